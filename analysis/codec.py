@@ -1,0 +1,66 @@
+"""Results as bytes: arrays in safetensors, the rest as JSON in its header. Never pickle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from analysis import results
+from analysis.errors import StoreError
+
+_TYPES: dict[str, type[Any]] = {
+    name: kind
+    for name, kind in vars(results).items()
+    if isinstance(kind, type) and is_dataclass(kind)
+}
+
+
+def encode(result: Any) -> bytes:
+    """Turn a result of ``analysis.results`` into bytes."""
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    document = json.dumps(_pack(result, arrays))
+    return bytes(save_arrays(arrays, metadata={"document": document}))
+
+
+def decode(data: bytes) -> Any:
+    """Turn bytes of ``encode`` back into a result.
+
+    Raises:
+        StoreError: If the bytes are not what ``encode`` made.
+    """
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return _unpack(json.loads(header["__metadata__"]["document"]), load_arrays(data))
+    except Exception as error:
+        raise StoreError("A memoised result could not be read.", "It is computed anew.") from error
+
+
+def _pack(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    if isinstance(value, np.ndarray):
+        name = f"a{len(arrays)}"
+        arrays[name] = np.ascontiguousarray(value)
+        return {"$array": name}
+    if is_dataclass(value):
+        packed = {field.name: _pack(getattr(value, field.name), arrays) for field in fields(value)}
+        return {"$type": type(value).__name__, **packed}
+    if isinstance(value, (tuple, list)):
+        return [_pack(item, arrays) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _unpack(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    if isinstance(value, list):
+        return tuple(_unpack(item, arrays) for item in value)
+    if isinstance(value, dict) and "$array" in value:
+        return arrays[value["$array"]]
+    if isinstance(value, dict):
+        kind = _TYPES[value["$type"]]
+        return kind(
+            **{name: _unpack(item, arrays) for name, item in value.items() if name != "$type"}
+        )
+    return value

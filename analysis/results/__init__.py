@@ -1,0 +1,24 @@
+"""What is answered: frozen, numpy on the CPU, shapes checked on construction."""
+
+from analysis.results.attention import PatternResult
+from analysis.results.base import ModelInfo, Token
+from analysis.results.emergence import Attribution, Emergence, Story
+from analysis.results.flow import LINK_KINDS, NODE_KINDS, Graph, Link, Node
+from analysis.results.lens import Grid
+from analysis.results.run import RunResult
+
+__all__ = [
+    "LINK_KINDS",
+    "NODE_KINDS",
+    "Attribution",
+    "Emergence",
+    "Graph",
+    "Grid",
+    "Link",
+    "ModelInfo",
+    "Node",
+    "PatternResult",
+    "RunResult",
+    "Story",
+    "Token",
+]

@@ -1,0 +1,70 @@
+"""What all results share: tokens, the model's description, shape checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+def check_shape(name: str, array: NDArray[Any], shape: tuple[int | None, ...]) -> None:
+    """Refuse an array whose shape is not ``shape`` (None: any size).
+
+    Raises:
+        ValueError: A result with a wrong shape is a bug of ours, not the user's.
+    """
+    fits = array.ndim == len(shape) and all(
+        wanted in (None, size) for wanted, size in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name} has shape {array.shape}, not {shape}")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a sequence or of the vocabulary.
+
+    Attributes:
+        id: Its number in the vocabulary.
+        text: What it decodes to on its own. A part of a character decodes to U+FFFD.
+        raw: The tokenizer's own piece (``Ġthe``, ``▁the``, ``<0x0A>``).
+        data: The bytes it stands for, as hexadecimal digits; empty where they can't be known.
+        special: Whether the tokenizer calls it special (begin, end, a chat role).
+    """
+
+    id: int
+    text: str
+    raw: str
+    data: str = ""
+    special: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a model is. Sizes are counts; ``fingerprint`` names its weights, revision and dtype."""
+
+    name: str
+    architecture: str
+    layers: int
+    heads: int
+    kv_heads: int
+    d_model: int
+    d_head: int
+    vocab: int
+    max_positions: int
+    parameters: int
+    tied_embeddings: bool
+    parallel_blocks: bool
+    norm: str
+    dtype: str
+    device: str
+    source: str
+    revision: str
+    fingerprint: str
+    chat_template: bool = False
+    attention_interface: str = "function"

@@ -1,0 +1,211 @@
+"""What is asked for: frozen, hashable inputs, and one canonical key for each.
+
+A spec holds only what changes the answer. ``cache_key`` turns specs into the
+memo's key, so two users who ask the same thing share one computation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any, Literal, get_args
+
+from analysis.errors import PromptError, SpecError
+
+#: Raised whenever the meaning or layout of any result changes: old memo entries are then unread.
+SCHEMA = 1
+
+Component = Literal[
+    "block_output", "attention_output", "mlp_output", "mid_residual", "head_output"
+]
+Decoder = Literal["output", "input", "linear", "quadratic", "max_probability"]
+Norm = Literal["none", "unit", "full"]
+Similarity = Literal["dot", "cosine", "euclidean"]
+Candidates = Literal["top_k", "subtraction", "matching_pursuit"]
+FlowMethod = Literal["proximity", "attention"]
+
+
+def choose(name: str, value: str, options: Any) -> None:
+    """Refuse ``value`` unless it is one of a Literal type's values.
+
+    Raises:
+        SpecError: Naming the option, the value and what is allowed.
+    """
+    allowed = get_args(options)
+    if value not in allowed:
+        raise SpecError(f"{name} can't be {value!r}.", f"Choose one of: {', '.join(allowed)}.")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """A prompt as a person gives it.
+
+    Attributes:
+        model: A catalogue name, hub id, folder or ``.gguf`` path.
+        text: The prompt's text; empty where ``token_ids`` is given.
+        token_ids: The prompt's tokens, instead of text.
+        new_tokens: How many tokens to generate greedily after it; fewer if the model stops.
+        template: Whether the model's own chat template wraps the text.
+    """
+
+    model: str
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    new_tokens: int = 0
+    template: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.text and not self.token_ids:
+            raise PromptError("The prompt is empty.", "Type some text, or click an example.")
+        if self.new_tokens < 0:
+            raise SpecError("The number of new tokens can't be negative.", "Use 0 or more.")
+
+
+@dataclass(frozen=True, slots=True)
+class TraceSpec:
+    """One forward pass: the exact tokens a model read. Derived results hang on it."""
+
+    model: str
+    token_ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.token_ids:
+            raise PromptError("There are no tokens to read.", "Type some text.")
+
+
+@dataclass(frozen=True, slots=True)
+class LensSpec:
+    """How hidden states are read as tokens; the options of ``analysis.decode``."""
+
+    component: Component = "block_output"
+    decoder: Decoder = "output"
+    norm: Norm = "full"
+    similarity: Similarity = "dot"
+    candidates: Candidates = "top_k"
+    k: int = 5
+    target: tuple[int, ...] = ()
+    rows: tuple[int, ...] | None = None
+    positions: tuple[int, ...] | None = None
+    head: int | None = None
+
+    def __post_init__(self) -> None:
+        choose("The component", self.component, Component)
+        choose("The decoder", self.decoder, Decoder)
+        choose("The norm", self.norm, Norm)
+        choose("The similarity", self.similarity, Similarity)
+        choose("The candidate list", self.candidates, Candidates)
+        if self.k < 1:
+            raise SpecError("At least one candidate must be asked for.", "Use k = 1 or more.")
+        if (self.component == "head_output") != (self.head is not None):
+            raise SpecError(
+                "A head goes with the component head_output, and with no other.",
+                "Name a head, or choose another component.",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PatternSpec:
+    """The attention patterns of one layer."""
+
+    layer: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlowSpec:
+    """Which flow graph to draw; the options of ``analysis.flow``."""
+
+    position: int = -1
+    row: int = -1
+    method: FlowMethod = "proximity"
+    threshold: float = 0.0
+    top_k: int | None = None
+    budget: int | None = None
+    per_head: bool = True
+
+    def __post_init__(self) -> None:
+        choose("The flow method", self.method, FlowMethod)
+        if not 0.0 <= self.threshold < 1.0:
+            raise SpecError("The threshold must be at least 0 and below 1.", "Try 0.03.")
+        for name, value in (("top_k", self.top_k), ("budget", self.budget)):
+            if value is not None and value < 1:
+                raise SpecError(f"{name} must be 1 or more.", "Leave it out to keep everything.")
+
+
+@dataclass(frozen=True, slots=True)
+class EmergenceSpec:
+    """When each position's final token emerges, with the threshold ``tau``."""
+
+    tau: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.tau <= 1.0:
+            raise SpecError("tau is a probability: above 0, at most 1.", "Try 0.5.")
+
+
+@dataclass(frozen=True, slots=True)
+class StorySpec:
+    """The facts behind the page's one sentence: how ``token`` comes about at ``position``."""
+
+    position: int = -1
+    token: int | None = None
+    tau: float = 0.5
+
+
+Spec = (
+    RunSpec | TraceSpec | LensSpec | PatternSpec | FlowSpec | EmergenceSpec | StorySpec
+)
+
+
+def resolve_index(name: str, value: int, size: int) -> int:
+    """Turn an index, possibly counted from the end, into one from the start.
+
+    Raises:
+        SpecError: If it is out of range.
+    """
+    if not -size <= value < size:
+        raise SpecError(
+            f"{name} {value} does not exist.", f"Use {0} to {size - 1}, or {-size} to -1."
+        )
+    return value % size
+
+
+def cache_key(fingerprint: str, *specs: Spec) -> str:
+    """One key for one answer.
+
+    Args:
+        fingerprint: What identifies the model's weights, revision and dtype.
+        *specs: What is asked of it. A spec's ``model`` field is left out: names don't matter.
+
+    Returns:
+        64 hexadecimal digits (SHA-256 of a canonical JSON text), never holding prompt text.
+    """
+    parts: list[Any] = [SCHEMA, fingerprint]
+    for spec in specs:
+        values = asdict(spec)
+        values.pop("model", None)
+        parts.append([type(spec).__name__, values])
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def spec_from_json(kind: type[Any], values: dict[str, Any]) -> Any:
+    """Rebuild a spec from ``asdict`` that went through JSON (lists become tuples again)."""
+    if not is_dataclass(kind):
+        raise SpecError("That is not a kind of request.", "Reload the page.")
+    known = {field.name for field in fields(kind)}
+    return kind(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+            if name in known
+        }
+    )
+
+
+def as_tuple(values: int | Sequence[int] | None) -> tuple[int, ...]:
+    """One id, several, or none, as a tuple."""
+    if values is None:
+        return ()
+    return (int(values),) if isinstance(values, int) else tuple(int(value) for value in values)
