@@ -1,0 +1,110 @@
+"""What lies in a model's folder, judged before anything is loaded from it. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+from analysis.errors import ModelLoadError
+
+INDEX = "model.safetensors.index.json"
+
+#: Formats that unpickle on loading: whoever made the file could run code here.
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_READ = (".json", ".safetensors", ".model", ".txt", ".jinja", ".gguf")
+
+
+def stamp(path: Path) -> list[Any]:
+    """Names, sizes and times of the files a load would read, and the configuration's SHA-256.
+
+    Args:
+        path: A model folder, or a single weights file.
+
+    Returns:
+        JSON values that change whenever the model is replaced or edited.
+    """
+    if path.is_file():
+        return [[_facts(path)], ""]
+    read = sorted(item for item in path.iterdir() if item.suffix in _READ)
+    config = path / "config.json"
+    digest = hashlib.sha256(config.read_bytes()).hexdigest() if config.is_file() else ""
+    return [[_facts(item) for item in read], digest]
+
+
+def _facts(path: Path) -> list[Any]:
+    found = path.stat()
+    return [path.name, found.st_size, found.st_mtime_ns]
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder from which no model can be loaded safely and whole.
+
+    Raises:
+        ModelLoadError: Saying what is missing, cut off, or refused.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelLoadError(
+            f"{folder} holds no config.json, so it is no Hugging Face model.",
+            "Name the folder that save_pretrained wrote.",
+        )
+    for name in weight_files(folder):
+        check_safetensors(folder / name)
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Names of the safetensors files that make up a model.
+
+    Raises:
+        ModelLoadError: If there are none, or some of them are missing.
+    """
+    index = folder / INDEX
+    sharded = index.is_file()
+    names = sorted(set(_read_index(index).values())) if sharded else ["model.safetensors"]
+    missing = [name for name in names if not (folder / name).is_file()]
+    if not missing:
+        return names
+    pickles = sorted(item.name for item in folder.iterdir() if item.suffix in _PICKLES)
+    if pickles and not sharded:
+        raise ModelLoadError(
+            f"{folder} holds its weights as pickle ({pickles[0]}), which can run code when read.",
+            "Save the model anew with save_pretrained, which writes safetensors.",
+        )
+    raise ModelLoadError(
+        f"{folder} holds a configuration but not the weights {missing[0]}.",
+        "Fetch or copy the model again, whole.",
+    )
+
+
+def _read_index(index: Path) -> dict[str, str]:
+    try:
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        if all(Path(name).name == name for name in names.values()):
+            return dict(names)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise ModelLoadError(f"{index} can't be read.", "Fetch or copy the model again, whole.")
+
+
+def check_safetensors(path: Path) -> None:
+    """Refuse a safetensors file whose size is not what its own header says.
+
+    Raises:
+        ModelLoadError: If it is cut off or no safetensors file.
+    """
+    size = path.stat().st_size
+    again = "Fetch or copy the file again."
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > size:
+                raise ModelLoadError(f"{path} is cut off within its header.", again)
+            header = json.loads(file.read(length))
+        ends = [int(value["data_offsets"][1]) for name, value in header.items() if name[:2] != "__"]
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelLoadError(f"{path} is not a safetensors file.", again) from error
+    whole = 8 + length + max(ends, default=0)
+    if size < whole:
+        raise ModelLoadError(f"{path} is cut off: {size:,} of {whole:,} bytes are there.", again)

