@@ -1,0 +1,55 @@
+# make run     set up, fetch the default model, serve the page
+# make test    the tests (sets up what they need, Chromium included)
+# make check   lint, types, import rules, tests: under 10 minutes on 2 cores
+# make check-full   the long suites: under 30 minutes
+# make bench   the measurements quoted in the docs
+# make clean   remove the environment and every cache of the checkout
+# PYTHON=/path/to/python3.12 chooses the interpreter of a new environment.
+
+.PHONY: run setup setup-dev model chromium test check lint check-full bench clean
+.NOTPARALLEL:
+.DEFAULT_GOAL := run
+
+BOOTSTRAP = $(or $(PYTHON),python3) tools/bootstrap.py
+BIN = .venv/bin
+
+export PYTHON
+
+run: setup
+	@$(BIN)/python -m analysis.models.convert >/dev/null || test -n "$(STRATASCOPE_MODELS)"
+	@exec $(BIN)/python -m dash_app
+
+setup:
+	@$(BOOTSTRAP) run
+
+setup-dev:
+	@$(BOOTSTRAP) dev
+
+model: setup
+	@$(BIN)/python -m analysis.models.convert
+
+chromium: setup-dev
+	@$(BIN)/python -m tools.chromium
+
+test: setup-dev model chromium
+	$(BIN)/python -m pytest -m "not full"
+
+lint: setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p analysis -p dash_app
+	$(BIN)/lint-imports
+
+check: lint test
+
+check-full: setup-dev model chromium
+	$(BIN)/python -m pytest -m full
+
+bench: setup-dev model
+	@set -e; for file in benchmarks/bench_*.py; do \
+	  name=$${file#benchmarks/}; $(BIN)/python -m benchmarks.$${name%.py}; done
+
+clean:
+	rm -rf .venv build dist *.egg-info .setup.lock .pytest_cache .mypy_cache .ruff_cache \
+	  .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
