@@ -1,0 +1,1 @@
+"""Pure functions from results to plotly figures, as plain dicts. No dash, no input or output."""
