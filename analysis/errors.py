@@ -53,6 +53,10 @@ class WorkerStoppedError(AnalysisError):
     """The model worker died while it worked on this request."""
 
 
+class BusyError(AnalysisError):
+    """More is asked of the server than it can queue."""
+
+
 class DeadlineError(AnalysisError):
     """The request took longer than the server allows."""
 

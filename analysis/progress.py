@@ -14,7 +14,11 @@ from contextvars import ContextVar
 #: (done, total, what is being done); raises CancelledError to stop the work.
 Listener = Callable[[int, int, str], None]
 
+#: Called where other work may be done in between; raises CancelledError to stop the work.
+Host = Callable[[], None]
+
 _listener: ContextVar[Listener | None] = ContextVar("stratascope_progress", default=None)
+_host: ContextVar[Host | None] = ContextVar("stratascope_host", default=None)
 
 
 def step(done: int, total: int, label: str) -> None:
@@ -28,11 +32,27 @@ def step(done: int, total: int, label: str) -> None:
         listener(done, total, label)
 
 
+def pause() -> None:
+    """Let more urgent work be done in between, in this thread: a click during a long job.
+
+    Long work calls it between its chunks (prompts, batches), at least twice a second, and
+    only where it is safe: no forward pass under way and none of its hooks on a model, for
+    the other work may run the same model.
+
+    Raises:
+        CancelledError: If the listener wants the work to stop.
+    """
+    host = _host.get()
+    if host is not None:
+        host()
+
+
 @contextmanager
-def listening(listener: Listener | None) -> Iterator[None]:
-    """Send every ``step`` inside this block to ``listener``."""
-    token = _listener.set(listener)
+def listening(listener: Listener | None, host: Host | None = None) -> Iterator[None]:
+    """Send every ``step`` inside this block to ``listener`` and every ``pause`` to ``host``."""
+    token, host_token = _listener.set(listener), _host.set(host)
     try:
         yield
     finally:
+        _host.reset(host_token)
         _listener.reset(token)
