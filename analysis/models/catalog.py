@@ -184,10 +184,14 @@ def _unlisted(source: str, on_offer: tuple[Entry, ...]) -> Entry:
 
 
 def _kind(source: str, on_offer: tuple[Entry, ...] = ()) -> Kind:
-    path = Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+        is_folder = bool(source) and path.is_dir()
+    except (OSError, RuntimeError, ValueError):  # too long, no such user, a zero byte
+        raise _unknown(source[:80], _HOW_TO_NAME, on_offer) from None
     if source.lower().endswith(".gguf"):
         return "gguf"
-    if path.is_dir() or source.startswith(("/", "./", "../", "~")) or path.is_absolute():
+    if is_folder or source.startswith(("./", "../", "~")) or path.is_absolute():
         return "folder"
     if _HUB_ID.fullmatch(source):
         return "hub"

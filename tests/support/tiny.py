@@ -22,7 +22,7 @@ END = "<|end|>"
 _WORDS = ("the", "capital", "of", "France", "is", "Paris", "one", "two")
 
 
-def _pieces() -> tuple[dict[str, int], list[tuple[str, str]]]:
+def pieces() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Every byte, and the merges that make a few words with a leading space."""
     vocab = {
         END: 0,
@@ -41,7 +41,7 @@ def _pieces() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with about 290 pieces that reads any text."""
-    vocab, merges = _pieces()
+    vocab, merges = pieces()
     inner = Tokenizer(BPE(vocab=vocab, merges=merges))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
@@ -50,7 +50,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 def vocab_size() -> int:
     """How many pieces ``tiny_tokenizer`` has."""
-    return len(_pieces()[0])
+    return len(pieces()[0])
 
 
 def randomise(model: PreTrainedModel, seed: int) -> PreTrainedModel:

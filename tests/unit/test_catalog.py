@@ -1,0 +1,118 @@
+"""Which models can be named, and what tells one's weights from another's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from analysis.errors import ModelLoadError, SpecError, UnknownModelError
+from analysis.models import catalog
+
+DEFAULT = "smollm2-135m-instruct"
+
+
+@pytest.fixture(autouse=True)
+def no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(catalog.SETTING, raising=False)
+
+
+def test_the_built_in_model_is_on_offer_alone() -> None:
+    assert [entry.name for entry in catalog.entries()] == [DEFAULT]
+
+
+def test_the_setting_adds_hub_ids_folders_and_files(
+    monkeypatch: pytest.MonkeyPatch, tiny_llama_dir: Path
+) -> None:
+    setting = f"owner/name@v1, mine={tiny_llama_dir}; /models/a.Q4_1.gguf,"
+    monkeypatch.setenv(catalog.SETTING, setting)
+    added = [(entry.name, entry.kind, entry.source) for entry in catalog.entries()[1:]]
+    assert added == [
+        ("owner/name@v1", "hub", "owner/name@v1"),
+        ("mine", "folder", str(tiny_llama_dir)),
+        ("a.Q4_1", "gguf", "/models/a.Q4_1.gguf"),
+    ]
+
+
+@pytest.mark.parametrize("setting", ["x=", "=owner/name", "no-such", "a=owner/b,a=owner/c"])
+def test_a_setting_that_means_nothing_is_refused(
+    monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    monkeypatch.setenv(catalog.SETTING, setting)
+    with pytest.raises(UnknownModelError):
+        catalog.entries()
+
+
+def test_a_near_miss_is_told_the_right_name() -> None:
+    with pytest.raises(UnknownModelError, match=f"Did you mean '{DEFAULT}'"):
+        catalog.find("smollm2-135-instruct")
+
+
+NOWHERE = ["/no/such/folder", "./none", "none.gguf", "a b/c", "", "a/b/c", "~no-such-user/x", "\0"]
+
+
+@pytest.mark.parametrize("name", [*NOWHERE, "x" * 5000])
+def test_what_is_not_there_is_unknown(name: str) -> None:
+    with pytest.raises(UnknownModelError):
+        catalog.find(name)
+
+
+def test_names_from_strangers_reach_listed_models_only(
+    monkeypatch: pytest.MonkeyPatch, tiny_llama_dir: Path
+) -> None:
+    assert catalog.find(str(tiny_llama_dir)).kind == "folder"
+    for name in (str(tiny_llama_dir), "owner/name"):
+        with pytest.raises(UnknownModelError):
+            catalog.offered(name)
+    monkeypatch.setenv(catalog.SETTING, f"mine={tiny_llama_dir}")
+    assert catalog.offered("mine").source == str(tiny_llama_dir)
+
+
+def test_the_default_model_has_a_fingerprint_before_it_is_converted(data_dir: Path) -> None:
+    found = catalog.fingerprint(DEFAULT)
+    assert found == catalog.fingerprint(catalog.DEFAULT, "float32")
+    assert found != catalog.fingerprint(DEFAULT, "bfloat16")
+    assert not data_dir.exists()
+
+
+def test_a_folders_fingerprint_follows_its_files(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_llama_dir, tmp_path / "model")
+    before = catalog.fingerprint(str(folder))
+    assert before == catalog.fingerprint(str(folder))
+    weights = folder / "model.safetensors"
+    found = weights.stat()
+    os.utime(weights, ns=(found.st_atime_ns, found.st_mtime_ns + 1))
+    touched = catalog.fingerprint(str(folder))
+    config = folder / "config.json"
+    found = config.stat()
+    text = config.read_text()
+    config.write_text(text.replace('"silu"', '"relu"'))
+    os.utime(config, ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert len({before, touched, catalog.fingerprint(str(folder))}) == 3
+
+
+def test_a_hub_model_that_is_not_cached_says_so_offline() -> None:
+    with pytest.raises(ModelLoadError, match="can't be reached"):
+        catalog.fingerprint("stratascope-tests/not-cached")
+
+
+def test_a_dtype_that_means_nothing_is_refused() -> None:
+    import torch
+
+    assert catalog.dtype_name(torch.bfloat16) == "bfloat16"
+    with pytest.raises(SpecError, match="int7"):
+        catalog.fingerprint(DEFAULT, "int7")
+
+
+def test_the_catalogue_needs_no_torch() -> None:
+    code = (
+        "import sys; from analysis.models import catalog;"
+        f"catalog.fingerprint({DEFAULT!r}); catalog.entries();"
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
