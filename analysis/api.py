@@ -1,0 +1,159 @@
+"""The public functions, with plain arguments: what ``import analysis`` offers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from analysis import parts
+from analysis.capture import Trace
+from analysis.direct import attribute_logit
+from analysis.errors import SpecError
+from analysis.models.handle import Model
+from analysis.results import Attribution, Emergence, Graph, Grid
+from analysis.results.base import Floats
+from analysis.specs import EmergenceSpec, FlowSpec, LensSpec, as_tuple, resolve_index
+from analysis.techniques import emergence as emergence_technique
+from analysis.techniques import flow as flow_technique
+from analysis.techniques import lens as lens_technique
+
+
+def decode(
+    model: Model,
+    trace: Trace,
+    *,
+    component: str = "block_output",
+    decoder: str = "output",
+    norm: str = "full",
+    similarity: str = "dot",
+    candidates: str = "top_k",
+    k: int = 5,
+    target: int | Sequence[int] | None = None,
+    rows: Sequence[int] | None = None,
+    positions: Sequence[int] | None = None,
+    head: int | None = None,
+) -> Grid:
+    """Read hidden states as tokens (logit lens, nostalgebraist 2020, and its kin).
+
+    Args:
+        model: From ``load_model``.
+        trace: From ``trace``.
+        component: "block_output" (first axis: row), or "attention_output", "mlp_output",
+            "mid_residual", "head_output" (first axis: layer).
+        decoder: "output", "input", "linear", "quadratic" or "max_probability".
+        norm: "full" (the final norm), "unit" (normalise only) or "none".
+        similarity: "dot" (the lens), "cosine" or "euclidean" to the decoder's rows.
+        candidates: "top_k", "subtraction" or "matching_pursuit".
+        k: How many candidates.
+        target: A token id, or several, to follow.
+        rows: Which entries of the first axis; all unless given.
+        positions: Which positions; all unless given.
+        head: Which head, with ``head_output``.
+
+    Raises:
+        SpecError: If an option has no such value, or a row, position or head does not exist.
+    """
+    options: dict[str, Any] = {
+        "component": component,
+        "decoder": decoder,
+        "norm": norm,
+        "similarity": similarity,
+        "candidates": candidates,
+        "k": k,
+        "target": as_tuple(target),
+        "rows": None if rows is None else as_tuple(rows),
+        "positions": None if positions is None else as_tuple(positions),
+        "head": head,
+    }
+    grid = lens_technique.compute(model, trace, LensSpec(**options))
+    if isinstance(target, (list, tuple)) and grid.single_target:
+        from dataclasses import replace
+
+        return replace(grid, single_target=False)
+    return grid
+
+
+def head_output(model: Model, trace: Trace, layer: int, head: int | None = None) -> Floats:
+    """What each head adds to the residual stream, [head, pos, d_model], or [pos, d_model] of one.
+
+    Through the output projection, the post-norm with its scale frozen, and any multiplier;
+    heads and bias sum to ``trace.attn_out[layer]``.
+
+    Raises:
+        SpecError: If the layer or head does not exist, or its heads can't be told apart.
+    """
+    layer = resolve_index("Layer", layer, model.info.layers)
+    if head is not None:
+        head = resolve_index("Head", head, model.info.heads)
+    outputs: Floats = parts.head_output(model, trace, layer, head).numpy().astype(np.float32)
+    return outputs
+
+
+def attention_bias(model: Model, trace: Trace, layer: int) -> Floats:
+    """[pos, d_model] what a layer's attention adds from biases alone."""
+    layer = resolve_index("Layer", layer, model.info.layers)
+    bias: Floats = parts.head_parts(model, trace, layer).bias.numpy().astype(np.float32)
+    return bias
+
+
+def flow(
+    model: Model,
+    trace: Trace,
+    *,
+    position: int = -1,
+    row: int = -1,
+    method: str = "proximity",
+    threshold: float = 0.0,
+    top_k: int | None = None,
+    budget: int | None = None,
+    per_head: bool = True,
+) -> Graph:
+    """Where the state at (row, position) comes from, as a graph of shares.
+
+    Args:
+        model: From ``load_model``.
+        trace: From ``trace``.
+        position: The root's position.
+        row: The root's residual row.
+        method: "proximity" (information flow routes, arXiv 2403.00824) or "attention".
+        threshold: Links are kept whose share is above it.
+        top_k: At each node, so many of its strongest attention links.
+        budget: So many links in all, by flow.
+        per_head: One attention link for each head and source, or heads summed.
+
+    Raises:
+        SpecError: If an option has no such value or the root does not exist.
+    """
+    options: dict[str, Any] = {"method": method, "threshold": threshold, "top_k": top_k}
+    spec = FlowSpec(position, row, budget=budget, per_head=per_head, **options)
+    return flow_technique.compute(model, trace, spec)
+
+
+def attribute(
+    model: Model,
+    trace: Trace,
+    position: int = -1,
+    token: int | None = None,
+    foil: int | None = None,
+) -> Attribution:
+    """Direct logit attribution: embedding, each head, each MLP, biases.
+
+    Sums to the token's logit before any soft cap, or to its difference from the foil's.
+
+    Raises:
+        SpecError: If the position or a token does not exist.
+    """
+    if foil is not None and foil == token:
+        raise SpecError("A token can't be held against itself.", "Choose another foil.")
+    return attribute_logit(model, trace, position, token, foil)
+
+
+def emergence(model: Model, trace: Trace, tau: float = 0.5) -> Emergence:
+    """Per position, the rows at which the model's final choice emerges.
+
+    Raises:
+        SpecError: If tau is no probability.
+    """
+    return emergence_technique.compute(model, trace, EmergenceSpec(tau))

@@ -1,0 +1,425 @@
+"""Change a forward pass at chosen places, and leave the model as it was.
+
+Ablation (zero or mean) of a head, an attention output or an MLP; knock-out of
+attention edges before the softmax; activation patching of a state from another
+run; injection of a token's embedding; steering by a vector. Each is a frozen
+description; ``applied`` puts a list of them around any forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.errors import SpecError
+from analysis.models.attention import cut_edges, tapping
+from analysis.models.handle import Model
+from analysis.models.probe import entered
+from analysis.models.residual import first_of, replace_first
+from analysis.specs import resolve_index
+
+Where = int | tuple[int, ...] | None
+_ALIASES = {
+    "attention": "attention_output",
+    "mlp": "mlp_output",
+    "head": "head_output",
+}
+
+
+@dataclass(frozen=True)
+class Ablate:
+    """Replace what a component adds to the stream.
+
+    Attributes:
+        component: "attention_output", "mlp_output" or "head_output".
+        layer: Its block.
+        head: Which head, for ``head_output``.
+        pos: One position, several, or None for all.
+        value: "zero", or "mean" over the positions of the same run. A head's mean is taken
+            before the output projection.
+    """
+
+    component: str
+    layer: int
+    head: int | None = None
+    pos: Where = None
+    value: Literal["zero", "mean"] = "zero"
+
+    def __post_init__(self) -> None:
+        component = _ALIASES.get(self.component, self.component)
+        if component not in _ALIASES.values():
+            raise SpecError(
+                f"The component {self.component!r} can't be ablated.",
+                f"Choose one of: {', '.join(_ALIASES.values())}.",
+            )
+        if (component == "head_output") != (self.head is not None):
+            raise SpecError(
+                "A head goes with the component head_output, and with no other.", "Name a head."
+            )
+        if self.value not in ("zero", "mean"):
+            raise SpecError(f"Ablation to {self.value!r} is not known.", "Use zero or mean.")
+        object.__setattr__(self, "component", component)
+
+
+@dataclass(frozen=True)
+class KnockOut:
+    """Cut an attention edge before the softmax; the rest of the row is renormalised by it.
+
+    Attributes:
+        layer: The block.
+        head: The head; None for all heads.
+        query: Position that reads.
+        key: Position that is no longer read.
+    """
+
+    layer: int
+    head: int | None
+    query: int
+    key: int
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """Put a state of another run into this one (activation patching).
+
+    Attributes:
+        row: Residual row.
+        pos: Positions to overwrite; None for all (both runs must be as long).
+        source: The other run's ``Trace``, or the states themselves, [d_model] or [pos, d_model].
+        source_pos: Where in ``source`` to read; the same positions unless given.
+    """
+
+    row: int
+    pos: Where
+    source: Any
+    source_pos: Where = None
+
+
+@dataclass(frozen=True)
+class Inject:
+    """Put a token's embedding into a state (InTraVisTo's injection).
+
+    Attributes:
+        row: Residual row.
+        pos: Positions; None for all.
+        token: The token's id.
+        mode: "replace" puts the token's input embedding in the state's place. "main_component"
+            turns only the state's largest unembedding direction f, the unit row of its top
+            token, into the token's unit row e: ``h + <h, f> (e - f)``.
+    """
+
+    row: int
+    pos: Where
+    token: int
+    mode: Literal["replace", "main_component"] = "replace"
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("replace", "main_component"):
+            raise SpecError(
+                f"Injection mode {self.mode!r} is not known.", "Use replace or main_component."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Steer:
+    """Add a vector to a state.
+
+    Attributes:
+        row: Residual row.
+        pos: Positions; None for all.
+        vector: [d_model].
+    """
+
+    row: int
+    pos: Where
+    vector: Any
+
+
+Intervention = Ablate | KnockOut | Patch | Inject | Steer
+_Edit = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class Edits:
+    """Interventions made ready for one model and sequence length.
+
+    Attributes:
+        model: What is edited.
+        sets: One list of interventions, or several, for as many rows of a batch.
+        length: Positions of the sequence that indices are checked against; 0 checks later ones.
+    """
+
+    model: Model
+    sets: Sequence[Any]
+    length: int
+    _states: dict[int, list[tuple[int, _Edit]]] = field(default_factory=dict)
+    _writers: dict[tuple[str, int], list[tuple[int, _Edit]]] = field(default_factory=dict)
+    _cuts: dict[int, list[tuple[int, KnockOut]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        several = any(isinstance(entry, (list, tuple)) for entry in self.sets)
+        self.sets = list(self.sets) if several else [tuple(self.sets)]
+        for batch, interventions in enumerate(self.sets):
+            for intervention in interventions:
+                self._add(batch, intervention)
+
+    def _add(self, batch: int, item: Intervention) -> None:
+        info = self.model.info
+        if isinstance(item, Ablate):
+            layer = resolve_index("Layer", item.layer, info.layers)
+            edit = self._ablation(item)
+            self._writers.setdefault((item.component, layer), []).append((batch, edit))
+        elif isinstance(item, KnockOut):
+            self._check_edge(item)
+            layer = resolve_index("Layer", item.layer, info.layers)
+            self._cuts.setdefault(layer, []).append((batch, item))
+        elif isinstance(item, (Patch, Inject, Steer)):
+            row = resolve_index("Row", item.row, info.layers + 1)
+            self._states.setdefault(row, []).append((batch, self._state_edit(item, row)))
+        else:
+            raise SpecError(f"{type(item).__name__} is no intervention.", "See interventions.")
+
+    # -- what each does to a state [pos, d] ------------------------------------------------
+
+    def _ablation(self, item: Ablate) -> _Edit:
+        self._check_where(item.pos)
+
+        def edit(state: Tensor) -> Tensor:
+            changed = state.clone()
+            part = self._head_slice(item)
+            wanted = state[:, part].mean(0) if item.value == "mean" else 0.0
+            changed[_index(item.pos, state.shape[0]), part] = wanted
+            return changed
+
+        return edit
+
+    def _head_slice(self, item: Ablate) -> slice:
+        if item.head is None:
+            return slice(None)
+        block = self.model.stream.blocks[item.layer]
+        if block.projection is None:
+            raise SpecError(
+                f"The heads of layer {item.layer} can't be told apart.", "Ablate the attention."
+            )
+        head = resolve_index("Head", item.head, block.heads)
+        return slice(head * block.d_head, (head + 1) * block.d_head)
+
+    def _state_edit(self, item: Patch | Inject | Steer, row: int) -> _Edit:
+        self._check_where(item.pos)
+        if isinstance(item, Inject):
+            return self._injection(item)
+        if isinstance(item, Steer):
+            vector = _as_states(item.vector, self.model.info.d_model)
+
+            def steer(state: Tensor) -> Tensor:
+                changed = state.clone()
+                changed[_index(item.pos, state.shape[0])] += vector.to(state)
+                return changed
+
+            return steer
+        source = self._source(item, row)
+
+        def patch(state: Tensor) -> Tensor:
+            changed = state.clone()
+            changed[_index(item.pos, state.shape[0])] = source.to(state)
+            return changed
+
+        return patch
+
+    def _source(self, item: Patch, row: int) -> Tensor:
+        if not hasattr(item.source, "resid"):
+            return _as_states(item.source, self.model.info.d_model)
+        states = item.source.resid[row]
+        where = item.pos if item.source_pos is None else item.source_pos
+        chosen = states[_checked(where, states.shape[0])]
+        if item.pos is None and self.length and len(chosen) != self.length:
+            raise SpecError(
+                f"The other run has {len(chosen)} positions, this one {self.length}.",
+                "Name the positions to patch.",
+            )
+        return _as_states(chosen, self.model.info.d_model)
+
+    def _injection(self, item: Inject) -> _Edit:
+        readout = self.model.readout
+        token = resolve_index("Token", item.token, int(readout.input_rows.shape[0]))
+
+        def edit(state: Tensor) -> Tensor:
+            where = _index(item.pos, state.shape[0])
+            changed = state.clone()
+            if item.mode == "replace":
+                row = readout.input_rows[token].float() * readout.embedding_scale
+                changed[where] = row.to(state)
+                return changed
+            chosen = state[where].reshape(-1, state.shape[-1])
+            top = readout.logits(chosen.to(readout.device, readout.output_rows.dtype)).argmax(-1)
+            unit = torch.nn.functional.normalize(
+                readout.output_rows[[*top.tolist(), token]].float()
+            )
+            main, wanted = unit[:-1].to(chosen), unit[-1].to(chosen)
+            turned = chosen + (chosen * main).sum(-1, keepdim=True) * (wanted - main)
+            changed[where] = turned.reshape(changed[where].shape)
+            return changed
+
+        return edit
+
+    # -- checks ----------------------------------------------------------------------------
+
+    def _check_where(self, where: Where) -> None:
+        if self.length:
+            _checked(where, self.length)
+
+    def _check_edge(self, item: KnockOut) -> None:
+        if item.head is not None:
+            resolve_index("Head", item.head, self.model.info.heads)
+        if not self.length:
+            return
+        query = resolve_index("Query position", item.query, self.length)
+        key = resolve_index("Key position", item.key, self.length)
+        if key > query:
+            raise SpecError(
+                f"Position {query} can't see position {key}.", "A key comes at or before its query."
+            )
+        if query == 0:
+            raise SpecError(
+                "Position 0 has only itself to attend to.", "Ablate the attention output instead."
+            )
+
+    # -- around a forward pass -------------------------------------------------------------
+
+    def mask(self, layer: int | None, scores: tuple[int, int, int], mask: Any) -> Any:
+        """The attention mask of a layer with its knocked-out edges."""
+        items = self._cuts.get(-1 if layer is None else layer, [])
+        if not items:
+            return mask
+        heads, queries, keys = scores
+        masks = []
+        dtype = self.model.dtype if mask is None else mask.dtype
+        dtype = torch.float32 if dtype == torch.bool else dtype
+        for batch in range(len(self.sets)):
+            cut = torch.zeros(heads, queries, keys, dtype=torch.bool, device=self.model.device)
+            for index, item in items:
+                if index == batch and item.query < queries and item.key < keys:
+                    cut[slice(None) if item.head is None else item.head, item.query, item.key] = (
+                        True
+                    )
+            own = mask if mask is None or mask.shape[0] == 1 else mask[batch : batch + 1]
+            masks.append(cut_edges(own, scores, cut, dtype))
+        return torch.cat(masks)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Hold the edits on the model inside this block; nothing of them stays afterwards."""
+        handles: list[Any] = []
+        try:
+            for row, edits in self._states.items():
+                handles.append(self._hook_row(row, edits))
+            for (component, layer), edits in self._writers.items():
+                handles.append(self._hook_writer(component, layer, edits))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook_row(self, row: int, edits: list[tuple[int, _Edit]]) -> Any:
+        blocks = self.model.stream.blocks
+        if row > 0:
+            return blocks[row - 1].module.register_forward_hook(_after(edits))
+        return blocks[0].module.register_forward_pre_hook(_before(edits), with_kwargs=True)
+
+    def _hook_writer(self, component: str, layer: int, edits: list[tuple[int, _Edit]]) -> Any:
+        block = self.model.stream.blocks[layer]
+        if component == "attention_output":
+            return block.attention_writer.register_forward_hook(_after(edits))
+        if component == "mlp_output":
+            return block.mlp_writer.register_forward_hook(_after(edits))
+        if block.projection is None:
+            raise SpecError(f"The heads of layer {layer} can't be told apart.", "Ablate attention.")
+        return block.projection.register_forward_pre_hook(_before(edits), with_kwargs=True)
+
+
+def _edited(states: Tensor, edits: list[tuple[int, _Edit]]) -> Tensor:
+    rows = list(states.unbind(0))
+    for batch, edit in edits:
+        rows[batch] = edit(rows[batch])
+    return torch.stack(rows)
+
+
+def _after(edits: list[tuple[int, _Edit]]) -> Any:
+    def hook(module: Any, args: Any, output: Any) -> Any:
+        return replace_first(output, _edited(first_of(output), edits))
+
+    return hook
+
+
+def _before(edits: list[tuple[int, _Edit]]) -> Any:
+    def hook(module: Any, args: Any, kwargs: Any) -> Any:
+        state = entered(args, kwargs)
+        assert state is not None  # noqa: S101 - a block without hidden states was refused at load
+        changed = _edited(state, edits)
+        if args:
+            return (changed, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": changed}
+
+    return hook
+
+
+def _checked(where: Where, length: int) -> Any:
+    if where is None:
+        return slice(None)
+    if isinstance(where, int):
+        return resolve_index("Position", where, length)
+    return [resolve_index("Position", item, length) for item in where]
+
+
+def _index(where: Where, length: int) -> Any:
+    """Positions inside this pass; those beyond it (while generating) are not there yet."""
+    if where is None:
+        return slice(None)
+    chosen = [where] if isinstance(where, int) else list(where)
+    return [item for item in chosen if -length <= item < length]
+
+
+def _as_states(values: Any, d_model: int) -> Tensor:
+    array = torch.as_tensor(np.asarray(values, dtype=np.float32))
+    if array.shape[-1] != d_model or array.ndim > 2:
+        raise SpecError(
+            f"A state must have {d_model} numbers, not shape {tuple(array.shape)}.",
+            "Take it from a trace of the same model.",
+        )
+    return array
+
+
+@contextmanager
+def applied(model: Model, interventions: Sequence[Any], length: int = 0) -> Iterator[Edits]:
+    """Hold interventions on a model around any forward pass of yours.
+
+    Args:
+        model: From ``load_model``.
+        interventions: A list for one sequence, or a list of lists, one for each of a batch.
+        length: The sequence's length, to check positions against; 0 to leave that out.
+
+    Raises:
+        SpecError: If one names a layer, head or position that does not exist.
+    """
+    edits = Edits(model, interventions, length)
+    with model.lock, edits.applied(), tapping(_EditTap(edits)):
+        yield edits
+
+
+class _EditTap:
+    """Cuts edges, records nothing."""
+
+    def __init__(self, edits: Edits) -> None:
+        self.edits = edits
+
+    def mask(self, module: Any, scores: tuple[int, int, int], mask: Any) -> Any:
+        return self.edits.mask(self.edits.model.stream.layer(module), scores, mask)
+
+    def seen(self, module: Any, value: Tensor, pattern: Tensor, output: Tensor) -> None:
+        return None

@@ -1,0 +1,145 @@
+"""A loaded model: the transformers model, its stream, its readout, its description."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from threading import RLock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from analysis.errors import UnsupportedModelError
+from analysis.models import attention
+from analysis.models.probe import Record
+from analysis.models.readout import Readout, find_readout
+from analysis.models.residual import Block, Stream, find_stream
+from analysis.results import ModelInfo
+
+PROBE_LENGTH = 7
+PROBE_SEEDS = (11, 12)
+
+
+@dataclass(eq=False)
+class Model:
+    """A decoder whose residual stream is understood.
+
+    Attributes:
+        hf: The transformers model, in evaluation mode, with the observed attention function.
+        tokenizer: Its tokenizer.
+        stream: Its blocks and who writes what.
+        readout: Its final norm, unembedding and embeddings.
+        info: What it is.
+        lock: One forward pass at a time: hooks live on the modules.
+    """
+
+    hf: Any
+    tokenizer: Any
+    stream: Stream
+    readout: Readout
+    info: ModelInfo
+    lock: RLock = field(default_factory=RLock, repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go in."""
+        device: torch.device = self.hf.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of its weights."""
+        dtype: torch.dtype = next(self.hf.parameters()).dtype
+        return dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its weights, tied ones counted once."""
+        return sum(part.numel() * part.element_size() for part in self.hf.parameters())
+
+
+def probes(vocab: int, device: torch.device) -> list[Tensor]:
+    """Two short probes of seeded random token ids, never text, [1, pos] each."""
+    made = []
+    for seed in PROBE_SEEDS:
+        generator = torch.Generator().manual_seed(seed)
+        made.append(torch.randint(0, vocab, (1, PROBE_LENGTH), generator=generator).to(device))
+    return made
+
+
+def build_model(loaded: Any) -> Model:
+    """Understand what ``analysis.models.loading.load_pretrained`` gave.
+
+    Raises:
+        UnsupportedModelError: If an identity that the pictures stand on fails.
+    """
+    hf = loaded.model.eval()
+    attention.register()
+    set_attention(hf)
+    vocab = int(hf.get_input_embeddings().weight.shape[0])
+    try:
+        stream, records = find_stream(hf, probes(vocab, hf.get_input_embeddings().weight.device))
+    except (NotImplementedError, RuntimeError, TypeError) as error:
+        raise UnsupportedModelError(
+            f"{type(hf).__name__} does not run with an observed attention function.",
+            str(error)[:300],
+        ) from error
+    readout = find_readout(hf, stream, records[0])
+    info = describe(loaded, stream, readout, records[0])
+    return Model(hf, loaded.tokenizer, stream, readout, info)
+
+
+def set_attention(hf: Any) -> None:
+    """Switch to the observed attention function."""
+    hf.set_attn_implementation(attention.NAME)
+
+
+def describe(loaded: Any, stream: Stream, readout: Readout, record: Record) -> ModelInfo:
+    """Fill in ``model.info``."""
+    hf = loaded.model
+    config = hf.config.get_text_config()
+    block = first_attending(stream)
+    return ModelInfo(
+        name=loaded.entry.name,
+        architecture=str(hf.config.model_type),
+        layers=len(stream.blocks),
+        heads=block.heads,
+        kv_heads=block.kv_heads,
+        d_model=stream.d_model,
+        d_head=block.d_head,
+        vocab=int(readout.output_rows.shape[0]),
+        max_positions=int(getattr(config, "max_position_embeddings", 0) or 0),
+        parameters=sum(part.numel() for part in hf.parameters()),
+        tied_embeddings=readout.tied,
+        parallel_blocks=stream.parallel,
+        norm={"rms": "RMSNorm", "layer": "LayerNorm", "none": "none"}[readout.form.kind],
+        dtype=str(next(hf.parameters()).dtype).removeprefix("torch."),
+        device=str(next(hf.parameters()).device),
+        source=loaded.source,
+        revision=loaded.revision,
+        fingerprint=loaded.fingerprint,
+        chat_template=bool(getattr(loaded.tokenizer, "chat_template", None)),
+    )
+
+
+def first_attending(stream: Stream) -> Block:
+    """The first block with attention, for the model's head counts; else the first block."""
+    return next((block for block in stream.blocks if block.heads), stream.blocks[0])
+
+
+def load_model(name: str, *, dtype: str | None = None, device: str | None = None) -> Model:
+    """Load a model and find its residual stream's writers.
+
+    Args:
+        name: A catalogue name, hub id, local folder or ``path/to/file.gguf``.
+        dtype: "float32", "bfloat16" or "float16"; float32 on a CPU unless given.
+        device: "cuda", "mps" or "cpu"; the best one there unless given.
+
+    Raises:
+        UnknownModelError: No model goes by this name.
+        ModelLoadError: It can't be loaded: cut off, pickled, gated, too large.
+        UnsupportedModelError: It loads, but an identity fails on it.
+    """
+    from analysis.models.loading import load_pretrained
+
+    return build_model(load_pretrained(name, dtype=dtype, device=device))

@@ -1,0 +1,96 @@
+"""What a normalisation layer does, found by asking it rather than by its name.
+
+A norm that stores ``scale - 1`` (Gemma) and one that stores ``scale`` answer
+alike, so the effective scale is read off the layer's own output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Kind = Literal["rms", "layer", "none"]
+_TOLERANCE = 2e-3
+
+
+@dataclass(frozen=True)
+class NormForm:
+    """``scale * (x - centre) / sqrt(mean((x - centre)^2) + eps) + bias``.
+
+    Attributes:
+        kind: "layer" subtracts the mean, "rms" does not, "none" is no norm at all.
+        scale: [d_model] effective scale.
+        bias: [d_model] zero where there is none.
+        eps: What keeps the root away from zero.
+    """
+
+    kind: Kind
+    scale: Tensor
+    bias: Tensor
+    eps: float
+
+    def centred(self, x: Tensor) -> Tensor:
+        """``x`` less its mean over d_model, where the norm takes it off."""
+        return x - x.mean(-1, keepdim=True) if self.kind == "layer" else x
+
+    def inverse_root(self, x: Tensor) -> Tensor:
+        """[..., 1] what the centred state is multiplied by."""
+        if self.kind == "none":
+            return torch.ones_like(x[..., :1])
+        return torch.rsqrt(self.centred(x).square().mean(-1, keepdim=True) + self.eps)
+
+    def unit(self, x: Tensor) -> Tensor:
+        """Normalise only: scale 1, bias 0."""
+        return self.centred(x) * self.inverse_root(x)
+
+    def full(self, x: Tensor) -> Tensor:
+        """The whole norm; equals the layer's own output up to rounding."""
+        return self.unit(x) * self.scale + self.bias
+
+    def frozen(self, part: Tensor, state: Tensor) -> Tensor:
+        """Send a part of ``state`` through the norm with the state's own statistics, no bias.
+
+        Linear in ``part``: the parts of a state, and the bias once, add up to ``full(state)``.
+        """
+        return self.centred(part) * self.inverse_root(state) * self.scale
+
+
+def identity_norm(d_model: int) -> NormForm:
+    """The form of no norm at all."""
+    return NormForm("none", torch.ones(d_model), torch.zeros(d_model), 0.0)
+
+
+@torch.no_grad()
+def norm_form(module: nn.Module | None, d_model: int) -> NormForm | None:
+    """Find the form of ``module``, or None if it is not a norm of either kind.
+
+    Args:
+        module: A layer that maps [..., d_model] to the same shape; None is no norm.
+        d_model: Width of the residual stream.
+    """
+    if module is None:
+        return identity_norm(d_model)
+    generator = torch.Generator().manual_seed(0)
+    like = next(module.parameters(), torch.zeros(1))
+    probe = 3.0 * torch.randn(6, d_model, generator=generator) + 0.5
+    answer = module(probe.to(like)).float().cpu()
+    bias = module(torch.zeros(1, d_model).to(like))[0].float().cpu()
+    eps = float(getattr(module, "eps", getattr(module, "variance_epsilon", 1e-6)) or 0.0)
+    probe = probe.to(like.dtype).float()
+    for kind in ("rms", "layer"):
+        form = _fit(kind, probe, answer, bias, eps)
+        error = (form.full(probe) - answer).norm() / answer.norm().clamp_min(1e-12)
+        if float(error) < (_TOLERANCE if like.dtype == torch.float32 else 2e-2):
+            return form
+    return None
+
+
+def _fit(kind: Kind, probe: Tensor, answer: Tensor, bias: Tensor, eps: float) -> NormForm:
+    bare = NormForm(kind, torch.ones(probe.shape[-1]), torch.zeros(probe.shape[-1]), eps)
+    unit = bare.unit(probe)
+    # Least squares over the probes: a single one may have a coordinate near zero.
+    scale = (unit * (answer - bias)).sum(0) / unit.square().sum(0)
+    return NormForm(kind, scale, bias, eps)
