@@ -1,0 +1,138 @@
+/*
+The page as a whole: buttons that select, arrow keys, the address, the theme.
+
+Any element with `data-go="pos=4"` changes the selection when clicked. What is selected lives in
+Dash's stores; this file only reports to the store "go" and mirrors the result.
+*/
+(function () {
+  "use strict";
+
+  const page = { cell: null, bounds: null, sequence: 0 };
+  const STEPS = { ArrowUp: [1, 0], ArrowDown: [-1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+  const TAKES_KEYS = "input, textarea, select, summary, [role=slider], [role=listbox], [role=option]";
+
+  function report(data) {
+    page.sequence += 1;
+    window.dash_clientside.set_props("go", { data: { ...data, n: page.sequence } });
+  }
+
+  function onClick(event) {
+    const button = event.target.closest("[data-go]");
+    if (button) {
+      report({ to: button.dataset.go });
+    } else if (event.target.closest("[data-copy-address]")) {
+      copyAddress(event.target.closest("[data-copy-address]"));
+    }
+  }
+
+  function copyAddress(button) {
+    const said = button.textContent;
+    const done = (text) => {
+      button.textContent = text;
+      setTimeout(() => (button.textContent = said), 1500);
+    };
+    navigator.clipboard.writeText(window.location.href).then(
+      () => done("Copied"),
+      () => done("Not allowed")
+    );
+  }
+
+  function onKey(event) {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      document.getElementById("run-button")?.click();
+      return;
+    }
+    const step = STEPS[event.key];
+    const plain = !event.ctrlKey && !event.metaKey && !event.altKey;
+    if (step && plain && page.bounds && !event.target.closest(TAKES_KEYS)) {
+      event.preventDefault();
+      move(step);
+    }
+  }
+
+  function move([rows, positions]) {
+    const within = (value, last) => Math.max(0, Math.min(last, value));
+    page.cell = {
+      row: within(page.cell.row + rows, page.bounds.row),
+      pos: within(page.cell.pos + positions, page.bounds.pos),
+    };
+    outline();
+    report({ to: `row=${page.cell.row}&pos=${page.cell.pos}` });
+  }
+
+  /* Moves the outline in the heatmap and the band in the curves: no figure is built anew. */
+  function outline() {
+    const { row, pos } = page.cell;
+    moveShapes("lens-graph", "heatmap", {
+      x0: pos - 0.5, x1: pos + 0.5, y0: row - 0.5, y1: row + 0.5,
+    });
+    moveShapes("curves-graph", "curves", { x0: row - 0.5, x1: row + 0.5 }, 1);
+  }
+
+  function moveShapes(id, view, box, count) {
+    const plot = document.querySelector(`#${id} .js-plotly-plot`);
+    const layout = plot && plot.layout;
+    if (!layout || !layout.meta || layout.meta.view !== view || !layout.shapes) {
+      return;
+    }
+    const change = {};
+    layout.shapes.slice(0, count || layout.shapes.length).forEach((shape, index) => {
+      for (const [name, value] of Object.entries(box)) {
+        if (shape[name] !== value) {
+          change[`shapes[${index}].${name}`] = value;
+        }
+      }
+    });
+    if (Object.keys(change).length) {
+      window.Plotly.relayout(plot, change);
+    }
+  }
+
+  /* The store "cell" holds what was chosen; null means the run's own last state. */
+  function follow(cell, run) {
+    if (!run) {
+      page.bounds = null;
+      return;
+    }
+    page.bounds = { row: run.layers, pos: run.token_ids.length - 1 };
+    const chosen = cell || {};
+    page.cell = {
+      row: Math.min(chosen.row ?? run.layers, page.bounds.row),
+      pos: Math.min(chosen.pos ?? run.prompt_length - 1, page.bounds.pos),
+    };
+    outline();
+    requestAnimationFrame(showChosenToken);
+  }
+
+  function showChosenToken() {
+    document.querySelector(".token-strip .is-selected")
+      ?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  }
+
+  function address(note) {
+    if (!note) {
+      return;
+    }
+    const to = window.location.pathname + note.query;
+    if (to === window.location.pathname + window.location.search) {
+      return;
+    }
+    window.history[note.push ? "pushState" : "replaceState"](null, "", to);
+  }
+
+  function scheme(look) {
+    const wanted = (look && look.theme) || "auto";
+    const dark = window.matchMedia("(prefers-color-scheme: dark)").matches;
+    const theme = wanted === "auto" ? (dark ? "dark" : "light") : wanted;
+    document.documentElement.dataset.theme = theme;
+    return theme;
+  }
+
+  document.addEventListener("click", onClick);
+  document.addEventListener("keydown", onKey);
+  window.addEventListener("popstate", () => report({ url: window.location.search }));
+
+  const shared = (window.dash_clientside = window.dash_clientside || {});
+  shared.stratascope = Object.assign(shared.stratascope || {}, { follow, address, scheme, outline });
+})();

@@ -1,0 +1,109 @@
+"""Puts the app together. Everything is registered on the app at hand, nothing at import."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+from dash import ClientsideFunction, Dash, Input, Output, no_update, set_props
+from flask import Response
+from flask_compress import Compress
+
+from analysis.models import catalog
+from dash_app import layout, selection
+from dash_app.components.panel import trouble
+from dash_app.errors import explain
+from dash_app.settings import Settings, secret
+from dash_app.shell import Context, PageId, View
+from dash_app.state import join
+from dash_app.views import attention, curves, flow, lens, run, story, tokens
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+VIEWS: tuple[View, ...] = (
+    run.VIEW,
+    story.VIEW,
+    tokens.VIEW,
+    lens.VIEW,
+    curves.VIEW,
+    attention.VIEW,
+    flow.VIEW,
+)
+
+
+def create_app(service: Any, settings: Settings, *, manager: Any = None, jobs: Any = None) -> Dash:
+    """A new app around a service.
+
+    Args:
+        service: ``analysis.service.Service``, or what answers like it.
+        settings: The server's settings.
+        manager: Dash's background callback manager.
+        jobs: From a callback's ``set_progress`` to a maker of jobs for the service.
+    """
+    app = Dash(
+        "stratascope",
+        title="Stratascope",
+        update_title="",
+        assets_folder=str(ASSETS),
+        serve_locally=True,
+        background_callback_manager=manager,
+        on_error=unexpected,
+    )
+    app.server.secret_key = secret(settings)
+    app.server.config.update(COMPRESS_MIN_SIZE=1024, COMPRESS_REGISTER=True)
+    app.server.after_request(guard)
+    Compress(app.server)
+    context = _context(service, settings, manager, jobs)
+    app.layout = layout.page(context, VIEWS)
+    _register(app, context)
+    return app
+
+
+def _context(service: Any, settings: Settings, manager: Any, jobs: Any) -> Context:
+    mirrors = {name: mirror for view in VIEWS for name, mirror in view.mirrors.items()}
+    models = tuple((entry.name, entry.title) for entry in catalog.entries())
+    context = Context(service, settings, models, mirrors, manager)
+    return dataclasses.replace(context, jobs=jobs) if jobs else context
+
+
+def _register(app: Dash, context: Context) -> None:
+    selection.register(app, context, [event for view in VIEWS for event in view.events])
+    for view in VIEWS:
+        view.register(app, context)
+    namespace = "stratascope"
+    browser: Any = app.clientside_callback  # Dash has no types for it
+    browser(
+        ClientsideFunction(namespace, "scheme"),
+        Output(PageId.SCHEME, "data"),
+        Input(PageId.THEME, "data"),
+    )
+    browser(ClientsideFunction(namespace, "address"), Input(PageId.QUERY, "data"))
+    browser(
+        ClientsideFunction(namespace, "follow"),
+        Input(PageId.CELL, "data"),
+        Input(PageId.RUN, "data"),
+    )
+
+    @app.callback(Output(PageId.TOGGLE, "children"), Input(PageId.THEME, "data"))
+    def themes(data: Any) -> Any:
+        return layout.themes(join(data).theme)
+
+
+def unexpected(error: Exception) -> Any:
+    """Say in the page that a callback failed, with an id for the log; nothing else changes."""
+    set_props(PageId.ALERT, {"children": [trouble(explain(error))]})
+    return no_update
+
+
+def guard(response: Response) -> Response:
+    """Headers of every answer. The address holds the prompt, so it is never sent on."""
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+def configure_logging() -> None:
+    """Plain lines on standard error."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)

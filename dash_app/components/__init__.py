@@ -1,0 +1,1 @@
+"""Parts of the page as pure functions: values in, Dash components out."""

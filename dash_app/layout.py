@@ -1,0 +1,103 @@
+"""The page: header, stores, and the views in their places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from dash_app.components.attributes import aria, data
+from dash_app.components.go import switch
+from dash_app.shell import Context, PageId, View
+from dash_app.state import PARTS
+
+THEMES = (("auto", "Auto"), ("light", "Light"), ("dark", "Dark"))
+#: Views above the workspace; the others are its panels.
+ABOVE = ("run", "story", "tokens")
+
+
+def page(context: Context, views: Sequence[View]) -> Callable[[], Component]:
+    """The layout as Dash wants it: made anew for each visit."""
+
+    def build() -> Component:
+        parts = {view.name: view.layout(context) for view in views}
+        workspace = [part for name, part in parts.items() if name not in ABOVE]
+        return html.Div(
+            [
+                *_stores(),
+                _header(),
+                html.Main(
+                    [
+                        parts["run"],
+                        _messages(),
+                        parts["story"],
+                        parts["tokens"],
+                        html.Div(workspace, className="workspace"),
+                    ],
+                    className="page-main",
+                ),
+            ],
+            className="app",
+        )
+
+    return build
+
+
+def _stores() -> list[Component]:
+    further = (PageId.GO, PageId.QUERY, PageId.SCHEME, PageId.STATUS, PageId.RUN)
+    return [
+        dcc.Location(id=PageId.URL, refresh=False),
+        *(dcc.Store(id=name) for name in (*PARTS, *further)),
+    ]
+
+
+def themes(chosen: str) -> list[Component]:
+    """The buttons of the theme switch."""
+    return switch("theme", THEMES, chosen, "Theme")
+
+
+def _header() -> Component:
+    return html.Header(
+        [
+            html.Div(
+                [
+                    html.Span(className="brand-mark", **aria(hidden="true")),
+                    html.Span("Stratascope", className="brand"),
+                    html.Span("how a language model comes to its next token", className="muted"),
+                ],
+                className="brand-group",
+            ),
+            html.Div(
+                [
+                    html.Div(
+                        themes("auto"),
+                        id=PageId.TOGGLE,
+                        className="segmented",
+                        role="group",
+                        **aria(label="Theme"),
+                    ),
+                    html.Button(
+                        "Copy link",
+                        type="button",
+                        className="button button--ghost",
+                        title="The address holds the whole page: model, prompt and selection",
+                        **data(copy_address=""),
+                    ),
+                ],
+                className="header-tools",
+            ),
+        ],
+        className="app-header",
+    )
+
+
+def _messages() -> Component:
+    close = html.Button(
+        "×",
+        id=PageId.DISMISS,
+        type="button",
+        className="icon-button alert-close",
+        **aria(label="Dismiss the message"),
+    )
+    return html.Div([html.Div(id=PageId.ALERT, className="alerts"), close], className="messages")

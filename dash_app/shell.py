@@ -1,0 +1,177 @@
+"""What all views share: the ids of the page's own parts, and what callbacks are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from dash.development.base_component import Component
+
+from analysis.results import (
+    Emergence,
+    Graph,
+    Grid,
+    ModelInfo,
+    PatternResult,
+    RunResult,
+    Story,
+)
+from analysis.specs import (
+    EmergenceSpec,
+    FlowSpec,
+    LensSpec,
+    PatternSpec,
+    RunSpec,
+    StorySpec,
+    TraceSpec,
+)
+from dash_app.examples import DEFAULT
+from dash_app.settings import Settings
+from dash_app.state import RunRef, Selection
+
+
+class PageId(StrEnum):
+    """Stores, and the parts of the page outside any view.
+
+    Each store has one writer: the parts of the selection, QUERY included, the callback in
+    ``selection.py``; GO the browser's click and key handlers (``assets/js/page.js``); SCHEME the
+    theme handler there; STATUS the background job; RUN the callback that adopts its result.
+    """
+
+    URL = "url"
+    GO = "go"
+    QUERY = "query"
+    REQUEST = "request"
+    CELL = "cell"
+    FOCUS = "focus"
+    PINS = "pins"
+    COLOUR = "colour"
+    CURVE = "curve"
+    SOURCES = "sources"
+    THEME = "theme"
+    SCHEME = "scheme"
+    STATUS = "status"
+    RUN = "run"
+    ALERT = "alert"
+    DISMISS = "alert-dismiss"
+    TOGGLE = "theme-toggle"
+
+
+class Service(Protocol):
+    """What the page asks of ``analysis.service.Service``."""
+
+    def run(self, spec: RunSpec, job: Any = None) -> RunResult:
+        """Tokens, and what the model says after each."""
+        ...
+
+    def grid(self, trace: TraceSpec, spec: LensSpec, job: Any = None) -> Grid:
+        """States read as tokens."""
+        ...
+
+    def pattern(self, trace: TraceSpec, spec: PatternSpec, job: Any = None) -> PatternResult:
+        """Attention of one layer."""
+        ...
+
+    def flow(self, trace: TraceSpec, spec: FlowSpec, job: Any = None) -> Graph:
+        """Where a state comes from."""
+        ...
+
+    def emergence(self, trace: TraceSpec, spec: EmergenceSpec, job: Any = None) -> Emergence:
+        """When the choices emerge."""
+        ...
+
+    def story(self, trace: TraceSpec, spec: StorySpec, job: Any = None) -> Story:
+        """The facts of the one sentence."""
+        ...
+
+    def model_info(self, name: str, job: Any = None) -> ModelInfo:
+        """What a model is."""
+        ...
+
+
+#: Makes the job of one stage of a request, given the part of the whole that it is (0 to 1).
+NewJob = Callable[[float, float], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A control that shows one field of the selection.
+
+    Attributes:
+        component, property: What is set.
+        sources: Components after whose events it is not set: it may hold a later draft.
+    """
+
+    component: str
+    property: str
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What callbacks work with; made once per app, never global.
+
+    Attributes:
+        service: Answers requests.
+        settings: The server's settings.
+        models: (name, title) of what can be picked.
+        mirrors: Controls, by the field of the selection that they show.
+        manager: Dash's background callback manager.
+        jobs: From a background callback's ``set_progress`` to a maker of its jobs.
+    """
+
+    service: Any
+    settings: Settings
+    models: tuple[tuple[str, str], ...]
+    mirrors: Mapping[str, Mirror] = field(default_factory=dict)
+    manager: Any = None
+    jobs: Callable[[Any], NewJob] = lambda _set_progress: lambda _start, _end: None
+
+    def base(self) -> Selection:
+        """The selection of a page whose URL says nothing."""
+        return Selection(model=self.settings.default_model, prompt=DEFAULT.prompt, new=DEFAULT.new)
+
+
+#: (what the component reports, the selection, the run if there is one, State values) -> selection
+Reducer = Callable[[Any, Selection, RunRef | None], Selection]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something a person does in a view that changes the selection.
+
+    Attributes:
+        component, property: What Dash reports.
+        reduce: The new selection.
+        reset: Whether the property is emptied after, so that the same click counts twice.
+        states: Further (component, property) values handed to ``reduce`` as a tuple with the value.
+    """
+
+    component: str
+    property: str
+    reduce: Reducer
+    reset: bool = False
+    states: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One part of the page: its layout, its callbacks, and what it does to the selection."""
+
+    name: str
+    layout: Callable[[Context], Component]
+    register: Callable[[Any, Context], None]
+    events: tuple[Event, ...] = ()
+    mirrors: Mapping[str, Mirror] = field(default_factory=dict)
+
+
+def result_of(service: Service, run: RunRef) -> RunResult:
+    """The run that a reference stands for (from the memo)."""
+    return service.run(RunSpec(run.model, run.prompt, new_tokens=run.new))
+
+
+def trace_of(run: RunRef) -> TraceSpec:
+    """The forward pass that every other result of a run hangs on."""
+    return TraceSpec(run.model, run.token_ids)

@@ -1,0 +1,1 @@
+"""The views: parts of the page that know nothing of each other."""

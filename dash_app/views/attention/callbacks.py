@@ -1,0 +1,41 @@
+"""Wiring of the attention view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dash import Dash, Input, Output, no_update, set_props
+
+from dash_app.reduce import read_run
+from dash_app.shell import Context, Event, PageId
+from dash_app.state import join, resolve
+from dash_app.views.attention import actions
+from dash_app.views.attention.ids import AttentionId
+
+EVENTS = (
+    Event(AttentionId.GRAPH, "clickData", actions.clicked, reset=True),
+    Event(AttentionId.LAYER, "value", actions.slid),
+)
+
+
+def register(app: Dash, context: Context) -> None:
+    """Draw for every run, layer, choice of heads and position."""
+
+    @app.callback(
+        Output(AttentionId.GRAPH, "figure"),
+        Output(AttentionId.HEADS, "children"),
+        Output(AttentionId.SUBTITLE, "children"),
+        Input(PageId.RUN, "data"),
+        Input(PageId.FOCUS, "data"),
+        Input(PageId.CELL, "data"),
+        Input(PageId.SCHEME, "data"),
+        prevent_initial_call=True,
+    )
+    def draw(data: Any, focus: Any, cell: Any, theme: Any) -> Any:
+        run = read_run(data)
+        if run is None:
+            return no_update
+        selection = join(focus, cell)
+        layer = resolve(selection, run).layer
+        set_props(AttentionId.LAYER, {"max": run.layers - 1, "value": layer})
+        return actions.draw(context.service, run, selection, theme)

@@ -1,0 +1,14 @@
+"""Ids of the curves view."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class CurvesId(StrEnum):
+    """What callbacks of this view name."""
+
+    GRAPH = "curves-graph"
+    QUANTITY = "curves-quantity"
+    PINS = "curves-pins"
+    SUBTITLE = "curves-subtitle"

@@ -1,0 +1,7 @@
+"""The flow into the chosen cell."""
+
+from dash_app.shell import View
+from dash_app.views.flow import callbacks
+from dash_app.views.flow.layout import layout
+
+VIEW = View("flow", layout, callbacks.register, callbacks.EVENTS)

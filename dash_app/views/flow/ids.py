@@ -1,0 +1,13 @@
+"""Ids of the flow view."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class FlowId(StrEnum):
+    """What callbacks of this view name."""
+
+    GRAPH = "flow-graph"
+    SOURCES = "flow-sources"
+    SUBTITLE = "flow-subtitle"

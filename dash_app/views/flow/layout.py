@@ -1,0 +1,52 @@
+"""The flow's panel."""
+
+from __future__ import annotations
+
+from dash import html
+from dash.development.base_component import Component
+
+from dash_app.components.go import switch
+from dash_app.components.panel import control, graph, panel
+from dash_app.shell import Context
+from dash_app.views.flow.ids import FlowId
+
+SOURCES = (("1", "1"), ("2", "2"), ("4", "4"), ("8", "8"))
+KINDS = (("residual", "residual"), ("attention", "attention"), ("mlp", "MLP"), ("bias", "bias"))
+HELP = (
+    "Where the chosen state comes from, walked back to the embeddings. A state is a sum of parts"
+    " (each head's reading of each token, the MLP's output, what was there before); a part z of a"
+    " whole y gets the share max(‖y‖₁ − ‖z − y‖₁, 0), normalised over all parts (information flow"
+    " routes; Ferrando and Voita, 2024).",
+    "Shares are over all parts, those not drawn included; the line under the title says how much of"
+    " the flow the drawn links carry. At each node you see the residual, the MLP and the strongest"
+    " attention sources (heads summed), at most 300 links.",
+    "Point at a node to bring out its own links; click one to choose that state.",
+)
+
+
+def layout(context: Context) -> Component:
+    """Switch, picture, key."""
+    sources = html.Div(
+        switch("sources", SOURCES, str(context.base().sources), "Attention sources"),
+        id=FlowId.SOURCES,
+        className="segmented",
+    )
+    key = html.Div(
+        [
+            html.Span(
+                [html.Span(className=f"legend-swatch is-{kind}"), name], className="legend-item"
+            )
+            for kind, name in KINDS
+        ],
+        className="legend",
+    )
+    return panel(
+        "flow",
+        "Where it comes from",
+        [graph(FlowId.GRAPH, "Flow into the chosen state", height=520), key],
+        help_text=HELP,
+        subtitle="The flow into the chosen state.",
+        subtitle_id=FlowId.SUBTITLE,
+        controls=control("Attention sources per node", sources),
+        wide=True,
+    )

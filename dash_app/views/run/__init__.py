@@ -1,0 +1,7 @@
+"""Model, prompt, Run and Cancel, progress: everything that asks the model."""
+
+from dash_app.shell import View
+from dash_app.views.run import callbacks
+from dash_app.views.run.layout import layout
+
+VIEW = View("run", layout, callbacks.register, callbacks.EVENTS, callbacks.MIRRORS)

@@ -1,0 +1,106 @@
+"""What Run does: ask for the results that the page opens with, and refer to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from analysis.errors import PromptError, SpecError, UnknownModelError
+from analysis.specs import LensSpec, RunSpec, StorySpec, TraceSpec
+from dash_app.components.panel import notice, trouble
+from dash_app.errors import Trouble, explain
+from dash_app.reduce import notices, read_run
+from dash_app.shell import Context, NewJob, PageId, Service
+from dash_app.state import RunRef, Selection, ask, join
+from dash_app.views.run.ids import RunId
+
+
+def request(value: tuple[Any, ...], current: Selection, _run: RunRef | None) -> Selection:
+    """Ask for what the form holds (Run, or Ctrl+Enter)."""
+    _clicks, model, prompt, new = value
+    count = new if isinstance(new, int) and not isinstance(new, bool) else current.new
+    return ask(current, model=str(model or ""), prompt=str(prompt or ""), new=max(count, 0))
+
+
+def perform(context: Context, asked: Selection, job: NewJob) -> RunRef:
+    """Compute what the page opens with; all of it is then in the memo.
+
+    Raises:
+        AnalysisError: In words for the page.
+    """
+    _check(context, asked)
+    service: Service = context.service
+    run = service.run(RunSpec(asked.model, asked.prompt, new_tokens=asked.new), job(0.0, 0.4))
+    trace = TraceSpec(asked.model, run.token_ids)
+    service.grid(trace, LensSpec(), job(0.4, 0.95))
+    story = service.story(trace, StorySpec(run.prompt_length - 1), job(0.95, 1.0))
+    return RunRef(
+        model=asked.model,
+        prompt=asked.prompt,
+        new=asked.new,
+        attempt=asked.attempt,
+        token_ids=run.token_ids,
+        prompt_length=run.prompt_length,
+        layers=run.info.layers,
+        heads=run.info.heads,
+        vocab=run.info.vocab,
+        layer=story.step_layer,
+    )
+
+
+def _check(context: Context, asked: Selection) -> None:
+    if asked.model not in {name for name, _ in context.models}:
+        raise UnknownModelError(
+            f"No model on offer is called {asked.model!r}.",
+            "Pick one from the list; STRATASCOPE_MODELS adds more.",
+        )
+    if not asked.prompt.strip():
+        raise PromptError("The prompt is empty.", "Type some text, or click an example.")
+    most = context.settings.max_new_tokens
+    if asked.new > most:
+        raise SpecError(
+            f"{asked.new} new tokens are more than this server allows.", f"Ask for at most {most}."
+        )
+
+
+def status(context: Context, asked: Selection, job: NewJob) -> dict[str, Any]:
+    """How a request ended, for the status store: a run, or what went wrong."""
+    try:
+        return {"attempt": asked.attempt, "run": perform(context, asked, job).model_dump()}
+    except Exception as error:  # noqa: BLE001 - whatever it is, the page says so and lives on
+        problem = explain(error)
+        return {
+            "attempt": asked.attempt,
+            "trouble": [problem.message, problem.hint, problem.request],
+        }
+
+
+def adopt(status_data: dict[str, Any] | None, asked: dict[str, Any] | None) -> Any:
+    """The run to show: the one just finished, unless another was asked for since."""
+    if not status_data or "run" not in status_data:
+        return None
+    stale = status_data["attempt"] != join(asked).attempt
+    return None if stale else status_data["run"]
+
+
+def message(
+    trigger: str | None,
+    status_data: dict[str, Any] | None,
+    note: dict[str, Any],
+    selected: Selection,
+) -> list[Any] | None:
+    """What the page says above the picture; None leaves it as it is."""
+    if trigger == PageId.DISMISS:
+        return []
+    if trigger == RunId.CANCEL:
+        return [notice("Cancelled.", "Your prompt is still there; Run starts it again.")]
+    ignored = note.get("ignored", ())
+    if trigger == PageId.QUERY:
+        return _notices(ignored, selected, None) if ignored else None
+    if "trouble" in (status_data or {}):
+        return [trouble(Trouble(*(status_data or {})["trouble"]))]
+    return _notices(ignored, selected, read_run((status_data or {}).get("run")))
+
+
+def _notices(ignored: Sequence[str], selected: Selection, run: RunRef | None) -> list[Any]:
+    return [notice(line, kind="warn") for line in notices(ignored, selected, run)]

@@ -1,0 +1,83 @@
+"""Wiring of the run view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dash import Dash, Input, Output, State, ctx, no_update
+
+from dash_app.errors import explain
+from dash_app.reduce import read_run
+from dash_app.shell import Context, Event, Mirror, PageId
+from dash_app.state import PARTS, join
+from dash_app.views.run import actions
+from dash_app.views.run.ids import RunId
+from dash_app.views.run.layout import chips
+
+FORM = ((RunId.MODEL, "value"), (RunId.PROMPT, "value"), (RunId.NEW, "value"))
+EVENTS = (Event(RunId.BUTTON, "n_clicks", actions.request, states=FORM),)
+MIRRORS = {
+    name: Mirror(component, prop, (RunId.BUTTON,))
+    for name, (component, prop) in zip(("model", "prompt", "new"), FORM, strict=True)
+}
+
+
+def register(app: Dash, context: Context) -> None:
+    """Add the job, what adopts its result, and what reports on it."""
+    _register_job(app, context)
+    _register_reports(app, context)
+
+
+def _register_job(app: Dash, context: Context) -> None:
+    @app.callback(
+        Output(PageId.STATUS, "data"),
+        Input(PageId.REQUEST, "data"),
+        background=True,
+        manager=context.manager,
+        interval=context.settings.poll_ms,
+        progress=[Output(RunId.FILL, "style"), Output(RunId.LABEL, "children")],
+        progress_default=[{"width": "0%"}, ""],
+        running=[
+            (Output(RunId.CANCEL, "disabled"), False, True),
+            (Output(RunId.PROGRESS, "className"), "progress is-busy", "progress is-idle"),
+        ],
+        cancel=[Input(RunId.CANCEL, "n_clicks")],
+        prevent_initial_call=True,
+    )
+    def work(set_progress: Any, asked: dict[str, Any]) -> dict[str, Any]:
+        return actions.status(context, join(asked), context.jobs(set_progress))
+
+    @app.callback(
+        Output(PageId.RUN, "data"),
+        Input(PageId.STATUS, "data"),
+        State(PageId.REQUEST, "data"),
+        prevent_initial_call=True,
+    )
+    def adopt(status: dict[str, Any] | None, asked: dict[str, Any] | None) -> Any:
+        return actions.adopt(status, asked) or no_update
+
+
+def _register_reports(app: Dash, context: Context) -> None:
+    @app.callback(
+        Output(PageId.ALERT, "children"),
+        Input(PageId.STATUS, "data"),
+        Input(PageId.QUERY, "data"),
+        Input(RunId.CANCEL, "n_clicks"),
+        Input(PageId.DISMISS, "n_clicks"),
+        *(State(part, "data") for part in PARTS),
+        prevent_initial_call=True,
+    )
+    def report(status: Any, note: Any, _cancel: Any, _dismiss: Any, *stored: Any) -> Any:
+        shown = actions.message(ctx.triggered_id, status, note or {}, join(*stored))
+        return no_update if shown is None else shown
+
+    @app.callback(Output(RunId.CHIPS, "children"), Input(PageId.RUN, "data"))
+    def describe(data: dict[str, Any] | None) -> Any:
+        run = read_run(data)
+        if run is None:
+            return no_update
+        try:
+            return chips(context.service.model_info(run.model))
+        except Exception as error:  # noqa: BLE001 - chips are not worth a dead page
+            explain(error)
+            return no_update

@@ -1,0 +1,19 @@
+"""Ids of the run view."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class RunId(StrEnum):
+    """What callbacks of this view name."""
+
+    MODEL = "run-model"
+    CHIPS = "run-chips"
+    PROMPT = "run-prompt"
+    NEW = "run-new"
+    BUTTON = "run-button"
+    CANCEL = "run-cancel"
+    PROGRESS = "run-progress"
+    FILL = "run-progress-fill"
+    LABEL = "run-progress-label"

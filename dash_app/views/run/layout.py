@@ -1,0 +1,148 @@
+"""The top of the page: model, prompt and what becomes of it."""
+
+from __future__ import annotations
+
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from analysis.results import ModelInfo
+from dash_app.components.attributes import aria
+from dash_app.components.go import go, target
+from dash_app.examples import EXAMPLES
+from dash_app.shell import Context
+from dash_app.state import MAX_PROMPT_CHARACTERS
+from dash_app.views.run.ids import RunId
+
+
+def layout(context: Context) -> Component:
+    """Prompt, controls, examples and progress."""
+    return html.Section(
+        [_model_bar(context), _prompt_bar(context), _examples(), _progress()],
+        className="run-view",
+        **aria(label="Prompt"),
+    )
+
+
+def _model_bar(context: Context) -> Component:
+    return html.Div(
+        [
+            html.Label("Model", htmlFor=RunId.MODEL, className="control-label"),
+            dcc.Dropdown(
+                id=RunId.MODEL,
+                options=[
+                    {"label": name, "value": name, "title": title} for name, title in context.models
+                ],
+                value=context.settings.default_model,
+                clearable=False,
+                searchable=len(context.models) > 8,
+                className="model-picker",
+            ),
+            html.Div(id=RunId.CHIPS, className="model-chips"),
+        ],
+        className="model-bar",
+    )
+
+
+def _prompt_bar(context: Context) -> Component:
+    base = context.base()
+    prompt = dcc.Textarea(
+        id=RunId.PROMPT,
+        value=base.prompt,
+        rows=2,
+        maxLength=MAX_PROMPT_CHARACTERS,
+        spellCheck=False,
+        placeholder="Type a prompt: the model continues it.",
+        className="prompt-input",
+        title="The text that the model reads and continues",
+    )
+    new = dcc.Input(
+        id=RunId.NEW,
+        type="number",
+        value=base.new,
+        min=0,
+        max=context.settings.max_new_tokens,
+        step=1,
+        className="number-input",
+    )
+    actions = html.Div(
+        [
+            html.Label(
+                [html.Span("New tokens", className="control-label"), new],
+                title="How many tokens the model generates after the prompt (greedy)",
+            ),
+            html.Button("Run", id=RunId.BUTTON, type="button", className="button button--primary"),
+            html.Button(
+                "Cancel", id=RunId.CANCEL, type="button", className="button", disabled=True
+            ),
+        ],
+        className="prompt-actions",
+    )
+    label = html.Label("Prompt", htmlFor=RunId.PROMPT, className="visually-hidden")
+    return html.Div([label, prompt, actions], className="prompt-bar")
+
+
+def _examples() -> Component:
+    buttons = [
+        html.Span(
+            go(
+                example.title,
+                target(prompt=example.prompt, new=example.new),
+                "example",
+                label=f"Run the example: {example.prompt}",
+            ),
+            title=f"{example.prompt}\n{example.shows}",
+        )
+        for example in EXAMPLES
+    ]
+    keys = html.Span(
+        [
+            html.Span("Ctrl", className="kbd"),
+            "+",
+            html.Span("Enter", className="kbd"),
+            " runs, ",
+            html.Span("←↑↓→", className="kbd"),
+            " move the selection",
+        ],
+        className="prompt-hint",
+    )
+    return html.Div(
+        [html.Span("Try", className="control-label"), *buttons, keys], className="prompt-examples"
+    )
+
+
+def _progress() -> Component:
+    return html.Div(
+        [
+            html.Div(
+                html.Div(id=RunId.FILL, className="progress-fill", style={"width": "0%"}),
+                className="progress-track",
+            ),
+            html.Span("", id=RunId.LABEL, className="progress-label"),
+        ],
+        id=RunId.PROGRESS,
+        className="progress is-idle",
+        role="status",
+        **aria(live="polite"),
+    )
+
+
+def chips(info: ModelInfo) -> list[Component]:
+    """What matters about a model, one fact a chip."""
+    tied = info.tied_embeddings
+    facts = [
+        (f"{info.layers} layers", "Transformer blocks"),
+        (
+            f"{info.heads} heads / {info.kv_heads} KV",
+            "Attention heads / heads with keys and values",
+        ),
+        (f"d {info.d_model}", "Width of the residual stream"),
+        (
+            "tied embeddings" if tied else "untied embeddings",
+            "One matrix reads tokens in and out: input and output decoding coincide."
+            if tied
+            else "Reading tokens in and out are different matrices.",
+        ),
+        (info.norm, "Normalisation before the unembedding"),
+        (info.dtype, "Number format of the weights in memory"),
+    ]
+    return [html.Span(text, className="model-chip", title=title) for text, title in facts]

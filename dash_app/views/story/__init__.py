@@ -1,0 +1,7 @@
+"""The one sentence that a result makes."""
+
+from dash_app.shell import View
+from dash_app.views.story import callbacks
+from dash_app.views.story.layout import layout
+
+VIEW = View("story", layout, callbacks.register)

@@ -1,0 +1,43 @@
+"""The sentence, phrase by phrase."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dash import html
+from dash.development.base_component import Component
+
+from dash_app.components.attributes import aria
+from dash_app.components.go import go, target
+from dash_app.shell import Context
+from dash_app.views.story.ids import StoryId
+
+
+def layout(_context: Context) -> Component:
+    """The sentence, once there is a run; until then what is going on."""
+    return html.Div(
+        html.Span("Loading the model and reading the first example…", className="story-text muted"),
+        id=StoryId.TEXT,
+        className="story",
+        **aria(live="polite"),
+    )
+
+
+def sentence(
+    phrases: Iterable[tuple[str, Mapping[str, Any] | None]], pins: tuple[int, ...] | None
+) -> list[Component]:
+    """Phrases that select what they name, as buttons; the rest as text."""
+    return [
+        html.Span(text, className="story-text")
+        if not names
+        else go(text, _target(names, pins), "story-phrase", label=f"Select {text.strip()}")
+        for text, names in phrases
+    ]
+
+
+def _target(names: Mapping[str, Any], pins: tuple[int, ...] | None) -> str:
+    values = {name: value for name, value in names.items() if name != "pin"}
+    if "pin" in names and pins is not None and names["pin"] not in pins:
+        values["pins"] = (*pins, names["pin"])
+    return target(**values)

@@ -1,0 +1,82 @@
+"""Tokens as chips."""
+
+from __future__ import annotations
+
+from dash import html
+from dash.development.base_component import Component
+
+from analysis.results import RunResult, Token
+from dash_app.components.attributes import aria
+from dash_app.components.go import go, target
+from dash_app.figures.text import label, percent
+from dash_app.shell import Context
+from dash_app.views.tokens.ids import TokensId
+
+#: Alternatives listed under each answer token.
+ALTERNATIVES = 3
+
+
+def layout(_context: Context) -> Component:
+    """The strip, with skeletons until there is a run."""
+    return html.Div(
+        [html.Span(className="token skeleton") for _ in range(8)],
+        id=TokensId.STRIP,
+        className="token-strip",
+        role="group",
+        **aria(label="Tokens of prompt and answer"),
+    )
+
+
+def strip(run: RunResult, chosen: int) -> list[Component]:
+    """One chip a token; answer tokens with what else the model considered."""
+    return [chip(run, pos, chosen) for pos in range(len(run.tokens))]
+
+
+def chip(run: RunResult, pos: int, chosen: int) -> Component:
+    """The token at ``pos``: choosing it shows how the model predicts what follows it."""
+    token = run.tokens[pos]
+    answer = pos >= run.prompt_length
+    marks = {
+        "is-selected": pos == chosen,
+        "is-answer": answer,
+        "is-special": token.special,
+        "is-next": pos == chosen + 1,
+    }
+    names = " ".join(["token", *(name for name, holds in marks.items() if holds)])
+    inside = [
+        html.Span(str(pos), className="token-pos"),
+        html.Span(label(token), className="token-text"),
+    ]
+    if pos > 0:
+        inside.append(html.Span(percent(float(run.next_prob[pos - 1])), className="token-prob"))
+    button = go(inside, target(pos=pos), names, label=_spoken(run, pos), pressed=pos == chosen)
+    if not answer:
+        return html.Div(button, className="token-column")
+    return html.Div([button, _alternatives(run, pos)], className="token-column")
+
+
+def _spoken(run: RunResult, pos: int) -> str:
+    text = f"Position {pos}, {label(run.tokens[pos])}"
+    if pos + 1 < len(run.tokens):
+        return f"{text}, followed by {label(run.tokens[pos + 1])}"
+    return f"{text}, the last"
+
+
+def _alternatives(run: RunResult, pos: int) -> Component:
+    names: dict[int, Token] = {token.id: token for token in run.vocabulary}
+    actual = run.tokens[pos].id
+    pairs = zip(run.top_ids[pos - 1].tolist(), run.top_probs[pos - 1].tolist(), strict=True)
+    others = [(token, prob) for token, prob in pairs if token != actual and token in names]
+    return html.Div(
+        [
+            go(
+                [html.Span(label(names[token], 12)), html.Span(percent(prob), className="num")],
+                target(pos=pos - 1, pins=(actual, token)),
+                "alternative",
+                label=f"Compare {label(run.tokens[pos])} with {label(names[token])}",
+            )
+            for token, prob in others[:ALTERNATIVES]
+        ],
+        className="token-alternatives",
+        title="What else the model considered here: click to compare in the curves",
+    )

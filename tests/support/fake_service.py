@@ -1,0 +1,195 @@
+"""A service that answers at once with made-up results of the right shape. No model, no torch."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from analysis.errors import AnalysisError, PromptError
+from analysis.results import (
+    NODE_KINDS,
+    Attribution,
+    Emergence,
+    Graph,
+    Grid,
+    ModelInfo,
+    PatternResult,
+    RunResult,
+    Story,
+    Token,
+)
+from analysis.results.flow import LINK_KINDS
+from analysis.specs import (
+    EmergenceSpec,
+    FlowSpec,
+    LensSpec,
+    PatternSpec,
+    RunSpec,
+    StorySpec,
+    TraceSpec,
+)
+
+LAYERS, HEADS, VOCAB = 12, 6, 40
+WORDS = ["The", " capital", " of", " France", " is", " Paris", ".", "\n", " river", " stone"]
+
+
+def token(number: int) -> Token:
+    """Entry ``number`` of the made-up vocabulary."""
+    text = WORDS[number] if number < len(WORDS) else f" word{number}"
+    return Token(number, text, text.replace(" ", "Ġ"), text.encode().hex())
+
+
+class FakeService:
+    """Answers like ``analysis.service.Service``; ``calls`` counts, ``fail`` makes the next fail."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.fail: dict[str, Exception] = {}
+
+    def _called(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.fail:
+            raise self.fail[name]
+
+    def model_info(self, name: str, job: Any = None) -> ModelInfo:
+        self._called("model_info")
+        sizes = (LAYERS, HEADS, 2, 48, 8, VOCAB, 512, 1_000_000)
+        return ModelInfo(
+            name, "fake", *sizes, True, False, "RMSNorm", "float32", "cpu", "made up", "1", "f" * 32
+        )
+
+    def run(self, spec: RunSpec, job: Any = None) -> RunResult:
+        self._called("run")
+        words = re.findall(r"\s*\S+", spec.text)
+        if len(words) > 256:
+            raise PromptError(f"The prompt has {len(words)} tokens.", "Use at most 256.")
+        ids = [WORDS.index(word) if word in WORDS else 10 + len(word) % 30 for word in words]
+        ids += [(5 + step) % VOCAB for step in range(spec.new_tokens)]
+        size = len(ids)
+        rng = np.random.default_rng(size)
+        top = np.stack([rng.permutation(VOCAB)[:5] for _ in range(size)]).astype(np.int64)
+        top[len(words) - 1, 0] = 5
+        probs = np.sort(rng.dirichlet(np.ones(8) * 0.5, size))[:, ::-1][:, :5].astype(np.float32)
+        following = rng.random(size).astype(np.float32)
+        following[-1] = np.nan
+        rank = np.append(rng.integers(0, 9, size - 1), -1).astype(np.int64)
+        return RunResult(
+            self.model_info(spec.model),
+            tuple(token(number) for number in ids),
+            len(words),
+            top,
+            probs,
+            following,
+            rank,
+            rng.random(size).astype(np.float32),
+            tuple(token(number) for number in range(VOCAB)),
+        )
+
+    def grid(self, trace: TraceSpec, spec: LensSpec, job: Any = None) -> Grid:
+        self._called("grid")
+        positions = np.array(spec.positions or range(len(trace.token_ids)), dtype=np.int64)
+        rows = np.arange(LAYERS + 1)
+        shape = (len(rows), len(positions))
+        rng = np.random.default_rng(len(trace.token_ids))
+        ids = np.argsort(rng.random((*shape, VOCAB)))[..., : spec.k].astype(np.int64)
+        sure = (rows / LAYERS)[:, None, None] ** 2
+        probs = (sure * 0.8 ** np.arange(1, spec.k + 1) * 0.9).astype(np.float32)
+        probs = np.broadcast_to(probs, ids.shape).copy()
+        ids[-1, :, 0] = 5
+        wide = (*shape, len(spec.target))
+        rising = (
+            np.broadcast_to(sure, wide)
+            * np.linspace(1, 0.3, max(len(spec.target), 1))[: len(spec.target)]
+        )
+        return Grid(
+            rows,
+            positions,
+            ids,
+            probs,
+            np.log(probs + 1e-9),
+            (3 * (1 - sure[..., 0]) + rng.random(shape) * 0.2).astype(np.float32),
+            (5 * (1 - sure[..., 0]) * np.ones(shape)).astype(np.float32),
+            np.array(spec.target, dtype=np.int64),
+            rising.astype(np.float32),
+            np.broadcast_to(((1 - sure) * 30).astype(np.int64), wide).copy(),
+            np.zeros(shape, dtype=np.int64),
+            np.full(ids.shape, np.nan, dtype=np.float32),
+            False,
+            tuple(token(number) for number in range(VOCAB)),
+        )
+
+    def pattern(self, trace: TraceSpec, spec: PatternSpec, job: Any = None) -> PatternResult:
+        self._called("pattern")
+        size = len(trace.token_ids)
+        rng = np.random.default_rng(spec.layer)
+        weights = np.tril(rng.random((HEADS, size, size)) ** 4 + 0.01)
+        weights = (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
+        norm = (rng.random((HEADS, size)) + 0.1).astype(np.float32)
+        nothing = np.zeros((HEADS, size), dtype=np.float32)
+        return PatternResult(spec.layer, weights, nothing, norm, norm / norm.sum(0))
+
+    def flow(self, trace: TraceSpec, spec: FlowSpec, job: Any = None) -> Graph:
+        self._called("flow")
+        row, pos = spec.row % (LAYERS + 1), spec.position % len(trace.token_ids)
+        block, residual = NODE_KINDS.index("block"), LINK_KINDS.index("residual")
+        depths = np.arange(row, -1, -1)
+        count, flows = len(depths), 0.9 ** np.arange(len(depths))
+        links = np.arange(count - 1)
+        return Graph(
+            pos,
+            row,
+            spec.method,
+            np.full(count, block),
+            depths,
+            np.full(count, pos),
+            flows.astype(np.float32),
+            np.full(count - 1, residual),
+            depths[1:],
+            np.full(count - 1, -1),
+            links + 1,
+            links,
+            np.full(count - 1, 0.9, dtype=np.float32),
+            flows[1:].astype(np.float32),
+            float(1 - flows[-1]),
+            0.0,
+            np.array([], dtype=np.int64),
+        )
+
+    def emergence(self, trace: TraceSpec, spec: EmergenceSpec, job: Any = None) -> Emergence:
+        self._called("emergence")
+        size = len(trace.token_ids)
+        shape = (LAYERS + 1, size)
+        return Emergence(
+            np.full(size, 5),
+            spec.tau,
+            (7,) * size,
+            (9,) * size,
+            (8,) * size,
+            (None,) * size,
+            np.zeros(shape, dtype=np.float32),
+            np.zeros(shape, dtype=np.int64),
+        )
+
+    def story(self, trace: TraceSpec, spec: StorySpec, job: Any = None) -> Story:
+        self._called("story")
+        position = spec.position % len(trace.token_ids)
+        parts = Attribution(
+            position,
+            5,
+            None,
+            0.1,
+            np.zeros((LAYERS, HEADS), dtype=np.float32),
+            np.zeros(LAYERS, dtype=np.float32),
+            np.zeros(LAYERS, dtype=np.float32),
+            0.0,
+            0.1,
+        )
+        source = max(position - 1, 0)
+        return Story(position, token(5), 0.62, 7, 9, 8, 10, 3, 2.1, source, parts)
+
+
+def refuse(message: str = "The model file is cut off.", hint: str = "Fetch it again.") -> Exception:
+    """An error the page must put into words."""
+    return AnalysisError(message, hint)
