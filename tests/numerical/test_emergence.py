@@ -1,0 +1,75 @@
+"""When tokens emerge, against loops over the lens."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import analysis
+from analysis.rows import first_row, staying_row
+from analysis.specs import StorySpec
+from analysis.techniques import story
+from tests.numerical.conftest import Case
+
+
+def test_rows_of_emergence_by_hand(case: Case) -> None:
+    found = analysis.emergence(case.model, case.trace, tau=0.3)
+    tokens = case.trace.logits.argmax(-1)
+    assert found.token_ids.tolist() == tokens.tolist()
+    for pos, token in enumerate(tokens):
+        grid = analysis.decode(case.model, case.trace, target=int(token), positions=[pos])
+        probs, ranks = grid.target_prob[:, 0], grid.target_rank[:, 0]
+        np.testing.assert_allclose(found.probs[:, pos], probs, rtol=1e-3, atol=1e-6)
+        rows = range(len(probs))
+        top = [row for row in rows if ranks[row] == 0]
+        stays = [row for row in rows if all(p >= 0.3 for p in probs[row:])]
+        leads = [row for row in rows if all(r == 0 for r in ranks[row:])]
+        assert found.first_top1[pos] == min(top, default=None)
+        assert found.emergence[pos] == min(stays, default=None)
+        assert found.saturation[pos] == min(leads, default=None)
+
+
+def test_the_final_choice_saturates_at_the_last_row_at_the_latest(case: Case) -> None:
+    found = analysis.emergence(case.model, case.trace)
+    assert all(row is not None for row in found.saturation)
+
+
+@pytest.mark.parametrize(
+    ("holds", "first", "staying"),
+    [
+        ([0, 0, 0], None, None),
+        ([1, 0, 1], 0, 2),
+        ([0, 1, 1], 1, 1),
+        ([1, 1, 1], 0, 0),
+        ([1, 1, 0], 0, None),
+    ],
+)
+def test_first_and_staying(holds: list[int], first: int | None, staying: int | None) -> None:
+    values = np.array(holds, bool)
+    assert first_row(values) == first
+    assert staying_row(values) == staying
+
+
+def test_the_story_names_the_largest_step(small: Case) -> None:
+    token = 5
+    told = story.compute(small.model, small.trace, StorySpec(position=-1, token=token))
+    parts = analysis.attribute(small.model, small.trace, token=token)
+    largest = max(float(parts.heads.max()), float(parts.mlps.max()))
+    assert told.step_logit == pytest.approx(largest)
+    if told.step_head is None:
+        assert parts.mlps[told.step_layer] == pytest.approx(largest)
+    else:
+        assert parts.heads[told.step_layer, told.step_head] == pytest.approx(largest)
+        assert told.step_source is not None
+
+
+def test_the_story_of_the_real_model(smollm: Case) -> None:
+    told = story.compute(smollm.model, smollm.trace, StorySpec())
+    assert told.token.text == " Paris"
+    assert told.prob > 0.5
+    assert told.saturation is not None
+
+
+def test_tau_is_a_probability(small: Case) -> None:
+    with pytest.raises(analysis.AnalysisError, match="probability"):
+        analysis.emergence(small.model, small.trace, tau=1.5)

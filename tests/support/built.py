@@ -1,0 +1,43 @@
+"""Models understood by ``build_model`` straight from memory, for numerical tests."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from analysis.models.handle import Model, build_model
+from tests.support import tiny
+
+
+def understood(hf: Any, name: str = "tiny") -> Model:
+    """A Model around a transformers model with the tiny tokenizer."""
+    loaded = SimpleNamespace(
+        model=hf,
+        tokenizer=tiny.tiny_tokenizer(),
+        entry=SimpleNamespace(name=name),
+        source=name,
+        revision="none",
+        fingerprint=name,
+    )
+    return build_model(loaded)
+
+
+def ids(model: Model, size: int, seed: int = 5) -> tuple[int, ...]:
+    """Seeded random token ids."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(0, min(model.info.vocab, 280), (size,), generator=generator)
+    return tuple(drawn.tolist())
+
+
+def plain_logits(model: Model, tokens: tuple[int, ...]) -> torch.Tensor:
+    """The model's logits with its own eager attention and nobody listening, [pos, vocab]."""
+    model.hf.set_attn_implementation("eager")
+    try:
+        with torch.no_grad():
+            return model.hf(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].float()
+    finally:
+        from analysis.models.handle import set_attention
+
+        set_attention(model.hf)
