@@ -58,7 +58,10 @@ def attention(
         margin=plan.margin,
         coloraxis=_colour_axis(scaling, theme),
         annotations=[
-            *(_pane_title(pattern, head, pos, plan, number, theme) for number, head in enumerate(panes)),
+            *(
+                _pane_title(pattern, head, pos, plan, number, theme)
+                for number, head in enumerate(panes)
+            ),
             *_notes(pattern, heads, shown, pos, plan, theme),
         ],
         shapes=query_shapes(len(panes), pos, theme),

@@ -129,7 +129,9 @@ def _value_axis(grid: Grid, pos: int, quantity: Quantity, theme: Theme) -> dict[
             ticktext=["≤10⁻⁶", "10⁻⁴", "1 %", "100 %"],
             **grid_line,
         )
-    worst = max((int(series(grid, i, pos, "rank").max()) for i in range(len(grid.target_ids))), default=1)
+    worst = max(
+        (int(series(grid, i, pos, "rank").max()) for i in range(len(grid.target_ids))), default=1
+    )
     top = float(np.log10(max(worst, 10))) + 0.15
     ticks = [10**power for power in range(int(top) + 1)]
     return axis(

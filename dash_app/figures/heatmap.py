@@ -268,7 +268,9 @@ def _top_axis(grid: Grid, run: RunResult, column: float, theme: Theme) -> dict[s
     colours = palette(theme)
     room = max(2, int((column - 4) / CHARACTER) - 1)
     texts = [
-        f"→{token_markup(run.tokens[position + 1], room)}" if position + 1 < len(run.tokens) else "→?"
+        f"→{token_markup(run.tokens[position + 1], room)}"
+        if position + 1 < len(run.tokens)
+        else "→?"
         for position in grid.positions.tolist()
     ]
     return axis(

@@ -1,0 +1,350 @@
+"""The flow graph: where the mass of one state comes from, down to the tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from analysis.results import Graph, Grid, RunResult
+from dash_app.figures.flow_place import Label, Places, place, place_labels
+from dash_app.figures.flow_select import Drawing, Drawn, Spot, select
+from dash_app.figures.labels import percent, quoted, row_name, token_markup
+from dash_app.theme import MONO, Figure, Theme, base_layout, palette, rgba
+
+#: Opacity of main links; quiet ones are 0 until the browser brings them out.
+OPACITY = {"residual": 0.5, "attention": 0.62, "mlp": 0.75, "bias": 0.6, "sink": 0.6, "other": 0.5}
+#: Opacity with which quiet links appear.
+BROUGHT_OUT = 0.55
+_NODE = 5
+
+
+def sankey(
+    graph: Graph,
+    run: RunResult,
+    grid: Grid | None,
+    *,
+    theme: Theme,
+    row: int | None = None,
+    pos: int | None = None,
+) -> Figure:
+    """The main ways into the graph's root, root on top, tokens at the bottom, as the heatmap lies.
+
+    Args:
+        graph: The flow graph.
+        run: Whose tokens stand at the positions.
+        grid: What the states read as; None leaves the nodes without those labels.
+        theme: The page's theme.
+        row: The page's selected row, marked where it is drawn.
+        pos: The page's selected position.
+
+    Returns:
+        A figure of fixed size. Node number n has ``customdata`` [hover text, row, pos, kind];
+        link number n [hover text, layer, head or -1, source pos, target pos, kind].
+    """
+    drawing = select(graph)
+    places = place(drawing, len(run.tokens))
+    spots = list(drawing.node_flow)
+    texts = _decoded(grid)
+    return {
+        "data": [
+            {
+                "type": "sankey",
+                "orientation": "v",
+                "arrangement": "fixed",
+                "domain": {"x": [0, 1], "y": [0, 1]},
+                "node": _nodes(drawing, spots, places, run, texts, theme),
+                "link": _links(drawing, spots, places, run, theme),
+            }
+        ],
+        "layout": base_layout(
+            theme,
+            width=places.width,
+            height=places.height,
+            margin=places.margin,
+            annotations=[
+                *_column_names(places, run, theme),
+                *_row_names(drawing, places, theme),
+                *_labels(drawing, places, texts, theme),
+            ],
+            shapes=[*_guides(places, theme), *_selected(places, row, pos, theme)],
+            meta={"view": "flow", "broughtOut": BROUGHT_OUT, "left": places.margin["l"]},
+        ),
+    }
+
+
+def caption(graph: Graph, run: RunResult | None = None, grid: Grid | None = None) -> str:
+    """What the picture shows and what it leaves out, in one or two sentences of plain text."""
+    return describe(select(graph), graph, run, grid)
+
+
+def describe(
+    drawing: Drawing, graph: Graph, run: RunResult | None = None, grid: Grid | None = None
+) -> str:
+    """``caption`` for a drawing already made."""
+    shown = round(100 * drawing.shown)
+    where = f"row {graph.row}, position {graph.position}"
+    root = _root_name(graph, run, grid)
+    into = f"into {root} ({where})" if root else f"into {where}"
+    text = f"Showing {shown} % of the flow {into}; {100 - shown} % reaches the tokens by "
+    text += f"{drawing.thin:,} thinner links."
+    if graph.hidden_share > 0.005:
+        text += f" Of that, {percent(graph.hidden_share)} took ways that were not computed singly."
+    if graph.terminal_share > 0.005:
+        text += f" {percent(graph.terminal_share)} ends in biases or attention sinks."
+    if len(graph.fallback_nodes):
+        text += f" At {len(graph.fallback_nodes)} nodes shares are by norm: no part is close."
+    return text
+
+
+def _root_name(graph: Graph, run: RunResult | None, grid: Grid | None) -> str:
+    if grid is not None and graph.row in grid.rows and graph.position in grid.positions:
+        row = int(np.flatnonzero(grid.rows == graph.row)[0])
+        column = int(np.flatnonzero(grid.positions == graph.position)[0])
+        best = int(grid.token_ids[row, column, 0])
+        return quoted(grid.token(best)) if best >= 0 else ""
+    if run is not None and graph.row == run.info.layers:
+        best = int(run.top_ids[graph.position, 0])
+        return next((quoted(token) for token in run.vocabulary if token.id == best), "")
+    return ""
+
+
+def _decoded(grid: Grid | None) -> dict[tuple[int, int], str]:
+    """What each block state reads as: markup by (row, position)."""
+    if grid is None or grid.component != "block_output":
+        return {}
+    names = {token.id: token_markup(token, 14) for token in grid.vocabulary}
+    rows, positions = grid.rows.tolist(), grid.positions.tolist()
+    best = grid.token_ids[..., 0].tolist()
+    return {
+        (row, position): names.get(best[i][j], "")
+        for i, row in enumerate(rows)
+        for j, position in enumerate(positions)
+    }
+
+
+def _nodes(
+    drawing: Drawing,
+    spots: list[Spot],
+    places: Places,
+    run: RunResult,
+    texts: dict[tuple[int, int], str],
+    theme: Theme,
+) -> dict[str, Any]:
+    colours = palette(theme)
+    flows = [drawing.node_flow[spot] for spot in spots]
+    at = [places.fraction(spot) for spot in spots]
+    ends = [(-6.0, 0.5), (-6.0, 0.6)]
+    return {
+        "x": [x for x, _ in (*at, *ends)],
+        "y": [y for _, y in (*at, *ends)],
+        "label": [""] * (len(spots) + 2),
+        "color": [rgba(colours.ink_2, 0.85 if flow > 0 else 0) for flow in flows]
+        + ["rgba(0,0,0,0)"] * 2,
+        "line": {"width": 0},
+        "thickness": _NODE,
+        "pad": 0.01,
+        "align": "left",
+        "customdata": [
+            [_node_hover(spot, flow, run, texts), spot.depth, spot.pos, spot.kind]
+            for spot, flow in zip(spots, flows, strict=True)
+        ]
+        + [["", -1, -1, "scale"]] * 2,
+        "hovertemplate": "%{customdata[0]}<extra></extra>",
+    }
+
+
+def _links(
+    drawing: Drawing, spots: list[Spot], places: Places, run: RunResult, theme: Theme
+) -> dict[str, Any]:
+    """The links as plotly has them, the root the source of all; the last one sets the scale."""
+    number = {spot: index for index, spot in enumerate(spots)}
+    count = len(spots)
+    return {
+        "source": [*(number[link.target] for link in drawing.links), count],
+        "target": [*(number[link.source] for link in drawing.links), count + 1],
+        "value": [*(link.flow for link in drawing.links), places.scale_value],
+        "color": [*(_colour(link, theme) for link in drawing.links), "rgba(0,0,0,0)"],
+        "hovercolor": [
+            *(rgba(_hue(link.kind, theme), 0.9 if link.main else 0) for link in drawing.links),
+            "rgba(0,0,0,0)",
+        ],
+        "line": {"width": 0},
+        "customdata": [
+            *(
+                [_link_hover(link, run), link.last, _head(link), link.source.pos, link.target.pos]
+                + [link.kind]
+                for link in drawing.links
+            ),
+            ["", -1, -1, -1, -1, "scale"],
+        ],
+        "hovertemplate": "%{customdata[0]}<extra></extra>",
+    }
+
+
+def _head(link: Drawn) -> int:
+    return link.heads[0][0] if link.heads else -1
+
+
+def _hue(kind: str, theme: Theme) -> str:
+    return str(getattr(palette(theme), kind, palette(theme).other))
+
+
+def _colour(link: Drawn, theme: Theme) -> str:
+    return rgba(_hue(link.kind, theme), OPACITY.get(link.kind, 0.5) if link.main else 0.0)
+
+
+def _node_hover(spot: Spot, flow: float, run: RunResult, texts: dict[tuple[int, int], str]) -> str:
+    token = token_markup(run.tokens[spot.pos], 18)
+    place_name = f"position {spot.pos} {token}"
+    kinds = {"mid": f"layer {spot.depth}, between attention and MLP", "mlp": f"MLP {spot.depth}"}
+    title = f"row {spot.depth}, {row_name(spot.depth)}"
+    title = (
+        title if spot.kind == "block" else kinds.get(spot.kind, f"layer {spot.depth}, {spot.kind}")
+    )
+    lines = [f"<b>{title}</b>", place_name]
+    decoded = texts.get((spot.depth, spot.pos)) if spot.kind == "block" else None
+    if decoded:
+        lines.append(f"reads as {decoded}")
+    lines.append(f"{_amount(flow)} of the flow passes by drawn links" if flow else "on hover only")
+    return "<br>".join(lines)
+
+
+def _link_hover(link: Drawn, run: RunResult) -> str:
+    layers = (
+        f"layer {link.first}" if link.first == link.last else f"layers {link.first}–{link.last}"
+    )
+    source, target = (
+        f"{spot.pos} {token_markup(run.tokens[spot.pos], 18)}"
+        for spot in (link.source, link.target)
+    )
+    lines = [f"<b>{layers}: {link.kind if link.kind != 'mlp' else 'MLP'}</b>"]
+    moved = f"from position {source} to {target}"
+    lines.append(moved if link.source.pos != link.target.pos else f"at position {source}")
+    lines.append(f"{_amount(link.flow)} of the flow, {_amount(link.share)} of what enters")
+    lines += [f"  head {head}: {_amount(share)}" for head, share in link.heads[:4]]
+    if len(link.heads) > 4:
+        lines.append(f"  {len(link.heads) - 4} more heads")
+    if link.along > 0.005:
+        lines.append(f"{_amount(link.along)} of it by thin MLP and own-position attention")
+    return "<br>".join(lines)
+
+
+def _amount(value: float) -> str:
+    return percent(value).replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _text(x: float, y: float, text: str, theme: Theme, **changes: Any) -> dict[str, Any]:
+    """A text at pixels (x, y) from the plot area's top left corner."""
+    return {
+        "x": 0,
+        "y": 1,
+        "xref": "paper",
+        "yref": "paper",
+        "xshift": x,
+        "yshift": -y,
+        "text": text,
+        "showarrow": False,
+        "font": {"family": MONO, "size": 11, "color": palette(theme).ink_2},
+        **changes,
+    }
+
+
+def _column_names(places: Places, run: RunResult, theme: Theme) -> list[dict[str, Any]]:
+    colours = palette(theme)
+    room = max(4, int(places.column / 6.9))
+    style = {"yanchor": "top", "xanchor": "center", "align": "center"}
+    names = []
+    for position in places.positions:
+        answer = position >= run.prompt_length
+        ink = colours.answer if answer else colours.ink
+        name = token_markup(run.tokens[position], room)
+        number = f'<span style="color:{colours.ink_3};font-size:10px">{position}</span>'
+        text = f'<span style="color:{ink}">{name}</span><br>{number}'
+        names.append(_text(places.x(position), places.bottom + 8, text, theme, **style))
+    return names
+
+
+def _row_names(drawing: Drawing, places: Places, theme: Theme) -> list[dict[str, Any]]:
+    top = drawing.root.depth
+    step = 1 if top <= 13 else 5
+    rows = [row for row in range(0, top + 1) if row % step == 0 or row == top]
+    rows = [row for row in rows if row in (0, top) or top - row >= 2 or step == 1]
+    style = {"xanchor": "right", "yanchor": "middle", "align": "right"}
+    muted = {"family": MONO, "size": 11, "color": palette(theme).ink_3}
+    return [
+        _text(
+            -10,
+            places.y(row),
+            "embedding 0" if row == 0 else f"row {row}",
+            theme,
+            font=muted,
+            **style,
+        )
+        for row in rows
+    ]
+
+
+def _labels(
+    drawing: Drawing, places: Places, texts: dict[tuple[int, int], str], theme: Theme
+) -> list[dict[str, Any]]:
+    colours = palette(theme)
+    chosen: list[Label] = place_labels(drawing, places, texts)
+    return [
+        _text(
+            label.x,
+            label.y,
+            label.text,
+            theme,
+            xanchor="left",
+            yanchor="middle",
+            bgcolor=rgba(colours.surface, 0.72),
+            borderpad=1,
+            font={
+                "family": MONO,
+                "size": 11,
+                "color": colours.select if label.spot == drawing.root else colours.ink,
+            },
+        )
+        for label in chosen
+    ]
+
+
+def _guides(places: Places, theme: Theme) -> list[dict[str, Any]]:
+    line = {"color": palette(theme).rule, "width": 1}
+    return [
+        {
+            "type": "line",
+            "xref": "paper",
+            "yref": "paper",
+            "x0": places.x(position) / places.inner_width,
+            "x1": places.x(position) / places.inner_width,
+            "y0": 0,
+            "y1": 1,
+            "layer": "below",
+            "line": line,
+        }
+        for position in places.positions
+    ]
+
+
+def _selected(
+    places: Places, row: int | None, pos: int | None, theme: Theme
+) -> list[dict[str, Any]]:
+    if row is None or pos is None or pos not in places.positions or row > places.top_row:
+        return []
+    x, y = places.x(pos), places.y(row)
+    half = places.root_width / 2 + 5
+    return [
+        {
+            "type": "rect",
+            "xref": "paper",
+            "yref": "paper",
+            "x0": (x - half) / places.inner_width,
+            "x1": (x + half) / places.inner_width,
+            "y0": 1 - (y + 6) / places.inner_height,
+            "y1": 1 - (y - 6) / places.inner_height,
+            "fillcolor": "rgba(0,0,0,0)",
+            "line": {"color": palette(theme).select, "width": 2},
+        }
+    ]
