@@ -50,8 +50,13 @@ def snapshot(source: str) -> Path:
     try:
         folder = Path(snapshot_download(name, revision=found, local_files_only=True))
         files.check_folder(folder)
-    except Exception:  # noqa: BLE001  any reason why the cache won't do: fetch
+    except (OSError, AnalysisError):  # not cached, or not all of it
         folder = Path(_download(name, found))
+    if not any(folder.glob("*.safetensors")):
+        raise ModelLoadError(
+            f"{name} has no safetensors weights; pickled ones can run code and are not read.",
+            "Choose another revision, or a copy of the model that was saved as safetensors.",
+        )
     progress.step(1, 1, f"Fetching {name}")
     return folder
 
