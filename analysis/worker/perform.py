@@ -1,0 +1,114 @@
+"""The real work, in the worker process: load models, keep traces, compute techniques.
+
+Models and traces stay resident, each bounded in bytes; a trace that was let go
+is made again. Adding a technique is one line in ``TECHNIQUES``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from analysis import codec
+from analysis.bounded import Bounded
+from analysis.capture import Trace, trace
+from analysis.errors import PromptError, SpecError
+from analysis.models.handle import Model, load_model
+from analysis.run import run, tokenize
+from analysis.specs import RunSpec, TraceSpec
+from analysis.techniques import attention, emergence, flow, lens, story
+from analysis.worker.messages import Answer, Limits, Request
+
+#: What a request of this kind is answered by: (model, trace, spec) -> a result.
+TECHNIQUES: dict[str, Callable[[Model, Trace, Any], Any]] = {
+    "grid": lens.compute,
+    "pattern": attention.compute,
+    "flow": flow.compute,
+    "emergence": emergence.compute,
+    "story": story.compute,
+}
+
+
+def perform(request: Request, limits: Limits) -> Answer:
+    """Answer one request.
+
+    Raises:
+        AnalysisError: Whatever keeps it from being answered, in words for the user.
+    """
+    return _bench(limits).perform(request)
+
+
+@lru_cache(maxsize=1)
+def _bench(limits: Limits) -> Bench:
+    return Bench(limits)
+
+
+class Bench:
+    """The resident models and recent traces, and what is done with them.
+
+    Args:
+        limits: Bounds on prompts and memory.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._models: Bounded[Model] = Bounded(limits.model_bytes, lambda model: model.nbytes)
+        self._traces: Bounded[Trace] = Bounded(limits.trace_bytes, lambda kept: kept.nbytes)
+        self.forwards = 0
+
+    def perform(self, request: Request) -> Answer:
+        """Answer one request, and say how many forward passes it took."""
+        before = self.forwards
+        model = self._model(request)
+        result = self._result(request, model)
+        return Answer(codec.encode(result), model.info.fingerprint, self.forwards - before)
+
+    def _result(self, request: Request, model: Model) -> Any:
+        if request.kind == "info":
+            return model.info
+        if request.kind == "run" and isinstance(request.specs[0], RunSpec):
+            return self._run(model, request.specs[0])
+        technique = TECHNIQUES.get(request.kind)
+        if technique is None or not isinstance(request.specs[0], TraceSpec):
+            raise SpecError(f"There is no computation called {request.kind!r}.", "Reload the page.")
+        return technique(model, self._trace(model, request.specs[0]), request.specs[1])
+
+    def _model(self, request: Request) -> Model:
+        key = (request.model, request.fingerprint)
+        model = self._models.get(key)
+        if model is None:
+            model = load_model(request.model, dtype=self._limits.dtype, device=self._limits.device)
+            model.hf.register_forward_pre_hook(self._count)
+            self._models.put(key, model)
+        return model
+
+    def _count(self, module: Any, args: Any) -> None:
+        self.forwards += 1
+
+    def _run(self, model: Model, spec: RunSpec) -> Any:
+        ids = tokenize(model, spec)
+        limit = self._limits.max_prompt_tokens
+        if len(ids) > limit:
+            raise PromptError(
+                f"The prompt has {len(ids)} tokens; this server reads at most {limit}.",
+                "Shorten it, or raise STRATASCOPE_MAX_PROMPT_TOKENS.",
+            )
+        result, made = run(model, replace(spec, text="", token_ids=ids, template=False))
+        self._traces.put(_trace_key(model, result.token_ids), made)
+        return result
+
+    def _trace(self, model: Model, spec: TraceSpec) -> Trace:
+        key = _trace_key(model, spec.token_ids)
+        kept = self._traces.get(key)
+        if kept is None:
+            kept = trace(model, spec.token_ids)
+            self._traces.put(key, kept)
+        return kept
+
+
+def _trace_key(model: Model, token_ids: tuple[int, ...]) -> str:
+    text = f"{model.info.fingerprint}:{','.join(map(str, token_ids))}"
+    return hashlib.sha256(text.encode()).hexdigest()
