@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from analysis import progress
 from analysis.interventions import Edits, Intervention
-from analysis.models.attention import tapping
 from analysis.models.handle import Model
-from analysis.models.probe import entered
-from analysis.models.residual import first_of
+from analysis.models.probe_states import entered, first_of
+from analysis.models.watching import listening_to
 from analysis.results import Token
 from analysis.results.base import Floats
 from analysis.tokens import check_ids, describe_tokens, encode_prompt
@@ -122,7 +121,7 @@ class _Recorder:
         self, module: nn.Module, target: Floats, scale: float, layer: int | None = None
     ) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            store(target, first_of(output)[0])
+            store(target, first_of(output).reshape(target.shape))
             if scale != 1.0:
                 np.multiply(target, np.float32(scale), out=target)
             if layer is not None:
@@ -169,7 +168,9 @@ def trace(
     with model.lock, ExitStack() as stack:
         stack.enter_context(edits.applied())
         stack.enter_context(recorder.hooked())
-        stack.enter_context(tapping(recorder))
+        stack.enter_context(
+            listening_to(model.stream.attending, recorder, by_hooks=model.stream.by_hooks)
+        )
         tokens = torch.tensor([ids], device=model.device)
         logits = model.hf(input_ids=tokens, use_cache=False).logits[0]
     return Trace(

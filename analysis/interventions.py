@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from analysis.errors import SpecError
-from analysis.models.attention import cut_edges, tapping
+from analysis.models.attention import cut_edges
 from analysis.models.handle import Model
-from analysis.models.probe import entered
-from analysis.models.residual import first_of, replace_first
+from analysis.models.probe_states import batched, entered, first_of, replace_first
+from analysis.models.watching import listening_to
 from analysis.specs import resolve_index
 
 Where = int | tuple[int, ...] | None
@@ -329,39 +329,43 @@ class Edits:
     def _hook_row(self, row: int, edits: list[tuple[int, _Edit]]) -> Any:
         blocks = self.model.stream.blocks
         if row > 0:
-            return blocks[row - 1].module.register_forward_hook(_after(edits))
-        return blocks[0].module.register_forward_pre_hook(_before(edits), with_kwargs=True)
+            return blocks[row - 1].module.register_forward_hook(_after(edits, len(self.sets)))
+        return blocks[0].module.register_forward_pre_hook(
+            _before(edits, len(self.sets)), with_kwargs=True
+        )
 
     def _hook_writer(self, component: str, layer: int, edits: list[tuple[int, _Edit]]) -> Any:
         block = self.model.stream.blocks[layer]
         if component == "attention_output":
-            return block.attention_writer.register_forward_hook(_after(edits))
+            return block.attention_writer.register_forward_hook(_after(edits, len(self.sets)))
         if component == "mlp_output":
-            return block.mlp_writer.register_forward_hook(_after(edits))
+            return block.mlp_writer.register_forward_hook(_after(edits, len(self.sets)))
         if block.projection is None:
             raise SpecError(f"The heads of layer {layer} can't be told apart.", "Ablate attention.")
-        return block.projection.register_forward_pre_hook(_before(edits), with_kwargs=True)
+        return block.projection.register_forward_pre_hook(
+            _before(edits, len(self.sets)), with_kwargs=True
+        )
 
 
-def _edited(states: Tensor, edits: list[tuple[int, _Edit]]) -> Tensor:
-    rows = list(states.unbind(0))
+def _edited(states: Tensor, edits: list[tuple[int, _Edit]], size: int) -> Tensor:
+    rows = list(batched(states, size).unbind(0))
     for batch, edit in edits:
         rows[batch] = edit(rows[batch])
-    return torch.stack(rows)
+    return torch.stack(rows).reshape(states.shape)
 
 
-def _after(edits: list[tuple[int, _Edit]]) -> Any:
+def _after(edits: list[tuple[int, _Edit]], size: int) -> Any:
     def hook(module: Any, args: Any, output: Any) -> Any:
-        return replace_first(output, _edited(first_of(output), edits))
+        return replace_first(output, _edited(first_of(output), edits, size))
 
     return hook
 
 
-def _before(edits: list[tuple[int, _Edit]]) -> Any:
+def _before(edits: list[tuple[int, _Edit]], size: int) -> Any:
     def hook(module: Any, args: Any, kwargs: Any) -> Any:
         state = entered(args, kwargs)
         assert state is not None  # noqa: S101 - a block without hidden states was refused at load
-        changed = _edited(state, edits)
+        changed = _edited(state, edits, size)
         if args:
             return (changed, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": changed}
@@ -408,7 +412,12 @@ def applied(model: Model, interventions: Sequence[Any], length: int = 0) -> Iter
         SpecError: If one names a layer, head or position that does not exist.
     """
     edits = Edits(model, interventions, length)
-    with model.lock, edits.applied(), tapping(_EditTap(edits)):
+    tap, stream = _EditTap(edits), model.stream
+    with (
+        model.lock,
+        edits.applied(),
+        listening_to(stream.attending, tap, by_hooks=stream.by_hooks),
+    ):
         yield edits
 
 

@@ -119,6 +119,7 @@ def describe(loaded: Any, stream: Stream, readout: Readout, record: Record) -> M
         revision=loaded.revision,
         fingerprint=loaded.fingerprint,
         chat_template=bool(getattr(loaded.tokenizer, "chat_template", None)),
+        attention_interface="hooks" if stream.by_hooks else "function",
     )
 
 

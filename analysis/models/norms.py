@@ -78,10 +78,11 @@ def norm_form(module: nn.Module | None, d_model: int) -> NormForm | None:
     probe = 3.0 * torch.randn(6, d_model, generator=generator) + 0.5
     answer = module(probe.to(like)).float().cpu()
     bias = module(torch.zeros(1, d_model).to(like))[0].float().cpu()
-    eps = float(getattr(module, "eps", getattr(module, "variance_epsilon", 1e-6)) or 0.0)
     probe = probe.to(like.dtype).float()
+    small = (probe[:1] * 1e-3).to(like.dtype).float()
+    small_answer = module(small.to(like)).float().cpu()
     for kind in ("rms", "layer"):
-        form = _fit(kind, probe, answer, bias, eps)
+        form = _with_eps(_fit(kind, probe, answer, bias, 0.0), small, small_answer)
         error = (form.full(probe) - answer).norm() / answer.norm().clamp_min(1e-12)
         if float(error) < (_TOLERANCE if like.dtype == torch.float32 else 2e-2):
             return form
@@ -94,3 +95,13 @@ def _fit(kind: Kind, probe: Tensor, answer: Tensor, bias: Tensor, eps: float) ->
     # Least squares over the probes: a single one may have a coordinate near zero.
     scale = (unit * (answer - bias)).sum(0) / unit.square().sum(0)
     return NormForm(kind, scale, bias, eps)
+
+
+def _with_eps(form: NormForm, small: Tensor, answer: Tensor) -> NormForm:
+    """Read eps off a state so small that it matters: ``scale * c / (y - bias) = root``."""
+    centred = form.centred(small)
+    weight = (form.scale * centred).square()
+    # Weighted mean over coordinates: those near zero say little.
+    root = (weight.sum() / (answer - form.bias).square().sum()).item()
+    eps = root - float(centred.square().mean())
+    return NormForm(form.kind, form.scale, form.bias, max(eps, 0.0))

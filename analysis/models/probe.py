@@ -6,7 +6,7 @@ so it holds copies: some blocks add in place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analysis.models.attention import tapping
+from analysis.models.probe_states import entered, first_tensor, keep
+from analysis.models.watching import listening_to
 
 
 @dataclass
@@ -50,6 +51,10 @@ class Record:
         """The last call of ``module``, if it was called."""
         return next((event for event in reversed(self.events) if event.module is module), None)
 
+    def calls(self, module: nn.Module) -> int:
+        """How often ``module`` was called."""
+        return sum(event.module is module for event in self.events)
+
     def under(self, prefix: str) -> Iterator[tuple[int, Event]]:
         """Numbered calls of the modules below the one named ``prefix``."""
         for number, event in enumerate(self.events):
@@ -72,27 +77,6 @@ class Record:
                 keep(output.flatten(-2)),
             )
         )
-
-
-def keep(tensor: Tensor) -> Tensor:
-    """A float32 copy on the CPU."""
-    return tensor.detach().to("cpu", torch.float32, copy=True)
-
-
-def first_tensor(value: Any) -> Tensor | None:
-    """The hidden states among what a module takes or gives."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, (tuple, list)) and value:
-        return first_tensor(value[0])
-    if hasattr(value, "last_hidden_state"):
-        return first_tensor(value.last_hidden_state)
-    return None
-
-
-def entered(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
-    """The hidden states among the arguments of a call."""
-    return first_tensor(args[0] if args else kwargs.get("hidden_states"))
 
 
 @contextmanager
@@ -121,10 +105,17 @@ def _watch(model: nn.Module, record: Record) -> Iterator[None]:
 
 
 @torch.no_grad()
-def watched_pass(model: nn.Module, token_ids: Tensor) -> Record:
-    """Run ``token_ids`` [1, pos] through ``model`` and record every module's call."""
+def watched_pass(model: nn.Module, token_ids: Tensor, *, by_hooks: bool = False) -> Record:
+    """Run ``token_ids`` [1, pos] through ``model`` and record every module's call.
+
+    Args:
+        model: A decoder.
+        token_ids: The probe.
+        by_hooks: Whether attention is heard by hooks instead of the attention interface.
+    """
     record = Record()
-    with _watch(model, record), tapping(record):
+    modules = [part for name, part in model.named_modules() if name]
+    with _watch(model, record), listening_to(modules, record, by_hooks=by_hooks):
         output = model(input_ids=token_ids, use_cache=False)
     record.logits = keep(output.logits)
     return record

@@ -149,7 +149,7 @@ def _find_cap(model: Any, raw: Tensor, logits: Tensor) -> tuple[float, float | N
     if scale is not None:
         return scale, None
     config = model.config.get_text_config()
-    for name in ("final_logit_softcapping", "logit_softcapping", "final_logit_softcap"):
+    for name in ("final_logit_softcapping", "logit_softcapping", "logits_soft_cap"):
         cap = getattr(config, name, None)
         if cap and relative_error(cap * torch.tanh(raw / cap), logits) < 1e-3:
             return 1.0, float(cap)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from analysis.errors import UnsupportedModelError
 from analysis.models.probe import Event, Record, watched_pass
+from analysis.models.probe_states import first_of, replace_first
 
 #: Largest relative error at which two float32 sums count as the same; 16-bit models get more.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-5}
@@ -59,6 +60,12 @@ class Stream:
     parallel: bool = False
     d_model: int = 0
     layer_of: dict[int, int] = field(default_factory=dict)
+    by_hooks: bool = False
+
+    @property
+    def attending(self) -> list[nn.Module]:
+        """The attention modules."""
+        return [block.attention for block in self.blocks if block.attention is not None]
 
     def layer(self, module: nn.Module) -> int | None:
         """The layer that an attention module belongs to."""
@@ -126,13 +133,13 @@ def find_stream(model: nn.Module, probes: Sequence[Tensor]) -> tuple[Stream, lis
             or is more than one such sum.
     """
     named = find_blocks(model)
-    records = [watched_pass(model, probe) for probe in probes]
+    records, by_hooks = _watch_probes(model, probes)
     dtype = next(model.parameters()).dtype
     _check_chain(records[0], named, tolerance(dtype))
     blocks = [_solve_block(layer, *entry, records, dtype) for layer, entry in enumerate(named)]
     first = records[0].of(named[0][1])
     d_model = int(first.left.shape[-1]) if first is not None else 0
-    stream = Stream(blocks, d_model=d_model)
+    stream = Stream(blocks, d_model=d_model, by_hooks=by_hooks)
     stream.layer_of = {
         id(block.attention): layer
         for layer, block in enumerate(blocks)
@@ -140,6 +147,14 @@ def find_stream(model: nn.Module, probes: Sequence[Tensor]) -> tuple[Stream, lis
     }
     stream.parallel = _reads_same_state(model, stream, probes[0], records[0])
     return stream, records
+
+
+def _watch_probes(model: nn.Module, probes: Sequence[Tensor]) -> tuple[list[Record], bool]:
+    """Records of all probes, and whether attention had to be heard by hooks."""
+    records = [watched_pass(model, probe) for probe in probes]
+    if any(record.attention for record in records):
+        return records, False
+    return [watched_pass(model, probe, by_hooks=True) for probe in probes], True
 
 
 def _check_chain(record: Record, named: list[tuple[str, nn.Module]], limit: float) -> None:
@@ -208,13 +223,21 @@ def _solve_probe(
 
 
 def _distinct(record: Record, name: str, increment: Tensor) -> list[tuple[int, Event]]:
-    """Calls that could write, the last of each set of equal outputs standing for it."""
+    """Calls that could write, the last of each set of equal outputs standing for it.
+
+    A module that is called twice in a block (Phi's dropout) can't be told apart by a hook, so
+    it stands for nothing.
+    """
     kept: list[tuple[int, Event]] = []
     for number, event in record.under(name):
-        if event.left.shape != increment.shape or float(event.left.norm()) == 0.0:
+        same_size = event.left.numel() == increment.numel()
+        if not same_size or event.left.shape[-1] != increment.shape[-1]:
             continue
-        kept = [item for item in kept if not torch.equal(item[1].left, event.left)]
-        kept.append((number, event))
+        if float(event.left.norm()) == 0.0 or record.calls(event.module) > 1:
+            continue
+        flat = event.left.reshape(increment.shape)
+        kept = [item for item in kept if not torch.equal(item[1].left, flat)]
+        kept.append((number, replace(event, left=flat)))
     return kept
 
 
@@ -261,7 +284,7 @@ def _describe(
         block.attention_scale, block.mlp_scale = pair.scales[1], pair.scales[0]
         first = second
     block.projection = event.module
-    if not torch.equal(event.left, first.left):
+    if not torch.equal(event.left.flatten(), first.left.flatten()):
         block.post_norm = first.module if _takes(first, event.left) else None
         block.projection = event.module if block.post_norm is not None else None
     return block
@@ -323,16 +346,3 @@ def _reads_same_state(model: nn.Module, stream: Stream, probe: Tensor, record: R
             "Mixed parallel and sequential blocks are not supported.",
         )
     return not any(changed)
-
-
-def first_of(output: Any) -> Tensor:
-    """The hidden states in a module's output."""
-    tensor: Tensor = output[0] if isinstance(output, (tuple, list)) else output
-    return tensor
-
-
-def replace_first(output: Any, state: Tensor) -> Any:
-    """The same output with other hidden states."""
-    if isinstance(output, tuple):
-        return (state, *output[1:])
-    return [state, *output[1:]] if isinstance(output, list) else state
