@@ -1,0 +1,87 @@
+"""The rules of the house that no linter holds."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("analysis", "dash_app", "tools", "benchmarks", "tests")
+SOURCES = sorted(path for part in PARTS for path in (ROOT / part).rglob("*.py"))
+ASSETS = sorted((ROOT / "assets").rglob("*.js"))
+LONGEST_FUNCTION, LONGEST_MODULE = 40, 400
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Name and length, decorators and docstring included, of each function in a file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def test_there_are_sources_to_look_at() -> None:
+    assert len(SOURCES) > 40
+
+
+def test_no_function_is_over_40_lines() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}:{name} has {length}"
+        for path in SOURCES
+        for name, length in functions(path)
+        if length > LONGEST_FUNCTION
+    ]
+    assert not long
+
+
+def test_no_module_is_over_400_lines() -> None:
+    lengths = {path: len(path.read_text("utf-8").splitlines()) for path in (*SOURCES, *ASSETS)}
+    long = {str(path): length for path, length in lengths.items() if length > LONGEST_MODULE}
+    assert not long
+
+
+def test_the_web_process_imports_no_torch() -> None:
+    code = (
+        "import sys, dash_app.wsgi;"
+        "print(sorted({'torch', 'transformers', 'tensorflow'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def tracked() -> list[Path]:
+    done = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in done.stdout.split("\0") if name]
+
+
+def test_no_file_names_a_registry_host() -> None:
+    hosts = ("pypi" + ".org", "python" + "hosted", "registry." + "npmjs", "download." + "pytorch")
+    readable = {".py", ".md", ".txt", ".toml", ".js", ".css", ".yml", ".json", ""}
+    naming = [
+        str(path.relative_to(ROOT))
+        for path in tracked()
+        if path.suffix in readable and path.is_file()
+        if any(host in path.read_text(encoding="utf-8", errors="replace") for host in hosts)
+    ]
+    assert not naming
+
+
+def test_what_is_installed_is_pinned() -> None:
+    """constraints.txt names a version for every package that pyproject.toml asks for."""
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    pins = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    names = {re.split(r"[<>=!~;\[ ]", line)[0].lower().replace("_", "-") for line in asked}
+    assert not names - pins
