@@ -15,6 +15,7 @@ from analysis.models import catalog
 from dash_app import layout, selection
 from dash_app.components.panel import trouble
 from dash_app.errors import explain
+from dash_app.jobs import typed
 from dash_app.settings import Settings, secret
 from dash_app.shell import Context, PageId, View
 from dash_app.state import join
@@ -92,7 +93,7 @@ def _register(app: Dash, context: Context) -> None:
 
 def unexpected(error: Exception) -> Any:
     """Say in the page that a callback failed, with an id for the log; nothing else changes."""
-    set_props(PageId.ALERT, {"children": [trouble(explain(error))]})
+    set_props(PageId.ALERT, {"children": [trouble(explain(typed(error)))]})
     return no_update
 
 

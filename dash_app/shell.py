@@ -49,7 +49,7 @@ class PageId(StrEnum):
     PINS = "pins"
     COLOUR = "colour"
     CURVE = "curve"
-    SOURCES = "sources"
+    METHOD = "method"
     THEME = "theme"
     SCHEME = "scheme"
     STATUS = "status"

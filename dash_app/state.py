@@ -12,6 +12,8 @@ from urllib.parse import parse_qsl, urlencode
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from analysis.specs import FlowMethod
+
 MAX_PROMPT_CHARACTERS = 20_000
 MAX_PINS = 8
 
@@ -39,7 +41,7 @@ class Selection(BaseModel):
         pins: Tokens in the curves; None until one is pinned or unpinned.
         colour: What colours the heatmap.
         curve: What the curves show.
-        sources: Attention sources drawn at each node of the flow.
+        method: How the flow's shares are computed.
         theme: "auto" follows the browser.
     """
 
@@ -56,7 +58,7 @@ class Selection(BaseModel):
     pins: Annotated[Numbers | None, Field(max_length=MAX_PINS)] = None
     colour: Literal["probability", "entropy"] = "probability"
     curve: Literal["probability", "rank"] = "probability"
-    sources: int = Field(default=2, ge=1, le=8)
+    method: FlowMethod = "proximity"
     theme: Literal["auto", "light", "dark"] = "auto"
 
 
@@ -68,7 +70,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "pins": ("pins",),
     "colour": ("colour",),
     "curve": ("curve",),
-    "sources": ("sources",),
+    "method": ("method",),
     "theme": ("theme",),
 }
 #: What belongs to one run, and is forgotten when another is asked for.

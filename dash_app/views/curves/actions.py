@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from analysis.specs import EmergenceSpec, LensSpec
+from analysis.specs import LensSpec, StorySpec
 from dash_app.components.panel import blank, failed
 from dash_app.figures.curves import curves
 from dash_app.figures.text import label
@@ -43,7 +43,7 @@ def _drawn(service: Service, run: RunRef, selection: Selection, theme: Any) -> t
         result,
         pos=chosen.pos,
         quantity=selection.curve,
-        marks=service.emergence(trace, EmergenceSpec()),
+        marks=service.story(trace, StorySpec(chosen.pos)),
         theme=theme,
         row=chosen.row,
     )

@@ -9,5 +9,5 @@ class FlowId(StrEnum):
     """What callbacks of this view name."""
 
     GRAPH = "flow-graph"
-    SOURCES = "flow-sources"
+    METHOD = "flow-method"
     SUBTITLE = "flow-subtitle"

@@ -10,25 +10,27 @@ from dash_app.components.panel import control, graph, panel
 from dash_app.shell import Context
 from dash_app.views.flow.ids import FlowId
 
-SOURCES = (("1", "1"), ("2", "2"), ("4", "4"), ("8", "8"))
+METHODS = (("proximity", "Proximity"), ("attention", "Attention"))
 KINDS = (("residual", "residual"), ("attention", "attention"), ("mlp", "MLP"), ("bias", "bias"))
 HELP = (
     "Where the chosen state comes from, walked back to the embeddings. A state is a sum of parts"
     " (each head's reading of each token, the MLP's output, what was there before); a part z of a"
     " whole y gets the share max(‖y‖₁ − ‖z − y‖₁, 0), normalised over all parts (information flow"
     " routes; Ferrando and Voita, 2024).",
+    "By attention instead: residual and attention split by their L2 norms, and attention's part by"
+    " the weights of its pattern over the heads.",
     "Shares are over all parts, those not drawn included; the line under the title says how much of"
-    " the flow the drawn links carry. At each node you see the residual, the MLP and the strongest"
-    " attention sources (heads summed), at most 300 links.",
+    " the flow the drawn links carry. At each node you see the residual, the MLP and the two"
+    " strongest attention sources (heads summed), at most 300 links.",
     "Point at a node to bring out its own links; click one to choose that state.",
 )
 
 
 def layout(context: Context) -> Component:
     """Switch, picture, key."""
-    sources = html.Div(
-        switch("sources", SOURCES, str(context.base().sources), "Attention sources"),
-        id=FlowId.SOURCES,
+    method = html.Div(
+        switch("method", METHODS, context.base().method, "Shares"),
+        id=FlowId.METHOD,
         className="segmented",
     )
     key = html.Div(
@@ -47,6 +49,6 @@ def layout(context: Context) -> Component:
         help_text=HELP,
         subtitle="The flow into the chosen state.",
         subtitle_id=FlowId.SUBTITLE,
-        controls=control("Attention sources per node", sources),
+        controls=control("Shares by", method),
         wide=True,
     )

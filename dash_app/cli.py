@@ -1,0 +1,101 @@
+"""The ``stratascope`` command."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from pydantic import ValidationError
+
+from analysis.errors import AnalysisError
+from dash_app.settings import Settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; what goes wrong is a sentence, never a trace.
+
+    Returns:
+        The exit status.
+    """
+    chosen = _parser().parse_args(arguments)
+    try:
+        if chosen.command == "settings":
+            show_settings(sys.stdout)
+            return 0
+        return serve(_settings(chosen))
+    except ValidationError as error:
+        for line in explain_settings(error):
+            print(line, file=sys.stderr)
+    except (AnalysisError, OSError) as error:
+        print(f"stratascope: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="stratascope",
+        description="See, layer by layer, how a language model comes to its next token.",
+    )
+    commands = parser.add_subparsers(dest="command")
+    serving = commands.add_parser("serve", help="serve the page (what happens without a command)")
+    for command in (parser, serving):
+        command.add_argument("--host", default=argparse.SUPPRESS, help="address to listen on")
+        command.add_argument("--port", default=argparse.SUPPRESS, help="port; 0 takes a free one")
+    commands.add_parser("settings", help="list every setting, what it means and its default")
+    return parser
+
+
+def _settings(chosen: argparse.Namespace) -> Settings:
+    named = {name: getattr(chosen, name) for name in ("host", "port") if hasattr(chosen, name)}
+    return Settings(**named)
+
+
+def show_settings(out: TextIO) -> None:
+    """Print every setting as its environment variable, with meaning and default."""
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        print(f"STRATASCOPE_{name.upper()}", file=out)
+        print(f"    {field.description}", file=out)
+        print(f"    Default: {default if default != '' else '(none)'}", file=out)
+
+
+def explain_settings(error: ValidationError) -> list[str]:
+    """What is wrong with the settings, one line each."""
+    return [
+        f"stratascope: STRATASCOPE_{str(problem['loc'][0]).upper()} is {problem['input']!r}: "
+        f"{problem['msg']}. 'stratascope settings' lists what it means."
+        for problem in error.errors()
+    ]
+
+
+def serve(settings: Settings) -> int:
+    """Serve the page until interrupted."""
+    from dash_app import server
+    from dash_app.app import configure_logging
+
+    configure_logging()
+    return server.serve(settings.model_copy(update={"port": _free_port(settings)}))
+
+
+def _free_port(settings: Settings) -> int:
+    """The port to listen on, tried first, so that a taken one is a sentence.
+
+    Raises:
+        AnalysisError: If it can't be listened on.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise AnalysisError(
+                f"Can't listen on {settings.host} port {settings.port}: {error.strerror}.",
+                "Set STRATASCOPE_PORT to another port, or to 0 for a free one.",
+            ) from error
+        return int(probe.getsockname()[1])

@@ -1,0 +1,23 @@
+"""The entry for a web server of your choice: ``gunicorn --workers 1 dash_app.wsgi:server``.
+
+Importing this starts nothing and imports no torch: the model worker starts with the first request
+that needs it, or with ``start()``.
+"""
+
+from __future__ import annotations
+
+import atexit
+
+from dash_app.app import configure_logging
+from dash_app.server import build
+from dash_app.settings import Settings
+
+configure_logging()
+served = build(Settings())
+server = served.app.server
+atexit.register(served.close)
+
+
+def start() -> None:
+    """Start the model worker now, so that the first request need not wait for its imports."""
+    served.service.start()

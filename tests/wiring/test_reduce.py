@@ -1,0 +1,103 @@
+"""What every click, key and address does to the selection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dash_app.reduce import (
+    Happening,
+    address_note,
+    changed_parts,
+    notices,
+    read_run,
+    reduce,
+)
+from dash_app.shell import Event, PageId
+from dash_app.state import RunRef, Selection
+
+BASE = Selection(model="m", prompt="Hello", new=1)
+NOW = Selection(model="m", prompt="Hello", new=1, attempt=1)
+
+
+def happened(component: str, prop: str, value: Any, search: str = "") -> Happening:
+    return Happening(component, prop, value, search, {("form", "value"): "typed"})
+
+
+def go(to: str) -> Happening:
+    return happened(PageId.GO, "data", {"to": to, "n": 1})
+
+
+def test_a_page_without_address_asks_for_the_example() -> None:
+    reduced = reduce(happened(PageId.URL, "search", ""), Selection(), None, BASE, ())
+    assert reduced.selection == NOW
+    assert set(changed_parts(Selection(), reduced.selection)) >= {"request", "cell", "theme"}
+
+
+def test_an_address_is_opened_with_its_selection() -> None:
+    address = "?prompt=Hi&row=3&pins=none&nonsense=1"
+    reduced = reduce(happened(PageId.URL, "search", address, address), Selection(), None, BASE, ())
+    assert (reduced.selection.prompt, reduced.selection.row) == ("Hi", 3)
+    assert reduced.selection.pins == ()
+    assert reduced.ignored == ("nonsense",)
+
+
+def test_the_same_request_is_not_asked_for_twice() -> None:
+    back = happened(PageId.GO, "data", {"url": "?row=2", "n": 3})
+    reduced = reduce(back, NOW, None, BASE, ())
+    assert (reduced.selection.attempt, reduced.selection.row) == (1, 2)
+
+
+def test_going_back_to_another_prompt_asks_again() -> None:
+    back = happened(PageId.GO, "data", {"url": "?prompt=Other", "n": 3})
+    assert reduce(back, NOW, None, BASE, ()).selection.attempt == 2
+
+
+def test_a_button_changes_only_what_it_names() -> None:
+    reduced = reduce(go("row=4&pos=2"), NOW.model_copy(update={"theme": "dark"}), None, BASE, ())
+    assert (reduced.selection.row, reduced.selection.pos) == (4, 2)
+    assert reduced.selection.theme == "dark"
+    assert changed_parts(NOW, reduced.selection).keys() == {"cell", "theme"}
+
+
+def test_an_example_is_a_new_request() -> None:
+    reduced = reduce(go("prompt=2+%2B+2&new=3"), NOW, None, BASE, ())
+    assert (reduced.selection.prompt, reduced.selection.new) == ("2 + 2", 3)
+    assert reduced.selection.attempt == 2
+
+
+@pytest.mark.parametrize("value", [{"to": "row=up"}, {"to": ""}, {}, None])
+def test_a_button_with_nonsense_changes_nothing(value: Any) -> None:
+    reduced = reduce(happened(PageId.GO, "data", value), NOW, None, BASE, ())
+    assert reduced.selection == NOW
+
+
+def test_a_views_event_is_reduced_by_the_view() -> None:
+    def take(value: Any, current: Selection, _run: RunRef | None) -> Selection:
+        return current.model_copy(update={"prompt": f"{value[0]} {value[1]}"})
+
+    event = Event("button", "n_clicks", take, states=(("form", "value"),))
+    reduced = reduce(happened("button", "n_clicks", 7), NOW, None, BASE, [event])
+    assert reduced.selection.prompt == "7 typed"
+    assert reduce(happened("button", "n_clicks", None), NOW, None, BASE, [event]).selection == NOW
+
+
+def test_moves_replace_and_requests_push_the_address() -> None:
+    moved = address_note(reduce(go("row=4"), NOW, None, BASE, ()), NOW, BASE)
+    asked = address_note(reduce(go("prompt=Hi"), NOW, None, BASE, ()), NOW, BASE)
+    assert moved == {"query": "?row=4", "push": False, "ignored": []}
+    assert asked == {"query": "?prompt=Hi", "push": True, "ignored": []}
+    assert address_note(reduce(go("theme=auto"), NOW, None, BASE, ()), NOW, BASE) is None
+
+
+def test_notices_name_what_was_left_out(run_ref: RunRef) -> None:
+    assert notices((), Selection(row=3), run_ref) == ()
+    lines = notices(("colour", "foo"), Selection(row=99), run_ref)
+    assert "colour, foo" in lines[0]
+    assert "row" in lines[1]
+
+
+@pytest.mark.parametrize("data", [None, {}, {"model": "m"}, {"token_ids": "no"}])
+def test_a_run_store_with_nonsense_is_no_run(data: Any) -> None:
+    assert read_run(data) is None

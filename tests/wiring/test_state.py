@@ -1,0 +1,130 @@
+"""The URL: written, read back, and never trusted."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dash_app.state import (
+    MAX_PINS,
+    PARTS,
+    RunRef,
+    Selection,
+    ask,
+    from_query,
+    join,
+    out_of_range,
+    pinned,
+    resolve,
+    split,
+    to_query,
+)
+
+BASE = Selection(model="smollm2-135m-instruct", prompt="The capital of France is", new=2)
+INDEX = st.integers(0, 1_000_000)
+TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
+SELECTIONS = st.builds(
+    Selection,
+    model=TEXT,
+    prompt=TEXT,
+    new=st.integers(0, 10_000),
+    row=INDEX,
+    pos=INDEX,
+    layer=INDEX,
+    heads=st.lists(INDEX, max_size=9).map(tuple),
+    pins=st.none() | st.lists(INDEX, max_size=MAX_PINS).map(tuple),
+    colour=st.sampled_from(("probability", "entropy")),
+    curve=st.sampled_from(("probability", "rank")),
+    method=st.sampled_from(("proximity", "attention")),
+    theme=st.sampled_from(("auto", "light", "dark")),
+)
+
+
+@given(SELECTIONS)
+def test_what_the_url_says_is_what_was_selected(selection: Selection) -> None:
+    assert from_query(to_query(selection, BASE), BASE) == (selection, ())
+
+
+@given(SELECTIONS)
+def test_the_stores_give_back_what_they_were_given(selection: Selection) -> None:
+    parts = split(selection)
+    assert set(parts) == set(PARTS)
+    assert join(*parts.values()) == selection
+
+
+@given(st.text(max_size=200))
+def test_no_query_breaks_the_page(query: str) -> None:
+    selection, ignored = from_query(query, BASE)
+    assert Selection.model_validate(selection.model_dump()) == selection
+    assert all(isinstance(name, str) for name in ignored)
+
+
+@given(st.sampled_from(sorted(Selection.model_fields)), st.text(max_size=30))
+def test_no_value_breaks_the_page(name: str, value: str) -> None:
+    selection, _ = from_query(f"?{name}={quote_plus(value, errors='replace')}", BASE)
+    assert Selection.model_validate(selection.model_dump()) == selection
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("?row=high", "row"),
+        ("?row=-1", "row"),
+        ("?pos=1e9", "pos"),
+        ("?heads=1,two", "heads"),
+        ("?pins=" + ",".join("1" * 20), "pins"),
+        ("?colour=pink", "colour"),
+        ("?new=999999", "new"),
+        ("?nonsense=1", "nonsense"),
+        ("?attempt=7", "attempt"),
+        ("?prompt=" + "x" * 30_000, "prompt"),
+    ],
+)
+def test_nonsense_is_left_out_and_named(query: str, name: str) -> None:
+    assert from_query(query, BASE) == (BASE, (name,))
+
+
+def test_good_values_beside_nonsense_count() -> None:
+    selection, ignored = from_query("?row=3&pos=x&heads=1,4", BASE)
+    assert (selection.row, selection.pos, selection.heads, ignored) == (3, None, (1, 4), ("pos",))
+
+
+def test_too_many_fields_are_refused_as_a_whole() -> None:
+    assert from_query("&".join(f"a{i}=1" for i in range(500)), BASE) == (
+        BASE,
+        ("the whole address",),
+    )
+
+
+def test_a_new_request_forgets_what_was_chosen_in_the_old_run() -> None:
+    old = Selection(row=3, pos=2, layer=1, heads=(1,), pins=(5,), theme="dark", attempt=4)
+    new = ask(old, prompt="2 + 2 =")
+    assert (new.row, new.pos, new.layer, new.heads, new.pins) == (None, None, None, (), None)
+    assert (new.prompt, new.theme, new.attempt) == ("2 + 2 =", "dark", 5)
+
+
+def test_blanks_are_filled_from_the_run(run_ref: RunRef) -> None:
+    chosen = resolve(Selection(), run_ref)
+    assert (chosen.row, chosen.pos, chosen.layer, chosen.heads) == (12, 4, 10, ())
+
+
+def test_what_lies_outside_the_run_moves_to_its_edge(run_ref: RunRef) -> None:
+    selection = Selection(row=99, pos=99, layer=99, heads=(1, 99), pins=(1, 99))
+    chosen = resolve(selection, run_ref)
+    assert (chosen.row, chosen.pos, chosen.layer, chosen.heads) == (12, 6, 11, (1,))
+    assert out_of_range(selection, run_ref) == ("row", "pos", "layer", "heads", "pins")
+    assert pinned(selection, run_ref, ()) == (1,)
+
+
+def test_unpinning_everything_stays_empty(run_ref: RunRef) -> None:
+    assert pinned(Selection(pins=()), run_ref, (5, 6)) == ()
+    assert pinned(Selection(pins=None), run_ref, (5, 6)) == (5, 6)
+
+
+@pytest.mark.parametrize("data", [{"row": "x"}, {"heads": 3}, {"theme": None}])
+def test_a_store_with_nonsense_is_a_default(data: dict[str, Any]) -> None:
+    assert join(data) == Selection()
