@@ -210,11 +210,11 @@ def axis(theme: Theme, title: str = "", **changes: Any) -> dict[str, Any]:
     return values
 
 
-def colour_bar(theme: Theme, title: str, **changes: Any) -> dict[str, Any]:
+def colour_bar(theme: Theme, text: str, **changes: Any) -> dict[str, Any]:
     """A slim colour bar on the right."""
     colours = palette(theme)
     values: dict[str, Any] = {
-        "title": {"text": title, "side": "right", "font": {"size": 11, "color": colours.ink_3}},
+        "title": {"text": text, "side": "right", "font": {"size": 11, "color": colours.ink_3}},
         "tickfont": {"size": 10, "color": colours.ink_3},
         "thickness": 10,
         "outlinewidth": 0,

@@ -31,6 +31,8 @@ FLOOR = 1e-3
 ALONE, BESIDE = 430, 230
 #: More tokens than this are labelled by every n-th position only.
 LABELLED = 64
+#: Unseen ticks keep the labels a little away from the cells.
+_OUTSIDE = {"ticks": "outside", "ticklen": 4, "tickcolor": "rgba(0,0,0,0)"}
 
 
 def attention(
@@ -177,6 +179,7 @@ def _axes(run: RunResult, plan: _Plan, theme: Theme) -> dict[str, Any]:
             anchor=f"y{_suffix(number)}",
             range=[-0.5, span],
             showticklabels=bottom,
+            **_OUTSIDE,
             tickangle=-90 if plan.labelled else 0,
             **names,
         )
@@ -187,6 +190,7 @@ def _axes(run: RunResult, plan: _Plan, theme: Theme) -> dict[str, Any]:
             anchor=f"x{_suffix(number)}",
             range=[span, -0.5],
             showticklabels=left,
+            **_OUTSIDE,
             **names,
         )
     return axes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Literal
 
 import numpy as np
@@ -235,7 +236,7 @@ def spread(places: list[float], gap: float) -> list[float]:
     """The same places moved apart, in order, so that neighbours are at least ``gap`` away."""
     order = sorted(range(len(places)), key=lambda index: places[index])
     moved = list(places)
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in itertools.pairwise(order):
         moved[after] = max(moved[after], moved[before] + gap)
     excess = moved[order[-1]] - 1.0 if order else 0.0
     return [place - excess for place in moved] if excess > 0 else moved

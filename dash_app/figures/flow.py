@@ -28,7 +28,7 @@ def sankey(
     row: int | None = None,
     pos: int | None = None,
 ) -> Figure:
-    """The main ways into the graph's root, root on top, tokens at the bottom, as the heatmap lies.
+    """The main ways into the graph's root: tokens at the left, the root at the right.
 
     Args:
         graph: The flow graph.
@@ -39,8 +39,9 @@ def sankey(
         pos: The page's selected position.
 
     Returns:
-        A figure of fixed size. Node number n has ``customdata`` [hover text, row, pos, kind];
-        link number n [hover text, layer, head or -1, source pos, target pos, kind].
+        A figure of fixed size. The ``customdata`` of a node is [row, pos, hover text, kind]: the
+        state it belongs to; that of a link [row, pos, hover text, kind, layer, head or -1, source
+        position]: the state it enters.
     """
     drawing = select(graph)
     places = place(drawing, len(run.tokens))
@@ -50,7 +51,7 @@ def sankey(
         "data": [
             {
                 "type": "sankey",
-                "orientation": "v",
+                "orientation": "h",
                 "arrangement": "fixed",
                 "domain": {"x": [0, 1], "y": [0, 1]},
                 "node": _nodes(drawing, spots, places, run, texts, theme),
@@ -63,12 +64,17 @@ def sankey(
             height=places.height,
             margin=places.margin,
             annotations=[
-                *_column_names(places, run, theme),
-                *_row_names(drawing, places, theme),
+                *_lane_names(places, run, theme),
+                *_row_names(places, theme),
                 *_labels(drawing, places, texts, theme),
             ],
             shapes=[*_guides(places, theme), *_selected(places, row, pos, theme)],
-            meta={"view": "flow", "broughtOut": BROUGHT_OUT, "left": places.margin["l"]},
+            meta={
+                "view": "flow",
+                "broughtOut": BROUGHT_OUT,
+                "links": len(drawing.links),
+                "nodes": len(spots),
+            },
         ),
     }
 
@@ -134,35 +140,38 @@ def _nodes(
     colours = palette(theme)
     flows = [drawing.node_flow[spot] for spot in spots]
     at = [places.fraction(spot) for spot in spots]
-    ends = [(-6.0, 0.5), (-6.0, 0.6)]
+    ends = [(-9.0, 0.5), (-8.0, 0.5)]
     return {
         "x": [x for x, _ in (*at, *ends)],
         "y": [y for _, y in (*at, *ends)],
         "label": [""] * (len(spots) + 2),
-        "color": [rgba(colours.ink_2, 0.85 if flow > 0 else 0) for flow in flows]
+        "color": [
+            rgba(colours.ink_2, (0.85 if spot.kind == "block" else 0.4) if flow > 0 else 0)
+            for spot, flow in zip(spots, flows, strict=True)
+        ]
         + ["rgba(0,0,0,0)"] * 2,
         "line": {"width": 0},
         "thickness": _NODE,
         "pad": 0.01,
         "align": "left",
         "customdata": [
-            [_node_hover(spot, flow, run, texts), spot.depth, spot.pos, spot.kind]
+            [_row(spot), spot.pos, _node_hover(spot, flow, run, texts), spot.kind]
             for spot, flow in zip(spots, flows, strict=True)
         ]
-        + [["", -1, -1, "scale"]] * 2,
-        "hovertemplate": "%{customdata[0]}<extra></extra>",
+        + [[-1, -1, "", "scale"]] * 2,
+        "hovertemplate": "%{customdata[2]}<extra></extra>",
     }
 
 
 def _links(
     drawing: Drawing, spots: list[Spot], places: Places, run: RunResult, theme: Theme
 ) -> dict[str, Any]:
-    """The links as plotly has them, the root the source of all; the last one sets the scale."""
+    """The links as plotly has them; the last one, out of sight, sets the scale."""
     number = {spot: index for index, spot in enumerate(spots)}
     count = len(spots)
     return {
-        "source": [*(number[link.target] for link in drawing.links), count],
-        "target": [*(number[link.source] for link in drawing.links), count + 1],
+        "source": [*(number[link.source] for link in drawing.links), count],
+        "target": [*(number[link.target] for link in drawing.links), count + 1],
         "value": [*(link.flow for link in drawing.links), places.scale_value],
         "color": [*(_colour(link, theme) for link in drawing.links), "rgba(0,0,0,0)"],
         "hovercolor": [
@@ -171,15 +180,22 @@ def _links(
         ],
         "line": {"width": 0},
         "customdata": [
-            *(
-                [_link_hover(link, run), link.last, _head(link), link.source.pos, link.target.pos]
-                + [link.kind]
-                for link in drawing.links
-            ),
-            ["", -1, -1, -1, -1, "scale"],
+            *(_link_data(link, run) for link in drawing.links),
+            [-1, -1, "", "scale", -1, -1, -1],
         ],
-        "hovertemplate": "%{customdata[0]}<extra></extra>",
+        "hovertemplate": "%{customdata[2]}<extra></extra>",
     }
+
+
+def _link_data(link: Drawn, run: RunResult) -> list[Any]:
+    hover = _link_hover(link, run)
+    state = [_row(link.target), link.target.pos]
+    return [*state, hover, link.kind, link.last, _head(link), link.source.pos]
+
+
+def _row(spot: Spot) -> int:
+    """The row of the state that a node belongs to: a layer's middle belongs to its output."""
+    return spot.depth if spot.kind == "block" else spot.depth + 1
 
 
 def _head(link: Drawn) -> int:
@@ -250,33 +266,31 @@ def _text(x: float, y: float, text: str, theme: Theme, **changes: Any) -> dict[s
     }
 
 
-def _column_names(places: Places, run: RunResult, theme: Theme) -> list[dict[str, Any]]:
+def _lane_names(places: Places, run: RunResult, theme: Theme) -> list[dict[str, Any]]:
     colours = palette(theme)
-    room = max(4, int(places.column / 6.9))
-    style = {"yanchor": "top", "xanchor": "center", "align": "center"}
+    style = {"yanchor": "middle", "xanchor": "right", "align": "right"}
     names = []
     for position in places.positions:
-        answer = position >= run.prompt_length
-        ink = colours.answer if answer else colours.ink
-        name = token_markup(run.tokens[position], room)
+        ink = colours.answer if position >= run.prompt_length else colours.ink
+        name = token_markup(run.tokens[position], 12)
         number = f'<span style="color:{colours.ink_3};font-size:10px">{position}</span>'
-        text = f'<span style="color:{ink}">{name}</span><br>{number}'
-        names.append(_text(places.x(position), places.bottom + 8, text, theme, **style))
+        text = f'<span style="color:{ink}">{name}</span> {number}'
+        names.append(_text(-6, places.y(position), text, theme, **style))
     return names
 
 
-def _row_names(drawing: Drawing, places: Places, theme: Theme) -> list[dict[str, Any]]:
-    top = drawing.root.depth
+def _row_names(places: Places, theme: Theme) -> list[dict[str, Any]]:
+    top = places.top_row
     step = 1 if top <= 13 else 5
-    rows = [row for row in range(0, top + 1) if row % step == 0 or row == top]
+    rows = [row for row in range(top + 1) if row % step == 0 or row == top]
     rows = [row for row in rows if row in (0, top) or top - row >= 2 or step == 1]
-    style = {"xanchor": "right", "yanchor": "middle", "align": "right"}
+    style = {"xanchor": "center", "yanchor": "top", "align": "center"}
     muted = {"family": MONO, "size": 11, "color": palette(theme).ink_3}
     return [
         _text(
-            -10,
-            places.y(row),
-            "embedding 0" if row == 0 else f"row {row}",
+            places.x(row),
+            places.inner_height + 8,
+            f"row {row}" if row else "embedding",
             theme,
             font=muted,
             **style,
@@ -296,10 +310,10 @@ def _labels(
             label.y,
             label.text,
             theme,
-            xanchor="left",
+            xanchor="center",
             yanchor="middle",
-            bgcolor=rgba(colours.surface, 0.72),
-            borderpad=1,
+            bgcolor=rgba(colours.surface, 0.6),
+            borderpad=0,
             font={
                 "family": MONO,
                 "size": 11,
@@ -311,20 +325,22 @@ def _labels(
 
 
 def _guides(places: Places, theme: Theme) -> list[dict[str, Any]]:
+    """A thin line along each lane, behind everything."""
     line = {"color": palette(theme).rule, "width": 1}
+    heights = [1 - places.y(position) / places.inner_height for position in places.positions]
     return [
         {
             "type": "line",
             "xref": "paper",
             "yref": "paper",
-            "x0": places.x(position) / places.inner_width,
-            "x1": places.x(position) / places.inner_width,
-            "y0": 0,
-            "y1": 1,
+            "x0": 0,
+            "x1": 1,
+            "y0": height,
+            "y1": height,
             "layer": "below",
             "line": line,
         }
-        for position in places.positions
+        for height in heights
     ]
 
 
@@ -333,17 +349,17 @@ def _selected(
 ) -> list[dict[str, Any]]:
     if row is None or pos is None or pos not in places.positions or row > places.top_row:
         return []
-    x, y = places.x(pos), places.y(row)
-    half = places.root_width / 2 + 5
+    x, y = places.x(row), places.y(pos)
+    half = places.root_size / 2 + 4
     return [
         {
             "type": "rect",
             "xref": "paper",
             "yref": "paper",
-            "x0": (x - half) / places.inner_width,
-            "x1": (x + half) / places.inner_width,
-            "y0": 1 - (y + 6) / places.inner_height,
-            "y1": 1 - (y - 6) / places.inner_height,
+            "x0": (x - 6) / places.inner_width,
+            "x1": (x + 6) / places.inner_width,
+            "y0": 1 - (y + half) / places.inner_height,
+            "y1": 1 - (y - half) / places.inner_height,
             "fillcolor": "rgba(0,0,0,0)",
             "line": {"color": palette(theme).select, "width": 2},
         }

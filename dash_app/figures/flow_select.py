@@ -33,12 +33,14 @@ LEAST = 0.004
 RESIDUAL_LEAST = 0.0015
 #: Attention sources at a node that are main, and quiet ones that may come beside them.
 SOURCES, QUIET_SOURCES = 2, 6
+#: Positions that quiet links may add to those of the main ones, until there are so many.
+LANES = 13
 #: Quiet links carry at least this part of the root's mass.
 QUIET_LEAST = 2e-4
 
 
 class Spot(NamedTuple):
-    """Where a node lies: its kind, its depth (row of a block, layer of the others), its position."""
+    """Where a node lies: its kind, depth (row of a block, layer of the others) and position."""
 
     kind: str
     depth: int
@@ -225,7 +227,19 @@ def quiet_links(
         rest = sorted(rest, key=lambda part: -part.share)[:QUIET_SOURCES]
         choices += [_quiet(part, target, at, flow[target]) for part in rest]
     choices = [link for link in choices if link.flow >= QUIET_LEAST and link.source != link.target]
+    lanes = _lanes(choices, seen)
+    choices = [link for link in choices if link.source.pos in lanes]
     return sorted(choices, key=lambda link: -link.flow)[: max(room, 0)]
+
+
+def _lanes(choices: list[Drawn], seen: dict[Spot, float]) -> set[int]:
+    """Positions to draw: those of the main links, then those that most quiet mass comes from."""
+    lanes = {spot.pos for spot in seen}
+    mass: dict[int, float] = defaultdict(float)
+    for link in choices:
+        mass[link.source.pos] += link.flow
+    others = sorted(mass.keys() - lanes, key=lambda pos: -mass[pos])
+    return lanes | set(others[: max(LANES - len(lanes), 0)])
 
 
 def _spots(graph: Graph) -> list[Spot]:

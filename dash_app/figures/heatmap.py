@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -11,8 +12,8 @@ from analysis.results import Grid, RunResult
 from dash_app.figures.labels import (
     labels,
     percent,
+    plain,
     row_name,
-    shorten,
     token_markup,
     width,
 )
@@ -30,7 +31,7 @@ from dash_app.theme import (
 Colour = Literal["probability", "entropy"]
 
 #: Room that a panel of the page has, in pixels; columns grow to fill it.
-ROOM = 1150
+ROOM = 790
 #: Column widths in pixels: narrowest with text, widest, and narrowest of all.
 READABLE, WIDEST, NARROWEST = 58, 116, 12
 #: More columns than this are drawn narrow and without text.
@@ -168,7 +169,7 @@ def _values(grid: Grid, colour: Colour) -> tuple[NDArray[Any], str, float]:
 
 def _hover_lines(grid: Grid, run: RunResult) -> list[list[str]]:
     names = {token.id: token_markup(token, 18) for token in grid.vocabulary}
-    pads = {token.id: 20 - width(_plain(names[token.id])) for token in grid.vocabulary}
+    pads = {token.id: 20 - width(plain(names[token.id])) for token in grid.vocabulary}
     heads = [_position_line(run, int(position)) for position in grid.positions]
     return [
         [
@@ -178,12 +179,6 @@ def _hover_lines(grid: Grid, run: RunResult) -> list[list[str]]:
         ]
         for index, row in enumerate(grid.rows.tolist())
     ]
-
-
-def _plain(text: str) -> str:
-    for entity, char in (("&lt;", "<"), ("&gt;", ">"), ("&#36;", "$"), ("&amp;", "&")):
-        text = text.replace(entity, char)
-    return text.strip("\u2068\u2069")
 
 
 def _position_line(run: RunResult, position: int) -> str:
@@ -210,26 +205,28 @@ def _candidates(
 
 
 def _amount(prob: float, score: float) -> str:
-    text = percent(prob) if prob == prob else f"{score:.3g}"
+    text = f"{score:.3g}" if math.isnan(prob) else percent(prob)
     return text.replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _bar(title: str, theme: Theme) -> dict[str, Any]:
+    side = {"text": title, "side": "top", "font": {"size": 11, "color": palette(theme).ink_3}}
     return colour_bar(
         theme,
-        title,
+        "",
+        title=side,
         orientation="h",
         x=0,
         xanchor="left",
         y=1,
+        yref="paper",
         yanchor="bottom",
-        ypad=48,
+        ypad=26,
         xpad=0,
         lenmode="pixels",
         len=190,
         thickness=8,
         nticks=4,
-        title_side="top",
     )
 
 
@@ -306,8 +303,3 @@ def _row_axis(grid: Grid, theme: Theme) -> dict[str, Any]:
 
 def _span(values: NDArray[Any]) -> list[float]:
     return [float(values.min()) - 0.5, float(values.max()) + 0.5]
-
-
-def shortened(text: str, column: float) -> str:
-    """``text`` as far as it fits into a column, in cell text."""
-    return shorten(text, max(2, int((column - 6) / CHARACTER)))

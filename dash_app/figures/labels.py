@@ -7,6 +7,7 @@ LaTeX in labels and hover boxes, so figures pass every label through ``markup``.
 from __future__ import annotations
 
 import codecs
+import math
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -16,9 +17,9 @@ from analysis.results import Token
 #: Longest label, in character cells, unless a figure asks for less.
 LIMIT = 28
 
-_SPACE = "·"
+_SPACE, _ONLY_SPACE = "·", "␣"
 _VISIBLE = {"\n": "↵", "\r": "␍", "\t": "⇥", "·": "U+00B7"}
-_RUN = re.compile(r"([·↵⇥])\1{4,}")
+_RUN = re.compile(r"([·␣↵⇥])\1{4,}")
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _JOINERS = ("\u200d", "\ufe0f", "\ufe0e")
 _FALLBACK = "stratascope-bytes"
@@ -63,6 +64,13 @@ def markup(text: str) -> str:
     return f"\u2068{safe}\u2069" if turns else safe
 
 
+def plain(markup_text: str) -> str:
+    """``markup`` undone."""
+    for entity, char in (("&lt;", "<"), ("&gt;", ">"), ("&#36;", "$"), ("&amp;", "&")):
+        markup_text = markup_text.replace(entity, char)
+    return markup_text.strip("\u2068\u2069")
+
+
 def token_markup(token: Token, limit: int = LIMIT) -> str:
     """``label`` made safe for plotly."""
     return markup(label(token, limit))
@@ -93,7 +101,7 @@ def shorten(text: str, limit: int) -> str:
 
 def percent(value: float) -> str:
     """A probability as a person says it: 83 %, 4.2 %, 0.03 %, under 0.01 %."""
-    if value != value:
+    if math.isnan(value):
         return "none"
     points = value * 100
     if points >= 99.95 and value < 1:
@@ -127,14 +135,17 @@ def _decoded(token: Token) -> str:
 
 def _visible(text: str, *, keep_space: bool) -> str:
     body = text.strip(" ")
-    lead = len(text) - len(text.lstrip(" ")) if body else len(text)
+    if not body:
+        return _RUN.sub(_count, _ONLY_SPACE * len(text))
+    lead = len(text) - len(text.lstrip(" "))
     tail = len(text) - lead - len(body)
-    if not (keep_space and lead == 1 and body):
-        lead_text = _SPACE * lead
-    else:
-        lead_text = " "
+    lead_text = " " if keep_space and lead == 1 else _SPACE * lead
     shown = lead_text + "".join(map(_visible_char, body)) + _SPACE * tail
-    return _RUN.sub(lambda run: f"{run[1]}×{len(run[0])}", shown)
+    return _RUN.sub(_count, shown)
+
+
+def _count(run: re.Match[str]) -> str:
+    return f"{run[1]}×{len(run[0])}"
 
 
 def _visible_char(char: str) -> str:
