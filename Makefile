@@ -10,7 +10,7 @@
 .NOTPARALLEL:
 .DEFAULT_GOAL := run
 
-BOOTSTRAP = $(or $(PYTHON),python3) tools/bootstrap.py
+BOOTSTRAP = $(firstword $(shell command -v python3) $(PYTHON) python3) tools/bootstrap.py
 BIN = .venv/bin
 
 export PYTHON
