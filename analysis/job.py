@@ -6,11 +6,15 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from analysis.errors import CancelledError
 from analysis.worker.flight import Priority, Progress
 
-__all__ = ["Job", "Priority", "Progress"]
+__all__ = ["Job", "Priority", "Progress", "current_user"]
+
+#: Whose requests are made in this context, where a job does not say.
+current_user: ContextVar[str] = ContextVar("stratascope_user", default="")
 
 
 class Job:
@@ -19,6 +23,7 @@ class Job:
     Args:
         id: Unique; made up where none is given.
         user: Whose turn it is in the queue; equal for all requests of one person.
+            ``current_user`` where none is given.
         priority: INTERACTIVE (a click) goes ahead of LONG (a suite).
         on_progress: Told how far it has come, in the thread that waits.
         deadline_s: Seconds of computing after which it is given up; None for the service's own.
@@ -33,7 +38,7 @@ class Job:
         deadline_s: float | None = None,
     ) -> None:
         self.id = id or uuid.uuid4().hex
-        self.user = user
+        self.user = user or current_user.get()
         self.priority = priority
         self.on_progress = on_progress
         self.deadline_s = deadline_s

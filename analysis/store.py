@@ -82,10 +82,10 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc]
         Raises:
             ValueError: If the entry is pickle, text, or names a file elsewhere.
         """
-        if mode == diskcache.core.MODE_RAW and isinstance(value, bytes) and not read:
+        if mode == diskcache.core.MODE_RAW and type(value) is bytes and not read:
             return value
         if mode == diskcache.core.MODE_BINARY and not read and self._is_ours(filename):
-            return (Path(self._directory) / filename).read_bytes()
+            return Path(str(self._directory), str(filename)).read_bytes()
         raise ValueError("the memo holds an entry that is not bytes")
 
     @staticmethod

@@ -1,0 +1,71 @@
+"""What callbacks need of jobs: a job for the service, its progress in the page, its errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask, request
+
+from analysis.job import Job, Priority, Progress, current_user
+from dash_app.job_errors import typed
+from dash_app.job_manager import JobManager, current_background, short
+
+__all__ = ["JobManager", "caption", "current_job", "identify", "stages", "typed"]
+
+
+def identify(server: Flask) -> None:
+    """Let plain callbacks' requests count as their page's, for the queue's fair share."""
+
+    @server.before_request
+    def remember() -> None:
+        current_user.set(short(request.args.get("endId") or request.remote_addr or ""))
+
+
+def current_job(
+    on_progress: Callable[[Progress], None] | None = None,
+    priority: Priority = Priority.INTERACTIVE,
+    deadline_s: float | None = None,
+) -> Job:
+    """A job for the service that is cancelled with the background callback it is made in.
+
+    In a plain callback it is an ordinary job of the page that asked.
+    """
+    running = current_background.get()
+    job = Job(priority=priority, on_progress=on_progress, deadline_s=deadline_s)
+    if running is not None:
+        running.jobs.append(job)
+        if running.state == "cancelled":
+            job.cancel()
+    return job
+
+
+def stages(set_progress: Callable[[Any], None]) -> Callable[[float, float], Job]:
+    """Make jobs for the parts of a background callback, showing one progress for all.
+
+    Args:
+        set_progress: From Dash. It is given ``[{"width": "42%"}, what is being done]``.
+
+    Returns:
+        From the part of the whole (two numbers from 0 to 1) to a job.
+    """
+
+    def make(start: float, end: float) -> Job:
+        def show(progress: Progress) -> None:
+            part = min(progress.done / progress.total, 1.0) if progress.total > 0 else 0.0
+            percent = 100.0 * (start + (end - start) * part)
+            set_progress([{"width": f"{percent:.0f}%"}, caption(progress)])
+
+        return current_job(show)
+
+    return make
+
+
+def caption(progress: Progress) -> str:
+    """What is being done, in a few words; the place in the queue while it waits."""
+    if progress.queue_position:
+        ahead = "request goes" if progress.queue_position == 1 else "requests go"
+        return f"Waiting: {progress.queue_position} {ahead} first"
+    if progress.total > 1:
+        return f"{progress.label} ({progress.done} of {progress.total})"
+    return progress.label

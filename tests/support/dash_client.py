@@ -1,0 +1,66 @@
+"""A client that speaks Dash's protocol for background callbacks to a Flask test client."""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import Any
+
+from dash import Dash
+
+
+class DashClient:
+    """One loaded page: it carries the signed ``endId`` that the server gave it."""
+
+    def __init__(self, app: Dash) -> None:
+        self._http = app.server.test_client()
+        page = self._http.get("/").get_data(as_text=True)
+        found = re.search(r'"end_id":"([^"]+)"', page)
+        assert found is not None, "the page carries no end_id"
+        self.end_id = found.group(1)
+
+    def call(self, output: str, inputs: dict[str, Any], **query: Any) -> Any:
+        """Fire the callback of ``output`` ("id.property"; several: "..a.x...b.y.."), once."""
+        specs = [spec for spec in output.strip(".").split("...") if spec]
+        outputs = [
+            dict(zip(("id", "property"), spec.rsplit(".", 1), strict=True)) for spec in specs
+        ]
+        body = {
+            "output": output,
+            "outputs": outputs if output.startswith("..") else outputs[0],
+            "inputs": [
+                {**dict(zip(("id", "property"), name.rsplit(".", 1), strict=True)), "value": value}
+                for name, value in inputs.items()
+            ],
+            "changedPropIds": list(inputs),
+        }
+        query = {"endId": self.end_id, **query}
+        return self._http.post("/_dash-update-component", json=body, query_string=query)
+
+    def start(self, output: str, inputs: dict[str, Any], **query: Any) -> dict[str, str]:
+        """Start a background callback: its handles."""
+        response = self.call(output, inputs, **query)
+        assert response.status_code == 200, response.get_data(as_text=True)
+        handles: dict[str, str] = response.get_json()
+        return handles
+
+    def poll(self, output: str, inputs: dict[str, Any], handles: dict[str, str]) -> Any:
+        """Ask once how it goes."""
+        return self.call(output, inputs, cacheKey=handles["cacheKey"], job=handles["job"])
+
+    def finish(
+        self, output: str, inputs: dict[str, Any], handles: dict[str, str], wait_s: float = 30.0
+    ) -> tuple[Any, list[Any]]:
+        """Poll to the end: the last response, and all progress seen."""
+        progress: list[Any] = []
+        patience = threading.Event()
+        for _ in range(int(wait_s / 0.02)):
+            response = self.poll(output, inputs, handles)
+            if response.status_code != 200:
+                return response, progress
+            data = response.get_json()
+            progress += [data["progress"]] if "progress" in data else []
+            if "response" in data or "sideUpdate" in data:
+                return response, progress
+            patience.wait(0.02)
+        raise AssertionError("the background callback did not end")
