@@ -53,7 +53,8 @@ class Trace:
     @property
     def sink(self) -> Floats:
         """[layer, head, pos_query] attention that went to no token (learned sinks)."""
-        return (1.0 - self.pattern.sum(-1)).astype(np.float32)
+        missing: Floats = (1.0 - self.pattern.sum(-1)).astype(np.float32)
+        return missing
 
     @property
     def resid_mid(self) -> Floats:

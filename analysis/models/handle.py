@@ -14,7 +14,8 @@ from analysis.models import attention
 from analysis.models.probe import Record
 from analysis.models.readout import Readout, find_readout
 from analysis.models.residual import Block, Stream, find_stream
-from analysis.results import ModelInfo
+from analysis.results import Ledger, ModelInfo
+from analysis.results.base import Floats
 
 PROBE_LENGTH = 7
 PROBE_SEEDS = (11, 12)
@@ -51,6 +52,26 @@ class Model:
         """The dtype of its weights."""
         dtype: torch.dtype = next(self.hf.parameters()).dtype
         return dtype
+
+    @property
+    def exact(self) -> bool:
+        """Whether its sums are held to float32 tolerances."""
+        return self.dtype in (torch.float32, torch.float64) and not self.quantised
+
+    @property
+    def quantised(self) -> bool:
+        """Whether its weights are packed in few bits."""
+        return getattr(self.hf.config, "quantization_config", None) is not None
+
+    def check(self) -> Ledger:
+        """Measure every identity that the pictures stand on, on two short probes.
+
+        Returns:
+            A Ledger: ``passed``, and ``entries`` with name, error, tolerance and passed.
+        """
+        from analysis.ledger import check
+
+        return check(self)
 
     @property
     def nbytes(self) -> int:
@@ -141,6 +162,23 @@ def load_model(name: str, *, dtype: str | None = None, device: str | None = None
         ModelLoadError: It can't be loaded: cut off, pickled, gated, too large.
         UnsupportedModelError: It loads, but an identity fails on it.
     """
+    from analysis.ledger import require
     from analysis.models.loading import load_pretrained
 
-    return build_model(load_pretrained(name, dtype=dtype, device=device))
+    model = build_model(load_pretrained(name, dtype=dtype, device=device))
+    require(model)
+    return model
+
+
+@torch.no_grad()
+def plain_logits(model: Model, token_ids: tuple[int, ...]) -> Floats:
+    """The model's logits [pos, vocab] with nobody listening and its own eager attention."""
+    tokens = torch.tensor([token_ids], device=model.device)
+    with model.lock:
+        model.hf.set_attn_implementation("eager")
+        try:
+            logits = model.hf(input_ids=tokens, use_cache=False).logits[0]
+        finally:
+            set_attention(model.hf)
+    plain: Floats = logits.to("cpu", torch.float32).numpy()
+    return plain

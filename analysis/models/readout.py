@@ -101,7 +101,8 @@ def find_readout(model: Any, stream: Stream, record: Record) -> Readout:
     last, head = record.of(stream.blocks[-1].module), record.of(unembedding)
     if last is None or head is None or head.entered is None:
         raise UnsupportedModelError("The unembedding was not called.", "It can't be read.")
-    norm, scale = _find_norm(record, last.left, head)
+    limit = tolerance(next(model.parameters()).dtype)
+    norm, scale = _find_norm(record, last.left, head, limit)
     form = norm_form(norm, stream.d_model)
     if form is None:
         raise UnsupportedModelError(
@@ -109,23 +110,25 @@ def find_readout(model: Any, stream: Stream, record: Record) -> Readout:
             "Its parts can't be told apart.",
         )
     readout = Readout(norm, form, unembedding, embedding, state_scale=scale)
-    readout.logit_scale, readout.softcap = _find_cap(model, head.left, record.logits)
-    readout.embedding_scale = _embedding_scale(record, stream, embedding)
+    readout.logit_scale, readout.softcap = _find_cap(model, head.left, record.logits, limit)
+    readout.embedding_scale = _embedding_scale(record, stream, embedding, limit)
     readout.tied = _tied(readout)
     _check(readout, last, record.logits, next(model.parameters()).dtype)
     return readout
 
 
-def _find_norm(record: Record, last: Tensor, head: Event) -> tuple[nn.Module | None, float]:
+def _find_norm(
+    record: Record, last: Tensor, head: Event, limit: float
+) -> tuple[nn.Module | None, float]:
     """The module that reads the last row and gives what the unembedding reads, up to a scale."""
     assert head.entered is not None  # noqa: S101 - narrowed by the caller
     for event in record.events:
         reads = event.entered is not None and torch.equal(event.entered, last)
         if reads and event.module is not head.module and event.left.shape == last.shape:
-            scale = _ratio(event.left, head.entered)
+            scale = _ratio(event.left, head.entered, limit)
             if scale is not None:
                 return event.module, scale
-    scale = _ratio(last, head.entered)
+    scale = _ratio(last, head.entered, limit)
     if scale is None:
         raise UnsupportedModelError(
             "What the unembedding reads is not the last row after one norm.",
@@ -134,24 +137,24 @@ def _find_norm(record: Record, last: Tensor, head: Event) -> tuple[nn.Module | N
     return None, scale
 
 
-def _ratio(one: Tensor, other: Tensor) -> float | None:
+def _ratio(one: Tensor, other: Tensor, limit: float) -> float | None:
     """The number that turns ``one`` into ``other``, 1 where they are equal, else None."""
     if one.shape != other.shape:
         return None
     if torch.equal(one, other):
         return 1.0
     number = float((one.double() * other.double()).sum() / one.double().square().sum())
-    return number if relative_error(one * number, other) < 1e-5 else None
+    return number if relative_error(one * number, other) < limit else None
 
 
-def _find_cap(model: Any, raw: Tensor, logits: Tensor) -> tuple[float, float | None]:
-    scale = _ratio(raw, logits)
+def _find_cap(model: Any, raw: Tensor, logits: Tensor, limit: float) -> tuple[float, float | None]:
+    scale = _ratio(raw, logits, limit)
     if scale is not None:
         return scale, None
     config = model.config.get_text_config()
     for name in ("final_logit_softcapping", "logit_softcapping", "logits_soft_cap"):
         cap = getattr(config, name, None)
-        if cap and relative_error(cap * torch.tanh(raw / cap), logits) < 1e-3:
+        if cap and relative_error(cap * torch.tanh(raw / cap), logits) < limit:
             return 1.0, float(cap)
     raise UnsupportedModelError(
         "The logits are neither the unembedding's output, nor a multiple, nor a soft cap of it.",
@@ -159,13 +162,13 @@ def _find_cap(model: Any, raw: Tensor, logits: Tensor) -> tuple[float, float | N
     )
 
 
-def _embedding_scale(record: Record, stream: Stream, embedding: nn.Module) -> float:
+def _embedding_scale(record: Record, stream: Stream, embedding: nn.Module, limit: float) -> float:
     """What multiplies a row of the embedding matrix; 1 where positions are added."""
     looked_up, first = record.of(embedding), record.of(stream.blocks[0].module)
     if looked_up is None or first is None or first.entered is None:
         return 1.0
     inside = float(getattr(embedding, "embed_scale", getattr(embedding, "scalar_embed_scale", 1.0)))
-    return (_ratio(looked_up.left, first.entered) or 1.0) * inside
+    return (_ratio(looked_up.left, first.entered, limit) or 1.0) * inside
 
 
 def _tied(readout: Readout) -> bool:

@@ -49,8 +49,9 @@ class _Watch(TorchFunctionMode):
         if not self.stack:
             return func(*args, **options)
         if func in _SOFTMAX and _square(args[0]):
-            self._pattern = func(self._masked(args[0]), *args[1:], **options)
-            return self._pattern
+            pattern: Tensor = func(self._masked(args[0]), *args[1:], **options)
+            self._pattern = pattern
+            return pattern
         result = func(*args, **options)
         if func in _PRODUCT and self._is_pattern(args[0]):
             self._seen(args[0], args[1], result)
@@ -65,7 +66,9 @@ class _Watch(TorchFunctionMode):
         mask = self.tap.mask(module, shape, None)
         if mask is None:
             return scores
-        return scores + mask.to(scores.dtype).expand(batch, -1, -1, -1).reshape(scores.shape)
+        added = mask.to(scores.dtype).expand(batch, -1, -1, -1).reshape(scores.shape)
+        masked: Tensor = scores + added
+        return masked
 
     def _is_pattern(self, left: Any) -> bool:
         # Dropout, casts and views hand on the same numbers, mostly the same memory.

@@ -4,6 +4,7 @@ from analysis.results.attention import PatternResult
 from analysis.results.base import ModelInfo, Token
 from analysis.results.emergence import Attribution, Emergence, Story
 from analysis.results.flow import LINK_KINDS, NODE_KINDS, Graph, Link, Node
+from analysis.results.ledger import Ledger, LedgerEntry
 from analysis.results.lens import Grid
 from analysis.results.run import RunResult
 
@@ -14,6 +15,8 @@ __all__ = [
     "Emergence",
     "Graph",
     "Grid",
+    "Ledger",
+    "LedgerEntry",
     "Link",
     "ModelInfo",
     "Node",

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from analysis.models import handle
 from analysis.models.handle import Model, build_model
 from tests.support import tiny
 
@@ -33,11 +34,4 @@ def ids(model: Model, size: int, seed: int = 5) -> tuple[int, ...]:
 
 def plain_logits(model: Model, tokens: tuple[int, ...]) -> torch.Tensor:
     """The model's logits with its own eager attention and nobody listening, [pos, vocab]."""
-    model.hf.set_attn_implementation("eager")
-    try:
-        with torch.no_grad():
-            return model.hf(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].float()
-    finally:
-        from analysis.models.handle import set_attention
-
-        set_attention(model.hf)
+    return torch.from_numpy(handle.plain_logits(model, tokens))

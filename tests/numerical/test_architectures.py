@@ -1,0 +1,118 @@
+"""The matrix: every architecture passes every identity, or is refused with its reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import analysis
+from analysis.errors import UnsupportedModelError
+from analysis.ledger import check, require
+from analysis.models.handle import Model
+from tests.support import built, zoo
+
+#: Run by ``make check``: one of each kind of block, norm, attention and readout.
+DOZEN = (
+    "gpt2", "gpt_neox", "gptj", "bloom", "falcon", "opt", "phi", "qwen3_moe", "gemma2", "olmo2",
+    "cohere", "granite", "gpt_oss", "deepseek_v3", "jamba",
+)  # fmt: skip
+REFUSED = {"mamba": "no two modules add up"}
+KINDS = [
+    kind if kind in DOZEN else pytest.param(kind, marks=pytest.mark.full)
+    for kind in zoo.CONFIGS
+    if kind not in REFUSED
+]
+TOKENS = (5, 9, 33, 2, 8, 41, 7, 60)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def model(request: pytest.FixtureRequest) -> Model:
+    return built.understood(zoo.make(request.param), request.param)
+
+
+def test_every_identity_holds(model: Model) -> None:
+    ledger = check(model)
+    failed = [entry for entry in ledger.entries if not entry.passed]
+    assert not failed
+    assert [entry.number for entry in ledger.entries] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert ledger.colour == "green"
+    require(model)
+
+
+def test_an_ablation_changes_the_model_and_goes_away(model: Model) -> None:
+    from analysis.interventions import Ablate
+
+    plain = analysis.trace(model, TOKENS)
+    layer = next(i for i, block in enumerate(model.stream.blocks) if block.heads)
+    for edit in (
+        Ablate("attention_output", layer),
+        Ablate("mlp_output", layer),
+        Ablate("head_output", layer, head=0),
+    ):
+        changed = analysis.trace(model, TOKENS, [edit])
+        assert np.abs(changed.logits - plain.logits).max() > 1e-4
+    assert np.array_equal(analysis.trace(model, TOKENS).logits, plain.logits)
+
+
+def test_a_cut_edge_carries_nothing(model: Model) -> None:
+    from analysis.interventions import KnockOut
+
+    plain = analysis.trace(model, TOKENS)
+    layer = next(i for i, block in enumerate(model.stream.blocks) if block.heads)
+    trace = analysis.trace(model, TOKENS, [KnockOut(layer, 1, 7, 6)])
+    assert np.all(trace.pattern[layer, 1, 7, 6] == 0.0)
+    wanted = plain.pattern[layer, 1, 7].copy()
+    wanted[6] = 0.0
+    if trace.sink[layer].max() < 1e-4:  # a learned sink takes part in the renormalisation
+        np.testing.assert_allclose(trace.pattern[layer, 1, 7], wanted / wanted.sum(), atol=1e-5)
+    others = [head for head in range(model.info.heads) if head != 1]
+    assert np.array_equal(trace.pattern[layer, others], plain.pattern[layer, others])
+
+
+@pytest.mark.parametrize("kind", sorted(REFUSED))
+def test_what_cannot_be_split_is_refused_with_the_reason(kind: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=REFUSED[kind]):
+        built.understood(zoo.make(kind), kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        ("gpt_neox", "parallel_blocks", True),
+        ("cohere", "parallel_blocks", True),
+        ("gemma2", "parallel_blocks", False),
+        ("gptj", "attention_interface", "hooks"),
+        ("qwen3_moe", "attention_interface", "function"),
+    ],
+)
+def test_what_is_said_about_a_model(kind: str, name: str, value: object) -> None:
+    model = built.understood(zoo.make(kind), kind)
+    assert getattr(model.info, name) == value
+
+
+def test_the_models_own_multipliers_are_found() -> None:
+    granite = built.understood(zoo.make("granite"), "granite")
+    assert granite.stream.blocks[0].attention_scale == pytest.approx(0.6)
+    assert granite.stream.blocks[0].mlp_scale == pytest.approx(0.6)
+    assert granite.readout.logit_scale == pytest.approx(0.5)
+    assert granite.readout.embedding_scale == pytest.approx(3.0)
+    gemma = built.understood(zoo.make("gemma2"), "gemma2")
+    assert gemma.readout.softcap == 30.0
+    assert gemma.readout.embedding_scale == pytest.approx(32**0.5)
+
+
+def test_a_sink_says_how_much_it_takes() -> None:
+    ledger = check(built.understood(zoo.make("gpt_oss"), "gpt_oss"), (4,))
+    assert "learned sinks take" in ledger.entries[0].note
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_a_16_bit_model_shows_its_larger_error(kind: str) -> None:
+    half = built.understood(zoo.make(kind).to(torch.bfloat16), kind)
+    exact = built.understood(zoo.make(kind), kind)
+    ledger, reference = check(half), check(exact)
+    assert ledger.colour == "amber"
+    assert ledger.largest_error > 100 * reference.largest_error
+    assert half.info.dtype == "bfloat16"
+    assert analysis.trace(half, TOKENS).resid.dtype == np.float32
