@@ -46,8 +46,8 @@ check-full: setup-dev model chromium
 	$(BIN)/python -m pytest -m full
 
 bench: setup-dev model
-	@set -e; for file in benchmarks/bench_*.py; do \
-	  name=$${file#benchmarks/}; $(BIN)/python -m benchmarks.$${name%.py}; done
+	@set -e; for file in benchmarks/[!_]*.py; do name=$${file#benchmarks/}; \
+	  case $$name in spike_*) ;; *) $(BIN)/python -m benchmarks.$${name%.py} ;; esac; done
 
 clean:
 	rm -rf .venv build dist *.egg-info .setup.lock .pytest_cache .mypy_cache .ruff_cache \
