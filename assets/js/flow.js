@@ -21,17 +21,37 @@ listens on the document, so a figure drawn anew needs nothing.
     return side && (side.pointNumber ?? side.node?.pointNumber);
   }
 
-  function touches(element, number) {
-    const data = link(element);
-    return data && (endOf(data.source) === number || endOf(data.target) === number);
+  /* All nodes of the state that `target` belongs to: a block and its layer's middle. */
+  function state(plot, target) {
+    const [row, pos] = node(target).customdata || [];
+    const numbers = new Set([node(target).pointNumber]);
+    for (const group of plot.querySelectorAll(".sankey-node")) {
+      const data = node(group);
+      if (data && data.customdata && data.customdata[0] === row && data.customdata[1] === pos) {
+        numbers.add(data.pointNumber);
+      }
+    }
+    return numbers;
   }
 
+  function touches(data, numbers) {
+    return numbers.has(endOf(data.source)) || numbers.has(endOf(data.target));
+  }
+
+  /* Opacity and colour that the figure gives an element; plotly.js 3 and 4 name them differently. */
   function own(element) {
-    return String(element.__data__.tinyColorAlpha ?? 0);
+    const data = element.__data__;
+    return String(data.alpha ?? data.tinyColorAlpha ?? 0);
+  }
+
+  function show(element, opacity) {
+    element.style.fillOpacity = String(opacity);
+    element.style.strokeOpacity = String(opacity);
   }
 
   function hue(element) {
-    return element.__data__.tinyColorHue;
+    const data = element.__data__;
+    return data.rgb ?? data.tinyColorHue;
   }
 
   function bringOut(target) {
@@ -42,21 +62,22 @@ listens on the document, so a figure drawn anew needs nothing.
     }
     restore();
     hovered = target;
-    const number = node(target).pointNumber;
-    const ends = new Set([number]);
+    const numbers = state(plot, target);
+    const ends = new Set(numbers);
     for (const element of plot.querySelectorAll(".sankey-link")) {
       const data = link(element);
       if (!data || data.pointNumber >= meta.links) {
         continue;
       }
-      const mine = touches(element, number);
+      const mine = touches(data, numbers);
       if (mine) {
         ends.add(endOf(data.source)).add(endOf(data.target));
       }
-      element.style.fill = hue(element);
-      element.style.fillOpacity = mine
+      const opacity = mine
         ? Math.max(Number(own(element)), meta.broughtOut)
         : Math.min(Number(own(element)), DIMMED);
+      element.style.fill = hue(element);
+      show(element, opacity);
     }
     for (const group of plot.querySelectorAll(".sankey-node")) {
       const data = node(group);
@@ -75,13 +96,29 @@ listens on the document, so a figure drawn anew needs nothing.
     }
     for (const element of plot.querySelectorAll(".sankey-link")) {
       if (element.__data__) {
-        element.style.fillOpacity = own(element);
+        show(element, own(element));
       }
     }
     for (const group of plot.querySelectorAll(".sankey-node")) {
       const rect = group.querySelector(".node-rect");
       if (rect && group.__data__) {
-        rect.style.fillOpacity = String(group.__data__.tinyColorAlpha ?? 1);
+        rect.style.fillOpacity = own(group);
+      }
+    }
+  }
+
+  /*
+  Plotly's bands have their width across the page, not across themselves: where one crosses lanes
+  steeply it looks thinner than it is. An outline in its own colour gives the width back.
+  */
+  function giveWidth(plot) {
+    const widths = plot.layout.meta.outlines || [];
+    for (const element of plot.querySelectorAll(".sankey-link")) {
+      const data = link(element);
+      if (data && widths[data.pointNumber] > 0) {
+        element.style.stroke = hue(element);
+        element.style.strokeOpacity = own(element);
+        element.style.strokeWidth = `${widths[data.pointNumber]}px`;
       }
     }
   }
@@ -96,4 +133,5 @@ listens on the document, so a figure drawn anew needs nothing.
   }
 
   document.addEventListener("mouseover", onOver);
+  window.stratascope_drawn("flow", giveWidth);
 })();

@@ -133,48 +133,23 @@ they come into view (plotly takes 100 ms for 2,000 texts; these take a few).
     writeCells(plot, scroller);
   }
 
-  function scrollerOf(plot) {
-    return plot.closest(".scroll-x");
-  }
-
-  function watch(plot) {
-    const scroller = scrollerOf(plot);
-    if (!scroller || watched.has(plot) || !plot.on) {
+  function onDrawn(plot) {
+    const scroller = plot.closest(".scroll-x");
+    if (!scroller) {
       return;
     }
-    watched.add(plot);
-    let frame = 0;
-    scroller.addEventListener(
-      "scroll",
-      () => {
+    showChosen(plot, scroller);
+    refresh(plot, scroller);
+    if (!watched.has(plot)) {
+      watched.add(plot);
+      let frame = 0;
+      const later = () => {
         cancelAnimationFrame(frame);
         frame = requestAnimationFrame(() => isHeatmap(plot) && refresh(plot, scroller));
-      },
-      { passive: true }
-    );
-    const drawn = () => {
-      if (isHeatmap(plot)) {
-        showChosen(plot, scroller);
-        refresh(plot, scroller);
-      }
-    };
-    plot.on("plotly_afterplot", drawn);
-    plot.on("plotly_relayout", drawn);
-    drawn();
-  }
-
-  /* Plots come and go with the page; each is watched once. */
-  function find() {
-    document.querySelectorAll(".scroll-x .js-plotly-plot").forEach(watch);
-  }
-
-  let waiting = 0;
-  new MutationObserver((changes) => {
-    if (!waiting && changes.some((change) => change.addedNodes.length)) {
-      waiting = requestAnimationFrame(() => {
-        waiting = 0;
-        find();
-      });
+      };
+      scroller.addEventListener("scroll", later, { passive: true });
     }
-  }).observe(document.documentElement, { childList: true, subtree: true });
+  }
+
+  window.stratascope_drawn("heatmap", onDrawn);
 })();

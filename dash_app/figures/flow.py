@@ -27,6 +27,7 @@ def sankey(
     theme: Theme,
     row: int | None = None,
     pos: int | None = None,
+    sources: int = 2,
 ) -> Figure:
     """The main ways into the graph's root: tokens at the left, the root at the right.
 
@@ -37,13 +38,14 @@ def sankey(
         theme: The page's theme.
         row: The page's selected row, marked where it is drawn.
         pos: The page's selected position.
+        sources: How many attention sources of each node are main.
 
     Returns:
         A figure of fixed size. The ``customdata`` of a node is [row, pos, hover text, kind]: the
         state it belongs to; that of a link [row, pos, hover text, kind, layer, head or -1, source
         position]: the state it enters.
     """
-    drawing = select(graph)
+    drawing = select(graph, sources)
     places = place(drawing, len(run.tokens))
     spots = list(drawing.node_flow)
     texts = _decoded(grid)
@@ -69,19 +71,27 @@ def sankey(
                 *_labels(drawing, places, texts, theme),
             ],
             shapes=[*_guides(places, theme), *_selected(places, row, pos, theme)],
-            meta={
-                "view": "flow",
-                "broughtOut": BROUGHT_OUT,
-                "links": len(drawing.links),
-                "nodes": len(spots),
-            },
+            meta=_meta(drawing, spots, places),
         ),
     }
 
 
-def caption(graph: Graph, run: RunResult | None = None, grid: Grid | None = None) -> str:
+def _meta(drawing: Drawing, spots: list[Spot], places: Places) -> dict[str, Any]:
+    """What the browser needs to bring links out (assets/js/flow.js)."""
+    return {
+        "view": "flow",
+        "broughtOut": BROUGHT_OUT,
+        "links": len(drawing.links),
+        "nodes": len(spots),
+        "outlines": [round(places.outline(link), 2) for link in drawing.links],
+    }
+
+
+def caption(
+    graph: Graph, run: RunResult | None = None, grid: Grid | None = None, *, sources: int = 2
+) -> str:
     """What the picture shows and what it leaves out, in one or two sentences of plain text."""
-    return describe(select(graph), graph, run, grid)
+    return describe(select(graph, sources), graph, run, grid)
 
 
 def describe(
@@ -95,7 +105,7 @@ def describe(
     text = f"Showing {shown} % of the flow {into}; {100 - shown} % reaches the tokens by "
     text += f"{drawing.thin:,} thinner links."
     if graph.hidden_share > 0.005:
-        text += f" Of that, {percent(graph.hidden_share)} took ways that were not computed singly."
+        text += f" Of that, {percent(graph.hidden_share)} goes by links that the graph leaves out."
     if graph.terminal_share > 0.005:
         text += f" {percent(graph.terminal_share)} ends in biases or attention sinks."
     if len(graph.fallback_nodes):

@@ -7,10 +7,11 @@ upwards, lanes are as wide as a token's text and heads that read a neighbour loo
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dash_app.figures.flow_select import Drawing, Spot
+from dash_app.figures.flow_select import Drawing, Drawn, Spot
 from dash_app.figures.labels import markup as mark
 from dash_app.figures.labels import plain, shorten, width
 
@@ -18,7 +19,9 @@ from dash_app.figures.labels import plain, shorten, width
 ROOM = 968
 #: Up to so many tokens all have a lane; of more, only those that drawn links touch.
 ALL_LANES = 12
-LOW, HIGH, TALL = 40.0, 78.0, 520.0
+LOW, HIGH, TALL = 38.0, 68.0, 460.0
+#: Least width of an attention link that crosses lanes.
+THINNEST = 0.7
 #: A label needs this much of the root's mass at its node, and this much room, in pixels.
 LABEL_FLOW, LINE, CHARACTER = 0.025, 14, 6.7
 
@@ -76,6 +79,20 @@ class Places:
         """The middle of a position's lane, from the top."""
         return (self.positions.index(position) + 0.5) * self.lane
 
+    def outline(self, link: Drawn) -> float:
+        """Width of the line drawn round a link so that a steep band keeps its width.
+
+        Plotly's bands have their width across the page, not across themselves: where one runs at
+        an angle, only the cosine of it is left. Half of the line lies outside on either side.
+        """
+        size = link.flow * self.root_size
+        across = self.y(link.source.pos) - self.y(link.target.pos)
+        along = (link.target.level - link.source.level) * self.step
+        if link.kind == "residual" or not across:
+            return 0.0
+        lost = size * (1 - math.cos(math.atan2(1.5 * abs(across), max(along, 1.0))))
+        return float(max(lost, THINNEST))
+
     def fraction(self, spot: Spot) -> tuple[float, float]:
         """Node x and y as plotly takes them."""
         return self.x(spot.level) / self.inner_width, self.y(spot.pos) / self.inner_height
@@ -89,7 +106,7 @@ def place(drawing: Drawing, tokens: int) -> Places:
     top_row = drawing.root.depth
     step = min(76.0, max(24.0, ROOM / max(top_row, 1)))
     inner_height = lane * len(positions)
-    root_size = 0.6 * lane
+    root_size = 0.95 * lane
     return Places(
         positions,
         lane,
@@ -140,7 +157,7 @@ def _label(spot: Spot, drawing: Drawing, places: Places, text: str) -> Label:
     short = mark(shorten(plain(text), 12 if is_root else 9))
     wide = width(plain(short)) * CHARACTER
     if is_root:
-        return Label(spot, places.x(spot.depth) + 8 + wide / 2, places.y(spot.pos), short, wide)
+        return Label(spot, places.x(spot.depth) + 13 + wide / 2, places.y(spot.pos), short, wide)
     half = drawing.node_flow[spot] * places.root_size / 2
     return Label(spot, places.x(spot.depth), places.y(spot.pos) - half - 8, short, wide)
 

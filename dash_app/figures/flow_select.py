@@ -48,8 +48,11 @@ class Spot(NamedTuple):
 
     @property
     def level(self) -> float:
-        """Height in rows: a block at its row, the middle of a layer half way to the next."""
-        return float(self.depth) if self.kind == "block" else self.depth + 0.5
+        """Depth in rows: a block at its row, what is inside a layer shortly before the next.
+
+        Attention spans most of a layer so that its bands have room to cross lanes.
+        """
+        return float(self.depth) if self.kind == "block" else self.depth + 0.78
 
 
 class Part(NamedTuple):
@@ -109,16 +112,18 @@ class Drawing:
     threshold: float
 
 
-def select(graph: Graph, limit: int = LIMIT, main_limit: int = MAIN_LIMIT) -> Drawing:
+def select(
+    graph: Graph, sources: int = SOURCES, limit: int = LIMIT, main_limit: int = MAIN_LIMIT
+) -> Drawing:
     """Choose what to draw of ``graph``: fewer than ``limit`` links, ``main_limit`` of them main."""
     parts = merge(graph)
     root = Spot("block", graph.row, graph.position)
     threshold = LEAST
-    links, flow = walk(parts, root, threshold)
+    links, flow = walk(parts, root, threshold, sources)
     drawn = collapse(links, root)
     while len(drawn) > main_limit:
         threshold *= 1.15
-        links, flow = walk(parts, root, threshold)
+        links, flow = walk(parts, root, threshold, sources)
         drawn = collapse(links, root)
     node_flow = _seen(drawn, flow, root)
     room = min(limit - 1 - len(drawn), limit)
@@ -168,7 +173,7 @@ def merge(graph: Graph) -> dict[Spot, list[Part]]:
 
 
 def walk(
-    parts: dict[Spot, list[Part]], root: Spot, threshold: float
+    parts: dict[Spot, list[Part]], root: Spot, threshold: float, sources: int = SOURCES
 ) -> tuple[list[Drawn], dict[Spot, float]]:
     """Main links from the root down, and the mass that each node gets by them."""
     flow: dict[Spot, float] = defaultdict(float, {root: 1.0})
@@ -177,7 +182,7 @@ def walk(
         mass = flow.get(target, 0.0)
         if mass < RESIDUAL_LEAST:
             continue
-        for part, along in _main_parts(parts[target], mass, threshold):
+        for part, along in _main_parts(parts[target], mass, threshold, sources):
             share = part.share + along
             flow[part.source] += mass * share
             layer = target.depth - 1 if target.kind == "block" else target.depth
@@ -266,11 +271,13 @@ def _rows(graph: Graph) -> Iterable[tuple[int, int, str, int, float]]:
     )
 
 
-def _main_parts(ways: list[Part], mass: float, threshold: float) -> list[tuple[Part, float]]:
+def _main_parts(
+    ways: list[Part], mass: float, threshold: float, sources: int
+) -> list[tuple[Part, float]]:
     """The main parts of a node, each with the share of a thin MLP counted with it."""
     attention = sorted((part for part in ways if part.kind == "attention"), key=lambda p: -p.share)
     mlps = [part for part in ways if part.kind == "mlp"]
-    strong = [part for part in (*mlps, *attention[:SOURCES]) if mass * part.share >= threshold]
+    strong = [part for part in (*mlps, *attention[:sources]) if mass * part.share >= threshold]
     chosen = [(part, 0.0) for part in strong]
     for part in ways:
         if part.kind == "residual":

@@ -76,13 +76,14 @@ def page(figure: dict[str, Any], theme: str, text: str) -> str:
         f'<script src="file://{path}"></script>' for path in sorted((ROOT / "assets").rglob("*.js"))
     )
     plotly_js = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-    data = json.dumps(figure, cls=PlotlyJSONEncoder).replace("</", "<\\/")
+    config = {"displayModeBar": False}
+    data = json.dumps({**figure, "config": config}, cls=PlotlyJSONEncoder).replace("</", "<\\/")
     return (
         f'<!doctype html><html data-theme="{theme}"><head><meta charset="utf-8">{styles}'
         f'<script src="file://{plotly_js}"></script>{scripts}</head><body><div class="app">'
         f'<div class="panel"><p class="panel-subtitle">{text}</p><div class="panel-body scroll-x">'
         f'<div class="figure" id="f"></div></div></div></div><script>'
-        f"Plotly.newPlot('f', {data}, {{displayModeBar: false}})"
+        f"Plotly.newPlot('f', {data})"
         ".then(() => { window.drawn = true; });</script></body></html>"
     )
 
