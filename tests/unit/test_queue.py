@@ -1,0 +1,134 @@
+"""Who is served next."""
+
+from __future__ import annotations
+
+import pytest
+
+from analysis.errors import WorkerStoppedError
+from analysis.worker import flight as flights
+from analysis.worker.flight import Blame, Flight, Priority, Stopwatch
+from analysis.worker.messages import Request
+from analysis.worker.queue import FairQueue
+
+
+def flight(name: str) -> Flight:
+    return Flight(0, name, Request("run", "m", "f"))
+
+
+def drained(queue: FairQueue) -> list[str]:
+    names = []
+    while entries := queue.pop():
+        names.append(entries[0].flight.key)
+    return names
+
+
+def test_interactive_goes_before_long_and_each_user_gets_a_turn() -> None:
+    queue = FairQueue()
+    for name in ("a1", "a2", "a3"):
+        queue.add(flight(name), "anna", Priority.INTERACTIVE)
+    queue.add(flight("long"), "ben", Priority.LONG)
+    queue.add(flight("b1"), "ben", Priority.INTERACTIVE)
+    queue.add(flight("c1"), "cleo", Priority.INTERACTIVE)
+    assert queue.first_priority() == Priority.INTERACTIVE
+    assert drained(queue) == ["a1", "b1", "c1", "a2", "a3", "long"]
+    assert queue.first_priority() is None
+
+
+def test_a_user_who_was_just_served_stands_behind_the_others() -> None:
+    queue = FairQueue()
+    queue.add(flight("a1"), "anna", Priority.INTERACTIVE)
+    assert drained(queue) == ["a1"]
+    queue.add(flight("a2"), "anna", Priority.INTERACTIVE)
+    queue.add(flight("b1"), "ben", Priority.INTERACTIVE)
+    assert drained(queue) == ["b1", "a2"]
+
+
+def test_positions_are_the_order_of_service() -> None:
+    queue = FairQueue()
+    waiting = {name: flight(name) for name in ("a1", "a2", "b1", "long")}
+    queue.add(waiting["long"], "ben", Priority.LONG)
+    queue.add(waiting["a1"], "anna", Priority.INTERACTIVE)
+    queue.add(waiting["a2"], "anna", Priority.INTERACTIVE)
+    queue.add(waiting["b1"], "ben", Priority.INTERACTIVE)
+    positions = {name: queue.position(one) for name, one in waiting.items()}
+    assert positions == {"a1": 0, "b1": 1, "a2": 2, "long": 3}
+    assert sorted(positions, key=positions.__getitem__) == drained(queue)
+
+
+def test_a_shared_computation_comes_at_its_best_place_and_once() -> None:
+    queue = FairQueue()
+    shared = flight("shared")
+    for name in ("a1", "a2"):
+        queue.add(flight(name), "anna", Priority.INTERACTIVE)
+    queue.add(shared, "anna", Priority.LONG)
+    queue.add(shared, "ben", Priority.INTERACTIVE)
+    assert len(queue) == 3
+    assert queue.position(shared) == 1
+    assert drained(queue) == ["a1", "shared", "a2"]
+
+
+def test_withdrawing_one_wish_leaves_the_others() -> None:
+    queue = FairQueue()
+    shared = flight("shared")
+    mine = queue.add(shared, "anna", Priority.INTERACTIVE)
+    queue.add(shared, "ben", Priority.LONG)
+    queue.withdraw(mine)
+    assert queue.first_priority() == Priority.LONG
+    queue.drop(shared)
+    assert len(queue) == 0
+
+
+def test_what_is_put_back_stands_where_it_stood() -> None:
+    queue = FairQueue()
+    queue.add(flight("a1"), "anna", Priority.INTERACTIVE)
+    queue.add(flight("a2"), "anna", Priority.INTERACTIVE)
+    queue.put_back(queue.pop())
+    assert drained(queue) == ["a1", "a2"]
+
+
+def test_many_users_of_long_ago_are_forgotten() -> None:
+    queue = FairQueue()
+    for number in range(1100):
+        queue.add(flight("x"), f"user {number}", Priority.INTERACTIVE)
+        queue.pop()
+    assert len(queue._served) <= 1000
+
+
+def test_a_request_that_killed_the_worker_twice_is_refused() -> None:
+    blame = Blame()
+    blame.add("k")
+    blame.check("k")
+    blame.add("k")
+    with pytest.raises(WorkerStoppedError, match="2 times"):
+        blame.check("k")
+    blame.check("other")
+    blame.clear("k")
+    blame.check("k")
+
+
+def test_blame_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(flights.time, "monotonic", lambda: now[0])
+    blame = Blame(forget_s=60)
+    blame.add("k")
+    blame.add("k")
+    now[0] += 61
+    blame.check("k")
+    blame.add("k")
+    blame.check("k")
+
+
+def test_the_stopwatch_counts_only_what_really_ran() -> None:
+    now = [0.0]
+    watch = Stopwatch(lambda: now[0])
+    watch.start()
+    now[0] = 2.0
+    assert (watch.seconds, watch.running) == (2.0, True)
+    watch.stop()
+    now[0] = 10.0
+    watch.start()
+    watch.start()
+    now[0] = 11.0
+    watch.stop()
+    watch.stop()
+    assert (watch.seconds, watch.running) == (3.0, False)

@@ -1,0 +1,393 @@
+"""The model worker: a real process with fake work, killed, cancelled and interrupted.
+
+Nothing here is timed: each step waits for the event it needs, with a generous limit.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from analysis.errors import (
+    AnalysisError,
+    BusyError,
+    CancelledError,
+    DeadlineError,
+    PromptError,
+    WorkerStoppedError,
+)
+from analysis.service import Job, Priority, Progress, Service, ServiceSettings
+from analysis.specs import RunSpec
+
+LIMIT_S = 60.0
+FAKE = "tests.support.fake_work:perform"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def wait_for(condition: Callable[[], Any]) -> None:
+    """Wait until something becomes true, for as long as a very slow machine may need."""
+    pause = threading.Event()
+    for _ in range(int(LIMIT_S / 0.01)):
+        if condition():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it never happened")
+
+
+class Office:
+    """A service with fake work, people who ask it things, and a log of what was computed."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.folder = folder
+        self.log = folder / "work.log"
+        self.log.touch()
+        chosen = ServiceSettings(cache_dir=folder, function=FAKE, memo=False, **settings)
+        self.service = Service(chosen, lambda model, dtype: "f")
+        self.pool = ThreadPoolExecutor(32)
+
+    def ask(self, text: str, **job: Any) -> tuple[Future[str], Job, list[Progress]]:
+        heard: list[Progress] = []
+        asked = Job(on_progress=heard.append, **job)
+
+        def answer() -> str:
+            return self.service.run(RunSpec("fake", text), asked).tokens[0].text
+
+        return self.pool.submit(answer), asked, heard
+
+    def now(self, text: str, **job: Any) -> str:
+        return self.ask(text, **job)[0].result(LIMIT_S)
+
+    def lines(self) -> list[str]:
+        return self.log.read_text().splitlines()
+
+    def started(self, text: str) -> None:
+        wait_for(lambda: f"start {text}" in self.lines())
+
+    def queued(self, count: int) -> None:
+        wait_for(lambda: self.service.status().queued == count)
+
+    def kill(self) -> int:
+        pid = self.service.status().worker_pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+
+@pytest.fixture
+def make_office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Office]]:
+    monkeypatch.setenv("FAKE_WORK_LOG", str(tmp_path / "work.log"))
+    offices: list[Office] = []
+
+    def make(**settings: Any) -> Office:
+        offices.append(Office(tmp_path, **settings))
+        offices[-1].service.start()
+        return offices[-1]
+
+    yield make
+    for office in offices:
+        office.service.close()
+        office.pool.shutdown()
+
+
+@pytest.fixture
+def office(make_office: Callable[..., Office]) -> Office:
+    return make_office()
+
+
+def test_an_answer_comes_back_with_progress_on_the_way(office: Office) -> None:
+    answer, _, heard = office.ask("steps 3")
+    assert answer.result(LIMIT_S) == "steps 3"
+    assert heard[0].label in ("Waiting", "Starting")
+    gate = office.folder / "gate"
+    answer, _, heard = office.ask(f"hold {gate}")
+    wait_for(lambda: any(progress.label == "holding" for progress in heard))
+    gate.touch()
+    answer.result(LIMIT_S)
+
+
+def test_the_worker_stays_the_same_process(office: Office) -> None:
+    office.now("echo 1")
+    pid = office.service.status().worker_pid
+    office.now("echo 2")
+    assert office.service.status().worker_pid == pid
+
+
+def test_eight_queued_and_a_kill_lose_the_running_job_only(office: Office) -> None:
+    gate = office.folder / "gate"
+    victim, _, _ = office.ask(f"hold {gate}")
+    office.started(f"hold {gate}")
+    others = [office.ask(f"echo {number}")[0] for number in range(7)]
+    office.queued(7)
+    killed = office.kill()
+    with pytest.raises(WorkerStoppedError, match="stopped while it worked on this"):
+        victim.result(LIMIT_S)
+    assert [other.result(LIMIT_S) for other in others] == [f"echo {n}" for n in range(7)]
+    assert office.service.status().worker_pid != killed
+
+
+def test_a_job_that_killed_the_worker_twice_is_refused_a_third_time(office: Office) -> None:
+    for _ in range(2):
+        with pytest.raises(WorkerStoppedError, match="while it worked on this"):
+            office.now("crash now")
+    with pytest.raises(WorkerStoppedError, match="2 times"):
+        office.now("crash now")
+    assert office.lines().count("start crash now") == 2
+    assert office.now("echo still alive") == "echo still alive"
+
+
+def test_a_job_that_failed_once_may_be_run_again(office: Office) -> None:
+    once = f"crash-once {office.folder / 'crashed'}"
+    with pytest.raises(WorkerStoppedError):
+        office.now(once)
+    assert office.now(once) == once
+
+
+def test_a_click_is_answered_in_the_midst_of_a_long_job(office: Office) -> None:
+    gate = office.folder / "gate"
+    long, _, _ = office.ask(f"long {gate}", priority=Priority.LONG)
+    office.started(f"long {gate}")
+    assert office.now("echo click") == "echo click"
+    assert not long.done()
+    gate.touch()
+    assert long.result(LIMIT_S) == f"long {gate}"
+    assert office.lines() == [
+        f"start long {gate}",
+        "start echo click",
+        "end echo click",
+        f"end long {gate}",
+    ]
+
+
+def test_a_long_job_does_not_interrupt_another(office: Office) -> None:
+    gate = office.folder / "gate"
+    first, _, _ = office.ask(f"long {gate}", priority=Priority.LONG)
+    office.started(f"long {gate}")
+    second, _, heard = office.ask("echo later", priority=Priority.LONG)
+    wait_for(lambda: any(progress.queue_position == 1 for progress in heard))
+    gate.touch()
+    first.result(LIMIT_S)
+    second.result(LIMIT_S)
+    assert office.lines()[1] == f"end long {gate}"
+
+
+def test_a_kill_during_a_click_does_not_lose_the_long_job(office: Office) -> None:
+    gate, click = office.folder / "gate", office.folder / "click"
+    long, _, _ = office.ask(f"long {gate}", priority=Priority.LONG)
+    office.started(f"long {gate}")
+    clicked, _, _ = office.ask(f"hold {click}")
+    office.started(f"hold {click}")
+    office.kill()
+    with pytest.raises(WorkerStoppedError):
+        clicked.result(LIMIT_S)
+    wait_for(lambda: office.lines().count(f"start long {gate}") == 2)
+    gate.touch()
+    assert long.result(LIMIT_S) == f"long {gate}"
+
+
+def test_eight_who_ask_the_same_cost_one_computation(office: Office) -> None:
+    gate = office.folder / "gate"
+    answers = [office.ask(f"hold {gate}", user=f"user {number}") for number in range(8)]
+    wait_for(lambda: all(any(p.label == "holding" for p in heard) for _, _, heard in answers))
+    gate.touch()
+    assert {answer.result(LIMIT_S) for answer, _, _ in answers} == {f"hold {gate}"}
+    assert office.lines().count(f"start hold {gate}") == 1
+    assert office.service.status().computed == 1
+
+
+def test_one_of_two_who_share_leaves_and_the_other_still_gets_it(office: Office) -> None:
+    gate = office.folder / "gate"
+    (mine, my_job, _), (theirs, _, _) = office.ask(f"hold {gate}"), office.ask(f"hold {gate}")
+    office.started(f"hold {gate}")
+    my_job.cancel()
+    with pytest.raises(CancelledError):
+        mine.result(LIMIT_S)
+    gate.touch()
+    assert theirs.result(LIMIT_S) == f"hold {gate}"
+
+
+def test_cancelling_stops_the_work_and_keeps_the_worker(office: Office) -> None:
+    never = office.folder / "never"
+    answer, job, _ = office.ask(f"hold {never}")
+    office.started(f"hold {never}")
+    pid = office.service.status().worker_pid
+    job.cancel()
+    with pytest.raises(CancelledError):
+        answer.result(LIMIT_S)
+    assert office.now("echo next") == "echo next"
+    assert f"end hold {never}" not in office.lines()
+    assert office.service.status().worker_pid == pid
+
+
+def test_what_was_cancelled_can_be_asked_again_at_once(office: Office) -> None:
+    gate = office.folder / "gate"
+    first, job, _ = office.ask(f"hold {gate}")
+    office.started(f"hold {gate}")
+    job.cancel()
+    again, _, _ = office.ask(f"hold {gate}")
+    with pytest.raises(CancelledError):
+        first.result(LIMIT_S)
+    gate.touch()
+    assert again.result(LIMIT_S) == f"hold {gate}"
+
+
+def test_cancelling_a_queued_job_takes_it_out_of_the_queue(office: Office) -> None:
+    gate = office.folder / "gate"
+    first, _, _ = office.ask(f"hold {gate}")
+    office.started(f"hold {gate}")
+    waiting, job, heard = office.ask("echo unwanted")
+    wait_for(lambda: any(progress.queue_position == 1 for progress in heard))
+    job.cancel()
+    with pytest.raises(CancelledError):
+        waiting.result(LIMIT_S)
+    office.queued(0)
+    gate.touch()
+    first.result(LIMIT_S)
+    office.now("echo after")
+    assert "start echo unwanted" not in office.lines()
+
+
+def test_a_long_job_can_be_cancelled_while_a_click_is_answered(office: Office) -> None:
+    never, click = office.folder / "never", office.folder / "click"
+    long, job, _ = office.ask(f"long {never}", priority=Priority.LONG)
+    office.started(f"long {never}")
+    clicked, _, _ = office.ask(f"hold {click}")
+    office.started(f"hold {click}")
+    job.cancel()
+    with pytest.raises(CancelledError):
+        long.result(LIMIT_S)
+    click.touch()
+    assert clicked.result(LIMIT_S) == f"hold {click}"
+    assert office.now("echo after") == "echo after"
+
+
+def test_a_cancelled_job_that_does_not_stop_costs_the_worker_its_life(
+    make_office: Callable[..., Office],
+) -> None:
+    office = make_office(cancel_grace_s=0.2)
+    never = office.folder / "never"
+    answer, job, _ = office.ask(f"stuck {never}")
+    office.started(f"stuck {never}")
+    pid = office.service.status().worker_pid
+    queued = office.ask("echo survivor")[0]
+    job.cancel()
+    with pytest.raises(CancelledError):
+        answer.result(LIMIT_S)
+    assert queued.result(LIMIT_S) == "echo survivor"
+    assert office.service.status().worker_pid != pid
+
+
+def test_a_deadline_ends_the_wait_and_the_work(office: Office) -> None:
+    never = office.folder / "never"
+    with pytest.raises(DeadlineError, match=r"0\.2 seconds"):
+        office.now(f"hold {never}", deadline_s=0.2)
+    assert office.now("echo next") == "echo next"
+
+
+def test_users_take_turns(office: Office) -> None:
+    gate = office.folder / "gate"
+    first, _, _ = office.ask(f"hold {gate}", user="anna")
+    office.started(f"hold {gate}")
+    answers = []
+    for number, (text, user) in enumerate([("a1", "anna"), ("a2", "anna"), ("b1", "ben")]):
+        answers.append(office.ask(f"echo {text}", user=user)[0])
+        office.queued(number + 1)
+    gate.touch()
+    for answer in [first, *answers]:
+        answer.result(LIMIT_S)
+    starts = [line for line in office.lines() if line.startswith("start echo")]
+    assert starts == ["start echo b1", "start echo a1", "start echo a2"]
+
+
+def test_a_full_queue_refuses_with_a_sentence(make_office: Callable[..., Office]) -> None:
+    office = make_office(max_queue=1)
+    gate = office.folder / "gate"
+    first, _, _ = office.ask(f"hold {gate}")
+    office.started(f"hold {gate}")
+    second, _, _ = office.ask("echo waits")
+    office.queued(1)
+    with pytest.raises(BusyError):
+        office.now("echo too many")
+    gate.touch()
+    assert (first.result(LIMIT_S), second.result(LIMIT_S)) == (f"hold {gate}", "echo waits")
+
+
+def test_errors_keep_their_type_and_bugs_say_nothing_secret(office: Office) -> None:
+    with pytest.raises(PromptError, match="9 tokens"):
+        office.now("prompt x")
+    with pytest.raises(AnalysisError) as caught:
+        office.now("bug x")
+    assert "on purpose" not in str(caught.value)
+    assert office.now("echo alive") == "echo alive"
+
+
+def test_a_worker_that_cant_start_is_told_to_each_and_hangs_nobody(
+    make_office: Callable[..., Office],
+) -> None:
+    office = make_office()
+    office.service.close()
+    broken = Service(
+        ServiceSettings(memo=False, function="tests.support.no_such_module:perform"),
+        lambda model, dtype: "f",
+    )
+    for _ in range(3):
+        with pytest.raises(WorkerStoppedError, match="could not start"):
+            broken.run(RunSpec("fake", "echo x"))
+    broken.close()
+
+
+def test_closing_tells_those_who_wait_and_ends_the_worker(office: Office) -> None:
+    never = office.folder / "never"
+    running, _, _ = office.ask(f"hold {never}")
+    office.started(f"hold {never}")
+    waiting, _, _ = office.ask("echo x")
+    office.queued(1)
+    pid = office.service.status().worker_pid
+    assert pid is not None
+    office.service.close()
+    for answer in (running, waiting):
+        with pytest.raises(CancelledError, match="shutting down"):
+            answer.result(LIMIT_S)
+    assert not psutil.pid_exists(pid)
+    with pytest.raises(CancelledError):
+        office.service.run(RunSpec("fake", "echo late"))
+
+
+PARENT = """
+import sys, threading
+from analysis.service import Service, ServiceSettings
+from analysis.specs import RunSpec
+service = Service(ServiceSettings(memo=False, function={fake!r}), lambda model, dtype: "f")
+service.run(RunSpec("fake", "echo x"))
+print(service.status().worker_pid, flush=True)
+service.run(RunSpec("fake", {text!r}))
+"""
+
+
+@pytest.mark.parametrize("verb", ["hold", "stuck"])
+def test_the_worker_exits_with_its_parent_even_in_the_middle_of_work(
+    tmp_path: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "work.log"
+    monkeypatch.setenv("FAKE_WORK_LOG", str(log))
+    text = f"{verb} {tmp_path / 'never'}"
+    script = PARENT.format(fake=FAKE, text=text)
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        worker = psutil.Process(int(parent.stdout.readline()))
+        wait_for(lambda: f"start {text}" in log.read_text())
+        parent.kill()
+        parent.wait(LIMIT_S)
+    psutil.wait_procs([worker], timeout=LIMIT_S)
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
