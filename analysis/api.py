@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from numbers import Integral
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -20,59 +22,58 @@ from analysis.techniques import flow as flow_technique
 from analysis.techniques import lens as lens_technique
 
 
-def decode(
-    model: Model,
-    trace: Trace,
-    *,
-    component: str = "block_output",
-    decoder: str = "output",
-    norm: str = "full",
-    similarity: str = "dot",
-    candidates: str = "top_k",
-    k: int = 5,
-    target: int | Sequence[int] | None = None,
-    rows: Sequence[int] | None = None,
-    positions: Sequence[int] | None = None,
-    head: int | None = None,
-) -> Grid:
-    """Read hidden states as tokens (logit lens, nostalgebraist 2020, and its kin).
+class DecodeOptions(TypedDict, total=False):
+    """What ``decode`` can be asked for besides candidates and targets.
 
-    Args:
-        model: From ``load_model``.
-        trace: From ``trace``.
+    Attributes:
         component: "block_output" (first axis: row), or "attention_output", "mlp_output",
             "mid_residual", "head_output" (first axis: layer).
         decoder: "output", "input", "linear", "quadratic" or "max_probability".
         norm: "full" (the final norm), "unit" (normalise only) or "none".
         similarity: "dot" (the lens), "cosine" or "euclidean" to the decoder's rows.
         candidates: "top_k", "subtraction" or "matching_pursuit".
-        k: How many candidates.
-        target: A token id, or several, to follow.
         rows: Which entries of the first axis; all unless given.
         positions: Which positions; all unless given.
         head: Which head, with ``head_output``.
+    """
+
+    component: str
+    decoder: str
+    norm: str
+    similarity: str
+    candidates: str
+    rows: Sequence[int] | None
+    positions: Sequence[int] | None
+    head: int | None
+
+
+def decode(
+    model: Model,
+    trace: Trace,
+    *,
+    k: int = 5,
+    target: int | Sequence[int] | None = None,
+    **options: Unpack[DecodeOptions],
+) -> Grid:
+    """Read hidden states as tokens (logit lens, nostalgebraist 2020, and its kin).
+
+    Args:
+        model: From ``load_model``.
+        trace: From ``trace``.
+        k: How many candidates.
+        target: A token id, or several, to follow.
+        **options: component, decoder, norm, similarity, candidates, rows, positions, head: see
+            ``DecodeOptions``. The default is the logit lens on all block outputs.
 
     Raises:
         SpecError: If an option has no such value, or a row, position or head does not exist.
     """
-    options: dict[str, Any] = {
-        "component": component,
-        "decoder": decoder,
-        "norm": norm,
-        "similarity": similarity,
-        "candidates": candidates,
-        "k": k,
-        "target": as_tuple(target),
-        "rows": None if rows is None else as_tuple(rows),
-        "positions": None if positions is None else as_tuple(positions),
-        "head": head,
-    }
-    grid = lens_technique.compute(model, trace, LensSpec(**options))
-    if isinstance(target, (list, tuple)) and grid.single_target:
-        from dataclasses import replace
-
-        return replace(grid, single_target=False)
-    return grid
+    chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    for name in ("rows", "positions"):
+        if name in chosen:
+            chosen[name] = as_tuple(chosen[name])
+    grid = lens_technique.compute(model, trace, LensSpec(k=k, target=as_tuple(target), **chosen))
+    return replace(grid, single_target=isinstance(target, Integral))
 
 
 def head_output(model: Model, trace: Trace, layer: int, head: int | None = None) -> Floats:

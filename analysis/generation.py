@@ -53,8 +53,8 @@ def generate(
         model: From ``load_model``.
         prompt: Text or token ids.
         max_new_tokens: At most so many; generation stops earlier at an end-of-text token.
-        sample: Draw from the distribution instead of taking its maximum.
-        temperature: What logits are divided by when sampling; above 0.
+        sample: Draw from the distribution, divided by ``temperature`` and seeded by ``seed``.
+        temperature: Above 0.
         seed: Makes sampling repeatable.
         interventions: Replayed at the same positions at every step (without a key-value cache).
 
@@ -71,19 +71,22 @@ def generate(
     ids = prompt_ids(model, prompt)
     if max_new_tokens == 0:
         return ids
-    room = model.info.max_positions
-    check_ids((*ids, *ids[:1] * max_new_tokens), model.info.vocab, room)
+    check_ids((*ids, *ids[:1] * max_new_tokens), model.info.vocab, model.info.max_positions)
     config = _config(model, max_new_tokens, sample, temperature)
     config.use_cache = not interventions
-    inputs = torch.tensor([ids], device=model.device)
     with applied(model, interventions), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        output = model.hf.generate(
-            inputs,
-            attention_mask=torch.ones_like(inputs),
-            generation_config=config,
-            streamer=_Steps(max_new_tokens),
-        )
+        return _continued(model, ids, config)
+
+
+def _continued(model: Model, ids: tuple[int, ...], config: GenerationConfig) -> tuple[int, ...]:
+    inputs = torch.tensor([ids], device=model.device)
+    output = model.hf.generate(
+        inputs,
+        attention_mask=torch.ones_like(inputs),
+        generation_config=config,
+        streamer=_Steps(config.max_new_tokens),
+    )
     return tuple(int(token) for token in output[0])
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 from analysis.errors import PromptError, SpecError
@@ -17,9 +18,7 @@ from analysis.errors import PromptError, SpecError
 #: Raised whenever the meaning or layout of any result changes: old memo entries are then unread.
 SCHEMA = 1
 
-Component = Literal[
-    "block_output", "attention_output", "mlp_output", "mid_residual", "head_output"
-]
+Component = Literal["block_output", "attention_output", "mlp_output", "mid_residual", "head_output"]
 Decoder = Literal["output", "input", "linear", "quadratic", "max_probability"]
 Norm = Literal["none", "unit", "full"]
 Similarity = Literal["dot", "cosine", "euclidean"]
@@ -153,9 +152,7 @@ class StorySpec:
     tau: float = 0.5
 
 
-Spec = (
-    RunSpec | TraceSpec | LensSpec | PatternSpec | FlowSpec | EmergenceSpec | StorySpec
-)
+Spec = RunSpec | TraceSpec | LensSpec | PatternSpec | FlowSpec | EmergenceSpec | StorySpec
 
 
 def resolve_index(name: str, value: int, size: int) -> int:
@@ -208,4 +205,6 @@ def as_tuple(values: int | Sequence[int] | None) -> tuple[int, ...]:
     """One id, several, or none, as a tuple."""
     if values is None:
         return ()
-    return (int(values),) if isinstance(values, int) else tuple(int(value) for value in values)
+    if isinstance(values, Integral):
+        return (int(values),)
+    return tuple(int(value) for value in values)  # type: ignore[union-attr]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from analysis.errors import UnsupportedModelError
 from analysis.models.probe import Event, Record, watched_pass
-from analysis.models.probe_states import first_of, replace_first
+from analysis.models.probe_states import first_of, keep, replace_first
 
 #: Largest relative error at which two float32 sums count as the same; 16-bit models get more.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-5}
@@ -326,29 +326,12 @@ def _reads_same_state(model: nn.Module, stream: Stream, probe: Tensor, record: R
     """
     changed: list[bool] = []
     handles: list[Any] = []
-
-    def zero(module: nn.Module, args: Any, output: Any) -> Any:
-        return replace_first(output, torch.zeros_like(first_of(output)))
-
-    def compare(wanted: Tensor) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            now = first_of(output).detach().to("cpu", torch.float32)
-            changed.append(not torch.equal(now, wanted))
-
-        return hook
-
-    def restore(wanted: Tensor) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> Any:
-            return replace_first(output, wanted.to(first_of(output)))
-
-        return hook
-
     for block in stream.blocks:
         mlp, whole = record.of(block.mlp_writer), record.of(block.module)
         if mlp is not None and whole is not None:
-            handles.append(block.attention_writer.register_forward_hook(zero))
-            handles.append(block.mlp_writer.register_forward_hook(compare(mlp.left)))
-            handles.append(block.module.register_forward_hook(restore(whole.left)))
+            handles.append(block.attention_writer.register_forward_hook(_zero))
+            handles.append(block.mlp_writer.register_forward_hook(_compare(mlp.left, changed)))
+            handles.append(block.module.register_forward_hook(_restore(whole.left)))
     try:
         model(input_ids=probe, use_cache=False)
     finally:
@@ -360,3 +343,21 @@ def _reads_same_state(model: nn.Module, stream: Stream, probe: Tensor, record: R
             "Mixed parallel and sequential blocks are not supported.",
         )
     return not any(changed)
+
+
+def _zero(module: nn.Module, args: Any, output: Any) -> Any:
+    return replace_first(output, torch.zeros_like(first_of(output)))
+
+
+def _compare(wanted: Tensor, changed: list[bool]) -> Any:
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        changed.append(not torch.equal(keep(first_of(output)), wanted))
+
+    return hook
+
+
+def _restore(wanted: Tensor) -> Any:
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        return replace_first(output, wanted.to(first_of(output)))
+
+    return hook

@@ -1,0 +1,61 @@
+"""What capturing everything costs beside a plain forward pass, in one run.
+
+    python -m benchmarks.capture [MODEL]
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+import analysis
+from analysis.models.handle import Model
+
+SIZES = (16, 64, 256)
+ROUNDS = 9
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def plain(model: Model, tokens: torch.Tensor) -> object:
+    """The model as transformers runs it, with its own eager attention."""
+    with torch.no_grad():
+        return model.hf(input_ids=tokens, use_cache=False).logits
+
+
+def ratios(model: Model, size: int) -> tuple[float, float]:
+    """Median plain time, and median ratio of capture to plain, alternating the two."""
+    ids = torch.randint(0, model.info.vocab, (size,), generator=torch.Generator().manual_seed(3))
+    tokens, prompt = ids[None], tuple(ids.tolist())
+    found, base = [], []
+    for _ in range(ROUNDS + 1):
+        model.hf.set_attn_implementation("eager")
+        one = seconds(lambda: plain(model, tokens))
+        model.hf.set_attn_implementation("stratascope")
+        found.append(seconds(lambda: analysis.trace(model, prompt)) / one)
+        base.append(one)
+    return statistics.median(base[1:]), statistics.median(found[1:])
+
+
+def main() -> None:
+    """Print one line a size."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "smollm2-135m-instruct"
+    start = time.perf_counter()
+    model = analysis.load_model(name)
+    print(f"{name}: loaded and checked in {time.perf_counter() - start:.1f} s")
+    for size in SIZES:
+        base, ratio = ratios(model, size)
+        print(f"{size:4d} tokens: plain {1000 * base:6.0f} ms, capture {ratio:.2f} x")
+
+
+if __name__ == "__main__":
+    main()
