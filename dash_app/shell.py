@@ -86,6 +86,10 @@ class Service(Protocol):
         """The facts of the one sentence."""
         ...
 
+    def peek(self, spec: Any, option: Any = None) -> Any:
+        """The same look-ups in the memo only: a result, or None."""
+        ...
+
     def model_info(self, name: str, job: Any = None) -> ModelInfo:
         """What a model is."""
         ...

@@ -162,7 +162,7 @@ def to_query(selection: Selection, base: Selection) -> str:
         for name in _IN_URL
         if getattr(selection, name) != getattr(base, name)
     ]
-    return f"?{urlencode(pairs)}" if pairs else ""
+    return "?" + urlencode(pairs, safe=",") if pairs else ""
 
 
 def _text(value: Any) -> str:

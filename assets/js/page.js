@@ -58,7 +58,8 @@ Dash's stores; this file only reports to the store "go" and mirrors the result.
       pos: within(page.cell.pos + positions, page.bounds.pos),
     };
     outline();
-    report({ to: `row=${page.cell.row}&pos=${page.cell.pos}` });
+    const { row, pos } = page.cell;
+    report({ to: `row=${row}&pos=${pos}&layer=${Math.max(row - 1, 0)}` });
   }
 
   /* Moves the outline in the heatmap and the band in the curves: no figure is built anew. */

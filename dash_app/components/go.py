@@ -12,8 +12,8 @@ from dash_app.components.attributes import aria
 
 
 def target(**values: Any) -> str:
-    """What a button selects: ``target(row=3, pins=(1, 2))`` is ``row=3&pins=1%2C2``."""
-    return urlencode([(name, _text(value)) for name, value in values.items()])
+    """What a button selects: ``target(row=3, pins=(1, 2))`` is ``row=3&pins=1,2``."""
+    return urlencode([(name, _text(value)) for name, value in values.items()], safe=",")
 
 
 def _text(value: Any) -> str:

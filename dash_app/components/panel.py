@@ -15,6 +15,8 @@ from dash_app.errors import Trouble, explain
 Children = Any
 
 #: Plotly's own buttons would cover the picture; the page has its own controls.
+#: Class names of a figure's wrapper, at rest and while its data is computed.
+FIGURE, FIGURE_LOADING = "figure scroll-x", "figure scroll-x is-loading"
 GRAPH_CONFIG: Any = {
     "displayModeBar": False,
     "doubleClick": False,
@@ -85,7 +87,8 @@ def graph(name: str, label: str, *, height: int, **more: Any) -> Component:
             responsive=False,
             **more,
         ),
-        className="figure scroll-x",
+        id=f"{name}-box",
+        className=FIGURE,
         role="img",
         tabIndex="0",
         **aria(label=label),
@@ -119,7 +122,11 @@ def blank(height: int = 240, text: str = "") -> dict[str, Any]:
 
 def failed(error: BaseException, height: int = 240) -> dict[str, Any]:
     """A figure that says why there is none."""
-    problem = explain(error)
+    return told(explain(error), height)
+
+
+def told(problem: Trouble, height: int = 240) -> dict[str, Any]:
+    """A figure that says what went wrong."""
     lines = [problem.message, problem.hint, f"Request {problem.request}"]
     return blank(height, "<br>".join(html_escape(line) for line in lines if line))
 

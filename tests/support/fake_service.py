@@ -47,6 +47,7 @@ class FakeService:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.fail: dict[str, Exception] = {}
+        self.memo: dict[Any, Any] = {}
 
     def _called(self, name: str) -> None:
         self.calls.append(name)
@@ -59,6 +60,11 @@ class FakeService:
         return ModelInfo(
             name, "fake", *sizes, True, False, "RMSNorm", "float32", "cpu", "made up", "1", "f" * 32
         )
+
+    def peek(self, spec: Any, option: Any = None) -> Any:
+        """What was computed before: the memo of one process."""
+        self.calls.append("peek")
+        return self.memo.get((spec, option))
 
     def run(self, spec: RunSpec, job: Any = None) -> RunResult:
         self._called("run")
@@ -137,7 +143,7 @@ class FakeService:
         depths = np.arange(row, -1, -1)
         count, flows = len(depths), 0.9 ** np.arange(len(depths))
         links = np.arange(count - 1)
-        return Graph(
+        graph = Graph(
             pos,
             row,
             spec.method,
@@ -156,6 +162,8 @@ class FakeService:
             0.0,
             np.array([], dtype=np.int64),
         )
+        self.memo[trace, spec] = graph
+        return graph
 
     def emergence(self, trace: TraceSpec, spec: EmergenceSpec, job: Any = None) -> Emergence:
         self._called("emergence")

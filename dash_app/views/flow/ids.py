@@ -9,5 +9,8 @@ class FlowId(StrEnum):
     """What callbacks of this view name."""
 
     GRAPH = "flow-graph"
+    BOX = "flow-graph-box"
+    FILL = "flow-progress-fill"
+    READY = "flow-ready"
     METHOD = "flow-method"
     SUBTITLE = "flow-subtitle"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dash import html
+from dash import dcc, html
 from dash.development.base_component import Component
 
 from dash_app.components.go import switch
@@ -45,7 +45,15 @@ def layout(context: Context) -> Component:
     return panel(
         "flow",
         "Where it comes from",
-        [graph(FlowId.GRAPH, "Flow into the chosen state", height=520), key],
+        [
+            dcc.Store(id=FlowId.READY),
+            html.Div(
+                html.Div(id=FlowId.FILL, className="progress-fill"),
+                className="progress-track flow-progress",
+            ),
+            graph(FlowId.GRAPH, "Flow into the chosen state", height=520),
+            key,
+        ],
         help_text=HELP,
         subtitle="The flow into the chosen state.",
         subtitle_id=FlowId.SUBTITLE,

@@ -83,24 +83,25 @@ def adopt(status_data: dict[str, Any] | None, asked: dict[str, Any] | None) -> A
     return None if stale else status_data["run"]
 
 
-def message(
-    trigger: str | None,
-    status_data: dict[str, Any] | None,
-    note: dict[str, Any],
-    selected: Selection,
-) -> list[Any] | None:
-    """What the page says above the picture; None leaves it as it is."""
-    if trigger == PageId.DISMISS:
-        return []
-    if trigger == RunId.CANCEL:
+def said(sources: frozenset[str], note: dict[str, Any] | None) -> list[Any] | None:
+    """What the page says at once to what a person does; None leaves it as it is."""
+    if RunId.CANCEL in sources:
         return [notice("Cancelled.", "Your prompt is still there; Run starts it again.")]
-    ignored = note.get("ignored", ())
-    if trigger == PageId.QUERY:
-        return _notices(ignored, selected, None) if ignored else None
-    if "trouble" in (status_data or {}):
-        return [trouble(Trouble(*(status_data or {})["trouble"]))]
-    return _notices(ignored, selected, read_run((status_data or {}).get("run")))
+    ignored = (note or {}).get("ignored", ()) if PageId.QUERY in sources else ()
+    if ignored:
+        return _shown(notices(ignored, Selection(), None))
+    return [] if sources & {PageId.DISMISS, PageId.REQUEST} else None
 
 
-def _notices(ignored: Sequence[str], selected: Selection, run: RunRef | None) -> list[Any]:
-    return [notice(line, kind="warn") for line in notices(ignored, selected, run)]
+def ended(
+    status_data: dict[str, Any] | None, note: dict[str, Any] | None, selected: Selection
+) -> list[Any]:
+    """What the page says when a request has ended: an error, or what its address got wrong."""
+    if status_data and "trouble" in status_data:
+        return [trouble(Trouble(*status_data["trouble"]))]
+    ignored = (note or {}).get("ignored", ())
+    return _shown(notices(ignored, selected, read_run((status_data or {}).get("run"))))
+
+
+def _shown(lines: Sequence[str]) -> list[Any]:
+    return [notice(line, kind="warn") for line in lines]

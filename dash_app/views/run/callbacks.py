@@ -58,17 +58,27 @@ def _register_job(app: Dash, context: Context) -> None:
 
 
 def _register_reports(app: Dash, context: Context) -> None:
+    # Apart from the next: Dash holds back what depends on a job until the job is over.
     @app.callback(
         Output(PageId.ALERT, "children"),
         Input(PageId.STATUS, "data"),
-        Input(PageId.QUERY, "data"),
-        Input(RunId.CANCEL, "n_clicks"),
-        Input(PageId.DISMISS, "n_clicks"),
+        State(PageId.QUERY, "data"),
         *(State(part, "data") for part in PARTS),
         prevent_initial_call=True,
     )
-    def report(status: Any, note: Any, _cancel: Any, _dismiss: Any, *stored: Any) -> Any:
-        shown = actions.message(ctx.triggered_id, status, note or {}, join(*stored))
+    def ended(status: Any, note: Any, *stored: Any) -> Any:
+        return actions.ended(status, note, join(*stored))
+
+    @app.callback(
+        Output(PageId.ALERT, "children", allow_duplicate=True),
+        Input(PageId.REQUEST, "data"),
+        Input(PageId.QUERY, "data"),
+        Input(RunId.CANCEL, "n_clicks"),
+        Input(PageId.DISMISS, "n_clicks"),
+        prevent_initial_call=True,
+    )
+    def said(_asked: Any, note: Any, _cancel: Any, _dismiss: Any) -> Any:
+        shown = actions.said(_sources(), note)
         return no_update if shown is None else shown
 
     @app.callback(Output(RunId.CHIPS, "children"), Input(PageId.RUN, "data"))
@@ -81,3 +91,8 @@ def _register_reports(app: Dash, context: Context) -> None:
         except Exception as error:  # noqa: BLE001 - chips are not worth a dead page
             explain(error)
             return no_update
+
+
+def _sources() -> frozenset[str]:
+    """Ids of all that triggered the callback: Dash may report several at once."""
+    return frozenset(str(item["prop_id"]).rpartition(".")[0] for item in ctx.triggered)
