@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +12,8 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from analysis.errors import AnalysisError, BusyError, CancelledError, WorkerStoppedError
+from analysis.worker.aboard import Aboard
+from analysis.worker.doorbell import Doorbell
 from analysis.worker.flight import Blame, Flight, Progress
 from analysis.worker.messages import (
     Answer,
@@ -68,13 +69,12 @@ class Keeper:
         self.changed = threading.Condition()  # guards all below, and tells of every change
         self._queue = FairQueue()
         self._flights: dict[str, Flight] = {}
-        self._stack: list[list[Entry]] = []  # sent to the worker: the last is run, others wait
+        self._aboard = Aboard()
         self._blame = Blame()
         self._numbers = count(1)
         self._started = self._closing = False
         self._worker: WorkerProcess | None = None
-        self._poke_in, self._poke_out = multiprocessing.Pipe(duplex=False)
-        self._poked = False
+        self._bell = Doorbell()
         self._thread = threading.Thread(target=self._keep, name="model-worker", daemon=True)
 
     # What other threads call.
@@ -92,12 +92,10 @@ class Keeper:
             if self._closing:
                 return
             self._closing = True
-        self._poke()
+        self._bell.ring()
         if self._started:
             self._thread.join()
-        with self.changed:
-            self._poke_in.close()
-            self._poke_out.close()
+        self._bell.close()
 
     def join(self, key: str, request: Request, user: str, priority: int) -> Ticket:
         """Ask for a computation: a new one, or a share in the same one under way.
@@ -114,12 +112,12 @@ class Keeper:
             if flight is None or flight.cancel_sent:
                 flight = self._new_flight(key, request)
             flight.waiters += 1
-            if self._flying(flight.number) is None:
+            if self._aboard.find(flight.number) is None:
                 entry = self._queue.add(flight, user, priority)
             else:
                 entry = Entry(flight, user, priority, 0)
             self.changed.notify_all()
-        self._poke()
+        self._bell.ring()
         return Ticket(flight, entry)
 
     def leave(self, ticket: Ticket) -> None:
@@ -128,15 +126,15 @@ class Keeper:
             ticket.flight.waiters -= 1
             self._queue.withdraw(ticket.entry)
             self.changed.notify_all()
-        self._poke()
+        self._bell.ring()
 
     def progress(self, flight: Flight) -> Progress:
         """How far a computation has come. The caller holds ``changed``."""
         if flight.clock.running and flight.progress is not None:
             return flight.progress
-        if flight.finished or self._flying(flight.number) is not None:
+        if flight.finished or self._aboard.find(flight.number) is not None:
             return flight.progress or Progress(0, 0, "Starting")
-        position = self._queue.position(flight) + len(self._stack)
+        position = self._queue.position(flight) + len(self._aboard)
         return Progress(0, 0, "Waiting", position)
 
     @property
@@ -159,12 +157,6 @@ class Keeper:
         self._flights[key] = flight
         return flight
 
-    def _poke(self) -> None:
-        with self.changed:
-            if not self._poked and not self._poke_out.closed:
-                self._poked = True
-                self._poke_out.send_bytes(b"!")
-
     def wake(self) -> None:
         """Have everybody who waits look again."""
         with self.changed:
@@ -173,27 +165,31 @@ class Keeper:
     # What the thread does.
 
     def _keep(self) -> None:
-        with self.changed:
-            self._start_worker()
-        while not self._closing:
+        try:
             with self.changed:
-                self._stop_unwanted()
-                self._feed()
-                patience = self._patience()
-            self._hear(patience)
-        with self.changed:
-            self._shut_down()
+                self._start_worker()
+            while not self._closing:
+                with self.changed:
+                    self._stop_unwanted()
+                    self._feed()
+                    patience = self._patience()
+                self._hear(patience)
+        except Exception:
+            _log.exception("a bug in the keeper of the model worker: it takes no more requests")
+            raise
+        finally:
+            with self.changed:
+                self._closing = True
+                self._shut_down()
 
     def _hear(self, patience: float | None) -> None:
-        sources: list[Any] = [self._poke_in]
+        sources: list[Any] = [self._bell.handle]
         worker = self._worker
         if worker is not None:
             sources.append(worker.pipe)
         for source in wait(sources, patience):
-            if source is self._poke_in:
-                with self.changed:
-                    self._poke_in.recv_bytes()
-                    self._poked = False
+            if source is self._bell.handle:
+                self._bell.answer()
             elif worker is not None and worker is self._worker:
                 self._listen(worker)
 
@@ -213,13 +209,11 @@ class Keeper:
             if self._worker is not None:
                 self._worker.ready = True
             return
-        flight = self._flying(message.number)
+        flight = self._aboard.find(message.number)
         if flight is None:
             return
         if isinstance(message, Started):
-            for entries in self._stack:
-                entries[0].flight.clock.stop()
-            flight.clock.start()
+            self._aboard.running(flight)
             if flight.cancel_sent:
                 flight.cancel_sent = time.monotonic()  # it was laid aside and can only stop now
         elif isinstance(message, Stepped):
@@ -231,18 +225,12 @@ class Keeper:
         elif isinstance(message, Failed):
             self._land(flight, error=message.error())
 
-    def _flying(self, number: int) -> Flight | None:
-        for entries in self._stack:
-            if entries[0].flight.number == number:
-                return entries[0].flight
-        return None
-
     def _land(
         self, flight: Flight, answer: Answer | None = None, error: AnalysisError | None = None
     ) -> None:
         flight.answer, flight.error = answer, error
         flight.clock.stop()
-        self._stack = [entries for entries in self._stack if entries[0].flight is not flight]
+        self._aboard.remove(flight)
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
         self.changed.notify_all()
@@ -250,13 +238,9 @@ class Keeper:
     def _feed(self) -> None:
         """Send the next computation, if the worker is free or the next is more urgent."""
         priority = self._queue.first_priority()
-        if priority is None:
+        if priority is None or not self._aboard.yields_to(priority):
             return
-        if self._stack and priority >= min(entry.priority for entry in self._stack[-1]):
-            return
-        entries = self._queue.pop()
-        self._stack.append(entries)
-        flight = entries[0].flight
+        flight = self._aboard.add(self._queue.pop())
         if self._worker is None:
             self._start_worker()
         if self._worker is not None:
@@ -266,21 +250,20 @@ class Keeper:
     def _stop_unwanted(self) -> None:
         """Drop what nobody waits for; tell the worker to stop it if it is at it."""
         for flight in list(self._flights.values()):
-            if flight.waiters <= 0 and self._flying(flight.number) is None:
+            if flight.waiters <= 0 and self._aboard.find(flight.number) is None:
                 del self._flights[flight.key]
                 self._queue.drop(flight)
-        for entries in self._stack:
-            flight = entries[0].flight
+        for flight in self._aboard:
             if flight.waiters <= 0 and not flight.cancel_sent and self._worker is not None:
                 flight.cancel_sent = time.monotonic()
                 self._worker.send(Cancel(flight.number))
 
     def _patience(self) -> float | None:
         """Seconds until a cancelled computation that does not stop costs the worker its life."""
-        sent = self._stack[-1][0].flight.cancel_sent if self._stack else 0.0
-        if not sent:
+        top = self._aboard.top
+        if top is None or not top.cancel_sent:
             return None
-        left = sent + self._grace_s - time.monotonic()
+        left = top.cancel_sent + self._grace_s - time.monotonic()
         if left <= 0 and self._worker is not None:
             _log.warning("the model worker did not stop a cancelled job: restarting it")
             self._bury(self._worker.kill())
@@ -301,12 +284,13 @@ class Keeper:
         _log.error("the model worker stopped (%s)", how)
         why = "" if was_ready else f"It could not start ({how}); the server's log says why."
         self._lose(why, blame=was_ready)
+        if was_ready and not self._closing:
+            self._start_worker()
         self.changed.notify_all()
 
     def _lose(self, why: str, *, blame: bool) -> None:
-        culprit = self._culprit()
-        lost, self._stack = self._stack, []
-        for entries in lost:
+        culprit = self._aboard.culprit
+        for entries in self._aboard.empty():
             flight = entries[0].flight
             flight.clock.stop()
             if flight is culprit:
@@ -321,13 +305,6 @@ class Keeper:
                 self._blame.add(culprit.key)
             message = f"The model worker stopped while it worked on this. {why}".strip()
             self._land(culprit, error=WorkerStoppedError(message, "Run it again."))
-
-    def _culprit(self) -> Flight | None:
-        """What the worker was at: the running job, else the last that was sent."""
-        running = [entries[0].flight for entries in self._stack if entries[0].flight.clock.running]
-        if running:
-            return running[-1]
-        return self._stack[-1][0].flight if self._stack else None
 
     def _shut_down(self) -> None:
         if self._worker is not None:
