@@ -17,26 +17,41 @@ they come into view (plotly takes 100 ms for 2,000 texts; these take a few).
     return plot._fullLayout && plot._fullLayout.xaxis && plot._fullLayout;
   }
 
-  /* Row names (an SVG group) move with the scroll, on a strip of the panel's colour. */
+  /* A strip of the panel's colour behind what stays in sight. */
+  function strip(layer, name, width, top, height) {
+    let back = layer.querySelector(`.${name}`);
+    if (!back) {
+      back = document.createElementNS(SVG, "rect");
+      back.setAttribute("class", name);
+      back.style.fill = "var(--surface)";
+      layer.prepend(back);
+    }
+    for (const [key, value] of Object.entries({ x: 0, y: top, width, height })) {
+      back.setAttribute(key, value);
+    }
+    return back;
+  }
+
+  /* Row names and colour key (SVG groups) move with the scroll, on a strip of the panel's colour. */
   function holdRowNames(plot, scroller) {
     const layer = plot.querySelector(".yaxislayer-above");
     const full = axes(plot);
     if (!layer || !full) {
       return;
     }
-    let back = layer.querySelector(".row-names-back");
-    if (!back) {
-      back = document.createElementNS(SVG, "rect");
-      back.setAttribute("class", "row-names-back");
-      layer.prepend(back);
-    }
     const size = full._size;
-    back.setAttribute("x", 0);
-    back.setAttribute("y", size.t - 2);
-    back.setAttribute("width", size.l - 1);
-    back.setAttribute("height", size.h + 4);
-    back.style.fill = "var(--surface)";
-    layer.style.transform = `translateX(${scroller.scrollLeft}px)`;
+    const wide = scroller.scrollLeft > 0 ? size.l - 1 : 0;
+    const info = plot.querySelector(".infolayer");
+    strip(layer, "row-names-back", wide, size.t, size.h);
+    strip(info, "row-names-top", wide, 0, size.t).style.translate = `${scroller.scrollLeft}px`;
+    strip(info, "row-names-bottom", wide, size.t + size.h, size.b).style.translate =
+      `${scroller.scrollLeft}px`;
+    const along = `${scroller.scrollLeft}px`;
+    layer.style.translate = along;
+    const bar = plot.querySelector(".infolayer > [class^=cb]");
+    if (bar) {
+      bar.style.translate = along;
+    }
   }
 
   function contrast(rgb) {
@@ -65,7 +80,7 @@ they come into view (plotly takes 100 ms for 2,000 texts; these take a few).
     const full = axes(plot);
     const trace = plot._fullData && plot._fullData[0];
     const labels = trace && trace.meta && trace.meta.labels;
-    const base = plot.querySelector(".cartesianlayer .subplot.xy .plot");
+    const base = plot.querySelector(".heatmaplayer")?.parentNode;
     if (!full || !base || !labels || !labels.length) {
       return;
     }

@@ -96,6 +96,7 @@ Dash's stores; this file only reports to the store "go" and mirrors the result.
       page.bounds = null;
       return;
     }
+    document.documentElement.dataset.run = "shown";
     page.bounds = { row: run.layers, pos: run.token_ids.length - 1 };
     const chosen = cell || {};
     page.cell = {

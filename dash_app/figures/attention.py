@@ -105,7 +105,14 @@ class _Plan:
         self.side = self.cell * tokens
         self.labelled = self.cell >= 11 and tokens <= LABELLED
         gutter = 96 if self.labelled else 44
-        self.margin = {"l": gutter, "r": 84, "t": 34, "b": gutter + 40, "pad": 0}
+        self.margin: dict[str, Any] = {
+            "l": gutter,
+            "r": 84,
+            "t": 34,
+            "b": gutter + 40,
+            "pad": 0,
+            "autoexpand": False,
+        }
         self.gap = 22 if panes > 1 else 0
         self.title = 30
         self.inner_width = self.columns * self.side + (self.columns - 1) * self.gap

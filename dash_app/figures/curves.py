@@ -42,7 +42,7 @@ def curves(
         "layout": base_layout(
             theme,
             height=320,
-            margin={"l": 60, "r": 130, "t": 34, "b": 48, "pad": 0},
+            margin={"l": 60, "r": 130, "t": 34, "b": 48, "pad": 0, "autoexpand": False},
             xaxis=_row_axis(grid, theme),
             yaxis=_value_axis(grid, pos, quantity, theme),
             shapes=[_selected(row, theme), *(_mark_shape(at, theme) for at, _ in lines)],

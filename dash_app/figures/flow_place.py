@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dash_app.figures.flow_select import Drawing, Drawn, Spot
 from dash_app.figures.labels import markup as mark
@@ -57,19 +57,19 @@ class Places:
     top_row: int
     inner_width: float
     inner_height: float
-    margin: dict[str, int]
+    margin: dict[str, Any]
     root_size: float
     scale_value: float
 
     @property
     def width(self) -> int:
         """Of the whole figure."""
-        return round(self.inner_width + self.margin["l"] + self.margin["r"])
+        return int(self.inner_width + self.margin["l"] + self.margin["r"])
 
     @property
     def height(self) -> int:
         """Of the whole figure."""
-        return round(self.inner_height + self.margin["t"] + self.margin["b"])
+        return int(self.inner_height + self.margin["t"] + self.margin["b"])
 
     def x(self, level: float) -> float:
         """Where a level (row, or row and a half) lies, from the left."""
@@ -114,7 +114,7 @@ def place(drawing: Drawing, tokens: int) -> Places:
         top_row,
         top_row * step + 16,
         inner_height,
-        {"l": 116, "r": 92, "t": 14, "b": 40, "pad": 0},
+        {"l": 116, "r": 92, "t": 14, "b": 40, "pad": 0, "autoexpand": False},
         root_size,
         max(inner_height / root_size - 1, 0.01),
     )

@@ -40,7 +40,7 @@ TEXT_COLUMNS = 160
 TEXT_CELLS = 1000
 #: Width of a character of cell text, in pixels, with its font size.
 CHARACTER, CELL_FONT = 6.7, 11
-MARGIN = {"l": 128, "r": 20, "t": 84, "b": 64, "pad": 0}
+MARGIN = {"l": 128, "r": 12, "t": 74, "b": 40, "pad": 0, "autoexpand": False}
 
 
 def heatmap(
@@ -221,7 +221,7 @@ def _bar(title: str, theme: Theme) -> dict[str, Any]:
         y=1,
         yref="paper",
         yanchor="bottom",
-        ypad=26,
+        ypad=24,
         xpad=0,
         lenmode="pixels",
         len=190,
