@@ -151,10 +151,20 @@ def attribute(
     return attribute_logit(model, trace, position, token, foil)
 
 
-def emergence(model: Model, trace: Trace, tau: float = 0.5) -> Emergence:
+def emergence(model: Model, trace: Trace, tau: float = 0.5, *, causal: bool = True) -> Emergence:
     """Per position, the rows at which the model's final choice emerges.
 
+    Args:
+        model: From ``load_model``.
+        trace: From ``trace``, without interventions.
+        tau: The probability that ``emergence`` asks for.
+        causal: Whether to measure the causal commit row, at one pass a row and position.
+
     Raises:
-        SpecError: If tau is no probability.
+        SpecError: If tau is no probability, or the trace was intervened on.
     """
-    return emergence_technique.compute(model, trace, EmergenceSpec(tau))
+    if causal and trace.interventions:
+        raise SpecError(
+            "The causal commit row is measured on an unchanged run.", "Trace without interventions."
+        )
+    return emergence_technique.compute(model, trace, EmergenceSpec(tau, causal))

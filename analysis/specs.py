@@ -134,9 +134,15 @@ class FlowSpec:
 
 @dataclass(frozen=True, slots=True)
 class EmergenceSpec:
-    """When each position's final token emerges, with the threshold ``tau``."""
+    """When each position's final token emerges, with the threshold ``tau``.
+
+    Attributes:
+        tau: The probability that ``emergence`` asks for.
+        causal: Whether the causal commit row is measured too: one pass a row and position.
+    """
 
     tau: float = 0.5
+    causal: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 < self.tau <= 1.0:

@@ -19,6 +19,8 @@ class Emergence:
         first_top1: [pos] first row where that token ranks first.
         emergence: [pos] first row from which its probability stays at least ``tau``.
         saturation: [pos] first row from which it ranks first at every later row.
+        causal_commit: [pos] first row from which zeroing attention at every later layer keeps
+            the choice; None as a whole where it was not asked for.
         probs: [row, pos] its probability under the logit lens.
         ranks: [row, pos] its rank (0 is best).
     """
@@ -28,7 +30,7 @@ class Emergence:
     first_top1: tuple[MaybeRow, ...]
     emergence: tuple[MaybeRow, ...]
     saturation: tuple[MaybeRow, ...]
-    causal_commit: tuple[MaybeRow, ...]
+    causal_commit: tuple[MaybeRow, ...] | None
     probs: Floats
     ranks: Ints
 

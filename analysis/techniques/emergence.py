@@ -1,8 +1,9 @@
-"""When a token emerges: three questions on the rows, kept apart.
+"""When a token emerges: four questions on the rows, kept apart.
 
 ``first_top1``: first row where it ranks first. ``emergence``: first row from
 which its probability stays at least tau. ``saturation``: first row from which
-it ranks first at every later row (Geva et al. 2022). Each may be "never".
+it ranks first at every later row (Geva et al. 2022). The first two may be "never".
+``causal_commit`` asks the model instead of the lens: see ``analysis.commit``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from analysis.capture import Trace
+from analysis.commit import causal_commit
 from analysis.models.handle import Model
 from analysis.results import Emergence
 from analysis.rows import first_row, follow, staying_row
@@ -30,7 +32,7 @@ def compute(model: Model, trace: Trace, spec: EmergenceSpec) -> Emergence:
         tuple(first_row(ranks[:, i] == 0) for i in range(len(tokens))),
         tuple(staying_row(probs[:, i] >= spec.tau) for i in range(len(tokens))),
         tuple(staying_row(ranks[:, i] == 0) for i in range(len(tokens))),
-        (None,) * len(tokens),
+        causal_commit(model, trace, range(len(tokens))) if spec.causal else None,
         probs,
         ranks,
     )

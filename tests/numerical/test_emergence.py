@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import analysis
 from analysis.rows import first_row, staying_row
 from analysis.specs import StorySpec
 from analysis.techniques import story
 from tests.numerical.conftest import Case
+from tests.support import built
 
 
 def test_rows_of_emergence_by_hand(case: Case) -> None:
@@ -73,3 +75,35 @@ def test_the_story_of_the_real_model(smollm: Case) -> None:
 def test_tau_is_a_probability(small: Case) -> None:
     with pytest.raises(analysis.AnalysisError, match="probability"):
         analysis.emergence(small.model, small.trace, tau=1.5)
+
+
+def test_causal_commit_by_hand(small: Case) -> None:
+    """One pass a row and position, each edited by a hook of the test's own."""
+    hf, trace = small.model.hf, small.trace
+    blocks = hf.transformer.h if small.model.info.architecture == "gpt2" else hf.model.layers
+    found = analysis.emergence(small.model, trace).causal_commit
+    assert found is not None
+    for pos in (0, 3, 8):
+        choice = trace.logits[pos].argmax()
+        keeps = []
+        for row in range(len(blocks) + 1):
+            handles = [
+                (block.attn if hasattr(block, "attn") else block.self_attn).register_forward_hook(
+                    lambda module, args, out, pos=pos: (
+                        out[0].index_fill(1, torch.tensor([pos]), 0.0),
+                        *out[1:],
+                    )
+                )
+                for block in blocks[row:]
+            ]
+            keeps.append(
+                bool(built.plain_logits(small.model, trace.token_ids)[pos].argmax() == choice)
+            )
+            for handle in handles:
+                handle.remove()
+        wanted = min(row for row in range(len(keeps)) if all(keeps[row:]))
+        assert found[pos] == wanted
+
+
+def test_causal_commit_is_left_out_when_not_asked_for(small: Case) -> None:
+    assert analysis.emergence(small.model, small.trace, causal=False).causal_commit is None
