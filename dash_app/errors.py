@@ -7,6 +7,7 @@ import secrets
 from dataclasses import dataclass
 
 from analysis.errors import AnalysisError
+from dash_app.job_errors import typed
 
 log = logging.getLogger("stratascope")
 
@@ -27,6 +28,7 @@ def explain(error: BaseException) -> Trouble:
     so without detail, and the log has the trace.
     """
     request = secrets.token_hex(3)
+    error = typed(error)
     if isinstance(error, AnalysisError):
         log.warning("request %s: %s: %s", request, type(error).__name__, error)
         return Trouble(error.message, error.hint, request)

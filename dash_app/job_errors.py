@@ -29,7 +29,7 @@ def failure(error: Exception) -> str:
     return json.dumps({"background_callback_error": {"msg": _MARK + said, "tb": ""}})
 
 
-def typed(error: Exception) -> Exception:
+def typed(error: BaseException) -> BaseException:
     """The error that a background callback really raised, out of what Dash made of it.
 
     Dash hands an app's error handler a text; this finds the ``AnalysisError`` in

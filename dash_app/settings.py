@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     deadline_s: float = Field(
         default=600.0,
         gt=0,
-        description="Longest time one request may take, queue included, in seconds.",
+        description="Longest computing time of one request, in seconds; time in the queue is free.",
     )
     poll_ms: int = Field(
         default=150,

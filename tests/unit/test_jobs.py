@@ -206,7 +206,7 @@ def test_a_forged_or_foreign_handle_reads_and_cancels_nothing(manager: JobManage
 def test_errors_reach_the_apps_handler_with_type_and_without_trace(
     manager: JobManager, error: Exception
 ) -> None:
-    raised: list[Exception] = []
+    raised: list[BaseException] = []
 
     def handler(problem: Exception) -> Any:
         raised.append(jobs.typed(problem))
