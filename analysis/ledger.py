@@ -21,7 +21,7 @@ from analysis.models.residual import tolerance
 from analysis.parts import has_heads, head_parts
 from analysis.results import Graph, Ledger, LedgerEntry
 from analysis.results.base import Floats
-from analysis.specs import FlowSpec
+from analysis.specs import FlowSpec, LedgerSpec, resolve_index
 from analysis.techniques import flow
 
 #: A model that fails one of these is refused: every picture stands on them.
@@ -105,14 +105,25 @@ def _heads(probe: Probe) -> Found:
     return max(errors), ""
 
 
+def attribution_error(model: Model, states: Trace, position: int) -> Found:
+    """How far the parts of the model's own choice are from adding up to its logit."""
+    parts = attribute_logit(model, states, position, None, None)
+    sizes = [abs(parts.logit), abs(parts.embedding)]
+    sizes += [float(np.abs(part).max()) for part in (parts.heads, parts.mlps)]
+    note = "" if model.readout.softcap is None else "before the soft cap"
+    return abs(parts.residual_error) / max(sizes), note
+
+
 def _attribution(probe: Probe) -> Found:
     model, one, _ = probe
-    errors = []
-    for position in (0, len(one.tokens) - 1):
-        parts = attribute_logit(model, one, position, None, None)
-        largest = max(abs(parts.logit), abs(parts.embedding), float(np.abs(parts.mlps).max()))
-        errors.append(abs(parts.residual_error) / max(largest, float(np.abs(parts.heads).max())))
-    return max(errors), "" if model.readout.softcap is None else "before the soft cap"
+    ends = (0, len(one.tokens) - 1)
+    return max(attribution_error(model, one, position) for position in ends)
+
+
+def shown_and_hidden(graph: Graph) -> float:
+    """How far the mass that arrives, ends in biases or sinks, and is hidden, is from 1."""
+    arrived = graph.node_flow[(graph.node_kind == 0) & (graph.node_depth == 0)].sum()
+    return abs(float(arrived) + graph.terminal_share + graph.hidden_share - 1.0)
 
 
 def graph_error(graph: Graph) -> float:
@@ -120,9 +131,7 @@ def graph_error(graph: Graph) -> float:
     totals: dict[int, float] = defaultdict(float)
     for target, share in zip(graph.link_target.tolist(), graph.link_share.tolist(), strict=True):
         totals[target] += share
-    arrived = graph.node_flow[(graph.node_kind == 0) & (graph.node_depth == 0)].sum()
-    whole = float(arrived) + graph.terminal_share + graph.hidden_share
-    return max([abs(whole - 1.0), *(abs(total - 1.0) for total in totals.values())])
+    return max([shown_and_hidden(graph), *(abs(total - 1.0) for total in totals.values())])
 
 
 def _flow(probe: Probe) -> Found:
@@ -180,6 +189,35 @@ def check(model: Model, numbers: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)) -> 
             entries.append(
                 LedgerEntry(number, name, float(error), limit(model, logits=logits), note)
             )
+    return Ledger(tuple(entries), model.info.dtype, model.exact)
+
+
+def check_run(model: Model, states: Trace, spec: LedgerSpec) -> Ledger:
+    """Measure on a run itself what can be measured without running the model again.
+
+    Args:
+        model: The model the trace was made with.
+        states: The run.
+        spec: The position whose attribution and flow are checked.
+
+    Raises:
+        SpecError: If the position does not exist.
+    """
+    position = resolve_index("Position", spec.position, len(states.tokens))
+    probe = (model, states, states)
+    found = {
+        number: measure(probe) for number, _, measure, _ in IDENTITIES if number in (2, 3, 4, 5)
+    }
+    found[6] = attribution_error(model, states, position)
+    graph = flow.compute(model, states, FlowSpec(position, top_k=8, per_head=False, threshold=1e-3))
+    found[7] = shown_and_hidden(graph), f"hidden {graph.hidden_share:.1%} of the flow"
+    entries = [
+        LedgerEntry(
+            number, name, float(found[number][0]), limit(model, logits=logits), found[number][1]
+        )
+        for number, name, _, logits in IDENTITIES
+        if number in found
+    ]
     return Ledger(tuple(entries), model.info.dtype, model.exact)
 
 

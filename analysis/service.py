@@ -19,6 +19,7 @@ from analysis.results import (
     Emergence,
     Graph,
     Grid,
+    Ledger,
     ModelInfo,
     PatternResult,
     RunResult,
@@ -27,6 +28,7 @@ from analysis.results import (
 from analysis.specs import (
     EmergenceSpec,
     FlowSpec,
+    LedgerSpec,
     LensSpec,
     PatternSpec,
     RunSpec,
@@ -198,6 +200,14 @@ class Service:
         """The facts behind the page's sentence."""
         return self._answer(Story, "story", trace.model, (trace, spec), job)
 
+    def run_ledger(self, trace: TraceSpec, spec: LedgerSpec, job: Job | None = None) -> Ledger:
+        """Which identities hold on this run, and how closely."""
+        return self._answer(Ledger, "run_ledger", trace.model, (trace, spec), job)
+
+    def ledger(self, name: str, job: Job | None = None) -> Ledger:
+        """Which identities hold on a model, measured on two short probes."""
+        return self._answer(Ledger, "ledger", name, (LedgerSpec(),), job)
+
     def model_info(self, name: str, job: Job | None = None) -> ModelInfo:
         """What a model is; loads it unless that is known already."""
         return self._answer(ModelInfo, "info", name, (), job)
@@ -325,4 +335,5 @@ _RESULT_OF: dict[type[Any], type[Any]] = {
     FlowSpec: Graph,
     EmergenceSpec: Emergence,
     StorySpec: Story,
+    LedgerSpec: Ledger,
 }

@@ -158,7 +158,16 @@ class StorySpec:
     tau: float = 0.5
 
 
-Spec = RunSpec | TraceSpec | LensSpec | PatternSpec | FlowSpec | EmergenceSpec | StorySpec
+@dataclass(frozen=True, slots=True)
+class LedgerSpec:
+    """The identities of one run, attribution and flow at one position."""
+
+    position: int = -1
+
+
+Spec = (
+    RunSpec | TraceSpec | LensSpec | PatternSpec | FlowSpec | EmergenceSpec | StorySpec | LedgerSpec
+)
 
 
 def resolve_index(name: str, value: int, size: int) -> int:

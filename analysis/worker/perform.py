@@ -16,6 +16,7 @@ from analysis import codec
 from analysis.bounded import Bounded
 from analysis.capture import Trace, trace
 from analysis.errors import PromptError, SpecError
+from analysis.ledger import check_run
 from analysis.models.handle import Model, load_model
 from analysis.run import run, tokenize
 from analysis.specs import RunSpec, TraceSpec
@@ -29,6 +30,7 @@ TECHNIQUES: dict[str, Callable[[Model, Trace, Any], Any]] = {
     "flow": flow.compute,
     "emergence": emergence.compute,
     "story": story.compute,
+    "run_ledger": check_run,
 }
 
 
@@ -69,6 +71,8 @@ class Bench:
     def _result(self, request: Request, model: Model) -> Any:
         if request.kind == "info":
             return model.info
+        if request.kind == "ledger":
+            return model.check()
         if request.kind == "run" and isinstance(request.specs[0], RunSpec):
             return self._run(model, request.specs[0])
         technique = TECHNIQUES.get(request.kind)
