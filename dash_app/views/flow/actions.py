@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from analysis.errors import CancelledError
 from analysis.results import Graph
 from analysis.specs import FlowSpec, LensSpec
 from dash_app.components.panel import blank, failed, told
@@ -44,13 +45,17 @@ def wanted(run: RunRef, selection: Selection) -> FlowSpec | None:
     return FlowSpec(chosen.pos, chosen.row, selection.method, THINNEST) if chosen.row else None
 
 
-def follow(service: Service, run: RunRef, selection: Selection, job: NewJob) -> dict[str, Any]:
-    """Compute the graph unless the memo has it; how that ended, for the view's store."""
+def follow(
+    service: Service, run: RunRef, selection: Selection, job: NewJob
+) -> dict[str, Any] | None:
+    """Compute the graph unless the memo has it; how that ended, None if it was cancelled."""
     try:
         spec = wanted(run, selection)
         if spec is not None:
             service.flow(trace_of(run), spec, job(0.0, 1.0))
         return {"done": asdict(spec) if spec else None}
+    except CancelledError:
+        return None
     except Exception as error:  # noqa: BLE001 - said where the figure would be
         problem = explain(error)
         return {"trouble": [problem.message, problem.hint, problem.request]}

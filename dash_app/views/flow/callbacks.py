@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dash import Dash, Input, Output, ctx, no_update
+from dash import Dash, Input, Output, ctx, no_update, set_props
+from dash.exceptions import PreventUpdate
 
 from dash_app.components.go import switch
 from dash_app.components.panel import FIGURE, FIGURE_LOADING
@@ -30,7 +31,7 @@ def register(app: Dash, context: Context) -> None:
 
 def _register_job(app: Dash, context: Context) -> None:
     @app.callback(
-        Output(FlowId.READY, "data"),
+        Output(FlowId.LAST, "data"),
         Input(PageId.RUN, "data"),
         Input(PageId.CELL, "data"),
         Input(PageId.METHOD, "data"),
@@ -46,7 +47,11 @@ def _register_job(app: Dash, context: Context) -> None:
         if run is None:
             return None
         selection = join(cell, method)
-        return actions.follow(context.service, run, selection, context.jobs(set_progress))
+        ready = actions.follow(context.service, run, selection, context.jobs(set_progress))
+        if ready is None:
+            raise PreventUpdate
+        set_props(FlowId.READY, {"data": ready})  # not returned: the drawing would wait for it
+        return run.attempt
 
 
 def _register_drawing(app: Dash, context: Context) -> None:

@@ -11,6 +11,7 @@ class FlowId(StrEnum):
     GRAPH = "flow-graph"
     BOX = "flow-graph-box"
     FILL = "flow-progress-fill"
+    LAST = "flow-last"
     READY = "flow-ready"
     METHOD = "flow-method"
     SUBTITLE = "flow-subtitle"

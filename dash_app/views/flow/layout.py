@@ -47,6 +47,7 @@ def layout(context: Context) -> Component:
         "Where it comes from",
         [
             dcc.Store(id=FlowId.READY),
+            dcc.Store(id=FlowId.LAST),
             html.Div(
                 html.Div(id=FlowId.FILL, className="progress-fill"),
                 className="progress-track flow-progress",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.errors import PromptError, SpecError, UnknownModelError
+from analysis.errors import CancelledError, PromptError, SpecError, UnknownModelError
 from analysis.specs import LensSpec, RunSpec, StorySpec, TraceSpec
 from dash_app.components.panel import notice, trouble
 from dash_app.errors import Trouble, explain
@@ -63,10 +63,15 @@ def _check(context: Context, asked: Selection) -> None:
         )
 
 
-def status(context: Context, asked: Selection, job: NewJob) -> dict[str, Any]:
-    """How a request ended, for the status store: a run, or what went wrong."""
+def status(context: Context, asked: Selection, job: NewJob) -> dict[str, Any] | None:
+    """How a request ended, for the status store: a run, or what went wrong.
+
+    None if it was cancelled: whoever did that has been told, and may have asked for something else.
+    """
     try:
         return {"attempt": asked.attempt, "run": perform(context, asked, job).model_dump()}
+    except CancelledError:
+        return None
     except Exception as error:  # noqa: BLE001 - whatever it is, the page says so and lives on
         problem = explain(error)
         return {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dash import Dash, Input, Output, State, ctx, no_update
+from dash import Dash, Input, Output, State, ctx, no_update, set_props
+from dash.exceptions import PreventUpdate
 
 from dash_app.errors import explain
 from dash_app.reduce import read_run
@@ -30,7 +31,7 @@ def register(app: Dash, context: Context) -> None:
 
 def _register_job(app: Dash, context: Context) -> None:
     @app.callback(
-        Output(PageId.STATUS, "data"),
+        Output(RunId.LAST, "data"),
         Input(PageId.REQUEST, "data"),
         background=True,
         manager=context.manager,
@@ -44,8 +45,14 @@ def _register_job(app: Dash, context: Context) -> None:
         cancel=[Input(RunId.CANCEL, "n_clicks")],
         prevent_initial_call=True,
     )
-    def work(set_progress: Any, asked: dict[str, Any]) -> dict[str, Any]:
-        return actions.status(context, join(asked), context.jobs(set_progress))
+    def work(set_progress: Any, asked: dict[str, Any]) -> int:
+        # Set, not returned: Dash would hold back every view that hangs on the result, and with
+        # it every click on the picture at hand, until the job is over.
+        outcome = actions.status(context, join(asked), context.jobs(set_progress))
+        if outcome is None:
+            raise PreventUpdate
+        set_props(PageId.STATUS, {"data": outcome})
+        return int(outcome["attempt"])
 
     @app.callback(
         Output(PageId.RUN, "data"),
@@ -58,7 +65,6 @@ def _register_job(app: Dash, context: Context) -> None:
 
 
 def _register_reports(app: Dash, context: Context) -> None:
-    # Apart from the next: Dash holds back what depends on a job until the job is over.
     @app.callback(
         Output(PageId.ALERT, "children"),
         Input(PageId.STATUS, "data"),

@@ -14,6 +14,7 @@ class RunId(StrEnum):
     NEW = "run-new"
     BUTTON = "run-button"
     CANCEL = "run-cancel"
+    LAST = "run-last"
     PROGRESS = "run-progress"
     FILL = "run-progress-fill"
     LABEL = "run-progress-label"

@@ -17,7 +17,13 @@ from dash_app.views.run.ids import RunId
 def layout(context: Context) -> Component:
     """Prompt, controls, examples and progress."""
     return html.Section(
-        [_model_bar(context), _prompt_bar(context), _examples(), _progress()],
+        [
+            dcc.Store(id=RunId.LAST),
+            _model_bar(context),
+            _prompt_bar(context),
+            _examples(),
+            _progress(),
+        ],
         className="run-view",
         **aria(label="Prompt"),
     )

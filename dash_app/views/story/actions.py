@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dash import html
+from typing import Any
+
+from dash import html, no_update
 from dash.development.base_component import Component
 
 from analysis.specs import StorySpec
@@ -22,3 +24,13 @@ def tell(service: Service, run: RunRef, selection: Selection) -> list[Component]
     except Exception as error:  # noqa: BLE001 - a missing sentence must not take the page with it
         problem = explain(error)
         return [html.Span(f"{problem.message} {problem.hint}", className="story-text muted")]
+
+
+def excuse(status: dict[str, Any] | None) -> Any:
+    """What stands in the sentence's place where the very first request failed."""
+    if not status or "trouble" not in status:
+        return no_update
+    return html.Span(
+        "Nothing to show yet. See the message above, or click an example.",
+        className="story-text muted",
+    )

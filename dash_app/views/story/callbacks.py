@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dash import Dash, Input, Output, no_update
+from dash import Dash, Input, Output, State, no_update
 
 from dash_app.reduce import read_run
 from dash_app.shell import Context, PageId
@@ -26,3 +26,12 @@ def register(app: Dash, context: Context) -> None:
     def tell(data: Any, cell: Any, pins: Any) -> Any:
         run = read_run(data)
         return no_update if run is None else actions.tell(context.service, run, join(cell, pins))
+
+    @app.callback(
+        Output(StoryId.TEXT, "children", allow_duplicate=True),
+        Input(PageId.STATUS, "data"),
+        State(PageId.RUN, "data"),
+        prevent_initial_call=True,
+    )
+    def excuse(status: Any, shown: Any) -> Any:
+        return actions.excuse(status) if shown is None else no_update
