@@ -53,7 +53,14 @@ class Aboard:
             other.clock.stop()
         flight.clock.start()
 
-    @property
-    def culprit(self) -> Flight | None:
-        """What the worker was at: the one that runs, else the last that was sent."""
-        return next((flight for flight in self if flight.clock.running), self.top)
+    def culprit(self, was_ready: bool) -> Flight | None:
+        """What the worker was at when it died: the one that was running.
+
+        None if it died idle, before it began what was sent last; but one that keeps dying so,
+        or that died before it was ready at all, is held against what was sent.
+        """
+        for flight in self:
+            if flight.clock.running:
+                return flight
+        top = self.top
+        return None if was_ready and top is not None and not top.returned else top

@@ -77,6 +77,7 @@ class Flight:
         progress: The last step heard of; None before the first.
         answer: What came of it, or
         error: why nothing did.
+        returned: How often it came back from a worker that had died before it began.
         cancel_sent: When the worker was told to stop, on the monotonic clock; 0 if it wasn't.
         clock: Counts the seconds it really ran.
     """
@@ -88,6 +89,7 @@ class Flight:
     progress: Progress | None = None
     answer: Answer | None = None
     error: AnalysisError | None = None
+    returned: int = 0
     cancel_sent: float = 0.0
     clock: Stopwatch = field(default_factory=Stopwatch)
 

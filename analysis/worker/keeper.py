@@ -275,7 +275,7 @@ class Keeper:
             self._worker = WorkerProcess(self._function)
         except OSError as error:
             _log.exception("the model worker could not be started")
-            self._lose(f"It could not be started ({error}).", blame=False)
+            self._lose(f"It could not be started ({error}).", was_ready=False)
 
     def _bury(self, how: str) -> None:
         """The worker is dead: the job it was at is lost, the others go back into the queue."""
@@ -283,13 +283,13 @@ class Keeper:
         self._worker = None
         _log.error("the model worker stopped (%s)", how)
         why = "" if was_ready else f"It could not start ({how}); the server's log says why."
-        self._lose(why, blame=was_ready)
+        self._lose(why, was_ready=was_ready)
         if was_ready and not self._closing:
             self._start_worker()
         self.changed.notify_all()
 
-    def _lose(self, why: str, *, blame: bool) -> None:
-        culprit = self._aboard.culprit
+    def _lose(self, why: str, *, was_ready: bool) -> None:
+        culprit = self._aboard.culprit(was_ready)
         for entries in self._aboard.empty():
             flight = entries[0].flight
             flight.clock.stop()
@@ -299,9 +299,10 @@ class Keeper:
                 self._land(flight, error=CancelledError())
             else:
                 flight.progress = None
+                flight.returned += 1
                 self._queue.put_back(entries)
         if culprit is not None:
-            if blame:
+            if was_ready:
                 self._blame.add(culprit.key)
             message = f"The model worker stopped while it worked on this. {why}".strip()
             self._land(culprit, error=WorkerStoppedError(message, "Run it again."))

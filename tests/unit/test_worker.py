@@ -168,6 +168,14 @@ def test_a_click_is_answered_in_the_midst_of_a_long_job(office: Office) -> None:
     ]
 
 
+def test_a_job_that_the_worker_never_began_is_not_lost_with_it(office: Office) -> None:
+    office.now("echo warm")
+    for number in range(5):
+        office.kill()
+        assert office.now(f"echo {number}") == f"echo {number}"
+        assert office.now(f"echo again {number}") == f"echo again {number}"
+
+
 def test_a_long_job_does_not_interrupt_another(office: Office) -> None:
     gate = office.folder / "gate"
     first, _, _ = office.ask(f"long {gate}", priority=Priority.LONG)
