@@ -76,6 +76,7 @@ class Drawn(NamedTuple):
         heads: (head, share) of an attention link, strongest first.
         along: Share of what is too thin to be drawn beside a residual and comes from the same state
             (an MLP, attention to its own position), counted with it.
+        carried: How many such ways.
         first, last: The layers it spans.
     """
 
@@ -87,6 +88,7 @@ class Drawn(NamedTuple):
     main: bool
     heads: tuple[tuple[int, float], ...] = ()
     along: float = 0.0
+    carried: int = 0
     first: int = 0
     last: int = 0
 
@@ -135,7 +137,7 @@ def select(
         (*drawn, *quiet),
         node_flow | {link.source: 0.0 for link in quiet if link.source not in node_flow},
         min(shown, 1.0),
-        total - sum(1 + (link.along > 0) for link in links),
+        total - sum(1 + link.carried for link in links),
         threshold,
     )
 
@@ -183,13 +185,8 @@ def walk(
         if mass < RESIDUAL_LEAST:
             continue
         for part, along in _main_parts(parts[target], mass, threshold, sources):
-            share = part.share + along
-            flow[part.source] += mass * share
-            layer = target.depth - 1 if target.kind == "block" else target.depth
-            links.append(
-                Drawn(part.source, target, part.kind, mass * share, share, True, part.heads, along,
-                      layer, layer)
-            )  # fmt: skip
+            links.append(_link(part, target, mass, along, main=True))
+            flow[part.source] += links[-1].flow
     return links, dict(flow)
 
 
@@ -230,7 +227,9 @@ def quiet_links(
             and (part.source, target) not in carrying
         ]
         rest = sorted(rest, key=lambda part: -part.share)[:QUIET_SOURCES]
-        choices += [_quiet(part, target, at, flow[target]) for part in rest]
+        choices += [
+            _link(part, target, flow[target], [], main=False)._replace(target=at) for part in rest
+        ]
     choices = [link for link in choices if link.flow >= QUIET_LEAST and link.source != link.target]
     lanes = _lanes(choices, seen)
     choices = [link for link in choices if link.source.pos in lanes]
@@ -273,23 +272,37 @@ def _rows(graph: Graph) -> Iterable[tuple[int, int, str, int, float]]:
 
 def _main_parts(
     ways: list[Part], mass: float, threshold: float, sources: int
-) -> list[tuple[Part, float]]:
-    """The main parts of a node, each with the share of a thin MLP counted with it."""
+) -> list[tuple[Part, list[Part]]]:
+    """The main parts of a node, a residual with the thin parts that are counted with it."""
     attention = sorted((part for part in ways if part.kind == "attention"), key=lambda p: -p.share)
-    mlps = [part for part in ways if part.kind == "mlp"]
-    strong = [part for part in (*mlps, *attention[:sources]) if mass * part.share >= threshold]
-    chosen = [(part, 0.0) for part in strong]
+    others = [part for part in ways if part.kind == "mlp"] + attention
+    near = [part for part in others if part.kind == "mlp" or part in attention[:sources]]
+    strong = [part for part in near if mass * part.share >= threshold]
+    chosen: list[tuple[Part, list[Part]]] = [(part, []) for part in strong]
     for part in ways:
-        if part.kind == "residual":
-            along = [
-                other.share
-                for other in (*mlps, *attention)
-                if other.source == part.source and other not in strong
-            ]
-            chosen.append((part, sum(along)))
-    return [
-        (part, along) for part, along in chosen if mass * (part.share + along) >= RESIDUAL_LEAST
-    ]
+        along = [o for o in others if o.source == part.source and o not in strong]
+        share = part.share + sum(other.share for other in along)
+        if part.kind == "residual" and mass * share >= RESIDUAL_LEAST:
+            chosen.append((part, along))
+    return chosen
+
+
+def _link(part: Part, target: Spot, mass: float, along: list[Part], *, main: bool) -> Drawn:
+    extra = sum(other.share for other in along)
+    layer = target.depth - 1 if target.kind == "block" else target.depth
+    return Drawn(
+        source=part.source,
+        target=target,
+        kind=part.kind,
+        flow=mass * (part.share + extra),
+        share=part.share + extra,
+        main=main,
+        heads=part.heads,
+        along=extra,
+        carried=len(along),
+        first=layer,
+        last=layer,
+    )
 
 
 def _both_ways(
@@ -335,11 +348,3 @@ def _shown_at(target: Spot, seen: dict[Spot, float]) -> Spot | None:
         return target
     above = Spot("block", target.depth + 1, target.pos)
     return above if target.kind == "mid" and above in seen else None
-
-
-def _quiet(part: Part, target: Spot, at: Spot, mass: float) -> Drawn:
-    layer = target.depth - 1 if target.kind == "block" else target.depth
-    return Drawn(
-        part.source, at, part.kind, mass * part.share, part.share, False, part.heads, 0.0,
-        layer, layer,
-    )  # fmt: skip

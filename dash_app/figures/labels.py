@@ -103,6 +103,8 @@ def percent(value: float) -> str:
     """A probability as a person says it: 83 %, 4.2 %, 0.03 %, under 0.01 %."""
     if math.isnan(value):
         return "none"
+    if value == 0:
+        return "0 %"
     points = value * 100
     if points >= 99.95 and value < 1:
         return ">99.9 %"

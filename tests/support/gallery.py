@@ -79,7 +79,8 @@ def page(figure: dict[str, Any], theme: str, text: str) -> str:
     config = {"displayModeBar": False}
     data = json.dumps({**figure, "config": config}, cls=PlotlyJSONEncoder).replace("</", "<\\/")
     return (
-        f'<!doctype html><html data-theme="{theme}"><head><meta charset="utf-8">{styles}'
+        f'<!doctype html><html data-theme="{theme}" data-run="1">'
+        f'<head><meta charset="utf-8">{styles}'
         f'<script src="file://{plotly_js}"></script>{scripts}</head><body><div class="app">'
         f'<div class="panel"><p class="panel-subtitle">{text}</p><div class="panel-body scroll-x">'
         f'<div class="figure" id="f"></div></div></div></div><script>'

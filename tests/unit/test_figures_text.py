@@ -1,0 +1,149 @@
+"""What tokens look like, and the sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from analysis.results import Token
+from dash_app.figures.labels import LIMIT
+from dash_app.figures.text import (
+    label,
+    markup,
+    percent,
+    plain,
+    quoted,
+    shorten,
+    story_phrases,
+    width,
+)
+from tests.support import synthetic
+
+
+def token(text: str, raw: str = "", data: str = "", *, special: bool = False) -> Token:
+    return Token(1, text, raw or text, data, special)
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (token(" Paris"), "·Paris"),
+        (token("Paris"), "Paris"),
+        (token("\n"), "↵"),
+        (token("\n\n"), "↵↵"),
+        (token("\t\tx"), "⇥⇥x"),
+        (token(" "), "␣"),
+        (token(" " * 12), "␣×12"),
+        (token("a "), "a·"),
+        (token("·"), "U+00B7"),
+        (token("\u202e"), "U+202E"),
+        (token("\u00a0"), "U+00A0"),
+        (token("\x07"), "\\x07"),
+        (token("<|im_start|>", special=True), "<|im_start|>"),
+        (token("", "▁"), "▁"),
+        (token("", ""), "(empty)"),
+        (token("日本語"), "日本語"),
+        (token("مرحبا"), "مرحبا"),
+        (token("👩‍👩‍👧"), "👩‍👩‍👧"),
+        (token("e\u0301"), "e\u0301"),
+        (token("\ufffd", "Ð", "d0"), "⟨D0⟩"),
+        (token(" \ufffd", "ĠâĢ", "20e280"), "·⟨E2 80⟩"),
+        (token("\ufffd", "<0xE2>"), "⟨E2⟩"),
+        (token("\ufffd", "x", "efbfbd"), "\ufffd"),
+        (token("<b>x</b>"), "<b>x</b>"),
+    ],
+)
+def test_tokens_are_shown_as_what_they_are(given: Token, shown: str) -> None:
+    assert label(given) == shown
+
+
+@pytest.mark.parametrize("text", ["x" * 100, "語" * 60, "👩‍👩‍👧" * 40, "e\u0301" * 90])
+def test_long_tokens_are_shortened_to_cells_and_say_so(text: str) -> None:
+    short = label(token(text))
+    assert width(short) <= LIMIT
+    assert short.endswith("…")
+    assert not short[:-1].endswith("\u200d")
+
+
+def test_a_short_text_is_not_shortened() -> None:
+    assert shorten("abc", 3) == "abc"
+
+
+@pytest.mark.parametrize("text", ["<b>x</b>", "</a>", "&amp;", "&lt;", "$x^2$", "a < b & c > d"])
+def test_markup_leaves_plotly_nothing_to_interpret(text: str) -> None:
+    safe = markup(text)
+    assert "<" not in safe
+    assert ">" not in safe
+    assert "$" not in safe
+    assert plain(safe) == text
+
+
+def test_markup_isolates_right_to_left_text() -> None:
+    assert markup("مرحبا") == "\u2068مرحبا\u2069"
+    assert markup("abc") == "abc"
+
+
+def test_quotes_keep_one_leading_space() -> None:
+    assert quoted(token(" Paris")) == "' Paris'"
+    assert quoted(token("  x")) == "'··x'"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.834, "83 %"),
+        (0.0421, "4.2 %"),
+        (0.0003, "0.03 %"),
+        (1e-9, "<0.01 %"),
+        (0.0, "0 %"),
+        (1.0, "100 %"),
+        (0.99999, ">99.9 %"),
+        (float("nan"), "none"),
+    ],
+)
+def test_percent(value: float, shown: str) -> None:
+    assert percent(value) == shown
+
+
+RUN = synthetic.run_result(layers=12, tokens=16)
+
+
+def told(**changes: object) -> str:
+    phrases = story_phrases(synthetic.story(12, 16, **changes), RUN)
+    return "".join(text for text, _ in phrases)
+
+
+def test_the_sentence_says_when_and_what() -> None:
+    assert told() == (
+        "' Paris' first leads at row 9 and stays from row 11; the largest step is layer 10, head 3"
+        " (+2.1 logits, reading ' Paris')."
+    )
+
+
+def test_the_sentence_for_an_mlp_names_no_head_or_source() -> None:
+    text = told(step_head=None, step_source=None)
+    assert "the largest step is layer 10, MLP (+2.1 logits)." in text
+    assert "head" not in text
+    assert "reading" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"first_top1": None, "saturation": None}, "' Paris' never leads here (it ends at 62 %);"),
+        ({"saturation": None}, "first leads at row 9, but does not stay there (it ends at 62 %);"),
+        ({"first_top1": 11}, "' Paris' leads from row 11 on;"),
+        ({"first_top1": 0, "saturation": 0}, "' Paris' leads from row 0 on;"),
+        ({"step_logit": -0.5}, "the one that lowers it least is layer 10, head 3 (−0.5 logits"),
+        ({"step_source": 13}, "reading its own position)"),
+    ],
+)
+def test_the_sentence_is_honest(changes: dict[str, object], said: str) -> None:
+    assert said in told(**changes)
+
+
+def test_phrases_select_what_they_name() -> None:
+    phrases = dict(story_phrases(synthetic.story(12, 16), RUN))
+    assert phrases["row 9"] == {"row": 9, "pos": 13}
+    assert phrases["layer 10, head 3"] == {"layer": 10, "heads": [3], "row": 11, "pos": 13}
+    assert phrases["' Paris'"] is not None
+    assert phrases[" first leads at "] is None
