@@ -21,13 +21,20 @@ listens on the document, so a figure drawn anew needs nothing.
     return side && (side.pointNumber ?? side.node?.pointNumber);
   }
 
+  /* Row and position of the state that a node belongs to: a layer's inside belongs to its output. */
+  function place(data) {
+    const [, depth, pos, kind] = (data && data.customdata) || [];
+    return [kind === "block" ? depth : depth + 1, pos];
+  }
+
   /* All nodes of the state that `target` belongs to: a block and its layer's middle. */
   function state(plot, target) {
-    const [row, pos] = node(target).customdata || [];
     const numbers = new Set([node(target).pointNumber]);
+    const [row, pos] = place(node(target));
     for (const group of plot.querySelectorAll(".sankey-node")) {
       const data = node(group);
-      if (data && data.customdata && data.customdata[0] === row && data.customdata[1] === pos) {
+      const [itsRow, itsPos] = place(data);
+      if (itsRow === row && itsPos === pos) {
         numbers.add(data.pointNumber);
       }
     }

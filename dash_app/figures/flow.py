@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from analysis.results import Graph, Grid, RunResult
 from dash_app.figures.flow_place import Label, Places, place, place_labels
 from dash_app.figures.flow_select import Drawing, Drawn, Spot, select
-from dash_app.figures.labels import percent, quoted, row_name, token_markup
+from dash_app.figures.flow_text import caption, decoded, describe, link_hover, node_hover
+from dash_app.figures.labels import token_markup
 from dash_app.theme import MONO, Figure, Theme, base_layout, palette, rgba
+
+__all__ = ["caption", "describe", "sankey"]
 
 #: Opacity of main links; quiet ones are 0 until the browser brings them out.
 OPACITY = {"residual": 0.5, "attention": 0.62, "mlp": 0.75, "bias": 0.6, "sink": 0.6, "other": 0.5}
@@ -41,14 +42,14 @@ def sankey(
         sources: How many attention sources of each node are main.
 
     Returns:
-        A figure of fixed size. The ``customdata`` of a node is [row, pos, hover text, kind]: the
-        state it belongs to; that of a link [row, pos, hover text, kind, layer, head or -1, source
-        position]: the state it enters.
+        A figure of fixed size. The ``customdata`` of a node is [hover text, row or layer, pos,
+        kind]; that of a link [hover text, layer, strongest head or -1, source pos, target pos,
+        kind].
     """
     drawing = select(graph, sources)
     places = place(drawing, len(run.tokens))
     spots = list(drawing.node_flow)
-    texts = _decoded(grid)
+    texts = decoded(grid)
     return {
         "data": [
             {
@@ -87,58 +88,6 @@ def _meta(drawing: Drawing, spots: list[Spot], places: Places) -> dict[str, Any]
     }
 
 
-def caption(
-    graph: Graph, run: RunResult | None = None, grid: Grid | None = None, *, sources: int = 2
-) -> str:
-    """What the picture shows and what it leaves out, in one or two sentences of plain text."""
-    return describe(select(graph, sources), graph, run, grid)
-
-
-def describe(
-    drawing: Drawing, graph: Graph, run: RunResult | None = None, grid: Grid | None = None
-) -> str:
-    """``caption`` for a drawing already made."""
-    shown = round(100 * drawing.shown)
-    where = f"row {graph.row}, position {graph.position}"
-    root = _root_name(graph, run, grid)
-    into = f"into {root} ({where})" if root else f"into {where}"
-    text = f"Showing {shown} % of the flow {into}; {100 - shown} % reaches the tokens by "
-    text += f"{drawing.thin:,} thinner links."
-    if graph.hidden_share > 0.005:
-        text += f" Of that, {percent(graph.hidden_share)} goes by links that the graph leaves out."
-    if graph.terminal_share > 0.005:
-        text += f" {percent(graph.terminal_share)} ends in biases or attention sinks."
-    if len(graph.fallback_nodes):
-        text += f" At {len(graph.fallback_nodes)} nodes shares are by norm: no part is close."
-    return text
-
-
-def _root_name(graph: Graph, run: RunResult | None, grid: Grid | None) -> str:
-    if grid is not None and graph.row in grid.rows and graph.position in grid.positions:
-        row = int(np.flatnonzero(grid.rows == graph.row)[0])
-        column = int(np.flatnonzero(grid.positions == graph.position)[0])
-        best = int(grid.token_ids[row, column, 0])
-        return quoted(grid.token(best)) if best >= 0 else ""
-    if run is not None and graph.row == run.info.layers:
-        best = int(run.top_ids[graph.position, 0])
-        return next((quoted(token) for token in run.vocabulary if token.id == best), "")
-    return ""
-
-
-def _decoded(grid: Grid | None) -> dict[tuple[int, int], str]:
-    """What each block state reads as: markup by (row, position)."""
-    if grid is None or grid.component != "block_output":
-        return {}
-    names = {token.id: token_markup(token, 14) for token in grid.vocabulary}
-    rows, positions = grid.rows.tolist(), grid.positions.tolist()
-    best = grid.token_ids[..., 0].tolist()
-    return {
-        (row, position): names.get(best[i][j], "")
-        for i, row in enumerate(rows)
-        for j, position in enumerate(positions)
-    }
-
-
 def _nodes(
     drawing: Drawing,
     spots: list[Spot],
@@ -165,11 +114,11 @@ def _nodes(
         "pad": 0.01,
         "align": "left",
         "customdata": [
-            [_row(spot), spot.pos, _node_hover(spot, flow, run, texts), spot.kind]
+            [node_hover(spot, flow, run, texts), spot.depth, spot.pos, spot.kind]
             for spot, flow in zip(spots, flows, strict=True)
         ]
-        + [[-1, -1, "", "scale"]] * 2,
-        "hovertemplate": "%{customdata[2]}<extra></extra>",
+        + [["", -1, -1, "scale"]] * 2,
+        "hovertemplate": "%{customdata[0]}<extra></extra>",
     }
 
 
@@ -191,21 +140,15 @@ def _links(
         "line": {"width": 0},
         "customdata": [
             *(_link_data(link, run) for link in drawing.links),
-            [-1, -1, "", "scale", -1, -1, -1],
+            ["", -1, -1, -1, -1, "scale"],
         ],
-        "hovertemplate": "%{customdata[2]}<extra></extra>",
+        "hovertemplate": "%{customdata[0]}<extra></extra>",
     }
 
 
 def _link_data(link: Drawn, run: RunResult) -> list[Any]:
-    hover = _link_hover(link, run)
-    state = [_row(link.target), link.target.pos]
-    return [*state, hover, link.kind, link.last, _head(link), link.source.pos]
-
-
-def _row(spot: Spot) -> int:
-    """The row of the state that a node belongs to: a layer's middle belongs to its output."""
-    return spot.depth if spot.kind == "block" else spot.depth + 1
+    ends = [link.source.pos, link.target.pos]
+    return [link_hover(link, run), link.last, _head(link), *ends, link.kind]
 
 
 def _head(link: Drawn) -> int:
@@ -218,46 +161,6 @@ def _hue(kind: str, theme: Theme) -> str:
 
 def _colour(link: Drawn, theme: Theme) -> str:
     return rgba(_hue(link.kind, theme), OPACITY.get(link.kind, 0.5) if link.main else 0.0)
-
-
-def _node_hover(spot: Spot, flow: float, run: RunResult, texts: dict[tuple[int, int], str]) -> str:
-    token = token_markup(run.tokens[spot.pos], 18)
-    place_name = f"position {spot.pos} {token}"
-    kinds = {"mid": f"layer {spot.depth}, between attention and MLP", "mlp": f"MLP {spot.depth}"}
-    title = f"row {spot.depth}, {row_name(spot.depth)}"
-    title = (
-        title if spot.kind == "block" else kinds.get(spot.kind, f"layer {spot.depth}, {spot.kind}")
-    )
-    lines = [f"<b>{title}</b>", place_name]
-    decoded = texts.get((spot.depth, spot.pos)) if spot.kind == "block" else None
-    if decoded:
-        lines.append(f"reads as {decoded}")
-    lines.append(f"{_amount(flow)} of the flow passes by drawn links" if flow else "on hover only")
-    return "<br>".join(lines)
-
-
-def _link_hover(link: Drawn, run: RunResult) -> str:
-    layers = (
-        f"layer {link.first}" if link.first == link.last else f"layers {link.first}–{link.last}"
-    )
-    source, target = (
-        f"{spot.pos} {token_markup(run.tokens[spot.pos], 18)}"
-        for spot in (link.source, link.target)
-    )
-    lines = [f"<b>{layers}: {link.kind if link.kind != 'mlp' else 'MLP'}</b>"]
-    moved = f"from position {source} to {target}"
-    lines.append(moved if link.source.pos != link.target.pos else f"at position {source}")
-    lines.append(f"{_amount(link.flow)} of the flow, {_amount(link.share)} of what enters")
-    lines += [f"  head {head}: {_amount(share)}" for head, share in link.heads[:4]]
-    if len(link.heads) > 4:
-        lines.append(f"  {len(link.heads) - 4} more heads")
-    if link.along > 0.005:
-        lines.append(f"{_amount(link.along)} of it by thin MLP and own-position attention")
-    return "<br>".join(lines)
-
-
-def _amount(value: float) -> str:
-    return percent(value).replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _text(x: float, y: float, text: str, theme: Theme, **changes: Any) -> dict[str, Any]:

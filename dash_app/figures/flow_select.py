@@ -275,14 +275,16 @@ def _main_parts(
 ) -> list[tuple[Part, list[Part]]]:
     """The main parts of a node, a residual with the thin parts that are counted with it."""
     attention = sorted((part for part in ways if part.kind == "attention"), key=lambda p: -p.share)
-    others = [part for part in ways if part.kind == "mlp"] + attention
-    near = [part for part in others if part.kind == "mlp" or part in attention[:sources]]
-    strong = [part for part in near if mass * part.share >= threshold]
+    mlps = [part for part in ways if part.kind == "mlp"]
+    strong = [part for part in (*mlps, *attention[:sources]) if mass * part.share >= threshold]
     chosen: list[tuple[Part, list[Part]]] = [(part, []) for part in strong]
-    for part in ways:
-        along = [o for o in others if o.source == part.source and o not in strong]
-        share = part.share + sum(other.share for other in along)
-        if part.kind == "residual" and mass * share >= RESIDUAL_LEAST:
+    for part in (part for part in ways if part.kind == "residual"):
+        along = [
+            other
+            for other in (*mlps, *attention)
+            if other.source == part.source and other not in strong
+        ]
+        if mass * (part.share + sum(other.share for other in along)) >= RESIDUAL_LEAST:
             chosen.append((part, along))
     return chosen
 

@@ -211,7 +211,7 @@ def test_the_figure_is_a_plotly_figure(graph: Graph, theme: str) -> None:
 def test_token_text_reaches_hover_boxes_as_text() -> None:
     graph = GRAPHS[12, 8]
     figure = sankey(graph, synthetic.run_result(12, 8), synthetic.grid(12, 8), theme="light")
-    hovers = [data[2] for data in figure["data"][0]["node"]["customdata"]]
+    hovers = [data[0] for data in figure["data"][0]["node"]["customdata"]]
     assert any("&lt;b&gt;x&lt;/b&gt;" in text for text in hovers)
     for text in hovers:
         assert text.replace("<b>", "", 1).replace("</b>", "", 1).replace("<br>", "").count("<") == 0
