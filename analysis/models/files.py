@@ -94,6 +94,15 @@ def check_safetensors(path: Path) -> None:
     Raises:
         ModelLoadError: If it is cut off or no safetensors file.
     """
+    safetensors_header(path)
+
+
+def safetensors_header(path: Path) -> dict[str, Any]:
+    """What a safetensors file says it holds: dtype, shape and place of each tensor, by name.
+
+    Raises:
+        ModelLoadError: If it is cut off or no safetensors file.
+    """
     size = path.stat().st_size
     again = "Fetch or copy the file again."
     try:
@@ -101,10 +110,11 @@ def check_safetensors(path: Path) -> None:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > size:
                 raise ModelLoadError(f"{path} is cut off within its header.", again)
-            header = json.loads(file.read(length))
+            header: dict[str, Any] = json.loads(file.read(length))
         ends = [int(value["data_offsets"][1]) for name, value in header.items() if name[:2] != "__"]
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelLoadError(f"{path} is not a safetensors file.", again) from error
     whole = 8 + length + max(ends, default=0)
     if size < whole:
         raise ModelLoadError(f"{path} is cut off: {size:,} of {whole:,} bytes are there.", again)
+    return header

@@ -24,8 +24,12 @@ def repository(source: str) -> str:
     return source.partition("@")[0]
 
 
-def commit(source: str) -> str:
+def commit(source: str, config: str = "config.json") -> str:
     """The commit that ``owner/name`` or ``owner/name@revision`` stands for.
+
+    Args:
+        source: The id.
+        config: The file that every model, or every adapter, has.
 
     What is cached wins, so a model does not change under a running server; a newer commit
     is taken by naming it, or after the cache is emptied.
@@ -34,22 +38,38 @@ def commit(source: str) -> str:
         ModelLoadError: If it is neither cached nor to be had.
     """
     name, _, revision = source.partition("@")
-    return _cached(name, revision) or _fetch_config(name, revision).parent.name
+    return _cached(name, revision, config) or _fetch_config(name, revision, config).parent.name
 
 
-def snapshot(source: str) -> Path:
+def config_folder(source: str) -> Path:
+    """The snapshot's folder, with at least the configuration in it.
+
+    Raises:
+        ModelLoadError: If it can't be had.
+    """
+    return _fetch_config(repository(source), commit(source), "config.json").parent
+
+
+def snapshot(source: str, config: str = "config.json") -> Path:
     """A folder with the model's configuration, tokenizer and safetensors weights.
+
+    Args:
+        source: The id.
+        config: As for ``commit``.
 
     Raises:
         ModelLoadError: If they can't be had.
     """
     from huggingface_hub import snapshot_download
 
-    name, found = repository(source), commit(source)
+    name, found = repository(source), commit(source, config)
     progress.step(0, 1, f"Fetching {name}")
     try:
         folder = Path(snapshot_download(name, revision=found, local_files_only=True))
-        files.check_folder(folder)
+        if config == "config.json":
+            files.check_folder(folder)
+        elif not any(folder.glob("*.safetensors")):
+            raise FileNotFoundError(folder)
     except (OSError, AnalysisError):  # not cached, or not all of it
         folder = Path(_download(name, found))
     if not any(folder.glob("*.safetensors")):
@@ -61,20 +81,20 @@ def snapshot(source: str) -> Path:
     return folder
 
 
-def _cached(name: str, revision: str) -> str:
+def _cached(name: str, revision: str, config: str) -> str:
     from huggingface_hub import try_to_load_from_cache
 
     if _COMMIT.fullmatch(revision):
         return revision
-    path = try_to_load_from_cache(name, "config.json", revision=revision or None)
+    path = try_to_load_from_cache(name, config, revision=revision or None)
     return Path(path).parent.name if isinstance(path, str) else ""
 
 
-def _fetch_config(name: str, revision: str) -> Path:
+def _fetch_config(name: str, revision: str, config: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(name, "config.json", revision=revision or None))
+        return Path(hf_hub_download(name, config, revision=revision or None))
     except Exception as error:
         raise _explained(name, error) from error
 
@@ -107,7 +127,8 @@ def _explained(name: str, error: Exception) -> AnalysisError:
         error, errors.LocalEntryNotFoundError
     ):
         return ModelLoadError(
-            f"{name} holds no config.json, so it is no Hugging Face model.", "Choose another."
+            f"{name} holds no configuration, so it is no model that can be loaded.",
+            "Choose another; an adapter is named as base+adapter.",
         )
     if isinstance(error, OSError) and error.errno is not None and "space" in str(error):
         return ModelLoadError(f"The disk is full, so {name} can't be fetched.", "Free some space.")

@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM as _AutoModel
 from transformers import AutoTokenizer
 
 from analysis import progress
-from analysis.errors import AnalysisError, ModelLoadError, SpecError
-from analysis.models import catalog, convert, files, hub
+from analysis.errors import AnalysisError, ModelLoadError
+from analysis.models import adapters, catalog, convert, files, hub, memory, placement
+from analysis.models.placement import Placement
 from analysis.models.quiet import quiet
 
 AutoModelForCausalLM: Any = _AutoModel  # transformers types only some of it
@@ -46,62 +47,55 @@ def load_pretrained(name: str, *, dtype: Any = None, device: Any = None) -> Load
     """Load a model and its tokenizer.
 
     Args:
-        name: A catalogue name, hub id, folder, or path of a ``.gguf`` file.
-        dtype: "float32" (the default), "float16", "bfloat16", or torch's own.
-        device: Where it shall run; the default is CUDA, MPS or the CPU, the first there is.
+        name: A catalogue name, hub id, folder, ``.gguf`` path, or base+adapter.
+        dtype: "float32", "float16", "bfloat16", or torch's own. None: the entry's, else
+            ``STRATASCOPE_DTYPE``, else float32.
+        device: Where it shall run; "spread" for all CUDA devices together. None: the entry's,
+            else ``STRATASCOPE_DEVICE``, else CUDA, MPS or the CPU, the first there is.
 
     Raises:
         UnknownModelError: If there is no such model.
         ModelLoadError: If it can't be had, is cut off, pickled, or does not fit in memory.
         SpecError: If dtype or device mean nothing.
     """
-    plain = catalog.dtype_name(dtype)
-    place = pick_device(device)
     entry = catalog.find(name)
+    plan = placement.choose(entry, dtype, device)
+    plain = catalog.dtype_of(entry, dtype)
     with _explained(entry.name):
-        model, tokenizer = _read(entry, getattr(torch, plain))
-        progress.step(0, 1, f"Moving the model to {place}")
-        model.to(place)
+        memory.require(entry, plain, plan.where)
+        model, tokenizer = _read(entry, plan)
+        progress.step(0, 1, f"Moving the model to {plan.device}")
+        placement.settle(model, plan)
     model.eval().requires_grad_(False)
     return Loaded(
         model=model,
         tokenizer=tokenizer,
         entry=entry,
-        source=entry.source,
+        source=f"{entry.source}+{entry.adapter}" if entry.adapter else entry.source,
         revision=catalog.revision(entry),
         fingerprint=catalog.fingerprint(entry, plain),
     )
 
 
-def pick_device(device: Any = None) -> torch.device:
-    """The device asked for, or the best there is.
-
-    Raises:
-        SpecError: If it has no such name or this machine lacks it.
-    """
-    if device is None or device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise SpecError(
-            f"There is no device {str(device)!r} here.", "Leave the device out, or use cpu."
-        ) from error
-    return place
-
-
-def _read(entry: catalog.Entry, dtype: torch.dtype) -> tuple[Any, Any]:
+def _read(entry: catalog.Entry, plan: Placement) -> tuple[Any, Any]:
     if entry.kind == "gguf":
-        return _read_gguf(Path(entry.source), dtype)
-    folder = _folder(entry)
-    files.check_folder(folder)
-    progress.step(0, 1, "Reading the tokenizer")
-    tokenizer = _read_tokenizer(folder)
-    progress.step(0, 1, "Reading the weights")
-    return _read_weights(folder, dtype), tokenizer
+        model, tokenizer = _read_gguf(Path(entry.source), plan.dtype)
+    else:
+        folder = _folder(entry)
+        files.check_folder(folder)
+        progress.step(0, 1, "Reading the tokenizer")
+        tokenizer = _read_tokenizer(folder)
+        progress.step(0, 1, "Reading the weights")
+        model = _read_weights(folder, plan)
+    return (_adapted(model, entry.adapter) if entry.adapter else model), tokenizer
+
+
+def _adapted(model: Any, adapter: str) -> Any:
+    from analysis.models import adapted
+
+    adapted.require_peft()
+    progress.step(0, 1, "Reading the adapter")
+    return adapted.apply(model, adapters.folder_of(adapter))
 
 
 def _folder(entry: catalog.Entry) -> Path:
@@ -126,11 +120,12 @@ def _read_tokenizer(folder: Path) -> Any:
         )
 
 
-def _read_weights(folder: Path, dtype: torch.dtype) -> Any:
+def _read_weights(folder: Path, plan: Placement) -> Any:
+    options = plan.options()
     with quiet():
         model, report = AutoModelForCausalLM.from_pretrained(
             str(folder),
-            dtype=dtype,
+            **options,
             attn_implementation="eager",
             local_files_only=True,
             trust_remote_code=False,

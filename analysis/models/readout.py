@@ -69,7 +69,7 @@ class Readout:
         if mode == "unit":
             return self.form.unit(states.float()).to(states.dtype)
         result: Tensor = self.norm(states)
-        return result
+        return result.to(states.device)  # a norm on another device moves what it reads
 
     def cap(self, logits: Tensor) -> Tensor:
         """The model's own scale and soft cap, on float32 logits, in place."""

@@ -289,7 +289,7 @@ def _describe(
     call = calls[0]
     block.attention, block.heads = call.module, call.heads
     block.kv_heads, block.d_head = call.kv_heads, call.d_head
-    mixed = _projection(record, name, call.concatenated)
+    mixed = _projection(record, name, call.concatenated, (first, second))
     if mixed is None:
         return block
     number, event = mixed
@@ -308,13 +308,28 @@ def _takes(event: Event, state: Tensor) -> bool:
     return event.entered is not None and torch.equal(event.entered, state)
 
 
-def _projection(record: Record, name: str, heads: Tensor) -> tuple[int, Event] | None:
-    """The first module that reads the heads' results side by side and gives a stream vector."""
-    for number, event in record.under(name):
-        came = event.entered
-        if came is not None and came.shape == heads.shape and torch.equal(came, heads):
-            return number, event
-    return None
+def _projection(
+    record: Record, name: str, heads: Tensor, writers: tuple[Event, Event]
+) -> tuple[int, Event] | None:
+    """The module that reads the heads' results side by side and gives what a writer adds or takes.
+
+    An adapted projection holds a plain one that reads the same; where no reader fits, the first
+    stands for it.
+    """
+    readers = [
+        (number, event)
+        for number, event in record.under(name)
+        if event.entered is not None
+        and event.entered.shape == heads.shape
+        and torch.equal(event.entered, heads)
+    ]
+    for number, event in readers:
+        for writer in writers:
+            same = event.left.numel() == writer.left.numel()
+            same = same and torch.equal(event.left.flatten(), writer.left.flatten())
+            if same or (_takes(writer, event.left) and writer.module is not event.module):
+                return number, event
+    return readers[0] if readers else None
 
 
 @torch.no_grad()
