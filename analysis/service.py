@@ -119,10 +119,14 @@ class ServiceStatus:
 
 
 def catalog_fingerprint(name: str, dtype: str | None) -> str:
-    """What identifies a model's weights and dtype, found without loading them."""
+    """What identifies the weights and dtype of a model on offer, found without loading them.
+
+    Raises:
+        UnknownModelError: If it is not on offer: a URL must not name paths or hub ids.
+    """
     from analysis.models import catalog
 
-    return catalog.fingerprint(name, dtype)
+    return catalog.fingerprint(catalog.offered(name), dtype)
 
 
 class Service:
