@@ -191,13 +191,14 @@ def test_the_slider_set_to_what_is_shown_changes_nothing(run_ref: RunRef) -> Non
 
 
 def test_curves_follow_the_pins(service: FakeService, run_ref: RunRef) -> None:
-    figure, pins, line = curves.draw(service, run_ref, Selection(pins=(5, 7)), "light")
+    figure, pins, line, facts = curves.draw(service, run_ref, Selection(pins=(5, 7)), "light")
     assert len(figure["data"]) == len(pins) == 2
     assert "position 4" in line
-    figure, pins, _ = curves.draw(service, run_ref, Selection(pins=()), "light")
+    assert [fact.children[1].children.children for fact in facts] == ["row 7", "row 9", "row 8"]
+    figure, pins, _, _ = curves.draw(service, run_ref, Selection(pins=()), "light")
     assert "Nothing is pinned" in text(figure)
     assert pins == []
-    figure, pins, _ = curves.draw(service, run_ref, Selection(), "light")
+    figure, pins, _, _ = curves.draw(service, run_ref, Selection(), "light")
     assert len(pins) == 2
 
 

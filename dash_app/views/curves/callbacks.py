@@ -24,6 +24,7 @@ def register(app: Dash, context: Context) -> None:
         Output(CurvesId.GRAPH, "figure"),
         Output(CurvesId.PINS, "children"),
         Output(CurvesId.SUBTITLE, "children"),
+        Output(CurvesId.FACTS, "children"),
         Input(PageId.RUN, "data"),
         Input(PageId.CELL, "data"),
         Input(PageId.PINS, "data"),

@@ -10,5 +10,6 @@ class CurvesId(StrEnum):
 
     GRAPH = "curves-graph"
     QUANTITY = "curves-quantity"
+    FACTS = "curves-facts"
     PINS = "curves-pins"
     SUBTITLE = "curves-subtitle"

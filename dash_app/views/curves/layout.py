@@ -5,14 +5,16 @@ from __future__ import annotations
 from dash import html
 from dash.development.base_component import Component
 
-from analysis.results import Token
+from analysis.results import Story, Token
 from dash_app.components.attributes import aria
 from dash_app.components.go import go, switch, target, toggled
 from dash_app.components.panel import control, graph, panel
-from dash_app.figures.text import label
+from dash_app.figures.text import label, percent, quoted
 from dash_app.shell import Context
 from dash_app.views.curves.ids import CurvesId
 
+#: The probability that "emerges" asks for (``StorySpec.tau``).
+TAU = 0.5
 QUANTITIES = (("probability", "Probability"), ("rank", "Rank"))
 HELP = (
     "The logit lens of the chosen position, row by row, for each pinned token: its probability, or"
@@ -36,6 +38,7 @@ def layout(context: Context) -> Component:
     body = [
         html.Div(id=CurvesId.PINS, className="pin-list", role="group", **aria(label="Pins")),
         graph(CurvesId.GRAPH, "Curves of pinned tokens over the rows", height=320),
+        html.Dl(id=CurvesId.FACTS, className="fact-list"),
     ]
     return panel(
         "curves",
@@ -70,3 +73,27 @@ def pin_list(tokens: tuple[Token, ...], colours: tuple[str, ...]) -> list[Compon
         )
         for index, token in enumerate(tokens)
     ]
+
+
+def emergence_facts(story: Story) -> list[Component]:
+    """When the model's own choice at this position emerges: rows as buttons that choose them."""
+    name = quoted(story.token)
+    facts = (
+        (f"{name} first ranks first", story.first_top1),
+        (f"its probability stays at {percent(TAU)} or more", story.emergence),
+        ("it stays first (saturation)", story.saturation),
+    )
+    return [
+        html.Div(
+            [html.Dt(text), html.Dd(_row(row, story.position))],
+            className="fact",
+        )
+        for text, row in facts
+    ]
+
+
+def _row(row: int | None, position: int) -> Component:
+    if row is None:
+        return html.Span("never", className="muted")
+    to = target(row=row, pos=position, layer=max(row - 1, 0))
+    return go(f"row {row}", to, "story-phrase", label=f"Choose row {row}")
