@@ -1,0 +1,1 @@
+"""Tasks: many prompts whose answers are known, and what a model does inside on all of them."""

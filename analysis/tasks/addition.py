@@ -1,0 +1,115 @@
+"""Addition with the digits written out: texts, columns, carries, and pairs to train and test on.
+
+Column 0 holds the units. The carry *into* column j comes out of the columns below it, so the
+carry into column 0 is always 0, and the carry into the column above the operands is the
+answer's first digit. The answer is written most significant digit first, zero-padded to one
+digit more than the operands, so that each digit has its place: a model must know a carry
+before it writes the digits that the carry comes from.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from analysis.errors import SpecError
+
+DIGITS = 5
+#: Out of every ``SHARES`` pairs one is for choosing when to stop and one for the final test.
+SHARES = 16
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Part = Literal["train", "validation", "test"]
+
+
+def prompt(a: int, b: int, digits: int = DIGITS) -> str:
+    """The text that asks for a sum: ``prompt(123, 45) == "00123+00045="``.
+
+    Raises:
+        SpecError: If an operand is negative or has more than ``digits`` digits.
+    """
+    for operand in (a, b):
+        if not 0 <= operand < 10**digits:
+            raise SpecError(
+                f"{operand} can't be written in {digits} digits.",
+                f"Use operands from 0 to {10**digits - 1}.",
+            )
+    return f"{a:0{digits}d}+{b:0{digits}d}="
+
+
+def answer(a: int, b: int, digits: int = DIGITS) -> str:
+    """The text expected after it: ``answer(123, 45) == "000168"``."""
+    return f"{a + b:0{digits + 1}d}"
+
+
+def columns(numbers: Ints, count: int) -> Ints:
+    """[n, count] decimal digits of ``numbers`` [n]; column 0 the units."""
+    powers = 10 ** np.arange(count, dtype=np.int64)
+    return np.asarray(numbers, np.int64)[:, None] // powers % 10
+
+
+def digit_sums(a: Ints, b: Ints, digits: int = DIGITS) -> Ints:
+    """[n, digits] raw sums of each column's two digits, 0 to 18, without any carry."""
+    return columns(a, digits) + columns(b, digits)
+
+
+def carries(a: Ints, b: Ints, digits: int = DIGITS) -> Ints:
+    """[n, digits + 1] the carry, 0 or 1, into each column and into the one above them."""
+    sums = digit_sums(a, b, digits)
+    found = np.zeros((len(sums), digits + 1), np.int64)
+    for column in range(digits):
+        found[:, column + 1] = sums[:, column] + found[:, column] >= 10
+    return found
+
+
+def longest_chain(a: Ints, b: Ints, digits: int = DIGITS) -> Ints:
+    """[n] how many columns the farthest-travelling carry comes out of; 0 without any carry.
+
+    1: every carry is made in the column below the one it enters. 2: one goes through a column
+    whose digits add up to 9, and so on: 99999+00001 has a chain of 5.
+    """
+    sums = digit_sums(a, b, digits)
+    length = np.zeros(len(sums), np.int64)
+    best = length.copy()
+    for column in range(digits):
+        passed = (sums[:, column] == 9) & (length > 0)
+        length = np.where(sums[:, column] >= 10, 1, np.where(passed, length + 1, 0))
+        best = np.maximum(best, length)
+    return best
+
+
+def part_of(a: Ints, b: Ints) -> Ints:
+    """[n] 0 for pairs held out for the test, 1 for validation, more for training.
+
+    A fixed mix of the pair's bits, so that no list of held-out sums need be kept.
+    """
+    mixed = (np.asarray(a, np.uint64) << np.uint64(20)) ^ np.asarray(b, np.uint64)
+    for factor in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F):
+        mixed = mixed * np.uint64(factor)
+        mixed = mixed ^ (mixed >> np.uint64(29))
+    return (mixed % np.uint64(SHARES)).astype(np.int64)
+
+
+def draw(
+    rng: np.random.Generator, count: int, part: Part, digits: int = DIGITS, chains: float = 0.5
+) -> tuple[Ints, Ints]:
+    """``count`` pairs of one part; a share ``chains`` of them rich in long carry chains."""
+    kept: tuple[Ints, Ints] = (np.empty(0, np.int64), np.empty(0, np.int64))
+    while len(kept[0]) < count:
+        a, b = _pairs(rng, 4 * count if part != "train" else count, digits, chains)
+        number = part_of(a, b)
+        wanted = number > 1 if part == "train" else number == ("test", "validation").index(part)
+        kept = (np.concatenate([kept[0], a[wanted]]), np.concatenate([kept[1], b[wanted]]))
+    return kept[0][:count], kept[1][:count]
+
+
+def _pairs(rng: np.random.Generator, count: int, digits: int, chains: float) -> tuple[Ints, Ints]:
+    """Uniform pairs, some of their columns made to add up to 9 so that carries travel."""
+    first = rng.integers(0, 10, (count, digits))
+    second = rng.integers(0, 10, (count, digits))
+    rich = rng.random((count, 1)) < chains
+    nines = rng.random((count, digits)) < rng.uniform(0.2, 0.9, (count, 1))
+    second = np.where(rich & nines, 9 - first, second)
+    powers = 10 ** np.arange(digits, dtype=np.int64)
+    return first @ powers, second @ powers
