@@ -103,32 +103,52 @@ def flow(
     model: Model,
     trace: Trace,
     *,
-    position: int = -1,
-    row: int = -1,
+    position: int | Sequence[int] = -1,
+    row: int | None = None,
     method: str = "proximity",
     threshold: float = 0.0,
     top_k: int | None = None,
     budget: int | None = None,
     per_head: bool = True,
+    token: int | None = None,
+    foil: int | None = None,
+    direction: str = "down",
+    fold_sinks: bool = False,
+    hide_start: str = "keep",
 ) -> Graph:
-    """Where the state at (row, position) comes from, as a graph of shares.
+    """Where the state at (row, position) comes from, as a graph of shares; or where it goes.
 
     Args:
         model: From ``load_model``.
         trace: From ``trace``.
-        position: The root's position.
-        row: The root's residual row.
-        method: "proximity" (information flow routes, arXiv 2403.00824) or "attention".
+        position: The root's position, or several of them.
+        row: The root's residual row; the last one unless given, upwards row 0.
+        method: "proximity" (information flow routes, arXiv 2403.00824), "norm", "attention",
+            "value_weighted" (Kobayashi 2020), "residual_norm" (InTraVisTo), "kl", "hidden_kl",
+            "rollout" (Abnar and Zuidema 2020), or "signed": direct paths, in logits.
         threshold: Links are kept whose share is above it.
         top_k: At each node, so many of its strongest attention links.
         budget: So many links in all, by flow.
         per_head: One attention link for each head and source, or heads summed.
+        token: Signed only: whose logit; the model's own top token unless given.
+        foil: Signed only: the token it is held against.
+        direction: "down" to the tokens, or "up" from the root to everything it reaches.
+        fold_sinks: Whether attention to sinks (``analysis.sinks``) ends in sink links.
+        hide_start: "keep", or hide attention to a start token: "loss" counts its mass as hidden,
+            "reweight" scales the other shares of each node.
 
     Raises:
         SpecError: If an option has no such value or the root does not exist.
     """
-    options: dict[str, Any] = {"method": method, "threshold": threshold, "top_k": top_k}
-    spec = FlowSpec(position, row, budget=budget, per_head=per_head, **options)
+    if row is None:
+        row = 0 if direction == "up" else -1
+    options: dict[str, Any] = {
+        "method": method, "threshold": threshold, "top_k": top_k, "budget": budget,
+        "per_head": per_head, "token": token, "foil": foil, "direction": direction,
+        "fold_sinks": fold_sinks, "hide_start": hide_start,
+    }  # fmt: skip
+    where = position if isinstance(position, int) else as_tuple(position)
+    spec = FlowSpec(where, row, **options)
     return flow_technique.compute(model, trace, spec)
 
 

@@ -72,7 +72,7 @@ def attribute_logit(
         heads[layer], biases[layer] = _attention(model, trace, layer, position, direction)
     mlps = direction.of(torch.from_numpy(trace.mlp_out[:, position])).numpy()
     embedding = float(direction.of(torch.from_numpy(trace.resid[0, position])))
-    logits = _uncapped(model, trace, position)
+    logits = uncapped(model, trace, position)
     logit = logits[token] - (0.0 if foil is None else logits[foil])
     return Attribution(
         position, token, foil, embedding, heads, biases, mlps, direction.bias, float(logit)
@@ -95,7 +95,7 @@ def _attention(
     return heads, float(direction.of(parts.bias[position]))
 
 
-def _uncapped(model: Model, trace: Trace, position: int) -> np.ndarray:
+def uncapped(model: Model, trace: Trace, position: int) -> np.ndarray:
     """The model's own logits; where it caps them, its unembedding's output before the cap."""
     if model.readout.softcap is None:
         own: np.ndarray = trace.logits[position]

@@ -1,4 +1,4 @@
-"""Collect nodes and links while the flow is walked back, prune, and give columns."""
+"""Collect nodes and links while the flow is followed, prune, and give columns."""
 
 from __future__ import annotations
 
@@ -11,154 +11,314 @@ from analysis.flow_shares import Shares
 from analysis.results import LINK_KINDS, NODE_KINDS, Graph
 from analysis.specs import FlowSpec
 
+Whole = NDArray[np.int64]
+Part = NDArray[np.float64]
 _LINK = {kind: number for number, kind in enumerate(LINK_KINDS)}
 _NODE = {kind: number for number, kind in enumerate(NODE_KINDS)}
-Key = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
-class _Link:
-    kind: str
-    layer: int
-    head: int
-    source: Key
-    target: Key
-    share: float
+class Codes:
+    """One number for each node a graph may have: its kind, depth and position."""
+
+    depths: int
+    size: int
+
+    def of(self, kind: str, depth: int, pos: Whole | int) -> Whole:
+        """Codes of nodes of one kind and depth."""
+        codes: Whole = (_NODE[kind] * self.depths + depth) * self.size + np.asarray(pos)
+        return codes
+
+    @property
+    def count(self) -> int:
+        """How many codes there are."""
+        return len(NODE_KINDS) * self.depths * self.size
+
+    def split(self, codes: Whole) -> tuple[Whole, Whole, Whole]:
+        """Kind, depth and position of each code."""
+        rest, pos = np.divmod(codes, self.size)
+        kind, depth = np.divmod(rest, self.depths)
+        return kind, depth, pos
+
+
+@dataclass
+class _Stage:
+    """Links added together: by each, mass passes only after all links before have passed it."""
+
+    kind: Whole
+    layer: Whole
+    head: Whole
+    source: Whole
+    target: Whole
+    share: Part
+    flow: Part
+
+    def only(self, kept: NDArray[np.bool_]) -> _Stage:
+        return _Stage(*(getattr(self, name)[kept] for name in _COLUMNS))
+
+
+_COLUMNS = ("kind", "layer", "head", "source", "target", "share", "flow")
 
 
 class GraphBuilder:
-    """Grows a graph from its root downwards.
+    """Grows a graph from its roots, down to the tokens or up to the last row.
 
-    Nodes are visited in an order in which every link into a node's own targets
-    is known before its parts are asked for, so one pass gives all flows.
+    Stages come in an order in which all mass of a node is known before any link
+    leads on from it, so one pass gives all flows.
+
+    Args:
+        spec: Pruning and direction.
+        layers: Of the model.
+        size: Positions.
+        row: The roots' row.
+        roots: Their positions.
     """
 
-    def __init__(self, spec: FlowSpec, row: int, position: int, size: int) -> None:
-        self.spec, self.row, self.position, self.size = spec, row, position, size
-        self.flow: dict[Key, float] = {("block", row, position): 1.0}
-        self.links: list[_Link] = []
-        self.fallback: set[Key] = set()
+    def __init__(
+        self, spec: FlowSpec, layers: int, size: int, row: int, roots: tuple[int, ...]
+    ) -> None:
+        self.spec, self.layers, self.row, self.roots = spec, layers, row, roots
+        self.up = spec.direction == "up"
+        self.codes = Codes(layers + 1, size)
+        self.mass = self._start()
+        #: Upwards: the root's part of each state by all links, drawn or not.
+        self.reach = self.mass.copy()
+        self.stages: list[_Stage] = []
+        self.count = 0
+        self.cut = False
+        self.fallback: list[Whole] = []
 
-    def carrying(self, kind: str, depth: int) -> list[int]:
-        """Positions at which nodes of this kind and depth carry mass, ascending."""
-        return sorted(
-            pos for (k, d, pos), flow in self.flow.items() if k == kind and d == depth and flow > 0
+    def _start(self) -> Part:
+        mass = np.zeros(self.codes.count)
+        mass[self.codes.of("block", self.row, np.array(self.roots))] = (
+            1.0 if self.up else 1.0 / len(self.roots)
         )
+        return mass
 
-    def mlp_step(self, layer: int, pos: int, shares: Shares) -> None:
-        """A block's output: its MLP, and the mid residual that both come from."""
-        target = self._target("block", layer + 1, pos, shares)
-        mid, mlp = ("mid", layer, pos), ("mlp", layer, pos)
-        self._link("residual", layer, -1, mid, target, float(shares.rest[0]))
-        if self._link("mlp", layer, -1, mlp, target, float(shares.rest[1])):
-            self._link("mlp", layer, -1, mid, mlp, 1.0)
+    def carrying(self, kind: str, depth: int) -> Whole:
+        """Positions at which nodes of this kind and depth carry mass, ascending."""
+        first = int(self.codes.of(kind, depth, 0))
+        here: Whole = np.flatnonzero(self.mass[first : first + self.codes.size] > 0.0)
+        return here
 
-    def attention_step(self, layer: int, pos: int, shares: Shares) -> None:
-        """A mid residual: heads and sources, biases, and the residual."""
-        self._attention(layer, self._target("mid", layer, pos, shares), pos, shares)
+    # -- steps -----------------------------------------------------------------------------
 
-    def parallel_step(self, layer: int, pos: int, shares: Shares) -> None:
-        """A parallel block's output: all parts at once; the MLP reads the block's input."""
-        target = self._target("block", layer + 1, pos, shares)
-        self._attention(layer, target, pos, shares)
-        mlp = ("mlp", layer, pos)
-        if self._link("mlp", layer, -1, mlp, target, float(shares.rest[1])):
-            self._link("mlp", layer, -1, ("block", layer, pos), mlp, 1.0)
+    def block_step(self, layer: int, queries: Whole, shares: Shares) -> None:
+        """Blocks' outputs: their MLPs, and the mid residuals that both come from."""
+        mid = self.codes.of("mid", layer, queries)
+        target = self._target("block", layer + 1, queries, shares)
+        self._add("residual", layer, mid, target, shares.rest[0])
+        self._mlp(layer, queries, mid, target, shares.rest[1])
 
-    def _target(self, kind: str, depth: int, pos: int, shares: Shares) -> Key:
-        key = (kind, depth, pos)
-        if shares.fallback:
-            self.fallback.add(key)
-        return key
+    def mid_step(self, layer: int, queries: Whole, shares: Shares) -> None:
+        """Mid residuals: heads and sources, biases, and the residual."""
+        self._attention(layer, queries, self._target("mid", layer, queries, shares), shares)
 
-    def _attention(self, layer: int, target: Key, pos: int, shares: Shares) -> None:
-        self._link("residual", layer, -1, ("block", layer, pos), target, float(shares.rest[0]))
-        self._link("bias", layer, -1, ("bias", layer, pos), target, shares.bias)
-        self._link("sink", layer, -1, ("sink", layer, pos), target, shares.sink)
-        table = shares.heads if self.spec.per_head else shares.heads.sum(0, keepdims=True)
-        for head, source in _strongest(table, self.spec.top_k):
-            number = head if self.spec.per_head else -1
-            share = float(table[head, source])
-            self._link("attention", layer, number, ("block", layer, source), target, share)
+    def parallel_step(self, layer: int, queries: Whole, shares: Shares) -> None:
+        """Parallel blocks' outputs: all parts at once; the MLP reads the block's input."""
+        target = self._target("block", layer + 1, queries, shares)
+        self._attention(layer, queries, target, shares)
+        below = self.codes.of("block", layer, queries)
+        self._mlp(layer, queries, below, target, shares.rest[1])
 
-    def _link(
-        self, kind: str, layer: int, head: int, source: Key, target: Key, share: float
-    ) -> bool:
-        if share <= self.spec.threshold:
-            return False
-        self.links.append(_Link(kind, layer, head, source, target, share))
-        self.flow[source] = self.flow.get(source, 0.0) + self.flow[target] * share
-        return True
+    def _target(self, kind: str, depth: int, queries: Whole, shares: Shares) -> Whole:
+        codes = self.codes.of(kind, depth, queries)
+        self.fallback.append(codes[shares.fallback])
+        return codes
+
+    def _mlp(self, layer: int, queries: Whole, reads: Whole, target: Whole, share: Part) -> None:
+        """The MLP's part of ``target``, and all of it from the state that the MLP reads."""
+        mlp = self.codes.of("mlp", layer, queries)
+        drawn = share > self.spec.threshold
+        inner = ("mlp", layer, reads[drawn], mlp[drawn], np.ones(int(drawn.sum())))
+        if self.up:
+            self.reach[mlp] = self.reach[reads]
+            self._add(*inner, exact=False)
+        self._add("mlp", layer, mlp, target, share)
+        if not self.up:
+            self._add(*inner)
+
+    def _attention(self, layer: int, queries: Whole, target: Whole, shares: Shares) -> None:
+        below = self.codes.of("block", layer, queries)
+        self._add("residual", layer, below, target, shares.rest[0])
+        for kind, share in (("bias", shares.bias), ("sink", shares.sink)):
+            if share.any():
+                self._add(kind, layer, self.codes.of(kind, layer, queries), target, share)
+        if shares.heads.size:
+            self._sources(layer, target, shares)
+
+    def _sources(self, layer: int, target: Whole, shares: Shares) -> None:
+        heads = shares.heads
+        named = self.spec.per_head and not shares.averaged
+        table = heads if named else heads.sum(0, keepdims=True)
+        first = int(self.codes.of("block", layer, 0))
+        keys = slice(first, first + table.shape[2])
+        if self.up:
+            self.reach[target] += heads.sum(0) @ self.reach[keys]
+        weight = self.mass[keys] if self.up else np.ones(table.shape[2])
+        head, query, key = strongest(table, weight, self.spec.top_k, self.spec.threshold)
+        number = head if named else np.full_like(head, -1)
+        share = table[head, query, key]
+        self._add("attention", layer, first + key, target[query], share, number, exact=False)
+
+    def _add(
+        self,
+        kind: str,
+        layer: int,
+        source: Whole,
+        target: Whole,
+        share: Part,
+        head: Whole | None = None,
+        *,
+        exact: bool = True,
+    ) -> None:
+        if self.up and exact:
+            np.add.at(self.reach, target, self.reach[source] * share)
+        drawn = share > self.spec.threshold
+        if self.up:
+            drawn &= self.mass[source] > 0.0
+        if not drawn.any():
+            return
+        size = np.full(int(drawn.sum()), 0)
+        heads = size - 1 if head is None else head[drawn]
+        stage = _Stage(
+            size + _LINK[kind], size + layer, heads, source[drawn], target[drawn], share[drawn],
+            np.zeros(len(size)),
+        )  # fmt: skip
+        self._pass(stage)
+        self.stages.append(stage)
+        self.count += len(size)
+        if self.spec.budget is not None and self.count > max(8 * self.spec.budget, 1 << 16):
+            self._cut(self.spec.budget)
+
+    def _pass(self, stage: _Stage) -> None:
+        start, end = (stage.source, stage.target) if self.up else (stage.target, stage.source)
+        stage.flow = self.mass[start] * stage.share
+        np.add.at(self.mass, end, stage.flow)
 
     # -- pruning to a budget ---------------------------------------------------------------
 
-    def _within_budget(self) -> None:
-        budget = self.spec.budget
-        if budget is None or len(self.links) <= budget:
+    def _cut(self, budget: int) -> None:
+        """Keep so many links of largest flow, the earlier of equal ones."""
+        if self.count <= budget:
             return
-        flows = np.array([self.flow[link.target] * link.share for link in self.links])
-        kept = np.sort(np.argsort(-flows, kind="stable")[:budget])
-        chosen = [self.links[int(place)] for place in kept]
-        self.flow = {("block", self.row, self.position): 1.0}
-        self.links = []
-        # Links are stored from the root downwards: a target's flow is whole when it is used.
-        for link in chosen:
-            if self.flow.get(link.target, 0.0) > 0.0:
-                self.links.append(link)
-                self.flow[link.source] = (
-                    self.flow.get(link.source, 0.0) + self.flow[link.target] * link.share
-                )
+        self.cut = True
+        flows = np.concatenate([stage.flow for stage in self.stages])
+        kept = np.zeros(len(flows), bool)
+        kept[np.argsort(-flows, kind="stable")[:budget]] = True
+        ends = np.cumsum([len(stage.flow) for stage in self.stages])[:-1]
+        pieces = np.split(kept, ends)
+        pairs = zip(self.stages, pieces, strict=True)
+        self.stages = [stage.only(piece) for stage, piece in pairs if piece.any()]
+        self.count = budget
+
+    def _within_budget(self) -> None:
+        """Cut for good, and follow the mass again by what is left."""
+        if self.spec.budget is not None:
+            self._cut(self.spec.budget)
+        if not self.cut:
+            return
+        self.mass = self._start()
+        stages, self.stages = self.stages, []
+        for stage in stages:
+            joined = self.mass[stage.source if self.up else stage.target] > 0.0
+            left = stage.only(joined)
+            self._pass(left)
+            self.stages.append(left)
+
+    # -- the graph -------------------------------------------------------------------------
 
     def finish(self) -> Graph:
         """Prune to the budget and give the graph in columns."""
         self._within_budget()
-        keys = sorted(self.flow, key=_order)
-        number = {key: place for place, key in enumerate(keys)}
-        terminal = sum(flow for (kind, *_), flow in self.flow.items() if kind in ("bias", "sink"))
-        arrived = sum(
-            flow for (kind, depth, _), flow in self.flow.items() if kind == "block" and depth == 0
-        )
-        flows = [self.flow[link.target] * link.share for link in self.links]
+        empty = np.zeros(0, np.int64)
+        links = {
+            name: np.concatenate([empty, *(getattr(stage, name) for stage in self.stages)])
+            for name in _COLUMNS
+        }
+        roots = self.codes.of("block", self.row, np.array(self.roots))
+        nodes = self._ordered(np.concatenate([links["source"], links["target"], roots]))
+        place = np.zeros(self.codes.count, np.int64)
+        place[nodes] = np.arange(len(nodes))
+        kind, depth, pos = self.codes.split(nodes)
+        fallback = np.intersect1d(np.concatenate([empty, *self.fallback]), nodes)
         return Graph(
-            position=self.position,
+            position=self.roots[0],
             row=self.row,
             method=self.spec.method,
-            node_kind=_ints([_NODE[kind] for kind, _, _ in keys]),
-            node_depth=_ints([depth for _, depth, _ in keys]),
-            node_pos=_ints([pos for _, _, pos in keys]),
-            node_flow=_floats([self.flow[key] for key in keys]),
-            link_kind=_ints([_LINK[link.kind] for link in self.links]),
-            link_layer=_ints([link.layer for link in self.links]),
-            link_head=_ints([link.head for link in self.links]),
-            link_source=_ints([number[link.source] for link in self.links]),
-            link_target=_ints([number[link.target] for link in self.links]),
-            link_share=_floats([link.share for link in self.links]),
-            link_flow=_floats(flows),
-            hidden_share=float(max(1.0 - arrived - terminal, 0.0)),
-            terminal_share=float(terminal),
-            fallback_nodes=_ints([number[key] for key in self.fallback if key in number]),
+            node_kind=kind,
+            node_depth=depth,
+            node_pos=pos,
+            node_flow=self.mass[nodes].astype(np.float32),
+            link_kind=links["kind"].astype(np.int64),
+            link_layer=links["layer"].astype(np.int64),
+            link_head=links["head"].astype(np.int64),
+            link_source=place[links["source"].astype(np.int64)],
+            link_target=place[links["target"].astype(np.int64)],
+            link_share=links["share"].astype(np.float32),
+            link_flow=links["flow"].astype(np.float32),
+            hidden_share=self._hidden(),
+            terminal_share=0.0 if self.up else self._ended(),
+            fallback_nodes=place[fallback],
+            direction=self.spec.direction,
+            roots=self.roots,
         )
 
+    def _ended(self) -> float:
+        codes = [
+            self.codes.of(kind, layer, np.arange(self.codes.size))
+            for kind in ("bias", "sink")
+            for layer in range(self.layers)
+        ]
+        return float(self.mass[np.concatenate(codes)].sum())
 
-def _strongest(table: NDArray[np.float64], top_k: int | None) -> list[tuple[int, int]]:
-    """(head, source) of the strongest entries, best first; all that are not 0 without a limit."""
-    order = np.argsort(-table, axis=None, kind="stable")
-    order = order[: int((table > 0.0).sum())]
-    order = order if top_k is None else order[:top_k]
-    heads, sources = np.unravel_index(order, table.shape)
-    return list(zip(heads.tolist(), sources.tolist(), strict=True))
+    def _hidden(self) -> float:
+        positions = np.arange(self.codes.size)
+        if self.up:
+            last = self.codes.of("block", self.layers, positions)
+            whole = float(self.reach[last].sum())
+            drawn = float(self.mass[last].sum())
+            return max(1.0 - drawn / whole, 0.0) if whole > 0.0 else 0.0
+        arrived = float(self.mass[self.codes.of("block", 0, positions)].sum())
+        return max(1.0 - arrived - self._ended(), 0.0)
+
+    def _ordered(self, codes: Whole) -> Whole:
+        """Each node once: the last row first, then downwards."""
+        nodes = np.unique(codes.astype(np.int64))
+        kind, depth, pos = self.codes.split(nodes)
+        level = 3 * depth + np.where(
+            kind == _NODE["block"], 0, np.where(kind == _NODE["mlp"], 2, 1)
+        )
+        ordered: Whole = nodes[np.lexsort((pos, kind, -level))]
+        return ordered
 
 
-def _order(key: Key) -> tuple[int, int, int]:
-    """The root first, then downwards."""
-    kind, depth, pos = key
-    level = 3 * depth if kind == "block" else 3 * depth + (2 if kind == "mlp" else 1)
-    return (-level, NODE_KINDS.index(kind), pos)
+def strongest(
+    table: Part, weight: Part, top_k: int | None, threshold: float
+) -> tuple[Whole, Whole, Whole]:
+    """(head, query, key) of the strongest entries above the threshold, by query, best first.
+
+    Args:
+        table: [head, query, key] shares.
+        weight: [key] what a share is multiplied by for its strength; entries of 0 are left out.
+        top_k: How many for each query; None for all.
+        threshold: Shares up to this are left out.
+    """
+    strength = np.where(table > threshold, table * weight, 0.0)
+    if top_k is not None:
+        strength = _top(strength, top_k)
+    head, query, key = np.nonzero(strength)
+    order = np.lexsort((-strength[head, query, key], query))
+    return head[order], query[order], key[order]
 
 
-def _ints(values: list[int]) -> NDArray[np.int64]:
-    return np.array(values, dtype=np.int64)
-
-
-def _floats(values: list[float]) -> NDArray[np.float32]:
-    return np.array(values, dtype=np.float32)
+def _top(strength: Part, top_k: int) -> Part:
+    """The same with all but the ``top_k`` largest of each query set to 0."""
+    heads, size, keys = strength.shape
+    flat = strength.transpose(1, 0, 2).reshape(size, heads * keys)
+    if top_k >= flat.shape[1]:
+        return strength
+    kept = np.argpartition(-flat, top_k - 1, axis=1)[:, :top_k]
+    only = np.zeros_like(flat)
+    np.put_along_axis(only, kept, np.take_along_axis(flat, kept, 1), 1)
+    return only.reshape(size, heads, keys).transpose(1, 0, 2)

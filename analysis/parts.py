@@ -21,6 +21,9 @@ from analysis.models.handle import Model
 from analysis.models.norms import NormForm, identity_norm, norm_form
 from analysis.models.residual import Block
 
+#: Bytes of moved values that a trace keeps for the next caller.
+KEPT_BYTES = 32 << 20
+
 
 @dataclass(frozen=True)
 class HeadParts:
@@ -30,7 +33,8 @@ class HeadParts:
         pattern: [head, query, key].
         moved: [head, key, d_model] each position's value through its head's part of W_O.
         post: What follows the projection.
-        raw: [query, d_model] the projection's output, for the post-norm's statistics.
+        raw: [query, d_model] the projection's output, for the post-norm's statistics; empty
+            where no norm follows.
         bias: [query, d_model] what the stream gets from biases alone.
         scale: The multiplier of attention's increment.
     """
@@ -52,6 +56,23 @@ class HeadParts:
         """[head, key 0..query, d_model] the vector of each head and source position."""
         weights = self.pattern[:, query, : query + 1, None]
         return self.through(weights * self.moved[:, : query + 1], query)
+
+    def factors(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights [head, q, key] and vectors [head, key, d_model] whose products are the parts.
+
+        What a head reads from a position is the same vector for every query up to a factor: the
+        attention weight, and the post-norm's frozen scale where there is one. So norms and
+        products with any direction need no array over head, query, key and d_model.
+
+        Args:
+            queries: [q] positions, ascending; keys end at the last of them.
+        """
+        keys = int(queries[-1]) + 1
+        weights, vectors = self.pattern[:, queries, :keys], self.moved[:, :keys]
+        if self.post.kind != "none":
+            weights = weights * self.post.inverse_root(self.raw[queries])[None]
+            vectors = self.post.centred(vectors) * self.post.scale
+        return weights, vectors if self.scale == 1.0 else vectors * self.scale
 
     def heads(self) -> Tensor:
         """[head, query, d_model] what each head adds."""
@@ -101,8 +122,20 @@ def head_parts(model: Model, trace: Trace, layer: int) -> HeadParts:
             "Look at its attention output as a whole.",
         )
     parts = _head_parts(model, trace, layer, block)
-    trace.scratch["parts", layer] = parts
+    _keep(trace, layer, parts)
     return parts
+
+
+def _keep(trace: Trace, layer: int, parts: HeadParts) -> None:
+    """Keep a layer's parts for the next caller, and let the oldest go beyond ``KEPT_BYTES``.
+
+    Of 256 tokens of a small model all layers would be as large as the whole trace.
+    """
+    most = max(KEPT_BYTES // max(parts.moved.nbytes, 1), 1)
+    kept = [key for key in trace.scratch if key[0] == "parts"]
+    for key in kept[: max(len(kept) + 1 - most, 0)]:
+        trace.scratch.pop(key, None)
+    trace.scratch["parts", layer] = parts
 
 
 def _head_parts(model: Model, trace: Trace, layer: int, block: Block) -> HeadParts:
@@ -110,22 +143,19 @@ def _head_parts(model: Model, trace: Trace, layer: int, block: Block) -> HeadPar
     value = torch.from_numpy(trace.value[layer])
     weight, bias = projection_weight(block, block.heads * block.d_head)
     weight, size = weight.cpu(), value.shape[1]
-    per_head = weight.view(block.heads, block.d_head, -1)
     value = value.repeat_interleave(block.heads // block.kv_heads, dim=0)
-    moved = torch.bmm(value, per_head)
-    raw = (pattern @ moved).sum(0)
-    offset = torch.zeros_like(raw)
+    moved = torch.bmm(value, weight.view(block.heads, block.d_head, -1))
+    offset = torch.zeros(size, moved.shape[-1])
     if bias is not None:
         offset = offset + bias.cpu()
-    raw = raw + offset
-    post = identity_norm(model.info.d_model)
+    post, raw = identity_norm(model.info.d_model), offset[:0]
     if block.post_norm is not None:
         post = norm_form(block.post_norm, model.info.d_model) or post
+        mixed = (pattern @ value).transpose(0, 1).reshape(size, -1)
+        raw = mixed @ weight + offset
         offset = post.frozen(offset, raw) + post.bias
-    return HeadParts(
-        pattern, moved, post, raw, offset.view(size, -1) * block.attention_scale,
-        block.attention_scale,
-    )  # fmt: skip
+    offset = offset * block.attention_scale
+    return HeadParts(pattern, moved, post, raw, offset, block.attention_scale)
 
 
 def head_output(model: Model, trace: Trace, layer: int, head: int | None = None) -> Tensor:

@@ -11,9 +11,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from numbers import Integral
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from analysis.errors import PromptError, SpecError
+
+if TYPE_CHECKING:
+    from analysis.link_specs import CausalSpec, LinkSpec, NeuronSpec
 
 #: Raised whenever the meaning or layout of any result changes: old memo entries are then unread.
 SCHEMA = 1
@@ -23,7 +26,12 @@ Decoder = Literal["output", "input", "linear", "quadratic", "max_probability"]
 Norm = Literal["none", "unit", "full"]
 Similarity = Literal["dot", "cosine", "euclidean"]
 Candidates = Literal["top_k", "subtraction", "matching_pursuit"]
-FlowMethod = Literal["proximity", "attention"]
+FlowMethod = Literal[
+    "proximity", "norm", "attention", "value_weighted", "residual_norm", "kl", "hidden_kl",
+    "rollout", "signed",
+]  # fmt: skip
+Direction = Literal["down", "up"]
+HideStart = Literal["keep", "loss", "reweight"]
 
 
 def choose(name: str, value: str, options: Any) -> None:
@@ -113,23 +121,66 @@ class PatternSpec:
 
 @dataclass(frozen=True, slots=True)
 class FlowSpec:
-    """Which flow graph to draw; the options of ``analysis.flow``."""
+    """Which flow graph to draw; the options of ``analysis.flow``.
 
-    position: int = -1
+    Attributes:
+        position: The root's position, or several that carry an equal part of the mass each.
+        row: The root's residual row.
+        method: How shares are computed.
+        threshold: Links are kept whose share is above it (signed: part of the absolute mass).
+        top_k: At each node, so many of its strongest attention links (signed: of each layer).
+        budget: So many links in all, by flow.
+        per_head: One attention link for each head and source, or heads summed.
+        token, foil: Signed only: whose logit, and what it is held against; None: the model's
+            own top token, and nothing.
+        direction: "down" from the root to the tokens, or "up" to everything it reaches.
+        fold_sinks: Whether attention to positions that soak it up ends in one sink link.
+        hide_start: What becomes of attention to a start token or sink at position 0: kept,
+            hidden with its mass counted as hidden, or hidden and the node's other shares scaled.
+    """
+
+    position: int | tuple[int, ...] = -1
     row: int = -1
     method: FlowMethod = "proximity"
     threshold: float = 0.0
     top_k: int | None = None
     budget: int | None = None
     per_head: bool = True
+    token: int | None = None
+    foil: int | None = None
+    direction: Direction = "down"
+    fold_sinks: bool = False
+    hide_start: HideStart = "keep"
 
     def __post_init__(self) -> None:
         choose("The flow method", self.method, FlowMethod)
+        choose("The direction", self.direction, Direction)
+        choose("Hiding the start", self.hide_start, HideStart)
         if not 0.0 <= self.threshold < 1.0:
             raise SpecError("The threshold must be at least 0 and below 1.", "Try 0.03.")
         for name, value in (("top_k", self.top_k), ("budget", self.budget)):
             if value is not None and value < 1:
                 raise SpecError(f"{name} must be 1 or more.", "Leave it out to keep everything.")
+        if not isinstance(self.position, int):
+            object.__setattr__(self, "position", tuple(int(pos) for pos in self.position))
+            if not self.position:
+                raise SpecError("There is no root position.", "Name at least one.")
+        self._check_signed()
+
+    def _check_signed(self) -> None:
+        if self.method != "signed":
+            if self.token is not None or self.foil is not None:
+                raise SpecError(
+                    f"The method {self.method} asks about no token.", "Use the method signed."
+                )
+            return
+        if self.direction == "up" or self.fold_sinks or self.hide_start != "keep":
+            raise SpecError(
+                "Signed flow is what each part adds to one logit: it goes down, nothing hidden.",
+                "Leave direction, fold_sinks and hide_start as they are.",
+            )
+        if self.foil is not None and self.foil == self.token:
+            raise SpecError("A token can't be held against itself.", "Choose another foil.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +216,9 @@ class LedgerSpec:
     position: int = -1
 
 
-Spec = (
-    RunSpec | TraceSpec | LensSpec | PatternSpec | FlowSpec | EmergenceSpec | StorySpec | LedgerSpec
+Spec: TypeAlias = (
+    "RunSpec | TraceSpec | LensSpec | PatternSpec | FlowSpec | EmergenceSpec | StorySpec"
+    " | LedgerSpec | CausalSpec | LinkSpec | NeuronSpec"
 )
 
 

@@ -24,8 +24,11 @@ class Link(NamedTuple):
         target_pos: Token position it goes to.
         source: Key of the node it comes from.
         target: Key of the node it goes to.
-        share: Part of what enters ``target``, over ALL parts, before pruning; 0 to 1.
-        flow: ``flow(target) * share``: part of the root's mass, 0 to 1.
+        share: Part of what enters ``target``, over ALL parts, before pruning; 0 to 1 (signed:
+            logits).
+        flow: ``flow(target) * share``: part of the root's mass, 0 to 1. Upwards:
+            ``flow(source) * share``: part of the target's mass that comes from the root this way.
+            Signed: logits, as ``share``.
     """
 
     kind: str
@@ -63,8 +66,13 @@ class Node(NamedTuple):
 class Graph:
     """A flow graph in columns; ``links`` and ``nodes`` give it as rows.
 
+    Downwards the root's mass of 1 is followed to row 0. Upwards (``direction`` "up") a node's
+    flow is the part of its own mass that comes from the root. Signed graphs (``method`` "signed")
+    hold the direct paths into one state: shares and flows are logits, and all links, the "other"
+    link of what was pruned included, sum to ``logit``.
+
     Attributes:
-        position, row: The root.
+        position, row: The root; the first of them where there are several.
         method: How shares were computed.
         node_kind: [node] index into NODE_KINDS.
         node_depth: [node] row of a block node, layer of the others.
@@ -75,9 +83,17 @@ class Graph:
         link_source, link_target: [link] node numbers.
         link_share, link_flow: [link].
         hidden_share: Root mass that reaches row 0, or a drawn terminal part (bias, sink), by no
-            drawn link. Shown + hidden = 1.
+            drawn link. Shown + hidden = 1. Upwards: of the root's mass in all states of the last
+            row, what no drawn link brings. Signed: pruned part of the sum of absolute logits.
         terminal_share: Drawn mass that ends in a bias or a sink instead of row 0.
         fallback_nodes: [n] nodes where every part's proximity was 0 and norm shares stand in.
+        direction: "down" or "up".
+        roots: Positions of all roots.
+        token, foil: Whose logit a signed graph explains; -1 where there is none.
+        logit: That logit before any soft cap, or difference; NaN for other methods.
+        hidden_positions: Positions whose attention links were hidden (``hide_start``).
+        sink_positions: Positions whose attention links were folded into sink links.
+        reweighted: Whether shares were scaled so that those not hidden sum to 1.
     """
 
     position: int
@@ -97,6 +113,14 @@ class Graph:
     hidden_share: float
     terminal_share: float
     fallback_nodes: Ints
+    direction: str = "down"
+    roots: tuple[int, ...] = ()
+    token: int = -1
+    foil: int = -1
+    logit: float = float("nan")
+    hidden_positions: tuple[int, ...] = ()
+    sink_positions: tuple[int, ...] = ()
+    reweighted: bool = False
 
     def __post_init__(self) -> None:
         for name in ("node_depth", "node_pos", "node_flow"):
