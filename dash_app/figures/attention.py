@@ -27,8 +27,8 @@ Scaling = Literal["linear", "log"]
 MOST_HEADS = 12
 #: Weights below this are one colour on the logarithmic scale.
 FLOOR = 1e-3
-#: Side of a whole matrix in pixels that a panel has room for, alone and beside others.
-ALONE, BESIDE = 430, 230
+#: Sides of a matrix, in pixels, for which half the page has room: 1, 2 or 3 in a row.
+SIDES = {1: 390, 2: 185, 3: 116}
 #: More tokens than this are labelled by every n-th position only.
 LABELLED = 64
 #: Unseen ticks keep the labels a little away from the cells.
@@ -96,10 +96,11 @@ class _Plan:
     """Where the panes of a grid of small multiples lie, in pixels and in paper units."""
 
     def __init__(self, panes: int, tokens: int) -> None:
+        self.panes = panes
         self.tokens = tokens
-        self.columns = 1 if panes == 1 else 2 if panes in (2, 4) else 3
+        self.columns = 1 if panes == 1 else 2 if panes <= 4 else 3
         self.rows = math.ceil(panes / self.columns)
-        room = ALONE if panes == 1 else BESIDE
+        room = SIDES[self.columns]
         least = 12 if panes == 1 and tokens <= LABELLED else 3
         self.cell = max(min(room / tokens, 40.0), least)
         self.side = self.cell * tokens
@@ -107,7 +108,7 @@ class _Plan:
         gutter = 96 if self.labelled else 44
         self.margin: dict[str, Any] = {
             "l": gutter,
-            "r": 84,
+            "r": 66,
             "t": 34,
             "b": gutter + 40,
             "pad": 0,
@@ -130,9 +131,9 @@ class _Plan:
             [1 - (top + self.side) / self.inner_height, 1 - top / self.inner_height],
         )
 
-    def outer(self, number: int, panes: int) -> tuple[bool, bool]:
+    def outer(self, number: int) -> tuple[bool, bool]:
         """Whether pane ``number`` is at the bottom, and at the left."""
-        return number + self.columns >= panes, number % self.columns == 0
+        return number + self.columns >= self.panes, number % self.columns == 0
 
 
 def _suffix(number: int) -> str:
@@ -171,10 +172,9 @@ def _pane(
 
 
 def _axes(run: RunResult, plan: _Plan, theme: Theme) -> dict[str, Any]:
-    panes = plan.columns * plan.rows
     axes: dict[str, Any] = {}
-    for number in range(panes):
-        bottom, left = plan.outer(number, panes)
+    for number in range(plan.panes):
+        bottom, left = plan.outer(number)
         across, down = plan.domain(number)
         names = _ticks(run, plan, theme)
         span = len(run.tokens) - 0.5
