@@ -13,6 +13,7 @@ from analysis.results import (
     Emergence,
     Graph,
     Grid,
+    Ledger,
     ModelInfo,
     PatternResult,
     RunResult,
@@ -21,6 +22,7 @@ from analysis.results import (
 from analysis.specs import (
     EmergenceSpec,
     FlowSpec,
+    LedgerSpec,
     LensSpec,
     PatternSpec,
     RunSpec,
@@ -57,6 +59,7 @@ class PageId(StrEnum):
     ALERT = "alert"
     DISMISS = "alert-dismiss"
     TOGGLE = "theme-toggle"
+    BADGE = "ledger-badge"
 
 
 class Service(Protocol):
@@ -84,6 +87,14 @@ class Service(Protocol):
 
     def story(self, trace: TraceSpec, spec: StorySpec, job: Any = None) -> Story:
         """The facts of the one sentence."""
+        ...
+
+    def ledger(self, name: str, job: Any = None) -> Ledger:
+        """Which identities hold on a model."""
+        ...
+
+    def run_ledger(self, trace: TraceSpec, spec: LedgerSpec, job: Any = None) -> Ledger:
+        """Which identities hold on a run."""
         ...
 
     def peek(self, spec: Any, option: Any = None) -> Any:

@@ -14,6 +14,8 @@ from analysis.results import (
     Emergence,
     Graph,
     Grid,
+    Ledger,
+    LedgerEntry,
     ModelInfo,
     PatternResult,
     RunResult,
@@ -24,6 +26,7 @@ from analysis.results.flow import LINK_KINDS
 from analysis.specs import (
     EmergenceSpec,
     FlowSpec,
+    LedgerSpec,
     LensSpec,
     PatternSpec,
     RunSpec,
@@ -196,6 +199,15 @@ class FakeService:
         )
         source = max(position - 1, 0)
         return Story(position, token(5), 0.62, 7, 9, 8, 10, 3, 2.1, source, parts)
+
+    def ledger(self, name: str, job: Any = None) -> Ledger:
+        self._called("ledger")
+        return Ledger((LedgerEntry(1, "capture changes no logit", 0.0, 1e-4),), "float32", True)
+
+    def run_ledger(self, trace: TraceSpec, spec: LedgerSpec, job: Any = None) -> Ledger:
+        self._called("run_ledger")
+        entry = LedgerEntry(7, "flow in = flow out", 2e-6, 1e-5, "hidden 3.0% of the flow")
+        return Ledger((entry,), "float32", True)
 
 
 def refuse(message: str = "The model file is cut off.", hint: str = "Fetch it again.") -> Exception:

@@ -9,7 +9,7 @@ from analysis.results import ModelInfo
 from dash_app.components.attributes import aria
 from dash_app.components.go import go, target
 from dash_app.examples import EXAMPLES
-from dash_app.shell import Context
+from dash_app.shell import Context, PageId
 from dash_app.state import MAX_PROMPT_CHARACTERS
 from dash_app.views.run.ids import RunId
 
@@ -43,6 +43,7 @@ def _model_bar(context: Context) -> Component:
                 searchable=len(context.models) > 8,
                 className="model-picker",
             ),
+            html.Div(id=PageId.BADGE, className="model-chips", **aria(live="polite")),
             html.Div(id=RunId.CHIPS, className="model-chips"),
         ],
         className="model-bar",

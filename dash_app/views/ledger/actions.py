@@ -1,0 +1,41 @@
+"""From a run to its ledgers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dash import html
+from dash.development.base_component import Component
+
+from analysis.errors import CancelledError
+from analysis.specs import LedgerSpec
+from dash_app.errors import explain
+from dash_app.shell import NewJob, Service, result_of, trace_of
+from dash_app.state import RunRef, Selection, resolve
+from dash_app.views.ledger.layout import badge, table
+
+
+def measure(
+    service: Service, run: RunRef, selection: Selection, job: NewJob
+) -> tuple[Any, Any, Any] | None:
+    """Badge, the model's table and the run's; None if it was cancelled."""
+    try:
+        position = resolve(selection, run).pos
+        model = service.ledger(run.model, job(0.0, 0.7))
+        own = service.run_ledger(trace_of(run), LedgerSpec(position), job(0.7, 1.0))
+        name = result_of(service, run).info.name
+        return (
+            badge(model),
+            table(f"{name}, on random probes", model),
+            table(f"This run, at position {position}", own),
+        )
+    except CancelledError:
+        return None
+    except Exception as error:  # noqa: BLE001 - said where the tables would be
+        return None, _untold(error), None
+
+
+def _untold(error: BaseException) -> list[Component]:
+    problem = explain(error)
+    text = f"{problem.message} {problem.hint} Request {problem.request}"
+    return [html.P(text, className="muted")]
