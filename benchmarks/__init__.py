@@ -1,0 +1,1 @@
+"""What things cost: each module prints ratios measured in one run."""

@@ -1,6 +1,6 @@
 """What capturing everything costs beside a plain forward pass, in one run.
 
-    python -m benchmarks.capture [MODEL]
+Run with ``python -m benchmarks.capture [MODEL]``.
 """
 
 from __future__ import annotations

@@ -1,0 +1,128 @@
+"""From the click on Run to the pictures, in a real browser on the default model.
+
+Run with ``python -m benchmarks.page``.
+
+New prompts of 16 and 64 tokens, then the same prompts again (memoised), in one run.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, sync_playwright
+
+from tests.support import chromium
+
+GRAPHS = ("lens-graph", "curves-graph", "attention-graph", "flow-graph")
+TEXT = (
+    "When the old bridge over the river fell the people of the town met in the hall and asked who "
+    "would build a new one because without it no cart could reach the market and the winter was "
+    "near so they chose three masons and a young woman who had drawn plans for the mill and gave "
+    "them all the stone that was left from the wall"
+)
+WORDS = TEXT.split()
+#: (name, words): one word is one token here, nearly always.
+PROMPTS = (("16 tokens", WORDS[:16]), ("64 tokens", WORDS[:62]))
+WATCH = """ids => {
+  window.__drawn = [];
+  for (const id of ids) {
+    const gd = document.querySelector('#' + id + ' .js-plotly-plot');
+    gd.on('plotly_afterplot', () => window.__drawn.push([id, performance.now()]));
+  }
+}"""
+START = "() => { window.__drawn.length = 0; window.__t0 = performance.now(); }"
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def serve(folder: str, port: int) -> subprocess.Popen[bytes]:
+    """A server with an empty memo."""
+    env = {**os.environ, "STRATASCOPE_CACHE_DIR": folder, "STRATASCOPE_PORT": str(port)}
+    return subprocess.Popen([sys.executable, "-m", "dash_app"], env=env)
+
+
+def settled(page: Page) -> list[list[Any]]:
+    """All drawings since the start, once nothing has been drawn for a while."""
+    seen, since = -1, time.monotonic()
+    while time.monotonic() - since < 2.0:
+        count = page.evaluate("() => window.__drawn.length")
+        if count != seen:
+            seen, since = count, time.monotonic()
+        page.wait_for_timeout(50)
+    drawn: list[list[Any]] = page.evaluate(
+        "() => window.__drawn.map(([id, at]) => [id, at - window.__t0])"
+    )
+    return drawn
+
+
+def timed(page: Page, text: str) -> tuple[float, float]:
+    """Seconds from the click on Run to the first heatmap, and to the last of all pictures."""
+    page.fill("#run-prompt", text)
+    page.wait_for_timeout(400)
+    page.evaluate(START)
+    page.click("#run-button")
+    page.wait_for_function(
+        "() => window.__drawn.some(([id]) => id === 'lens-graph')", timeout=120_000
+    )
+    drawn = settled(page)
+    first = min(at for name, at in drawn if name == "lens-graph")
+    last = max(max(at for name, at in drawn if name == graph) for graph in GRAPHS)
+    return first / 1000, last / 1000
+
+
+def measure(page: Page) -> None:
+    """Print one line a prompt, new and again."""
+    page.wait_for_selector("#flow-graph .sankey", timeout=180_000)
+    page.wait_for_timeout(3000)
+    page.evaluate(WATCH, list(GRAPHS))
+    for again in ("new", "memoised"):
+        for name, words in PROMPTS:
+            first, last = timed(page, " ".join(words))
+            print(f"{name}, {again:9}: first heatmap {first:5.2f} s, all views {last:5.2f} s")
+
+
+def main() -> None:
+    """Serve, open, measure."""
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        port = free_port()
+        server = serve(folder, port)
+        browser = playwright.chromium.launch(
+            executable_path=chromium.find(), args=list(chromium.FLAGS)
+        )
+        try:
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            _open(page, f"http://127.0.0.1:{port}/")
+            measure(page)
+        finally:
+            browser.close()
+            server.terminate()
+            server.wait(30)
+    sys.stdout.flush()
+
+
+def _open(page: Page, url: str) -> None:
+    for _ in range(120):
+        try:
+            page.goto(url)
+        except Exception:  # noqa: BLE001 - not listening yet
+            time.sleep(0.5)
+        else:
+            return
+    raise TimeoutError(f"Nothing answers at {url} after a minute.")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    main()
