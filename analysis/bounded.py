@@ -55,6 +55,14 @@ class Bounded(Generic[Value]):
         with self._lock:
             self._drop(key)
 
+    def shed(self) -> bool:
+        """Let go of the least recently used; False if there is nothing left."""
+        with self._lock:
+            if self._values:
+                self._drop(next(iter(self._values)))
+                return True
+            return False
+
     def clear(self) -> None:
         """Let go of everything."""
         with self._lock:
@@ -64,6 +72,11 @@ class Bounded(Generic[Value]):
     def _drop(self, key: Hashable) -> None:
         if key in self._values:
             self._used -= self._values.pop(key)[1]
+
+    @property
+    def limit(self) -> int:
+        """Bytes to stay under."""
+        return self._limit
 
     @property
     def used(self) -> int:

@@ -10,6 +10,7 @@ from typing import TextIO
 
 from pydantic import ValidationError
 
+from analysis import commands as model_commands
 from analysis.errors import AnalysisError
 from dash_app.settings import Settings
 
@@ -25,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.command == "settings":
             show_settings(sys.stdout)
             return 0
+        if hasattr(chosen, "work"):
+            return int(chosen.work(chosen))
         return serve(_settings(chosen))
     except ValidationError as error:
         for line in explain_settings(error):
@@ -47,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--host", default=argparse.SUPPRESS, help="address to listen on")
         command.add_argument("--port", default=argparse.SUPPRESS, help="port; 0 takes a free one")
     commands.add_parser("settings", help="list every setting, what it means and its default")
+    model_commands.add_to(commands)
     return parser
 
 

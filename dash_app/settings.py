@@ -38,6 +38,19 @@ class Settings(BaseSettings):
         description="Further models: hub ids, folders or .gguf files, each optionally"
         " name=source, separated by commas.",
     )
+    catalog: str = Field(
+        default="", description="A TOML file of models on offer, and of how each is loaded."
+    )
+    dtype: str = Field(
+        default="",
+        pattern="^(|float32|float16|bfloat16)$",
+        description="Dtype of models whose entry names none; float32 if not given.",
+    )
+    device: str = Field(
+        default="",
+        description="Device of models whose entry names none: cpu, cuda, cuda:N, mps, or spread"
+        " for all CUDA devices together; the best one there if not given.",
+    )
     max_prompt_tokens: int = Field(
         default=256, ge=1, le=8192, description="Longest prompt that is run, in tokens."
     )

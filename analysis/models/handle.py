@@ -135,13 +135,24 @@ def describe(loaded: Any, stream: Stream, readout: Readout, record: Record) -> M
         parallel_blocks=stream.parallel,
         norm={"rms": "RMSNorm", "layer": "LayerNorm", "none": "none"}[readout.form.kind],
         dtype=str(next(hf.parameters()).dtype).removeprefix("torch."),
-        device=str(next(hf.parameters()).device),
+        device=", ".join(sorted({str(part.device) for part in hf.parameters()})),
         source=loaded.source,
         revision=loaded.revision,
         fingerprint=loaded.fingerprint,
         chat_template=bool(getattr(loaded.tokenizer, "chat_template", None)),
         attention_interface="hooks" if stream.by_hooks else "function",
+        quantised=loaded.entry.quantise or _packed_by(hf.config),
+        adapter=loaded.entry.adapter,
     )
+
+
+def _packed_by(config: Any) -> str:
+    """The method by which a model's files pack its weights; empty where they don't."""
+    found = getattr(config, "quantization_config", None)
+    if found is None:
+        return ""
+    values = found if isinstance(found, dict) else vars(found)
+    return str(getattr(values.get("quant_method"), "value", values.get("quant_method", "packed")))
 
 
 def first_attending(stream: Stream) -> Block:
@@ -153,9 +164,10 @@ def load_model(name: str, *, dtype: str | None = None, device: str | None = None
     """Load a model and find its residual stream's writers.
 
     Args:
-        name: A catalogue name, hub id, local folder or ``path/to/file.gguf``.
-        dtype: "float32", "bfloat16" or "float16"; float32 on a CPU unless given.
-        device: "cuda", "mps" or "cpu"; the best one there unless given.
+        name: A catalogue name, hub id, local folder, ``path/to/file.gguf``, or base+adapter.
+        dtype: "float32", "bfloat16" or "float16"; by entry or setting unless given, else float32.
+        device: "cuda", "mps", "cpu", or "spread" for all CUDA devices together; by entry or
+            setting unless given, else the best one there.
 
     Raises:
         UnknownModelError: No model goes by this name.

@@ -41,6 +41,15 @@ def commit(source: str, config: str = "config.json") -> str:
     return _cached(name, revision, config) or _fetch_config(name, revision, config).parent.name
 
 
+def is_cached(source: str) -> bool:
+    """Whether its configuration is on this machine; asks no hub."""
+    name, _, revision = source.partition("@")
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json", revision=revision or None)
+    return isinstance(found, str)
+
+
 def config_folder(source: str) -> Path:
     """The snapshot's folder, with at least the configuration in it.
 

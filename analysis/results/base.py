@@ -46,7 +46,11 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a model is. Sizes are counts; ``fingerprint`` names its weights, revision and dtype."""
+    """What a model is. Sizes are counts; ``fingerprint`` names its weights, revision and dtype.
+
+    ``quantised`` is "8bit", "4bit", another method's name, or empty; ``adapter`` a LoRA
+    adapter's folder or hub id; ``device`` lists all where blocks lie on several.
+    """
 
     name: str
     architecture: str
@@ -68,3 +72,5 @@ class ModelInfo:
     fingerprint: str
     chat_template: bool = False
     attention_interface: str = "function"
+    quantised: str = ""
+    adapter: str = ""

@@ -6,6 +6,7 @@ is made again. Adding a technique is one line in ``TECHNIQUES``.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from analysis.bounded import Bounded
 from analysis.capture import Trace, trace
 from analysis.errors import PromptError, SpecError
 from analysis.ledger import check_run
+from analysis.models import catalog, memory, placement
 from analysis.models.handle import Model, load_model
 from analysis.run import run, tokenize
 from analysis.specs import RunSpec, TraceSpec
@@ -84,10 +86,24 @@ class Bench:
         key = (request.model, request.fingerprint)
         model = self._models.get(key)
         if model is None:
+            self._make_room(request.model)
             model = load_model(request.model, dtype=self._limits.dtype, device=self._limits.device)
             model.hf.register_forward_pre_hook(self._count)
             self._models.put(key, model)
         return model
+
+    def _make_room(self, name: str) -> None:
+        """Put out models, the least recently used first, until the next one may come in.
+
+        Before it is loaded: two large models at once might not fit, one after the other does.
+        """
+        entry = catalog.find(name)
+        place = placement.choose(entry, self._limits.dtype, self._limits.device).where
+        wanted = memory.needed(entry, catalog.dtype_of(entry, self._limits.dtype))
+        while self._models.used + wanted > self._models.limit or memory.free(place) < wanted:
+            if not self._models.shed():
+                return  # then it is loading that refuses it
+            gc.collect()
 
     def _count(self, module: Any, args: Any) -> None:
         self.forwards += 1

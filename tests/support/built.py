@@ -17,7 +17,7 @@ def understood(hf: Any, name: str = "tiny") -> Model:
     loaded = SimpleNamespace(
         model=hf,
         tokenizer=tiny.tiny_tokenizer(),
-        entry=SimpleNamespace(name=name),
+        entry=SimpleNamespace(name=name, quantise="", adapter=""),
         source=name,
         revision="none",
         fingerprint=name,
