@@ -7,12 +7,28 @@ from analysis.results.flow import LINK_KINDS, NODE_KINDS, Graph, Link, Node
 from analysis.results.ledger import Ledger, LedgerEntry
 from analysis.results.lens import Grid
 from analysis.results.run import RunResult
+from analysis.results.tasks import (
+    ContributionReport,
+    EmergenceCurve,
+    EmergenceReport,
+    FailureReport,
+    Outcome,
+    Parting,
+    PatchReport,
+    ProbeReport,
+    Projection,
+    Share,
+)
 
 __all__ = [
     "LINK_KINDS",
     "NODE_KINDS",
     "Attribution",
+    "ContributionReport",
     "Emergence",
+    "EmergenceCurve",
+    "EmergenceReport",
+    "FailureReport",
     "Graph",
     "Grid",
     "Ledger",
@@ -20,8 +36,14 @@ __all__ = [
     "Link",
     "ModelInfo",
     "Node",
+    "Outcome",
+    "Parting",
+    "PatchReport",
     "PatternResult",
+    "ProbeReport",
+    "Projection",
     "RunResult",
+    "Share",
     "Story",
     "Token",
 ]

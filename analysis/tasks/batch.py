@@ -1,0 +1,200 @@
+"""Forward passes over many prompts at once, those of equal length together.
+
+No padding: a batch holds prompts of one length, so nothing is masked and every prompt's
+numbers are those of its own pass up to rounding.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from analysis import progress
+from analysis.capture import Trace, store
+from analysis.models.handle import Model
+from analysis.models.probe_states import batched, entered, first_of
+from analysis.models.watching import listening_to
+from analysis.results.base import Floats
+from analysis.tokens import check_ids, describe_tokens
+
+#: Bytes of captured states that one batch may take.
+BATCH_BYTES = 96 << 20
+MOST = 128
+
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """What many prompts of one length did; float32 on the CPU.
+
+    Attributes:
+        which: [n] the prompts' places in what was asked for.
+        token_ids: [n] their tokens.
+        resid: [n, row, pos, d_model].
+        attn_out, mlp_out: [n, layer, pos, d_model]; empty where only the rows were wanted.
+        pattern: [n, layer, head, query, key]; likewise.
+        value: [n, layer, kv_head, pos, d_head]; likewise.
+        logits: [n, pos, vocab]; likewise.
+    """
+
+    which: tuple[int, ...]
+    token_ids: tuple[tuple[int, ...], ...]
+    resid: Floats
+    attn_out: Floats
+    mlp_out: Floats
+    pattern: Floats
+    value: Floats
+    logits: Floats
+
+    def traces(self, model: Model) -> Iterator[tuple[int, Trace]]:
+        """Each prompt's place and its ``Trace``, as ``analysis.trace`` would give it."""
+        for n, place in enumerate(self.which):
+            tokens = describe_tokens(model.tokenizer, self.token_ids[n])
+            yield (
+                place,
+                Trace(
+                    tokens, self.resid[n], self.attn_out[n], self.mlp_out[n],
+                    self.pattern[n], self.value[n], self.logits[n],
+                ),
+            )  # fmt: skip
+
+
+def groups(lengths: Sequence[int], most: int | dict[int, int]) -> list[list[int]]:
+    """Places of prompts of equal length, at most ``most`` together, short ones first."""
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for place, length in enumerate(lengths):
+        by_length[length].append(place)
+    made = []
+    for length, places in sorted(by_length.items()):
+        size = most if isinstance(most, int) else most[length]
+        made += [places[start : start + size] for start in range(0, len(places), size)]
+    return made
+
+
+def states(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    *,
+    whole: bool = True,
+    most: int | None = None,
+    label: str = "Running prompts",
+) -> Iterator[States]:
+    """Run prompts in batches of equal length and hand over each batch's states.
+
+    Args:
+        model: From ``analysis.load_model``.
+        prompts: Token ids of each.
+        whole: Everything that a ``Trace`` holds; else residual rows only, which is faster.
+        most: Prompts in a batch; by default as many as ``BATCH_BYTES`` hold.
+        label: What the progress listener reads.
+
+    Raises:
+        PromptError: If a prompt is empty, too long or holds an unknown id.
+        CancelledError: If the caller's progress listener stops the work.
+    """
+    vocab = int(model.readout.input_rows.shape[0])
+    asked = [check_ids(tuple(ids), vocab, model.info.max_positions) for ids in prompts]
+    sizes = {len(ids): most or _fitting(model, len(ids), whole) for ids in asked}
+    done = 0
+    for places in groups([len(ids) for ids in asked], sizes):
+        yield _run(model, places, [asked[place] for place in places], whole)
+        done += len(places)
+        progress.step(done, len(asked), label)
+        progress.pause()
+
+
+def _fitting(model: Model, length: int, whole: bool) -> int:
+    info = model.info
+    numbers = (info.layers + 1) * length * info.d_model
+    logits = length if whole else 1
+    numbers += logits * info.vocab
+    if whole:
+        numbers += 2 * info.layers * length * info.d_model
+        numbers += info.layers * info.heads * length * (length + info.d_head)
+    return int(min(max(BATCH_BYTES // (4 * numbers), 1), MOST))
+
+
+@torch.no_grad()
+def _run(model: Model, places: list[int], ids: list[tuple[int, ...]], whole: bool) -> States:
+    recorder = _Recorder(model, len(ids), len(ids[0]), whole)
+    options: dict[str, Any] = {"use_cache": False}
+    if not whole and "logits_to_keep" in inspect.signature(model.hf.forward).parameters:
+        options["logits_to_keep"] = 1  # they are not looked at
+    with model.lock, ExitStack() as stack:
+        stack.enter_context(recorder.hooked())
+        if whole:
+            stream = model.stream
+            stack.enter_context(listening_to(stream.attending, recorder, by_hooks=stream.by_hooks))
+        logits = model.hf(input_ids=torch.tensor(ids, device=model.device), **options).logits
+    kept = logits.to("cpu", torch.float32).numpy() if whole else np.empty(0, np.float32)
+    return States(
+        tuple(places), tuple(ids), recorder.resid, recorder.attn_out, recorder.mlp_out,
+        recorder.pattern, recorder.value, kept,
+    )  # fmt: skip
+
+
+class _Recorder:
+    """Fills preallocated arrays from hooks, for a batch."""
+
+    def __init__(self, model: Model, size: int, length: int, whole: bool) -> None:
+        info, self.stream, self.size, self.whole = model.info, model.stream, size, whole
+        kept = size if whole else 0
+        layers, width = info.layers, info.d_model
+        self.resid = np.empty((size, layers + 1, length, width), np.float32)
+        self.attn_out = np.empty((kept, layers, length, width), np.float32)
+        self.mlp_out = np.empty((kept, layers, length, width), np.float32)
+        self.pattern = np.full((kept, layers, info.heads, length, length), np.nan, np.float32)
+        self.value = np.zeros((kept, layers, info.kv_heads, length, info.d_head), np.float32)
+
+    def mask(self, module: nn.Module, scores: tuple[int, int, int], mask: Any) -> Any:
+        """Leave every edge."""
+        return mask
+
+    def seen(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
+        """Keep values and patterns."""
+        layer = self.stream.layer(module)
+        if layer is not None:
+            store(self.pattern[:, layer], pattern)
+            store(self.value[:, layer], value)
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Listen to every block, and to its two writers where all is wanted."""
+        handles: list[Any] = []
+        for layer, block in enumerate(self.stream.blocks):
+            if layer == 0:
+                handles.append(
+                    block.module.register_forward_pre_hook(self._enter, with_kwargs=True)
+                )
+            handles.append(self._on_exit(block.module, self.resid[:, layer + 1], 1.0))
+            if self.whole:
+                attention, mlp = self.attn_out[:, layer], self.mlp_out[:, layer]
+                handles.append(
+                    self._on_exit(block.attention_writer, attention, block.attention_scale)
+                )
+                handles.append(self._on_exit(block.mlp_writer, mlp, block.mlp_scale))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        state = entered(args, kwargs)
+        if state is not None:
+            store(self.resid[:, 0], batched(state, self.size))
+
+    def _on_exit(self, module: nn.Module, target: Floats, scale: float) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            store(target, batched(first_of(output), self.size).reshape(target.shape))
+            if scale != 1.0:
+                np.multiply(target, np.float32(scale), out=target)
+
+        return module.register_forward_hook(hook)

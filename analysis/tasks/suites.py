@@ -1,0 +1,194 @@
+"""The suites on offer: sums and differences, facts, induction, greater-than.
+
+Each is drawn from a seed, so that its name, size and seed tell it whole.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from analysis.errors import SpecError
+from analysis.tasks import addition
+from analysis.tasks.facts import FACTS
+from analysis.tasks.prompts import Part, Suite, TaskPrompt
+
+#: Operands per kind of sum: any; no carry at all; nines that hand a carry on; a cascade of them.
+KINDS = ("any", "plain", "chains", "cascade")
+
+
+def written(a: int, b: int, sign: str, result: int, digits: int, padded: bool) -> TaskPrompt:
+    """One sum or difference with its parts named by column.
+
+    ``padded``: as the trained adder reads it (``addition.prompt``); else as people write it.
+    """
+    if padded:
+        text, answer = addition.prompt(a, b, digits), addition.answer(a, b, digits)
+    else:
+        text, answer = f"{a} {sign} {b} = ", str(result)
+    place = text.index(sign, 1)
+    first = text[:place].strip()
+    second = text[place + 1 : text.index("=")].strip()
+    at = {"a": 0, "b": text.index(second, place), "answer": len(text)}
+    parts = [Part("plus" if sign == "+" else "minus", place, place + 1)]
+    parts.append(Part("equals", text.index("="), text.index("=") + 1))
+    for name, number in (("a", first), ("b", second), ("answer", answer)):
+        parts += _digits(name, number, at[name])
+    return TaskPrompt(text, answer, parts=tuple(parts))
+
+
+def _digits(name: str, number: str, start: int) -> list[Part]:
+    """Digits of a number as parts named by column, units last in the text."""
+    count = len(number)
+    return [
+        Part(f"{name}{count - 1 - place}", start + place, start + place + 1)
+        for place in range(count)
+        if number[place].isdigit()
+    ]
+
+
+def sum_prompt(a: int, b: int, digits: int, *, padded: bool = False) -> TaskPrompt:
+    """A sum with its carries as labels, and as foil the sum without its lowest carry."""
+    prompt = written(a, b, "+", a + b, digits, padded)
+    first, second = np.array([a]), np.array([b])
+    carry = addition.carries(first, second, digits)[0]
+    sums = addition.digit_sums(first, second, digits)[0]
+    labels = [(f"carry{column}", str(carry[column])) for column in range(1, digits + 1)]
+    labels += [(f"sum{column}", str(sums[column])) for column in range(digits)]
+    labels.append(("chain", str(addition.longest_chain(first, second, digits)[0])))
+    labels.append(("digits", str(digits)))
+    foil = _without_carry(a + b, carry, prompt.answer)
+    return replace(prompt, foil=foil, labels=tuple(labels))
+
+
+def _without_carry(total: int, carry: np.ndarray, answer: str) -> str:
+    """The answer with the lowest carry forgotten; without one, a carry too many into the tens."""
+    entered = np.flatnonzero(carry)
+    column = int(entered[0]) if len(entered) else 1
+    wrong = total - 10**column if len(entered) else total + 10**column
+    return f"{wrong:0{len(answer)}d}"
+
+
+def _sums(size: int, seed: int, digits: int, kind: str, padded: bool) -> list[TaskPrompt]:
+    rng = np.random.default_rng([seed, digits, KINDS.index(kind)])
+    prompts: list[TaskPrompt] = []
+    while len(prompts) < size:
+        a, b = _operands(rng, digits, kind)
+        if padded or (a >= 10 ** (digits - 1) and b >= 10 ** (digits - 1)):
+            prompts.append(sum_prompt(a, b, digits, padded=padded))
+    return prompts
+
+
+def _operands(rng: np.random.Generator, digits: int, kind: str) -> tuple[int, int]:
+    first = rng.integers(0, 10, digits)
+    second = rng.integers(0, 10, digits)
+    if kind == "plain":
+        second = rng.integers(0, 10 - first)
+    elif kind == "chains":
+        second = np.where(rng.random(digits) < 0.5, 9 - first, second)
+    elif kind == "cascade":  # a carry made in the units goes through nines to the top
+        second = 9 - first
+        first[0] = rng.integers(1, 10)
+        second[0] = rng.integers(10 - first[0], 10)
+    powers = 10 ** np.arange(digits)
+    return int(first @ powers), int(second @ powers)
+
+
+def _differences(size: int, seed: int, digits: int) -> list[TaskPrompt]:
+    rng = np.random.default_rng([seed, digits, 77])
+    prompts = []
+    for _ in range(size):
+        low, high = sorted(rng.integers(10 ** (digits - 1), 10**digits, 2).tolist())
+        borrows = sum(
+            low % 10 ** (column + 1) > high % 10 ** (column + 1) for column in range(digits)
+        )
+        prompt = written(high, low, "-", high - low, digits, padded=False)
+        labels = (("borrows", str(borrows)), ("digits", str(digits)))
+        prompts.append(replace(prompt, foil=str(high - low + 10), labels=labels))
+    return prompts
+
+
+def _facts(size: int, seed: int) -> list[TaskPrompt]:
+    order = np.random.default_rng(seed).permutation(len(FACTS))[:size]
+    prompts = []
+    for place in order:
+        relation, subject, answer = FACTS[place]
+        same = [fact for fact in FACTS if fact[0] == relation and fact[2] != answer]
+        foil = same[int(place) % len(same)][2]
+        text = relation.format(subject)
+        part = Part("subject", text.index(subject), text.index(subject) + len(subject))
+        labels = (("relation", relation.format("...")),)
+        prompts.append(TaskPrompt(text, f" {answer}", f" {foil}", labels, (part,)))
+    return prompts
+
+
+def _induction(size: int, seed: int) -> list[TaskPrompt]:
+    """Random letters twice: what came after the letter the first time comes again."""
+    rng = np.random.default_rng([seed, 5])
+    prompts = []
+    for _ in range(size):
+        letters = rng.permutation(list(string.ascii_uppercase))[:8].tolist()
+        shown = int(rng.integers(2, 7))
+        text = " " + " ".join(letters + letters[:shown])
+        first = Part("before", 2 * shown, 2 * shown + 2)
+        other = letters[(shown + 3) % 8]
+        labels = (("gap", str(len(letters))), ("shown", str(shown)))
+        prompts.append(TaskPrompt(text, f" {letters[shown]}", f" {other}", labels, (first,)))
+    return prompts
+
+
+def _greater_than(size: int, seed: int) -> list[TaskPrompt]:
+    """A year that must be later (Hanna et al. 2023), in words so that one token answers."""
+    words = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    rng = np.random.default_rng([seed, 9])
+    prompts = []
+    for _ in range(size):
+        low, high = sorted(rng.choice(10, 2, replace=False).tolist())
+        flipped = bool(rng.integers(2))
+        pair = (words[high], words[low]) if flipped else (words[low], words[high])
+        text = f"Of the numbers {pair[0]} and {pair[1]}, the greater one is"
+        labels = (("gap", str(high - low)), ("greater first", str(int(flipped))))
+        prompts.append(TaskPrompt(text, f" {words[high]}", f" {words[low]}", labels))
+    return prompts
+
+
+_BUILDERS: dict[str, tuple[str, Callable[[int, int, int, bool], list[TaskPrompt]]]] = {
+    "addition": ("Sums", lambda n, s, d, p: _sums(n, s, d, "any", p)),
+    "addition-plain": ("Sums without a carry", lambda n, s, d, p: _sums(n, s, d, "plain", p)),
+    "addition-chains": ("Sums with carry chains", lambda n, s, d, p: _sums(n, s, d, "chains", p)),
+    "addition-cascade": (
+        "Cascades of nines",
+        lambda n, s, d, p: _sums(n, s, d, "cascade", p),
+    ),
+    "subtraction": ("Differences", lambda n, s, d, p: _differences(n, s, d)),
+    "facts": ("Facts", lambda n, s, d, p: _facts(n, s)),
+    "induction": ("Induction", lambda n, s, d, p: _induction(n, s)),
+    "greater-than": ("The greater of two", lambda n, s, d, p: _greater_than(n, s)),
+}
+NAMES = tuple(_BUILDERS)
+
+
+def build(name: str, size: int, seed: int = 0, digits: int = 5, *, padded: bool = False) -> Suite:
+    """Draw a suite.
+
+    Args:
+        name: One of ``NAMES``.
+        size: Prompts; ``facts`` has at most as many as there are facts.
+        seed: Of the drawing.
+        digits: Of each operand, 1 to 15.
+        padded: Sums as the trained adder reads them.
+
+    Raises:
+        SpecError: If there is no such suite, or size or digits mean nothing.
+    """
+    if name not in _BUILDERS:
+        raise SpecError(f"There is no suite {name!r}.", f"Choose one of: {', '.join(NAMES)}.")
+    if size < 1 or not 1 <= digits <= 15:
+        raise SpecError(
+            "A suite has 1 prompt or more, of 1 to 15 digits.", "Change size or digits."
+        )
+    title, builder = _BUILDERS[name]
+    return Suite(name, title, tuple(builder(size, seed, digits, padded)))
