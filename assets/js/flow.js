@@ -115,6 +115,28 @@ listens on the document, so a figure drawn anew needs nothing.
   }
 
   /*
+  What a click selects, for the handler in page.js: a node its state, a link its layer and its
+  strongest head. (Dash leaves lists out of its click data, and so what plotly says of a node.)
+  */
+  function makeClickable(plot) {
+    const { nodes, links } = plot.layout.meta;
+    for (const group of plot.querySelectorAll(".sankey-node")) {
+      const data = node(group);
+      if (data && data.pointNumber < nodes) {
+        const [row, pos] = place(data);
+        group.dataset.go = `row=${row}&pos=${pos}&layer=${Math.max(row - 1, 0)}`;
+      }
+    }
+    for (const element of plot.querySelectorAll(".sankey-link")) {
+      const data = link(element);
+      if (data && data.pointNumber < links) {
+        const [, layer, head] = data.customdata;
+        element.dataset.go = head < 0 ? `layer=${layer}` : `layer=${layer}&heads=${head}`;
+      }
+    }
+  }
+
+  /*
   Plotly's bands have their width across the page, not across themselves: where one crosses lanes
   steeply it looks thinner than it is. An outline in its own colour gives the width back.
   */
@@ -141,4 +163,5 @@ listens on the document, so a figure drawn anew needs nothing.
 
   document.addEventListener("mouseover", onOver);
   window.stratascope_drawn("flow", giveWidth);
+  window.stratascope_drawn("flow", makeClickable);
 })();

@@ -131,7 +131,8 @@ Dash's stores; this file only reports to the store "go" and mirrors the result.
     return theme;
   }
 
-  document.addEventListener("click", onClick);
+  /* In the capture phase: plotly keeps clicks on its nodes and links to itself. */
+  document.addEventListener("click", onClick, true);
   document.addEventListener("keydown", onKey);
   window.addEventListener("popstate", () => report({ url: window.location.search }));
 

@@ -24,8 +24,10 @@ def describe(
     where = f"row {graph.row}, position {graph.position}"
     root = _root_name(graph, run, grid)
     into = f"into {root} ({where})" if root else f"into {where}"
-    text = f"Showing {shown} % of the flow {into}; {100 - shown} % reaches the tokens by "
-    text += f"{drawing.thin:,} thinner links."
+    links = f"{drawing.thin:,} thinner link{'' if drawing.thin == 1 else 's'}"
+    text = f"Showing {shown} % of the flow {into}; {100 - shown} % reaches the tokens by {links}."
+    if shown == 100:
+        text = f"Showing all of the flow {into}."
     if graph.hidden_share > 0.005:
         text += f" Of that, {percent(graph.hidden_share)} goes by links that the graph leaves out."
     if graph.terminal_share > 0.005:

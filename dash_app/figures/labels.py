@@ -11,6 +11,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
 from analysis.results import Token
 
@@ -39,6 +40,7 @@ def bytes_label(data: bytes) -> str:
     return f"⟨{data.hex(' ').upper()}⟩"
 
 
+@lru_cache(maxsize=20_000)
 def label(token: Token, limit: int = LIMIT) -> str:
     """A token as a person reads it: spaces, line ends, tabs and bytes made visible.
 

@@ -169,6 +169,10 @@ def test_the_caption_states_what_the_graph_left_out() -> None:
     assert "into row 12, position 7" in text
 
 
+def test_the_caption_of_a_whole_graph_says_all() -> None:
+    assert caption(chain(layers=6)) == "Showing all of the flow into row 6, position 0."
+
+
 def test_quiet_links_enter_drawn_nodes_and_are_transparent(graph: Graph) -> None:
     drawing = select(graph)
     seen = {spot for link in drawing.links if link.main for spot in link[:2]} | {drawing.root}
