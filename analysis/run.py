@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
+from analysis import chat
 from analysis.capture import Trace, trace
 from analysis.generation import generate
 from analysis.lens_math import row_stats
@@ -36,7 +39,11 @@ def run(model: Model, spec: RunSpec) -> tuple[RunResult, Trace]:
     prompt = tokenize(model, spec)
     ids = generate(model, prompt, spec.new_tokens)
     states = trace(model, ids)
-    return summarise(model, states, len(prompt), spec.new_tokens), states
+    result = summarise(model, states, len(prompt), spec.new_tokens)
+    if spec.token_ids:
+        return result, states
+    added = chat.added(model.tokenizer, spec.text, template=spec.template)
+    return replace(result, added=added), states
 
 
 def summarise(model: Model, states: Trace, prompt_length: int, asked: int) -> RunResult:

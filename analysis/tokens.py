@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from analysis import chat
 from analysis.errors import PromptError
 from analysis.results import Token
 
@@ -14,19 +15,58 @@ def describe_token(tokenizer: Any, token_id: int) -> Token:
 
     Ids beyond the tokenizer (padded vocabularies have them) say so.
     """
-    raw = tokenizer.convert_ids_to_tokens(int(token_id))
-    if raw is None:
-        return Token(int(token_id), f"<unused {token_id}>", "", special=True)
-    text = tokenizer.decode(
-        [int(token_id)], skip_special_tokens=False, clean_up_tokenization_spaces=False
-    )
-    special = int(token_id) in set(tokenizer.all_special_ids)
-    return Token(int(token_id), _spaced(text, raw), raw, piece_bytes(raw, text).hex(), special)
+    return describe_tokens(tokenizer, (token_id,))[0]
+
+
+def describe_tokens(tokenizer: Any, ids: Iterable[int]) -> tuple[Token, ...]:
+    """Describe every id in order."""
+    pieces = _Pieces(tokenizer)
+    known: dict[int, Token] = {}
+    result = []
+    for token_id in ids:
+        if token_id not in known:
+            known[token_id] = pieces.token(int(token_id))
+        result.append(known[token_id])
+    return tuple(result)
+
+
+class _Pieces:
+    """How one tokenizer writes its pieces, found by asking it."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._added: dict[int, Any] = dict(getattr(tokenizer, "added_tokens_decoder", {}) or {})
+        self._special = set(tokenizer.all_special_ids)
+        self._byte_level = tokenizer.convert_tokens_to_string(["Ġ"]) == " "
+
+    def token(self, token_id: int) -> Token:
+        """Text, piece and bytes of one id."""
+        raw = self._raw(token_id)
+        if raw is None:
+            return Token(token_id, f"<unused {token_id}>", "", special=True)
+        added = self._added.get(token_id)
+        if added is not None:  # written as it is, in no alphabet, whatever decoding makes of it
+            special = token_id in self._special or bool(added.special)
+            return Token(token_id, raw, raw, raw.encode().hex(), special)
+        text = self._tokenizer.decode(
+            [token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        if not self._byte_level:
+            text = _spaced(text, raw)
+        data = piece_bytes(raw, text, byte_level=self._byte_level)
+        return Token(token_id, text, raw, data.hex(), token_id in self._special)
+
+    def _raw(self, token_id: int) -> str | None:
+        try:
+            raw: str | None = self._tokenizer.convert_ids_to_tokens(token_id)
+        except (IndexError, KeyError, OverflowError):  # tokenizers without a fast one
+            return None
+        return raw
 
 
 def _spaced(text: str, raw: str) -> str:
-    # SentencePiece strips the space of a lone piece; the piece itself shows it.
-    return " " + text if raw.startswith("▁") and not text.startswith(" ") else text
+    """The text of a SentencePiece piece: decoding a lone piece strips a space that it holds."""
+    return raw.replace("▁", " ") if "▁" in raw else text
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -41,24 +81,19 @@ def _byte_alphabet() -> dict[str, int]:
 _ALPHABET = _byte_alphabet()
 
 
-def piece_bytes(raw: str, text: str) -> bytes:
-    """The bytes a piece stands for: byte-level BPE, ``<0x0A>``, or its text in UTF-8."""
-    if len(raw) == 6 and raw.startswith("<0x") and raw.endswith(">"):
-        return bytes.fromhex(raw[3:5])
-    if "\ufffd" in text and all(character in _ALPHABET for character in raw):
+def piece_bytes(raw: str, text: str, *, byte_level: bool) -> bytes:
+    """The bytes a piece stands for: of byte-level BPE, ``<0x0A>``, or its text in UTF-8.
+
+    Args:
+        raw: The tokenizer's own piece.
+        text: What it decodes to on its own.
+        byte_level: Whether pieces are written in GPT-2's stand-ins for bytes.
+    """
+    if byte_level and all(character in _ALPHABET for character in raw):
         return bytes(_ALPHABET[character] for character in raw)
-    return _spaced(text, raw).encode()
-
-
-def describe_tokens(tokenizer: Any, ids: Iterable[int]) -> tuple[Token, ...]:
-    """Describe every id in order."""
-    known: dict[int, Token] = {}
-    result = []
-    for token_id in ids:
-        if token_id not in known:
-            known[token_id] = describe_token(tokenizer, token_id)
-        result.append(known[token_id])
-    return tuple(result)
+    if text != raw and len(raw) == 6 and raw.startswith("<0x") and raw.endswith(">"):
+        return bytes.fromhex(raw[3:5])
+    return text.encode()
 
 
 def vocabulary(tokenizer: Any, ids: Iterable[int]) -> tuple[Token, ...]:
@@ -79,20 +114,10 @@ def encode_prompt(tokenizer: Any, text: str, *, template: bool = False) -> tuple
     """
     if not text:
         raise PromptError("The prompt is empty.", "Type some text, or click an example.")
-    ids = _templated(tokenizer, text) if template else tokenizer(text)["input_ids"]
+    ids = chat.encode(tokenizer, text) if template else tokenizer(text)["input_ids"]
     if not ids:
         raise PromptError("The prompt gives no tokens.", "Type some more text.")
     return tuple(int(i) for i in ids)
-
-
-def _templated(tokenizer: Any, text: str) -> list[int]:
-    if not getattr(tokenizer, "chat_template", None):
-        raise PromptError("This model has no chat template.", "Switch the template off.")
-    rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
-    )
-    ids: list[int] = tokenizer(rendered, add_special_tokens=False)["input_ids"]
-    return ids
 
 
 def check_ids(ids: Sequence[int], vocab: int, max_positions: int = 0) -> tuple[int, ...]:

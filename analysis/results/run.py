@@ -22,6 +22,8 @@ class RunResult:
         entropy: [pos] entropy of the next-token distribution, nats.
         vocabulary: Every token named by ``top_ids``, by ascending id.
         stopped: "length" or "end of text": why generation ended.
+        added: Positions of prompt tokens that hold nothing of the user's text: written by the
+            chat template, or added by the tokenizer.
     """
 
     info: ModelInfo
@@ -34,6 +36,7 @@ class RunResult:
     entropy: Floats
     vocabulary: tuple[Token, ...]
     stopped: str = "length"
+    added: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         size = len(self.tokens)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -116,7 +115,7 @@ class Bench:
                 f"The prompt has {len(ids)} tokens; this server reads at most {limit}.",
                 "Shorten it, or raise STRATASCOPE_MAX_PROMPT_TOKENS.",
             )
-        result, made = run(model, replace(spec, text="", token_ids=ids, template=False))
+        result, made = run(model, spec)
         self._traces.put(_trace_key(model, result.token_ids), made)
         return result
 
