@@ -32,58 +32,54 @@ def sankey(
 ) -> Figure:
     """The main ways into the graph's root: tokens at the left, the root at the right.
 
-    Args:
-        graph: The flow graph.
-        run: Whose tokens stand at the positions.
-        grid: What the states read as; None leaves the nodes without those labels.
-        theme: The page's theme.
-        row: The page's selected row, marked where it is drawn.
-        pos: The page's selected position.
-        sources: How many attention sources of each node are main.
-
-    Returns:
-        A figure of fixed size. The ``customdata`` of a node is [hover text, row or layer, pos,
-        kind]; that of a link [hover text, layer, strongest head or -1, source pos, target pos,
-        kind].
+    ``grid`` labels nodes with what they read as; ``row`` and ``pos``, the page's selection, are
+    marked; ``sources`` attention sources of each node are main. The ``customdata`` of a node is
+    [hover text, row or layer, pos, kind]; of a link [hover text, layer, strongest head or -1,
+    source pos, target pos, kind].
     """
     drawing = select(graph, sources)
     places = place(drawing, len(run.tokens))
-    spots = list(drawing.node_flow)
     texts = decoded(grid)
-    return {
-        "data": [
-            {
-                "type": "sankey",
-                "orientation": "h",
-                "arrangement": "fixed",
-                "domain": {"x": [0, 1], "y": [0, 1]},
-                "node": _nodes(drawing, spots, places, run, texts, theme),
-                "link": _links(drawing, spots, places, run, theme),
-            }
+    layout = base_layout(
+        theme,
+        width=places.width,
+        height=places.height,
+        margin=places.margin,
+        annotations=[
+            *_lane_names(places, run, theme),
+            *_row_names(places, theme),
+            *_labels(drawing, places, texts, theme),
         ],
-        "layout": base_layout(
-            theme,
-            width=places.width,
-            height=places.height,
-            margin=places.margin,
-            annotations=[
-                *_lane_names(places, run, theme),
-                *_row_names(places, theme),
-                *_labels(drawing, places, texts, theme),
-            ],
-            shapes=[*_guides(places, theme), *_selected(places, row, pos, theme)],
-            meta=_meta(drawing, spots, places),
-        ),
+        shapes=[*_guides(places, theme), *_selected(places, row, pos, theme)],
+        meta=_meta(drawing, places),
+    )
+    return {"data": [_trace(drawing, places, run, texts, theme)], "layout": layout}
+
+
+def _trace(
+    drawing: Drawing,
+    places: Places,
+    run: RunResult,
+    texts: dict[tuple[int, int], str],
+    theme: Theme,
+) -> dict[str, Any]:
+    spots = list(drawing.node_flow)
+    return {
+        "type": "sankey",
+        "orientation": "h",
+        "arrangement": "fixed",
+        "node": _nodes(drawing, spots, places, run, texts, theme),
+        "link": _links(drawing, spots, places, run, theme),
     }
 
 
-def _meta(drawing: Drawing, spots: list[Spot], places: Places) -> dict[str, Any]:
+def _meta(drawing: Drawing, places: Places) -> dict[str, Any]:
     """What the browser needs to bring links out (assets/js/flow.js)."""
     return {
         "view": "flow",
         "broughtOut": BROUGHT_OUT,
         "links": len(drawing.links),
-        "nodes": len(spots),
+        "nodes": len(drawing.node_flow),
         "outlines": [round(places.outline(link), 2) for link in drawing.links],
     }
 

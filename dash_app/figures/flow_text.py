@@ -26,7 +26,7 @@ def describe(
     into = f"into {root} ({where})" if root else f"into {where}"
     links = f"{drawing.thin:,} thinner link{'' if drawing.thin == 1 else 's'}"
     text = f"Showing {shown} % of the flow {into}; {100 - shown} % reaches the tokens by {links}."
-    if shown == 100:
+    if shown == 100 and not drawing.thin:
         text = f"Showing all of the flow {into}."
     if graph.hidden_share > 0.005:
         text += f" Of that, {percent(graph.hidden_share)} goes by links that the graph leaves out."

@@ -140,6 +140,9 @@ def test_the_caption_states_the_drawings_own_numbers(graph: Graph) -> None:
     run, grid = synthetic.run_result(graph.row, tokens), synthetic.grid(graph.row, tokens)
     text = caption(graph, run, grid)
     shown = round(100 * drawing.shown)
+    if not drawing.thin:
+        assert text.startswith("Showing all of the flow into '")
+        return
     assert text.startswith(f"Showing {shown} % of the flow into '")
     assert f"{100 - shown} % reaches the tokens by" in text
     assert f"{drawing.thin:,} thinner link" in text
