@@ -2,11 +2,14 @@
 
 from analysis.results.attention import PatternResult
 from analysis.results.base import ModelInfo, Token
+from analysis.results.causal import CausalCheck, CausalComparison
 from analysis.results.emergence import Attribution, Emergence, Story
 from analysis.results.flow import LINK_KINDS, NODE_KINDS, Graph, Link, Node
 from analysis.results.ledger import Ledger, LedgerEntry
 from analysis.results.lens import Grid
+from analysis.results.reading import LinkReading, Neurons
 from analysis.results.run import RunResult
+from analysis.results.sinks import Sinks
 from analysis.results.tasks import (
     ContributionReport,
     EmergenceCurve,
@@ -24,6 +27,8 @@ __all__ = [
     "LINK_KINDS",
     "NODE_KINDS",
     "Attribution",
+    "CausalCheck",
+    "CausalComparison",
     "ContributionReport",
     "Emergence",
     "EmergenceCurve",
@@ -34,7 +39,9 @@ __all__ = [
     "Ledger",
     "LedgerEntry",
     "Link",
+    "LinkReading",
     "ModelInfo",
+    "Neurons",
     "Node",
     "Outcome",
     "Parting",
@@ -44,6 +51,7 @@ __all__ = [
     "Projection",
     "RunResult",
     "Share",
+    "Sinks",
     "Story",
     "Token",
 ]

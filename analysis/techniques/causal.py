@@ -1,0 +1,169 @@
+"""Does the picture tell the truth? Cut each drawn link and measure the effect on the logit."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from analysis.capture import Trace
+from analysis.cuts import Cut, Target, cut_of, effects, target_of
+from analysis.errors import SpecError
+from analysis.flow_signed import signed
+from analysis.flow_walk import walk
+from analysis.link_specs import CausalSpec
+from analysis.models.handle import Model
+from analysis.rank_correlation import spearman
+from analysis.results import LINK_KINDS, CausalCheck, CausalComparison, Graph, Link
+from analysis.specs import FlowMethod, FlowSpec
+
+
+def compute(model: Model, trace: Trace, spec: CausalSpec) -> CausalCheck:
+    """Cut the strongest drawn links of a graph, one at a time, many to a forward pass.
+
+    An attention link is knocked out before the softmax (the rest of the row is renormalised by
+    it); an MLP's output is replaced by zero or its mean at that position.
+
+    Args:
+        model: The model the trace was made with.
+        trace: From ``analysis.trace``.
+        spec: The graph, the logit, what an MLP becomes and how many links are cut.
+
+    Returns:
+        A CausalCheck: drawn flow, measured effect, and their rank correlation.
+
+    Raises:
+        SpecError: If the root or a token does not exist, or heads can't be told apart.
+        CancelledError: If the caller's progress listener stops the work.
+    """
+    graph = _graph(model, trace, spec.flow)
+    target = _target(model, trace, spec, graph)
+    drawn = _cuttable(graph)
+    chosen = sorted(drawn, key=lambda cut: -abs(drawn[cut].flow))[: spec.limit]
+    effect, passes = effects(model, trace, chosen, target, spec.value)
+    flow = np.array([drawn[cut].flow for cut in chosen], np.float32)
+    signs = graph.method == "signed"
+    return CausalCheck(
+        method=graph.method,
+        position=target.position,
+        token=target.token,
+        foil=-1 if target.foil is None else target.foil,
+        logit=_logit(trace, target),
+        kind=_ints([LINK_KINDS.index(cut.kind) for cut in chosen]),
+        layer=_ints([cut.layer for cut in chosen]),
+        head=_ints([cut.head for cut in chosen]),
+        source_pos=_ints([cut.source_pos for cut in chosen]),
+        target_pos=_ints([cut.target_pos for cut in chosen]),
+        share=np.array([drawn[cut].share for cut in chosen], np.float32),
+        flow=flow,
+        effect=effect,
+        correlation=spearman(flow, effect if signs else np.abs(effect)),
+        without_cut=len(graph.links) - len(drawn),
+        unmeasured=len(drawn) - len(chosen),
+        passes=passes,
+    )
+
+
+def compare(
+    model: Model, trace: Trace, spec: CausalSpec, methods: Sequence[FlowMethod]
+) -> CausalComparison:
+    """Which of several methods tells the truth on this prompt.
+
+    Every method is held to the same cuts: the ``limit`` strongest that each draws, all together.
+    Some methods know the mean of the heads only, so all are taken with heads summed. Signed flow
+    draws direct paths only and counts by absolute value; it is 0 on all other cuts.
+
+    Args:
+        model: The model the trace was made with.
+        trace: From ``analysis.trace``.
+        spec: As for ``compute``; its flow's method is left aside.
+        methods: Their names.
+
+    Raises:
+        SpecError: If the root or a token does not exist, or heads can't be told apart.
+        CancelledError: If the caller's progress listener stops the work.
+    """
+    target = target_of(model, trace, _position(spec.flow), *_tokens(spec))
+    plain = replace(spec.flow, per_head=False, token=None, foil=None, method="attention")
+    found: list[dict[Cut, float]] = []
+    for method in methods:
+        own = replace(plain, method=method)
+        if method == "signed":
+            own = FlowSpec(
+                target.position, per_head=False, method="signed",
+                token=target.token, foil=target.foil,
+            )  # fmt: skip
+        drawn = _cuttable(_graph(model, trace, own))
+        found.append({cut: abs(link.flow) for cut, link in drawn.items()})
+    cuts = _union(found, spec.limit)
+    effect, _ = effects(model, trace, cuts, target, spec.value)
+    flow = np.array([[drawn.get(cut, 0.0) for cut in cuts] for drawn in found], np.float32)
+    return CausalComparison(
+        methods=tuple(methods),
+        correlations=np.array([spearman(row, np.abs(effect)) for row in flow], np.float32),
+        kind=_ints([LINK_KINDS.index(cut.kind) for cut in cuts]),
+        layer=_ints([cut.layer for cut in cuts]),
+        source_pos=_ints([cut.source_pos for cut in cuts]),
+        target_pos=_ints([cut.target_pos for cut in cuts]),
+        flow=flow.reshape(len(methods), len(cuts)),
+        effect=effect,
+        position=target.position,
+        token=target.token,
+        foil=-1 if target.foil is None else target.foil,
+        logit=_logit(trace, target),
+    )
+
+
+def _graph(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
+    return (signed if spec.method == "signed" else walk)(model, trace, spec)
+
+
+def _cuttable(graph: Graph) -> dict[Cut, Link]:
+    """The drawn links that can be cut, by their cut."""
+    pairs = ((cut_of(link), link) for link in graph.links)
+    return {cut: link for cut, link in pairs if cut is not None}
+
+
+def _union(found: list[dict[Cut, float]], limit: int) -> list[Cut]:
+    """The strongest cuts of each method, each once."""
+    best: dict[Cut, float] = defaultdict(float)
+    for drawn in found:
+        for cut in sorted(drawn, key=lambda cut: -drawn[cut])[:limit]:
+            best[cut] = max(best[cut], drawn[cut])
+    return sorted(best, key=lambda cut: -best[cut])
+
+
+def _tokens(spec: CausalSpec) -> tuple[int | None, int | None]:
+    if spec.token is None and spec.foil is None:
+        return spec.flow.token, spec.flow.foil
+    return spec.token, spec.foil
+
+
+def _position(flow: FlowSpec) -> int:
+    if not isinstance(flow.position, int):
+        raise SpecError("The causal check measures one root's logit.", "Choose one position.")
+    return flow.position
+
+
+def _target(model: Model, trace: Trace, spec: CausalSpec, graph: Graph) -> Target:
+    token, foil = _tokens(spec)
+    if graph.method == "signed" and (token, foil) not in ((None, None), _named(graph)):
+        raise SpecError(
+            "The graph is drawn for another token than the one measured.",
+            "Ask for the same token in both.",
+        )
+    return target_of(model, trace, _position(spec.flow), token, foil)
+
+
+def _named(graph: Graph) -> tuple[int, int | None]:
+    return graph.token, None if graph.foil < 0 else graph.foil
+
+
+def _logit(trace: Trace, target: Target) -> float:
+    return float(target.of(trace.logits[target.position]))
+
+
+def _ints(values: list[int]) -> np.ndarray:
+    return np.array(values, dtype=np.int64)
