@@ -225,21 +225,6 @@ def test_the_bottom_has_no_flow(service: FakeService, run_ref: RunRef) -> None:
     assert flow.follow(service, run_ref, Selection(row=0), no_job) == {"done": None}
 
 
-@pytest.mark.parametrize(
-    ("place", "expected"),
-    [
-        (["hover", 7, 2, "block"], {"row": 7, "pos": 2, "layer": 6}),
-        (["hover", 7, 2, "mid"], {"row": 8, "pos": 2, "layer": 7}),
-        (["hover", 7, 3, 1, 2, "attention"], {"layer": 7, "heads": (3,)}),
-        (["hover", 7, -1, 1, 2, "residual"], {"layer": 7, "heads": ()}),
-        ("nothing", {}),
-    ],
-)
-def test_a_click_in_the_flow(place: Any, expected: dict[str, Any], run_ref: RunRef) -> None:
-    after = flow.clicked(at(customdata=place), Selection(), run_ref)
-    assert after == Selection(**expected)
-
-
 @pytest.mark.parametrize("name", ["run", "grid", "pattern", "story"])
 def test_an_error_in_a_view_is_said_in_the_view(
     service: FakeService, run_ref: RunRef, name: str

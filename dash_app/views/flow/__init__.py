@@ -4,4 +4,4 @@ from dash_app.shell import View
 from dash_app.views.flow import callbacks
 from dash_app.views.flow.layout import layout
 
-VIEW = View("flow", layout, callbacks.register, callbacks.EVENTS)
+VIEW = View("flow", layout, callbacks.register)

@@ -1,8 +1,7 @@
-"""From the chosen state to the flow into it, and from a click to the selection."""
+"""From the chosen state to the flow into it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,25 +17,6 @@ from dash_app.state import RunRef, Selection, resolve
 #: Links of a smaller share are left out of the graph: they are thinner than a line.
 THINNEST = 0.001
 AT_THE_BOTTOM = "Row 0 is the embedding: nothing flows into it. Choose a higher row."
-
-
-def clicked(value: Any, current: Selection, run: RunRef | None) -> Selection:
-    """A click on a node chooses its state, or the output of the block it lies in."""
-    point = value["points"][0]
-    place = point.get("customdata")
-    if run is None or not isinstance(place, (list, tuple)) or len(place) < 4:
-        return current
-    if len(place) > 4:
-        return _link(place, current)
-    depth, pos = int(place[1]), int(place[2])
-    row = depth if place[3] == "block" else depth + 1
-    return current.model_copy(update={"row": row, "pos": pos, "layer": max(row - 1, 0)})
-
-
-def _link(place: Sequence[Any], current: Selection) -> Selection:
-    """A link's layer and head go to the attention panel; the cell stays."""
-    heads = (int(place[2]),) if int(place[2]) >= 0 else ()
-    return current.model_copy(update={"layer": int(place[1]), "heads": heads})
 
 
 def wanted(run: RunRef, selection: Selection) -> FlowSpec | None:

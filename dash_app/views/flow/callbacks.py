@@ -10,17 +10,18 @@ from dash.exceptions import PreventUpdate
 from dash_app.components.go import switch
 from dash_app.components.panel import FIGURE, FIGURE_LOADING
 from dash_app.reduce import read_run
-from dash_app.shell import Context, Event, PageId
+from dash_app.shell import Context, PageId
 from dash_app.state import join
 from dash_app.views.flow import actions
 from dash_app.views.flow.ids import FlowId
 from dash_app.views.flow.layout import METHODS
 
-EVENTS = (Event(FlowId.GRAPH, "clickData", actions.clicked, reset=True),)
-
 
 def register(app: Dash, context: Context) -> None:
-    """Follow the flow for every run, cell and method; draw it when it is there."""
+    """Follow the flow for every run, cell and method; draw it when it is there.
+
+    Clicks on it are the browser's (``assets/js/flow.js``): Dash leaves lists out of click data.
+    """
     _register_job(app, context)
     _register_drawing(app, context)
 
