@@ -56,9 +56,13 @@ def identity(adapter: str) -> list[Any]:
     path = Path(adapter)
     if path.is_dir():
         return files.stamp(path)
-    if path.is_absolute() or "/" not in adapter:
-        raise ModelLoadError(f"There is no adapter {adapter}.", "Name its folder or hub id.")
+    _require_hub_id(adapter)
     return [hub.repository(adapter), hub.commit(adapter, CONFIG)]
+
+
+def _require_hub_id(adapter: str) -> None:
+    if Path(adapter).is_absolute() or adapter.startswith(".") or "/" not in adapter:
+        raise ModelLoadError(f"There is no adapter {adapter}.", "Name its folder or hub id.")
 
 
 def folder_of(adapter: str) -> Path:
@@ -68,6 +72,8 @@ def folder_of(adapter: str) -> Path:
         ModelLoadError: If it is no whole adapter saved as safetensors.
     """
     path = Path(adapter)
+    if not path.is_dir():
+        _require_hub_id(adapter)
     folder = path if path.is_dir() else hub.snapshot(adapter, CONFIG)
     if not (folder / CONFIG).is_file():
         raise ModelLoadError(f"{folder} holds no {CONFIG}, so it is no adapter.", _AGAIN)

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from analysis import progress
 from analysis.errors import AnalysisError, ModelLoadError
-from analysis.models import adapters, catalog, convert, files, hub, memory, placement
+from analysis.models import adapted, adapters, catalog, convert, files, hub, memory, placement
 from analysis.models.placement import Placement
 from analysis.models.quiet import quiet
 
@@ -62,8 +62,11 @@ def load_pretrained(name: str, *, dtype: Any = None, device: Any = None) -> Load
     plan = placement.choose(entry, dtype, device)
     plain = catalog.dtype_of(entry, dtype)
     with _explained(entry.name):
+        adapter = _adapter(entry)
         memory.require(entry, plain, plan.where)
         model, tokenizer = _read(entry, plan)
+        if adapter is not None:
+            model = adapted.apply(model, adapter)
         progress.step(0, 1, f"Moving the model to {plan.device}")
         placement.settle(model, plan)
     model.eval().requires_grad_(False)
@@ -87,15 +90,15 @@ def _read(entry: catalog.Entry, plan: Placement) -> tuple[Any, Any]:
         tokenizer = _read_tokenizer(folder)
         progress.step(0, 1, "Reading the weights")
         model = _read_weights(folder, plan)
-    return (_adapted(model, entry.adapter) if entry.adapter else model), tokenizer
+    return model, tokenizer
 
 
-def _adapted(model: Any, adapter: str) -> Any:
-    from analysis.models import adapted
-
+def _adapter(entry: catalog.Entry) -> Path | None:
+    """The adapter's folder, looked at before the much larger base is read."""
+    if not entry.adapter:
+        return None
     adapted.require_peft()
-    progress.step(0, 1, "Reading the adapter")
-    return adapted.apply(model, adapters.folder_of(adapter))
+    return adapters.folder_of(entry.adapter)
 
 
 def _folder(entry: catalog.Entry) -> Path:

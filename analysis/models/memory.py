@@ -39,8 +39,9 @@ def needed(entry: catalog.Entry, dtype: str) -> int:
         ModelLoadError: If its configuration can't be had or read.
     """
     size = _base(entry, dtype)
-    if entry.adapter and Path(entry.adapter).is_dir():
-        size += (Path(entry.adapter) / adapters.WEIGHTS).stat().st_size
+    weights = Path(entry.adapter) / adapters.WEIGHTS
+    if entry.adapter and weights.is_file():
+        size += weights.stat().st_size
     return int(size * _MARGIN)
 
 
