@@ -240,7 +240,8 @@ class Parting:
     Attributes:
         right, wrong: Places of the two prompts in the suite.
         token: The answer token, counted from 0, at which the wrong one first goes wrong.
-        rows: [row, pos] distance of the two states over the larger norm; NaN after that token.
+        rows: [row, pos] distance of the two states over the larger norm, up to the
+            state that predicts that token.
         heads: [layer, head] the same of each head's output at the state that predicts it.
         mlps: [layer] and of each MLP's.
         right_probs, wrong_probs: [row] probability of each prompt's own right token.

@@ -58,7 +58,7 @@ def _evaluate(chosen: argparse.Namespace) -> int:
     from analysis.tasks.evaluate import evaluate, table
 
     loaded = load_pretrained(str(chosen.model))
-    operand_digits = (loaded.model.config.n_positions - 4) // 3
+    operand_digits = int(loaded.model.config.operand_digits)
     found = evaluate(loaded.model, chosen.sums, chosen.seed, operand_digits)
     _say(table(found))
     for a, b in found.wrong:

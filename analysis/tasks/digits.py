@@ -14,6 +14,8 @@ from analysis.tasks.addition import Ints
 END, UNKNOWN = "<end>", "<unk>"
 VOCABULARY = (*"0123456789", "+", "=", END, UNKNOWN)
 END_ID = VOCABULARY.index(END)
+#: Positions of an exported model: longer sums than it was trained on can be typed and looked at.
+POSITIONS = 40
 
 
 def tokenizer(length: int) -> Any:
@@ -51,6 +53,23 @@ def config(digits: int, width: int, layers: int = 2, heads: int = 4) -> Any:
         bos_token_id=None,
         eos_token_id=END_ID,
     )
+
+
+def lengthened(model: Any, digits: int) -> Any:
+    """A copy with ``POSITIONS`` positions, those it was not trained on all zero.
+
+    Its config says how many digits it adds, as ``operand_digits``.
+    """
+    shape = config(digits, model.config.n_embd, model.config.n_layer, model.config.n_head)
+    shape.n_positions, shape.operand_digits = max(POSITIONS, length_of(digits)), digits
+    longer = GPT2LMHeadModel(shape)
+    weights = dict(model.state_dict())
+    rows = weights["transformer.wpe.weight"]
+    table = rows.new_zeros(shape.n_positions, rows.shape[1])
+    table[: len(rows)] = rows
+    weights["transformer.wpe.weight"] = table
+    longer.load_state_dict(weights)
+    return longer
 
 
 def new_model(digits: int, width: int, seed: int) -> Any:

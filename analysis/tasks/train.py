@@ -188,5 +188,6 @@ def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Ten
 
 def export(run: Run, folder: Path) -> None:
     """Write model and tokenizer as a folder that ``analysis.load_model`` opens."""
-    run.model.eval().save_pretrained(folder, safe_serialization=True)
-    digits.tokenizer(digits.length_of(run.spec.digits)).save_pretrained(folder)
+    model = digits.lengthened(run.model, run.spec.digits)
+    model.eval().save_pretrained(folder)
+    digits.tokenizer(model.config.n_positions).save_pretrained(folder)

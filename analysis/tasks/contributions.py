@@ -1,0 +1,74 @@
+"""What writes each digit of a sum, and which operand digits each head reads for it.
+
+The token is the right digit, the foil the digit that the other carry would give: the
+contribution to their difference is what a component does for the carry's sake, and the
+constants that all digits share cancel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.direct import attribute_logit
+from analysis.models.handle import Model
+from analysis.results import Attribution
+from analysis.results.tasks import ContributionReport
+from analysis.tasks.batch import states
+from analysis.tasks.columns import Table
+
+
+def report(model: Model, sums: Table) -> ContributionReport:
+    """Average attribution and attention over sums, by answer column and carry.
+
+    Raises:
+        CancelledError: If the caller's progress listener stops the work.
+    """
+    found: dict[tuple[int, int], list[Attribution]] = {}
+    columns = [column for column in range(len(sums.answers)) if column <= sums.digits]
+    info, length = model.info, len(sums.places)
+    attention = np.zeros((len(columns), info.layers, info.heads, length))
+    for batch in states(model, sums.token_ids, label="Attributing digits"):
+        for place, trace in batch.traces(model):
+            for column in columns:
+                position = sums.answers[column] - 1
+                carry = int(sums.carry[place, column])
+                token, foil = _digits(model, sums, place, column, carry)
+                attribution = attribute_logit(model, trace, position, token, foil)
+                found.setdefault((column, carry), []).append(attribution)
+                attention[column] += trace.pattern[:, :, position]
+    return _averaged(model, sums, columns, found, attention / len(sums.a))
+
+
+def _digits(model: Model, sums: Table, place: int, column: int, carry: int) -> tuple[int, int]:
+    """Token of the right digit and of the one that the other carry would give."""
+    right = int(sums.a[place] + sums.b[place]) // 10**column % 10
+    other = (right + (-1 if carry else 1)) % 10
+    token = sums.encoded[place].token_ids[sums.answers[column]]
+    ids = model.tokenizer(str(other), add_special_tokens=False)["input_ids"]
+    return token, int(ids[-1])
+
+
+def _averaged(
+    model: Model,
+    sums: Table,
+    columns: list[int],
+    found: dict[tuple[int, int], list[Attribution]],
+    attention: np.ndarray,
+) -> ContributionReport:
+    layers, heads = model.info.layers, model.info.heads
+    shape = (len(columns), 2)
+    counts = np.zeros(shape, np.int64)
+    by_head = np.full((*shape, layers, heads), np.nan, np.float32)
+    spread, by_mlp = by_head.copy(), np.full((*shape, layers), np.nan, np.float32)
+    embedding = np.full(shape, np.nan, np.float32)
+    for (column, carry), own in found.items():
+        parts = np.stack([one.heads for one in own])
+        counts[column, carry] = len(own)
+        by_head[column, carry] = parts.mean(0)
+        spread[column, carry] = 1.96 * parts.std(0) / np.sqrt(len(own))
+        by_mlp[column, carry] = np.stack([one.mlps for one in own]).mean(0)
+        embedding[column, carry] = np.mean([one.embedding for one in own])
+    return ContributionReport(
+        np.array(columns, np.int64), sums.places, counts, by_head, by_mlp, embedding, spread,
+        attention.astype(np.float32),
+    )  # fmt: skip
