@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from analysis import commands as model_commands
 from analysis.errors import AnalysisError
+from analysis.tasks import commands as task_commands
 from dash_app.settings import Settings
 
 
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--port", default=argparse.SUPPRESS, help="port; 0 takes a free one")
     commands.add_parser("settings", help="list every setting, what it means and its default")
     model_commands.add_to(commands)
+    task_commands.add_to(commands)
     return parser
 
 
