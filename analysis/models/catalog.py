@@ -140,7 +140,9 @@ def find(name: str) -> Entry:
     """
     on_offer = entries()
     for entry in on_offer:
-        if name in (entry.name, entry.source):
+        # A source stands for its entry only where that loads it as it is.
+        as_it_is = not (entry.dtype or entry.device or entry.quantise or entry.adapter)
+        if name == entry.name or (as_it_is and name == entry.source):
             return _existing(entry)
     return _existing(_unlisted(name, on_offer))
 

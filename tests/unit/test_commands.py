@@ -1,0 +1,85 @@
+"""``stratascope check`` and ``stratascope models``, as a person and as a script runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from analysis.models import catalog, memory
+from dash_app import cli
+
+
+@pytest.fixture(autouse=True)
+def no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(catalog.SETTING, raising=False)
+
+
+def test_a_ledger_is_a_table(tiny_llama_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", str(tiny_llama_dir), "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{tiny_llama_dir} (llama, float32, cpu), revision ")
+    assert [line[:2] for line in lines[2:10]] == [f"{number}." for number in range(1, 9)]
+    assert all(" ok" in line for line in lines[2:10])
+    assert lines[10] == "every identity holds"
+
+
+def test_a_ledger_is_json(tiny_llama_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", str(tiny_llama_dir), "--json", "--dtype", "bfloat16"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["passed"], told["colour"]) == (True, "amber")
+    assert told["model"]["dtype"] == "bfloat16"
+    assert len(told["model"]["revision"]) == 16
+    assert {"number", "name", "error", "tolerance", "note", "passed"} == set(told["entries"][0])
+    assert max(entry["error"] for entry in told["entries"]) > 1e-4
+
+
+def test_an_identity_that_fails_fails_the_command(
+    tiny_llama_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from analysis import ledger
+
+    monkeypatch.setattr(ledger, "limit", lambda *_args, **_options: -1.0)
+    monkeypatch.setattr(ledger, "require", lambda _model: None)
+    assert cli.main(["check", str(tiny_llama_dir)]) == 1
+    assert "FAILS" in capsys.readouterr().out
+
+
+def test_a_model_that_cannot_be_loaded_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "no-such"]) == 1
+    assert "No model is called 'no-such'." in capsys.readouterr().err
+    assert cli.main(["check", "no-such", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["passed"] is False
+    assert "No model is called" in told["error"]
+
+
+def test_the_catalogue_says_what_fits(
+    tiny_llama_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = f"mine={tiny_llama_dir},far=owner/not-here,lost=/no/such"
+    monkeypatch.setenv(catalog.SETTING, setting)
+    assert cli.main(["models"]) == 0
+    told = capsys.readouterr()
+    head, built_in, mine, far, lost = told.out.splitlines()
+    assert head.split()[:3] == ["name", "source", "dtype"]
+    assert built_in.endswith("yes")
+    assert mine.endswith("yes")
+    assert far.endswith("not known")
+    assert lost.endswith("not known")
+    assert "far: it is fetched when it is first loaded" in told.err
+    assert "lost: There is no folder /no/such." in told.err
+    monkeypatch.setattr(memory, "free", lambda _device: 1000)
+    assert cli.main(["models", "--json"]) == 1
+    listed = json.loads(capsys.readouterr().out)
+    assert [offer["fits"] for offer in listed] == [False, False, None, None]
+    assert listed[1]["needs"] > 1000
+
+
+def test_the_commands_import_torch_only_when_they_run() -> None:
+    code = "import sys; from dash_app import cli; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
