@@ -105,6 +105,7 @@ def drawn(
     return table(model, a[:count], b[:count], digits, padded=padded)
 
 
-def is_padded(model: Model) -> bool:
-    """Whether a model reads sums as the trained adder does, by its config."""
-    return getattr(model.hf.config, "operand_digits", None) is not None
+def operand_digits(model: Model) -> int | None:
+    """How many digits the trained adder pads operands to, by its config; None for other models."""
+    found = getattr(model.hf.config, "operand_digits", None)
+    return None if found is None else int(found)

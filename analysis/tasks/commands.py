@@ -8,8 +8,15 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from analysis import paths, progress
+from analysis.store import Memo
+from analysis.tasks import files, suites
+from analysis.tasks.prompts import Suite
 
 #: Where the weights that come with the package lie.
 SHIPPED = Path(__file__).parent / "models" / "addition-5digit"
@@ -20,11 +27,25 @@ def add_to(commands: Any) -> None:
     tasks = commands.add_parser("tasks", help="task suites, and the model that adds")
     found = tasks.add_subparsers(dest="task", required=True)
     _train_parser(found)
+    _run_parser(found)
     judging = found.add_parser("evaluate-addition", help="exact accuracy on held-out sums")
     judging.add_argument("--model", type=Path, default=SHIPPED, help="folder of the model")
     judging.add_argument("--sums", type=int, default=200_000)
     judging.add_argument("--seed", type=int, default=0)
     judging.set_defaults(work=_evaluate)
+
+
+def _run_parser(found: Any) -> None:
+    running = found.add_parser("run", help="run a suite: accuracy, and when answers emerge")
+    running.add_argument("suite", help="a suite's name, or a .csv or .jsonl file of your own")
+    running.add_argument("--model", default="addition-5digit", help="as load_model takes it")
+    running.add_argument("--size", type=int, default=200, help="prompts")
+    running.add_argument("--digits", type=int, default=None, help="of each operand (5)")
+    running.add_argument("--seed", type=int, default=0)
+    running.add_argument("--label", default="", help="split accuracy by this label")
+    running.add_argument("--measure", choices=("saturation", "first_top1"), default="saturation")
+    running.add_argument("--json", type=Path, help="write the report here as well")
+    running.set_defaults(work=_run)
 
 
 def _train_parser(found: Any) -> None:
@@ -64,6 +85,53 @@ def _evaluate(chosen: argparse.Namespace) -> int:
     for a, b in found.wrong:
         _say(f"wrong: {a} + {b}")
     return 0
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    import analysis
+    from analysis.tasks import emergence, export
+
+    suite = None
+    if Path(chosen.suite).suffix.lower() in (".csv", ".jsonl"):  # first: its mistakes cost no time
+        suite = files.read(Path(chosen.suite))
+    model = analysis.load_model(chosen.model)
+    with opened(paths.cache_dir() / "tasks") as memo, progress.listening(_Bar()):
+        suite = suite or drawn(model, chosen.suite, chosen.size, chosen.seed, chosen.digits)
+        found = emergence.report(
+            model, suite, memo, measure=chosen.measure, label=chosen.label, seed=chosen.seed
+        )
+    _say(f"{suite.title}, {len(suite.prompts)} prompts, {model.info.name}")
+    _say(export.text(found))
+    if chosen.json:
+        chosen.json.write_text(export.as_json(found), encoding="utf-8")
+    return 0
+
+
+def drawn(model: Any, name: str, size: int, seed: int, digits: int | None) -> Suite:
+    """A suite by name, sums written as the model reads them."""
+    from analysis.tasks.columns import operand_digits
+
+    own = operand_digits(model)
+    return suites.build(name, size, seed, own or digits or 5, padded=own is not None)
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Memo]:
+    """The memo of finished prompts, so that a run that was stopped goes on where it was."""
+    memo = Memo(folder, 1 << 30)
+    try:
+        yield memo
+    finally:
+        memo.close()
+
+
+class _Bar:
+    """A line of progress on a terminal, nothing elsewhere."""
+
+    def __call__(self, done: int, total: int, label: str) -> None:
+        if sys.stderr.isatty():
+            end = "\n" if done == total else ""
+            print(f"\r{label} {done} of {total} ", end=end, file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

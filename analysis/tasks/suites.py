@@ -82,6 +82,13 @@ def _sums(size: int, seed: int, digits: int, kind: str, padded: bool) -> list[Ta
     return prompts
 
 
+def _lengths(size: int, seed: int, digits: int, padded: bool) -> list[TaskPrompt]:
+    """Sums of 1 digit, 2 digits, ... in turn, to see where a model stops adding."""
+    each = -(-size // digits)
+    groups = [_sums(each, seed, count, "any", padded) for count in range(1, digits + 1)]
+    return [prompt for row in zip(*groups, strict=True) for prompt in row][:size]
+
+
 def _operands(rng: np.random.Generator, digits: int, kind: str) -> tuple[int, int]:
     first = rng.integers(0, 10, digits)
     second = rng.integers(0, 10, digits)
@@ -163,6 +170,10 @@ _BUILDERS: dict[str, tuple[str, Callable[[int, int, int, bool], list[TaskPrompt]
         "Cascades of nines",
         lambda n, s, d, p: _sums(n, s, d, "cascade", p),
     ),
+    "addition-lengths": (
+        "Sums of ever longer operands",
+        _lengths,
+    ),
     "subtraction": ("Differences", lambda n, s, d, p: _differences(n, s, d)),
     "facts": ("Facts", lambda n, s, d, p: _facts(n, s)),
     "induction": ("Induction", lambda n, s, d, p: _induction(n, s)),
@@ -178,7 +189,7 @@ def build(name: str, size: int, seed: int = 0, digits: int = 5, *, padded: bool 
         name: One of ``NAMES``.
         size: Prompts; ``facts`` has at most as many as there are facts.
         seed: Of the drawing.
-        digits: Of each operand, 1 to 15.
+        digits: Of each operand, 1 to 15; for ``addition-lengths`` of the longest.
         padded: Sums as the trained adder reads them.
 
     Raises:

@@ -1,0 +1,200 @@
+"""Reports on tasks as figures: emergence curves, accuracy, maps of probes and patches, PCA."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from analysis.results.tasks import EmergenceReport, Projection, Share
+from dash_app.theme import (
+    Figure,
+    Theme,
+    axis,
+    base_layout,
+    colour_bar,
+    palette,
+    rgba,
+    scale,
+)
+
+#: Colours of the emergence curves, by their place in the report; controls are grey and dashed.
+_DASHES = ("solid", "solid", "dot", "dash", "dashdot")
+
+
+def emergence(report: EmergenceReport, *, theme: Theme) -> Figure:
+    """Share of answer tokens that have come up by each row, with 95 % bands."""
+    traces: list[dict[str, Any]] = []
+    for place, curve in enumerate(report.curves):
+        if not curve.count:
+            continue
+        colour = _curve_colour(place, theme)
+        rows = np.arange(len(curve.by_row))
+        traces.append(
+            {
+                "type": "scatter",
+                "x": np.concatenate([rows, rows[::-1]]),
+                "y": np.concatenate([curve.high, curve.low[::-1]]),
+                "fill": "toself",
+                "fillcolor": rgba(colour, 0.14),
+                "line": {"width": 0},
+                "hoverinfo": "skip",
+                "showlegend": False,
+            }
+        )
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "x": rows,
+                "y": curve.by_row,
+                "name": f"{curve.name} ({curve.count})",
+                "line": {"color": colour, "width": 2, "dash": _DASHES[place % 5]},
+                "marker": {"size": 5},
+                "hovertemplate": f"row %{{x}}: %{{y:.1%}}<br>{curve.name}",
+            }
+        )
+    last = max((len(curve.by_row) for curve in report.curves), default=1) - 1
+    return {
+        "data": traces,
+        "layout": base_layout(
+            theme,
+            height=360,
+            margin={"l": 64, "r": 16, "t": 84, "b": 48, "pad": 0, "autoexpand": False},
+            showlegend=True,
+            legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+            xaxis=axis(theme, "Row (0: embedding)", range=[-0.1, last + 0.1], tickformat="d"),
+            yaxis=axis(
+                theme, "Share come up", range=[-0.02, 1.03], tickformat=".0%", showgrid=True
+            ),
+        ),
+    }
+
+
+def _curve_colour(place: int, theme: Theme) -> str:
+    colours = palette(theme)
+    return (
+        colours.answer, colours.select, colours.mlp, colours.ink_3, colours.bias,
+    )[place % 5]  # fmt: skip
+
+
+def accuracy(shares: Sequence[Share], *, theme: Theme) -> Figure:
+    """Share of right answers in each group, with Wilson intervals."""
+    colours = palette(theme)
+    heights = np.array([one.share for one in shares])
+    above = np.array([one.high for one in shares]) - heights
+    below = heights - np.array([one.low for one in shares])
+    bars = {
+        "type": "bar",
+        "x": [one.name for one in shares],
+        "y": heights,
+        "marker": {"color": colours.answer},
+        "error_y": {
+            "type": "data", "array": above, "arrayminus": below, "symmetric": False,
+            "color": colours.ink_2, "thickness": 1.2,
+        },
+        "customdata": [[one.hits, one.total] for one in shares],
+        "hovertemplate": "%{x}: %{y:.1%} (%{customdata[0]} of %{customdata[1]})<extra></extra>",
+    }  # fmt: skip
+    return {
+        "data": [bars],
+        "layout": base_layout(
+            theme,
+            height=260,
+            bargap=0.45,
+            xaxis=axis(theme),
+            yaxis=axis(theme, "Right", range=[0, 1.03], tickformat=".0%", showgrid=True),
+        ),
+    }
+
+
+def matrix(
+    values: Any,
+    *,
+    columns: Sequence[str],
+    rows: Sequence[str],
+    theme: Theme,
+    quantity: str,
+    low: float = 0.0,
+    high: float = 1.0,
+    signed: bool = False,
+    title: str = "",
+) -> Figure:
+    """A map of ``values`` [row, column] with the number in each cell; NaN stays blank."""
+    colours = palette(theme)
+    shown = np.asarray(values, np.float32)
+    text = [["" if np.isnan(cell) else f"{cell:.2f}" for cell in line] for line in shown.tolist()]
+    height = 26 * len(rows) + 118
+    heat = {
+        "type": "heatmap",
+        "z": shown,
+        "x": list(range(len(columns))),
+        "y": list(range(len(rows))),
+        "zmin": low,
+        "zmax": high,
+        "colorscale": scale(colours.signed if signed else colours.magnitude),
+        "text": text,
+        "texttemplate": "%{text}",
+        "textfont": {"size": 9},
+        "xgap": 1,
+        "ygap": 1,
+        "hoverongaps": False,
+        "colorbar": colour_bar(theme, quantity),
+        "customdata": [[f"{row} · {column}" for column in columns] for row in rows],
+        "hovertemplate": "%{customdata}<br>" + quantity + " %{z:.3f}<extra></extra>",
+    }
+    named = {"tickmode": "array", "tickangle": 0}
+    return {
+        "data": [heat],
+        "layout": base_layout(
+            theme,
+            height=height,
+            title={"text": title, "x": 0.01, "y": 0.98, "yanchor": "top", "font": {"size": 13}},
+            margin={"l": 96, "r": 72, "t": 36, "b": 56, "pad": 0, "autoexpand": False},
+            xaxis=axis(theme, tickvals=list(range(len(columns))), ticktext=list(columns), **named),
+            yaxis=axis(
+                theme,
+                tickvals=list(range(len(rows))),
+                ticktext=list(rows),
+                autorange="reversed",
+                **named,
+            ),
+        ),
+    }
+
+
+def projection(found: Projection, *, colour: Literal["carry", "digit_sum"], theme: Theme) -> Figure:
+    """States on their two main axes, coloured by the carry or by the raw digit sum."""
+    colours = palette(theme)
+    values = found.carry if colour == "carry" else found.digit_sum
+    marker: dict[str, Any] = {"size": 5, "opacity": 0.75}
+    if colour == "carry":
+        marker["color"] = [colours.select if value else colours.accent for value in values]
+    else:
+        marker |= {
+            "color": values, "colorscale": scale(colours.magnitude), "cmin": 0, "cmax": 18,
+            "colorbar": colour_bar(theme, "digit sum"),
+        }  # fmt: skip
+    share = [f"{100 * part:.0f} % of the variance" for part in found.explained]
+    dots = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": found.points[:, 0],
+        "y": found.points[:, 1],
+        "marker": marker,
+        "customdata": np.stack([found.digit_sum, found.carry], 1),
+        "hovertemplate": "digit sum %{customdata[0]}, carry %{customdata[1]}<extra></extra>",
+    }
+    title = f"{found.component} at {found.place}"
+    return {
+        "data": [dots],
+        "layout": base_layout(
+            theme,
+            height=360,
+            title={"text": title, "x": 0.01, "y": 0.98, "yanchor": "top", "font": {"size": 13}},
+            margin={"l": 64, "r": 72, "t": 36, "b": 48, "pad": 0, "autoexpand": False},
+            xaxis=axis(theme, f"axis 1 ({share[0]})", showgrid=True),
+            yaxis=axis(theme, f"axis 2 ({share[1]})", showgrid=True),
+        ),
+    }
