@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from analysis.errors import SpecError
-from analysis.specs import FlowSpec, choose
+from analysis.specs import FlowMethod, FlowSpec, choose
 
 AblationValue = Literal["zero", "mean"]
 LinkKind = Literal["attention", "residual", "mlp", "bias"]
@@ -39,6 +39,25 @@ class CausalSpec:
                 "The causal check measures one root's logit.",
                 "Draw the graph down from one position.",
             )
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonSpec:
+    """Which of several flow methods tells the truth on one prompt.
+
+    Attributes:
+        causal: What is cut and measured; its flow's method is left aside.
+        methods: Their names.
+    """
+
+    causal: CausalSpec = field(default_factory=CausalSpec)
+    methods: tuple[FlowMethod, ...] = get_args(FlowMethod)
+
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            choose("The flow method", method, FlowMethod)
+        if not self.methods:
+            raise SpecError("There is no method to compare.", "Name at least one.")
 
 
 @dataclass(frozen=True, slots=True)

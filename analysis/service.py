@@ -15,12 +15,17 @@ from typing import Any, TypeVar, overload
 from analysis import codec, paths
 from analysis.errors import AnalysisError, PromptError, SpecError, StoreError
 from analysis.job import Job, Priority, Progress
+from analysis.link_specs import CausalSpec, ComparisonSpec, LinkSpec, NeuronSpec
 from analysis.results import (
+    CausalCheck,
+    CausalComparison,
     Emergence,
     Graph,
     Grid,
     Ledger,
+    LinkReading,
     ModelInfo,
+    Neurons,
     PatternResult,
     RunResult,
     Story,
@@ -196,6 +201,24 @@ class Service:
         """The flow graph into one state."""
         return self._answer(Graph, "flow", trace.model, (trace, spec), job)
 
+    def causal(self, trace: TraceSpec, spec: CausalSpec, job: Job | None = None) -> CausalCheck:
+        """What cutting each drawn link of a flow graph does to a logit."""
+        return self._answer(CausalCheck, "causal", trace.model, (trace, spec), job)
+
+    def comparison(
+        self, trace: TraceSpec, spec: ComparisonSpec, job: Job | None = None
+    ) -> CausalComparison:
+        """Which of several flow methods tells the truth on this prompt."""
+        return self._answer(CausalComparison, "comparison", trace.model, (trace, spec), job)
+
+    def link(self, trace: TraceSpec, spec: LinkSpec, job: Job | None = None) -> LinkReading:
+        """What a link of a flow graph writes."""
+        return self._answer(LinkReading, "link", trace.model, (trace, spec), job)
+
+    def neurons(self, trace: TraceSpec, spec: NeuronSpec, job: Job | None = None) -> Neurons:
+        """The neurons of an MLP most responsible at a position."""
+        return self._answer(Neurons, "neurons", trace.model, (trace, spec), job)
+
     def emergence(self, trace: TraceSpec, spec: EmergenceSpec, job: Job | None = None) -> Emergence:
         """When each position's final token emerges."""
         return self._answer(Emergence, "emergence", trace.model, (trace, spec), job)
@@ -228,6 +251,14 @@ class Service:
     def peek(self, spec: TraceSpec, option: EmergenceSpec) -> Emergence | None: ...
     @overload
     def peek(self, spec: TraceSpec, option: StorySpec) -> Story | None: ...
+    @overload
+    def peek(self, spec: TraceSpec, option: CausalSpec) -> CausalCheck | None: ...
+    @overload
+    def peek(self, spec: TraceSpec, option: ComparisonSpec) -> CausalComparison | None: ...
+    @overload
+    def peek(self, spec: TraceSpec, option: LinkSpec) -> LinkReading | None: ...
+    @overload
+    def peek(self, spec: TraceSpec, option: NeuronSpec) -> Neurons | None: ...
     @overload
     def peek(self, spec: str) -> ModelInfo | None: ...
 
@@ -337,6 +368,10 @@ _RESULT_OF: dict[type[Any], type[Any]] = {
     LensSpec: Grid,
     PatternSpec: PatternResult,
     FlowSpec: Graph,
+    CausalSpec: CausalCheck,
+    ComparisonSpec: CausalComparison,
+    LinkSpec: LinkReading,
+    NeuronSpec: Neurons,
     EmergenceSpec: Emergence,
     StorySpec: Story,
     LedgerSpec: Ledger,

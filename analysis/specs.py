@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from analysis.errors import PromptError, SpecError
 
 if TYPE_CHECKING:
-    from analysis.link_specs import CausalSpec, LinkSpec, NeuronSpec
+    from analysis.link_specs import CausalSpec, ComparisonSpec, LinkSpec, NeuronSpec
 
 #: Raised whenever the meaning or layout of any result changes: old memo entries are then unread.
 SCHEMA = 1
@@ -218,7 +218,7 @@ class LedgerSpec:
 
 Spec: TypeAlias = (
     "RunSpec | TraceSpec | LensSpec | PatternSpec | FlowSpec | EmergenceSpec | StorySpec"
-    " | LedgerSpec | CausalSpec | LinkSpec | NeuronSpec"
+    " | LedgerSpec | CausalSpec | ComparisonSpec | LinkSpec | NeuronSpec"
 )
 
 

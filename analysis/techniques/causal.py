@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +12,7 @@ from analysis.cuts import Cut, Target, cut_of, effects, target_of
 from analysis.errors import SpecError
 from analysis.flow_signed import signed
 from analysis.flow_walk import walk
-from analysis.link_specs import CausalSpec
+from analysis.link_specs import CausalSpec, ComparisonSpec
 from analysis.models.handle import Model
 from analysis.rank_correlation import spearman
 from analysis.results import LINK_KINDS, CausalCheck, CausalComparison, Graph, Link
@@ -66,9 +65,7 @@ def compute(model: Model, trace: Trace, spec: CausalSpec) -> CausalCheck:
     )
 
 
-def compare(
-    model: Model, trace: Trace, spec: CausalSpec, methods: Sequence[FlowMethod]
-) -> CausalComparison:
+def compare(model: Model, trace: Trace, comparison: ComparisonSpec) -> CausalComparison:
     """Which of several methods tells the truth on this prompt.
 
     Every method is held to the same cuts: the ``limit`` strongest that each draws, all together.
@@ -78,25 +75,16 @@ def compare(
     Args:
         model: The model the trace was made with.
         trace: From ``analysis.trace``.
-        spec: As for ``compute``; its flow's method is left aside.
-        methods: Their names.
+        comparison: What is cut and measured, and the methods.
 
     Raises:
         SpecError: If the root or a token does not exist, or heads can't be told apart.
         CancelledError: If the caller's progress listener stops the work.
     """
+    spec, methods = comparison.causal, comparison.methods
     target = target_of(model, trace, _position(spec.flow), *_tokens(spec))
     plain = replace(spec.flow, per_head=False, token=None, foil=None, method="attention")
-    found: list[dict[Cut, float]] = []
-    for method in methods:
-        own = replace(plain, method=method)
-        if method == "signed":
-            own = FlowSpec(
-                target.position, per_head=False, method="signed",
-                token=target.token, foil=target.foil,
-            )  # fmt: skip
-        drawn = _cuttable(_graph(model, trace, own))
-        found.append({cut: abs(link.flow) for cut, link in drawn.items()})
+    found = [_drawn(model, trace, plain, method, target) for method in methods]
     cuts = _union(found, spec.limit)
     effect, _ = effects(model, trace, cuts, target, spec.value)
     flow = np.array([[drawn.get(cut, 0.0) for cut in cuts] for drawn in found], np.float32)
@@ -124,6 +112,20 @@ def _cuttable(graph: Graph) -> dict[Cut, Link]:
     """The drawn links that can be cut, by their cut."""
     pairs = ((cut_of(link), link) for link in graph.links)
     return {cut: link for cut, link in pairs if cut is not None}
+
+
+def _drawn(
+    model: Model, trace: Trace, plain: FlowSpec, method: FlowMethod, target: Target
+) -> dict[Cut, float]:
+    """What a method draws at each cut, by absolute value."""
+    if method == "signed":
+        spec = FlowSpec(
+            target.position, method=method, per_head=False, token=target.token, foil=target.foil
+        )
+    else:
+        spec = replace(plain, method=method)
+    links = _cuttable(_graph(model, trace, spec))
+    return {cut: abs(link.flow) for cut, link in links.items()}
 
 
 def _union(found: list[dict[Cut, float]], limit: int) -> list[Cut]:

@@ -21,7 +21,16 @@ from analysis.models import catalog, memory, placement
 from analysis.models.handle import Model, load_model
 from analysis.run import run, tokenize
 from analysis.specs import RunSpec, TraceSpec
-from analysis.techniques import attention, emergence, flow, lens, story
+from analysis.techniques import (
+    attention,
+    causal,
+    emergence,
+    flow,
+    lens,
+    link_reading,
+    neurons,
+    story,
+)
 from analysis.worker.messages import Answer, Limits, Request
 
 #: What a request of this kind is answered by: (model, trace, spec) -> a result.
@@ -32,6 +41,10 @@ TECHNIQUES: dict[str, Callable[[Model, Trace, Any], Any]] = {
     "emergence": emergence.compute,
     "story": story.compute,
     "run_ledger": check_run,
+    "causal": causal.compute,
+    "comparison": causal.compare,
+    "link": link_reading.compute,
+    "neurons": neurons.compute,
 }
 
 

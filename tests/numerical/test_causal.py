@@ -12,7 +12,7 @@ from analysis import codec, progress
 from analysis.capture import Trace
 from analysis.errors import CancelledError
 from analysis.interventions import Ablate, KnockOut
-from analysis.link_specs import CausalSpec
+from analysis.link_specs import CausalSpec, ComparisonSpec
 from analysis.models.handle import Model
 from analysis.rank_correlation import spearman
 from analysis.results import LINK_KINDS
@@ -86,7 +86,8 @@ def test_signed_links_are_held_against_signed_effects(run: Run) -> None:
 
 def test_methods_are_compared_on_the_same_cuts(run: Run) -> None:
     names: Any = ("proximity", "norm", "residual_norm", "rollout", "signed")
-    result = causal.compare(*run, CausalSpec(FlowSpec(position=6), limit=6), names)
+    spec = ComparisonSpec(CausalSpec(FlowSpec(position=6), limit=6), names)
+    result = causal.compare(*run, spec)
     assert result.methods == names
     assert len(result.kind) <= 6 * len(names)
     for row, correlation in zip(result.flow, result.correlations, strict=True):

@@ -1,0 +1,43 @@
+"""Every question about a flow graph goes through the worker's bench and the codec."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis import codec
+from analysis.link_specs import CausalSpec, ComparisonSpec, LinkSpec, NeuronSpec
+from analysis.results import CausalCheck, CausalComparison, Graph, LinkReading, Neurons
+from analysis.specs import FlowSpec, TraceSpec, cache_key
+from analysis.worker.messages import Limits, Request
+from analysis.worker.perform import Bench
+
+FLOW = FlowSpec(position=3, top_k=2)
+ASKED = [
+    ("flow", FlowSpec((2, 3), method="norm"), Graph),
+    ("flow", FlowSpec(0, 0, direction="up"), Graph),
+    ("flow", FlowSpec(method="signed"), Graph),
+    ("causal", CausalSpec(FLOW, limit=3), CausalCheck),
+    ("comparison", ComparisonSpec(CausalSpec(FLOW, limit=3), ("norm", "signed")), CausalComparison),
+    ("link", LinkSpec("attention", 1, 0, 2), LinkReading),
+    ("neurons", NeuronSpec(1), Neurons),
+]
+
+
+@pytest.mark.parametrize(("kind", "spec", "wanted"), ASKED)
+def test_it_is_answered(tiny_llama_dir: Path, kind: str, spec: Any, wanted: type[Any]) -> None:
+    bench = Bench(Limits())
+    ids = TraceSpec(str(tiny_llama_dir), (5, 9, 33, 2, 8))
+    answer = bench.perform(Request(kind, str(tiny_llama_dir), "f", (ids, spec)))
+    assert isinstance(codec.decode(answer.data), wanted)
+
+
+def test_each_has_a_key_of_its_own() -> None:
+    keys = {cache_key("f", spec) for _, spec, _ in ASKED}
+    assert len(keys) == len(ASKED)
+    assert all(json.dumps(asdict(spec)) for _, spec, _ in ASKED)
+    assert all(hash(spec) == hash(spec) for _, spec, _ in ASKED)
