@@ -100,22 +100,12 @@ def attention_bias(model: Model, trace: Trace, layer: int) -> Floats:
 
 
 def flow(
-    model: Model,
-    trace: Trace,
-    *,
-    position: int | Sequence[int] = -1,
-    row: int | None = None,
-    method: str = "proximity",
-    threshold: float = 0.0,
-    top_k: int | None = None,
-    budget: int | None = None,
-    per_head: bool = True,
-    token: int | None = None,
-    foil: int | None = None,
-    direction: str = "down",
-    fold_sinks: bool = False,
+    model: Model, trace: Trace, *, position: int | Sequence[int] = -1, row: int | None = None,
+    method: str = "proximity", threshold: float = 0.0, top_k: int | None = None,
+    budget: int | None = None, per_head: bool = True, token: int | None = None,
+    foil: int | None = None, direction: str = "down", fold_sinks: bool = False,
     hide_start: str = "keep",
-) -> Graph:
+) -> Graph:  # fmt: skip
     """Where the state at (row, position) comes from, as a graph of shares; or where it goes.
 
     Args:
@@ -140,8 +130,7 @@ def flow(
     Raises:
         SpecError: If an option has no such value or the root does not exist.
     """
-    if row is None:
-        row = 0 if direction == "up" else -1
+    row = (0 if direction == "up" else -1) if row is None else row
     options: dict[str, Any] = {
         "method": method, "threshold": threshold, "top_k": top_k, "budget": budget,
         "per_head": per_head, "token": token, "foil": foil, "direction": direction,

@@ -63,6 +63,11 @@ class Target:
     token: int
     foil: int | None = None
 
+    @property
+    def foil_id(self) -> int:
+        """The foil's id, or -1."""
+        return -1 if self.foil is None else self.foil
+
     def of(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """[...] from logits [..., vocab]."""
         chosen: NDArray[np.float64] = logits[..., self.token].astype(np.float64)

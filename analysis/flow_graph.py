@@ -7,38 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.flow_codes import Codes, Part, Whole, strongest
 from analysis.flow_shares import Shares
-from analysis.results import LINK_KINDS, NODE_KINDS, Graph
+from analysis.results import LINK_KINDS, Graph
 from analysis.specs import FlowSpec
 
-Whole = NDArray[np.int64]
-Part = NDArray[np.float64]
 _LINK = {kind: number for number, kind in enumerate(LINK_KINDS)}
-_NODE = {kind: number for number, kind in enumerate(NODE_KINDS)}
-
-
-@dataclass(frozen=True)
-class Codes:
-    """One number for each node a graph may have: its kind, depth and position."""
-
-    depths: int
-    size: int
-
-    def of(self, kind: str, depth: int, pos: Whole | int) -> Whole:
-        """Codes of nodes of one kind and depth."""
-        codes: Whole = (_NODE[kind] * self.depths + depth) * self.size + np.asarray(pos)
-        return codes
-
-    @property
-    def count(self) -> int:
-        """How many codes there are."""
-        return len(NODE_KINDS) * self.depths * self.size
-
-    def split(self, codes: Whole) -> tuple[Whole, Whole, Whole]:
-        """Kind, depth and position of each code."""
-        rest, pos = np.divmod(codes, self.size)
-        kind, depth = np.divmod(rest, self.depths)
-        return kind, depth, pos
 
 
 @dataclass
@@ -237,7 +211,7 @@ class GraphBuilder:
             for name in _COLUMNS
         }
         roots = self.codes.of("block", self.row, np.array(self.roots))
-        nodes = self._ordered(np.concatenate([links["source"], links["target"], roots]))
+        nodes = self.codes.ordered(np.concatenate([links["source"], links["target"], roots]))
         place = np.zeros(self.codes.count, np.int64)
         place[nodes] = np.arange(len(nodes))
         kind, depth, pos = self.codes.split(nodes)
@@ -281,44 +255,3 @@ class GraphBuilder:
             return max(1.0 - drawn / whole, 0.0) if whole > 0.0 else 0.0
         arrived = float(self.mass[self.codes.of("block", 0, positions)].sum())
         return max(1.0 - arrived - self._ended(), 0.0)
-
-    def _ordered(self, codes: Whole) -> Whole:
-        """Each node once: the last row first, then downwards."""
-        nodes = np.unique(codes.astype(np.int64))
-        kind, depth, pos = self.codes.split(nodes)
-        level = 3 * depth + np.where(
-            kind == _NODE["block"], 0, np.where(kind == _NODE["mlp"], 2, 1)
-        )
-        ordered: Whole = nodes[np.lexsort((pos, kind, -level))]
-        return ordered
-
-
-def strongest(
-    table: Part, weight: Part, top_k: int | None, threshold: float
-) -> tuple[Whole, Whole, Whole]:
-    """(head, query, key) of the strongest entries above the threshold, by query, best first.
-
-    Args:
-        table: [head, query, key] shares.
-        weight: [key] what a share is multiplied by for its strength; entries of 0 are left out.
-        top_k: How many for each query; None for all.
-        threshold: Shares up to this are left out.
-    """
-    strength = np.where(table > threshold, table * weight, 0.0)
-    if top_k is not None:
-        strength = _top(strength, top_k)
-    head, query, key = np.nonzero(strength)
-    order = np.lexsort((-strength[head, query, key], query))
-    return head[order], query[order], key[order]
-
-
-def _top(strength: Part, top_k: int) -> Part:
-    """The same with all but the ``top_k`` largest of each query set to 0."""
-    heads, size, keys = strength.shape
-    flat = strength.transpose(1, 0, 2).reshape(size, heads * keys)
-    if top_k >= flat.shape[1]:
-        return strength
-    kept = np.argpartition(-flat, top_k - 1, axis=1)[:, :top_k]
-    only = np.zeros_like(flat)
-    np.put_along_axis(only, kept, np.take_along_axis(flat, kept, 1), 1)
-    return only.reshape(size, heads, keys).transpose(1, 0, 2)

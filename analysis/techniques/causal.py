@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +23,8 @@ from analysis.specs import FlowMethod, FlowSpec
 def compute(model: Model, trace: Trace, spec: CausalSpec) -> CausalCheck:
     """Cut the strongest drawn links of a graph, one at a time, many to a forward pass.
 
-    An attention link is knocked out before the softmax (the rest of the row is renormalised by
-    it); an MLP's output is replaced by zero or its mean at that position.
+    An attention link is knocked out before the softmax, which renormalises the rest of the row;
+    an MLP's output is replaced by zero or its mean at that position.
 
     Args:
         model: The model the trace was made with.
@@ -31,7 +32,7 @@ def compute(model: Model, trace: Trace, spec: CausalSpec) -> CausalCheck:
         spec: The graph, the logit, what an MLP becomes and how many links are cut.
 
     Returns:
-        A CausalCheck: drawn flow, measured effect, and their rank correlation.
+        Drawn flow, measured effect, and their rank correlation.
 
     Raises:
         SpecError: If the root or a token does not exist, or heads can't be told apart.
@@ -43,22 +44,16 @@ def compute(model: Model, trace: Trace, spec: CausalSpec) -> CausalCheck:
     chosen = sorted(drawn, key=lambda cut: -abs(drawn[cut].flow))[: spec.limit]
     effect, passes = effects(model, trace, chosen, target, spec.value)
     flow = np.array([drawn[cut].flow for cut in chosen], np.float32)
-    signs = graph.method == "signed"
+    compared = effect if graph.method == "signed" else np.abs(effect)
     return CausalCheck(
         method=graph.method,
-        position=target.position,
-        token=target.token,
-        foil=-1 if target.foil is None else target.foil,
-        logit=_logit(trace, target),
-        kind=_ints([LINK_KINDS.index(cut.kind) for cut in chosen]),
-        layer=_ints([cut.layer for cut in chosen]),
+        **_measured(trace, target),
         head=_ints([cut.head for cut in chosen]),
-        source_pos=_ints([cut.source_pos for cut in chosen]),
-        target_pos=_ints([cut.target_pos for cut in chosen]),
+        **_columns(chosen),
         share=np.array([drawn[cut].share for cut in chosen], np.float32),
         flow=flow,
         effect=effect,
-        correlation=spearman(flow, effect if signs else np.abs(effect)),
+        correlation=spearman(flow, compared),
         without_cut=len(graph.links) - len(drawn),
         unmeasured=len(drawn) - len(chosen),
         passes=passes,
@@ -91,16 +86,10 @@ def compare(model: Model, trace: Trace, comparison: ComparisonSpec) -> CausalCom
     return CausalComparison(
         methods=tuple(methods),
         correlations=np.array([spearman(row, np.abs(effect)) for row in flow], np.float32),
-        kind=_ints([LINK_KINDS.index(cut.kind) for cut in cuts]),
-        layer=_ints([cut.layer for cut in cuts]),
-        source_pos=_ints([cut.source_pos for cut in cuts]),
-        target_pos=_ints([cut.target_pos for cut in cuts]),
+        **_columns(cuts),
         flow=flow.reshape(len(methods), len(cuts)),
         effect=effect,
-        position=target.position,
-        token=target.token,
-        foil=-1 if target.foil is None else target.foil,
-        logit=_logit(trace, target),
+        **_measured(trace, target),
     )
 
 
@@ -163,8 +152,23 @@ def _named(graph: Graph) -> tuple[int, int | None]:
     return graph.token, None if graph.foil < 0 else graph.foil
 
 
-def _logit(trace: Trace, target: Target) -> float:
-    return float(target.of(trace.logits[target.position]))
+def _measured(trace: Trace, target: Target) -> dict[str, Any]:
+    """Whose logit is measured, and what it is with nothing cut."""
+    return {
+        "position": target.position,
+        "token": target.token,
+        "foil": target.foil_id,
+        "logit": float(target.of(trace.logits[target.position])),
+    }
+
+
+def _columns(cuts: list[Cut]) -> dict[str, np.ndarray]:
+    return {
+        "kind": _ints([LINK_KINDS.index(cut.kind) for cut in cuts]),
+        "layer": _ints([cut.layer for cut in cuts]),
+        "source_pos": _ints([cut.source_pos for cut in cuts]),
+        "target_pos": _ints([cut.target_pos for cut in cuts]),
+    }
 
 
 def _ints(values: list[int]) -> np.ndarray:

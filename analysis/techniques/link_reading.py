@@ -33,13 +33,7 @@ def compute(model: Model, trace: Trace, spec: LinkSpec) -> LinkReading:
     Raises:
         SpecError: If there is no such link, or the heads can't be told apart.
     """
-    layer = resolve_index("Layer", spec.layer, model.info.layers)
-    size = len(trace.tokens)
-    source = resolve_index("Source position", spec.source_pos, size)
-    target = resolve_index("Target position", spec.target_pos, size)
-    head = None if spec.head is None else resolve_index("Head", spec.head, model.info.heads)
-    if source > target:
-        raise SpecError(f"Position {target} can't see position {source}.", "Swap them.")
+    layer, head, source, target = _place(model, trace, spec)
     vector = _vector(model, trace, spec.kind, layer, head, source, target)
     whole = _whole(model, trace, spec.kind, layer, target)
     state = torch.from_numpy(trace.resid[-1, target])
@@ -64,6 +58,17 @@ def compute(model: Model, trace: Trace, spec: LinkSpec) -> LinkReading:
         kl_without=kl(read[0], read[2]),
         vocabulary=vocabulary(model.tokenizer, ids),
     )
+
+
+def _place(model: Model, trace: Trace, spec: LinkSpec) -> tuple[int, int | None, int, int]:
+    """Layer, head, source and target, counted from the start and known to exist."""
+    layer = resolve_index("Layer", spec.layer, model.info.layers)
+    source = resolve_index("Source position", spec.source_pos, len(trace.tokens))
+    target = resolve_index("Target position", spec.target_pos, len(trace.tokens))
+    head = None if spec.head is None else resolve_index("Head", spec.head, model.info.heads)
+    if source > target:
+        raise SpecError(f"Position {target} can't see position {source}.", "Swap them.")
+    return layer, head, source, target
 
 
 def _vector(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from analysis.capture import Trace
 from analysis.cuts import target_of
@@ -22,9 +22,8 @@ def compute(model: Model, trace: Trace, spec: NeuronSpec) -> Neurons:
     """Rank neurons by activation times output direction.
 
     A neuron writes its activation times its row of the down projection (Geva et al. 2021, arXiv
-    2012.14913). What that adds to a logit is read as in direct logit attribution: through the
-    post-norm, if any, and the final norm, both with their scales frozen. All neurons and the bias
-    sum to what the MLP adds.
+    2012.14913), read as in direct logit attribution: through the post-norm, if any, and the final
+    norm, scales frozen. All neurons and the bias sum to what the MLP adds.
 
     Args:
         model: The model the trace was made with.
@@ -42,14 +41,12 @@ def compute(model: Model, trace: Trace, spec: NeuronSpec) -> Neurons:
     logits, norms = direction.of(written), written.norm(dim=-1)
     strength = norms if spec.by == "norm" else logits.abs()
     best = strength.topk(min(spec.k, len(strength))).indices
-    state = torch.from_numpy(trace.resid[-1, target.position])
-    ids, raised, _, _ = extremes(token_logits(model, written[best], state), spec.tokens)
-    bias = float(direction.of(inside.bias))
+    ids, raised = _promoted(model, trace, target.position, written[best], spec.tokens)
     return Neurons(
         layer=layer,
         position=target.position,
         token=target.token,
-        foil=-1 if target.foil is None else target.foil,
+        foil=target.foil_id,
         by=spec.by,
         neuron=best.numpy(),
         activation=inside.activation[best].numpy(),
@@ -57,8 +54,17 @@ def compute(model: Model, trace: Trace, spec: NeuronSpec) -> Neurons:
         norm=norms[best].numpy(),
         tokens=ids.numpy(),
         token_logits=raised.numpy(),
-        total=float(logits.double().sum()) + bias,
-        bias=bias,
+        total=float(logits.double().sum() + direction.of(inside.bias)),
+        bias=float(direction.of(inside.bias)),
         size=len(inside.activation),
-        vocabulary=vocabulary(model.tokenizer, np.unique(ids.numpy()).tolist()),
+        vocabulary=vocabulary(model.tokenizer, ids.unique().tolist()),
     )
+
+
+def _promoted(
+    model: Model, trace: Trace, position: int, vectors: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    """Ids and logits of the k tokens that each vector [n, d_model] promotes most."""
+    state = torch.from_numpy(trace.resid[-1, position])
+    ids, raised, _, _ = extremes(token_logits(model, vectors, state), k)
+    return ids, raised
