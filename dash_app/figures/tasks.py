@@ -144,7 +144,7 @@ def matrix(
         "customdata": [[f"{row} · {column}" for column in columns] for row in rows],
         "hovertemplate": "%{customdata}<br>" + quantity + " %{z:.3f}<extra></extra>",
     }
-    named = {"tickmode": "array", "tickangle": 0}
+    named: dict[str, Any] = {"tickmode": "array", "tickangle": 0}
     return {
         "data": [heat],
         "layout": base_layout(

@@ -1,0 +1,59 @@
+"""How much faster a suite runs in batches than prompt by prompt, in one run.
+
+    python -m benchmarks.tasks [PROMPTS]
+
+Three ways over the same prompts: the public functions one by one (``analysis.trace`` and
+``analysis.emergence``), the task runner with batches of one, and the task runner as it is.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+import analysis
+from analysis.models.handle import Model
+from analysis.tasks import outcomes, suites
+from analysis.tasks.columns import operand_digits
+from analysis.tasks.prompts import Encoded, encode
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def one_by_one(model: Model, prompts: list[Encoded]) -> None:
+    """The public functions, a prompt at a time."""
+    for prompt in prompts:
+        analysis.emergence(model, analysis.trace(model, prompt.token_ids))
+
+
+def compare(name: str, count: int) -> None:
+    """Print one line for a model."""
+    model = analysis.load_model(name)
+    own = operand_digits(model)
+    suite = suites.build("addition", count, 0, own or 3, padded=own is not None)
+    prompts = [encode(model.tokenizer, prompt) for prompt in suite.prompts]
+    outcomes.run(model, prompts[:8])  # warm
+    batched = seconds(lambda: outcomes.run(model, prompts))
+    single = seconds(lambda: outcomes.run(model, prompts, most=1))
+    public = seconds(lambda: one_by_one(model, prompts))
+    print(
+        f"{name}: {count} prompts batched {batched:.1f} s; one by one {single:.1f} s "
+        f"({single / batched:.1f} x); public functions {public:.1f} s ({public / batched:.1f} x)"
+    )
+
+
+def main() -> None:
+    """The trained adder on 500 prompts, the default model on a tenth of them."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 500
+    for name, size in (("addition-5digit", count), ("smollm2-135m-instruct", count // 10)):
+        compare(name, size)
+
+
+if __name__ == "__main__":
+    main()

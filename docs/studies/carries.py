@@ -1,0 +1,225 @@
+"""Make the figures and numbers of ``carries.md``.
+
+    .venv/bin/python docs/studies/carries.py
+
+Writes ``carries.json`` (every number quoted) and ``figures/*.png`` beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from playwright.sync_api import sync_playwright
+from plotly.offline import get_plotlyjs
+from plotly.utils import PlotlyJSONEncoder
+
+import analysis
+from analysis.models.handle import Model
+from analysis.tasks import columns, contributions, emergence, failure, patching, probes, suites
+from analysis.tasks.columns import Table
+from analysis.tasks.components import Component
+from dash_app.figures import tasks as figures
+
+HERE = Path(__file__).parent
+SUMS, ATTRIBUTED, PAIRS = 3000, 600, 128
+READABLE = 0.99
+
+
+def reading(model: Model, sums: Table) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Probes: where each carry is first readable before its digit is written, and the maps."""
+    found = probes.report(model, sums)
+    drawn, numbers = {}, {"held_out": found.held_out, "control_max": float(found.control[:5].max())}
+    digits = sums.digits
+    for column in range(1, digits + 1):
+        position = sums.answers[column] - 1
+        target = found.targets.index(f"carry{column}")
+        numbers[f"carry{column}"] = {
+            "place": sums.places[position],
+            "at_place": _by_component(found.components, found.accuracy[target, :, position]),
+            "readable_at": [
+                f"{found.components[c]} at {found.places[p]} ({found.accuracy[target, c, p]:.3f})"
+                for c, p in np.argwhere(found.accuracy[target, :, : position + 1] >= READABLE)
+                if found.components[c].startswith("row")
+            ],
+        }
+        drawn[f"probe-carry{column}"] = figures.matrix(
+            found.accuracy[target], columns=found.places, rows=found.components, theme="light",
+            quantity="balanced accuracy", low=0.5, title=f"Probe: the carry into column {column}",
+        )  # fmt: skip
+    for column in range(digits):
+        target = found.targets.index(f"sum{column}")
+        position = sums.answers[column] - 1
+        numbers[f"sum{column}"] = {
+            "chance": float(found.chance[target]),
+            "at_place": _by_component(found.components, found.accuracy[target, :, position]),
+        }
+    return numbers, drawn
+
+
+def _by_component(names: tuple[str, ...], values: Any) -> dict[str, float]:
+    return {name: round(float(value), 4) for name, value in zip(names, values, strict=True)}
+
+
+def writing(model: Model, sums: Table) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Attribution and attention: what writes each digit, what each head reads."""
+    found = contributions.report(model, sums)
+    numbers: dict[str, Any] = {"counts": found.counts.tolist()}
+    drawn = {}
+    digits = [f"answer{column}" for column in found.columns]
+    names = []
+    rows = []
+    for layer in range(model.info.layers):
+        for head in range(model.info.heads):
+            names.append(f"head {layer}.{head}")
+            rows.append(found.heads[:, :, layer, head])
+            drawn[f"attention-{layer}{head}"] = figures.matrix(
+                found.attention[:, layer, head], columns=found.sources, rows=digits,
+                theme="light", quantity="mean pattern", title=f"Head {layer}.{head} reads",
+            )  # fmt: skip
+            numbers[f"head {layer}.{head} reads"] = {
+                digit: _strongest(found.sources, line)
+                for digit, line in zip(digits, found.attention[:, layer, head], strict=True)
+            }
+        names.append(f"mlp {layer}")
+        rows.append(found.mlps[:, :, layer])
+    table = np.stack(rows).reshape(len(names), -1)
+    kinds = [f"{digit}<br>{kind}" for digit in digits for kind in ("no carry", "carry")]
+    numbers["logits"] = {
+        name: dict(
+            zip([k.replace("<br>", " ") for k in kinds], np.round(line, 2).tolist(), strict=True)
+        )
+        for name, line in zip(names, table, strict=True)
+    }
+    most = float(np.nanmax(np.abs(table)))
+    drawn["contributions"] = figures.matrix(
+        table, columns=kinds, rows=names, theme="light", quantity="logits", low=-most, high=most,
+        signed=True, title="Logits for the right digit over the other carry's digit",
+    )  # fmt: skip
+    return numbers, drawn
+
+
+def _strongest(names: tuple[str, ...], line: Any) -> str:
+    order = np.argsort(-line)[:3]
+    return ", ".join(f"{names[place]} {line[place]:.2f}" for place in order if line[place] >= 0.1)
+
+
+def handing(model: Model, digits: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Patching: which component carries the carry, made next door or come from afar."""
+    numbers, drawn = {}, {}
+    for name, travels in (("made below", False), ("travelled", True)):
+        found = patching.report(model, digits, pairs=PAIRS, travels=travels)
+        names = [f"column {column}" for column in found.columns]
+        spots = range(len(found.columns))
+        at_place = np.stack([found.effect[j, :, _last(found.effect[j, 0, :-1])] for j in spots], 1)
+        harmless = np.stack(
+            [found.control[j, :, _last(found.control[j, 0, :-1])] for j in spots], 1
+        )
+        anywhere = found.effect[:, :, -1].T
+        numbers[name] = {
+            "pairs": found.pairs.tolist(),
+            "columns": found.columns.tolist(),
+            "at the state that writes the digit": _table(found.components, at_place),
+            "control": _table(found.components, harmless),
+            "everywhere": _table(found.components, anywhere),
+            "control everywhere": _table(found.components, found.control[:, :, -1].T),
+        }
+        drawn[f"patch-{name.replace(' ', '-')}"] = figures.matrix(
+            np.concatenate([at_place, anywhere], 1),
+            columns=[f"{n}<br>{where}" for where in ("there", "everywhere") for n in names],
+            rows=found.components, theme="light", quantity="share that changes",
+            title=f"Patching a carry in, {name}",
+        )  # fmt: skip
+    return numbers, drawn
+
+
+def _last(line: Any) -> int:
+    return int(np.flatnonzero(~np.isnan(line))[-1])
+
+
+def _table(names: tuple[str, ...], values: Any) -> dict[str, list[float]]:
+    return {name: np.round(line, 3).tolist() for name, line in zip(names, values, strict=True)}
+
+
+def emerging(model: Model, digits: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """When digits emerge, and where a wrong answer parts from a right one."""
+    suite = suites.build("addition-chains", 500, 1, digits, padded=True)
+    found = emergence.report(model, suite, label="chain")
+    broken = failure.report(model, suite)
+    numbers = {
+        "accuracy": [found.accuracy.hits, found.accuracy.total],
+        "curves": {
+            curve.name: [curve.count, curve.never, curve.mean, curve.mean_low, curve.mean_high]
+            for curve in found.curves
+        },
+        "wrong": broken.wrong,
+    }
+    return numbers, {"emergence": figures.emergence(found, theme="light")}
+
+
+def shapes(model: Model, sums: Table) -> dict[str, Any]:
+    """States projected on two axes, coloured by the carry and by the raw digit sum."""
+    drawn = {}
+    for column in (1, 3):
+        place = sums.answers[column] - 1
+        for component in (Component("head", 0, 0), Component("row", 1), Component("row", 2)):
+            found = probes.projection(model, sums, component, place, column)
+            for colour in ("carry", "digit_sum"):
+                name = f"pca-{component.name.replace(' ', '').replace('.', '')}-{column}-{colour}"
+                drawn[name] = figures.projection(found, colour=colour, theme="light")
+    return drawn
+
+
+def render(drawn: dict[str, Any], folder: Path) -> None:
+    """Draw plotly figures as PNG with a headless Chromium."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page(viewport={"width": 980, "height": 700})
+        page.set_content("<body style='margin:0;background:#fff'><div id='figure'></div></body>")
+        page.add_script_tag(content=get_plotlyjs())
+        for name, figure in drawn.items():
+            figure["layout"]["width"] = 960
+            made = json.dumps(figure, cls=PlotlyJSONEncoder)
+            page.evaluate(f"Plotly.newPlot('figure', {made})")
+            page.locator("#figure .main-svg").first.wait_for()
+            page.locator("#figure").screenshot(path=folder / f"{name}.png")
+        browser.close()
+
+
+def main() -> None:
+    """Run everything; minutes on one core."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--model", default="addition-5digit")
+    parser.add_argument("--out", type=Path, default=HERE)
+    chosen = parser.parse_args()
+    model = analysis.load_model(chosen.model)
+    digits = columns.operand_digits(model) or 5
+    sums = columns.drawn(model, SUMS, 0, digits, padded=True)
+    numbers: dict[str, Any] = {"model": model.info.revision}
+    drawn: dict[str, Any] = {}
+    for name, work in (
+        ("contributions", lambda: writing(model, sums.part(np.arange(ATTRIBUTED)))),
+        ("probes", lambda: reading(model, sums)),
+        ("patching", lambda: handing(model, digits)),
+        ("emergence", lambda: emerging(model, digits)),
+    ):
+        started = time.perf_counter()
+        numbers[name], more = work()
+        drawn.update(more)
+        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    drawn.update(shapes(model, sums))
+    (chosen.out / "carries.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    render(drawn, chosen.out / "figures")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""People's own lists: what is read, and what is said of each bad line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analysis.errors import SpecError
+from analysis.tasks import files
+from analysis.tasks.commands import main
+
+
+def test_csv_with_foil_labels_and_newlines() -> None:
+    text = 'prompt,answer,foil,kind\r\n"The ""sky""\nis", blue, red,colour\r\n\r\n1+1=,2,,sum\r\n'
+    suite = files.parse(("\ufeff" + text).encode(), "csv", "mine")
+    first, second = suite.prompts
+    assert (first.text, first.answer, first.foil) == ('The "sky"\nis', " blue", " red")
+    assert first.label("kind") == "colour"
+    assert (second.text, second.foil, second.label("kind")) == ("1+1=", "", "sum")
+
+
+def test_json_lines_with_labels_and_line_separators_in_text() -> None:
+    text = '{"prompt": "a\u2028b", "answer": "c", "labels": {"n": 1}, "kind": "x"}\n\n'
+    (prompt,) = files.parse(text.encode(), "jsonl").prompts
+    assert prompt.text == "a\u2028b"
+    assert dict(prompt.labels) == {"n": "1", "kind": "x"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "said"),
+    [
+        ("csv", "prompt,reply\na,b\n", "Line 1: the header has no column answer"),
+        ("csv", "prompt,answer,answer\na,b,c\n", "Line 1: the header names 'answer' twice"),
+        ("csv", "prompt,answer\na,b\nc\n", "Line 3: 1 fields where the header has 2"),
+        ("csv", 'prompt,answer\n"a\nb",\nc,d\n', "Line 2: the answer is empty"),
+        ("csv", 'prompt,answer\na,"b" c\n', "Line 2: not CSV"),
+        ("csv", "prompt,answer,foil\na,b,b\n", "Line 2: the foil is the answer"),
+        ("jsonl", '{"prompt": "a", "answer": "b"}\n{"prompt": 1}', "Line 2: the prompt is not text"),
+        ("jsonl", '{"prompt": "a"}', "Line 1: there is no answer"),
+        ("jsonl", "[1]", "Line 1: not an object"),
+        ("jsonl", '{"prompt": "a",', "Line 1: not JSON"),
+        ("jsonl", "[" * 100_000, "Line 1: not JSON"),
+        ("jsonl", "\n\n", "holds no prompts"),
+        ("csv", "", "Line 1: the header has no column prompt and no column answer"),
+    ],
+)  # fmt: skip
+def test_bad_lines_are_named_with_the_reason(kind: str, text: str, said: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        files.parse(text.encode(), kind)
+    assert said in caught.value.message
+
+
+def test_all_bad_lines_are_told_at_once_up_to_twenty() -> None:
+    with pytest.raises(SpecError) as caught:
+        files.parse(("prompt,answer\n" + "x,\n" * 25).encode(), "csv")
+    assert caught.value.message.count("the answer is empty") == 20
+    assert "And 5 more lines." in caught.value.message
+
+
+def test_not_utf_8_says_which_line() -> None:
+    with pytest.raises(SpecError, match="Line 2: not UTF-8"):
+        files.parse(b"prompt,answer\n\xff,b\n", "csv")
+
+
+def test_files_of_other_kinds_and_missing_ones(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"neither \.csv nor \.jsonl"):
+        files.read(tmp_path / "x.txt")
+    with pytest.raises(SpecError, match="can't be read"):
+        files.read(tmp_path / "x.csv")
+
+
+def test_a_bad_file_costs_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text("prompt,answer\nx,\n")
+    with pytest.raises(SpecError, match="Line 2"):
+        main(["tasks", "run", str(path), "--model", "there-is-no-such-model"])
