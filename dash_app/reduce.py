@@ -25,20 +25,16 @@ from dash_app.state import (
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """What Dash says has happened.
+    """One thing that happened.
 
     Attributes:
         component, property: What reported it.
-        value: What it reported.
-        search: The address's query string.
-        states: Values of further properties, by (component, property).
+        value: What it reported; for a button or a key, ``{"to": ...}`` or ``{"url": ...}``.
     """
 
     component: str
     property: str
     value: Any
-    search: str
-    states: Mapping[tuple[str, str], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +54,36 @@ def read_run(data: Mapping[str, Any] | None) -> RunRef | None:
         return None
 
 
+def unseen(go: Mapping[str, Any] | None, note: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """What buttons and keys reported and the selection does not hold yet.
+
+    Dash drops an answer when the same callback is asked again meanwhile, and with it what the
+    answer was to. So the browser repeats its reports until the store QUERY has their number.
+    """
+    seen = int((note or {}).get("seen", 0))
+    reports = (go or {}).get("reports", ())
+    return [report for report in reports if int(report.get("n", 0)) > seen]
+
+
+def reduce_all(
+    happenings: Sequence[Happening],
+    current: Selection,
+    run: RunRef | None,
+    base: Selection,
+    events: Sequence[Event],
+) -> Reduced:
+    """What is selected after all of ``happenings``, one after the other."""
+    reduced = Reduced(current)
+    for happening in happenings:
+        after = reduce(happening, reduced.selection, run, base, events)
+        reduced = Reduced(
+            after.selection,
+            (*reduced.ignored, *after.ignored),
+            reduced.from_address or after.from_address,
+        )
+    return reduced
+
+
 def reduce(
     happening: Happening,
     current: Selection,
@@ -66,8 +92,8 @@ def reduce(
     events: Sequence[Event],
 ) -> Reduced:
     """What is selected after ``happening``."""
-    if current.attempt == 0 or happening.component == PageId.URL:
-        return _opened(happening.search, current, base)
+    if happening.component == PageId.URL:
+        return _opened(str(happening.value or ""), current, base)
     if happening.component != PageId.GO:
         return Reduced(_from_event(happening, current, run, events))
     target = happening.value or {}
@@ -76,19 +102,19 @@ def reduce(
     return Reduced(_went(str(target.get("to", "")), current))
 
 
-def address_note(reduced: Reduced, current: Selection, base: Selection) -> dict[str, Any] | None:
-    """What the browser's address becomes, and what to say about it; None where nothing changes.
+def address_note(
+    reduced: Reduced, current: Selection, base: Selection, seen: int
+) -> dict[str, Any]:
+    """What the browser's address becomes, what to say about it, and the last report seen.
 
     A new request is a new entry in the browser's history; a move within a run replaces the last.
     """
-    before, after = to_query(current, base), to_query(reduced.selection, base)
-    if before == after and not reduced.from_address:
-        return None
     asked = reduced.selection.attempt != current.attempt
     return {
-        "query": after,
+        "query": to_query(reduced.selection, base),
         "push": asked and not reduced.from_address,
         "ignored": list(reduced.ignored),
+        "seen": seen,
     }
 
 
@@ -129,7 +155,7 @@ def _went(target: str, current: Selection) -> Selection:
 
 
 def _request(selection: Selection) -> dict[str, Any]:
-    return {name: getattr(selection, name) for name in ("model", "prompt", "new")}
+    return {name: getattr(selection, name) for name in ("model", "prompt", "new", "template")}
 
 
 def _from_event(
@@ -137,10 +163,5 @@ def _from_event(
 ) -> Selection:
     for event in events:
         if (event.component, event.property) == (happening.component, happening.property):
-            value = happening.value
-            if value is None:
-                return current
-            if event.states:
-                value = (value, *(happening.states[state] for state in event.states))
-            return event.reduce(value, current, run)
+            return event.reduce(happening.value, current, run)
     return current

@@ -9,12 +9,17 @@ from typing import Any, Protocol
 
 from dash.development.base_component import Component
 
+from analysis.link_specs import CausalSpec, ComparisonSpec, LinkSpec, NeuronSpec
 from analysis.results import (
+    CausalCheck,
+    CausalComparison,
     Emergence,
     Graph,
     Grid,
     Ledger,
+    LinkReading,
     ModelInfo,
+    Neurons,
     PatternResult,
     RunResult,
     Story,
@@ -52,6 +57,7 @@ class PageId(StrEnum):
     COLOUR = "colour"
     CURVE = "curve"
     METHOD = "method"
+    LINK = "link"
     THEME = "theme"
     SCHEME = "scheme"
     STATUS = "status"
@@ -79,6 +85,24 @@ class Service(Protocol):
 
     def flow(self, trace: TraceSpec, spec: FlowSpec, job: Any = None) -> Graph:
         """Where a state comes from."""
+        ...
+
+    def causal(self, trace: TraceSpec, spec: CausalSpec, job: Any = None) -> CausalCheck:
+        """What cutting each drawn link does to a logit."""
+        ...
+
+    def comparison(
+        self, trace: TraceSpec, spec: ComparisonSpec, job: Any = None
+    ) -> CausalComparison:
+        """Which of several flow methods tells the truth."""
+        ...
+
+    def link(self, trace: TraceSpec, spec: LinkSpec, job: Any = None) -> LinkReading:
+        """What a link writes."""
+        ...
+
+    def neurons(self, trace: TraceSpec, spec: NeuronSpec, job: Any = None) -> Neurons:
+        """The neurons of an MLP most responsible at a position."""
         ...
 
     def emergence(self, trace: TraceSpec, spec: EmergenceSpec, job: Any = None) -> Emergence:
@@ -134,7 +158,8 @@ class Context:
         models: (name, title) of what can be picked.
         mirrors: Controls, by the field of the selection that they show.
         manager: Dash's background callback manager.
-        jobs: From a background callback's ``set_progress`` to a maker of its jobs.
+        jobs: From a background callback's ``set_progress`` to a maker of its jobs; ``patient=True``
+            for long work, which lets clicks go first.
     """
 
     service: Any
@@ -142,7 +167,7 @@ class Context:
     models: tuple[tuple[str, str], ...]
     mirrors: Mapping[str, Mirror] = field(default_factory=dict)
     manager: Any = None
-    jobs: Callable[[Any], NewJob] = lambda _set_progress: lambda _start, _end: None
+    jobs: Callable[..., NewJob] = lambda _set_progress, **_: lambda _start, _end: None
 
     def base(self) -> Selection:
         """The selection of a page whose URL says nothing."""
@@ -158,16 +183,14 @@ class Event:
     """Something a person does in a view that changes the selection.
 
     Attributes:
-        component, property: What Dash reports.
+        component, property: What Dash reports; emptied once it has counted.
         reduce: The new selection.
-        reset: Whether the property is emptied after, so that the same click counts twice.
         states: Further (component, property) values handed to ``reduce`` as a tuple with the value.
     """
 
     component: str
     property: str
     reduce: Reducer
-    reset: bool = False
     states: tuple[tuple[str, str], ...] = ()
 
 
@@ -184,7 +207,8 @@ class View:
 
 def result_of(service: Service, run: RunRef) -> RunResult:
     """The run that a reference stands for (from the memo)."""
-    return service.run(RunSpec(run.model, run.prompt, new_tokens=run.new))
+    chat = run.template == "on"
+    return service.run(RunSpec(run.model, run.prompt, new_tokens=run.new, template=chat))
 
 
 def trace_of(run: RunRef) -> TraceSpec:

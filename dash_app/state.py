@@ -12,10 +12,13 @@ from urllib.parse import parse_qsl, urlencode
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from analysis.specs import FlowMethod
+from analysis.specs import FlowMethod, HideStart
 
 MAX_PROMPT_CHARACTERS = 20_000
 MAX_PINS = 8
+
+#: How a link is named: kind, layer, source position, target position, head (-1 for all together).
+LINK = r"^((attention|residual|mlp|bias):\d{1,4}:\d{1,6}:\d{1,6}:(-1|\d{1,4}))?$"
 
 Index = Annotated[int, Field(ge=0, le=1_000_000)]
 
@@ -27,7 +30,14 @@ def _numbers(value: Any) -> Any:
     return [part for part in value.split(",") if part] if value != "none" else []
 
 
+def _unless_none(value: Any) -> Any:
+    """Nothing where the text says "none"."""
+    return None if value in ("", "none") else value
+
+
 Numbers = Annotated[tuple[Index, ...], BeforeValidator(_numbers)]
+#: A token, or none named.
+MaybeToken = Annotated[Index | None, BeforeValidator(_unless_none)]
 
 
 class Selection(BaseModel):
@@ -35,6 +45,7 @@ class Selection(BaseModel):
 
     Attributes:
         model, prompt, new: What is run: model, prompt text, number of tokens to generate.
+        template: Whether the model's own chat template wraps the prompt.
         attempt: Counts up when the same thing is to be run again; not in the URL.
         row, pos: The chosen cell; None until one is chosen.
         layer, heads: What the attention panel shows; no heads means the mean over all.
@@ -42,6 +53,12 @@ class Selection(BaseModel):
         colour: What colours the heatmap.
         curve: What the curves show.
         method: How the flow's shares are computed.
+        rule, sources, mass, least: Which links of the flow are main: so many sources at each node,
+            so many percent of the mass, or links of at least so many percent.
+        start, sinks: What becomes of attention to a start token, and to sinks.
+        root: Whether the flow goes into the chosen cell or into the whole answer.
+        token, foil: Signed flow: whose logit (None: the model's own choice), held against what.
+        link: The link that is looked at: kind:layer:source:target:head, or nothing.
         theme: "auto" follows the browser.
     """
 
@@ -50,6 +67,7 @@ class Selection(BaseModel):
     model: str = Field(default="", max_length=500)
     prompt: str = Field(default="", max_length=MAX_PROMPT_CHARACTERS)
     new: int = Field(default=1, ge=0, le=10_000)
+    template: Literal["off", "on"] = "off"
     attempt: int = Field(default=0, ge=0)
     row: Index | None = None
     pos: Index | None = None
@@ -59,22 +77,35 @@ class Selection(BaseModel):
     colour: Literal["probability", "entropy"] = "probability"
     curve: Literal["probability", "rank"] = "probability"
     method: FlowMethod = "proximity"
+    rule: Literal["sources", "mass", "least"] = "sources"
+    sources: int = Field(default=2, ge=1, le=8)
+    mass: int = Field(default=80, ge=10, le=99)
+    least: float = Field(default=2.0, ge=0.1, le=50.0)
+    start: HideStart = "keep"
+    sinks: Literal["draw", "fold"] = "draw"
+    root: Literal["cell", "answer"] = "cell"
+    token: MaybeToken = None
+    foil: MaybeToken = None
+    link: str = Field(default="", max_length=60, pattern=LINK)
     theme: Literal["auto", "light", "dark"] = "auto"
 
 
 #: The stores a selection is kept in: views listen to the part they show.
 PARTS: dict[str, tuple[str, ...]] = {
-    "request": ("model", "prompt", "new", "attempt"),
+    "request": ("model", "prompt", "new", "template", "attempt"),
     "cell": ("row", "pos"),
     "focus": ("layer", "heads"),
     "pins": ("pins",),
     "colour": ("colour",),
     "curve": ("curve",),
-    "method": ("method",),
+    "method": (
+        "method", "rule", "sources", "mass", "least", "start", "sinks", "root", "token", "foil",
+    ),
+    "link": ("link",),
     "theme": ("theme",),
 }
 #: What belongs to one run, and is forgotten when another is asked for.
-_OF_A_RUN = ("row", "pos", "layer", "heads", "pins")
+_OF_A_RUN = ("row", "pos", "layer", "heads", "pins", "token", "foil", "link")
 
 
 def _with_limits(kind: Any, limits: list[Any]) -> Any:
@@ -104,7 +135,7 @@ class RunRef(BaseModel):
     """A finished run, by reference: what every other result hangs on.
 
     Attributes:
-        model, prompt, new: What was asked.
+        model, prompt, new, template: What was asked.
         token_ids: Prompt and answer.
         prompt_length: How many of them are the prompt.
         layers, heads, vocab: The model's sizes.
@@ -116,6 +147,7 @@ class RunRef(BaseModel):
     model: str
     prompt: str
     new: int
+    template: Literal["off", "on"] = "off"
     attempt: int = 0
     token_ids: tuple[int, ...]
     prompt_length: int
@@ -218,6 +250,11 @@ def out_of_range(selection: Selection, run: RunRef) -> tuple[str, ...]:
         moved.append("heads")
     if selection.pins and max(selection.pins) >= run.vocab:
         moved.append("pins")
+    moved += [
+        name
+        for name in ("token", "foil")
+        if (number := getattr(selection, name)) is not None and number >= run.vocab
+    ]
     return tuple(moved)
 
 

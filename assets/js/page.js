@@ -7,13 +7,15 @@ Dash's stores; this file only reports to the store "go" and mirrors the result.
 (function () {
   "use strict";
 
-  const page = { cell: null, bounds: null, sequence: 0 };
+  const page = { cell: null, bounds: null, sequence: 0, unseen: [] };
   const STEPS = { ArrowUp: [1, 0], ArrowDown: [-1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
   const TAKES_KEYS = "input, textarea, select, summary, [role=slider], [role=listbox], [role=option]";
 
+  /* Dash may drop the answer to a report, so each is repeated until "query" has its number. */
   function report(data) {
     page.sequence += 1;
-    window.dash_clientside.set_props("go", { data: { ...data, n: page.sequence } });
+    page.unseen.push({ ...data, n: page.sequence });
+    window.dash_clientside.set_props("go", { data: { reports: page.unseen } });
   }
 
   function onClick(event) {
@@ -105,6 +107,16 @@ Dash's stores; this file only reports to the store "go" and mirrors the result.
     };
     outline();
     requestAnimationFrame(showChosenToken);
+    watchStrip();
+  }
+
+  /* The strip is filled after the run is adopted: the chosen token is shown when it is there. */
+  function watchStrip() {
+    const strip = document.getElementById("tokens-strip");
+    if (strip && !page.watched) {
+      page.watched = new MutationObserver(showChosenToken);
+      page.watched.observe(strip, { childList: true });
+    }
   }
 
   function showChosenToken() {
@@ -116,11 +128,20 @@ Dash's stores; this file only reports to the store "go" and mirrors the result.
     if (!note) {
       return;
     }
+    page.unseen = page.unseen.filter((told) => told.n > note.seen);
     const to = window.location.pathname + note.query;
     if (to === window.location.pathname + window.location.search) {
       return;
     }
     window.history[note.push ? "pushState" : "replaceState"](null, "", to);
+  }
+
+  /* The slider was moved, unless it was only set to the layer that is shown anyway. */
+  function slide(layer, focus, run) {
+    const shown = Math.min(focus?.layer ?? run?.layer ?? layer, (run?.layers ?? Infinity) - 1);
+    if (layer !== null && layer !== undefined && layer !== shown) {
+      report({ to: `layer=${layer}` });
+    }
   }
 
   function scheme(look) {
@@ -137,5 +158,7 @@ Dash's stores; this file only reports to the store "go" and mirrors the result.
   window.addEventListener("popstate", () => report({ url: window.location.search }));
 
   const shared = (window.dash_clientside = window.dash_clientside || {});
-  shared.stratascope = Object.assign(shared.stratascope || {}, { follow, address, scheme, outline });
+  shared.stratascope = Object.assign(shared.stratascope || {}, {
+    follow, address, scheme, slide, outline,
+  });
 })();

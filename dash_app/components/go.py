@@ -23,10 +23,18 @@ def _text(value: Any) -> str:
 
 
 def go(
-    children: Any, to: str, class_name: str, *, label: str = "", pressed: bool | None = None
+    children: Any,
+    to: str,
+    class_name: str,
+    *,
+    label: str = "",
+    pressed: bool | None = None,
+    title: str = "",
 ) -> Component:
     """A button that selects ``to``; ``pressed`` says whether it is what is selected now."""
     more: dict[str, Any] = {"data-go": to}
+    if title:
+        more["title"] = title
     if label:
         more.update(aria(label=label))
     if pressed is not None:

@@ -110,10 +110,11 @@ def test_a_cancelled_run_says_nothing_later(
 
 def test_the_form_becomes_a_request(asked: Selection) -> None:
     chosen = asked.model_copy(update={"row": 3, "pins": (1,)})
-    after = run.request((1, "m", "Hello", 4), chosen, None)
+    after = run.request((1, "m", "Hello", 4, "on"), chosen, None)
     assert (after.model, after.prompt, after.new, after.attempt) == ("m", "Hello", 4, 2)
+    assert after.template == "on"
     assert (after.row, after.pins) == (None, None)
-    assert run.request((1, None, None, None), chosen, None).new == asked.new
+    assert run.request((1, None, None, None, None), chosen, None).new == asked.new
 
 
 def test_what_is_said_at_once() -> None:
@@ -182,12 +183,6 @@ def test_heads_are_ordered_by_what_they_write(service: FakeService, run_ref: Run
 def test_a_click_in_the_pattern_chooses_query_and_layer(run_ref: RunRef) -> None:
     after = attention.clicked(at(x=1, y=3), Selection(layer=6), run_ref)
     assert (after.pos, after.layer, after.row) == (3, 6, 7)
-
-
-def test_the_slider_set_to_what_is_shown_changes_nothing(run_ref: RunRef) -> None:
-    assert attention.slid(10, Selection(), run_ref) == Selection()
-    assert attention.slid(4, Selection(), run_ref).layer == 4
-    assert attention.slid(4, Selection(), None) == Selection()
 
 
 def test_curves_follow_the_pins(service: FakeService, run_ref: RunRef) -> None:

@@ -17,9 +17,15 @@ from dash_app.views.run.ids import RunId
 
 def request(value: tuple[Any, ...], current: Selection, _run: RunRef | None) -> Selection:
     """Ask for what the form holds (Run, or Ctrl+Enter)."""
-    _clicks, model, prompt, new = value
+    _clicks, model, prompt, new, template = value
     count = new if isinstance(new, int) and not isinstance(new, bool) else current.new
-    return ask(current, model=str(model or ""), prompt=str(prompt or ""), new=max(count, 0))
+    return ask(
+        current,
+        model=str(model or ""),
+        prompt=str(prompt or ""),
+        new=max(count, 0),
+        template="on" if template == "on" else "off",
+    )
 
 
 def perform(context: Context, asked: Selection, job: NewJob) -> RunRef:
@@ -30,7 +36,9 @@ def perform(context: Context, asked: Selection, job: NewJob) -> RunRef:
     """
     _check(context, asked)
     service: Service = context.service
-    run = service.run(RunSpec(asked.model, asked.prompt, new_tokens=asked.new), job(0.0, 0.4))
+    chat = asked.template == "on"
+    spec = RunSpec(asked.model, asked.prompt, new_tokens=asked.new, template=chat)
+    run = service.run(spec, job(0.0, 0.4))
     trace = TraceSpec(asked.model, run.token_ids)
     service.grid(trace, LensSpec(), job(0.4, 0.95))
     story = service.story(trace, StorySpec(run.prompt_length - 1), job(0.95, 1.0))
@@ -38,6 +46,7 @@ def perform(context: Context, asked: Selection, job: NewJob) -> RunRef:
         model=asked.model,
         prompt=asked.prompt,
         new=asked.new,
+        template=asked.template,
         attempt=asked.attempt,
         token_ids=run.token_ids,
         prompt_length=run.prompt_length,

@@ -15,11 +15,16 @@ from dash_app.views.run import actions
 from dash_app.views.run.ids import RunId
 from dash_app.views.run.layout import chips
 
-FORM = ((RunId.MODEL, "value"), (RunId.PROMPT, "value"), (RunId.NEW, "value"))
+FORM = (
+    (RunId.MODEL, "value"),
+    (RunId.PROMPT, "value"),
+    (RunId.NEW, "value"),
+    (RunId.TEMPLATE, "value"),
+)
 EVENTS = (Event(RunId.BUTTON, "n_clicks", actions.request, states=FORM),)
 MIRRORS = {
     name: Mirror(component, prop, (RunId.BUTTON,))
-    for name, (component, prop) in zip(("model", "prompt", "new"), FORM, strict=True)
+    for name, (component, prop) in zip(("model", "prompt", "new", "template"), FORM, strict=True)
 }
 
 

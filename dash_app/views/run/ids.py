@@ -12,6 +12,7 @@ class RunId(StrEnum):
     CHIPS = "run-chips"
     PROMPT = "run-prompt"
     NEW = "run-new"
+    TEMPLATE = "run-template"
     BUTTON = "run-button"
     CANCEL = "run-cancel"
     LAST = "run-last"

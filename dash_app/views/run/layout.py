@@ -71,8 +71,25 @@ def _prompt_bar(context: Context) -> Component:
         step=1,
         className="number-input",
     )
+    template = dcc.RadioItems(
+        id=RunId.TEMPLATE,
+        options=[{"label": "Text", "value": "off"}, {"label": "Chat", "value": "on"}],
+        value=base.template,
+        inline=True,
+        className="segmented",
+        labelClassName="segment",
+        inputClassName="visually-hidden",
+    )
     actions = html.Div(
         [
+            html.Div(
+                [html.Span("Prompt as", className="control-label"), template],
+                className="template-switch",
+                role="group",
+                title="Chat wraps the prompt in the model's own chat template; the tokens that it "
+                "adds are marked in the strip",
+                **aria(label="Prompt as"),
+            ),
             html.Label(
                 [html.Span("New tokens", className="control-label"), new],
                 title="How many tokens the model generates after the prompt (greedy)",

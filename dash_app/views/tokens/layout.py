@@ -41,6 +41,7 @@ def chip(run: RunResult, pos: int, chosen: int) -> Component:
         "is-answer": answer,
         "is-special": token.special,
         "is-next": pos == chosen + 1,
+        "is-added": pos in run.added,
     }
     names = " ".join(["token", *(name for name, holds in marks.items() if holds)])
     inside = [
@@ -49,10 +50,30 @@ def chip(run: RunResult, pos: int, chosen: int) -> Component:
     ]
     if pos > 0:
         inside.append(html.Span(percent(float(run.next_prob[pos - 1])), className="token-prob"))
-    button = go(inside, target(pos=pos), names, label=_spoken(run, pos), pressed=pos == chosen)
+    button = go(
+        inside,
+        target(pos=pos),
+        names,
+        label=_spoken(run, pos),
+        pressed=pos == chosen,
+        title=described(token, added=pos in run.added),
+    )
     if not answer:
         return html.Div(button, className="token-column")
     return html.Div([button, _alternatives(run, pos)], className="token-column")
+
+
+def described(token: Token, *, added: bool) -> str:
+    """The raw piece, its number and its bytes, for the pointer to bring out."""
+    lines = [f"piece {token.raw}", f"id {token.id}"]
+    if token.data:
+        pairs = (token.data[place : place + 2] for place in range(0, len(token.data), 2))
+        lines.append(f"bytes {' '.join(pairs)}")
+    if token.special:
+        lines.append("a special token")
+    if added:
+        lines.append("not of your text: added by the chat template or the tokenizer")
+    return "\n".join(lines)
 
 
 def _spoken(run: RunResult, pos: int) -> str:

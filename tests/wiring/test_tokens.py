@@ -1,0 +1,23 @@
+"""The token strip: what the tokenizer made of the text, truthfully."""
+
+from __future__ import annotations
+
+from analysis.results import Token
+from analysis.specs import RunSpec
+from dash_app.views.tokens.layout import chip, described
+from tests.support.fake_service import FakeService
+
+
+def test_the_pointer_brings_out_piece_id_and_bytes() -> None:
+    shown = described(Token(7, " <b>", "Ġ<b>", "203c623e"), added=False)
+    assert shown == "piece Ġ<b>\nid 7\nbytes 20 3c 62 3e"
+
+
+def test_what_a_template_added_is_marked_and_said() -> None:
+    import dataclasses
+
+    run = dataclasses.replace(FakeService().run(RunSpec("fake", "The capital")), added=(0,))
+    marked, plain = (chip(run, pos, 1).children for pos in (0, 1))
+    assert "is-added" in marked.className
+    assert "added by the chat template" in marked.title
+    assert "is-added" not in plain.className
