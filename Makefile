@@ -3,10 +3,11 @@
 # make check   lint, types, import rules, tests: under 10 minutes on 2 cores
 # make check-full   the long suites: under 30 minutes
 # make bench   the measurements quoted in the docs
+# make oracle  the same states as TransformerLens and nnsight show (an environment of its own)
 # make clean   remove the environment and every cache of the checkout
 # PYTHON=/path/to/python3.12 chooses the interpreter of a new environment.
 
-.PHONY: run setup setup-dev model chromium test check lint check-full bench clean
+.PHONY: run setup setup-dev model chromium test check lint check-full bench oracle clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := run
 
@@ -49,7 +50,13 @@ bench: setup-dev model
 	@set -e; for file in benchmarks/[!_]*.py; do name=$${file#benchmarks/}; \
 	  case $$name in spike_*) ;; *) $(BIN)/python -m benchmarks.$${name%.py} ;; esac; done
 
+oracle: setup model
+	@test -x .venv-oracle/bin/python || $(BIN)/python -m venv .venv-oracle
+	.venv-oracle/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  "$$(grep '^torch==' constraints.txt)" -r tests/oracle/requirements.txt -e .
+	HF_HUB_OFFLINE=1 .venv-oracle/bin/python -m tests.oracle.compare
+
 clean:
-	rm -rf .venv build dist *.egg-info .setup.lock .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf .venv .venv-oracle build dist *.egg-info .setup.lock .pytest_cache .mypy_cache .ruff_cache \
 	  .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -39,3 +39,33 @@ def test_links_between_documents_lead_somewhere() -> None:
         if not (document.parent / link).exists() and not link.endswith("page.png")
     ]
     assert not broken
+
+
+def test_the_table_of_architectures_names_every_one_that_is_tried() -> None:
+    from benchmarks import architectures
+    from tests.support import zoo
+
+    table = README.partition(architectures.BEGIN)[2].partition(architectures.END)[0]
+    rows = re.findall(r"^\| (\w+) \|.*(every identity holds|refused: ).*\|$", table, re.MULTILINE)
+    assert sorted(kind for kind, _ in rows) == sorted(zoo.CONFIGS)
+    assert [kind for kind, verdict in rows if verdict == "refused: "] == ["mamba"]
+    assert "Not exercised" in table
+
+
+def test_the_table_is_written_between_its_markers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import architectures
+
+    assert architectures.row("llama").endswith("| every identity holds |")
+    assert "refused: In layer 0" in architectures.row("mamba")
+    readme = tmp_path / "README.md"
+    monkeypatch.setattr(architectures, "README", readme)
+    readme.write_text(f"before\n{architectures.BEGIN}\nold\n{architectures.END}\nafter\n")
+    architectures.write(f"{architectures.BEGIN}\nnew\n{architectures.END}")
+    assert readme.read_text() == (
+        f"before\n{architectures.BEGIN}\nnew\n{architectures.END}\nafter\n"
+    )
+    readme.write_text("no markers")
+    with pytest.raises(SystemExit, match="holds no"):
+        architectures.write("new")
