@@ -24,7 +24,6 @@ from analysis.errors import SpecError
 from analysis.tasks import addition, digits
 
 CHECKPOINT = "checkpoint.safetensors"
-VALIDATION = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,7 @@ class TrainSpec:
         warm_up: Steps over which it rises.
         every: Steps between evaluations and checkpoints.
         perfect: Evaluations in a row without a mistake after which training stops; 0: never.
+        validation: Sums of an evaluation.
     """
 
     digits: int = addition.DIGITS
@@ -52,6 +52,7 @@ class TrainSpec:
     warm_up: int = 300
     every: int = 250
     perfect: int = 4
+    validation: int = 8192
 
 
 @dataclass
@@ -90,7 +91,7 @@ def train(spec: TrainSpec, folder: Path, say: Callable[[str], None] = print) -> 
             save(run, folder)
             say(
                 f"step {run.step:6d}  loss {loss:.5f}  "
-                f"right {100 * run.history[-1]['accuracy']:.3f} % of {VALIDATION} validation sums"
+                f"right {100 * run.history[-1]['accuracy']:.3f} % of {spec.validation} validation sums"
             )
     return run
 
@@ -135,7 +136,7 @@ def _one_step(run: Run) -> float:
 def _accuracy(run: Run) -> float:
     """Share of validation sums, half of them rich in chains, that come out exactly."""
     rng = np.random.default_rng([run.spec.seed, 0, 1])
-    a, b = addition.draw(rng, VALIDATION, "validation", run.spec.digits)
+    a, b = addition.draw(rng, run.spec.validation, "validation", run.spec.digits)
     run.model.eval()
     return float(digits.exact(run.model, a, b, run.spec.digits).mean())
 
@@ -163,7 +164,7 @@ def _resume(spec: TrainSpec, folder: Path) -> Run | None:
     with safe_open(path, "pt") as opened:
         state = json.loads(opened.metadata()["state"])
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    if state["spec"] != asdict(spec):
+    if TrainSpec(**state["spec"]) != spec:
         raise SpecError(
             f"{path} belongs to a run with other options: {state['spec']}.",
             "Use the same options, or another folder.",
