@@ -6,8 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dash import Dash, Input, Output, State, ctx, no_update, set_props
+from dash.exceptions import PreventUpdate
 
-from dash_app.reduce import Happening, address_note, changed_parts, read_run, reduce
+from dash_app.reduce import (
+    Happening,
+    Reduced,
+    address_note,
+    changed_parts,
+    read_run,
+    reduce_all,
+    unseen,
+)
 from dash_app.shell import Context, Event, PageId
 from dash_app.state import PARTS, Selection, join
 
@@ -20,13 +29,14 @@ def register(app: Dash, context: Context, events: Sequence[Event]) -> None:
         [
             *(Output(part, "data") for part in PARTS),
             Output(PageId.QUERY, "data"),
-            *(Output(event.component, event.property) for event in events if event.reset),
+            *(Output(event.component, event.property) for event in events),
         ],
         inputs={
             "search": Input(PageId.URL, "search"),
             "go": Input(PageId.GO, "data"),
             "values": [Input(event.component, event.property) for event in events],
             "stored": [State(part, "data") for part in PARTS],
+            "note": State(PageId.QUERY, "data"),
             "run": State(PageId.RUN, "data"),
             "further": list(states.values()),
         },
@@ -36,48 +46,58 @@ def register(app: Dash, context: Context, events: Sequence[Event]) -> None:
         go: dict[str, Any] | None,
         values: list[Any],
         stored: list[dict[str, Any] | None],
+        note: dict[str, Any] | None,
         run: dict[str, Any] | None,
         further: list[Any],
     ) -> list[Any]:
-        happening = _happening(search, go, further, states)
-        current, base = join(*stored), context.base()
-        reduced = reduce(happening, current, read_run(run), base, events)
-        mirror(happening.component, current, reduced.selection, context)
-        parts = changed_parts(current, reduced.selection)
-        note = address_note(reduced, current, base)
+        current, reports = join(*stored), unseen(go, note)
+        happenings = [
+            *_opening(search, current),
+            *(Happening(PageId.GO, "data", report) for report in reports),
+            *_events(events, values, dict(zip(states, further, strict=True))),
+        ]
+        if not happenings:
+            raise PreventUpdate
+        reduced = reduce_all(happenings, current, read_run(run), context.base(), events)
+        mirror(frozenset(h.component for h in happenings), current, reduced.selection, context)
+        seen = int(reports[-1]["n"]) if reports else int((note or {}).get("seen", 0))
         return [
-            *(parts.get(part, no_update) for part in PARTS),
-            no_update if note is None else note,
-            *_resets(happening, events),
+            *_stores(current, reduced, context.base(), seen),
+            *(no_update if value is None else None for value in values),
         ]
 
 
-def mirror(source: str, before: Selection, after: Selection, context: Context) -> None:
+def _stores(current: Selection, reduced: Reduced, base: Selection, seen: int) -> list[Any]:
+    parts = changed_parts(current, reduced.selection)
+    note = address_note(reduced, current, base, seen)
+    return [*(parts.get(part, no_update) for part in PARTS), note]
+
+
+def mirror(sources: frozenset[str], before: Selection, after: Selection, context: Context) -> None:
     """Set the controls that show a part of the selection, unless the change came from them."""
     for name, control in context.mirrors.items():
         value = getattr(after, name)
         changed = before.attempt == 0 or getattr(before, name) != value
-        if changed and control.component != source and source not in control.sources:
+        if changed and sources.isdisjoint((control.component, *control.sources)):
             set_props(control.component, {control.property: value})
 
 
-def _happening(
-    search: str | None,
-    go: dict[str, Any] | None,
-    further: list[Any],
-    states: Mapping[tuple[str, str], State],
-) -> Happening:
-    trigger = next(iter(ctx.triggered or []), {"prop_id": ".", "value": None})
-    component, _, prop = str(trigger["prop_id"]).rpartition(".")
-    value = go if component == PageId.GO else trigger["value"]
-    return Happening(component, prop, value, search or "", dict(zip(states, further, strict=True)))
+def _opening(search: str | None, current: Selection) -> list[Happening]:
+    """The address counts when the page opens, and when the browser says that it has changed."""
+    changed = any(item["prop_id"] == f"{PageId.URL}.search" for item in ctx.triggered)
+    return [Happening(PageId.URL, "search", search)] if changed or current.attempt == 0 else []
 
 
-def _resets(happening: Happening, events: Sequence[Event]) -> list[Any]:
-    hit = (happening.component, happening.property)
-    clears = happening.value is not None
+def _events(
+    events: Sequence[Event], values: Sequence[Any], states: Mapping[tuple[str, str], Any]
+) -> list[Happening]:
+    """What views reported. A report is emptied once it counts: none is lost or counts twice."""
     return [
-        None if clears and (event.component, event.property) == hit else no_update
-        for event in events
-        if event.reset
+        Happening(
+            event.component,
+            event.property,
+            (value, *(states[state] for state in event.states)) if event.states else value,
+        )
+        for event, value in zip(events, values, strict=True)
+        if value is not None
     ]

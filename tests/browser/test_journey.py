@@ -21,7 +21,7 @@ LONG = "The quick brown fox jumps over the lazy dog and runs on. " * 16
 TALLEST_NODE = """() => {
     const boxes = [...document.querySelectorAll("#flow-graph .sankey-node .node-rect")]
         .map((node) => node.getBoundingClientRect())
-        .filter((box) => box.top > 80 && box.bottom < innerHeight && box.height > 2);
+        .filter((box) => box.left > 40 && box.top > 80 && box.bottom < innerHeight);
     const right = Math.max(...boxes.map((box) => box.right));
     const [box] = boxes.filter((one) => one.right < right - 40).sort((a, b) => b.height - a.height);
     return [box.left + box.width / 2, box.top + box.height / 2];
@@ -105,6 +105,10 @@ def test_one_selection_moves_every_view(visit: Visit) -> None:
     expect(page.locator("#attention-subtitle")).to_contain_text("In layer 19")
     assert "row=20&pos=3" in page.url
 
+
+def test_controls_and_keys_move_the_selection(visit: Visit) -> None:
+    page = visit("?row=20&pos=3&layer=19")
+    ready(page)
     page.locator("#attention-layer [role=slider]").focus()
     page.keyboard.press("ArrowLeft")
     expect(page.locator("#attention-subtitle")).to_contain_text("In layer 18")

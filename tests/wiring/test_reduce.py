@@ -13,6 +13,8 @@ from dash_app.reduce import (
     notices,
     read_run,
     reduce,
+    reduce_all,
+    unseen,
 )
 from dash_app.shell import Event, PageId
 from dash_app.state import RunRef, Selection
@@ -21,8 +23,8 @@ BASE = Selection(model="m", prompt="Hello", new=1)
 NOW = Selection(model="m", prompt="Hello", new=1, attempt=1)
 
 
-def happened(component: str, prop: str, value: Any, search: str = "") -> Happening:
-    return Happening(component, prop, value, search, {("form", "value"): "typed"})
+def happened(component: str, prop: str, value: Any) -> Happening:
+    return Happening(component, prop, value)
 
 
 def go(to: str) -> Happening:
@@ -37,7 +39,7 @@ def test_a_page_without_address_asks_for_the_example() -> None:
 
 def test_an_address_is_opened_with_its_selection() -> None:
     address = "?prompt=Hi&row=3&pins=none&nonsense=1"
-    reduced = reduce(happened(PageId.URL, "search", address, address), Selection(), None, BASE, ())
+    reduced = reduce(happened(PageId.URL, "search", address), Selection(), None, BASE, ())
     assert (reduced.selection.prompt, reduced.selection.row) == ("Hi", 3)
     assert reduced.selection.pins == ()
     assert reduced.ignored == ("nonsense",)
@@ -78,17 +80,29 @@ def test_a_views_event_is_reduced_by_the_view() -> None:
         return current.model_copy(update={"prompt": f"{value[0]} {value[1]}"})
 
     event = Event("button", "n_clicks", take, states=(("form", "value"),))
-    reduced = reduce(happened("button", "n_clicks", 7), NOW, None, BASE, [event])
+    reduced = reduce(happened("button", "n_clicks", (7, "typed")), NOW, None, BASE, [event])
     assert reduced.selection.prompt == "7 typed"
-    assert reduce(happened("button", "n_clicks", None), NOW, None, BASE, [event]).selection == NOW
+    assert reduce(happened("other", "n_clicks", 7), NOW, None, BASE, [event]).selection == NOW
+
+
+def test_reports_count_once_and_none_is_lost() -> None:
+    reports = [{"to": "row=4", "n": 3}, {"to": "pos=2", "n": 4}]
+    assert unseen({"reports": reports}, {"seen": 2}) == reports
+    assert unseen({"reports": reports}, {"seen": 3}) == reports[1:]
+    assert unseen({"reports": reports}, {"seen": 4}) == unseen(None, None) == []
+
+
+def test_what_happened_at_once_counts_in_turn() -> None:
+    happenings = [go("prompt=Hi"), go("row=4"), go("row=5&pos=1")]
+    after = reduce_all(happenings, NOW, None, BASE, ()).selection
+    assert (after.prompt, after.row, after.pos, after.attempt) == ("Hi", 5, 1, 2)
 
 
 def test_moves_replace_and_requests_push_the_address() -> None:
-    moved = address_note(reduce(go("row=4"), NOW, None, BASE, ()), NOW, BASE)
-    asked = address_note(reduce(go("prompt=Hi"), NOW, None, BASE, ()), NOW, BASE)
-    assert moved == {"query": "?row=4", "push": False, "ignored": []}
-    assert asked == {"query": "?prompt=Hi", "push": True, "ignored": []}
-    assert address_note(reduce(go("theme=auto"), NOW, None, BASE, ()), NOW, BASE) is None
+    moved = address_note(reduce(go("row=4"), NOW, None, BASE, ()), NOW, BASE, 7)
+    asked = address_note(reduce(go("prompt=Hi"), NOW, None, BASE, ()), NOW, BASE, 8)
+    assert moved == {"query": "?row=4", "push": False, "ignored": [], "seen": 7}
+    assert asked == {"query": "?prompt=Hi", "push": True, "ignored": [], "seen": 8}
 
 
 def test_notices_name_what_was_left_out(run_ref: RunRef) -> None:

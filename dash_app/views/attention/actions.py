@@ -22,14 +22,6 @@ def clicked(value: Any, current: Selection, run: RunRef | None) -> Selection:
     return current.model_copy(update={"pos": pos, "layer": layer, "row": layer + 1})
 
 
-def slid(value: Any, current: Selection, run: RunRef | None) -> Selection:
-    """The slider chooses a layer; being set to what is shown anyway changes nothing."""
-    layer = int(value)
-    if run is None or layer == resolve(current, run).layer:
-        return current
-    return current.model_copy(update={"layer": layer})
-
-
 def draw(service: Service, run: RunRef, selection: Selection, theme: Any) -> tuple[Any, Any, str]:
     """The matrices, the list of heads and a line that says what is seen."""
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dash import Dash, Input, Output, no_update, set_props
+from dash import ClientsideFunction, Dash, Input, Output, State, no_update, set_props
 
 from dash_app.reduce import read_run
 from dash_app.shell import Context, Event, PageId
@@ -12,14 +12,22 @@ from dash_app.state import join, resolve
 from dash_app.views.attention import actions
 from dash_app.views.attention.ids import AttentionId
 
-EVENTS = (
-    Event(AttentionId.GRAPH, "clickData", actions.clicked, reset=True),
-    Event(AttentionId.LAYER, "value", actions.slid),
-)
+EVENTS = (Event(AttentionId.GRAPH, "clickData", actions.clicked),)
 
 
 def register(app: Dash, context: Context) -> None:
-    """Draw for every run, layer, choice of heads and position."""
+    """Draw for every run, layer, choice of heads and position; hear the slider.
+
+    The slider is also set, to show what was selected elsewhere: the browser tells that apart.
+    """
+    browser: Any = app.clientside_callback  # Dash has no types for it
+    browser(
+        ClientsideFunction("stratascope", "slide"),
+        Input(AttentionId.LAYER, "value"),
+        State(PageId.FOCUS, "data"),
+        State(PageId.RUN, "data"),
+        prevent_initial_call=True,
+    )
 
     @app.callback(
         Output(AttentionId.GRAPH, "figure"),

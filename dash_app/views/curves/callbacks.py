@@ -14,7 +14,7 @@ from dash_app.views.curves import actions
 from dash_app.views.curves.ids import CurvesId
 from dash_app.views.curves.layout import QUANTITIES
 
-EVENTS = (Event(CurvesId.GRAPH, "clickData", actions.clicked, reset=True),)
+EVENTS = (Event(CurvesId.GRAPH, "clickData", actions.clicked),)
 
 
 def register(app: Dash, context: Context) -> None:

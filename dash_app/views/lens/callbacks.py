@@ -14,7 +14,7 @@ from dash_app.views.lens import actions
 from dash_app.views.lens.ids import LensId
 from dash_app.views.lens.layout import COLOURS
 
-EVENTS = (Event(LensId.GRAPH, "clickData", actions.clicked, reset=True),)
+EVENTS = (Event(LensId.GRAPH, "clickData", actions.clicked),)
 
 
 def register(app: Dash, context: Context) -> None:
