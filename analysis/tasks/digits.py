@@ -19,11 +19,12 @@ POSITIONS = 40
 
 
 def tokenizer(length: int) -> Any:
-    """A Hugging Face tokenizer for sums of at most ``length`` tokens."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    """A Hugging Face tokenizer for sums of at most ``length`` tokens; spaces mean nothing to it."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     words = models.WordLevel({text: place for place, text in enumerate(VOCABULARY)}, UNKNOWN)
     inner = Tokenizer(words)
+    inner.normalizer = normalizers.Replace(Regex(r"\s"), "")
     inner.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     inner.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]

@@ -91,7 +91,8 @@ def train(spec: TrainSpec, folder: Path, say: Callable[[str], None] = print) -> 
             save(run, folder)
             say(
                 f"step {run.step:6d}  loss {loss:.5f}  "
-                f"right {100 * run.history[-1]['accuracy']:.3f} % of {spec.validation} validation sums"
+                f"right {100 * run.history[-1]['accuracy']:.3f} % of {spec.validation} "
+                "validation sums"
             )
     return run
 

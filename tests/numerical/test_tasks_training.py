@@ -150,5 +150,6 @@ def test_the_command_trains_and_judges(tmp_path: Path, capsys: pytest.CaptureFix
 def test_characters_are_tokens_and_the_unknown_is_told() -> None:
     tokenizer = digits.tokenizer(40)
     assert tokenizer("12+3=")["input_ids"] == [1, 2, 10, 3, 11]
+    assert tokenizer(" 12 + 3 =\n")["input_ids"] == [1, 2, 10, 3, 11]
     assert tokenizer.decode([1, 2, 10, 3, 11, 12]) == "12+3=<end>"
     assert tokenizer("1a")["input_ids"] == [1, digits.VOCABULARY.index(digits.UNKNOWN)]
