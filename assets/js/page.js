@@ -120,8 +120,20 @@ Dash's stores; this file only reports to the store "go" and mirrors the result.
   }
 
   function showChosenToken() {
-    document.querySelector(".token-strip .is-selected")
-      ?.scrollIntoView({ block: "nearest", inline: "nearest" });
+    const strip = document.getElementById("tokens-strip");
+    const chosen = strip?.querySelector(".is-selected");
+    if (chosen) {
+      const from = chosen.getBoundingClientRect().left - strip.getBoundingClientRect().left;
+      scrollAcross(strip, strip.scrollLeft + from + chosen.offsetWidth / 2);
+    }
+  }
+
+  /* Sideways only: the page itself must not jump away from what was clicked. */
+  function scrollAcross(box, at) {
+    const margin = 150;
+    if (at < box.scrollLeft + margin || at > box.scrollLeft + box.clientWidth - margin) {
+      box.scrollLeft = at - box.clientWidth / 2;
+    }
   }
 
   function address(note) {

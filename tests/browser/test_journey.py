@@ -67,6 +67,7 @@ def shown_cell(page: Any) -> str:
 
 def snapshot(page: Any, name: str, *, full: bool = False) -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
+    expect(page.locator(".model-bar")).to_contain_text("adds up")
     page.mouse.move(2, 2)
     page.wait_for_timeout(500)
     page.screenshot(path=IMAGES / name, full_page=full)
