@@ -13,6 +13,9 @@ from dash_app.job_manager import JobManager, current_background, short
 
 __all__ = ["JobManager", "caption", "current_job", "identify", "stages", "typed"]
 
+#: Seconds that a long job may compute.
+PATIENCE_S = 1800.0
+
 
 def identify(server: Flask) -> None:
     """Let plain callbacks' requests count as their page's, for the queue's fair share."""
@@ -40,11 +43,14 @@ def current_job(
     return job
 
 
-def stages(set_progress: Callable[[Any], None]) -> Callable[[float, float], Job]:
+def stages(
+    set_progress: Callable[[Any], None], *, patient: bool = False
+) -> Callable[[float, float], Job]:
     """Make jobs for the parts of a background callback, showing one progress for all.
 
     Args:
         set_progress: From Dash. It is given ``[{"width": "42%"}, what is being done]``.
+        patient: For long work: it lets every click go first, and may take ``PATIENCE_S``.
 
     Returns:
         From the part of the whole (two numbers from 0 to 1) to a job.
@@ -56,6 +62,8 @@ def stages(set_progress: Callable[[Any], None]) -> Callable[[float, float], Job]
             percent = 100.0 * (start + (end - start) * part)
             set_progress([{"width": f"{percent:.0f}%"}, caption(progress)])
 
+        if patient:
+            return current_job(show, Priority.LONG, PATIENCE_S)
         return current_job(show)
 
     return make

@@ -10,7 +10,7 @@ Tells the other files when a plot of their view has been drawn, anew or for the 
 
   function tell(plot) {
     const view = plot.layout && plot.layout.meta && plot.layout.meta.view;
-    (callbacks[view] || []).forEach((callback) => callback(plot));
+    (callbacks[view || "none"] || []).forEach((callback) => callback(plot));
   }
 
   function watch(plot) {

@@ -115,8 +115,8 @@ listens on the document, so a figure drawn anew needs nothing.
   }
 
   /*
-  What a click selects, for the handler in page.js: a node its state, a link its layer and its
-  strongest head. (Dash leaves lists out of its click data, and so what plotly says of a node.)
+  What a click selects, for the handler in page.js: a node its state, a link its layer, its strongest
+  head, and itself (the table's rows are the links, in order). (Dash leaves lists out of its click data, and so what plotly says of a node.)
   */
   function makeClickable(plot) {
     const { nodes, links } = plot.layout.meta;
@@ -130,8 +130,7 @@ listens on the document, so a figure drawn anew needs nothing.
     for (const element of plot.querySelectorAll(".sankey-link")) {
       const data = link(element);
       if (data && data.pointNumber < links) {
-        const [, layer, head] = data.customdata;
-        element.dataset.go = head < 0 ? `layer=${layer}` : `layer=${layer}&heads=${head}`;
+        element.dataset.go = plot.layout.meta.table.rows[data.pointNumber].at(-1);
       }
     }
   }

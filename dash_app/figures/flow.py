@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from analysis.results import Graph, Grid, RunResult
+from dash_app.figures.flow_parts import Spot
 from dash_app.figures.flow_place import Label, Places, place, place_labels
-from dash_app.figures.flow_select import Drawing, Drawn, Spot, select
+from dash_app.figures.flow_rule import USUAL, Rule
+from dash_app.figures.flow_select import Drawing, Drawn, select
+from dash_app.figures.flow_table import link_rows
 from dash_app.figures.flow_text import caption, decoded, describe, link_hover, node_hover
 from dash_app.figures.labels import token_markup
 from dash_app.theme import MONO, Figure, Theme, base_layout, palette, rgba
@@ -28,16 +31,16 @@ def sankey(
     theme: Theme,
     row: int | None = None,
     pos: int | None = None,
-    sources: int = 2,
+    rule: Rule = USUAL,
 ) -> Figure:
     """The main ways into the graph's root: tokens at the left, the root at the right.
 
     ``grid`` labels nodes with what they read as; ``row`` and ``pos``, the page's selection, are
-    marked; ``sources`` attention sources of each node are main. The ``customdata`` of a node is
+    marked; ``rule`` says which links are main. The ``customdata`` of a node is
     [hover text, row or layer, pos, kind]; of a link [hover text, layer, strongest head or -1,
     source pos, target pos, kind].
     """
-    drawing = select(graph, sources)
+    drawing = select(graph, rule)
     places = place(drawing, len(run.tokens))
     texts = decoded(grid)
     layout = base_layout(
@@ -51,7 +54,7 @@ def sankey(
             *_labels(drawing, places, texts, theme),
         ],
         shapes=[*_guides(places, theme), *_selected(places, row, pos, theme)],
-        meta=_meta(drawing, places),
+        meta={**_meta(drawing, places), "table": link_rows(drawing, run)},
     )
     return {"data": [_trace(drawing, places, run, texts, theme)], "layout": layout}
 
@@ -144,7 +147,12 @@ def _links(
 
 def _link_data(link: Drawn, run: RunResult) -> list[Any]:
     ends = [link.source.pos, link.target.pos]
-    return [link_hover(link, run), link.last, _head(link), *ends, link.kind]
+    return [link_hover(link, run), layer_of(link), _head(link), *ends, link.kind]
+
+
+def layer_of(link: Drawn) -> int:
+    """The layer to show for a link: of a joined one, where it attends; a residual's highest."""
+    return link.last if link.kind == "residual" else link.first
 
 
 def _head(link: Drawn) -> int:
@@ -226,7 +234,7 @@ def _labels(
             font={
                 "family": MONO,
                 "size": 11,
-                "color": colours.select if label.spot == drawing.root else colours.ink,
+                "color": colours.select if label.spot in drawing.roots else colours.ink,
             },
         )
         for label in chosen

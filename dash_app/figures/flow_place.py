@@ -11,7 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from dash_app.figures.flow_select import Drawing, Drawn, Spot
+from dash_app.figures.flow_parts import ENDS, Spot
+from dash_app.figures.flow_select import Drawing, Drawn
 from dash_app.figures.labels import markup as mark
 from dash_app.figures.labels import plain, shorten, width
 
@@ -95,7 +96,8 @@ class Places:
 
     def fraction(self, spot: Spot) -> tuple[float, float]:
         """Node x and y as plotly takes them."""
-        return self.x(spot.level) / self.inner_width, self.y(spot.pos) / self.inner_height
+        below = 0.3 * self.lane if spot.kind in ENDS else 0.0  # beside the residual, not under it
+        return self.x(spot.level) / self.inner_width, (self.y(spot.pos) + below) / self.inner_height
 
 
 def place(drawing: Drawing, tokens: int) -> Places:
@@ -133,7 +135,7 @@ def place_labels(
         for spot, flow in drawing.node_flow.items()
         if spot.kind == "block" and flow >= LABEL_FLOW and spot.depth > 0 and _key(spot) in texts
     ]
-    wanted.sort(key=lambda spot: (spot != drawing.root, -drawing.node_flow[spot], -spot.depth))
+    wanted.sort(key=lambda spot: (spot not in drawing.roots, -drawing.node_flow[spot], -spot.depth))
     placed: list[Label] = []
     for spot in wanted:
         label = _label(spot, drawing, places, texts[_key(spot)])
@@ -153,7 +155,7 @@ def _key(spot: Spot) -> tuple[int, int]:
 
 
 def _label(spot: Spot, drawing: Drawing, places: Places, text: str) -> Label:
-    is_root = spot == drawing.root
+    is_root = spot in drawing.roots
     short = mark(shorten(plain(text), 12 if is_root else 9))
     wide = width(plain(short)) * CHARACTER
     if is_root:

@@ -4,10 +4,11 @@ A graph at 64 tokens holds thousands of links; a picture a person can read holds
 
 1. Heads that read the same source are summed, and an MLP becomes one link from the state it reads
    to the state it writes.
-2. Main links: at each node the residual, and the MLP and the two strongest attention sources as
-   long as they carry at least ``threshold`` of the root's mass. The threshold is the smallest for
-   which the main links fit their part of the limit. A thinner MLP, and thinner attention to the
-   node's own position, is counted with the residual: it comes from the same state.
+2. Main links: at each node the residual, and the MLP, a folded sink and the strongest attention
+   sources as long as they carry at least ``threshold`` of the root's mass. How many sources and
+   which threshold is the person's ``Rule``; the threshold rises until the main links fit their part
+   of the limit. A thinner MLP, and thinner attention to the node's own position, is counted with
+   the residual: it comes from the same state.
 3. Runs of layers in which nothing but the residual is drawn become one link.
 4. Quiet links: the strongest of the rest that enter a drawn node, until the limit is reached.
 """
@@ -15,53 +16,26 @@ A graph at 64 tokens holds thousands of links; a picture a person can read holds
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
-from analysis.results import LINK_KINDS, NODE_KINDS, Graph
+from analysis.results import Graph
+from dash_app.figures.flow_parts import Part, Spot, merge
+from dash_app.figures.flow_rule import USUAL, Rule
 
 #: Links drawn at most, quiet ones and the one that sets the scale included.
 LIMIT = 300
 #: Of these, main ones.
 MAIN_LIMIT = 200
-#: Main links carry at least this part of the root's mass.
-LEAST = 0.004
 #: A residual is followed down as long as it carries this much: in a run it costs one link only.
 RESIDUAL_LEAST = 0.0015
-#: Attention sources at a node that are main, and quiet ones that may come beside them.
-SOURCES, QUIET_SOURCES = 2, 6
+#: Quiet attention sources that may come beside a node's main ones.
+QUIET_SOURCES = 6
 #: Positions that quiet links may add to those of the main ones, until there are so many.
 LANES = 13
 #: Quiet links carry at least this part of the root's mass.
 QUIET_LEAST = 2e-4
-
-
-class Spot(NamedTuple):
-    """Where a node lies: its kind, depth (row of a block, layer of the others) and position."""
-
-    kind: str
-    depth: int
-    pos: int
-
-    @property
-    def level(self) -> float:
-        """Depth in rows: a block at its row, what is inside a layer shortly before the next.
-
-        Attention spans most of a layer so that its bands have room to cross lanes.
-        """
-        return float(self.depth) if self.kind == "block" else self.depth + 0.78
-
-
-class Part(NamedTuple):
-    """One way into a node, heads summed."""
-
-    source: Spot
-    kind: str
-    share: float
-    heads: tuple[tuple[int, float], ...]
 
 
 class Drawn(NamedTuple):
@@ -98,12 +72,15 @@ class Drawing:
     """What is drawn of a graph.
 
     Attributes:
-        root: The node all mass flows into.
+        root: The node all mass flows into, or the first of several.
+        roots: All of them; they share the mass evenly.
         links: Main links first, then quiet ones.
         node_flow: Mass that passes each node by main links; 0 for nodes seen on hover only.
         shown: Root mass that main links carry down to the tokens.
         thin: How many links (heads summed) of the graph are not main.
         threshold: Mass below which a link is not main.
+        soaked: Root mass that main links carry into folded sinks.
+        short: Whether the rule asked for more links than a picture can hold.
     """
 
     root: Spot
@@ -112,73 +89,82 @@ class Drawing:
     shown: float
     thin: int
     threshold: float
+    soaked: float = 0.0
+    short: bool = False
+    roots: tuple[Spot, ...] = ()
+
+
+class _Main(NamedTuple):
+    """Main links as they are, and with runs of residual joined."""
+
+    links: list[Drawn]
+    flow: dict[Spot, float]
+    drawn: list[Drawn]
+    threshold: float
+
+    @property
+    def shown(self) -> float:
+        """Root mass that they carry down to the tokens."""
+        return sum(mass for spot, mass in self.flow.items() if spot[:2] == ("block", 0))
+
+    @property
+    def soaked(self) -> float:
+        """Root mass that they carry into folded sinks."""
+        return sum(mass for spot, mass in self.flow.items() if spot.kind == "sink")
 
 
 def select(
-    graph: Graph, sources: int = SOURCES, limit: int = LIMIT, main_limit: int = MAIN_LIMIT
+    graph: Graph, rule: Rule = USUAL, limit: int = LIMIT, main_limit: int = MAIN_LIMIT
 ) -> Drawing:
-    """Choose what to draw of ``graph``: fewer than ``limit`` links, ``main_limit`` of them main."""
+    """Choose what to draw of ``graph``: fewer than ``limit`` links, ``main_limit`` of them main.
+
+    Only of graphs that go down by shares: signed ones have ``flow_signed``.
+    """
+    if graph.method == "signed" or graph.direction == "up":
+        raise ValueError(f"no picture by shares of a {graph.method} graph going {graph.direction}")
     parts = merge(graph)
-    root = Spot("block", graph.row, graph.position)
-    threshold = LEAST
-    links, flow = walk(parts, root, threshold, sources)
-    drawn = collapse(links, root)
-    while len(drawn) > main_limit:
-        threshold *= 1.15
-        links, flow = walk(parts, root, threshold, sources)
-        drawn = collapse(links, root)
-    node_flow = _seen(drawn, flow, root)
-    room = min(limit - 1 - len(drawn), limit)
-    quiet = quiet_links(parts, links, flow, node_flow, room)
+    roots = tuple(Spot("block", graph.row, pos) for pos in graph.roots or (graph.position,))
+    main, short = _main(parts, dict.fromkeys(roots, 1 / len(roots)), rule, main_limit)
+    node_flow = _seen(main.drawn, main.flow, roots)
+    room = limit - 1 - len(main.drawn)
+    quiet = quiet_links(parts, main.links, main.flow, node_flow, room)
     total = sum(len(ways) for ways in parts.values())
-    shown = sum(mass for spot, mass in flow.items() if spot.kind == "block" and spot.depth == 0)
     return Drawing(
-        root,
-        (*drawn, *quiet),
-        node_flow | {link.source: 0.0 for link in quiet if link.source not in node_flow},
-        min(shown, 1.0),
-        total - sum(1 + link.carried for link in links),
-        threshold,
+        root=roots[0],
+        links=(*main.drawn, *quiet),
+        node_flow=node_flow | {link.source: 0.0 for link in quiet if link.source not in node_flow},
+        shown=min(main.shown, 1.0),
+        thin=total - sum(1 + link.carried for link in main.links),
+        threshold=main.threshold,
+        soaked=main.soaked,
+        short=short,
+        roots=roots,
     )
 
 
-def merge(graph: Graph) -> dict[Spot, list[Part]]:
-    """The ways into each node, heads summed, each MLP one link from its reader to its writer."""
-    spots = _spots(graph)
-    written = {
-        source: target
-        for source, target in zip(
-            graph.link_source.tolist(), graph.link_target.tolist(), strict=True
-        )
-        if spots[source].kind == "mlp"
-    }
-    shares: dict[tuple[int, int, str], float] = defaultdict(float)
-    heads: dict[tuple[int, int, str], list[tuple[int, float]]] = defaultdict(list)
-    mlp_share: dict[int, float] = defaultdict(float)
-    for source, target, kind, head, share in _rows(graph):
-        if spots[source].kind == "mlp":
-            mlp_share[source] += share
-            continue
-        key = (source, target, kind)
-        shares[key] += share
-        if kind == "attention" and head >= 0:
-            heads[key].append((head, share))
-    parts: dict[Spot, list[Part]] = defaultdict(list)
-    for (source, target, kind), share in shares.items():
-        if spots[target].kind != "mlp":
-            split = tuple(sorted(heads[source, target, kind], key=lambda part: -part[1]))
-            parts[spots[target]].append(Part(spots[source], kind, share, split))
-        elif target in written:
-            whole = share * mlp_share[target]
-            parts[spots[written[target]]].append(Part(spots[source], "mlp", whole, ()))
-    return dict(parts)
+def _main(
+    parts: dict[Spot, list[Part]], roots: dict[Spot, float], rule: Rule, most: int
+) -> tuple[_Main, bool]:
+    """The main links by the rule, and whether fewer than it asks for are drawn."""
+    best = _Main([], dict(roots), [], 1.0)
+    for tried, threshold in enumerate(rule.thresholds()):
+        links, flow = walk(parts, roots, threshold, rule.at_each)
+        found = _Main(links, flow, collapse(links, roots), threshold)
+        fits = len(found.drawn) <= most
+        if fits and rule.enough(found.shown + found.soaked):
+            return found, tried > 0 and rule.name == "least"
+        if rule.name == "mass":
+            if not fits:
+                break
+            best = found
+    return best, True
 
 
 def walk(
-    parts: dict[Spot, list[Part]], root: Spot, threshold: float, sources: int = SOURCES
+    parts: dict[Spot, list[Part]], roots: dict[Spot, float], threshold: float, sources: int = 2
 ) -> tuple[list[Drawn], dict[Spot, float]]:
-    """Main links from the root down, and the mass that each node gets by them."""
-    flow: dict[Spot, float] = defaultdict(float, {root: 1.0})
+    """Main links from the roots, with their mass, down, and the mass each node gets by them."""
+    flow: dict[Spot, float] = defaultdict(float, roots)
     links: list[Drawn] = []
     for target in sorted(parts, key=lambda spot: -spot.level):
         mass = flow.get(target, 0.0)
@@ -190,12 +176,12 @@ def walk(
     return links, dict(flow)
 
 
-def collapse(links: list[Drawn], root: Spot) -> list[Drawn]:
+def collapse(links: list[Drawn], roots: Collection[Spot]) -> list[Drawn]:
     """The same links without nodes at which nothing is drawn but the residual passing through."""
     drawn = list(links)
     entering, leaving = _both_ways(drawn)
     for spot in sorted(entering, key=lambda spot: -spot.level):
-        if spot == root or len(leaving[spot]) != 1:
+        if spot in roots or len(leaving[spot]) != 1:
             continue
         (above,) = leaving[spot]
         middle = spot.kind == "mid" and above.kind == "residual" and len(entering[spot]) > 0
@@ -246,37 +232,15 @@ def _lanes(choices: list[Drawn], seen: dict[Spot, float]) -> set[int]:
     return lanes | set(others[: max(LANES - len(lanes), 0)])
 
 
-def _spots(graph: Graph) -> list[Spot]:
-    return [
-        Spot(NODE_KINDS[kind], depth, pos)
-        for kind, depth, pos in zip(
-            graph.node_kind.tolist(),
-            graph.node_depth.tolist(),
-            graph.node_pos.tolist(),
-            strict=True,
-        )
-    ]
-
-
-def _rows(graph: Graph) -> Iterable[tuple[int, int, str, int, float]]:
-    kinds = [LINK_KINDS[kind] for kind in graph.link_kind.tolist()]
-    return zip(
-        graph.link_source.tolist(),
-        graph.link_target.tolist(),
-        kinds,
-        graph.link_head.tolist(),
-        np.nan_to_num(graph.link_share).tolist(),
-        strict=True,
-    )
-
-
 def _main_parts(
     ways: list[Part], mass: float, threshold: float, sources: int
 ) -> list[tuple[Part, list[Part]]]:
     """The main parts of a node, a residual with the thin parts that are counted with it."""
     attention = sorted((part for part in ways if part.kind == "attention"), key=lambda p: -p.share)
     mlps = [part for part in ways if part.kind == "mlp"]
-    strong = [part for part in (*mlps, *attention[:sources]) if mass * part.share >= threshold]
+    sinks = [part for part in ways if part.kind == "sink"]
+    strongest = (*mlps, *sinks, *attention[:sources])
+    strong = [part for part in strongest if mass * part.share >= threshold]
     chosen: list[tuple[Part, list[Part]]] = [(part, []) for part in strong]
     for part in (part for part in ways if part.kind == "residual"):
         along = [
@@ -339,9 +303,9 @@ def _join(
     leaving.pop(spot)
 
 
-def _seen(drawn: list[Drawn], flow: dict[Spot, float], root: Spot) -> dict[Spot, float]:
+def _seen(drawn: list[Drawn], flow: dict[Spot, float], roots: Iterable[Spot]) -> dict[Spot, float]:
     spots = {spot for link in drawn for spot in (link.source, link.target)}
-    return {spot: flow[spot] for spot in spots | {root}}
+    return {spot: flow[spot] for spot in spots.union(roots)}
 
 
 def _shown_at(target: Spot, seen: dict[Spot, float]) -> Spot | None:

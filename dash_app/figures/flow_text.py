@@ -5,36 +5,71 @@ from __future__ import annotations
 import numpy as np
 
 from analysis.results import Graph, Grid, RunResult
-from dash_app.figures.flow_select import Drawing, Drawn, Spot, select
+from dash_app.figures.flow_parts import Spot
+from dash_app.figures.flow_rule import USUAL, Rule
+from dash_app.figures.flow_select import Drawing, Drawn, select
 from dash_app.figures.labels import percent, quoted, row_name, token_markup
 
 
 def caption(
-    graph: Graph, run: RunResult | None = None, grid: Grid | None = None, *, sources: int = 2
+    graph: Graph, run: RunResult | None = None, grid: Grid | None = None, *, rule: Rule = USUAL
 ) -> str:
-    """What the picture shows and what it leaves out, in one or two sentences of plain text."""
-    return describe(select(graph, sources), graph, run, grid)
+    """What the picture shows and what it leaves out, in a few sentences of plain text."""
+    return describe(select(graph, rule), graph, run, grid)
 
 
 def describe(
     drawing: Drawing, graph: Graph, run: RunResult | None = None, grid: Grid | None = None
 ) -> str:
     """``caption`` for a drawing already made."""
-    shown = round(100 * drawing.shown)
+    shown, soaked = round(100 * drawing.shown), round(100 * drawing.soaked)
+    into = _into(graph, run, grid)
+    rest = max(100 - shown - soaked, 0)
+    links = f"{drawing.thin:,} thinner link{'' if drawing.thin == 1 else 's'}"
+    text = f"Showing {shown} % of the flow {into}; other: {rest} %, by {links}."
+    if rest == 0 and not drawing.thin:
+        text = f"Showing all of the flow {into}."
+    return " ".join([text, *_remarks(drawing, graph)])
+
+
+def _into(graph: Graph, run: RunResult | None, grid: Grid | None) -> str:
+    if len(graph.roots) > 1:
+        places = f"positions {graph.roots[0]} to {graph.roots[-1]}"
+        return f"into the whole answer (row {graph.row}, {places}, evenly)"
     where = f"row {graph.row}, position {graph.position}"
     root = _root_name(graph, run, grid)
-    into = f"into {root} ({where})" if root else f"into {where}"
-    links = f"{drawing.thin:,} thinner link{'' if drawing.thin == 1 else 's'}"
-    text = f"Showing {shown} % of the flow {into}; {100 - shown} % reaches the tokens by {links}."
-    if shown == 100 and not drawing.thin:
-        text = f"Showing all of the flow {into}."
+    return f"into {root} ({where})" if root else f"into {where}"
+
+
+def _remarks(drawing: Drawing, graph: Graph) -> list[str]:
+    """What else a person must know to read the picture rightly."""
+    lines = []
+    if drawing.short:
+        lines.append("More was asked for than the 300 links that a picture holds.")
+    if graph.sink_positions:
+        lines.append(
+            f"Attention to sinks ({_numbers(graph.sink_positions)}) is folded:"
+            f" {percent(drawing.soaked)} of the flow ends there."
+        )
+    if graph.hidden_positions:
+        names = _numbers(graph.hidden_positions)
+        done = (
+            "and every node's other shares are scaled to sum to 1"
+            if graph.reweighted
+            else "and its mass counts as not shown"
+        )
+        lines.append(f"Attention to the start ({names}) is hidden, {done}.")
     if graph.hidden_share > 0.005:
-        text += f" Of that, {percent(graph.hidden_share)} goes by links that the graph leaves out."
-    if graph.terminal_share > 0.005:
-        text += f" {percent(graph.terminal_share)} ends in biases or attention sinks."
+        lines.append(f"{percent(graph.hidden_share)} goes by links that the graph leaves out.")
+    if graph.terminal_share > 0.005 and not graph.sink_positions:
+        lines.append(f"{percent(graph.terminal_share)} ends in biases or attention sinks.")
     if len(graph.fallback_nodes):
-        text += f" At {len(graph.fallback_nodes)} nodes shares are by norm: no part is close."
-    return text
+        lines.append(f"At {len(graph.fallback_nodes)} nodes shares are by norm: no part is close.")
+    return lines
+
+
+def _numbers(positions: tuple[int, ...]) -> str:
+    return f"position{'' if len(positions) == 1 else 's'} {', '.join(map(str, positions))}"
 
 
 def _root_name(graph: Graph, run: RunResult | None, grid: Grid | None) -> str:

@@ -7,16 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from analysis.errors import AnalysisError, PromptError
+from analysis.errors import AnalysisError, PromptError, SpecError
+from analysis.link_specs import CausalSpec, ComparisonSpec, LinkSpec, NeuronSpec
 from analysis.results import (
     NODE_KINDS,
     Attribution,
+    CausalCheck,
+    CausalComparison,
     Emergence,
     Graph,
     Grid,
     Ledger,
     LedgerEntry,
+    LinkReading,
     ModelInfo,
+    Neurons,
     PatternResult,
     RunResult,
     Story,
@@ -141,7 +146,10 @@ class FakeService:
 
     def flow(self, trace: TraceSpec, spec: FlowSpec, job: Any = None) -> Graph:
         self._called("flow")
-        row, pos = spec.row % (LAYERS + 1), spec.position % len(trace.token_ids)
+        if spec.method == "signed":
+            return self._signed(trace, spec)
+        roots = (spec.position,) if isinstance(spec.position, int) else spec.position
+        row, pos = spec.row % (LAYERS + 1), roots[0] % len(trace.token_ids)
         block, residual = NODE_KINDS.index("block"), LINK_KINDS.index("residual")
         depths = np.arange(row, -1, -1)
         count, flows = len(depths), 0.9 ** np.arange(len(depths))
@@ -164,9 +172,77 @@ class FakeService:
             float(1 - flows[-1]),
             0.0,
             np.array([], dtype=np.int64),
+            roots=(pos,),
         )
         self.memo[trace, spec] = graph
         return graph
+
+    def _signed(self, trace: TraceSpec, spec: FlowSpec) -> Graph:
+        """Two paths of the last layer into the root: +3 by head 2, -1 by the MLP."""
+        assert isinstance(spec.position, int)
+        pos, token_id = spec.position, 5 if spec.token is None else spec.token
+        shares = np.array([3.0, -1.0], np.float32)
+        graph = Graph(
+            pos, LAYERS, "signed",
+            np.array([NODE_KINDS.index(kind) for kind in ("block", "block", "mlp")]),
+            np.array([LAYERS, LAYERS - 1, LAYERS - 1]),
+            np.array([pos, 0, pos]),
+            np.array([2.0, 3.0, -1.0], np.float32),
+            np.array([LINK_KINDS.index(kind) for kind in ("attention", "mlp")]),
+            np.full(2, LAYERS - 1), np.array([2, -1]), np.array([1, 2]), np.array([0, 0]),
+            shares, shares, 0.0, 0.0, np.array([], dtype=np.int64),
+            roots=(pos,), token=token_id, foil=-1 if spec.foil is None else spec.foil, logit=2.0,
+        )  # fmt: skip
+        self.memo[trace, spec] = graph
+        return graph
+
+    def causal(self, trace: TraceSpec, spec: CausalSpec, job: Any = None) -> CausalCheck:
+        self._called("causal")
+        assert isinstance(spec.flow.position, int)
+        numbers = np.arange(4)
+        check = CausalCheck(
+            spec.flow.method, spec.flow.position, 5, -1, 2.0,
+            np.array([LINK_KINDS.index(k) for k in ("attention", "mlp", "attention", "mlp")]),
+            numbers, np.array([2, -1, 1, -1]), np.zeros(4, np.int64), np.zeros(4, np.int64),
+            np.linspace(0.1, 0.4, 4), np.linspace(0.1, 0.4, 4), np.array([0.2, -0.3, 0.1, 0.5]),
+            0.4, 7, 3, 2,
+        )  # fmt: skip
+        self.memo[trace, spec] = check
+        return check
+
+    def comparison(
+        self, trace: TraceSpec, spec: ComparisonSpec, job: Any = None
+    ) -> CausalComparison:
+        self._called("comparison")
+        count, none = len(spec.methods), np.zeros(3, np.int64)
+        values = np.linspace(0.1, 0.9, count)
+        values[-1] = np.nan
+        compared = CausalComparison(
+            spec.methods, values, none, none, none, none, np.zeros((count, 3)), np.ones(3),
+            4, 5, -1, 2.0,
+        )  # fmt: skip
+        self.memo[trace, spec] = compared
+        return compared
+
+    def link(self, trace: TraceSpec, spec: LinkSpec, job: Any = None) -> LinkReading:
+        self._called("link")
+        if spec.layer >= LAYERS:
+            raise SpecError(f"Layer {spec.layer} does not exist.", "Use a lower one.")
+        ids, logits = np.arange(spec.k), np.linspace(3, 1, spec.k)
+        head = -1 if spec.head is None else spec.head
+        return LinkReading(
+            spec.kind, spec.layer, head, spec.source_pos, spec.target_pos, 4.5, 0.3,
+            ids, logits, ids + 20, -logits, 1.5, 0.25, tuple(token(n) for n in range(VOCAB)),
+        )  # fmt: skip
+
+    def neurons(self, trace: TraceSpec, spec: NeuronSpec, job: Any = None) -> Neurons:
+        self._called("neurons")
+        values = np.linspace(2, 1, spec.k)
+        ids = np.zeros((spec.k, spec.tokens), np.int64) + 6
+        return Neurons(
+            spec.layer, spec.position, 5, -1, spec.by, np.arange(spec.k) + 700, values, values,
+            values, ids, ids * 0.5, 4.25, 0.0, 3072, (token(6),),
+        )  # fmt: skip
 
     def emergence(self, trace: TraceSpec, spec: EmergenceSpec, job: Any = None) -> Emergence:
         self._called("emergence")

@@ -12,8 +12,9 @@ import pytest
 
 from analysis.results import Graph
 from dash_app.figures.flow import caption, sankey
+from dash_app.figures.flow_parts import Spot, merge
 from dash_app.figures.flow_place import LINE, overlap, place, place_labels
-from dash_app.figures.flow_select import LIMIT, Spot, collapse, merge, select, walk
+from dash_app.figures.flow_select import LIMIT, collapse, select, walk
 from tests.support import synthetic
 
 SIZES = [(2, 3), (12, 8), (30, 8), (12, 16), (30, 16)]
@@ -47,7 +48,7 @@ def test_heads_of_one_source_are_summed_and_listed(graph: Graph) -> None:
 
 
 def test_a_node_has_at_most_two_main_attention_sources(graph: Graph) -> None:
-    links, _ = walk(merge(graph), Spot("block", graph.row, graph.position), 0.0)
+    links, _ = walk(merge(graph), {Spot("block", graph.row, graph.position): 1.0}, 0.0)
     sources: dict[Spot, int] = defaultdict(int)
     for link in links:
         sources[link.target] += link.kind == "attention"
@@ -72,7 +73,7 @@ def test_everything_drawn_is_everything_shown() -> None:
     graph = synthetic.graph(layers=2, tokens=3)
     parts = merge(graph)
     root = Spot("block", 2, 2)
-    _, flow = walk(parts, root, 0.0, sources=99)
+    _, flow = walk(parts, {root: 1.0}, 0.0, sources=99)
     reached = sum(mass for spot, mass in flow.items() if spot[:2] == ("block", 0))
     assert reached == pytest.approx(1, abs=1e-5)
 
@@ -94,8 +95,8 @@ def test_shown_share_is_what_reaches_the_tokens(graph: Graph) -> None:
 
 def test_collapsing_keeps_the_mass_at_the_tokens(graph: Graph) -> None:
     root = Spot("block", graph.row, graph.position)
-    links, flow = walk(merge(graph), root, 0.004)
-    drawn = collapse(links, root)
+    links, flow = walk(merge(graph), {root: 1.0}, 0.004)
+    drawn = collapse(links, {root})
     assert len(drawn) <= len(links)
     before = sum(mass for spot, mass in flow.items() if spot[:2] == ("block", 0))
     after = sum(link.flow for link in drawn if link.source[:2] == ("block", 0))
@@ -144,14 +145,14 @@ def test_the_caption_states_the_drawings_own_numbers(graph: Graph) -> None:
         assert text.startswith("Showing all of the flow into '")
         return
     assert text.startswith(f"Showing {shown} % of the flow into '")
-    assert f"{100 - shown} % reaches the tokens by" in text
+    assert f"other: {100 - shown} %, by" in text
     assert f"{drawing.thin:,} thinner link" in text
 
 
 def test_thin_links_are_those_that_no_main_link_stands_for(graph: Graph) -> None:
     drawing = select(graph)
     parts = merge(graph)
-    links, _ = walk(parts, drawing.root, drawing.threshold)
+    links, _ = walk(parts, {drawing.root: 1.0}, drawing.threshold)
     stands = {(link.source, link.target, link.kind) for link in links}
     with_residual = {(link.source, link.target) for link in links if link.carried}
     thin = [

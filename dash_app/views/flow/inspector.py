@@ -1,0 +1,142 @@
+"""What one link writes, and which neurons write an MLP's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dash import html
+from dash.development.base_component import Component
+
+from analysis.link_specs import LinkSpec, NeuronSpec
+from analysis.results import LinkReading, Neurons, RunResult, Token
+from dash_app.components.panel import trouble
+from dash_app.errors import explain
+from dash_app.figures.text import label, percent, row_name
+from dash_app.shell import Service, result_of, trace_of
+from dash_app.state import RunRef, Selection
+from dash_app.views.flow.actions import names
+from dash_app.views.flow.specs import link
+
+HINT = "Click a link, in the picture or the table, to read what it writes; an MLP's also names the"
+HINT += " neurons."
+_NAMES = {"mlp": "MLP", "attention": "attention", "residual": "residual", "bias": "bias"}
+
+
+def inspect(service: Service, run: RunRef, selection: Selection) -> list[Component]:
+    """The chosen link, read as tokens."""
+    try:
+        spec = link(selection)
+        if spec is None:
+            return [html.P(HINT, className="prompt-hint")]
+        reading = service.link(trace_of(run), spec)
+        shown = [_reading(reading, result_of(service, run))]
+        if spec.kind == "mlp":
+            shown.append(_most_responsible(service, run, spec))
+        return [html.Div(shown, className="flow-reading")]
+    except Exception as error:  # noqa: BLE001 - said where the reading would be
+        return [trouble(explain(error))]
+
+
+def _most_responsible(service: Service, run: RunRef, spec: LinkSpec) -> Component:
+    try:
+        neurons = service.neurons(
+            trace_of(run), NeuronSpec(spec.layer, spec.target_pos, k=8, tokens=4)
+        )
+        return _neurons(neurons, label(names(service, run, [neurons.token])[neurons.token]))
+    except Exception as error:  # noqa: BLE001 - experts have no single set of neurons
+        return trouble(explain(error))
+
+
+def _reading(reading: LinkReading, run: RunResult) -> Component:
+    source, target = (
+        f"{label(run.tokens[pos])} ({pos})" for pos in (reading.source_pos, reading.target_pos)
+    )
+    who = f"head {reading.head} of layer" if reading.head >= 0 else f"{_NAMES[reading.kind]}, layer"
+    title = f"What {who} {reading.layer} writes"
+    if reading.kind == "residual":
+        title = f"The residual, row {reading.layer} ({row_name(reading.layer)})"
+    moved = f"from {source} to {target}" if reading.source_pos != reading.target_pos else target
+    facts = (
+        ("Where", moved),
+        ("Norm", f"{reading.norm:.2f}, {percent(reading.share_of_norm)} of the state's"),
+        ("KL alone", f"{reading.kl_source:.2f} nats, KL(state ‖ this alone)"),
+        ("KL without", f"{reading.kl_without:.3f} nats, KL(state ‖ state less this)"),
+    )
+    known = {token.id: token for token in reading.vocabulary}
+    return html.Div(
+        [
+            html.H3(title, className="inspector-title"),
+            html.Dl([_fact(*fact) for fact in facts], className="inspector-facts"),
+            _tokens("Promotes", reading.promoted, reading.promoted_logits, known),
+            _tokens("Suppresses", reading.suppressed, reading.suppressed_logits, known),
+        ],
+        className="inspector",
+    )
+
+
+def _fact(name: str, value: str) -> Component:
+    return html.Div(
+        [html.Dt(name, className="inspector-key"), html.Dd(value, className="inspector-value")],
+        className="inspector-row",
+    )
+
+
+def _tokens(
+    title: str, ids: Iterable[int], logits: Iterable[float], known: dict[int, Token]
+) -> Component:
+    pairs = zip(ids, logits, strict=True)
+    items = [
+        html.Li([html.Span(label(known[int(token)], 16), className="mono"), f" {logit:+.2f}"])
+        for token, logit in pairs
+    ]
+    return html.Div(
+        [html.Span(title, className="inspector-key"), html.Ul(items, className="token-list")],
+        className="inspector-row",
+    )
+
+
+def _neurons(found: Neurons, what: str) -> Component:
+    heads = ("Neuron", "Activation", "Adds", "Promotes")
+    rows = _neuron_rows(found)
+    return html.Div(
+        [
+            html.H3(
+                f"Neurons most responsible for {what}: {len(rows)} of {found.size:,}",
+                className="inspector-title",
+            ),
+            html.Table(
+                [
+                    html.Thead(html.Tr([html.Th(head, scope="col") for head in heads])),
+                    html.Tbody(rows),
+                ],
+                className="ledger-table",
+            ),
+            html.P(
+                f"Activation times output direction; the whole MLP adds {found.total:+.3f} to"
+                f" the logit of {what}, this position's own choice.",
+                className="prompt-hint",
+            ),
+        ],
+        className="inspector",
+    )
+
+
+def _neuron_rows(found: Neurons) -> list[Component]:
+    known = {token.id: token for token in found.vocabulary}
+    return [
+        html.Tr(
+            [
+                html.Td(f"{number}", className="num"),
+                html.Td(f"{activation:.2f}", className="num"),
+                html.Td(f"{logit:+.3f}", className="num"),
+                html.Td(" ".join(label(known[token], 12) for token in tokens), className="mono"),
+            ]
+        )
+        for number, activation, logit, tokens in zip(
+            found.neuron.tolist(),
+            found.activation.tolist(),
+            found.logit.tolist(),
+            found.tokens.tolist(),
+            strict=True,
+        )
+    ]

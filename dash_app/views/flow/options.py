@@ -1,0 +1,101 @@
+"""The flow's controls, all of them buttons that select (``data-go``)."""
+
+from __future__ import annotations
+
+from dash import html
+from dash.development.base_component import Component
+
+from dash_app.components.go import go, switch, target
+from dash_app.components.panel import control
+from dash_app.state import Selection
+from dash_app.views.flow.methods import HELP_OF, METHODS
+
+RULES = (("sources", "Sources"), ("mass", "Mass"), ("least", "Share"))
+#: Presets of each rule, and what follows the number.
+PRESETS = {
+    "sources": (1, 2, 3, 4, 5, 6, 7, 8),
+    "mass": (50, 60, 70, 80, 90, 95),
+    "least": (0.5, 1.0, 2.0, 5.0, 10.0),
+}
+RULE_HELP = {
+    "sources": "the strongest attention sources of each node, so many",
+    "mass": "the strongest links that carry so much of the mass together",
+    "least": "every link that carries at least so much of the mass",
+}
+STARTS = (("keep", "Keep"), ("loss", "Hide"), ("reweight", "Re-weight"))
+SINKS = (("draw", "Draw"), ("fold", "Fold"))
+ROOTS = (("cell", "Cell"), ("answer", "Whole answer"))
+#: (value in the selection, text) of a token to choose.
+Choices = tuple[tuple[str, str], ...]
+
+
+def options(
+    selection: Selection, *, answer: bool = False, tokens: Choices = (), foils: Choices = ()
+) -> list[Component]:
+    """All controls of the method at hand; those that would do nothing are left out."""
+    signed = selection.method == "signed"
+    further = _tokens(selection, tokens, foils) if signed else _shares(selection, answer)
+    return [
+        html.Div(
+            control("Shares by", _methods(selection.method)),
+            className="controls flow-methods",
+        ),
+        html.P(HELP_OF[selection.method], className="control-help"),
+        html.Div([*_rule(selection), *further], className="controls"),
+    ]
+
+
+def _methods(chosen: str) -> Component:
+    buttons = [
+        go(
+            method.title,
+            target(method=method.value),
+            f"segment{' is-selected' if method.value == chosen else ''}",
+            label=f"Shares: {method.title}",
+            pressed=method.value == chosen,
+            title=method.help,
+        )
+        for method in METHODS
+    ]
+    return html.Div(buttons, className="segmented segmented--wrap")
+
+
+def _rule(selection: Selection) -> list[Component]:
+    name = selection.rule
+    value = getattr(selection, name)
+    presets = sorted({*PRESETS[name], value})
+    unit = "" if name == "sources" else " %"
+    numbers = tuple((str(preset), f"{preset:g}{unit}") for preset in presets)
+    return [
+        control("Main paths", _segmented(switch("rule", RULES, name, "Main paths by"))),
+        html.Div(
+            _segmented(switch(name, numbers, str(value), RULE_HELP[name])),
+            title=f"Main are {RULE_HELP[name]}. The others come out on hover.",
+        ),
+    ]
+
+
+def _shares(selection: Selection, answer: bool) -> list[Component]:
+    parts = [
+        control("Start token", _segmented(switch("start", STARTS, selection.start, "Start"))),
+        control("Sinks", _segmented(switch("sinks", SINKS, selection.sinks, "Sinks"))),
+    ]
+    if answer:
+        parts.append(control("Into", _segmented(switch("root", ROOTS, selection.root, "Into"))))
+    return parts
+
+
+def _tokens(selection: Selection, tokens: Choices, foils: Choices) -> list[Component]:
+    chosen, foil = _value(selection.token), _value(selection.foil)
+    return [
+        control("Logit of", _segmented(switch("token", tokens, chosen, "Logit of"))),
+        control("less that of", _segmented(switch("foil", foils, foil, "Less that of"))),
+    ]
+
+
+def _value(token: int | None) -> str:
+    return "none" if token is None else str(token)
+
+
+def _segmented(buttons: list[Component]) -> Component:
+    return html.Div(buttons, className="segmented segmented--wrap")

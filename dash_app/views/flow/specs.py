@@ -1,0 +1,88 @@
+"""From what is selected to what is computed and how it is drawn."""
+
+from __future__ import annotations
+
+from analysis.link_specs import CausalSpec, ComparisonSpec, LinkSpec
+from analysis.specs import FlowSpec
+from dash_app.figures.flow_rule import Rule
+from dash_app.state import RunRef, Selection, resolve
+
+#: Links of a smaller share are left out of the graph: they are thinner than a line.
+THINNEST = 0.001
+#: A signed graph's direct paths; the rest is one net "other" path in it.
+PATHS = 4000
+#: How many links are cut: of the picture, and of each method that is compared.
+CUTS, CUTS_EACH = 60, 20
+
+
+def answer(run: RunRef) -> tuple[int, ...]:
+    """Positions of the states that the answer's tokens were read from."""
+    return tuple(range(run.prompt_length - 1, len(run.token_ids) - 1))
+
+
+def wanted(run: RunRef, selection: Selection) -> FlowSpec | None:
+    """The graph to draw; None at the bottom, where there is none."""
+    chosen = resolve(selection, run)
+    if selection.method == "signed":
+        token, foil = (_known(token, run) for token in (selection.token, selection.foil))
+        return FlowSpec(chosen.pos, run.layers, "signed", budget=PATHS, token=token, foil=foil)
+    whole = selection.root == "answer" and len(answer(run)) > 1
+    row = run.layers if whole else chosen.row
+    if not row:
+        return None
+    return FlowSpec(
+        answer(run) if whole else chosen.pos,
+        row,
+        selection.method,
+        THINNEST,
+        fold_sinks=selection.sinks == "fold",
+        hide_start=selection.start,
+    )
+
+
+def _known(token: int | None, run: RunRef) -> int | None:
+    return token if token is not None and token < run.vocab else None
+
+
+def rule(selection: Selection) -> Rule:
+    """Which links are main ones."""
+    return Rule(selection.rule, selection.sources, selection.mass / 100, selection.least / 100)
+
+
+def check(run: RunRef, selection: Selection) -> CausalSpec | None:
+    """The causal check of the graph at hand; None where there is no graph.
+
+    Raises:
+        SpecError: If the graph has several roots.
+    """
+    flow = wanted(run, selection)
+    return None if flow is None else CausalSpec(flow, limit=CUTS)
+
+
+def comparison(run: RunRef, selection: Selection) -> ComparisonSpec:
+    """The comparison of all methods at the chosen position, for the chosen tokens."""
+    pos = resolve(selection, run).pos
+    signed = selection.method == "signed"
+    return ComparisonSpec(
+        CausalSpec(
+            FlowSpec(pos, run.layers, "proximity", THINNEST),
+            token=_known(selection.token, run) if signed else None,
+            foil=_known(selection.foil, run) if signed else None,
+            limit=CUTS_EACH,
+        )
+    )
+
+
+def link(selection: Selection) -> LinkSpec | None:
+    """The link that is looked at.
+
+    Raises:
+        SpecError: If there can be no such link.
+    """
+    if not selection.link:
+        return None
+    kind, *numbers = selection.link.split(":")
+    layer, source, target, head = map(int, numbers)
+    return LinkSpec(
+        kind, layer, source, target, None if head < 0 else head, k=6,  # type: ignore[arg-type]
+    )  # fmt: skip
