@@ -75,6 +75,15 @@ DEFAULT = Entry(
     revision="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
 
+#: Trained by ``stratascope tasks train-addition``; its folder comes with the package.
+ADDER = Entry(
+    name="addition-5digit",
+    title="Five-digit addition (a GPT-2 of 2 layers, trained here)",
+    source=str(Path(__file__).parents[1] / "tasks" / "models" / "addition-5digit"),
+    kind="folder",
+)
+BUILT_IN = (DEFAULT, ADDER)
+
 
 def entries() -> tuple[Entry, ...]:
     """The models on offer: built in, from the catalogue file, then from ``STRATASCOPE_MODELS``.
@@ -83,7 +92,7 @@ def entries() -> tuple[Entry, ...]:
         UnknownModelError: If the file or the setting can't be understood.
     """
     rows, built_in = catalog_file.rows()
-    offered = {DEFAULT.name: DEFAULT} if built_in else {}
+    offered = {entry.name: entry for entry in BUILT_IN} if built_in else {}
     listed = [(_from_file(row), row.place) for row in rows]
     parts = re.split(r"[,;]", os.environ.get(SETTING, ""))
     listed += [(_listed(part.strip()), SETTING) for part in parts if part.strip()]

@@ -21,8 +21,8 @@ def no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(catalog.SETTING, raising=False)
 
 
-def test_the_built_in_model_is_on_offer_alone() -> None:
-    assert [entry.name for entry in catalog.entries()] == [DEFAULT]
+def test_the_built_in_models_are_on_offer_alone() -> None:
+    assert [entry.name for entry in catalog.entries()] == [DEFAULT, "addition-5digit"]
 
 
 def test_the_setting_adds_hub_ids_folders_and_files(
@@ -30,7 +30,7 @@ def test_the_setting_adds_hub_ids_folders_and_files(
 ) -> None:
     setting = f"owner/name@v1, mine={tiny_llama_dir}; /models/a.Q4_1.gguf,"
     monkeypatch.setenv(catalog.SETTING, setting)
-    added = [(entry.name, entry.kind, entry.source) for entry in catalog.entries()[1:]]
+    added = [(entry.name, entry.kind, entry.source) for entry in catalog.entries()[2:]]
     assert added == [
         ("owner/name@v1", "hub", "owner/name@v1"),
         ("mine", "folder", str(tiny_llama_dir)),

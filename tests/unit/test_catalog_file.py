@@ -43,8 +43,8 @@ def test_entries_say_how_they_are_loaded(write: object, tiny_llama_dir: Path) ->
         adapter = "owner/adapter"
         """
     )
-    built_in, half, far = catalog.entries()
-    assert built_in == catalog.DEFAULT
+    *built_in, half, far = catalog.entries()
+    assert tuple(built_in) == catalog.BUILT_IN
     assert half.title == "Tiny, in 16 bits"
     assert (far.source, far.kind, far.quantise, far.adapter, far.title) == (
         "owner/name@v2", "hub", "4bit", "owner/adapter", "far",
@@ -68,9 +68,9 @@ def test_paths_are_relative_to_the_file(write: object, tmp_path: Path) -> None:
 
 def test_a_changed_file_is_read_anew(write: object) -> None:
     write('[[model]]\nname = "a"\nsource = "owner/a"\n')  # type: ignore[operator]
-    assert catalog.entries()[1].name == "a"
+    assert catalog.entries()[2].name == "a"
     write('[[model]]\nname = "other"\nsource = "owner/a"\n')  # type: ignore[operator]
-    assert catalog.entries()[1].name == "other"
+    assert catalog.entries()[2].name == "other"
 
 
 ENTRY = '[[model]]\nname = "a"\nsource = "owner/a"\n'
