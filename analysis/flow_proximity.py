@@ -40,13 +40,16 @@ def of_products(weights: Tensor, vectors: Tensor, whole: Tensor) -> Tensor:
     reach = weights * vectors.abs().amax(-1)[:, None]
     size, order = whole.abs().sort(-1)
     signed = signs.gather(-1, order)
+    # Half the memory to move, where it is enough to number everything.
+    order = order.int() if vectors.numel() < 2**31 else order
     numbers = vectors.reshape(-1)
     for picks, count in _buckets(found, reach, size):
         near, least, sign = (array[:, :count].contiguous() for array in (order, size, signed))
         for head, query, key in _pieces(picks, count):
-            first = (head * vectors.shape[1] + key) * vectors.shape[2]
+            first = ((head * vectors.shape[1] + key) * vectors.shape[2]).to(order.dtype)
             places = near.index_select(0, query).add_(first[:, None])
-            parts = numbers.take(places).mul_(sign.index_select(0, query))
+            parts = numbers.index_select(0, places.view(-1)).view(places.shape)
+            parts.mul_(sign.index_select(0, query))
             parts.mul_(weights[head, query, key][:, None])
             over = parts.sub_(least.index_select(0, query)).clamp_min_(0.0).sum(-1)
             found[head, query, key] -= 2.0 * over

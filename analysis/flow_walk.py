@@ -21,7 +21,7 @@ from analysis.sinks import Hiding, hiding
 from analysis.specs import FlowSpec, resolve_index
 
 #: Parts (heads times positions times keys) held at once.
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 
 
 def root_positions(spec: FlowSpec, size: int) -> tuple[int, ...]:

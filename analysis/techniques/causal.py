@@ -162,7 +162,7 @@ def _measured(trace: Trace, target: Target) -> dict[str, Any]:
     }
 
 
-def _columns(cuts: list[Cut]) -> dict[str, np.ndarray]:
+def _columns(cuts: list[Cut]) -> dict[str, Any]:
     return {
         "kind": _ints([LINK_KINDS.index(cut.kind) for cut in cuts]),
         "layer": _ints([cut.layer for cut in cuts]),

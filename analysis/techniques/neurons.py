@@ -39,8 +39,7 @@ def compute(model: Model, trace: Trace, spec: NeuronSpec) -> Neurons:
     direction = LogitDirection(model, trace, target.position, target.token, target.foil)
     written = inside.through(inside.activation[:, None] * inside.weight)
     logits, norms = direction.of(written), written.norm(dim=-1)
-    strength = norms if spec.by == "norm" else logits.abs()
-    best = strength.topk(min(spec.k, len(strength))).indices
+    best = (norms if spec.by == "norm" else logits.abs()).topk(min(spec.k, len(norms))).indices
     ids, raised = _promoted(model, trace, target.position, written[best], spec.tokens)
     return Neurons(
         layer=layer,
@@ -57,7 +56,7 @@ def compute(model: Model, trace: Trace, spec: NeuronSpec) -> Neurons:
         total=float(logits.double().sum() + direction.of(inside.bias)),
         bias=float(direction.of(inside.bias)),
         size=len(inside.activation),
-        vocabulary=vocabulary(model.tokenizer, ids.unique().tolist()),
+        vocabulary=vocabulary(model.tokenizer, sorted(set(ids.flatten().tolist()))),
     )
 
 

@@ -1,0 +1,71 @@
+"""Does the flow graph tell the truth? Rank correlation of drawn flow and measured effect.
+
+Run with ``python -m benchmarks.causal [MODEL]``. Every method is held to the same cuts on a
+prompt: the 40 strongest that each draws, heads together; an attention edge is knocked out, an
+MLP set to zero (or its mean) at that position, and the effect on the root's logit measured.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+
+import analysis
+from analysis.link_specs import AblationValue, CausalSpec, ComparisonSpec
+from analysis.models.handle import Model
+from analysis.results import CausalComparison
+from analysis.specs import FlowSpec
+from analysis.techniques import causal
+
+MODEL = "smollm2-135m-instruct"
+PROMPTS = {
+    "fact": "The capital of France is",
+    "induction": "Mr. Dursley met Mr. Tibbet. Mrs. Potter greeted Mr. Dursley and Mr.",
+    "addition": "2+2=4\n3+3=6\n1+4=",
+    "repetition": "blue seven lamp river blue seven lamp river blue seven lamp",
+    "wrong": "The capital of Australia is",
+}
+LIMIT = 40
+
+
+def compared(model: Model, prompt: str, value: AblationValue) -> CausalComparison:
+    """All methods on one prompt's last position."""
+    trace = analysis.trace(model, prompt)
+    spec = CausalSpec(FlowSpec(threshold=1e-4), value=value, limit=LIMIT)
+    return causal.compare(model, trace, ComparisonSpec(spec))
+
+
+def line(name: str, values: list[float]) -> str:
+    """One row of the table."""
+    return f"{name:16s}" + "".join(f"{value:12.2f}" for value in values)
+
+
+def main() -> None:
+    """Print a table for each kind of ablation: methods by prompts."""
+    model = analysis.load_model(sys.argv[1] if len(sys.argv) > 1 else MODEL)
+    kinds: tuple[AblationValue, ...] = ("zero", "mean")
+    for value in kinds:
+        start, found = time.process_time(), {}
+        for name, prompt in PROMPTS.items():
+            found[name] = compared(model, prompt, value)
+            token = model.tokenizer.decode([found[name].token])
+            print(f"{name:12s} {len(found[name].kind):4d} cuts, answer {token!r}")
+        print(f"MLPs to {value}, {time.process_time() - start:.0f} CPU seconds")
+        print(" " * 16 + "".join(f"{name:>12s}" for name in [*PROMPTS, "mean"]))
+        table = np.array([result.correlations for result in found.values()]).T
+        methods = next(iter(found.values())).methods
+        for method, row in zip(methods, table.tolist(), strict=True):
+            print(line(method, [*row, float(np.nanmean(row))]))
+        sizes = [largest_effect(result) for result in found.values()]
+        print(line("largest effect", sizes), "logits\n", flush=True)
+
+
+def largest_effect(result: CausalComparison) -> float:
+    """The largest absolute effect of one cut, in logits."""
+    return float(np.abs(result.effect).max())
+
+
+if __name__ == "__main__":
+    main()
