@@ -10,6 +10,7 @@ import pytest
 from plotly.io.json import to_json_plotly as to_json
 
 from analysis.errors import CancelledError, UnknownModelError
+from analysis.specs import LensSpec, RunSpec, StorySpec, TraceSpec
 from dash_app.components.go import target, toggled
 from dash_app.errors import explain
 from dash_app.examples import EXAMPLES
@@ -54,7 +55,8 @@ def test_a_run_is_referred_to(context: Context, asked: Selection, run_ref: RunRe
     assert status is not None
     assert RunRef.model_validate(status["run"]) == run_ref
     assert len(json.dumps(status)) < 1000
-    assert run.adopt(status, asked.model_dump()) == status["run"]
+    assert run.adopt(status, asked.model_dump(), None) == status["run"]
+    assert run.adopt(status, asked.model_dump(), status["run"]) is None  # it is shown already
 
 
 def test_a_run_that_nobody_waits_for_any_more_is_not_shown(
@@ -62,8 +64,23 @@ def test_a_run_that_nobody_waits_for_any_more_is_not_shown(
 ) -> None:
     status = run.status(context, asked, no_job)
     later = asked.model_copy(update={"attempt": 2})
-    assert run.adopt(status, later.model_dump()) is None
-    assert run.adopt(None, asked.model_dump()) is None
+    assert run.adopt(status, later.model_dump(), None) is None
+    assert run.adopt(None, asked.model_dump(), None) is None
+
+
+def test_what_is_in_the_memo_is_shown_without_a_job(context: Context, asked: Selection) -> None:
+    service = context.service
+    assert run.remembered(context, asked) is None
+    spec = RunSpec(asked.model, asked.prompt, new_tokens=asked.new)
+    result = service.memo[spec, None] = service.run(spec)
+    trace = TraceSpec(asked.model, result.token_ids)
+    assert run.remembered(context, asked) is None
+    service.memo[trace, LensSpec()] = service.grid(trace, LensSpec())
+    told = StorySpec(result.prompt_length - 1)
+    service.memo[trace, told] = service.story(trace, told)
+    assert run.remembered(context, asked) == run.status(context, asked, no_job)
+    empty = asked.model_copy(update={"prompt": " "})
+    assert run.remembered(context, empty) is None
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.errors import CancelledError, PromptError, SpecError, UnknownModelError
+from analysis.errors import AnalysisError, CancelledError, PromptError, SpecError, UnknownModelError
+from analysis.results import RunResult, Story
 from analysis.specs import LensSpec, RunSpec, StorySpec, TraceSpec
 from dash_app.components.panel import notice, trouble
 from dash_app.errors import Trouble, explain
@@ -36,12 +37,35 @@ def perform(context: Context, asked: Selection, job: NewJob) -> RunRef:
     """
     _check(context, asked)
     service: Service = context.service
-    chat = asked.template == "on"
-    spec = RunSpec(asked.model, asked.prompt, new_tokens=asked.new, template=chat)
-    run = service.run(spec, job(0.0, 0.4))
+    run = service.run(_spec(asked), job(0.0, 0.4))
     trace = TraceSpec(asked.model, run.token_ids)
     service.grid(trace, LensSpec(), job(0.4, 0.95))
     story = service.story(trace, StorySpec(run.prompt_length - 1), job(0.95, 1.0))
+    return _reference(asked, run, story)
+
+
+def remembered(context: Context, asked: Selection) -> dict[str, Any] | None:
+    """What ``status`` would say where all that the page opens with is in the memo; else None."""
+    try:
+        _check(context, asked)
+        run = context.service.peek(_spec(asked))
+        if run is None:
+            return None
+        trace = TraceSpec(asked.model, run.token_ids)
+        story = context.service.peek(trace, StorySpec(run.prompt_length - 1))
+        if story is None or context.service.peek(trace, LensSpec()) is None:
+            return None
+    except AnalysisError:
+        return None  # the job says what is wrong
+    return {"attempt": asked.attempt, "run": _reference(asked, run, story).model_dump()}
+
+
+def _spec(asked: Selection) -> RunSpec:
+    chat = asked.template == "on"
+    return RunSpec(asked.model, asked.prompt, new_tokens=asked.new, template=chat)
+
+
+def _reference(asked: Selection, run: RunResult, story: Story) -> RunRef:
     return RunRef(
         model=asked.model,
         prompt=asked.prompt,
@@ -89,12 +113,16 @@ def status(context: Context, asked: Selection, job: NewJob) -> dict[str, Any] | 
         }
 
 
-def adopt(status_data: dict[str, Any] | None, asked: dict[str, Any] | None) -> Any:
-    """The run to show: the one just finished, unless another was asked for since."""
+def adopt(
+    status_data: dict[str, Any] | None, asked: dict[str, Any] | None, shown: dict[str, Any] | None
+) -> Any:
+    """The run to show: the one just finished, unless it is shown or another was asked for since."""
     if not status_data or "run" not in status_data:
         return None
-    stale = status_data["attempt"] != join(asked).attempt
-    return None if stale else status_data["run"]
+    attempt = status_data["attempt"]
+    if attempt != join(asked).attempt or (shown or {}).get("attempt") == attempt:
+        return None
+    return status_data["run"]
 
 
 def said(sources: frozenset[str], note: dict[str, Any] | None) -> list[Any] | None:

@@ -63,10 +63,20 @@ def _register_job(app: Dash, context: Context) -> None:
         Output(PageId.RUN, "data"),
         Input(PageId.STATUS, "data"),
         State(PageId.REQUEST, "data"),
+        State(PageId.RUN, "data"),
         prevent_initial_call=True,
     )
-    def adopt(status: dict[str, Any] | None, asked: dict[str, Any] | None) -> Any:
-        return actions.adopt(status, asked) or no_update
+    def adopt(status: Any, asked: Any, shown: Any) -> Any:
+        return actions.adopt(status, asked, shown) or no_update
+
+    @app.callback(
+        Output(PageId.STATUS, "data"),
+        Input(PageId.REQUEST, "data"),
+        prevent_initial_call=True,
+    )
+    def remembered(asked: dict[str, Any]) -> Any:
+        # What is in the memo need not wait for a job to be polled.
+        return actions.remembered(context, join(asked)) or no_update
 
 
 def _register_reports(app: Dash, context: Context) -> None:

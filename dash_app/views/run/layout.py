@@ -51,10 +51,9 @@ def _model_bar(context: Context) -> Component:
 
 
 def _prompt_bar(context: Context) -> Component:
-    base = context.base()
     prompt = dcc.Textarea(
         id=RunId.PROMPT,
-        value=base.prompt,
+        value=context.base().prompt,
         rows=2,
         maxLength=MAX_PROMPT_CHARACTERS,
         spellCheck=False,
@@ -62,47 +61,51 @@ def _prompt_bar(context: Context) -> Component:
         className="prompt-input",
         title="The text that the model reads and continues",
     )
+    label = html.Label("Prompt", htmlFor=RunId.PROMPT, className="visually-hidden")
+    run = html.Button("Run", id=RunId.BUTTON, type="button", className="button button--primary")
+    cancel = html.Button(
+        "Cancel", id=RunId.CANCEL, type="button", className="button", disabled=True
+    )
+    actions = html.Div(
+        [_template(context), _new_tokens(context), run, cancel], className="prompt-actions"
+    )
+    return html.Div([label, prompt, actions], className="prompt-bar")
+
+
+def _new_tokens(context: Context) -> Component:
     new = dcc.Input(
         id=RunId.NEW,
         type="number",
-        value=base.new,
+        value=context.base().new,
         min=0,
         max=context.settings.max_new_tokens,
         step=1,
         className="number-input",
     )
-    template = dcc.RadioItems(
+    return html.Label(
+        [html.Span("New tokens", className="control-label"), new],
+        title="How many tokens the model generates after the prompt (greedy)",
+    )
+
+
+def _template(context: Context) -> Component:
+    switch = dcc.RadioItems(
         id=RunId.TEMPLATE,
         options=[{"label": "Text", "value": "off"}, {"label": "Chat", "value": "on"}],
-        value=base.template,
+        value=context.base().template,
         inline=True,
         className="segmented",
         labelClassName="segment",
         inputClassName="visually-hidden",
     )
-    actions = html.Div(
-        [
-            html.Div(
-                [html.Span("Prompt as", className="control-label"), template],
-                className="template-switch",
-                role="group",
-                title="Chat wraps the prompt in the model's own chat template; the tokens that it "
-                "adds are marked in the strip",
-                **aria(label="Prompt as"),
-            ),
-            html.Label(
-                [html.Span("New tokens", className="control-label"), new],
-                title="How many tokens the model generates after the prompt (greedy)",
-            ),
-            html.Button("Run", id=RunId.BUTTON, type="button", className="button button--primary"),
-            html.Button(
-                "Cancel", id=RunId.CANCEL, type="button", className="button", disabled=True
-            ),
-        ],
-        className="prompt-actions",
+    return html.Div(
+        [html.Span("Prompt as", className="control-label"), switch],
+        className="template-switch",
+        role="group",
+        title="Chat wraps the prompt in the model's own chat template; the tokens that it adds"
+        " are marked in the strip",
+        **aria(label="Prompt as"),
     )
-    label = html.Label("Prompt", htmlFor=RunId.PROMPT, className="visually-hidden")
-    return html.Div([label, prompt, actions], className="prompt-bar")
 
 
 def _examples() -> Component:
