@@ -160,6 +160,7 @@ def _head(link: Drawn) -> int:
 
 
 def _hue(kind: str, theme: Theme) -> str:
+    kind = "bias" if kind == "sink" else kind  # both end here, and never stand side by side
     return str(getattr(palette(theme), kind, palette(theme).other))
 
 

@@ -63,7 +63,7 @@ def _shown(
     spec = _check(run, selection)
     cut = service.peek(trace, spec) if spec is not None else None
     if cut is not None:
-        shown += _scatter(service, run, cut, theme)
+        shown.append(_scatter(service, run, cut, theme))
     compared = service.peek(trace, comparison(run, selection))
     if compared is not None:
         shown.append(_table(service, run, compared))
@@ -80,7 +80,7 @@ def _check(run: RunRef, selection: Selection) -> Any:
         return None
 
 
-def _scatter(service: Service, run: RunRef, cut: CausalCheck, theme: Any) -> list[Component]:
+def _scatter(service: Service, run: RunRef, cut: CausalCheck, theme: Any) -> Component:
     figure = scatter(cut, result_of(service, run), theme=theme)
     what = _logit(service, run, cut.token, cut.foil)
     rest = f", {cut.unmeasured:,} weaker ones were left" if cut.unmeasured else ""
@@ -90,15 +90,13 @@ def _scatter(service: Service, run: RunRef, cut: CausalCheck, theme: Any) -> lis
         f" {cut.without_cut:,} links have nothing to cut (residual, biases, sinks){rest}."
         f" {cut.passes} forward passes."
     )
-    return [
-        html.Div(
-            dcc.Graph(figure=figure, config=GRAPH_CONFIG, responsive=False),
-            className="figure flow-scatter",
-            role="img",
-            **aria(label=str(figure["layout"]["title"]["text"])),
-        ),
-        html.P(note, className="prompt-hint"),
-    ]
+    picture = html.Div(
+        dcc.Graph(figure=figure, config=GRAPH_CONFIG, responsive=False),
+        className="figure flow-scatter",
+        role="img",
+        **aria(label=str(figure["layout"]["title"]["text"])),
+    )
+    return html.Div([picture, html.P(note, className="prompt-hint")], className="flow-cut")
 
 
 def _logit(service: Service, run: RunRef, token: int, foil: int) -> str:
@@ -128,7 +126,10 @@ def _table(service: Service, run: RunRef, compared: CausalComparison) -> Compone
                 [
                     html.Thead(
                         html.Tr(
-                            [html.Th(head, scope="col") for head in ("Shares by", "Correlation")]
+                            [
+                                html.Th("Shares by", scope="col"),
+                                html.Th("Correlation", scope="col", className="num"),
+                            ]
                         )
                     ),
                     html.Tbody(rows),
