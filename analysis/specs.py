@@ -17,6 +17,7 @@ from analysis.errors import PromptError, SpecError
 
 if TYPE_CHECKING:
     from analysis.link_specs import CausalSpec, ComparisonSpec, LinkSpec, NeuronSpec
+    from analysis.tasks.spec import SuiteSpec
 
 #: Raised whenever the meaning or layout of any result changes: old memo entries are then unread.
 SCHEMA = 1
@@ -219,6 +220,7 @@ class LedgerSpec:
 Spec: TypeAlias = (
     "RunSpec | TraceSpec | LensSpec | PatternSpec | FlowSpec | EmergenceSpec | StorySpec"
     " | LedgerSpec | CausalSpec | ComparisonSpec | LinkSpec | NeuronSpec"
+    " | SuiteSpec"
 )
 
 

@@ -21,6 +21,7 @@ from analysis.results.tasks import (
     ProbeReport,
     Projection,
     Share,
+    SuiteReport,
 )
 
 __all__ = [
@@ -53,5 +54,6 @@ __all__ = [
     "Share",
     "Sinks",
     "Story",
+    "SuiteReport",
     "Token",
 ]

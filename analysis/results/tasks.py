@@ -129,6 +129,34 @@ class EmergenceReport:
 
 
 @dataclass(frozen=True, slots=True)
+class SuiteReport:
+    """A suite on one model, prompt by prompt.
+
+    Attributes:
+        title: The suite's.
+        prompts, answers: [prompt] what was asked, and what is right.
+        written: [prompt] what the model says, up to its first wrong token.
+        lengths: [prompt] tokens of the answer.
+        right: [prompt] 1 where the whole answer is right.
+        rows: [prompt] mean row at which the model's choices come up; NaN where none does.
+        emergence: Over all of them, beside the controls.
+    """
+
+    title: str
+    prompts: tuple[str, ...]
+    answers: tuple[str, ...]
+    written: tuple[str, ...]
+    lengths: tuple[int, ...]
+    right: Ints
+    rows: Floats
+    emergence: EmergenceReport
+
+    def __post_init__(self) -> None:
+        check_shape("right", self.right, (len(self.prompts),))
+        check_shape("rows", self.rows, (len(self.prompts),))
+
+
+@dataclass(frozen=True, slots=True)
 class ContributionReport:
     """What writes each answer digit, and what each head reads to do so; means over sums.
 

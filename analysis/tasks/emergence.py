@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 
@@ -21,9 +20,9 @@ from analysis.rows import first_row, staying_row
 from analysis.store import Memo
 from analysis.tasks import outcomes
 from analysis.tasks.prompts import Encoded, Suite, encode
+from analysis.tasks.spec import Measure
 from analysis.tasks.statistics import curve, share
 
-Measure = Literal["saturation", "first_top1"]
 Cell = tuple[int, int | None]
 
 

@@ -21,6 +21,7 @@ class Limits:
         trace_bytes: Forward passes kept, likewise.
         dtype: Of the weights; None for the model's default.
         device: Where they lie; None to choose.
+        tasks: Folder where finished prompts of suites are kept; empty: nowhere.
     """
 
     max_prompt_tokens: int = 512
@@ -29,6 +30,7 @@ class Limits:
     trace_bytes: int = 512 << 20
     dtype: str | None = None
     device: str | None = None
+    tasks: str = ""
 
 
 @dataclass(frozen=True, slots=True)
