@@ -29,6 +29,7 @@ from analysis.results import (
     PatternResult,
     RunResult,
     Story,
+    SuiteReport,
 )
 from analysis.specs import (
     EmergenceSpec,
@@ -43,6 +44,7 @@ from analysis.specs import (
     cache_key,
 )
 from analysis.store import Memo, MemoStatus
+from analysis.tasks.spec import SuiteSpec
 from analysis.worker.keeper import Keeper
 from analysis.worker.messages import Answer, Limits, Request
 from analysis.worker.waiting import ask
@@ -52,6 +54,8 @@ __all__ = ["Job", "Priority", "Progress", "Service", "ServiceSettings", "Service
 Result = TypeVar("Result")
 _log = logging.getLogger("stratascope.service")
 
+#: Seconds of computing allowed to a suite.
+SUITE_DEADLINE_S = 3600.0
 #: Longest text that is looked at; tokens are counted exactly by the model's own tokenizer.
 _CHARACTERS_PER_TOKEN = 64
 
@@ -101,6 +105,7 @@ class ServiceSettings:
             self.trace_bytes,
             self.dtype,
             self.device,
+            str((self.cache_dir or paths.cache_dir()) / "tasks") if self.memo else "",
         )
 
 
@@ -231,6 +236,13 @@ class Service:
         """Which identities hold on this run, and how closely."""
         return self._answer(Ledger, "run_ledger", trace.model, (trace, spec), job)
 
+    def suite(self, spec: SuiteSpec, job: Job | None = None) -> SuiteReport:
+        """Run a task suite: behind everyone's clicks, and with an hour of its own."""
+        job = job or Job()
+        job.priority = Priority.LONG
+        job.deadline_s = job.deadline_s or SUITE_DEADLINE_S
+        return self._answer(SuiteReport, "suite", spec.model, (spec,), job)
+
     def ledger(self, name: str, job: Job | None = None) -> Ledger:
         """Which identities hold on a model, measured on two short probes."""
         return self._answer(Ledger, "ledger", name, (LedgerSpec(),), job)
@@ -260,9 +272,11 @@ class Service:
     @overload
     def peek(self, spec: TraceSpec, option: NeuronSpec) -> Neurons | None: ...
     @overload
+    def peek(self, spec: SuiteSpec) -> SuiteReport | None: ...
+    @overload
     def peek(self, spec: str) -> ModelInfo | None: ...
 
-    def peek(self, spec: RunSpec | TraceSpec | str, option: Spec | None = None) -> Any:
+    def peek(self, spec: RunSpec | TraceSpec | SuiteSpec | str, option: Spec | None = None) -> Any:
         """The same look-ups in the memo only: the result, or None. Never computes, never waits.
 
         Args:
@@ -273,6 +287,8 @@ class Service:
             return self._find(ModelInfo, self._key(spec, ()))
         if isinstance(spec, RunSpec):
             return self._find(RunResult, self._key(spec.model, (spec,)))
+        if isinstance(spec, SuiteSpec):
+            return self._find(SuiteReport, self._key(spec.model, (spec,)))
         kind = _RESULT_OF.get(type(option))
         if kind is None or option is None:
             raise SpecError("That is not a kind of request.", "Reload the page.")

@@ -10,6 +10,7 @@ import gc
 import hashlib
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from analysis import codec
@@ -21,6 +22,9 @@ from analysis.models import catalog, memory, placement
 from analysis.models.handle import Model, load_model
 from analysis.run import run, tokenize
 from analysis.specs import RunSpec, TraceSpec
+from analysis.store import Memo
+from analysis.tasks import suite_report
+from analysis.tasks.spec import SuiteSpec
 from analysis.techniques import (
     attention,
     causal,
@@ -32,6 +36,9 @@ from analysis.techniques import (
     story,
 )
 from analysis.worker.messages import Answer, Limits, Request
+
+#: Of finished prompts of suites, kept on disk.
+TASK_BYTES = 512 << 20
 
 #: What a request of this kind is answered by: (model, trace, spec) -> a result.
 TECHNIQUES: dict[str, Callable[[Model, Trace, Any], Any]] = {
@@ -74,6 +81,7 @@ class Bench:
         self._models: Bounded[Model] = Bounded(limits.model_bytes, lambda model: model.nbytes)
         self._traces: Bounded[Trace] = Bounded(limits.trace_bytes, lambda kept: kept.nbytes)
         self.forwards = 0
+        self._finished = Memo(Path(limits.tasks), TASK_BYTES) if limits.tasks else None
 
     def perform(self, request: Request) -> Answer:
         """Answer one request, and say how many forward passes it took."""
@@ -87,6 +95,8 @@ class Bench:
             return model.info
         if request.kind == "ledger":
             return model.check()
+        if request.kind == "suite" and isinstance(request.specs[0], SuiteSpec):
+            return suite_report.compute(model, request.specs[0], self._finished)
         if request.kind == "run" and isinstance(request.specs[0], RunSpec):
             return self._run(model, request.specs[0])
         technique = TECHNIQUES.get(request.kind)
