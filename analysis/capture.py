@@ -16,7 +16,7 @@ from analysis.interventions import Edits, Intervention
 from analysis.models.handle import Model
 from analysis.models.probe_states import entered, first_of
 from analysis.models.watching import listening_to
-from analysis.results import Token
+from analysis.results import ModelInfo, Token
 from analysis.results.base import Floats
 from analysis.tokens import check_ids, describe_tokens, encode_prompt
 
@@ -33,6 +33,7 @@ class Trace:
         value: [layer, kv_head, pos, d_head] values, as attention reads them.
         logits: [pos, vocab] the model's own.
         interventions: What was changed during the pass.
+        info: The model that ran, with its revision.
     """
 
     tokens: tuple[Token, ...]
@@ -44,6 +45,7 @@ class Trace:
     logits: Floats
     interventions: tuple[Intervention, ...] = ()
     scratch: dict[Any, Any] = field(default_factory=dict, repr=False)
+    info: ModelInfo | None = None
 
     @property
     def token_ids(self) -> tuple[int, ...]:
@@ -183,4 +185,5 @@ def trace(
         recorder.value,
         logits.to("cpu", torch.float32).numpy(),
         tuple(interventions),
+        info=model.info,
     )

@@ -20,11 +20,30 @@ _TYPES: dict[str, type[Any]] = {
 }
 
 
-def encode(result: Any) -> bytes:
-    """Turn a result of ``analysis.results`` into bytes."""
+def encode(result: Any, origin: dict[str, str] | None = None) -> bytes:
+    """Turn a result of ``analysis.results`` into bytes.
+
+    Args:
+        result: Any of them.
+        origin: Which model made it, at which revision.
+    """
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     document = json.dumps(_pack(result, arrays))
-    return bytes(save_arrays(arrays, metadata={"document": document}))
+    metadata = {"document": document, "origin": json.dumps(origin or {})}
+    return bytes(save_arrays(arrays, metadata=metadata))
+
+
+def origin(data: bytes) -> dict[str, str]:
+    """Which model made the result in bytes of ``encode``: source, revision, dtype.
+
+    Raises:
+        StoreError: If the bytes are not what ``encode`` made.
+    """
+    try:
+        found: dict[str, str] = json.loads(_metadata(data)["origin"])
+    except Exception as error:
+        raise StoreError("A memoised result could not be read.", "It is computed anew.") from error
+    return found
 
 
 def decode(data: bytes) -> Any:
@@ -34,10 +53,15 @@ def decode(data: bytes) -> Any:
         StoreError: If the bytes are not what ``encode`` made.
     """
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return _unpack(json.loads(header["__metadata__"]["document"]), load_arrays(data))
+        return _unpack(json.loads(_metadata(data)["document"]), load_arrays(data))
     except Exception as error:
         raise StoreError("A memoised result could not be read.", "It is computed anew.") from error
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    found: dict[str, str] = header["__metadata__"]
+    return found
 
 
 def _pack(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:

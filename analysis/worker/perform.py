@@ -88,7 +88,10 @@ class Bench:
         before = self.forwards
         model = self._model(request)
         result = self._result(request, model)
-        return Answer(codec.encode(result), model.info.fingerprint, self.forwards - before)
+        info = model.info
+        origin = {"source": info.source, "revision": info.revision, "dtype": info.dtype}
+        data = codec.encode(result, {**origin, "quantised": info.quantised})
+        return Answer(data, info.fingerprint, self.forwards - before)
 
     def _result(self, request: Request, model: Model) -> Any:
         if request.kind == "info":

@@ -8,19 +8,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 REPOSITORY = "owner/tiny"
 COMMIT = "c0ffee" + "0" * 34
 
 
 class FakeHub(ThreadingHTTPServer):
-    """Serves ``folder`` as REPOSITORY at COMMIT; ``asked`` lists the paths, in order."""
+    """Serves ``folder`` as REPOSITORY at COMMIT; ``asked`` lists the paths, in order.
+
+    Attributes:
+        token: Who does not send it is refused as at a gated model; empty: all are served.
+        halt: If set, weights stop half way: ``half_sent`` is set, and the rest waits for it.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder = folder
         self.asked: list[str] = []
+        self.token = ""
+        self.halt: Event | None = None
+        self.half_sent = Event()
 
     @property
     def address(self) -> str:
@@ -40,7 +48,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, body: bool) -> None:
         path = self.path.partition("?")[0]
         self.server.asked.append(path)
-        if path.startswith(f"/api/models/{REPOSITORY}/tree/"):
+        if self.server.token and self.headers["Authorization"] != f"Bearer {self.server.token}":
+            self._refuse("GatedRepo", 403)
+        elif path.startswith(f"/api/models/{REPOSITORY}/tree/"):
             self._send(json.dumps(self._tree()).encode(), {}, body=body)
         elif path.startswith(f"/api/models/{REPOSITORY}"):
             names = [{"rfilename": item["path"]} for item in self._tree()]
@@ -72,11 +82,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        if body:
+        if body and self.server.halt is not None and len(data) > 50_000:
+            self.wfile.write(data[: len(data) // 2])
+            self.wfile.flush()
+            self.server.half_sent.set()
+            self.server.halt.wait(60)
+        elif body:
             self.wfile.write(data)
 
-    def _refuse(self, code: str) -> None:
-        self.send_response(404)
+    def _refuse(self, code: str, status: int = 404) -> None:
+        self.send_response(status)
         self.send_header("X-Error-Code", code)
         self.send_header("Content-Length", "0")
         self.end_headers()

@@ -11,17 +11,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 from tests.support import fake_hub
 
+SECRET = "not-a-real-one"  # noqa: S105
 LOOK = """
 import json, sys
 from analysis.errors import AnalysisError
-from analysis.models import catalog, loading
+from analysis.models import catalog
 try:
+    catalog.fingerprint(sys.argv[1])  # what fails here fails before torch is imported
+    from analysis.models import loading
     loaded = loading.load_pretrained(sys.argv[1], device="cpu")
     found = {"revision": loaded.revision, "source": loaded.source,
              "fingerprint": loaded.fingerprint, "layers": loaded.model.config.num_hidden_layers,
@@ -47,7 +51,8 @@ def hub(repository: Path) -> Iterator[fake_hub.FakeHub]:
         yield running
 
 
-def look(source: str, home: Path, endpoint: str, *, offline: bool = False) -> dict[str, Any]:
+def around(home: Path, endpoint: str, *, offline: bool = False, token: str = "") -> dict[str, str]:
+    """The environment in which a look finds this hub and no other."""
     environment = {
         **os.environ,
         "HF_HOME": str(home),
@@ -56,6 +61,13 @@ def look(source: str, home: Path, endpoint: str, *, offline: bool = False) -> di
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
+    return {**environment, "HF_TOKEN": token} if token else environment
+
+
+def look(
+    source: str, home: Path, endpoint: str, *, offline: bool = False, token: str = ""
+) -> dict[str, Any]:
+    environment = around(home, endpoint, offline=offline, token=token)
     done = subprocess.run(
         [sys.executable, "-c", LOOK, source],
         env=environment,
@@ -116,3 +128,60 @@ def test_a_fetch_that_was_cut_off_goes_on(hub: fake_hub.FakeHub, tmp_path: Path)
     offline = look(fake_hub.REPOSITORY, home, hub.address, offline=True)
     assert offline["kind"] == "ModelLoadError"
     assert look(fake_hub.REPOSITORY, home, hub.address) == whole
+
+
+def test_a_gated_model_is_told_and_a_token_from_the_environment_opens_it(
+    hub: fake_hub.FakeHub, tmp_path: Path
+) -> None:
+    hub.token = SECRET
+    found = look(fake_hub.REPOSITORY, tmp_path / "home", hub.address)
+    assert found["kind"] == "ModelLoadError"
+    assert "lets only some people have owner/tiny" in found["told"]
+    assert "HF_TOKEN" in found["told"]
+    pinned = f"{fake_hub.REPOSITORY}@{fake_hub.COMMIT}"
+    opened = look(pinned, tmp_path / "home", hub.address, token=SECRET)
+    assert (opened["revision"], opened["source"]) == (fake_hub.COMMIT, pinned)
+    assert SECRET not in json.dumps(opened)
+
+
+def test_a_load_that_was_killed_half_way_leaves_nothing_broken(
+    hub: fake_hub.FakeHub, tmp_path: Path
+) -> None:
+    home, hub.halt = tmp_path / "home", Event()
+    arguments = [sys.executable, "-c", LOOK, fake_hub.REPOSITORY]
+    with subprocess.Popen(arguments, env=around(home, hub.address)) as process:
+        assert hub.half_sent.wait(120), "the weights were never asked for"
+        process.kill()
+    hub.halt.set()
+    hub.halt = None
+    offline = look(fake_hub.REPOSITORY, home, hub.address, offline=True)
+    assert offline["kind"] == "ModelLoadError"
+    assert "can't be reached" in offline["told"]
+    assert look(fake_hub.REPOSITORY, home, hub.address)["layers"] == 3
+
+
+def test_a_model_that_is_too_large_is_not_fetched(
+    hub: fake_hub.FakeHub, repository: Path, tmp_path: Path
+) -> None:
+    config = json.loads((repository / "config.json").read_text())
+    config |= {"num_hidden_layers": 2, "intermediate_size": 1 << 40}
+    (repository / "config.json").write_text(json.dumps(config))
+    found = look(fake_hub.REPOSITORY, tmp_path / "home", hub.address)
+    assert found["kind"] == "ModelLoadError"
+    assert "GB in float32, and" in found["told"]
+    assert not any(path.endswith(".safetensors") for path in hub.asked)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_an_adapter_of_the_hub_is_fetched_for_a_base_here(
+    tiny_llama_dir: Path, tmp_path: Path
+) -> None:
+    from tests.support import adapters
+
+    adapters.write(tmp_path / "adapter", tiny_llama_dir, target_modules=["q_proj"])
+    with fake_hub.serving(tmp_path / "adapter") as hub:
+        found = look(f"{tiny_llama_dir}+{fake_hub.REPOSITORY}", tmp_path / "home", hub.address)
+        assert found["source"] == f"{tiny_llama_dir}+{fake_hub.REPOSITORY}"
+        assert found["fingerprint"] == found["again"]
+        alone = look(fake_hub.REPOSITORY, tmp_path / "home", hub.address)
+    assert "base+adapter" in alone["told"]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +168,29 @@ def test_loading_can_be_cancelled(tiny_gpt2_dir: Path) -> None:
 
     with pytest.raises(CancelledError), progress.listening(stop):
         loading.load_pretrained(str(tiny_gpt2_dir))
+
+
+KILLED = """
+import os, signal, sys
+from analysis import progress
+from analysis.models import loading
+
+def die(done, total, label):
+    if label.startswith(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with progress.listening(die):
+    loading.load_pretrained(sys.argv[1], device="cpu")
+"""
+
+
+@pytest.mark.parametrize("step", ["Reading the weights", "Moving the model"])
+def test_a_killed_load_leaves_the_model_as_it_was(folder: Path, step: str) -> None:
+    before = catalog.fingerprint(str(folder))
+    done = subprocess.run([sys.executable, "-c", KILLED, str(folder), step], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert catalog.fingerprint(str(folder)) == before
+    assert loading.load_pretrained(str(folder), device="cpu").fingerprint == before
 
 
 @pytest.mark.real
