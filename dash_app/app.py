@@ -19,7 +19,7 @@ from dash_app.jobs import typed
 from dash_app.settings import Settings, secret
 from dash_app.shell import Context, PageId, View
 from dash_app.state import join
-from dash_app.views import attention, curves, flow, ledger, lens, run, story, tokens
+from dash_app.views import attention, curves, flow, ledger, lens, run, story, tasks, tokens
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 VIEWS: tuple[View, ...] = (
@@ -31,6 +31,7 @@ VIEWS: tuple[View, ...] = (
     attention.VIEW,
     flow.VIEW,
     ledger.VIEW,
+    tasks.VIEW,
 )
 
 

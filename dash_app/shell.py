@@ -23,6 +23,7 @@ from analysis.results import (
     PatternResult,
     RunResult,
     Story,
+    SuiteReport,
 )
 from analysis.specs import (
     EmergenceSpec,
@@ -34,6 +35,7 @@ from analysis.specs import (
     StorySpec,
     TraceSpec,
 )
+from analysis.tasks.spec import SuiteSpec
 from dash_app.examples import DEFAULT
 from dash_app.settings import Settings
 from dash_app.state import RunRef, Selection
@@ -111,6 +113,10 @@ class Service(Protocol):
 
     def story(self, trace: TraceSpec, spec: StorySpec, job: Any = None) -> Story:
         """The facts of the one sentence."""
+        ...
+
+    def suite(self, spec: SuiteSpec, job: Any = None) -> SuiteReport:
+        """A task suite on one model."""
         ...
 
     def ledger(self, name: str, job: Any = None) -> Ledger:

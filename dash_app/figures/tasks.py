@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape as html_escape
 from typing import Any, Literal
 
 import numpy as np
 
-from analysis.results.tasks import EmergenceReport, Projection, Share
+from analysis.results.tasks import EmergenceReport, Projection, Share, SuiteReport
 from dash_app.theme import (
     Figure,
     Theme,
@@ -34,6 +35,7 @@ def emergence(report: EmergenceReport, *, theme: Theme) -> Figure:
         traces.append(
             {
                 "type": "scatter",
+                "mode": "lines",
                 "x": np.concatenate([rows, rows[::-1]]),
                 "y": np.concatenate([curve.high, curve.low[::-1]]),
                 "fill": "toself",
@@ -64,7 +66,12 @@ def emergence(report: EmergenceReport, *, theme: Theme) -> Figure:
             margin={"l": 64, "r": 16, "t": 84, "b": 48, "pad": 0, "autoexpand": False},
             showlegend=True,
             legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-            xaxis=axis(theme, "Row (0: embedding)", range=[-0.1, last + 0.1], tickformat="d"),
+            xaxis=axis(
+                theme,
+                "Row (0: embedding)",
+                range=[-0.1, last + 0.1],
+                dtick=max(1, last // 10),
+            ),
             yaxis=axis(
                 theme, "Share come up", range=[-0.02, 1.03], tickformat=".0%", showgrid=True
             ),
@@ -102,11 +109,54 @@ def accuracy(shares: Sequence[Share], *, theme: Theme) -> Figure:
         "layout": base_layout(
             theme,
             height=260,
-            bargap=0.45,
+            bargap=0.6,
             xaxis=axis(theme),
             yaxis=axis(theme, "Right", range=[0, 1.03], tickformat=".0%", showgrid=True),
         ),
     }
+
+
+def prompts(report: SuiteReport, links: Sequence[str], *, theme: Theme) -> Figure:
+    """A dot for each prompt: the mean row of its choices, right answers above wrong ones.
+
+    ``customdata`` is what a click opens.
+    """
+    colours = palette(theme)
+    right = np.asarray(report.right, bool)
+    spread = (np.arange(len(right)) * 0.618) % 1  # golden-ratio steps: even, and the same each time
+    asked = [
+        f"{html_escape(prompt)}<br>says {html_escape(said)}"
+        for prompt, said in zip(report.prompts, report.written, strict=True)
+    ]
+    dots = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": report.rows,
+        "y": np.where(right, 1.0, 0.0) + 0.5 * (spread - 0.5),
+        "customdata": list(links),
+        "text": asked,
+        "marker": {
+            "size": 9,
+            "opacity": 0.8,
+            "color": [colours.answer if one else colours.select for one in right],
+            "symbol": ["circle" if one else "x" for one in right],
+        },
+        "hovertemplate": "%{text}<br>row %{x:.1f}<extra></extra>",
+    }
+    last = len(report.emergence.curves[0].by_row) - 1
+    return {
+        "data": [dots],
+        "layout": base_layout(
+            theme,
+            height=220,
+            hovermode="closest",
+            xaxis=axis(
+                theme, "Mean row at which the model's choices come up", range=[-0.2, last + 0.2],
+                showgrid=True,
+            ),
+            yaxis=axis(theme, tickvals=[0, 1], ticktext=["wrong", "right"], range=[-0.4, 1.4]),
+        ),
+    }  # fmt: skip
 
 
 def matrix(
