@@ -202,6 +202,13 @@ def test_a_kill_during_a_click_does_not_lose_the_long_job(office: Office) -> Non
     assert long.result(LIMIT_S) == f"long {gate}"
 
 
+def cancelled(job: Any, answer: Any) -> None:
+    """Cancel, and see that whoever waits is told."""
+    job.cancel()
+    with pytest.raises(CancelledError):
+        answer.result(LIMIT_S)
+
+
 def test_eight_who_ask_the_same_cost_one_computation(office: Office) -> None:
     gate = office.folder / "gate"
     answers = [office.ask(f"hold {gate}", user=f"user {number}") for number in range(8)]
@@ -216,9 +223,7 @@ def test_one_of_two_who_share_leaves_and_the_other_still_gets_it(office: Office)
     gate = office.folder / "gate"
     (mine, my_job, _), (theirs, _, _) = office.ask(f"hold {gate}"), office.ask(f"hold {gate}")
     office.started(f"hold {gate}")
-    my_job.cancel()
-    with pytest.raises(CancelledError):
-        mine.result(LIMIT_S)
+    cancelled(my_job, mine)
     gate.touch()
     assert theirs.result(LIMIT_S) == f"hold {gate}"
 
@@ -228,9 +233,7 @@ def test_cancelling_stops_the_work_and_keeps_the_worker(office: Office) -> None:
     answer, job, _ = office.ask(f"hold {never}")
     office.started(f"hold {never}")
     pid = office.service.status().worker_pid
-    job.cancel()
-    with pytest.raises(CancelledError):
-        answer.result(LIMIT_S)
+    cancelled(job, answer)
     assert office.now("echo next") == "echo next"
     assert f"end hold {never}" not in office.lines()
     assert office.service.status().worker_pid == pid
@@ -254,9 +257,7 @@ def test_cancelling_a_queued_job_takes_it_out_of_the_queue(office: Office) -> No
     office.started(f"hold {gate}")
     waiting, job, heard = office.ask("echo unwanted")
     wait_for(lambda: any(progress.queue_position == 1 for progress in heard))
-    job.cancel()
-    with pytest.raises(CancelledError):
-        waiting.result(LIMIT_S)
+    cancelled(job, waiting)
     office.queued(0)
     gate.touch()
     first.result(LIMIT_S)
@@ -270,9 +271,7 @@ def test_a_long_job_can_be_cancelled_while_a_click_is_answered(office: Office) -
     office.started(f"long {never}")
     clicked, _, _ = office.ask(f"hold {click}")
     office.started(f"hold {click}")
-    job.cancel()
-    with pytest.raises(CancelledError):
-        long.result(LIMIT_S)
+    cancelled(job, long)
     click.touch()
     assert clicked.result(LIMIT_S) == f"hold {click}"
     assert office.now("echo after") == "echo after"
@@ -287,9 +286,7 @@ def test_a_cancelled_job_that_does_not_stop_costs_the_worker_its_life(
     office.started(f"stuck {never}")
     pid = office.service.status().worker_pid
     queued = office.ask("echo survivor")[0]
-    job.cancel()
-    with pytest.raises(CancelledError):
-        answer.result(LIMIT_S)
+    cancelled(job, answer)
     assert queued.result(LIMIT_S) == "echo survivor"
     assert office.service.status().worker_pid != pid
 
