@@ -17,8 +17,9 @@ _BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
 #: Bytes of a packed weight: one, or half a one with its share of a block's scale (64 a block).
 _PACKED = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}
 _FLOATS = ("F64", "F32", "F16", "BF16")
-#: What a forward pass, its copies and rounding need beside the weights.
-_MARGIN = 1.1
+#: What a forward pass, its copies and rounding need beside the weights: a share, and bytes that
+#: even a small model takes (measured: benchmarks/loading.py).
+_MARGIN, _FIXED = 1.1, 150e6
 #: A GGUF file's weights are unpacked, then copied into an unquantised model of their own.
 _GGUF_COPIES = 2.0
 #: Of the built-in model, for the time before it is converted.
@@ -42,7 +43,7 @@ def needed(entry: catalog.Entry, dtype: str) -> int:
     weights = Path(entry.adapter) / adapters.WEIGHTS
     if entry.adapter and weights.is_file():
         size += weights.stat().st_size
-    return int(size * _MARGIN)
+    return int(size * _MARGIN + _FIXED)
 
 
 def _base(entry: catalog.Entry, dtype: str) -> float:

@@ -64,19 +64,21 @@ def test_the_catalogue_says_what_fits(
     monkeypatch.setenv(catalog.SETTING, setting)
     assert cli.main(["models"]) == 0
     told = capsys.readouterr()
-    head, built_in, mine, far, lost = told.out.splitlines()
+    head, *lines = told.out.splitlines()
+    shown = {line.split()[0]: line for line in lines}
     assert head.split()[:3] == ["name", "source", "dtype"]
-    assert built_in.endswith("yes")
-    assert mine.endswith("yes")
-    assert far.endswith("not known")
-    assert lost.endswith("not known")
+    assert shown[catalog.DEFAULT.name].endswith("yes")
+    assert shown["mine"].endswith("yes")
+    assert shown["far"].endswith("not known")
+    assert shown["lost"].endswith("not known")
     assert "far: it is fetched when it is first loaded" in told.err
     assert "lost: There is no folder /no/such." in told.err
     monkeypatch.setattr(memory, "free", lambda _device: 1000)
     assert cli.main(["models", "--json"]) == 1
-    listed = json.loads(capsys.readouterr().out)
-    assert [offer["fits"] for offer in listed] == [False, False, None, None]
-    assert listed[1]["needs"] > 1000
+    listed = {offer["name"]: offer for offer in json.loads(capsys.readouterr().out)}
+    assert listed["mine"]["fits"] is False
+    assert listed["mine"]["needs"] > 1000
+    assert listed["far"]["fits"] is listed["lost"]["fits"] is None
 
 
 def test_the_commands_import_torch_only_when_they_run() -> None:
