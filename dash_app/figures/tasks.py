@@ -63,7 +63,7 @@ def emergence(report: EmergenceReport, *, theme: Theme) -> Figure:
         "layout": base_layout(
             theme,
             height=360,
-            margin={"l": 64, "r": 16, "t": 84, "b": 48, "pad": 0, "autoexpand": False},
+            margin={"l": 64, "r": 16, "t": 56, "b": 48, "pad": 0, "autoexpand": False},
             showlegend=True,
             legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
             xaxis=axis(
