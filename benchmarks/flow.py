@@ -2,8 +2,9 @@
 
 Run with ``python -m benchmarks.flow [MODEL]``. Each line is a process of its own, one thread;
 memory is the peak of its resident set above what it holds once the model is loaded, the run's
-trace included, sampled every millisecond. The naive way forms every head's and source's vector of
-every node, as LLM Transparency Tool does (Meta 2024, ``contributions.py``), a layer at a time.
+trace included ("capture" is that alone), sampled every millisecond. The naive way forms every
+head's and source's vector of every node, as LLM Transparency Tool does (Meta 2024,
+``contributions.py``), a layer at a time.
 """
 
 from __future__ import annotations
@@ -97,8 +98,8 @@ def measured(name: str, model_name: str, size: int) -> dict[str, float]:
     with watching() as peak:
         trace = analysis.trace(model, ids)
         work: Callable[[], object] = lambda: flow.compute(model, trace, SPECS[name])  # noqa: E731
-        if name == "naive":
-            work = lambda: naive(model, trace)  # noqa: E731
+        if name in ("naive", "capture"):
+            work = lambda: naive(model, trace) if name == "naive" else None  # noqa: E731
         start = time.process_time()
         made = work()
         # The sampling thread's own time is in this: about 2 %.
@@ -126,9 +127,10 @@ def main() -> None:
         slow = apart("naive", model, size) if size <= NAIVE_UP_TO else None
         if slow is not None:
             print(f"{size:5d} tokens  {'naive':32s} {slow['s']:7.2f} s {slow['mb']:6.0f} MB")
-        for name in SPECS:
+        for name in ("capture", *SPECS):
             one = apart(name, model, size)
-            ratio = f"{slow['s'] / max(one['s'], 1e-3):6.1f} x" if slow is not None else ""
+            known = slow is not None and name != "capture"
+            ratio = f"{slow['s'] / max(one['s'], 1e-3):6.1f} x" if known else ""
             print(
                 f"{size:5d} tokens  {name:32s} {one['s']:7.2f} s {one['mb']:6.0f} MB  "
                 f"hidden {one['hidden']:6.1%}  {ratio}",
