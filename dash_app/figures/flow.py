@@ -32,15 +32,17 @@ def sankey(
     row: int | None = None,
     pos: int | None = None,
     rule: Rule = USUAL,
+    drawing: Drawing | None = None,
 ) -> Figure:
     """The main ways into the graph's root: tokens at the left, the root at the right.
 
     ``grid`` labels nodes with what they read as; ``row`` and ``pos``, the page's selection, are
-    marked; ``rule`` says which links are main. The ``customdata`` of a node is
-    [hover text, row or layer, pos, kind]; of a link [hover text, layer, strongest head or -1,
-    source pos, target pos, kind].
+    marked; ``rule`` says which links are main; ``drawing``, if at hand, is what it chose.
+
+    The ``customdata`` of a node is [hover text, row or layer, pos, kind]; of a link [hover text,
+    layer, strongest head or -1, source pos, target pos, kind].
     """
-    drawing = select(graph, rule)
+    drawing = drawing or select(graph, rule)
     places = place(drawing, len(run.tokens))
     texts = decoded(grid)
     layout = base_layout(

@@ -64,7 +64,9 @@ def _remarks(drawing: Drawing, graph: Graph) -> list[str]:
     if graph.terminal_share > 0.005 and not graph.sink_positions:
         lines.append(f"{percent(graph.terminal_share)} ends in biases or attention sinks.")
     if len(graph.fallback_nodes):
-        lines.append(f"At {len(graph.fallback_nodes)} nodes shares are by norm: no part is close.")
+        count = len(graph.fallback_nodes)
+        nodes = "1 node" if count == 1 else f"{count} nodes"
+        lines.append(f"At {nodes} shares are by norm: no part is close.")
     return lines
 
 

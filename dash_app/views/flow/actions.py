@@ -11,7 +11,8 @@ from analysis.results import Graph, Token
 from analysis.specs import LensSpec
 from dash_app.components.panel import blank, failed, told
 from dash_app.errors import Trouble, explain
-from dash_app.figures.flow import caption, sankey
+from dash_app.figures.flow import describe, sankey
+from dash_app.figures.flow_select import select
 from dash_app.figures.flow_signed import select_signed, signed_caption, signed_figure
 from dash_app.figures.flow_table import signed_rows
 from dash_app.figures.text import label
@@ -65,9 +66,9 @@ def _drawn(
         return _drawn_signed(service, run, selection, flow, theme)
     grid = service.grid(trace_of(run), LensSpec())
     pos = resolve(selection, run).pos
-    by = rule(selection)
-    figure = sankey(flow, result, grid, theme=theme, row=flow.row, pos=pos, rule=by)
-    return figure, caption(flow, result, grid, rule=by)
+    drawing = select(flow, rule(selection))
+    figure = sankey(flow, result, grid, theme=theme, row=flow.row, pos=pos, drawing=drawing)
+    return figure, describe(drawing, flow, result, grid)
 
 
 def _drawn_signed(
