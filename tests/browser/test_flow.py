@@ -19,8 +19,12 @@ IMAGES = Path(__file__).parents[2] / "docs" / "img"
 FOX = "The quick brown fox jumps over the lazy dog and runs on to the river. "
 PICTURES = {
     "fact": {"prompt": "The capital of France is", "new": 2},
-    "induction": {"prompt": "7 2 9 4 7 2 9 4 7 2 9", "new": 2},
-    "addition": {"prompt": "5 + 5 =", "new": 3},
+    "induction": {
+        "prompt": "K Q B R K Q B R K Q B",
+        "new": 1,
+        "start": "reweight",
+    },
+    "addition": {"prompt": "5 + 5 =", "new": 3, "pos": 5, "row": 30},
 }
 #: The state whose quiet links are to come out: one with many that no main link covers.
 QUIET = """() => {

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from dash_app.figures.flow_select import LIMIT, MAIN_LIMIT, select, walk
 from dash_app.figures.flow_signed import LIMIT as MOST_BARS
 from dash_app.figures.flow_signed import select_signed, signed_caption, signed_figure
 from dash_app.figures.flow_table import COLUMNS, link_rows, signed_rows
+from dash_app.theme import palette
 from tests.support import synthetic
 
 GRAPH = synthetic.graph(12, 8)
@@ -217,3 +220,10 @@ def test_the_scatter_has_every_cut(method: str) -> None:
     assert figure["layout"]["title"]["text"].endswith("+0.25 over 4 links cut")
     none = scatter(replace(check, correlation=float("nan")), RUN, theme="dark")
     assert "No rank correlation" in none["layout"]["title"]["text"]
+
+
+def test_the_key_has_the_colours_of_the_bars() -> None:
+    css = (Path(__file__).parents[2] / "assets" / "css" / "flow.css").read_text("utf-8")
+    found = re.findall(r"--positive: (#\w+); --negative: (#\w+);", css)
+    drawn = [(p.signed[5][1], p.signed[1][1]) for p in (palette("light"), palette("dark"))]
+    assert found == drawn
