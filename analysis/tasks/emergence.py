@@ -15,7 +15,7 @@ import numpy as np
 
 from analysis.models.handle import Model
 from analysis.results.base import Ints
-from analysis.results.tasks import EmergenceReport, Outcome, Share
+from analysis.results.tasks import EmergenceCurve, EmergenceReport, Outcome, Share
 from analysis.rows import first_row, staying_row
 from analysis.store import Memo
 from analysis.tasks import outcomes
@@ -52,26 +52,25 @@ def report(
     found = outcomes.run(model, with_equal_foils(encoded, seed), memo, label="Running prompts")
     control = outcomes.run(model, shuffled(encoded, seed), memo, label="Running shuffled prompts")
     right = [finished(model, outcome) for outcome in found]
-    last = model.info.layers
-    curves = [
-        curve(name, *_flat(rows), last, seed)
-        for name, rows in (
-            ("right answers", _rows(found, "choice", measure, hit=True)),
-            ("wrong answers", _rows(found, "choice", measure, hit=False)),
-            (
-                "the right token where the answer is wrong",
-                _rows(found, "right", measure, hit=False),
-            ),
-            ("control: an answer of the same frequency", _rows(found, "other", measure)),
-            ("control: shuffled prompts", _rows(control, "right", measure)),
-        )
-    ]
     return EmergenceReport(
         measure,
         share("all", sum(right), len(right)),
         by_label(suite, right, label) if label else (),
-        tuple(curves),
+        _curves(found, control, measure, model.info.layers, seed),
     )
+
+
+def _curves(
+    found: Sequence[Outcome], control: Sequence[Outcome], measure: Measure, last: int, seed: int
+) -> tuple[EmergenceCurve, ...]:
+    cells = {
+        "right answers": _rows(found, "choice", measure, hit=True),
+        "wrong answers": _rows(found, "choice", measure, hit=False),
+        "the right token where the answer is wrong": _rows(found, "right", measure, hit=False),
+        "control: an answer of the same frequency": _rows(found, "other", measure),
+        "control: shuffled prompts": _rows(control, "right", measure),
+    }
+    return tuple(curve(name, *_flat(rows), last, seed) for name, rows in cells.items())
 
 
 def finished(model: Model, outcome: Outcome) -> bool:

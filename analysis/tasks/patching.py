@@ -20,7 +20,7 @@ from analysis import progress
 from analysis.errors import SpecError
 from analysis.models.handle import Model
 from analysis.models.probe_states import batched, entered, first_of, replace_first
-from analysis.results.base import Ints
+from analysis.results.base import Floats, Ints
 from analysis.results.tasks import PatchReport
 from analysis.tasks.columns import Table, table
 from analysis.tasks.components import Component, all_of
@@ -61,7 +61,17 @@ def report(
     rng = np.random.default_rng([seed, 13])
     trials = [_Trial(model, rng, pairs, digits, column, padded, travels) for column in columns]
     places = (*trials[0].places, EVERYWHERE)
-    shape = (len(columns), len(wanted), len(places))
+    effect, control = _patch_all(trials, wanted)
+    counts = np.array([trial.count for trial in trials], np.int64)
+    return PatchReport(
+        tuple(component.name for component in wanted), places, np.array(columns, np.int64),
+        effect, control, counts,
+    )  # fmt: skip
+
+
+def _patch_all(trials: list[_Trial], wanted: tuple[Component, ...]) -> tuple[Floats, Floats]:
+    """[column, component, place] effects of the donors with a carry and of those without."""
+    shape = (len(trials), len(wanted), len(trials[0].places) + 1)
     effect, control = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
     for number, component in enumerate(wanted):
         for row, trial in enumerate(trials):
@@ -69,11 +79,7 @@ def report(
             control[row, number] = trial.changed(component, trial.harmless)
             progress.pause()
         progress.step(number + 1, len(wanted), "Patching")
-    counts = np.array([trial.count for trial in trials], np.int64)
-    return PatchReport(
-        tuple(component.name for component in wanted), places, np.array(columns, np.int64),
-        effect, control, counts,
-    )  # fmt: skip
+    return effect, control
 
 
 def pairs_for(
@@ -146,9 +152,12 @@ class _Trial:
         shares = np.full(len(self.places) + 1, np.nan, np.float32)
         if not self.count:
             return shares
-        kept = _outputs(self.model, component, donor)
+        own, kept = (_outputs(self.model, component, ids) for ids in (self.receiver, donor))
         for place in (*range(self.position + 1), len(self.places)):
             where = slice(None) if place == len(self.places) else slice(place, place + 1)
+            if torch.equal(own[:, where], kept[:, where]):
+                shares[place] = 0.0  # the same output in both runs changes nothing
+                continue
             said = _patched(self.model, component, self.receiver, kept, where)
             shares[place] = float((said == self.wanted).float().mean())
         return shares

@@ -35,7 +35,7 @@ def report(
     """Probe every component at every position for every carry and every raw digit sum.
 
     Args:
-        model: From ``analysis.load_model``.
+        model: The model.
         sums: From ``columns.drawn``; five times as many as d_model or more.
         wanted: Which components; all unless given.
         held_out: Share of the sums that probes are judged on.
@@ -46,9 +46,8 @@ def report(
     """
     wanted = all_of(model) if wanted is None else wanted
     rng = np.random.default_rng([seed, 7])
-    order = rng.permutation(len(sums.a))
-    test = torch.from_numpy(order[: int(held_out * len(order))].copy())
-    fit = torch.from_numpy(order[len(test) :].copy())
+    order = torch.from_numpy(rng.permutation(len(sums.a)))
+    test, fit = order[: int(held_out * len(order))], order[int(held_out * len(order)) :]
     targets = _Targets(sums)
     mixed = targets.shuffled(torch.from_numpy(rng.permutation(len(order))))
     shape = (len(targets.names), len(wanted), len(sums.places))
@@ -56,22 +55,15 @@ def report(
     for number, component in enumerate(wanted):
         states = collect(model, sums, (component,), f"Reading {component.name}")[component]
         for place in range(shape[2]):
-            own = torch.from_numpy(states[:, place])
-            fitted = _fitted(own, (targets.values, mixed.values), fit, test)
+            both = (targets.values, mixed.values)
+            fitted = _fitted(torch.from_numpy(states[:, place]), both, fit, test)
             accuracy[:, number, place] = targets.judged(fitted[0], test)
             control[:, number, place] = mixed.judged(fitted[1], test)
         progress.step(number + 1, len(wanted), "Fitting probes")
         progress.pause()
-    return ProbeReport(
-        tuple(component.name for component in wanted),
-        sums.places,
-        targets.names,
-        accuracy,
-        control,
-        targets.chance,
-        len(fit),
-        len(test),
-    )
+    names, read = tuple(component.name for component in wanted), (accuracy, control)
+    sizes = (targets.chance, len(fit), len(test))
+    return ProbeReport(names, sums.places, targets.names, *read, *sizes)
 
 
 @torch.no_grad()

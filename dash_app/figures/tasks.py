@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from analysis.results.tasks import EmergenceReport, Projection, Share, SuiteReport
+from analysis.results.tasks import EmergenceCurve, EmergenceReport, Projection, Share, SuiteReport
 from dash_app.theme import (
     Figure,
     Theme,
@@ -26,37 +26,12 @@ _DASHES = ("solid", "solid", "dot", "dash", "dashdot")
 
 def emergence(report: EmergenceReport, *, theme: Theme) -> Figure:
     """Share of answer tokens that have come up by each row, with 95 % bands."""
-    traces: list[dict[str, Any]] = []
-    for place, curve in enumerate(report.curves):
-        if not curve.count:
-            continue
-        colour = _curve_colour(place, theme)
-        rows = np.arange(len(curve.by_row))
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "x": np.concatenate([rows, rows[::-1]]),
-                "y": np.concatenate([curve.high, curve.low[::-1]]),
-                "fill": "toself",
-                "fillcolor": rgba(colour, 0.14),
-                "line": {"width": 0},
-                "hoverinfo": "skip",
-                "showlegend": False,
-            }
-        )
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "x": rows,
-                "y": curve.by_row,
-                "name": f"{curve.name} ({curve.count})",
-                "line": {"color": colour, "width": 2, "dash": _DASHES[place % 5]},
-                "marker": {"size": 5},
-                "hovertemplate": f"row %{{x}}: %{{y:.1%}}<br>{curve.name}",
-            }
-        )
+    traces = [
+        trace
+        for place, curve in enumerate(report.curves)
+        if curve.count
+        for trace in (_band(curve, place, theme), _line(curve, place, theme))
+    ]
     last = max((len(curve.by_row) for curve in report.curves), default=1) - 1
     return {
         "data": traces,
@@ -76,6 +51,35 @@ def emergence(report: EmergenceReport, *, theme: Theme) -> Figure:
                 theme, "Share come up", range=[-0.02, 1.03], tickformat=".0%", showgrid=True
             ),
         ),
+    }
+
+
+def _band(curve: EmergenceCurve, place: int, theme: Theme) -> dict[str, Any]:
+    rows = np.arange(len(curve.by_row))
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": np.concatenate([rows, rows[::-1]]),
+        "y": np.concatenate([curve.high, curve.low[::-1]]),
+        "fill": "toself",
+        "fillcolor": rgba(_curve_colour(place, theme), 0.14),
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+
+
+def _line(curve: EmergenceCurve, place: int, theme: Theme) -> dict[str, Any]:
+    colour = _curve_colour(place, theme)
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": np.arange(len(curve.by_row)),
+        "y": curve.by_row,
+        "name": f"{curve.name} ({curve.count})",
+        "line": {"color": colour, "width": 2, "dash": _DASHES[place % 5]},
+        "marker": {"size": 5},
+        "hovertemplate": f"row %{{x}}: %{{y:.1%}}<br>{curve.name}",
     }
 
 
@@ -121,28 +125,7 @@ def prompts(report: SuiteReport, links: Sequence[str], *, theme: Theme) -> Figur
 
     ``customdata`` is what a click opens.
     """
-    colours = palette(theme)
-    right = np.asarray(report.right, bool)
-    spread = (np.arange(len(right)) * 0.618) % 1  # golden-ratio steps: even, and the same each time
-    asked = [
-        f"{html_escape(prompt)}<br>says {html_escape(said)}"
-        for prompt, said in zip(report.prompts, report.written, strict=True)
-    ]
-    dots = {
-        "type": "scatter",
-        "mode": "markers",
-        "x": report.rows,
-        "y": np.where(right, 1.0, 0.0) + 0.5 * (spread - 0.5),
-        "customdata": list(links),
-        "text": asked,
-        "marker": {
-            "size": 9,
-            "opacity": 0.8,
-            "color": [colours.answer if one else colours.select for one in right],
-            "symbol": ["circle" if one else "x" for one in right],
-        },
-        "hovertemplate": "%{text}<br>row %{x:.1f}<extra></extra>",
-    }
+    dots = _dots(report, links, theme)
     last = len(report.emergence.curves[0].by_row) - 1
     return {
         "data": [dots],
@@ -159,6 +142,31 @@ def prompts(report: SuiteReport, links: Sequence[str], *, theme: Theme) -> Figur
     }  # fmt: skip
 
 
+def _dots(report: SuiteReport, links: Sequence[str], theme: Theme) -> dict[str, Any]:
+    colours = palette(theme)
+    right = np.asarray(report.right, bool)
+    spread = (np.arange(len(right)) * 0.618) % 1  # golden-ratio steps: even, and the same each time
+    asked = [
+        f"{html_escape(prompt.splitlines()[-1])}<br>says {html_escape(said)}"
+        for prompt, said in zip(report.prompts, report.written, strict=True)
+    ]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": report.rows,
+        "y": np.where(right, 1.0, 0.0) + 0.5 * (spread - 0.5),
+        "customdata": list(links),
+        "text": asked,
+        "marker": {
+            "size": 9,
+            "opacity": 0.8,
+            "color": [colours.answer if one else colours.select for one in right],
+            "symbol": ["circle" if one else "x" for one in right],
+        },
+        "hovertemplate": "%{text}<br>row %{x:.1f}<extra></extra>",
+    }
+
+
 def matrix(
     values: Any,
     *,
@@ -172,45 +180,47 @@ def matrix(
     title: str = "",
 ) -> Figure:
     """A map of ``values`` [row, column] with the number in each cell; NaN stays blank."""
-    colours = palette(theme)
-    shown = np.asarray(values, np.float32)
-    text = [["" if np.isnan(cell) else f"{cell:.2f}" for cell in line] for line in shown.tolist()]
-    height = 26 * len(rows) + 118
     heat = {
-        "type": "heatmap",
-        "z": shown,
-        "x": list(range(len(columns))),
-        "y": list(range(len(rows))),
+        **_cells(np.asarray(values, np.float32), rows, columns, quantity),
         "zmin": low,
         "zmax": high,
-        "colorscale": scale(colours.signed if signed else colours.magnitude),
-        "text": text,
+        "colorscale": scale(palette(theme).signed if signed else palette(theme).magnitude),
+        "colorbar": colour_bar(theme, quantity),
+    }
+    return {
+        "data": [heat],
+        "layout": base_layout(
+            theme,
+            height=26 * len(rows) + 118,
+            title={"text": title, "x": 0.01, "y": 0.98, "yanchor": "top", "font": {"size": 13}},
+            margin={"l": 96, "r": 72, "t": 36, "b": 56, "pad": 0, "autoexpand": False},
+            xaxis=axis(theme, **_named(columns)),
+            yaxis=axis(theme, autorange="reversed", **_named(rows)),
+        ),
+    }
+
+
+def _named(names: Sequence[str]) -> dict[str, Any]:
+    places = list(range(len(names)))
+    return {"tickmode": "array", "tickangle": 0, "tickvals": places, "ticktext": list(names)}
+
+
+def _cells(
+    values: Any, rows: Sequence[str], columns: Sequence[str], quantity: str
+) -> dict[str, Any]:
+    return {
+        "type": "heatmap",
+        "z": values,
+        "x": list(range(len(columns))),
+        "y": list(range(len(rows))),
+        "text": [["" if np.isnan(one) else f"{one:.2f}" for one in line] for line in values],
         "texttemplate": "%{text}",
         "textfont": {"size": 9},
         "xgap": 1,
         "ygap": 1,
         "hoverongaps": False,
-        "colorbar": colour_bar(theme, quantity),
         "customdata": [[f"{row} · {column}" for column in columns] for row in rows],
         "hovertemplate": "%{customdata}<br>" + quantity + " %{z:.3f}<extra></extra>",
-    }
-    named: dict[str, Any] = {"tickmode": "array", "tickangle": 0}
-    return {
-        "data": [heat],
-        "layout": base_layout(
-            theme,
-            height=height,
-            title={"text": title, "x": 0.01, "y": 0.98, "yanchor": "top", "font": {"size": 13}},
-            margin={"l": 96, "r": 72, "t": 36, "b": 56, "pad": 0, "autoexpand": False},
-            xaxis=axis(theme, tickvals=list(range(len(columns))), ticktext=list(columns), **named),
-            yaxis=axis(
-                theme,
-                tickvals=list(range(len(rows))),
-                ticktext=list(rows),
-                autorange="reversed",
-                **named,
-            ),
-        ),
     }
 
 

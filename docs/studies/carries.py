@@ -49,8 +49,8 @@ def reading(model: Model, sums: Table) -> tuple[dict[str, Any], dict[str, Any]]:
             ],
         }
         drawn[f"probe-carry{column}"] = figures.matrix(
-            found.accuracy[target], columns=found.places, rows=found.components, theme="light",
-            quantity="balanced accuracy", low=0.5, title=f"Probe: the carry into column {column}",
+            found.accuracy[target], columns=_short(found.places), rows=found.components,
+            theme="light", quantity="balanced accuracy", low=0.5, title=f"Probe: the carry into column {column}",
         )  # fmt: skip
     for column in range(digits):
         target = found.targets.index(f"sum{column}")
@@ -66,6 +66,10 @@ def _by_component(names: tuple[str, ...], values: Any) -> dict[str, float]:
     return {name: round(float(value), 4) for name, value in zip(names, values, strict=True)}
 
 
+def _short(names: tuple[str, ...]) -> list[str]:
+    return [name.replace("answer", "ans") for name in names]
+
+
 def writing(model: Model, sums: Table) -> tuple[dict[str, Any], dict[str, Any]]:
     """Attribution and attention: what writes each digit, what each head reads."""
     found = contributions.report(model, sums)
@@ -79,7 +83,7 @@ def writing(model: Model, sums: Table) -> tuple[dict[str, Any], dict[str, Any]]:
             names.append(f"head {layer}.{head}")
             rows.append(found.heads[:, :, layer, head])
             drawn[f"attention-{layer}{head}"] = figures.matrix(
-                found.attention[:, layer, head], columns=found.sources, rows=digits,
+                found.attention[:, layer, head], columns=_short(found.sources), rows=digits,
                 theme="light", quantity="mean pattern", title=f"Head {layer}.{head} reads",
             )  # fmt: skip
             numbers[f"head {layer}.{head} reads"] = {
@@ -175,6 +179,17 @@ def shapes(model: Model, sums: Table) -> dict[str, Any]:
     return drawn
 
 
+def _plain(value: Any) -> Any:
+    """Numbers to four places, NaN as null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return round(value, 4) if np.isfinite(value) else None
+    return value
+
+
 def render(drawn: dict[str, Any], folder: Path) -> None:
     """Draw plotly figures as PNG with a headless Chromium."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -191,7 +206,7 @@ def render(drawn: dict[str, Any], folder: Path) -> None:
             made = json.dumps(figure, cls=PlotlyJSONEncoder)
             page.evaluate(f"Plotly.newPlot('figure', {made})")
             page.locator("#figure .main-svg").first.wait_for()
-            page.locator("#figure").screenshot(path=folder / f"{name}.png")
+            page.locator("#figure .svg-container").screenshot(path=folder / f"{name}.png")
         browser.close()
 
 
@@ -217,7 +232,7 @@ def main() -> None:
         drawn.update(more)
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
     drawn.update(shapes(model, sums))
-    (chosen.out / "carries.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    (chosen.out / "carries.json").write_text(json.dumps(_plain(numbers), indent=1) + "\n")
     render(drawn, chosen.out / "figures")
 
 

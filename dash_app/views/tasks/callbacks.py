@@ -14,7 +14,11 @@ from dash_app.views.tasks.ids import TasksId
 
 def register(app: Dash, context: Context) -> None:
     """Run suites in the background; draw their reports."""
+    _register_job(app, context)
+    _register_drawing(app, context)
 
+
+def _register_job(app: Dash, context: Context) -> None:
     @app.callback(
         Output(TasksId.READY, "data"),
         Input(TasksId.BUTTON, "n_clicks"),
@@ -41,6 +45,8 @@ def register(app: Dash, context: Context) -> None:
         job = context.jobs(set_progress)
         return actions.run(context.service, model, suite, size, digits, job)
 
+
+def _register_drawing(app: Dash, context: Context) -> None:
     @app.callback(
         Output(TasksId.SUMMARY, "children"),
         Output(TasksId.RESULTS, "hidden"),
