@@ -18,7 +18,7 @@ from dash_app.reduce import (
     unseen,
 )
 from dash_app.shell import Context, Event, PageId
-from dash_app.state import PARTS, Selection, join
+from dash_app.state import PARTS, RunRef, Selection, join
 
 
 def register(app: Dash, context: Context, events: Sequence[Event]) -> None:
@@ -58,13 +58,25 @@ def register(app: Dash, context: Context, events: Sequence[Event]) -> None:
         ]
         if not happenings:
             raise PreventUpdate
-        reduced = reduce_all(happenings, current, read_run(run), context.base(), events)
-        mirror(frozenset(h.component for h in happenings), current, reduced.selection, context)
         seen = int(reports[-1]["n"]) if reports else int((note or {}).get("seen", 0))
         return [
-            *_stores(current, reduced, context.base(), seen),
+            *_answer(happenings, current, read_run(run), context, events, seen),
             *(no_update if value is None else None for value in values),
         ]
+
+
+def _answer(
+    happenings: Sequence[Happening],
+    current: Selection,
+    run: RunRef | None,
+    context: Context,
+    events: Sequence[Event],
+    seen: int,
+) -> list[Any]:
+    """Contents of the stores after all that has happened; controls that mirror them are set."""
+    reduced = reduce_all(happenings, current, run, context.base(), events)
+    mirror(frozenset(h.component for h in happenings), current, reduced.selection, context)
+    return _stores(current, reduced, context.base(), seen)
 
 
 def _stores(current: Selection, reduced: Reduced, base: Selection, seen: int) -> list[Any]:

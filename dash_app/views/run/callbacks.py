@@ -31,6 +31,7 @@ MIRRORS = {
 def register(app: Dash, context: Context) -> None:
     """Add the job, what adopts its result, and what reports on it."""
     _register_job(app, context)
+    _register_adoption(app, context)
     _register_reports(app, context)
 
 
@@ -59,6 +60,8 @@ def _register_job(app: Dash, context: Context) -> None:
         set_props(PageId.STATUS, {"data": outcome})
         return int(outcome["attempt"])
 
+
+def _register_adoption(app: Dash, context: Context) -> None:
     @app.callback(
         Output(PageId.RUN, "data"),
         Input(PageId.STATUS, "data"),
