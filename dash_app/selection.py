@@ -42,13 +42,7 @@ def register(app: Dash, context: Context, events: Sequence[Event]) -> None:
         },
     )
     def select(
-        search: str | None,
-        go: dict[str, Any] | None,
-        values: list[Any],
-        stored: list[dict[str, Any] | None],
-        note: dict[str, Any] | None,
-        run: dict[str, Any] | None,
-        further: list[Any],
+        search: Any, go: Any, values: Any, stored: list[Any], note: Any, run: Any, further: Any
     ) -> list[Any]:
         current, reports = join(*stored), unseen(go, note)
         happenings = [
