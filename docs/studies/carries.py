@@ -50,7 +50,8 @@ def reading(model: Model, sums: Table) -> tuple[dict[str, Any], dict[str, Any]]:
         }
         drawn[f"probe-carry{column}"] = figures.matrix(
             found.accuracy[target], columns=_short(found.places), rows=found.components,
-            theme="light", quantity="balanced accuracy", low=0.5, title=f"Probe: the carry into column {column}",
+            theme="light", quantity="balanced accuracy", low=0.5,
+            title=f"Probe: the carry into column {column}",
         )  # fmt: skip
     for column in range(digits):
         target = found.targets.index(f"sum{column}")
@@ -167,15 +168,16 @@ def emerging(model: Model, digits: int) -> tuple[dict[str, Any], dict[str, Any]]
 
 
 def shapes(model: Model, sums: Table) -> dict[str, Any]:
-    """States projected on two axes, coloured by the carry and by the raw digit sum."""
+    """States that write column 1 on two axes, coloured by the carry or by the raw digit sum."""
     drawn = {}
-    for column in (1, 3):
-        place = sums.answers[column] - 1
-        for component in (Component("head", 0, 0), Component("row", 1), Component("row", 2)):
-            found = probes.projection(model, sums, component, place, column)
-            for colour in ("carry", "digit_sum"):
-                name = f"pca-{component.name.replace(' ', '').replace('.', '')}-{column}-{colour}"
-                drawn[name] = figures.projection(found, colour=colour, theme="light")
+    place = sums.answers[1] - 1
+    for component, colour in (
+        (Component("head", 0, 0), "carry"),
+        (Component("row", 1), "digit_sum"),
+    ):
+        found = probes.projection(model, sums, component, place, 1)
+        name = f"pca-{component.name.replace(' ', '').replace('.', '')}-1-{colour}"
+        drawn[name] = figures.projection(found, colour=colour, theme="light")
     return drawn
 
 
