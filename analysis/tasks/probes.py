@@ -45,11 +45,9 @@ def report(
         CancelledError: If the caller's progress listener stops the work.
     """
     wanted = all_of(model) if wanted is None else wanted
-    rng = np.random.default_rng([seed, 7])
-    order = torch.from_numpy(rng.permutation(len(sums.a)))
-    test, fit = order[: int(held_out * len(order))], order[int(held_out * len(order)) :]
+    fit, test, shuffling = _split(len(sums.a), held_out, seed)
     targets = _Targets(sums)
-    mixed = targets.shuffled(torch.from_numpy(rng.permutation(len(order))))
+    mixed = targets.shuffled(shuffling)
     shape = (len(targets.names), len(wanted), len(sums.places))
     accuracy, control = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     for number, component in enumerate(wanted):
@@ -61,9 +59,18 @@ def report(
             control[:, number, place] = mixed.judged(fitted[1], test)
         progress.step(number + 1, len(wanted), "Fitting probes")
         progress.pause()
-    names, read = tuple(component.name for component in wanted), (accuracy, control)
-    sizes = (targets.chance, len(fit), len(test))
-    return ProbeReport(names, sums.places, targets.names, *read, *sizes)
+    names = tuple(component.name for component in wanted)
+    return ProbeReport(
+        names, sums.places, targets.names, accuracy, control, targets.chance, len(fit), len(test)
+    )
+
+
+def _split(count: int, held_out: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Which sums to fit on and which to judge on, and an order that shuffles labels."""
+    rng = np.random.default_rng([seed, 7])
+    order = torch.from_numpy(rng.permutation(count))
+    kept = int(held_out * count)
+    return order[kept:], order[:kept], torch.from_numpy(rng.permutation(count))
 
 
 @torch.no_grad()
