@@ -11,7 +11,20 @@ import torch
 import analysis
 from analysis.interventions import Ablate, Inject, KnockOut, Patch, Steer, applied
 from tests.numerical.conftest import Case
-from tests.support import built
+from tests.support import built, zoo
+
+
+@pytest.fixture(scope="module")
+def gpt_neox() -> Case:
+    """Parallel blocks, LayerNorm, partly rotary, untied."""
+    model = built.understood(zoo.make("gpt_neox"), "gpt_neox")
+    return Case(model, analysis.trace(model, built.ids(model, 9)))
+
+
+@pytest.fixture(params=["gpt2", "llama", "gpt_neox"])
+def small(request: pytest.FixtureRequest) -> Case:
+    case: Case = request.getfixturevalue(request.param)
+    return case
 
 
 @contextmanager
@@ -31,6 +44,9 @@ def parts(case: Case, layer: int):
     if case.model.info.architecture == "gpt2":
         block = hf.transformer.h[layer]
         return block, block.attn, block.attn.c_proj, block.mlp
+    if case.model.info.architecture == "gpt_neox":
+        block = hf.gpt_neox.layers[layer]
+        return block, block.attention, block.attention.dense, block.mlp
     block = hf.model.layers[layer]
     return block, block.self_attn, block.self_attn.o_proj, block.mlp
 
