@@ -28,9 +28,9 @@ def encode(result: Any, origin: dict[str, str] | None = None) -> bytes:
         origin: Which model made it, at which revision.
     """
     arrays: dict[str, np.ndarray[Any, Any]] = {}
-    document = json.dumps(_pack(result, arrays))
-    metadata = {"document": document, "origin": json.dumps(origin or {})}
-    return bytes(save_arrays(arrays, metadata=metadata))
+    document = json.dumps({"result": _pack(result, arrays), "origin": origin or {}})
+    # One entry only: safetensors writes several in an order that changes from call to call.
+    return bytes(save_arrays(arrays, metadata={"document": document}))
 
 
 def origin(data: bytes) -> dict[str, str]:
@@ -40,7 +40,7 @@ def origin(data: bytes) -> dict[str, str]:
         StoreError: If the bytes are not what ``encode`` made.
     """
     try:
-        found: dict[str, str] = json.loads(_metadata(data)["origin"])
+        found: dict[str, str] = _document(data)["origin"]
     except Exception as error:
         raise StoreError("A memoised result could not be read.", "It is computed anew.") from error
     return found
@@ -53,14 +53,14 @@ def decode(data: bytes) -> Any:
         StoreError: If the bytes are not what ``encode`` made.
     """
     try:
-        return _unpack(json.loads(_metadata(data)["document"]), load_arrays(data))
+        return _unpack(_document(data)["result"], load_arrays(data))
     except Exception as error:
         raise StoreError("A memoised result could not be read.", "It is computed anew.") from error
 
 
-def _metadata(data: bytes) -> dict[str, str]:
+def _document(data: bytes) -> dict[str, Any]:
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    found: dict[str, str] = header["__metadata__"]
+    found: dict[str, Any] = json.loads(header["__metadata__"]["document"])
     return found
 
 

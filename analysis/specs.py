@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from analysis.tasks.spec import SuiteSpec
 
 #: Raised whenever the meaning or layout of any result changes: old memo entries are then unread.
-SCHEMA = 1
+SCHEMA = 2
 
 Component = Literal["block_output", "attention_output", "mlp_output", "mid_residual", "head_output"]
 Decoder = Literal["output", "input", "linear", "quadratic", "max_probability"]
