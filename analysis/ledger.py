@@ -216,7 +216,10 @@ def check_run(model: Model, states: Trace, spec: LedgerSpec) -> Ledger:
     }
     found[6] = attribution_error(model, states, position)
     graph = flow.compute(model, states, FlowSpec(position, top_k=8, per_head=False, threshold=1e-3))
-    found[7] = shown_and_hidden(graph), f"hidden {graph.hidden_share:.1%} of the flow"
+    found[7] = (
+        shown_and_hidden(graph),
+        f"{graph.hidden_share:.1%} hidden in a graph of 8 sources a node, not in the one drawn",
+    )
     entries = [
         LedgerEntry(
             number,

@@ -89,7 +89,8 @@ class Story:
         step_layer: Layer of the component that adds most to the token's logit.
         step_head: Its head; None where the MLP adds most.
         step_logit: How much it adds, in logits.
-        step_source: Position the head reads most (by value-weighted attention); None for an MLP.
+        step_source: Position from which the head takes the largest part of what it adds to the
+            logit; None for an MLP.
         attribution: All of them.
     """
 

@@ -16,7 +16,8 @@ HELP = (
     " last row gives the model's own logits, what flows in flows out. They are measured on this"
     " model when it is loaded (on two short probes of random tokens) and on this run.",
     "An error is relative: the norm of the difference over the largest norm among the parts."
-    " float32 sums are held to 1e-5 and logits to 1e-4; 16-bit and quantised models to 2e-2, and"
+    " float32 sums are held to 1e-5 and logits to 1e-4; 16-bit and quantised models to 2e-2"
+    " (the heads of quantised weights to 5e-2), and"
     " their badge is amber. A model that fails one of the first four is refused.",
 )
 #: colour of a ledger -> (class, mark, word)
