@@ -73,6 +73,11 @@ class PageId(StrEnum):
 class Service(Protocol):
     """What the page asks of ``analysis.service.Service``."""
 
+    @property
+    def problem(self) -> str:
+        """What a person should know about the service, or empty."""
+        ...
+
     def run(self, spec: RunSpec, job: Any = None) -> RunResult:
         """Tokens, and what the model says after each."""
         ...

@@ -54,6 +54,7 @@ class FakeService:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.problem = ""
         self.fail: dict[str, Exception] = {}
         self.memo: dict[Any, Any] = {}
 

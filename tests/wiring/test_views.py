@@ -142,6 +142,14 @@ def test_what_is_said_at_once() -> None:
     assert run.said(frozenset({PageId.QUERY}), {"ignored": []}) is None
 
 
+def test_a_memo_that_cannot_be_used_is_said(context: Context, asked: Selection) -> None:
+    status = run.status(context, asked, no_job)
+    assert "The memo is full." in text(run.ended(status, None, asked, "The memo is full."))
+    failed = {"attempt": 1, "trouble": ["It broke.", "Again.", "abc"]}
+    both = text(run.ended(failed, {"ignored": ["pos"]}, asked, "The memo is full."))
+    assert all(said in both for said in ("It broke.", "pos", "The memo is full."))
+
+
 def test_an_address_that_asks_for_too_much_is_named(context: Context, asked: Selection) -> None:
     status = run.status(context, asked, no_job)
     shown = text(run.ended(status, {"ignored": ["foo"]}, asked.model_copy(update={"pos": 77})))

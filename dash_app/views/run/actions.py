@@ -136,13 +136,21 @@ def said(sources: frozenset[str], note: dict[str, Any] | None) -> list[Any] | No
 
 
 def ended(
-    status_data: dict[str, Any] | None, note: dict[str, Any] | None, selected: Selection
+    status_data: dict[str, Any] | None,
+    note: dict[str, Any] | None,
+    selected: Selection,
+    problem: str = "",
 ) -> list[Any]:
-    """What the page says when a request has ended: an error, or what its address got wrong."""
-    if status_data and "trouble" in status_data:
-        return [trouble(Trouble(*status_data["trouble"]))]
+    """What the page says when a request has ended.
+
+    An error, what its address got wrong, and ``problem``: that the memo can't be used.
+    """
     ignored = (note or {}).get("ignored", ())
-    return _shown(notices(ignored, selected, read_run((status_data or {}).get("run"))))
+    run = read_run((status_data or {}).get("run"))
+    lines = [*notices(ignored, selected, run), *([problem] if problem else [])]
+    wrong = (status_data or {}).get("trouble")
+    errors = [trouble(Trouble(*wrong))] if wrong else []
+    return [*errors, *_shown(lines)]
 
 
 def _shown(lines: Sequence[str]) -> list[Any]:

@@ -91,7 +91,7 @@ def _register_reports(app: Dash, context: Context) -> None:
         prevent_initial_call=True,
     )
     def ended(status: Any, note: Any, *stored: Any) -> Any:
-        return actions.ended(status, note, join(*stored))
+        return actions.ended(status, note, join(*stored), context.service.problem)
 
     @app.callback(
         Output(PageId.ALERT, "children", allow_duplicate=True),
