@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from analysis.errors import AnalysisError
     from analysis.generation import generate
     from analysis.models.handle import Model, load_model
+    from analysis.readings import (
+        colours,
+        disagreement,
+        embedding_report,
+        largest_steps,
+        norm_report,
+        promoted,
+        similarity_report,
+        steps,
+    )
 
 _HOMES = {
     "AnalysisError": "analysis.errors",
@@ -23,12 +33,20 @@ _HOMES = {
     "Trace": "analysis.capture",
     "attention_bias": "analysis.api",
     "attribute": "analysis.api",
+    "colours": "analysis.readings",
     "decode": "analysis.api",
+    "disagreement": "analysis.readings",
+    "embedding_report": "analysis.readings",
     "emergence": "analysis.api",
     "flow": "analysis.api",
     "generate": "analysis.generation",
     "head_output": "analysis.api",
+    "largest_steps": "analysis.readings",
     "load_model": "analysis.models.handle",
+    "norm_report": "analysis.readings",
+    "promoted": "analysis.readings",
+    "similarity_report": "analysis.readings",
+    "steps": "analysis.readings",
     "trace": "analysis.capture",
 }
 __all__ = [
@@ -37,13 +55,21 @@ __all__ = [
     "Trace",
     "attention_bias",
     "attribute",
+    "colours",
     "decode",
+    "disagreement",
+    "embedding_report",
     "emergence",
     "flow",
     "generate",
     "head_output",
     "interventions",
+    "largest_steps",
     "load_model",
+    "norm_report",
+    "promoted",
+    "similarity_report",
+    "steps",
     "trace",
 ]
 

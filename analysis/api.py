@@ -27,14 +27,16 @@ class DecodeOptions(TypedDict, total=False):
 
     Attributes:
         component: "block_output" (first axis: row), or "attention_output", "mlp_output",
-            "mid_residual", "head_output" (first axis: layer).
-        decoder: "output", "input", "linear", "quadratic" or "max_probability".
+            "mid_residual", "head_output", "source_output", "block_increment" (first axis: layer).
+        decoder: "output", "input", "linear", "quadratic", "max_probability", or "learned" (block
+            outputs only, of a model that has a learned lens).
         norm: "full" (the final norm), "unit" (normalise only) or "none".
         similarity: "dot" (the lens), "cosine" or "euclidean" to the decoder's rows.
         candidates: "top_k", "subtraction" or "matching_pursuit".
         rows: Which entries of the first axis; all unless given.
         positions: Which positions; all unless given.
-        head: Which head, with ``head_output``.
+        head: Which head, with ``head_output`` and ``source_output``.
+        source: Which source position's share of the head, with ``source_output``.
     """
 
     component: str
@@ -45,6 +47,7 @@ class DecodeOptions(TypedDict, total=False):
     rows: Sequence[int] | None
     positions: Sequence[int] | None
     head: int | None
+    source: int | None
 
 
 def decode(
@@ -62,8 +65,8 @@ def decode(
         trace: From ``trace``.
         k: How many candidates.
         target: A token id, or several, to follow.
-        **options: component, decoder, norm, similarity, candidates, rows, positions, head: see
-            ``DecodeOptions``. The default is the logit lens on all block outputs.
+        **options: component, decoder, norm, similarity, candidates, rows, positions, head, source:
+            see ``DecodeOptions``. The default is the logit lens on all block outputs.
 
     Raises:
         SpecError: If an option has no such value, or a row, position or head does not exist.
@@ -118,7 +121,7 @@ def flow(
             "rollout" (Abnar and Zuidema 2020), or "signed": direct paths, in logits.
         threshold: Links are kept whose share is above it.
         top_k: At each node, so many of its strongest attention links.
-        budget: So many links in all, by flow.
+        budget: So many links in all, by flow; what is cut is an "other" link to each node.
         per_head: One attention link for each head and source, or heads summed.
         token: Signed only: whose logit; the model's own top token unless given.
         foil: Signed only: the token it is held against.

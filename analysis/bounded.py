@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -82,6 +82,11 @@ class Bounded(Generic[Value]):
     def used(self) -> int:
         """Bytes kept."""
         return self._used
+
+    def __iter__(self) -> Iterator[Hashable]:
+        """The keys, the least recently used first."""
+        with self._lock:
+            return iter(list(self._values))
 
     def __len__(self) -> int:
         return len(self._values)

@@ -114,6 +114,7 @@ class _Recorder:
 
     def _on_entry(self, module: nn.Module, layer: int) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            """Keep what enters block 0, the embedding."""
             state = entered(args, kwargs)
             if layer == 0 and state is not None:
                 store(self.resid[0], state[0])
@@ -124,6 +125,7 @@ class _Recorder:
         self, module: nn.Module, target: Floats, scale: float, layer: int | None = None
     ) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
+            """Keep what a module gave, scaled as it enters the stream; tell how far it is."""
             store(target, first_of(output).reshape(target.shape))
             if scale != 1.0:
                 np.multiply(target, np.float32(scale), out=target)

@@ -26,7 +26,7 @@ def add_to(commands: Any) -> None:
     )
     checking.add_argument("model", help="a name, hub id, folder, .gguf file, or base+adapter")
     checking.add_argument("--dtype", help="float32, bfloat16 or float16")
-    checking.add_argument("--device", help="cpu, cuda, mps, cuda:N, or spread")
+    checking.add_argument("--device", help="cpu, cuda, cuda:N, or spread")
     checking.set_defaults(work=check)
     listing = commands.add_parser("models", help="list the models on offer and whether they fit")
     listing.set_defaults(work=models)
@@ -130,6 +130,7 @@ def models(chosen: argparse.Namespace) -> int:
 
 def _row(offer: Offer) -> tuple[str, ...]:
     def size(value: int | None) -> str:
+        """Bytes in GB, or a question mark where nobody knows."""
         return "?" if value is None else f"{value / 1e9:.1f} GB"
 
     fits = {True: "yes", False: "no", None: "not known"}[offer.fits]

@@ -10,6 +10,21 @@ from torch import Tensor
 from analysis.models.readout import Readout
 from analysis.specs import LensSpec
 
+#: Decoders that read every row with the same matrix.
+_FIXED = ("output", "input", "max_probability", "learned")
+#: Bytes of decoder rows held in float64 at once.
+_BYTES = 64 << 20
+
+
+def coincide(readout: Readout) -> bool:
+    """Whether the output and input decoders, and all between them, are one and the same."""
+    return readout.tied and readout.output_bias is None
+
+
+def one_matrix(readout: Readout, decoder: str) -> bool:
+    """Whether a decoder reads every row with the same matrix, so that rows go together."""
+    return decoder in _FIXED or coincide(readout)
+
 
 @dataclass(frozen=True)
 class Reader:
@@ -27,7 +42,7 @@ class Reader:
         """Normed states [n, d_model] to float32 logits [n, vocab], scale and cap applied."""
         readout = self.readout
         scaled = normed * readout.state_scale
-        if self.share == 1.0 or (readout.tied and readout.output_bias is None):
+        if self.share == 1.0 or coincide(readout):
             raw: Tensor = readout.unembedding(scaled).float()
             return readout.cap(raw)
         raw = (scaled @ self._input_rows(scaled).T).float() * (1.0 - self.share)
@@ -53,13 +68,15 @@ def share_of_output(decoder: str, row: int, last_row: int) -> float:
     Source: InTraVisTo's interpolated decoders, with rows 0..L (design: decoder).
     """
     fraction = row / last_row
-    weights = {"output": 1.0, "input": 0.0, "linear": fraction, "quadratic": fraction**2}
-    return weights[decoder]
+    weights = {"input": 0.0, "linear": fraction, "quadratic": fraction**2}
+    return weights.get(decoder, 1.0)  # output, and learned: its translator comes before the norm
 
 
 def readers(readout: Readout, spec: LensSpec, row: int, last_row: int) -> list[Reader]:
     """The readers of a row: one, or both for the maximum of their top probabilities."""
-    names = ["output", "input"] if spec.decoder == "max_probability" else [spec.decoder]
+    names: list[str] = [spec.decoder]
+    if spec.decoder == "max_probability":
+        names = ["output"] if coincide(readout) else ["output", "input"]
     return [Reader(readout, share_of_output(name, row, last_row)) for name in names]
 
 
@@ -67,7 +84,21 @@ def similarity(reader: Reader, normed: Tensor, kind: str) -> Tensor:
     """[n, vocab] cosine to, or Euclidean distance from, each of the decoder's rows."""
     rows, states = reader.rows(), normed.float()
     if kind == "cosine":
-        rows = torch.nn.functional.normalize(rows, dim=-1)
-        return torch.nn.functional.normalize(states, dim=-1) @ rows.T
-    # The matmul form loses digits where distances are small beside the norms.
-    return torch.cdist(states, rows, compute_mode="donot_use_mm_for_euclid_dist")
+        units = torch.nn.functional.normalize(states, dim=-1)
+        return (units @ rows.T).div_(rows.norm(dim=-1).clamp_min(1e-12))
+    return _distances(states.double(), rows)
+
+
+def _distances(states: Tensor, rows: Tensor) -> Tensor:
+    """[n, vocab] float32 ``sqrt(|h|^2 + |e|^2 - 2 h.e)``, as one product.
+
+    In float64: where a distance is small beside the lengths, float32 would lose its digits.
+    """
+    found = states.new_empty(len(states), len(rows), dtype=torch.float32)
+    size = max(_BYTES // (8 * rows.shape[1]), 1)
+    square = states.square().sum(-1, keepdim=True)
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size].double()
+        apart = torch.addmm(part.square().sum(-1) + square, states, part.T, alpha=-2.0)
+        found[:, start : start + size] = apart.clamp_min_(0.0).sqrt_()
+    return found

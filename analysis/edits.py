@@ -67,6 +67,7 @@ class Edits:
         self._check_where(item.pos)
 
         def edit(state: Tensor) -> Tensor:
+            """Set the part to zero, or to its mean over positions."""
             changed = state.clone()
             part = self._head_slice(item)
             wanted = state[:, part].mean(0) if item.value == "mean" else 0.0
@@ -94,6 +95,7 @@ class Edits:
             vector = _as_states(item.vector, self.model.info.d_model)
 
             def steer(state: Tensor) -> Tensor:
+                """Add the vector."""
                 changed = state.clone()
                 changed[_index(item.pos, state.shape[0])] += vector.to(state)
                 return changed
@@ -102,6 +104,7 @@ class Edits:
         source = self._source(item, row)
 
         def patch(state: Tensor) -> Tensor:
+            """Put the other run's states in."""
             changed = state.clone()
             changed[_index(item.pos, state.shape[0])] = source.to(state)
             return changed
@@ -126,6 +129,7 @@ class Edits:
         token = resolve_index("Token", item.token, int(readout.input_rows.shape[0]))
 
         def edit(state: Tensor) -> Tensor:
+            """Put a token's embedding in, or turn states from their own top token to it."""
             where = _index(item.pos, state.shape[0])
             changed = state.clone()
             if item.mode == "replace":
@@ -232,6 +236,7 @@ def _edited(states: Tensor, edits: list[tuple[int, _Edit]], size: int) -> Tensor
 
 def _after(edits: list[tuple[int, _Edit]], size: int) -> Any:
     def hook(module: Any, args: Any, output: Any) -> Any:
+        """Change what a module gave."""
         return replace_first(output, _edited(first_of(output), edits, size))
 
     return hook
@@ -239,6 +244,7 @@ def _after(edits: list[tuple[int, _Edit]], size: int) -> Any:
 
 def _before(edits: list[tuple[int, _Edit]], size: int) -> Any:
     def hook(module: Any, args: Any, kwargs: Any) -> Any:
+        """Change the states that a module gets, whichever way it is handed them."""
         state = entered(args, kwargs)
         assert state is not None  # noqa: S101 - a block without hidden states was refused at load
         changed = _edited(state, edits, size)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.results import NODE_KINDS
+from analysis.results import LINK_KINDS, NODE_KINDS
 
 Whole = NDArray[np.int64]
 Part = NDArray[np.float64]
 NODE = {kind: number for number, kind in enumerate(NODE_KINDS)}
+LINK = {kind: number for number, kind in enumerate(LINK_KINDS)}
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ def vocabulary(readout: Readout, whole: Tensor, parts: Tensor) -> Tensor:
     """
 
     def decode(states: Tensor) -> Tensor:
+        """[n, vocab] logits of states, on the CPU."""
         states = states.to(readout.device, readout.output_rows.dtype)
         return readout.logits(states).cpu()
 
@@ -41,6 +42,7 @@ def hidden(readout: Readout, whole: Tensor, parts: Tensor) -> Tensor:
     """
 
     def decode(states: Tensor) -> Tensor:
+        """[n, d_model] states after the final norm, on the CPU."""
         return readout.normed(states.to(readout.device, readout.output_rows.dtype)).float().cpu()
 
     return _chunked(decode, whole, parts, whole.shape[-1])

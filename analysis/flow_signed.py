@@ -30,6 +30,7 @@ class _Paths:
     logits: list[float]
 
     def add(self, kind: str, layer: int, head: int, source: int, logit: float) -> None:
+        """Note a path and the logits it adds, unless it adds none."""
         if logit != 0.0:
             self.names.append((kind, layer, head, source))
             self.logits.append(logit)
@@ -65,6 +66,7 @@ def signed(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
     paths.add("residual", 0, -1, position, float(embedding))
     for layer in range(model.info.layers):
         progress.step(layer, model.info.layers, "Following the direct paths")
+        progress.pause()
         _layer(model, trace, layer, position, direction, paths, spec)
     paths.add("bias", model.info.layers, -1, position, direction.bias)
     logits = uncapped(model, trace, position)

@@ -28,12 +28,13 @@ class _Steps(BaseStreamer):
         self.done, self.total = -1, total  # the prompt itself is put first
 
     def put(self, value: Any) -> None:
+        """Hear of the prompt, then of each token."""
         self.done += 1
         if self.done > 0:
             progress.step(self.done, self.total, "Generating")
 
     def end(self) -> None:
-        return None
+        """Hear that generation ended: nothing is left to do."""
 
 
 @torch.no_grad()

@@ -33,7 +33,7 @@ class GridCells:
         self.entropy = np.full(shape, np.nan, np.float32)
         self.kl, self.chosen = self.entropy.copy(), np.zeros(shape, np.int64)
         self.target_probs = np.full((*shape, len(spec.target)), np.nan, np.float32)
-        self.target_ranks = np.zeros((*shape, len(spec.target)), np.int64)
+        self.target_ranks = np.full((*shape, len(spec.target)), -1, np.int64)
 
     def store_best(self, readings: list[tuple[RowStats, Tensor]], cells: Cells) -> None:
         """Store, cell by cell, the reading whose top probability is highest."""

@@ -67,7 +67,8 @@ class _EditTap:
         self.edits = edits
 
     def mask(self, module: Any, scores: tuple[int, int, int], mask: Any) -> Any:
+        """The mask with this layer's knocked-out links in it."""
         return self.edits.mask(self.edits.model.stream.layer(module), scores, mask)
 
     def seen(self, module: Any, value: Tensor, pattern: Tensor, output: Tensor) -> None:
-        return None
+        """Look at no pattern: an intervention only changes the mask."""

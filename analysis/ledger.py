@@ -17,7 +17,7 @@ from analysis.direct import attribute_logit
 from analysis.errors import UnsupportedModelError
 from analysis.interventions import Patch
 from analysis.models.handle import Model, plain_logits, probes
-from analysis.models.residual import LOOSE_TOLERANCE, tolerance
+from analysis.models.tolerance import LOOSE_TOLERANCE, tolerance
 from analysis.parts import has_heads, head_parts
 from analysis.results import Graph, Ledger, LedgerEntry
 from analysis.results.base import Floats

@@ -20,7 +20,7 @@ from analysis.interventions import applied
 from analysis.models.handle import Model
 from analysis.models.norms import NormForm, identity_norm, norm_form
 from analysis.models.probe_states import batched, entered, first_of
-from analysis.models.residual import relative_error, tolerance
+from analysis.models.tolerance import relative_error, tolerance
 
 
 @dataclass(frozen=True)
@@ -105,15 +105,18 @@ def _watch(
     written: list[tuple[Tensor | None, Tensor]] = []
 
     def linear(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """Note a linear map's input and output."""
         came = entered(args, kwargs)
         if came is not None:
             calls.append((module, _kept(came), _kept(first_of(output))))
 
     def wrote(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """Note what went into the projection and what came out, before any edit."""
         came = entered(args, kwargs)
         written.append((None if came is None else _kept(came), _kept(first_of(output))))
 
     def stop(module: nn.Module, args: Any, output: Any) -> None:
+        """End the pass: what comes after the block isn't asked about."""
         raise _Done
 
     tokens = torch.tensor([trace.token_ids], device=model.device)

@@ -19,10 +19,10 @@ from analysis.capture import Trace
 from analysis.errors import SpecError
 from analysis.models.handle import Model
 from analysis.models.norms import NormForm, identity_norm, norm_form
-from analysis.models.residual import Block
+from analysis.models.stream import Block
 
 #: Bytes of moved values that a trace keeps for the next caller.
-KEPT_BYTES = 32 << 20
+KEPT_BYTES = 12 << 20
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ and then. Without a listener ``step`` costs next to nothing.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -56,3 +57,10 @@ def listening(listener: Listener | None, host: Host | None = None) -> Iterator[N
     finally:
         _host.reset(host_token)
         _listener.reset(token)
+
+
+def on_terminal(done: int, total: int, label: str) -> None:
+    """A listener that keeps one line on a terminal, and writes nothing elsewhere."""
+    if sys.stderr.isatty():
+        end = "\n" if done == total else ""
+        print(f"\r{label} {done} of {total} ", end=end, file=sys.stderr, flush=True)

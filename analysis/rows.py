@@ -46,6 +46,7 @@ def follow(
         probs[part[:, 0], part[:, 1]] = stats.target_probs[:, 0].cpu().numpy()
         ranks[part[:, 0], part[:, 1]] = stats.target_ranks[:, 0].cpu().numpy()
         progress.step(start + len(part), len(cells), "Following tokens")
+        progress.pause()
     return probs, ranks
 
 

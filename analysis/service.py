@@ -6,48 +6,25 @@ there and raise nothing but ``AnalysisError`` and its subclasses.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast
 
 from analysis import codec, paths
-from analysis.errors import AnalysisError, PromptError, SpecError, StoreError
+from analysis.errors import AnalysisError, StoreError
 from analysis.job import Job, Priority, Progress
-from analysis.link_specs import CausalSpec, ComparisonSpec, LinkSpec, NeuronSpec
-from analysis.results import (
-    CausalCheck,
-    CausalComparison,
-    Emergence,
-    Graph,
-    Grid,
-    Ledger,
-    LinkReading,
-    ModelInfo,
-    Neurons,
-    PatternResult,
-    RunResult,
-    Story,
-    SuiteReport,
-)
-from analysis.specs import (
-    EmergenceSpec,
-    FlowSpec,
-    LedgerSpec,
-    LensSpec,
-    PatternSpec,
-    RunSpec,
-    Spec,
-    StorySpec,
-    TraceSpec,
-    cache_key,
-)
-from analysis.store import Memo, MemoStatus
-from analysis.tasks.spec import SuiteSpec
-from analysis.worker.keeper import Keeper
-from analysis.worker.messages import Answer, Limits, Request
-from analysis.worker.waiting import ask
+from analysis.learned import shelf
+from analysis.questions import Questions
+from analysis.requests import ON_MODEL, ON_TRACE, STUDIES, asked
+from analysis.results import ModelInfo, RunResult
+from analysis.service_limits import check
+from analysis.service_settings import ServiceSettings, ServiceStatus
+from analysis.specs import RunSpec, Spec, TraceSpec, cache_key
+from analysis.store import Memo
+from analysis.worker.backend import backend_of
+from analysis.worker.messages import Answer, Request
+from analysis.worker.observed import Observed, Told
 
 __all__ = ["Job", "Priority", "Progress", "Service", "ServiceSettings", "ServiceStatus"]
 
@@ -56,76 +33,6 @@ _log = logging.getLogger("stratascope.service")
 
 #: Seconds of computing allowed to a suite.
 SUITE_DEADLINE_S = 3600.0
-#: Longest text that is looked at; tokens are counted exactly by the model's own tokenizer.
-_CHARACTERS_PER_TOKEN = 64
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceSettings:
-    """Where things lie and what they may cost.
-
-    Attributes:
-        cache_dir: Folder of the memo; None: the user's cache folder.
-        memo: Whether results are kept on disk at all.
-        memo_bytes: Bytes of results kept on disk.
-        recent_bytes: Bytes of results kept in memory.
-        max_prompt_tokens: Longest prompt, template included.
-        max_new_tokens: Most tokens to generate after it.
-        model_bytes: Bytes of weights kept resident in the worker.
-        trace_bytes: Bytes of forward passes kept there.
-        max_queue: Computations that may wait.
-        deadline_s: Seconds of computing allowed to one request.
-        cancel_grace_s: Seconds a cancelled computation has to stop before the worker is restarted.
-        dtype: Of the weights; None for the default.
-        device: Where they lie; None for the best one there.
-        function: Dotted name of what computes, in the worker process.
-    """
-
-    cache_dir: Path | None = None
-    memo: bool = True
-    memo_bytes: int = 2 << 30
-    recent_bytes: int = 64 << 20
-    max_prompt_tokens: int = 512
-    max_new_tokens: int = 64
-    model_bytes: int = 4 << 30
-    trace_bytes: int = 512 << 20
-    max_queue: int = 200
-    deadline_s: float = 180.0
-    cancel_grace_s: float = 30.0
-    dtype: str | None = None
-    device: str | None = None
-    function: str = field(default="analysis.worker.perform:perform")
-
-    def limits(self) -> Limits:
-        """What of this the worker needs to know."""
-        return Limits(
-            self.max_prompt_tokens,
-            self.max_new_tokens,
-            self.model_bytes,
-            self.trace_bytes,
-            self.dtype,
-            self.device,
-            str((self.cache_dir or paths.cache_dir()) / "tasks") if self.memo else "",
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceStatus:
-    """How the service does, for the page's footer, health checks and metrics.
-
-    Attributes:
-        memo: The memo's own status.
-        queued: Computations that wait.
-        worker_pid: The worker's process; None while there is none.
-        forwards: Forward passes made since the start.
-        computed: Requests that the worker answered since the start.
-    """
-
-    memo: MemoStatus
-    queued: int
-    worker_pid: int | None
-    forwards: int
-    computed: int
 
 
 def catalog_fingerprint(name: str, dtype: str | None) -> str:
@@ -134,12 +41,12 @@ def catalog_fingerprint(name: str, dtype: str | None) -> str:
     Raises:
         UnknownModelError: If it is not on offer: a URL must not name paths or hub ids.
     """
-    from analysis.models import catalog
+    from analysis.models import catalog, identity
 
-    return catalog.fingerprint(catalog.offered(name), dtype)
+    return identity.fingerprint(catalog.offered(name), dtype)
 
 
-class Service:
+class Service(Questions):
     """Answers requests out of the memo, or has the model worker compute them.
 
     Args:
@@ -161,21 +68,33 @@ class Service:
             self.settings.recent_bytes,
         )
         self._forwards = self._computed = 0
-        self._keeper = Keeper(
-            self.settings.function,
-            self.settings.limits(),
-            self._keep,
-            max_queue=self.settings.max_queue,
-            cancel_grace_s=self.settings.cancel_grace_s,
-        )
+        self._backend = Observed(backend_of(self.settings, self._keep))
 
     def start(self) -> None:
         """Start the model worker now, so that the first request need not wait for its imports."""
-        self._keeper.start()
+        self._backend.start()
+
+    def observe(self, told: Told) -> None:
+        """Have ``told`` hear of every computation that ends."""
+        self._backend.told = told
+
+    def warm(self, model: str) -> None:
+        """Have a model loaded, whatever the memo knows of it already.
+
+        Workers elsewhere see to that themselves.
+        """
+        if self.settings.redis_url:
+            return
+        request = Request("info", model, self._identify(model), ())
+        self._backend.ask(self._key(model, ()), request, Job(), self.settings.deadline_s)
+
+    def ready(self, model: str) -> bool:
+        """Whether a question about a model would be worked on at once."""
+        return self._backend.ready(model)
 
     def close(self) -> None:
         """Stop the worker and finish writing; whoever still waits gets CancelledError."""
-        self._keeper.close()
+        self._backend.close()
         self._memo.close()
 
     def __enter__(self) -> Service:
@@ -194,114 +113,74 @@ class Service:
         """
         return self._answer(RunResult, "run", spec.model, (spec,), job)
 
-    def grid(self, trace: TraceSpec, spec: LensSpec, job: Job | None = None) -> Grid:
-        """Read hidden states as tokens."""
-        return self._answer(Grid, "grid", trace.model, (trace, spec), job)
+    def derive(self, trace: TraceSpec, spec: Spec, job: Job | None = None) -> Any:
+        """What is asked of one forward pass: any spec of ``requests.ON_TRACE``.
 
-    def pattern(self, trace: TraceSpec, spec: PatternSpec, job: Job | None = None) -> PatternResult:
-        """The attention patterns of one layer."""
-        return self._answer(PatternResult, "pattern", trace.model, (trace, spec), job)
+        Raises:
+            SpecError: If it is none of them, or asks for what does not exist.
+        """
+        kind, result = asked(ON_TRACE, spec)
+        return self._answer(result, kind, trace.model, (trace, spec), job)
 
-    def flow(self, trace: TraceSpec, spec: FlowSpec, job: Job | None = None) -> Graph:
-        """The flow graph into one state."""
-        return self._answer(Graph, "flow", trace.model, (trace, spec), job)
+    def report(self, model: str, spec: Spec, job: Job | None = None) -> Any:
+        """What is asked of a model as such: any spec of ``requests.ON_MODEL``."""
+        kind, result = asked(ON_MODEL, spec)
+        return self._answer(result, kind, model, (spec,), job)
 
-    def causal(self, trace: TraceSpec, spec: CausalSpec, job: Job | None = None) -> CausalCheck:
-        """What cutting each drawn link of a flow graph does to a logit."""
-        return self._answer(CausalCheck, "causal", trace.model, (trace, spec), job)
+    def study(self, spec: Any, job: Job | None = None) -> Any:
+        """A suite, or a report on sums: any spec of ``requests.STUDIES``.
 
-    def comparison(
-        self, trace: TraceSpec, spec: ComparisonSpec, job: Job | None = None
-    ) -> CausalComparison:
-        """Which of several flow methods tells the truth on this prompt."""
-        return self._answer(CausalComparison, "comparison", trace.model, (trace, spec), job)
-
-    def link(self, trace: TraceSpec, spec: LinkSpec, job: Job | None = None) -> LinkReading:
-        """What a link of a flow graph writes."""
-        return self._answer(LinkReading, "link", trace.model, (trace, spec), job)
-
-    def neurons(self, trace: TraceSpec, spec: NeuronSpec, job: Job | None = None) -> Neurons:
-        """The neurons of an MLP most responsible at a position."""
-        return self._answer(Neurons, "neurons", trace.model, (trace, spec), job)
-
-    def emergence(self, trace: TraceSpec, spec: EmergenceSpec, job: Job | None = None) -> Emergence:
-        """When each position's final token emerges."""
-        return self._answer(Emergence, "emergence", trace.model, (trace, spec), job)
-
-    def story(self, trace: TraceSpec, spec: StorySpec, job: Job | None = None) -> Story:
-        """The facts behind the page's sentence."""
-        return self._answer(Story, "story", trace.model, (trace, spec), job)
-
-    def run_ledger(self, trace: TraceSpec, spec: LedgerSpec, job: Job | None = None) -> Ledger:
-        """Which identities hold on this run, and how closely."""
-        return self._answer(Ledger, "run_ledger", trace.model, (trace, spec), job)
-
-    def suite(self, spec: SuiteSpec, job: Job | None = None) -> SuiteReport:
-        """Run a task suite: behind everyone's clicks, and with an hour of its own."""
+        It goes behind everyone's clicks, and has an hour of its own.
+        """
+        kind, result = asked(STUDIES, spec)
         job = job or Job()
         job.priority = Priority.LONG
         job.deadline_s = job.deadline_s or SUITE_DEADLINE_S
-        return self._answer(SuiteReport, "suite", spec.model, (spec,), job)
+        return self._answer(result, kind, spec.model, (spec,), job)
 
-    def ledger(self, name: str, job: Job | None = None) -> Ledger:
-        """Which identities hold on a model, measured on two short probes."""
-        return self._answer(Ledger, "ledger", name, (LedgerSpec(),), job)
+    def keep(self, content: str) -> str:
+        """Keep a text that a person uploaded, and give its name: the hash of what it says."""
+        name = hashlib.sha256(content.encode()).hexdigest()
+        self._memo.put(f"upload-{name}", content.encode())
+        return name
+
+    def kept(self, name: str) -> str | None:
+        """A text of ``keep``; None if it has been let go, or never was."""
+        data = self._memo.get(f"upload-{name}")
+        return None if data is None else data.decode()
 
     def model_info(self, name: str, job: Job | None = None) -> ModelInfo:
         """What a model is; loads it unless that is known already."""
         return self._answer(ModelInfo, "info", name, (), job)
 
-    @overload
-    def peek(self, spec: RunSpec) -> RunResult | None: ...
-    @overload
-    def peek(self, spec: TraceSpec, option: LensSpec) -> Grid | None: ...
-    @overload
-    def peek(self, spec: TraceSpec, option: PatternSpec) -> PatternResult | None: ...
-    @overload
-    def peek(self, spec: TraceSpec, option: FlowSpec) -> Graph | None: ...
-    @overload
-    def peek(self, spec: TraceSpec, option: EmergenceSpec) -> Emergence | None: ...
-    @overload
-    def peek(self, spec: TraceSpec, option: StorySpec) -> Story | None: ...
-    @overload
-    def peek(self, spec: TraceSpec, option: CausalSpec) -> CausalCheck | None: ...
-    @overload
-    def peek(self, spec: TraceSpec, option: ComparisonSpec) -> CausalComparison | None: ...
-    @overload
-    def peek(self, spec: TraceSpec, option: LinkSpec) -> LinkReading | None: ...
-    @overload
-    def peek(self, spec: TraceSpec, option: NeuronSpec) -> Neurons | None: ...
-    @overload
-    def peek(self, spec: SuiteSpec) -> SuiteReport | None: ...
-    @overload
-    def peek(self, spec: str) -> ModelInfo | None: ...
-
-    def peek(self, spec: RunSpec | TraceSpec | SuiteSpec | str, option: Spec | None = None) -> Any:
+    def peek(self, spec: Any, option: Spec | None = None) -> Any:
         """The same look-ups in the memo only: the result, or None. Never computes, never waits.
 
         Args:
-            spec: What ``run`` takes; or what ``grid`` and the others take first; or a model's name.
-            option: What they take second; tells which of them is meant.
+            spec: What ``run`` or ``study`` takes; or what ``derive`` or ``report`` takes first.
+            option: What they take second; with a model's name alone, ``model_info`` is meant.
         """
-        if isinstance(spec, str):
-            return self._find(ModelInfo, self._key(spec, ()))
         if isinstance(spec, RunSpec):
             return self._find(RunResult, self._key(spec.model, (spec,)))
-        if isinstance(spec, SuiteSpec):
-            return self._find(SuiteReport, self._key(spec.model, (spec,)))
-        kind = _RESULT_OF.get(type(option))
-        if kind is None or option is None:
-            raise SpecError("That is not a kind of request.", "Reload the page.")
-        return self._find(kind, self._key(spec.model, (spec, option)))
+        if type(spec) in STUDIES:
+            return self._find(STUDIES[type(spec)].result, self._key(spec.model, (spec,)))
+        if isinstance(spec, TraceSpec):
+            kind = asked(ON_TRACE, option).result
+            return self._find(kind, self._key(spec.model, (spec, cast(Spec, option))))
+        if option is None:
+            return self._find(ModelInfo, self._key(spec, ()))
+        return self._find(asked(ON_MODEL, option).result, self._key(spec, (option,)))
 
     def status(self) -> ServiceStatus:
         """How the service does."""
         return ServiceStatus(
             self._memo.status(),
-            self._keeper.queued,
-            self._keeper.pid,
+            self._backend.queued,
+            self._backend.pid,
             self._forwards,
             self._computed,
+            self._backend.workers,
+            self._backend.resident,
         )
 
     @property
@@ -318,7 +197,7 @@ class Service:
         job: Job | None,
     ) -> Result:
         for spec in specs:
-            self._check(spec)
+            check(spec, self.settings)
         key = self._key(model, specs)
         found = self._find(result, key)
         if found is not None:
@@ -326,43 +205,25 @@ class Service:
         job = job or Job()
         deadline = self.settings.deadline_s if job.deadline_s is None else job.deadline_s
         request = Request(kind, model, self._identify(model), specs)
-        answer = codec.decode(ask(self._keeper, key, request, job, deadline).data)
+        answer = codec.decode(self._backend.ask(key, request, job, deadline).data)
         if not isinstance(answer, result):
             raise AnalysisError("The worker gave an answer to another question.", "Run it again.")
         return answer
-
-    def _check(self, spec: Spec) -> None:
-        prompt, new = self.settings.max_prompt_tokens, self.settings.max_new_tokens
-        if isinstance(spec, RunSpec):
-            if spec.new_tokens > new:
-                raise SpecError(
-                    f"{spec.new_tokens} new tokens were asked for; "
-                    f"this server makes at most {new}.",
-                    "Ask for fewer, or raise STRATASCOPE_MAX_NEW_TOKENS.",
-                )
-            if len(spec.text) > prompt * _CHARACTERS_PER_TOKEN:
-                raise PromptError(
-                    f"The prompt has {len(spec.text)} characters, far over this server's limit "
-                    f"of {prompt} tokens.",
-                    "Shorten it, or raise STRATASCOPE_MAX_PROMPT_TOKENS.",
-                )
-        if isinstance(spec, TraceSpec) and len(spec.token_ids) > prompt + new:
-            raise PromptError(
-                f"The sequence has {len(spec.token_ids)} tokens; this server reads at most "
-                f"{prompt + new}.",
-                "Shorten it, or raise STRATASCOPE_MAX_PROMPT_TOKENS.",
-            )
 
     def _identify(self, model: str) -> str:
         return self._fingerprint(model, self.settings.dtype)
 
     def _key(self, model: str, specs: tuple[Spec, ...]) -> str:
-        return cache_key(self._identify(model), *specs)
+        identity = self._identify(model)
+        return cache_key(identity + shelf.key_part(identity, specs), *specs)
 
     def _find(self, kind: type[Result], key: str) -> Result | None:
         data = self._memo.get(key)
         if data is None:
-            return None
+            data = self._backend.find(key)
+            if data is None:
+                return None
+            self._memo.put(key, data)
         try:
             found = codec.decode(data)
         except StoreError:
@@ -378,17 +239,3 @@ class Service:
         self._computed += 1
         if answer.fingerprint == request.fingerprint:  # else the model changed under our feet
             self._memo.put(key, answer.data)
-
-
-_RESULT_OF: dict[type[Any], type[Any]] = {
-    LensSpec: Grid,
-    PatternSpec: PatternResult,
-    FlowSpec: Graph,
-    CausalSpec: CausalCheck,
-    ComparisonSpec: CausalComparison,
-    LinkSpec: LinkReading,
-    NeuronSpec: Neurons,
-    EmergenceSpec: Emergence,
-    StorySpec: Story,
-    LedgerSpec: Ledger,
-}

@@ -9,21 +9,34 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from analysis.errors import PromptError, SpecError
 
 if TYPE_CHECKING:
+    from analysis.lens_specs import (
+        ColourSpec,
+        DisagreementSpec,
+        EmbeddingSpec,
+        LargestStepSpec,
+        NormSpec,
+        PromotedSpec,
+        SimilaritySpec,
+        StepsSpec,
+    )
     from analysis.link_specs import CausalSpec, ComparisonSpec, LinkSpec, NeuronSpec
-    from analysis.tasks.spec import SuiteSpec
+    from analysis.tasks.spec import StudySpec
 
 #: Raised whenever the meaning or layout of any result changes: old memo entries are then unread.
-SCHEMA = 2
+SCHEMA = 6
 
-Component = Literal["block_output", "attention_output", "mlp_output", "mid_residual", "head_output"]
-Decoder = Literal["output", "input", "linear", "quadratic", "max_probability"]
+Component = Literal[
+    "block_output", "attention_output", "mlp_output", "mid_residual", "head_output",
+    "source_output", "block_increment",
+]  # fmt: skip
+Decoder = Literal["output", "input", "linear", "quadratic", "max_probability", "learned"]
 Norm = Literal["none", "unit", "full"]
 Similarity = Literal["dot", "cosine", "euclidean"]
 Candidates = Literal["top_k", "subtraction", "matching_pursuit"]
@@ -44,6 +57,25 @@ def choose(name: str, value: str, options: Any) -> None:
     allowed = get_args(options)
     if value not in allowed:
         raise SpecError(f"{name} can't be {value!r}.", f"Choose one of: {', '.join(allowed)}.")
+
+
+def check_component(component: str, head: int | None, source: int | None) -> None:
+    """Refuse a head or source with a component that has none, or one that lacks it.
+
+    Raises:
+        SpecError: Then, or if there is no such component.
+    """
+    choose("The component", component, Component)
+    if (component in ("head_output", "source_output")) != (head is not None):
+        raise SpecError(
+            "A head goes with the components head_output and source_output, and with no other.",
+            "Name a head, or choose another component.",
+        )
+    if (component == "source_output") != (source is not None):
+        raise SpecError(
+            "A source position goes with the component source_output, and with no other.",
+            "Name a source position, or choose another component.",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +117,11 @@ class TraceSpec:
 
 @dataclass(frozen=True, slots=True)
 class LensSpec:
-    """How hidden states are read as tokens; the options of ``analysis.decode``."""
+    """How hidden states are read as tokens; the options of ``analysis.decode``.
+
+    ``head`` goes with "head_output" and "source_output", ``source`` (a position) with the latter.
+    ``candidates`` other than "top_k" go with "dot": cosine and distance list their nearest rows.
+    """
 
     component: Component = "block_output"
     decoder: Decoder = "output"
@@ -97,20 +133,22 @@ class LensSpec:
     rows: tuple[int, ...] | None = None
     positions: tuple[int, ...] | None = None
     head: int | None = None
+    source: int | None = None
 
     def __post_init__(self) -> None:
-        choose("The component", self.component, Component)
+        check_component(self.component, self.head, self.source)
         choose("The decoder", self.decoder, Decoder)
         choose("The norm", self.norm, Norm)
         choose("The similarity", self.similarity, Similarity)
         choose("The candidate list", self.candidates, Candidates)
+        if self.decoder == "learned" and self.component != "block_output":
+            raise SpecError(
+                "A learned lens was fitted to the rows of the residual stream: of block outputs it "
+                "says what the model would answer, of other vectors nothing.",
+                "Read the block output, or choose another decoder.",
+            )
         if self.k < 1:
             raise SpecError("At least one candidate must be asked for.", "Use k = 1 or more.")
-        if (self.component == "head_output") != (self.head is not None):
-            raise SpecError(
-                "A head goes with the component head_output, and with no other.",
-                "Name a head, or choose another component.",
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +258,8 @@ class LedgerSpec:
 Spec: TypeAlias = (
     "RunSpec | TraceSpec | LensSpec | PatternSpec | FlowSpec | EmergenceSpec | StorySpec"
     " | LedgerSpec | CausalSpec | ComparisonSpec | LinkSpec | NeuronSpec"
-    " | SuiteSpec"
+    " | ColourSpec | PromotedSpec | DisagreementSpec | StepsSpec | LargestStepSpec"
+    " | SimilaritySpec | EmbeddingSpec | NormSpec | StudySpec"
 )
 
 
@@ -254,20 +293,6 @@ def cache_key(fingerprint: str, *specs: Spec) -> str:
         parts.append([type(spec).__name__, values])
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def spec_from_json(kind: type[Any], values: dict[str, Any]) -> Any:
-    """Rebuild a spec from ``asdict`` that went through JSON (lists become tuples again)."""
-    if not is_dataclass(kind):
-        raise SpecError("That is not a kind of request.", "Reload the page.")
-    known = {field.name for field in fields(kind)}
-    return kind(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-            if name in known
-        }
-    )
 
 
 def as_tuple(values: int | Sequence[int] | None) -> tuple[int, ...]:

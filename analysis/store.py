@@ -188,7 +188,8 @@ class Memo:
     def close(self) -> None:
         """Finish writing and let go of the folder."""
         if self._cache is not None:
-            self._thread.submit(self._guard, self._cache.close, None).result()
+            with suppress(RuntimeError):  # at the interpreter's end the thread is gone, all written
+                self._thread.submit(self._guard, self._cache.close, None).result()
         self._thread.shutdown()
 
     @property
@@ -211,7 +212,7 @@ class Memo:
         """Do work on the folder; where it fails, say so and go on without."""
         try:
             done = work()
-        except (sqlite3.Error, OSError, diskcache.Timeout) as error:
+        except Exception as error:  # noqa: BLE001 - a damaged database makes diskcache raise anything
             self._problem = (
                 f"Results are not kept on disk: the memo in {self._folder} can't be used "
                 f"({type(error).__name__}: {error}). Free some space there, allow writing, or "
@@ -236,6 +237,9 @@ class Memo:
             eviction_policy="least-recently-used",
             statistics=0,
             tag_index=0,
+            # The recent ones are kept here already; SQLite's own caches would grow to 96 MiB.
+            sqlite_mmap_size=0,
+            sqlite_cache_size=512,
         )
 
     def _read(self, key: str) -> bytes | None:

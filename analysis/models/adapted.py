@@ -29,7 +29,8 @@ def require_peft() -> None:
     if find_spec("peft") is None:
         raise ModelLoadError(
             "Adapters need the package peft, which is not installed.",
-            "Install stratascope[lora], or name the base model alone.",
+            "Install the extra 'lora' (.venv/bin/pip install -e '.[lora]'), "
+            "or name the base model alone.",
         )
 
 

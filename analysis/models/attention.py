@@ -47,11 +47,6 @@ def tapping(tap: Tap) -> Iterator[None]:
         _tap.reset(token)
 
 
-def current_tap() -> Tap | None:
-    """Who listens now."""
-    return _tap.get()
-
-
 def eager_function(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]] | None:
     """The eager attention function of the file that defines ``module``'s class."""
     source = sys.modules.get(type(module).__module__)

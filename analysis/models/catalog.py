@@ -1,14 +1,11 @@
-"""Which models can be picked, and what tells one's weights from another's.
+"""Which models can be picked, and what each is called.
 
-Importable without torch: the web process lists models and keys its memo here,
-and only the worker loads them.
+Importable without torch: the web process lists models here, and only the worker loads them.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import os
 import re
 from dataclasses import dataclass, replace
@@ -16,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from analysis.errors import SpecError, UnknownModelError
-from analysis.models import adapters, catalog_file, files, hub
+from analysis.models import adapters, catalog_file, hub
 
 Kind = Literal["wheel", "hub", "folder", "gguf"]
 
@@ -25,9 +22,6 @@ Kind = Literal["wheel", "hub", "folder", "gguf"]
 SETTING = "STRATASCOPE_MODELS"
 #: The dtype of models whose entry names none.
 DTYPE_SETTING = "STRATASCOPE_DTYPE"
-
-#: Raised when the converter changes what it writes: older conversions are then made anew.
-CONVERSION_FORMAT = 1
 
 DTYPES = ("float32", "float16", "bfloat16")
 QUANTISED = ("8bit", "4bit")
@@ -152,8 +146,8 @@ def find(name: str) -> Entry:
         # A source stands for its entry only where that loads it as it is.
         as_it_is = not (entry.dtype or entry.device or entry.quantise or entry.adapter)
         if name == entry.name or (as_it_is and name == entry.source):
-            return _existing(entry)
-    return _existing(_unlisted(name, on_offer))
+            return existing(entry)
+    return existing(_unlisted(name, on_offer))
 
 
 def offered(name: str) -> Entry:
@@ -165,69 +159,8 @@ def offered(name: str) -> Entry:
     on_offer = entries()
     for entry in on_offer:
         if entry.name == name:
-            return _existing(entry)
+            return existing(entry)
     raise _unknown(name, f"Pick one from the list; {SETTING} adds more.", on_offer)
-
-
-def fingerprint(model: Entry | str, dtype: str | None = None) -> str:
-    """What identifies a model's weights, their revision and dtype, found without loading them.
-
-    Args:
-        model: An entry, or what ``find`` takes.
-        dtype: "float32", "float16" or "bfloat16"; a torch dtype will do. None: the entry's,
-            else the setting's, else float32.
-
-    Returns:
-        32 hexadecimal digits.
-
-    Raises:
-        UnknownModelError: If there is no such model.
-        ModelLoadError: If a hub model is neither cached nor to be reached.
-        SpecError: If the dtype means nothing.
-    """
-    entry = find(model) if isinstance(model, str) else _existing(model)
-    parts = [identity(entry), dtype_of(entry, dtype)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def identity(entry: Entry) -> list[Any]:
-    """What makes an entry's weights these and no others, as JSON values."""
-    found = _base_identity(entry)
-    if entry.adapter:
-        found += ["adapter", *adapters.identity(entry.adapter)]
-    return [*found, "quantised", entry.quantise] if entry.quantise else found
-
-
-def _base_identity(entry: Entry) -> list[Any]:
-    if entry.kind == "wheel":
-        return ["conversion", entry.revision, CONVERSION_FORMAT]
-    if entry.kind == "hub":
-        repository = hub.repository(entry.source)
-        return ["hub", repository, hub.commit(entry.source)]
-    return [entry.kind, *files.stamp(Path(entry.source))]
-
-
-def revision(entry: Entry) -> str:
-    """The revision shown to a person: a SHA-256, a hub commit, or a stamp of the files.
-
-    An adapter's follows its base's, after a plus sign.
-    """
-    shown = _base_revision(entry)
-    if not entry.adapter:
-        return shown
-    return f"{shown}+{_stamp(adapters.identity(entry.adapter))}"
-
-
-def _base_revision(entry: Entry) -> str:
-    if entry.kind == "wheel":
-        return entry.revision
-    if entry.kind == "hub":
-        return hub.commit(entry.source)
-    return _stamp(_base_identity(entry))
-
-
-def _stamp(values: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 def dtype_of(entry: Entry, dtype: object = None) -> str:
@@ -288,7 +221,7 @@ def _kind(source: str, on_offer: tuple[Entry, ...] = ()) -> Kind:
     raise _unknown(source, _HOW_TO_NAME, on_offer)
 
 
-def _existing(entry: Entry) -> Entry:
+def existing(entry: Entry) -> Entry:
     """The entry itself, or a base with the adapter whose folder the entry names."""
     path = Path(entry.source)
     if entry.kind == "folder" and not path.is_dir():
@@ -299,9 +232,7 @@ def _existing(entry: Entry) -> Entry:
         return entry
     base = _unlisted(adapters.base_of(path), ())
     found = replace(base, name=entry.name, title=entry.title, adapter=str(path))
-    return _existing(
-        replace(found, dtype=entry.dtype, device=entry.device, quantise=entry.quantise)
-    )
+    return existing(replace(found, dtype=entry.dtype, device=entry.device, quantise=entry.quantise))
 
 
 def _unknown(name: str, hint: str, on_offer: tuple[Entry, ...]) -> UnknownModelError:

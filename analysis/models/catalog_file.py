@@ -8,7 +8,7 @@
     source = "HuggingFaceTB/SmolLM2-135M"   # hub id, folder, .gguf file, base+adapter
     revision = "v1.0"          # of a hub id
     dtype = "bfloat16"         # float32, float16, bfloat16
-    device = "cuda:0"          # cpu, cuda, mps, cuda:N, spread
+    device = "cuda:0"          # cpu, cuda, cuda:N, spread
     quantise = "4bit"          # 8bit or 4bit, by bitsandbytes
     adapter = "adapters/mine"  # a LoRA adapter: folder or hub id
 

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from analysis import paths, progress
 from analysis.errors import AnalysisError, ModelLoadError
-from analysis.models import catalog, files, wheel
+from analysis.models import catalog, files, identity, wheel
 
 STAMP = "stratascope.json"
 _STEPS = 6
@@ -78,7 +78,7 @@ def is_whole(target: Path, sha256: str) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False
     known = (stamp.get("gguf_sha256"), stamp.get("format"))
-    return known == (sha256, catalog.CONVERSION_FORMAT) and sizes == stamp["files"]
+    return known == (sha256, identity.CONVERSION_FORMAT) and sizes == stamp["files"]
 
 
 def _convert_into(target: Path, sha256: str, fetch: Callable[[Path], Path]) -> None:
@@ -112,7 +112,7 @@ def _write_model(gguf: Path, building: Path) -> None:
 def _write_stamp(building: Path, sha256: str) -> None:
     files.check_folder(building)
     sizes = {item.name: item.stat().st_size for item in building.iterdir() if item.is_file()}
-    stamp = {"format": catalog.CONVERSION_FORMAT, "gguf_sha256": sha256, "files": sizes}
+    stamp = {"format": identity.CONVERSION_FORMAT, "gguf_sha256": sha256, "files": sizes}
     (building / STAMP).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
 
 
@@ -211,6 +211,7 @@ def main() -> int:
     """Convert the default model, with progress on the terminal; 1 if that fails."""
 
     def show(done: int, total: int, label: str) -> None:
+        """Print one step on standard error."""
         print(f"[{done}/{total}] {label}", file=sys.stderr, flush=True)
 
     try:

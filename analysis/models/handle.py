@@ -13,7 +13,8 @@ from analysis.errors import UnsupportedModelError
 from analysis.models import attention
 from analysis.models.probe import Record
 from analysis.models.readout import Readout, find_readout
-from analysis.models.residual import Block, Stream, find_stream
+from analysis.models.residual import find_stream
+from analysis.models.stream import Block, Stream
 from analysis.results import Ledger, ModelInfo
 from analysis.results.base import Floats
 
@@ -143,6 +144,7 @@ def describe(loaded: Any, stream: Stream, readout: Readout, record: Record) -> M
         attention_interface="hooks" if stream.by_hooks else "function",
         quantised=loaded.entry.quantise or _packed_by(hf.config),
         adapter=loaded.entry.adapter,
+        plain_norm=readout.form.plain,
     )
 
 
@@ -166,7 +168,7 @@ def load_model(name: str, *, dtype: str | None = None, device: str | None = None
     Args:
         name: A catalogue name, hub id, local folder, ``path/to/file.gguf``, or base+adapter.
         dtype: "float32", "bfloat16" or "float16"; by entry or setting unless given, else float32.
-        device: "cuda", "mps", "cpu", or "spread" for all CUDA devices together; by entry or
+        device: "cuda", "cpu", or "spread" for all CUDA devices together; by entry or
             setting unless given, else the best one there.
 
     Raises:

@@ -15,7 +15,17 @@ from transformers import AutoTokenizer
 
 from analysis import progress
 from analysis.errors import AnalysisError, ModelLoadError
-from analysis.models import adapted, adapters, catalog, convert, files, hub, memory, placement
+from analysis.models import (
+    adapted,
+    adapters,
+    catalog,
+    convert,
+    files,
+    hub,
+    identity,
+    memory,
+    placement,
+)
 from analysis.models.placement import Placement
 from analysis.models.quiet import quiet
 
@@ -32,7 +42,7 @@ class Loaded:
         entry: The catalogue's entry.
         source: Where the weights came from.
         revision: SHA-256, hub commit or stamp of the weights.
-        fingerprint: ``catalog.fingerprint`` of entry and dtype.
+        fingerprint: ``identity.fingerprint`` of entry and dtype.
     """
 
     model: Any
@@ -51,7 +61,7 @@ def load_pretrained(name: str, *, dtype: Any = None, device: Any = None) -> Load
         dtype: "float32", "float16", "bfloat16", or torch's own. None: the entry's, else
             ``STRATASCOPE_DTYPE``, else float32.
         device: Where it shall run; "spread" for all CUDA devices together. None: the entry's,
-            else ``STRATASCOPE_DEVICE``, else CUDA, MPS or the CPU, the first there is.
+            else ``STRATASCOPE_DEVICE``, else CUDA or the CPU, the first there is.
 
     Raises:
         UnknownModelError: If there is no such model.
@@ -75,8 +85,8 @@ def load_pretrained(name: str, *, dtype: Any = None, device: Any = None) -> Load
         tokenizer=tokenizer,
         entry=entry,
         source=f"{entry.source}+{entry.adapter}" if entry.adapter else entry.source,
-        revision=catalog.revision(entry),
-        fingerprint=catalog.fingerprint(entry, plain),
+        revision=identity.revision(entry),
+        fingerprint=identity.fingerprint(entry, plain),
     )
 
 

@@ -32,6 +32,12 @@ class NormForm:
     bias: Tensor
     eps: float
 
+    @property
+    def plain(self) -> bool:
+        """Whether it normalises only: its scale is 1 and its bias 0, up to what a fit can tell."""
+        off = max(float((self.scale - 1.0).abs().max()), float(self.bias.abs().max()))
+        return self.kind != "none" and off < 1e-4
+
     def centred(self, x: Tensor) -> Tensor:
         """``x`` less its mean over d_model, where the norm takes it off."""
         return x - x.mean(-1, keepdim=True) if self.kind == "layer" else x

@@ -79,9 +79,12 @@ def pick_device(device: Any = None) -> torch.device:
         SpecError: If it has no such name or this machine lacks it.
     """
     if device is None or device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if str(device).startswith("mps"):
+        raise SpecError(
+            "MPS has no 64-bit floats, in which the identities and many measures are computed.",
+            "Leave the device out, or use cpu.",
+        )
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
@@ -103,7 +106,8 @@ def quantisation(kind: str, dtype: torch.dtype) -> Any:
     if find_spec("bitsandbytes") is None:
         raise ModelLoadError(
             f"Weights of {kind} need the package bitsandbytes, which is not installed.",
-            "Install stratascope[quantise], or load the model without quantise.",
+            "Install the extra 'quantise' (.venv/bin/pip install -e '.[quantise]'), "
+            "or load the model without quantise.",
         )
     from transformers import BitsAndBytesConfig
 

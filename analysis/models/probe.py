@@ -82,7 +82,10 @@ class Record:
 @contextmanager
 def _watch(model: nn.Module, record: Record) -> Iterator[None]:
     def hook(name: str) -> Any:
+        """A hook that records the module of this name."""
+
         def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            """Record what came in and what left, where they are floats."""
             left = first_tensor(output)
             if left is not None and left.is_floating_point():
                 came = entered(args, kwargs)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from analysis.errors import UnsupportedModelError
 from analysis.models.norms import NormForm, norm_form
 from analysis.models.probe import Event, Record
-from analysis.models.residual import Stream, relative_error, tolerance
+from analysis.models.stream import Stream
+from analysis.models.tolerance import relative_error, tolerance
 
 
 @dataclass

@@ -85,6 +85,7 @@ class _Watch(TorchFunctionMode):
         self._pattern = None
 
         def by_head(tensor: Tensor) -> Tensor:
+            """[batch, head, i, j], whether the two came in one axis or not."""
             return tensor.reshape(batch, -1, *tensor.shape[-2:])
 
         self.tap.seen(module, by_head(value), by_head(pattern), by_head(output).transpose(1, 2))
@@ -100,10 +101,12 @@ def watching(modules: Iterable[nn.Module], tap: Tap) -> Iterator[None]:
     watch = _Watch(tap)
 
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Note whose attention comes next, and for how many prompts."""
         state = entered(args, kwargs)
         watch.stack.append((module, 1 if state is None or state.dim() < 3 else state.shape[0]))
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
+        """Forget the module that ended."""
         watch.stack.pop()
 
     handles: list[Any] = []

@@ -49,7 +49,8 @@ class ModelInfo:
     """What a model is. Sizes are counts; ``fingerprint`` names its weights, revision and dtype.
 
     ``quantised`` is "8bit", "4bit", another method's name, or empty; ``adapter`` a LoRA
-    adapter's folder or hub id; ``device`` lists all where blocks lie on several.
+    adapter's folder or hub id; ``device`` lists all where blocks lie on several; ``plain_norm``
+    says that the final norm has neither scale nor bias.
     """
 
     name: str
@@ -74,3 +75,4 @@ class ModelInfo:
     attention_interface: str = "function"
     quantised: str = ""
     adapter: str = ""
+    plain_norm: bool = False

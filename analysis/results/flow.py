@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -25,10 +25,12 @@ class Link(NamedTuple):
         source: Key of the node it comes from.
         target: Key of the node it goes to.
         share: Part of what enters ``target``, over ALL parts, before pruning; 0 to 1 (signed:
-            logits).
+            logits). Of an "other" link: what enters by all links that are not drawn for a budget.
         flow: ``flow(target) * share``: part of the root's mass, 0 to 1. Upwards:
             ``flow(source) * share``: part of the target's mass that comes from the root this way.
-            Signed: logits, as ``share``.
+            Signed: logits, as ``share``. Upwards an "other" link's flow is the part of the target's
+            mass that comes from the root by no drawn way: by links that were cut, to the target or
+            to what it is made from. It may be more than the share, or nothing.
     """
 
     kind: str
@@ -51,7 +53,9 @@ class Node(NamedTuple):
         row: The residual row of a block node; None for the others.
         layer: The layer of a node inside a block; None for block nodes.
         pos: Token position.
-        flow: Part of the root's mass that reaches it by drawn links, 0 to 1.
+        flow: Part of the root's mass that reaches it by drawn links, 0 to 1. Upwards: part of its
+            own mass that comes from the root by drawn links; of an "other" node, which stands for
+            parts of several states, the largest of its links' flows.
     """
 
     key: str
@@ -67,7 +71,10 @@ class Graph:
     """A flow graph in columns; ``links`` and ``nodes`` give it as rows.
 
     Downwards the root's mass of 1 is followed to row 0. Upwards (``direction`` "up") a node's
-    flow is the part of its own mass that comes from the root. Signed graphs (``method`` "signed")
+    flow is the part of its own mass that comes from the root. In-shares of a node sum to 1, with
+    two exceptions: without a budget, what ``threshold`` or ``top_k`` cuts is in no link; and
+    upwards links from states that have nothing of the root are in none either. Within a budget an
+    "other" link to each node holds both. Signed graphs (``method`` "signed")
     hold the direct paths into one state: shares and flows are logits, and all links, the "other"
     link of what was pruned included, sum to ``logit``.
 
@@ -94,6 +101,8 @@ class Graph:
         hidden_positions: Positions whose attention links were hidden (``hide_start``).
         sink_positions: Positions whose attention links were folded into sink links.
         reweighted: Whether shares were scaled so that those not hidden sum to 1.
+        node_whole: [node] upwards, the part of each node's mass that comes from the root by all
+            links, drawn or not; downwards and where it is not known, empty or ``node_flow``.
     """
 
     position: int
@@ -121,6 +130,7 @@ class Graph:
     hidden_positions: tuple[int, ...] = ()
     sink_positions: tuple[int, ...] = ()
     reweighted: bool = False
+    node_whole: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def __post_init__(self) -> None:
         for name in ("node_depth", "node_pos", "node_flow"):

@@ -11,6 +11,9 @@ from analysis.results.base import Floats, Ints, Token, check_shape
 class Grid:
     """Hidden states read through the unembedding (or another decoder).
 
+    A source position's share of a head has no state at positions before the source: nothing is
+    read there, and the cell is empty (ids -1, values NaN).
+
     Attributes:
         rows: [row] which rows (layers, for a component of a layer) the first axis holds.
         positions: [pos] which positions the second axis holds.
@@ -21,7 +24,8 @@ class Grid:
         kl_to_final: [row, pos] KL(model's output || cell's distribution), nats.
         target_ids: [target] tokens asked about; empty where none were.
         target_probs: [row, pos, target] their probabilities.
-        target_ranks: [row, pos, target] their ranks (0 is best), on logits, ties in their favour.
+        target_ranks: [row, pos, target] their ranks (0 is best), on logits, ties in their favour;
+            -1 in a cell without a state.
         chosen: [row, pos] 0 where the output decoder read the cell, 1 where the input decoder did.
         explained: [row, pos, k] share of the state explained so far (matching pursuit), else NaN.
         single_target: Whether one token id, not a list, was asked about.

@@ -1,4 +1,4 @@
-"""What a link of a flow graph writes, and which neurons write an MLP's output."""
+"""What a component or a link promotes, and which neurons write an MLP's output."""
 
 from __future__ import annotations
 
@@ -35,6 +35,42 @@ class LinkReading:
     suppressed_logits: Floats
     kl_source: float
     kl_without: float
+    vocabulary: tuple[Token, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("promoted_logits", "suppressed", "suppressed_logits"):
+            check_shape(name, getattr(self, name), self.promoted.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """What one component's output adds to the logits, and takes from them.
+
+    Attributes:
+        component: As in ``LensSpec``. layer: Its entry of the first axis (a row for block outputs).
+        position: Where it writes. head, source: -1 where there is none.
+        reading: "direct": through the final norm with its scale frozen at the final state, no
+            biases, so that the values of a state's parts add up to its logits before any soft
+            cap. "lens": normed on its own, as a grid reads it; its values don't add up to anything.
+        norm: L2 norm of the component's vector.
+        promoted: [k] token ids with the largest values, best first. promoted_logits: [k].
+        suppressed: [k] those with the lowest, lowest first. suppressed_logits: [k].
+        mean: Mean value over the vocabulary: a shift of all logits, which changes no probability.
+        vocabulary: Every token named above, by ascending id.
+    """
+
+    component: str
+    layer: int
+    position: int
+    head: int
+    source: int
+    reading: str
+    norm: float
+    promoted: Ints
+    promoted_logits: Floats
+    suppressed: Ints
+    suppressed_logits: Floats
+    mean: float
     vocabulary: tuple[Token, ...]
 
     def __post_init__(self) -> None:

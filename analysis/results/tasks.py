@@ -1,4 +1,4 @@
-"""What a model did on the prompts of a task."""
+"""What a model did on the prompts of a task, and when its answers emerge."""
 
 from __future__ import annotations
 
@@ -91,8 +91,10 @@ class EmergenceCurve:
         count: Answer tokens; 0 leaves NaN everywhere.
         never: Those for which it never comes up.
         by_row: [row] share that has come up at or before the row, 0 to 1.
-        low, high: [row] 95 % bootstrap interval, prompts drawn with their tokens together.
-        mean, mean_low, mean_high: Mean row of those that come up, with its interval.
+        low, high: [row] 95 % bootstrap interval, prompts drawn with their tokens together, and
+            no narrower than Wilson's with prompts counted.
+        mean, mean_low, mean_high: Mean row of those that come up, with its bootstrap interval;
+            NaN where there are fewer than ten prompts.
         rows: [count] the row of each; -1 for never.
         prompts: [count] the prompt each belongs to.
     """
@@ -120,12 +122,15 @@ class EmergenceReport:
         by_label: Of the prompts with each value of the label asked for.
         curves: Right answers, wrong answers, the right token in wrong answers, an answer of the
             same frequency, and the right token with the prompt shuffled.
+        by_digit: Right and wrong answers again, one place of the answer at a time: the digit of
+            each column where answers are sums ("answer2: right"), else the tokens in order.
     """
 
     measure: str
     accuracy: Share
     by_label: tuple[Share, ...]
     curves: tuple[EmergenceCurve, ...]
+    by_digit: tuple[EmergenceCurve, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,7 @@ class SuiteReport:
         right: [prompt] 1 where the whole answer is right.
         rows: [prompt] mean row at which the model's choices come up; NaN where none does.
         emergence: Over all of them, beside the controls.
+        groups: [prompt] in which of ``emergence.by_label`` it counts, by its name; empty: none.
     """
 
     title: str
@@ -150,148 +156,8 @@ class SuiteReport:
     right: Ints
     rows: Floats
     emergence: EmergenceReport
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_shape("right", self.right, (len(self.prompts),))
         check_shape("rows", self.rows, (len(self.prompts),))
-
-
-@dataclass(frozen=True, slots=True)
-class ContributionReport:
-    """What writes each answer digit, and what each head reads to do so; means over sums.
-
-    Contributions are logits of the right digit less those of the digit that the other carry
-    would give (direct logit attribution, the final norm's scale frozen).
-
-    Attributes:
-        columns: [digit] the answer's columns.
-        sources: [source] names of the positions read.
-        counts: [digit, 2] sums without and with a carry into the column.
-        heads: [digit, 2, layer, head]. mlps: [digit, 2, layer]. embedding: [digit, 2].
-        spread: [digit, 2, layer, head] half a 95 % interval of ``heads``.
-        attention: [digit, layer, head, source] mean pattern from the position that predicts the
-            digit.
-    """
-
-    columns: Ints
-    sources: tuple[str, ...]
-    counts: Ints
-    heads: Floats
-    mlps: Floats
-    embedding: Floats
-    spread: Floats
-    attention: Floats
-
-    def __post_init__(self) -> None:
-        check_shape("heads", self.heads, (len(self.columns), 2, None, None))
-        check_shape("attention", self.attention, (len(self.columns), None, None, len(self.sources)))
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeReport:
-    """How well a linear probe reads each fact off each state, on sums it was not fitted on.
-
-    Attributes:
-        components: [component] "row 0", "attention 0", "head 0.3", "mlp 0", ...
-        places: [place] names of the positions.
-        targets: [target] "carry1" to "carry5" (into the column), "sum0" to "sum4" (raw).
-        accuracy: [target, component, place] balanced for carries, plain for the raw sums.
-        control: The same with the labels shuffled.
-        chance: [target] what guessing gives.
-        fitted, held_out: Sums.
-    """
-
-    components: tuple[str, ...]
-    places: tuple[str, ...]
-    targets: tuple[str, ...]
-    accuracy: Floats
-    control: Floats
-    chance: Floats
-    fitted: int
-    held_out: int
-
-    def __post_init__(self) -> None:
-        shape = (len(self.targets), len(self.components), len(self.places))
-        check_shape("accuracy", self.accuracy, shape)
-        check_shape("control", self.control, shape)
-
-
-@dataclass(frozen=True, slots=True)
-class Projection:
-    """States of one component at one place on their two main axes (PCA).
-
-    Attributes:
-        component, place: Which states.
-        points: [sum, 2]. explained: [2] share of the variance.
-        carry: [sum] the carry into the column. digit_sum: [sum] its two digits added.
-        column: Which column.
-    """
-
-    component: str
-    place: str
-    points: Floats
-    explained: Floats
-    carry: Ints
-    digit_sum: Ints
-    column: int
-
-
-@dataclass(frozen=True, slots=True)
-class PatchReport:
-    """A component taken from a sum with a carry into one without: does the digit become one more?
-
-    Attributes:
-        components: [component]. places: [place], the last one "everywhere".
-        columns: [column] the carry into which is handed over.
-        effect: [column, component, place] share of pairs whose digit becomes one more.
-        control: The same with a donor that has no carry either.
-        pairs: [column].
-    """
-
-    components: tuple[str, ...]
-    places: tuple[str, ...]
-    columns: Ints
-    effect: Floats
-    control: Floats
-    pairs: Ints
-
-    def __post_init__(self) -> None:
-        shape = (len(self.columns), len(self.components), len(self.places))
-        check_shape("effect", self.effect, shape)
-        check_shape("control", self.control, shape)
-
-
-@dataclass(frozen=True, slots=True)
-class Parting:
-    """A prompt answered wrongly beside the likest one answered rightly.
-
-    Attributes:
-        right, wrong: Places of the two prompts in the suite.
-        token: The answer token, counted from 0, at which the wrong one first goes wrong.
-        rows: [row, pos] distance of the two states over the larger norm, up to the
-            state that predicts that token.
-        heads: [layer, head] the same of each head's output at the state that predicts it.
-        mlps: [layer] and of each MLP's.
-        right_probs, wrong_probs: [row] probability of each prompt's own right token.
-        first: (row, pos) of the first state, row by row, that differs by more than half where
-            both prompts have the same token; None if there is none.
-    """
-
-    right: int
-    wrong: int
-    token: int
-    rows: Floats
-    heads: Floats
-    mlps: Floats
-    right_probs: Floats
-    wrong_probs: Floats
-    first: tuple[int, int] | None
-
-
-@dataclass(frozen=True, slots=True)
-class FailureReport:
-    """Pairs of a right and a wrong answer, the likest first; none where all are right or wrong."""
-
-    pairs: tuple[Parting, ...]
-    right: int
-    wrong: int

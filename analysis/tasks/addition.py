@@ -97,14 +97,14 @@ def draw(
     """``count`` pairs of one part; a share ``chains`` of them rich in long carry chains."""
     kept: tuple[Ints, Ints] = (np.empty(0, np.int64), np.empty(0, np.int64))
     while len(kept[0]) < count:
-        a, b = _pairs(rng, 4 * count if part != "train" else count, digits, chains)
+        a, b = pairs(rng, 4 * count if part != "train" else count, digits, chains)
         number = part_of(a, b)
         wanted = number > 1 if part == "train" else number == ("test", "validation").index(part)
         kept = (np.concatenate([kept[0], a[wanted]]), np.concatenate([kept[1], b[wanted]]))
     return kept[0][:count], kept[1][:count]
 
 
-def _pairs(rng: np.random.Generator, count: int, digits: int, chains: float) -> tuple[Ints, Ints]:
+def pairs(rng: np.random.Generator, count: int, digits: int, chains: float) -> tuple[Ints, Ints]:
     """Uniform pairs, some of their columns made to add up to 9 so that carries travel."""
     first = rng.integers(0, 10, (count, digits))
     second = rng.integers(0, 10, (count, digits))

@@ -1,7 +1,8 @@
 """Forward passes over many prompts at once, those of equal length together.
 
 No padding: a batch holds prompts of one length, so nothing is masked and every prompt's
-numbers are those of its own pass up to rounding.
+numbers are those of its own pass up to rounding. What all prompts begin with is run once, where
+only the rows after it are wanted (``analysis.tasks.prefix``).
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ from analysis.models.handle import Model
 from analysis.models.probe_states import batched, entered, first_of
 from analysis.models.watching import listening_to
 from analysis.results.base import Floats
+from analysis.tasks.prefix import Prefix
 from analysis.tokens import check_ids, describe_tokens
 
 #: Bytes of captured states that one batch may take.
 BATCH_BYTES = 96 << 20
+#: Floating-point operations of one batch on a CPU: between two of them a click is answered.
+BATCH_FLOPS = 2e10
 MOST = 128
 
 
@@ -37,11 +41,12 @@ class States:
     Attributes:
         which: [n] the prompts' places in what was asked for.
         token_ids: [n] their tokens.
-        resid: [n, row, pos, d_model].
+        resid: [n, row, pos, d_model]; ``pos`` counts from ``first``.
         attn_out, mlp_out: [n, layer, pos, d_model]; empty where only the rows were wanted.
         pattern: [n, layer, head, query, key]; likewise.
         value: [n, layer, kv_head, pos, d_head]; likewise.
         logits: [n, pos, vocab]; likewise.
+        first: Position of the first state held; 0 unless a common beginning was left out.
     """
 
     which: tuple[int, ...]
@@ -52,6 +57,7 @@ class States:
     pattern: Floats
     value: Floats
     logits: Floats
+    first: int = 0
 
     def traces(self, model: Model) -> Iterator[tuple[int, Trace]]:
         """Each prompt's place and its ``Trace``, as ``analysis.trace`` would give it."""
@@ -85,6 +91,7 @@ def states(
     whole: bool = True,
     most: int | None = None,
     label: str = "Running prompts",
+    since: int = 0,
 ) -> Iterator[States]:
     """Run prompts in batches of equal length and hand over each batch's states.
 
@@ -94,6 +101,8 @@ def states(
         whole: Everything that a ``Trace`` holds; else residual rows only, which is faster.
         most: Prompts in a batch; by default as many as ``BATCH_BYTES`` hold.
         label: What the progress listener reads.
+        since: Positions before this one aren't wanted: what of them all prompts have in common is
+            run once. Only without ``whole``.
 
     Raises:
         PromptError: If a prompt is empty, too long or holds an unknown id.
@@ -101,16 +110,21 @@ def states(
     """
     vocab = int(model.readout.input_rows.shape[0])
     asked = [check_ids(tuple(ids), vocab, model.info.max_positions) for ids in prompts]
-    sizes = {len(ids): most or _fitting(model, len(ids), whole) for ids in asked}
+    prefix = Prefix.shared(model, asked, 0 if whole or most == 1 else since)
+    sizes = {
+        length: most or fitting(model, length - prefix.length, whole)
+        for length in {len(ids) for ids in asked}
+    }
     done = 0
     for places in groups([len(ids) for ids in asked], sizes):
-        yield _run(model, places, [asked[place] for place in places], whole)
+        yield _run(model, places, [asked[place] for place in places], whole, prefix)
         done += len(places)
         progress.step(done, len(asked), label)
         progress.pause()
 
 
-def _fitting(model: Model, length: int, whole: bool) -> int:
+def fitting(model: Model, length: int, whole: bool = False) -> int:
+    """How many prompts of a length to run at once: bounded in memory, and in time on a CPU."""
     info = model.info
     numbers = (info.layers + 1) * length * info.d_model
     logits = length if whole else 1
@@ -118,13 +132,19 @@ def _fitting(model: Model, length: int, whole: bool) -> int:
     if whole:
         numbers += 2 * info.layers * length * info.d_model
         numbers += info.layers * info.heads * length * (length + info.d_head)
-    return int(min(max(BATCH_BYTES // (4 * numbers), 1), MOST))
+    fits = BATCH_BYTES // (4 * numbers)
+    if model.device.type == "cpu":
+        fits = min(fits, int(BATCH_FLOPS / (2 * info.parameters * length)))
+    return int(min(max(fits, 1), MOST))
 
 
 @torch.no_grad()
-def _run(model: Model, places: list[int], ids: list[tuple[int, ...]], whole: bool) -> States:
-    recorder = _Recorder(model, len(ids), len(ids[0]), whole)
-    options: dict[str, Any] = {"use_cache": False}
+def _run(
+    model: Model, places: list[int], ids: list[tuple[int, ...]], whole: bool, prefix: Prefix
+) -> States:
+    rest = [own[prefix.length :] for own in ids]
+    recorder = _Recorder(model, len(ids), len(rest[0]), whole)
+    options = prefix.options(len(ids))
     if not whole and "logits_to_keep" in inspect.signature(model.hf.forward).parameters:
         options["logits_to_keep"] = 1  # they are not looked at
     with model.lock, ExitStack() as stack:
@@ -132,11 +152,11 @@ def _run(model: Model, places: list[int], ids: list[tuple[int, ...]], whole: boo
         if whole:
             stream = model.stream
             stack.enter_context(listening_to(stream.attending, recorder, by_hooks=stream.by_hooks))
-        logits = model.hf(input_ids=torch.tensor(ids, device=model.device), **options).logits
+        logits = model.hf(input_ids=torch.tensor(rest, device=model.device), **options).logits
     kept = logits.to("cpu", torch.float32).numpy() if whole else np.empty(0, np.float32)
     return States(
         tuple(places), tuple(ids), recorder.resid, recorder.attn_out, recorder.mlp_out,
-        recorder.pattern, recorder.value, kept,
+        recorder.pattern, recorder.value, kept, prefix.length,
     )  # fmt: skip
 
 
@@ -193,6 +213,7 @@ class _Recorder:
 
     def _on_exit(self, module: nn.Module, target: Floats, scale: float) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
+            """Keep what a module gave for every prompt, scaled as it enters the stream."""
             store(target, batched(first_of(output), self.size).reshape(target.shape))
             if scale != 1.0:
                 np.multiply(target, np.float32(scale), out=target)

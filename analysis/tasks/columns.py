@@ -23,6 +23,7 @@ class Table:
         encoded: [sum] prompt and right answer as tokens.
         places: Names of all positions.
         answers: Position of each answer column's digit token, the units first.
+        texts: [sum] the prompts.
     """
 
     a: Ints
@@ -31,6 +32,18 @@ class Table:
     encoded: tuple[Encoded, ...]
     places: tuple[str, ...]
     answers: tuple[int, ...]
+    texts: tuple[str, ...] = ()
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """Positions from the first operand on: what stands before is the same in every sum."""
+        start = min((p for p in self.encoded[0].places.get(f"a{self.digits - 1}", ())), default=0)
+        return tuple(range(start, len(self.places)))
+
+    @property
+    def length(self) -> int:
+        """Tokens of each answer."""
+        return len(self.places) - self.encoded[0].start
 
     @property
     def carry(self) -> Ints:
@@ -50,8 +63,9 @@ class Table:
     def part(self, places: np.ndarray) -> Table:
         """Only some of the sums."""
         encoded = tuple(self.encoded[place] for place in places)
+        texts = tuple(self.texts[place] for place in places) if self.texts else ()
         return Table(
-            self.a[places], self.b[places], self.digits, encoded, self.places, self.answers
+            self.a[places], self.b[places], self.digits, encoded, self.places, self.answers, texts
         )
 
 
@@ -61,10 +75,11 @@ def table(model: Model, a: Ints, b: Ints, digits: int, *, padded: bool) -> Table
     Raises:
         SpecError: If they don't all take the same tokens, one for each digit.
     """
-    encoded = tuple(
-        encode(model.tokenizer, suites.written(int(x), int(y), "+", int(x + y), digits, padded))
+    asked = [
+        suites.written(int(x), int(y), "+", int(x + y), digits, padded)
         for x, y in zip(a, b, strict=True)
-    )
+    ]
+    encoded = tuple(encode(model.tokenizer, prompt) for prompt in asked)
     first = encoded[0]
     columns = [name for name in first.places if name.startswith("answer")]
     lone = all(len(first.places[name]) == 1 for name in columns)
@@ -77,7 +92,9 @@ def table(model: Model, a: Ints, b: Ints, digits: int, *, padded: bool) -> Table
             "Use a model that splits numbers into digits.",
         )
     answers = tuple(first.places[f"answer{column}"][0] for column in range(len(columns)))
-    return Table(np.asarray(a), np.asarray(b), digits, encoded, _names(model, first), answers)
+    texts = tuple(prompt.text for prompt in asked)
+    names = _names(model, first)
+    return Table(np.asarray(a), np.asarray(b), digits, encoded, names, answers, texts)
 
 
 def _names(model: Model, one: Encoded) -> tuple[str, ...]:
@@ -91,18 +108,26 @@ def _names(model: Model, one: Encoded) -> tuple[str, ...]:
 def drawn(
     model: Model, count: int, seed: int, digits: int, *, padded: bool, chains: float = 0.5
 ) -> Table:
-    """Held-out sums for a model: those that training never saw, half of them rich in chains.
+    """Sums for a model, no pair twice, half of them rich in chains.
 
-    Not padded: operands without leading zeros whose sum is one digit longer or not, whichever
-    is more frequent among the draws, so that all have equal length.
+    Padded: held out, so that training never saw them. Not padded: operands without leading zeros
+    whose sum is one digit longer than they, so that all have equal length; fewer than ``count``
+    where there are not so many.
+
+    Raises:
+        SpecError: If the sums don't all take the same tokens, one for each digit.
     """
     rng = np.random.default_rng([seed, 101])
-    a, b = addition.draw(rng, 4 * count + 100, "test", digits, chains)
-    if not padded:
+    if padded:
+        a, b = addition.draw(rng, 4 * count + 100, "test", digits, chains)
+    else:
+        a, b = addition.pairs(rng, 8 * count + 400, digits, chains)
         low = 10 ** (digits - 1)
         fits = (a >= low) & (b >= low) & (a + b >= 10**digits)
         a, b = a[fits], b[fits]
-    return table(model, a[:count], b[:count], digits, padded=padded)
+    _, first = np.unique(np.stack([a, b]), axis=1, return_index=True)
+    kept = np.sort(first)[:count]
+    return table(model, a[kept], b[kept], digits, padded=padded)
 
 
 def operand_digits(model: Model) -> int | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis import paths, progress
+from analysis.errors import SpecError
 from analysis.store import Memo
 from analysis.tasks import files, suites
 from analysis.tasks.prompts import Suite
@@ -37,7 +38,8 @@ def add_to(commands: Any) -> None:
 
 def _run_parser(found: Any) -> None:
     running = found.add_parser("run", help="run a suite: accuracy, and when answers emerge")
-    running.add_argument("suite", help="a suite's name, or a .csv or .jsonl file of your own")
+    running.add_argument("suite", nargs="?", help="a suite's name, or a .csv or .jsonl file")
+    running.add_argument("--file", type=Path, help="a .csv or .jsonl file of your own")
     running.add_argument("--model", default="addition-5digit", help="as load_model takes it")
     running.add_argument("--size", type=int, default=200, help="prompts")
     running.add_argument("--digits", type=int, default=None, help="of each operand (5)")
@@ -91,11 +93,9 @@ def _run(chosen: argparse.Namespace) -> int:
     import analysis
     from analysis.tasks import emergence, export
 
-    suite = None
-    if Path(chosen.suite).suffix.lower() in (".csv", ".jsonl"):  # first: its mistakes cost no time
-        suite = files.read(Path(chosen.suite))
+    suite = _own(chosen)  # first: its mistakes cost no time
     model = analysis.load_model(chosen.model)
-    with opened(paths.cache_dir() / "tasks") as memo, progress.listening(_Bar()):
+    with opened(paths.cache_dir() / "tasks") as memo, progress.listening(progress.on_terminal):
         suite = suite or drawn(model, chosen.suite, chosen.size, chosen.seed, chosen.digits)
         found = emergence.report(
             model, suite, memo, measure=chosen.measure, label=chosen.label, seed=chosen.seed
@@ -105,6 +105,21 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.json:
         chosen.json.write_text(export.as_json(found), encoding="utf-8")
     return 0
+
+
+def _own(chosen: argparse.Namespace) -> Suite | None:
+    """The list of one's own, where a file is named; None where a suite is.
+
+    Raises:
+        SpecError: If neither or both are named, or with every bad line of the file.
+    """
+    if bool(chosen.suite) == (chosen.file is not None):
+        raise SpecError(
+            "Name either a suite or a file.", f"Suites: {', '.join(suites.NAMES)}; or --file PATH."
+        )
+    named = chosen.file or Path(chosen.suite)
+    is_file = chosen.file is not None or named.suffix.lower() in (".csv", ".jsonl")
+    return files.read(named) if is_file else None
 
 
 def drawn(model: Any, name: str, size: int, seed: int, digits: int | None) -> Suite:
@@ -123,15 +138,6 @@ def opened(folder: Path) -> Iterator[Memo]:
         yield memo
     finally:
         memo.close()
-
-
-class _Bar:
-    """A line of progress on a terminal, nothing elsewhere."""
-
-    def __call__(self, done: int, total: int, label: str) -> None:
-        if sys.stderr.isatty():
-            end = "\n" if done == total else ""
-            print(f"\r{label} {done} of {total} ", end=end, file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

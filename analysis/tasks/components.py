@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from analysis.errors import SpecError
 from analysis.models.handle import Model
 from analysis.parts import has_heads, projection_weight
 from analysis.results.base import Floats
@@ -15,6 +16,8 @@ from analysis.tasks.batch import States, states
 from analysis.tasks.columns import Table
 
 KINDS = ("row", "attention", "head", "mlp")
+#: A model with more parts than this is looked at without its heads, unless one asks for them.
+MOST_PARTS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +51,47 @@ def all_of(model: Model, kinds: tuple[str, ...] = KINDS) -> tuple[Component, ...
     return tuple(component for component in found if component.kind in kinds)
 
 
+def affordable(model: Model) -> tuple[Component, ...]:
+    """All of a small model's components, and a large one's but for its heads."""
+    every = all_of(model)
+    return every if len(every) <= MOST_PARTS else all_of(model, ("row", "attention", "mlp"))
+
+
+def named(model: Model, name: str) -> Component:
+    """A component by its name.
+
+    Raises:
+        SpecError: If the model has none of that name.
+    """
+    found = next((one for one in all_of(model) if one.name == name), None)
+    if found is None:
+        raise SpecError(
+            f"This model has no component called {name!r}.",
+            "Write it as row 1, attention 0, head 0.3 or mlp 1.",
+        )
+    return found
+
+
 def collect(
-    model: Model, sums: Table, wanted: tuple[Component, ...], label: str
+    model: Model,
+    sums: Table,
+    wanted: tuple[Component, ...],
+    label: str,
+    places: Sequence[int] | None = None,
 ) -> dict[Component, Floats]:
-    """[sum, pos, d_model] of each component over all sums (a head: through W_O, no bias)."""
-    size = (len(sums.a), len(sums.places), model.info.d_model)
+    """[sum, place, d_model] of each component over all sums (a head: through W_O, no bias).
+
+    ``places``: which positions; all unless given.
+    """
+    where = list(range(len(sums.places)) if places is None else places)
+    size = (len(sums.a), len(where), model.info.d_model)
     found = {component: np.empty(size, np.float32) for component in wanted}
     whole = any(component.kind != "row" for component in wanted)
-    for batch in states(model, sums.token_ids, whole=whole, label=label):
+    since = min(where)
+    for batch in states(model, sums.token_ids, whole=whole, label=label, since=since):
+        kept = [place - batch.first for place in where]
         for component, values in _of(model, batch, wanted):
-            found[component][list(batch.which)] = values
+            found[component][list(batch.which)] = values[:, kept]
     return found
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from analysis import progress
 from analysis.direct import attribute_logit
 from analysis.models.handle import Model
 from analysis.results import Attribution
-from analysis.results.tasks import ContributionReport
+from analysis.results.sums import ContributionReport
 from analysis.tasks.batch import states
 from analysis.tasks.columns import Table
 
@@ -36,6 +37,7 @@ def report(model: Model, sums: Table) -> ContributionReport:
                 attribution = attribute_logit(model, trace, position, token, foil)
                 found.setdefault((column, carry), []).append(attribution)
                 attention[column] += trace.pattern[:, :, position]
+            progress.pause()
     return _averaged(model, sums, columns, found, attention / len(sums.a))
 
 
@@ -65,10 +67,20 @@ def _averaged(
         parts = np.stack([one.heads for one in own])
         counts[column, carry] = len(own)
         by_head[column, carry] = parts.mean(0)
-        spread[column, carry] = 1.96 * parts.std(0) / np.sqrt(len(own))
+        spread[column, carry] = _half_interval(parts)
         by_mlp[column, carry] = np.stack([one.mlps for one in own]).mean(0)
         embedding[column, carry] = np.mean([one.embedding for one in own])
     return ContributionReport(
         np.array(columns, np.int64), sums.places, counts, by_head, by_mlp, embedding, spread,
         attention.astype(np.float32),
+        np.array([sums.answers[column] - 1 for column in columns], np.int64),
+        sums.texts, sums.carry[:, : len(columns)], sums.length,
     )  # fmt: skip
+
+
+def _half_interval(parts: np.ndarray) -> np.ndarray:
+    """[...] half a 95 % interval of means over the first axis; NaN of one alone."""
+    if len(parts) < 2:
+        return np.full(parts.shape[1:], np.nan)
+    half: np.ndarray = 1.96 * parts.std(0, ddof=1) / np.sqrt(len(parts))
+    return half

@@ -25,6 +25,9 @@ from analysis.tasks.statistics import curve, share
 
 Cell = tuple[int, int | None]
 
+#: Digits of a label that is sorted as a number.
+_LONGEST_NUMBER = 100
+
 
 def report(
     model: Model,
@@ -57,6 +60,42 @@ def report(
         share("all", sum(right), len(right)),
         by_label(suite, right, label) if label else (),
         _curves(found, control, measure, model.info.layers, seed),
+        _by_digit(_named(encoded), found, measure, model.info.layers, seed),
+    )
+
+
+def _named(encoded: Sequence[Encoded]) -> list[list[str]]:
+    """[prompt][answer token] its digit's name ("answer2"), or its place ("token 0")."""
+    made = []
+    for prompt in encoded:
+        digits = {
+            place: name
+            for name, places in prompt.places.items()
+            if name.startswith("answer")
+            for place in places
+        }
+        tokens = range(len(prompt.token_ids) - prompt.start)
+        made.append([digits.get(prompt.start + k, f"token {k}") for k in tokens])
+    return made
+
+
+def _by_digit(
+    names: list[list[str]], found: Sequence[Outcome], measure: Measure, last: int, seed: int
+) -> tuple[EmergenceCurve, ...]:
+    """Right and wrong answers, one place of the answer at a time, the last written first."""
+    cells: dict[tuple[str, bool], list[Cell]] = {}
+    find = staying_row if measure == "saturation" else first_row
+    for place, outcome in enumerate(found):
+        for hit in (True, False):
+            for token in _tokens(outcome, hit):
+                row = find(outcome.choice_ranks[:, token] == 0)
+                cells.setdefault((names[place][token], hit), []).append((place, row))
+    order = sorted({name for name, _ in cells}, key=lambda name: (name[:5] != "answe", name))
+    return tuple(
+        curve(f"{name}: {'right' if hit else 'wrong'}", *_flat(cells[name, hit]), last, seed)
+        for name in order
+        for hit in (True, False)
+        if (name, hit) in cells
     )
 
 
@@ -86,12 +125,18 @@ def finished(model: Model, outcome: Outcome) -> bool:
 def by_label(suite: Suite, right: Sequence[bool], label: str) -> tuple[Share, ...]:
     """Accuracy of the prompts with each value of a label, values in order of first sight."""
     values = list(dict.fromkeys(prompt.label(label) for prompt in suite.prompts))
-    values.sort(key=lambda value: (not value.isdigit(), int(value) if value.isdigit() else 0))
+    values.sort(key=_place)
     made = []
     for value in values:
         own = [hit for hit, p in zip(right, suite.prompts, strict=True) if p.label(label) == value]
         made.append(share(f"{label} {value}", sum(own), len(own)))
     return tuple(made)
+
+
+def _place(value: str) -> tuple[bool, int]:
+    """Numbers in order, then all else; a superscript counts as a digit, but is no number."""
+    is_number = value.isascii() and value.isdecimal() and len(value) <= _LONGEST_NUMBER
+    return not is_number, int(value) if is_number else 0
 
 
 def with_equal_foils(encoded: Sequence[Encoded], seed: int) -> list[Encoded]:

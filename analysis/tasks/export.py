@@ -13,7 +13,7 @@ from analysis.results.tasks import EmergenceReport
 
 
 def as_json(report: Any) -> str:
-    """Any report of ``analysis.results.tasks`` as JSON; NaN becomes null."""
+    """Any report on a task, of ``analysis.results``, as JSON; NaN becomes null."""
     return json.dumps(_plain(asdict(report)), indent=1)
 
 
@@ -39,7 +39,12 @@ def text(report: EmergenceReport) -> str:
         if not curve.count:
             lines.append(f"  {curve.name:44s} no tokens")
             continue
-        row = f"row {curve.mean:.2f} [{curve.mean_low:.2f}, {curve.mean_high:.2f}]"
+        interval = (
+            f"[{curve.mean_low:.2f}, {curve.mean_high:.2f}]"
+            if math.isfinite(curve.mean_low)
+            else "(too few prompts for an interval)"
+        )
+        row = f"row {curve.mean:.2f} {interval}"
         lines.append(
             f"  {curve.name:44s} {curve.count:5d} tokens, never {curve.never:5d}, "
             f"{row if curve.never < curve.count else 'none comes up'}"

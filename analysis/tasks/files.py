@@ -17,7 +17,9 @@ from analysis.errors import SpecError
 from analysis.tasks.prompts import Suite, TaskPrompt
 
 MOST_ROWS, MOST_BYTES, MOST_TEXT = 100_000, 64 << 20, 20_000
-_SHOWN = 20
+#: Labels of one prompt: more are another kind of file, and each is looked for in every prompt.
+MOST_LABELS = 100
+_SHOWN, _MOST_PROBLEMS = 20, 1000
 
 
 def read(path: Path) -> Suite:
@@ -38,8 +40,22 @@ def read(path: Path) -> Suite:
     return parse(data, kind.removeprefix("."), path.stem)
 
 
-def parse(data: bytes, kind: str, name: str = "own") -> Suite:
+def as_lines(suite: Suite) -> str:
+    """A suite as JSON lines, which ``parse`` reads back: prompts, answers, foils and labels."""
+    return "\n".join(
+        json.dumps({"prompt": p.text, "answer": p.answer, "foil": p.foil, "labels": dict(p.labels)})
+        for p in suite.prompts
+    )
+
+
+def parse(data: bytes, kind: str, name: str = "own", most: int = MOST_ROWS) -> Suite:
     """Read a suite from bytes of a file of ``kind`` "csv" or "jsonl" in UTF-8.
+
+    Args:
+        data: The file's content.
+        kind: "csv" or "jsonl".
+        name: What the suite is called.
+        most: Prompts that are taken.
 
     Raises:
         SpecError: With every bad line's number and reason (the first 20).
@@ -58,15 +74,22 @@ def parse(data: bytes, kind: str, name: str = "own") -> Suite:
             problems.append(f"Line {line}: {found}.")
         else:
             prompts.append(found)
-        if len(prompts) > MOST_ROWS:
-            problems.append(f"Line {line}: more than {MOST_ROWS} prompts.")
+        if len(prompts) > most:
+            problems.append(f"Line {line}: more than {most} prompts.")
+        if len(prompts) > most or len(problems) > _MOST_PROBLEMS:
             break
     if problems:
-        more = f" And {len(problems) - _SHOWN} more lines." if len(problems) > _SHOWN else ""
-        raise SpecError(" ".join(problems[:_SHOWN]) + more, "Mend these lines; nothing was run.")
+        raise SpecError(_listed(problems), "Mend these lines; nothing was run.")
     if not prompts:
         raise SpecError("The file holds no prompts.", "Give each a line with prompt and answer.")
     return Suite(name, name, tuple(prompts))
+
+
+def _listed(problems: list[str]) -> str:
+    """The first of them, and how many more there are, or at least are."""
+    more = len(problems) - _SHOWN
+    least = "at least " if len(problems) > _MOST_PROBLEMS else ""
+    return " ".join(problems[:_SHOWN]) + (f" And {least}{more} more lines." if more > 0 else "")
 
 
 def _csv(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -93,6 +116,8 @@ def _header(names: list[str]) -> str:
     missing = [name for name in ("prompt", "answer") if name not in names]
     if missing:
         return f"the header has no column {' and no column '.join(missing)}"
+    if len(names) > MOST_LABELS:
+        return f"the header has more than {MOST_LABELS} columns"
     double = sorted({name for name in names if names.count(name) > 1})
     return f"the header names {double[0]!r} twice" if double else ""
 
@@ -105,9 +130,15 @@ def _jsonl(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
         try:
             row = json.loads(content)
         except (ValueError, RecursionError) as error:
-            yield line, f"not JSON ({getattr(error, 'msg', 'nested too deeply')})"
+            yield line, f"not JSON ({_reason(error)})"
             continue
         yield line, row if isinstance(row, dict) else "not an object with prompt and answer"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return getattr(error, "msg", "a number of too many digits")
 
 
 def _prompt(row: dict[str, Any]) -> TaskPrompt | str:
@@ -121,7 +152,12 @@ def _prompt(row: dict[str, Any]) -> TaskPrompt | str:
         return "the foil is not text"
     if foil == row["answer"]:
         return "the foil is the answer"
-    return TaskPrompt(row["prompt"], row["answer"], foil, _labels(row))
+    if trouble := _unfit(foil, "foil"):
+        return trouble
+    labels = _labels(row)
+    if len(labels) > MOST_LABELS:
+        return f"there are more than {MOST_LABELS} labels"
+    return TaskPrompt(row["prompt"], row["answer"], foil, labels)
 
 
 def _trouble(row: dict[str, Any], name: str) -> str:
@@ -132,7 +168,14 @@ def _trouble(row: dict[str, Any], name: str) -> str:
         return f"the {name} is not text"
     if not row[name]:
         return f"the {name} is empty"
-    long = len(row[name]) > MOST_TEXT
+    return _unfit(row[name], name)
+
+
+def _unfit(text: str, name: str) -> str:
+    """What is wrong with a text whatever it says; empty where nothing is."""
+    if _whole(text) != text:
+        return f"the {name} holds half a character"
+    long = len(text) > MOST_TEXT
     return f"the {name} has more than {MOST_TEXT} characters" if long else ""
 
 
@@ -144,4 +187,9 @@ def _labels(row: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     for key, value in row.items():
         if key not in ("prompt", "answer", "foil", "labels") and value not in ("", None):
             found[key] = str(value)
-    return tuple(found.items())
+    return tuple((_whole(key), _whole(value)) for key, value in found.items())
+
+
+def _whole(text: str) -> str:
+    """A text without halves of characters: JSON can hold lone surrogates, UTF-8 can't."""
+    return text.encode("utf-8", "replace").decode()

@@ -25,7 +25,7 @@ from analysis.store import Memo
 from analysis.tasks.batch import States, states
 from analysis.tasks.prompts import Encoded
 
-_CELLS = 256
+_CELLS = 128
 
 
 def run(
@@ -55,7 +55,8 @@ def run(
     missing = [place for place, outcome in enumerate(found) if outcome is None]
     asked = [prompts[place] for place in missing]
     ids = [prompt.token_ids for prompt in asked]
-    for batch in states(model, ids, whole=False, most=most, label=label):
+    since = min((prompt.start - 1 for prompt in asked), default=0)
+    for batch in states(model, ids, whole=False, most=most, label=label, since=since):
         for n, outcome in _read(model, batch, asked):
             found[missing[n]] = outcome
             if memo is not None:
@@ -117,12 +118,15 @@ def _outcome(prompt: Encoded, choices: Any, probs: Any, ranks: Any) -> Outcome:
 @torch.no_grad()
 def _choices(model: Model, batch: States, prompts: Sequence[Encoded]) -> list[Any]:
     """[answer + 1] of each prompt: the model's first choice from the state before each token."""
-    found = []
-    for n, prompt in enumerate(prompts):
-        state = torch.from_numpy(batch.resid[n, -1, prompt.start - 1 :])
+    own = [batch.resid[n, -1, p.start - 1 - batch.first :] for n, p in enumerate(prompts)]
+    ends = np.cumsum([len(states) for states in own])
+    chosen: list[Any] = []
+    together = np.concatenate(own)
+    for start in range(0, len(together), _CELLS):
+        state = torch.from_numpy(together[start : start + _CELLS])
         state = state.to(model.readout.device, model.readout.output_rows.dtype)
-        found.append(model.readout.logits(state).argmax(-1).cpu().numpy().astype(np.int64))
-    return found
+        chosen.append(model.readout.logits(state).argmax(-1).cpu().numpy().astype(np.int64))
+    return np.split(np.concatenate(chosen), ends[:-1])
 
 
 @torch.no_grad()
@@ -132,6 +136,7 @@ def _follow(
     """Probability and rank of right token, choice and other token in every cell, [cell, 3]."""
     readout = model.readout
     starts = np.array([prompt.start for prompt in prompts])
+    before = starts - 1 - batch.first  # the state that predicts the first answer token
     targets = np.array(
         [
             [prompts[n].token_ids[starts[n] + k], choices[n][k], max(prompts[n].foil_ids[k], 0)]
@@ -143,7 +148,7 @@ def _follow(
     for start in range(0, len(cells), _CELLS):
         part = slice(start, start + _CELLS)
         n, row, k = cells[part].T
-        chosen = torch.from_numpy(batch.resid[n, row, starts[n] - 1 + k])
+        chosen = torch.from_numpy(batch.resid[n, row, before[n] + k])
         chosen = chosen.to(readout.device, readout.output_rows.dtype)
         wanted = torch.from_numpy(targets[part]).to(readout.device)
         stats = row_stats(Reader(readout, 1.0).logits(readout.normed(chosen)), 1, wanted)

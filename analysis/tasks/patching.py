@@ -21,11 +21,15 @@ from analysis.errors import SpecError
 from analysis.models.handle import Model
 from analysis.models.probe_states import batched, entered, first_of, replace_first
 from analysis.results.base import Floats, Ints
-from analysis.results.tasks import PatchReport
+from analysis.results.sums import PatchReport
+from analysis.tasks.batch import fitting
 from analysis.tasks.columns import Table, table
 from analysis.tasks.components import Component, all_of
+from analysis.tasks.spec import Positions
 
 EVERYWHERE = "everywhere"
+#: Of fewer pairs that a model has right nothing can be said, so they are not patched.
+FEWEST_PAIRS = 5
 
 
 def report(
@@ -38,6 +42,7 @@ def report(
     travels: bool = False,
     wanted: tuple[Component, ...] | None = None,
     columns: tuple[int, ...] | None = None,
+    positions: Positions = "all",
 ) -> PatchReport:
     """Patch every component at every position, and at all of them, for every column.
 
@@ -52,6 +57,8 @@ def report(
         wanted: Which components; all unless given.
         columns: Into which the carry goes; all that have enough columns
             below and a digit of their own unless given.
+        positions: "all", or "written": only at the state that writes the digit, and at all
+            states together; the others stay NaN.
 
     Raises:
         CancelledError: If the caller's progress listener stops the work.
@@ -60,24 +67,32 @@ def report(
     columns = tuple(range(1 + travels, digits)) if columns is None else columns
     rng = np.random.default_rng([seed, 13])
     trials = [_Trial(model, rng, pairs, digits, column, padded, travels) for column in columns]
-    places = (*trials[0].places, EVERYWHERE)
-    effect, control = _patch_all(trials, wanted)
-    counts = np.array([trial.count for trial in trials], np.int64)
+    return _told(trials, wanted, columns, pairs, _patch_all(trials, wanted, positions))
+
+
+def _told(
+    trials: list[_Trial], wanted: tuple[Component, ...], columns: tuple[int, ...], asked: int,
+    shares: tuple[Floats, Floats],
+) -> PatchReport:  # fmt: skip
+    counts, states = ([getattr(t, name) for t in trials] for name in ("count", "position"))
+    receivers, donors, harmless = (tuple(t.texts[n] for t in trials) for n in range(3))
     return PatchReport(
-        tuple(component.name for component in wanted), places, np.array(columns, np.int64),
-        effect, control, counts,
+        tuple(component.name for component in wanted), (*trials[0].places, EVERYWHERE),
+        np.array(columns, np.int64), *shares, np.array(counts, np.int64), asked,
+        np.array(states, np.int64), receivers, donors, harmless, trials[0].length,
     )  # fmt: skip
 
 
-def _patch_all(trials: list[_Trial], wanted: tuple[Component, ...]) -> tuple[Floats, Floats]:
+def _patch_all(
+    trials: list[_Trial], wanted: tuple[Component, ...], positions: Positions
+) -> tuple[Floats, Floats]:
     """[column, component, place] effects of the donors with a carry and of those without."""
     shape = (len(trials), len(wanted), len(trials[0].places) + 1)
     effect, control = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
     for number, component in enumerate(wanted):
         for row, trial in enumerate(trials):
-            effect[row, number] = trial.changed(component, trial.donor)
-            control[row, number] = trial.changed(component, trial.harmless)
-            progress.pause()
+            effect[row, number] = trial.changed(component, trial.donor, positions)
+            control[row, number] = trial.changed(component, trial.harmless, positions)
         progress.step(number + 1, len(wanted), "Patching")
     return effect, control
 
@@ -133,7 +148,7 @@ class _Trial:
             table(model, a, b, digits, padded=padded)
             for a, b in pairs_for(rng, pairs, digits, column, padded, travels)
         )
-        self.places = receiver.places
+        self.places, self.length = receiver.places, receiver.length
         self.position = receiver.answers[column] - 1
         right = _next_digit(model, _ids(receiver), self.position)
         own = _ids(receiver)[:, self.position + 1]
@@ -142,18 +157,21 @@ class _Trial:
         knows = (right == own) & (said == wanted)
         kept = np.flatnonzero(knows.numpy())
         self.count, self.wanted = len(kept), wanted[kept]
+        self.texts = [t.texts[kept[0]] if len(kept) else "" for t in (receiver, donors, harmless)]
         # Only what the model reads before it writes the digit.
         self.receiver = _ids(receiver)[kept, : self.position + 1]
         self.donor = _ids(donors)[kept, : self.position + 1]
         self.harmless = _ids(harmless)[kept, : self.position + 1]
 
-    def changed(self, component: Component, donor: Tensor) -> Any:
+    def changed(self, component: Component, donor: Tensor, positions: Positions) -> Any:
         """[place + 1] share of pairs whose digit becomes the donor's, patched at each place."""
         shares = np.full(len(self.places) + 1, np.nan, np.float32)
-        if not self.count:
+        if self.count < FEWEST_PAIRS:
             return shares
         own, kept = (_outputs(self.model, component, ids) for ids in (self.receiver, donor))
-        for place in (*range(self.position + 1), len(self.places)):
+        first = 0 if positions == "all" else self.position
+        for place in (*range(first, self.position + 1), len(self.places)):
+            progress.pause()
             where = slice(None) if place == len(self.places) else slice(place, place + 1)
             if torch.equal(own[:, where], kept[:, where]):
                 shares[place] = 0.0  # the same output in both runs changes nothing
@@ -169,11 +187,14 @@ def _ids(sums: Table) -> Tensor:
 
 @torch.no_grad()
 def _next_digit(model: Model, ids: Tensor, position: int) -> Tensor:
-    """[sum] the model's choice after ``position``."""
-    with model.lock:
-        logits = model.hf(input_ids=ids[:, : position + 1].to(model.device), use_cache=False).logits
-    chosen: Tensor = logits[:, -1].argmax(-1).cpu()
-    return chosen
+    """[sum] the model's choice after ``position``, a few sums at a time."""
+    chosen = []
+    for part in torch.split(ids[:, : position + 1], fitting(model, position + 1)):
+        with model.lock:
+            logits = model.hf(input_ids=part.to(model.device), use_cache=False).logits
+        chosen.append(logits[:, -1].argmax(-1).cpu())
+        progress.pause()
+    return torch.cat(chosen)
 
 
 def _outputs(model: Model, component: Component, ids: Tensor) -> Tensor:
@@ -181,6 +202,7 @@ def _outputs(model: Model, component: Component, ids: Tensor) -> Tensor:
     kept: list[Tensor] = []
 
     def keep(value: Tensor) -> Tensor:
+        """Keep the output, and change nothing."""
         kept.append(value.clone())
         return value
 
@@ -194,6 +216,7 @@ def _patched(
     """[sum] the model's choice at the end with a component's output taken from another run."""
 
     def put(value: Tensor) -> Tensor:
+        """Take the chosen positions from the other run."""
         changed = value.clone()
         changed[:, where] = source[:, where]
         return changed
@@ -233,6 +256,7 @@ def _hook(model: Model, component: Component, size: int, edit: Any) -> Any:
 
 def _after(edit: Any, size: int) -> Any:
     def hook(module: Any, args: Any, output: Any) -> Any:
+        """Edit what a module gave, one prompt a row."""
         states = first_of(output)
         return replace_first(output, edit(batched(states, size)).reshape(states.shape))
 
@@ -241,6 +265,7 @@ def _after(edit: Any, size: int) -> Any:
 
 def _before(edit: Any, part: slice, size: int) -> Any:
     def hook(module: Any, args: Any, kwargs: Any) -> Any:
+        """Edit the chosen columns of what a module gets, one prompt a row."""
         state = entered(args, kwargs)
         assert state is not None  # noqa: S101 - a block without hidden states was refused at load
         changed = batched(state, size).clone()

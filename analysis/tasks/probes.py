@@ -7,6 +7,7 @@ The control has the labels shuffled among the sums, so what it reads is chance a
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,20 @@ import torch
 from torch import Tensor
 
 from analysis import progress
+from analysis.components import entries
+from analysis.errors import SpecError
 from analysis.models.handle import Model
 from analysis.results.base import Floats
-from analysis.results.tasks import ProbeReport, Projection
+from analysis.results.sums import ProbeReport, Projection
 from analysis.tasks.columns import Table
 from analysis.tasks.components import Component, all_of, collect
 
 RIDGE = 1e-2
 _SUMS = 19
+#: Bytes of states held at once.
+HELD_BYTES = 384 << 20
+#: Sums whose texts are kept in the report.
+EXAMPLES = 60
 
 
 def report(
@@ -29,40 +36,76 @@ def report(
     sums: Table,
     wanted: tuple[Component, ...] | None = None,
     *,
+    places: Sequence[int] | None = None,
     held_out: float = 0.3,
     seed: int = 0,
 ) -> ProbeReport:
-    """Probe every component at every position for every carry and every raw digit sum.
+    """Probe components at positions for every carry and every raw digit sum.
 
     Args:
         model: The model.
         sums: From ``columns.drawn``; five times as many as d_model or more.
         wanted: Which components; all unless given.
+        places: Which positions; all unless given. Those that write the digits that are probed
+            for must be among them: the report points them out.
         held_out: Share of the sums that probes are judged on.
         seed: Of the split and the shuffling.
 
     Raises:
+        SpecError: If a place does not exist, or one that writes a digit is left out.
         CancelledError: If the caller's progress listener stops the work.
     """
     wanted = all_of(model) if wanted is None else wanted
-    fit, test, shuffling = _split(len(sums.a), held_out, seed)
+    where = _where(sums, places)
+    fit, test, order = _split(len(sums.a), held_out, seed)
     targets = _Targets(sums)
-    mixed = targets.shuffled(shuffling)
-    shape = (len(targets.names), len(wanted), len(sums.places))
-    accuracy, control = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    for number, component in enumerate(wanted):
-        states = collect(model, sums, (component,), f"Reading {component.name}")[component]
-        for place in range(shape[2]):
-            both = (targets.values, mixed.values)
-            fitted = _fitted(torch.from_numpy(states[:, place]), both, fit, test)
-            accuracy[:, number, place] = targets.judged(fitted[0], test)
-            control[:, number, place] = mixed.judged(fitted[1], test)
-        progress.step(number + 1, len(wanted), "Fitting probes")
-        progress.pause()
-    names = tuple(component.name for component in wanted)
+    mixed, shape = targets.shuffled(order), (len(targets.names), len(wanted), len(where))
+    accuracy, control, done = np.zeros(shape, np.float32), np.zeros(shape, np.float32), 0
+    for part in _together(model, wanted, len(sums.a) * len(where)):
+        states = collect(model, sums, part, "Reading states", where)
+        for component in part:
+            found = _read_off(states[component], (targets, mixed), fit, test)
+            accuracy[:, done], control[:, done] = found
+            done += 1
+            progress.step(done, len(wanted), "Fitting probes")
+    return _told(sums, wanted, where, targets, accuracy, control, (len(fit), len(test)))
+
+
+def _where(sums: Table, places: Sequence[int] | None) -> list[int]:
+    """The positions to probe, counted from the start, each once."""
+    if places is None:
+        return list(range(len(sums.places)))
+    where = list(dict.fromkeys(entries("Place", tuple(places), len(sums.places))))
+    writing = {answer - 1 for answer in sums.answers[: sums.digits + 1]}
+    if missing := sorted(writing - set(where)):
+        raise SpecError(
+            "A digit that is probed for is written where nothing is asked for: at "
+            f"{', '.join(map(str, missing))}.",
+            "Ask for these places too, or leave the places out.",
+        )
+    return where
+
+
+def _told(
+    sums: Table, wanted: Sequence[Component], where: list[int], targets: _Targets,
+    accuracy: Floats, control: Floats, sizes: tuple[int, int],
+) -> ProbeReport:  # fmt: skip
+    writes = [where.index(sums.answers[column] - 1) for column in targets.columns]
+    facts = torch.cat([targets.carry, targets.sums], 1).numpy()
     return ProbeReport(
-        names, sums.places, targets.names, accuracy, control, targets.chance, len(fit), len(test)
-    )
+        tuple(component.name for component in wanted), tuple(sums.places[p] for p in where),
+        targets.names, accuracy, control, targets.chance, *sizes, np.array(where, np.int64),
+        np.array(writes, np.int64), sums.texts[:EXAMPLES], facts[:EXAMPLES], sums.length,
+    )  # fmt: skip
+
+
+def _together(
+    model: Model, wanted: tuple[Component, ...], cells: int
+) -> Iterator[tuple[Component, ...]]:
+    """The components in portions whose states fit into memory together."""
+    size = max(HELD_BYTES // (4 * cells * model.info.d_model), 1)
+    for start in range(0, len(wanted), size):
+        yield wanted[start : start + size]
 
 
 def _split(count: int, held_out: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,6 +114,20 @@ def _split(count: int, held_out: float, seed: int) -> tuple[Tensor, Tensor, Tens
     order = torch.from_numpy(rng.permutation(count))
     kept = int(held_out * count)
     return order[kept:], order[:kept], torch.from_numpy(rng.permutation(count))
+
+
+def _read_off(
+    states: Floats, labels: tuple[_Targets, _Targets], fit: Tensor, test: Tensor
+) -> Floats:
+    """[labels, target, place] accuracy of probes on states [sum, place, d_model]."""
+    found = np.zeros((2, len(labels[0].names), states.shape[1]), np.float32)
+    for place in range(states.shape[1]):
+        own = torch.from_numpy(states[:, place])
+        fitted = _fitted(own, (labels[0].values, labels[1].values), fit, test)
+        for number, (one, values) in enumerate(zip(labels, fitted, strict=True)):
+            found[number, :, place] = one.judged(values, test)
+        progress.pause()
+    return found
 
 
 @torch.no_grad()
@@ -103,6 +160,7 @@ class _Targets:
         self.values = torch.cat([signs, one_hot], 1)
         carries = [f"carry{column}" for column in range(1, self.digits + 1)]
         self.names = (*carries, *(f"sum{column}" for column in range(self.digits)))
+        self.columns = (*range(1, self.digits + 1), *range(self.digits))
 
     def shuffled(self, order: Tensor) -> _Targets:
         """The same labels given to other sums."""
@@ -144,17 +202,20 @@ def projection(
     model: Model, sums: Table, component: Component, place: int, column: int
 ) -> Projection:
     """States on their two main axes, to be coloured by digit sum and by carry into ``column``."""
-    states = collect(model, sums, (component,), "Projecting states")[component][:, place]
+    states = collect(model, sums, (component,), "Projecting states", [place])[component][:, 0]
     centred = states - states.mean(0)
     _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
     explained = sizes[:2] ** 2 / max(float((sizes**2).sum()), 1e-30)
-    below = min(column, sums.digits - 1)
+    own = sums.sums[:, column] if column < sums.digits else np.zeros_like(sums.a)
     return Projection(
         component.name,
         sums.places[place],
         (centred @ axes[:2].T).astype(np.float32),
         explained.astype(np.float32),
         sums.carry[:, column],
-        sums.sums[:, below],
+        own,
         column,
+        place,
+        sums.texts,
+        sums.length,
     )

@@ -4,51 +4,98 @@ from __future__ import annotations
 
 import numpy as np
 
+from analysis.errors import PromptError
 from analysis.models.handle import Model
 from analysis.results.tasks import Outcome, SuiteReport
 from analysis.rows import first_row, staying_row
 from analysis.store import Memo
-from analysis.tasks import emergence, outcomes, suites
+from analysis.tasks import emergence, files, outcomes, suites
 from analysis.tasks.columns import operand_digits
-from analysis.tasks.prompts import encode
-from analysis.tasks.spec import SuiteSpec
+from analysis.tasks.prompts import Encoded, Suite, encode
+from analysis.tasks.spec import OWN, SuiteSpec
 
 #: By which label accuracy is split, of those that a suite has: the first found.
 SPLIT = ("chain", "borrows", "relation", "gap")
+MOST_GROUPS = range(1, 25)
 
 
-def compute(model: Model, spec: SuiteSpec, memo: Memo | None = None) -> SuiteReport:
+def compute(
+    model: Model, spec: SuiteSpec, memo: Memo | None = None, longest: int | None = None
+) -> SuiteReport:
     """Run the suite and its controls.
+
+    Args:
+        model: From ``analysis.load_model``.
+        spec: Which suite.
+        memo: Where finished prompts are kept.
+        longest: Tokens of prompt and answer that are read at most; None: as many as the model has.
 
     Raises:
         SpecError: If there is no such suite.
+        PromptError: If a prompt is too long.
         CancelledError: If the caller's progress listener stops the work.
     """
-    own = operand_digits(model)
-    suite = suites.build(
-        spec.suite, spec.size, spec.seed, own or spec.digits, padded=own is not None
-    )
-    names = [name for name, _ in suite.prompts[0].labels]
-    label = "digits" if spec.suite == "addition-lengths" else ""
-    label = label or next((name for name in SPLIT if name in names), "")
-    found = emergence.report(model, suite, memo, measure=spec.measure, label=label, seed=spec.seed)
+    suite = drawn(model, spec)
+    encoded = encoded_of(model, suite, longest)
+    label = "digits" if spec.suite == "addition-lengths" else split_label(suite)
     kept = memo or Memo(None, 0)
-    encoded = [encode(model.tokenizer, prompt) for prompt in suite.prompts]
-    encoded = emergence.with_equal_foils(encoded, spec.seed)
-    runs = outcomes.run(model, encoded, kept)
+    found = emergence.report(model, suite, kept, measure=spec.measure, label=label, seed=spec.seed)
+    runs = outcomes.run(model, emergence.with_equal_foils(encoded, spec.seed), kept)
     return SuiteReport(
         suite.title,
         tuple(prompt.text for prompt in suite.prompts),
         tuple(prompt.answer for prompt in suite.prompts),
-        tuple(_written(model, run) for run in runs),
+        tuple(written(model, run) for run in runs),
         tuple(len(run.right_ids) for run in runs),
         np.array([emergence.finished(model, run) for run in runs], np.int64),
         np.array([_row(run, spec) for run in runs], np.float32),
         found,
+        tuple(f"{label} {prompt.label(label)}" if label else "" for prompt in suite.prompts),
     )
 
 
-def _written(model: Model, run: Outcome) -> str:
+def split_label(suite: Suite) -> str:
+    """The label by whose values accuracy is split: the first that has few of them; or none."""
+    names = [name for name, _ in suite.prompts[0].labels]
+    values = {name: {prompt.label(name) for prompt in suite.prompts} for name in names}
+    fitting = [name for name in (*SPLIT, *names) if len(values.get(name, ())) in MOST_GROUPS]
+    return fitting[0] if fitting else ""
+
+
+def drawn(model: Model, spec: SuiteSpec) -> Suite:
+    """The suite that is asked for, sums written as the model reads them."""
+    if spec.suite == OWN:
+        own = files.parse(spec.content.encode(), "jsonl", spec.title or "A list of one's own")
+        return Suite(OWN, own.title, own.prompts[: spec.size])
+    digits = operand_digits(model)
+    return suites.build(
+        spec.suite, spec.size, spec.seed, digits or spec.digits, padded=digits is not None
+    )
+
+
+def encoded_of(model: Model, suite: Suite, longest: int | None) -> list[Encoded]:
+    """The prompts as tokens.
+
+    Raises:
+        PromptError: If one is too long, or gives no tokens, by its place in the list.
+    """
+    made = []
+    for place, prompt in enumerate(suite.prompts, 1):
+        try:
+            made.append(encode(model.tokenizer, prompt))
+        except PromptError as error:
+            raise PromptError(f"Prompt {place}: {error.message}", error.hint) from error
+        count = len(made[-1].token_ids)
+        if longest is not None and count > longest:
+            raise PromptError(
+                f"Prompt {place} has {count} tokens with its answer; this server reads at most "
+                f"{longest}.",
+                "Shorten it, or raise STRATASCOPE_MAX_PROMPT_TOKENS.",
+            )
+    return made
+
+
+def written(model: Model, run: Outcome) -> str:
     """What the model says, up to and with its first wrong token."""
     stop = run.hits.index(False) + 1 if not run.right else len(run.choices)
     text: str = model.tokenizer.decode(run.choices[:stop].tolist())

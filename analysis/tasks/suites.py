@@ -20,8 +20,7 @@ from analysis.tasks.prompts import Part, Suite, TaskPrompt
 KINDS = ("any", "plain", "chains", "cascade")
 
 
-#: Shown to a language model before a question, so that it knows what is asked; measured on
-#: SmolLM2: 73 % of one-digit sums with them, 10 % without.
+#: Shown to a language model before a question, so that it knows what is asked.
 EXAMPLES = {
     "+": "5 + 3 = 8\n17 + 25 = 42\n6 + 9 = 15\n",
     "-": "8 - 5 = 3\n42 - 17 = 25\n15 - 9 = 6\n",

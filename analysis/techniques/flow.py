@@ -20,10 +20,11 @@ def compute(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
         model: The model the trace was made with.
         trace: From ``analysis.trace``.
         spec: Root, method, direction and pruning. ``threshold`` keeps links whose share is above
-            it; ``top_k`` the strongest attention links of each node; ``budget`` the links of
-            largest flow. What is cut is stated by ``hidden_share`` and not drawn as one "other"
-            link: shares are parts of what enters one node, and cut links enter many. (Signed
-            links all enter one node, so there an "other" link keeps the sum.)
+            it; ``top_k`` the strongest attention links of each node; ``budget`` so many links in
+            all, of largest flow, among them one "other" link to each node for what it gets by
+            links that are not drawn: so every node's in-shares sum to 1, and downwards the "other"
+            links carry exactly ``hidden_share``. Without a budget what is cut is stated by
+            ``hidden_share``.
 
     Returns:
         A Graph; shares are over all parts before pruning, and flow is what passes by drawn links

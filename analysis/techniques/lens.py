@@ -15,15 +15,16 @@ from torch import Tensor
 from analysis import progress
 from analysis.candidates import peel
 from analysis.capture import Trace
-from analysis.components import axis_size, decoder_row, states_of
-from analysis.decoders import Reader, readers, similarity
+from analysis.components import axis_size, decoder_row, entries, readable, states_of
+from analysis.decoders import Reader, one_matrix, readers, similarity
 from analysis.grid_cells import Cells, GridCells
+from analysis.learned.files import lens_of
 from analysis.lens_math import Reference, row_stats
 from analysis.models.handle import Model
 from analysis.models.readout import Readout
 from analysis.results import Grid
 from analysis.results.base import Ints
-from analysis.specs import LensSpec, resolve_index
+from analysis.specs import LensSpec
 from analysis.tokens import check_ids, vocabulary
 
 #: Cells decoded at once: their rows of logits stay near the cache, the matrix is read once.
@@ -47,13 +48,14 @@ def compute(model: Model, trace: Trace, spec: LensSpec) -> Grid:
         CancelledError: If the caller's progress listener stops the work.
     """
     size = len(trace.tokens)
-    rows = _chosen("Row", spec.rows, axis_size(model, spec.component))
-    positions = _chosen("Position", spec.positions, size)
+    rows = entries("Row", spec.rows, axis_size(model, spec.component))
+    positions = entries("Position", spec.positions, size)
     if spec.target:
         check_ids(spec.target, int(model.readout.output_rows.shape[0]))
     cells = GridCells(rows, positions, spec)
     states = _States(model, trace, spec, rows)
-    chunks = list(_chunks(rows, positions, spec.decoder not in FIXED))
+    places = readable(spec, positions, size)
+    chunks = list(_chunks(rows, places, not one_matrix(model.readout, spec.decoder)))
     for done, (row_places, pos_places) in enumerate(chunks):
         _fill(model, trace, spec, states, cells, Cells(row_places, pos_places))
         progress.step(done + 1, len(chunks), "Decoding")
@@ -61,19 +63,9 @@ def compute(model: Model, trace: Trace, spec: LensSpec) -> Grid:
     return cells.grid(spec, named)
 
 
-#: Decoders that read every row with the same matrix, so that rows can be decoded together.
-FIXED = ("output", "input", "max_probability")
-
-
-def _chosen(name: str, wanted: tuple[int, ...] | None, size: int) -> list[int]:
-    if wanted is None:
-        return list(range(size))
-    return [resolve_index(name, value, size) for value in wanted]
-
-
-def _chunks(rows: list[int], positions: list[int], row_by_row: bool) -> Iterator[tuple[Ints, Ints]]:
+def _chunks(rows: list[int], places: Ints, row_by_row: bool) -> Iterator[tuple[Ints, Ints]]:
     """Places of the cells of each chunk; late positions first, as they are looked at first."""
-    order = np.arange(len(positions))[::-1]
+    order = places[::-1]
     groups = [[place] for place in range(len(rows))] if row_by_row else [list(range(len(rows)))]
     for group in groups:
         row_places = np.tile(np.array(group), len(order))
@@ -83,10 +75,15 @@ def _chunks(rows: list[int], positions: list[int], row_by_row: bool) -> Iterator
 
 
 class _States:
-    """The states of each row, made once: a head's output is not an array of the trace."""
+    """The states of each row, made once: a head's output is not an array of the trace.
+
+    A learned lens moves them first to where the last row's states would be (arXiv 2303.08112).
+    """
 
     def __init__(self, model: Model, trace: Trace, spec: LensSpec, rows: list[int]) -> None:
-        self._made = {row: states_of(model, trace, spec, row) for row in rows}
+        lens = lens_of(model, spec.decoder)
+        plain = {row: torch.from_numpy(states_of(model, trace, spec, row)) for row in rows}
+        self._made = {row: lens.translate(states, row).numpy() for row, states in plain.items()}
 
     def of(self, rows: Ints, positions: Ints) -> Tensor:
         """[n, d_model] states of cells."""
@@ -123,8 +120,14 @@ def _fill(
         stats = row_stats(logits, spec.k, targets)
         readings.append((stats, final.kl_to(logits, stats, numbers)))
     arrays.store_best(readings, cells)
-    if spec.candidates != "top_k":
-        _store_peeled(readout, choices[0], vectors, normed, spec, arrays, cells)
+    if spec.candidates == "top_k":
+        return
+    winner = arrays.chosen[cells]  # a cell's candidates are those of the decoder that read it
+    for number, reader in enumerate(choices):
+        mine = np.flatnonzero(winner == number)
+        if len(mine):
+            part = Cells(cells.rows[mine], cells.positions[mine])
+            _store_peeled(readout, reader, vectors[mine], normed[mine], spec, arrays, part)
 
 
 def _store_similarity(

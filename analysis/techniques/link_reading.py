@@ -11,9 +11,9 @@ from analysis.errors import SpecError
 from analysis.link_specs import LinkSpec
 from analysis.models.handle import Model
 from analysis.parts import has_heads, head_parts
-from analysis.promoted import extremes, kl, log_probs, token_logits
 from analysis.results import LinkReading
 from analysis.specs import resolve_index
+from analysis.token_logits import extremes, kl, log_probs, token_logits
 from analysis.tokens import vocabulary
 
 

@@ -11,9 +11,9 @@ from analysis.direct import LogitDirection
 from analysis.link_specs import NeuronSpec
 from analysis.mlp_inside import mlp_inside
 from analysis.models.handle import Model
-from analysis.promoted import extremes, token_logits
 from analysis.results import Neurons
 from analysis.specs import resolve_index
+from analysis.token_logits import extremes, token_logits
 from analysis.tokens import vocabulary
 
 

@@ -18,7 +18,7 @@ from analysis.tokens import describe_token
 def compute(model: Model, trace: Trace, spec: StorySpec) -> Story:
     """How ``spec.token`` (the model's own choice unless given) comes about at a position.
 
-    The largest step is the head or MLP that adds most to the token's logit
+    What adds most is the head or MLP with the largest part of the token's logit
     (direct logit attribution); a head reads where its largest part comes from.
 
     Raises:

@@ -10,14 +10,17 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import secrets
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+from analysis import log_lines
 from analysis.errors import AnalysisError, CancelledError
 from analysis.progress import listening
 from analysis.worker.messages import (
@@ -35,8 +38,15 @@ from analysis.worker.messages import (
 
 Work = Callable[[Request, Limits], Answer]
 
-#: Set before torch is imported: spinning threads made a forward 2 to 8 times slower.
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+#: Set before torch is imported: spinning threads made a forward 2 to 8 times slower, and each of
+#: glibc's arenas keeps the largest mess that was made in it.
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "MALLOC_ARENA_MAX": "2"}
+
+#: The setting that says what log lines look like.
+LOG_FORMAT = "STRATASCOPE_LOG_FORMAT"
+
+#: On a processor that both share, pictures that are there already go before new ones.
+NICE = 5
 
 _REPORT_EVERY_S = 0.05
 _log = logging.getLogger("stratascope.worker")
@@ -99,12 +109,14 @@ class Child:
                 "Try a shorter prompt or a smaller model.",
             )
         except Exception:  # noqa: BLE001 - a bug in one job is not the worker's end
-            _log.exception("a bug in %s", run.request.kind)
+            found = secrets.token_hex(4)
+            _log.exception("a bug in %s, shown as %s", run.request.kind, found)
             self._fail(
                 run,
                 "AnalysisError",
                 f"Something went wrong inside the {run.request.kind} computation.",
-                "The server's log says more; please report it. Other views may still work.",
+                f"The log has the details under {found}; please report it. Other views may still "
+                "work.",
             )
         finally:
             self._cancelled.discard(run.number)
@@ -113,11 +125,13 @@ class Child:
         reported, last_label = 0.0, ""
 
         def check() -> None:
+            """Hear what has come in, and stop if this run is no longer wanted."""
             self._drain()
             if run.number in self._cancelled:
                 raise CancelledError
 
         def step(done: int, total: int, label: str) -> None:
+            """Look for a cancel; report, but not more often than anyone can read."""
             nonlocal reported, last_label
             check()
             now = time.monotonic()
@@ -126,6 +140,7 @@ class Child:
                 self._say(Stepped(run.number, done, total, label))
 
         def pause() -> None:
+            """Do more urgent requests here and now, then go on."""
             check()
             while self._waiting:
                 self._do(self._waiting.pop(0))
@@ -162,9 +177,12 @@ def main(descriptor: int, function: str) -> None:
         function: Dotted name of what does the work.
     """
     os.environ.update(ENVIRONMENT)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    for stop in (signal.SIGINT, signal.SIGTERM):  # the parent's business: it may want to finish
+        signal.signal(stop, signal.SIG_IGN)
+    with suppress(OSError):
+        os.nice(NICE)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    log_lines.handle(logging.WARNING, log_lines.lines_for(os.environ.get(LOG_FORMAT, "auto")))
     try:
         Child(Connection(descriptor), resolve(function)).serve()
     except (EOFError, OSError):

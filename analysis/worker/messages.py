@@ -22,6 +22,7 @@ class Limits:
         dtype: Of the weights; None for the model's default.
         device: Where they lie; None to choose.
         tasks: Folder where finished prompts of suites are kept; empty: nowhere.
+        task_bytes: Bytes of them.
     """
 
     max_prompt_tokens: int = 512
@@ -31,6 +32,7 @@ class Limits:
     dtype: str | None = None
     device: str | None = None
     tasks: str = ""
+    task_bytes: int = 512 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +60,13 @@ class Answer:
         data: ``codec.encode`` of the result.
         fingerprint: Of the model that really made it.
         forwards: Forward passes it took.
+        resident: Names of the models that are loaded now.
     """
 
     data: bytes
     fingerprint: str
     forwards: int = 0
+    resident: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,22 +23,25 @@ from analysis.models.handle import Model, load_model
 from analysis.run import run, tokenize
 from analysis.specs import RunSpec, TraceSpec
 from analysis.store import Memo
-from analysis.tasks import suite_report
-from analysis.tasks.spec import SuiteSpec
+from analysis.tasks.studies import STUDIES
 from analysis.techniques import (
     attention,
     causal,
+    colours,
+    disagreement,
+    embeddings,
     emergence,
     flow,
     lens,
     link_reading,
     neurons,
+    norm_report,
+    promoted,
+    similarity,
+    steps,
     story,
 )
 from analysis.worker.messages import Answer, Limits, Request
-
-#: Of finished prompts of suites, kept on disk.
-TASK_BYTES = 512 << 20
 
 #: What a request of this kind is answered by: (model, trace, spec) -> a result.
 TECHNIQUES: dict[str, Callable[[Model, Trace, Any], Any]] = {
@@ -52,6 +55,19 @@ TECHNIQUES: dict[str, Callable[[Model, Trace, Any], Any]] = {
     "comparison": causal.compare,
     "link": link_reading.compute,
     "neurons": neurons.compute,
+    "colours": colours.compute,
+    "promoted": promoted.compute,
+    "disagreement": disagreement.compute,
+    "steps": steps.compute,
+    "largest_steps": steps.at_every_position,
+    "similarity": similarity.compute,
+}
+
+#: The same of a model as such: (model, spec) -> a result.
+REPORTS: dict[str, Callable[[Model, Any], Any]] = {
+    "ledger": lambda model, _spec: model.check(),
+    "embedding_report": embeddings.compute,
+    "norm_report": norm_report.compute,
 }
 
 
@@ -80,26 +96,32 @@ class Bench:
         self._limits = limits
         self._models: Bounded[Model] = Bounded(limits.model_bytes, lambda model: model.nbytes)
         self._traces: Bounded[Trace] = Bounded(limits.trace_bytes, lambda kept: kept.nbytes)
-        self.forwards = 0
-        self._finished = Memo(Path(limits.tasks), TASK_BYTES) if limits.tasks else None
+        self._forwards = 0  # of the request under way
+        self._finished = Memo(Path(limits.tasks), limits.task_bytes) if limits.tasks else None
 
     def perform(self, request: Request) -> Answer:
         """Answer one request, and say how many forward passes it took."""
-        before = self.forwards
-        model = self._model(request)
-        result = self._result(request, model)
+        outer, self._forwards = self._forwards, 0  # it may come in the midst of longer work
+        try:
+            model = self._model(request)
+            result = self._result(request, model)
+            forwards = self._forwards
+        finally:
+            self._forwards = outer
         info = model.info
         origin = {"source": info.source, "revision": info.revision, "dtype": info.dtype}
         data = codec.encode(result, {**origin, "quantised": info.quantised})
-        return Answer(data, info.fingerprint, self.forwards - before)
+        resident = tuple(str(key[0]) for key in self._models if isinstance(key, tuple))
+        return Answer(data, info.fingerprint, forwards, resident)
 
     def _result(self, request: Request, model: Model) -> Any:
         if request.kind == "info":
             return model.info
-        if request.kind == "ledger":
-            return model.check()
-        if request.kind == "suite" and isinstance(request.specs[0], SuiteSpec):
-            return suite_report.compute(model, request.specs[0], self._finished)
+        if request.kind in REPORTS:
+            return REPORTS[request.kind](model, request.specs[0])
+        if request.kind in STUDIES:
+            longest = self._limits.max_prompt_tokens
+            return STUDIES[request.kind](model, request.specs[0], self._finished, longest)
         if request.kind == "run" and isinstance(request.specs[0], RunSpec):
             return self._run(model, request.specs[0])
         technique = TECHNIQUES.get(request.kind)
@@ -131,7 +153,7 @@ class Bench:
             gc.collect()
 
     def _count(self, module: Any, args: Any) -> None:
-        self.forwards += 1
+        self._forwards += 1
 
     def _run(self, model: Model, spec: RunSpec) -> Any:
         ids = tokenize(model, spec)

@@ -40,9 +40,11 @@ def _wait(keeper: Keeper, flight: Flight, job: Job, deadline_s: float) -> None:
     seen: tuple[Progress | None, bool] = (None, False)
 
     def state() -> tuple[Progress | None, bool]:
+        """Where the computation stands: its progress, and whether its clock runs."""
         return keeper.progress(flight), flight.clock.running
 
     def news() -> bool:
+        """Whether there is anything to tell, or to stop for."""
         return flight.finished or job.cancelled() or state() != seen
 
     while True:

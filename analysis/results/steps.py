@@ -1,0 +1,114 @@
+"""How tokens come about row by row, and which component made the largest step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analysis.results.base import Floats, Ints, Token, check_shape
+
+MaybeRow = int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LargestStep:
+    """The largest rise of a token's probability between two rows, and what made it.
+
+    Attributes:
+        layer: The block between the two rows.
+        step: By how much the log-probability under the lens rose there, nats; negative where the
+            probability falls at every block.
+        component: "attention" or "mlp": whichever made more of it.
+        attention, mlp: What each made of it, nats; they sum to ``step``. In a sequential block
+            attention comes first and the MLP second; in a parallel one, where neither comes
+            first, each gets the mean over both orders (Shapley 1953).
+        heads: [n] heads of the layer, largest contribution first; empty where the layer has none
+            that can be told apart.
+        head_logits: [n] what each adds to the token's logit directly (norm's scale frozen).
+        head_sources: [n] position from which each takes the largest part of that.
+        mlp_logit: What the layer's MLP adds to that logit directly.
+    """
+
+    layer: int
+    step: float
+    component: str
+    attention: float
+    mlp: float
+    heads: Ints
+    head_logits: Floats
+    head_sources: Ints
+    mlp_logit: float
+
+    def __post_init__(self) -> None:
+        check_shape("head_logits", self.head_logits, self.heads.shape)
+        check_shape("head_sources", self.head_sources, self.heads.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Tokens' curves over the rows of the logit lens at one position.
+
+    Attributes:
+        position: Where.
+        rows: [row] 0 to the number of layers.
+        tokens: [token] whose curves.
+        probs: [row, token] 0 to 1. log_probs: [row, token] nats. ranks: [row, token] 0 is best.
+        entropy: [row] of each row's distribution, nats.
+        kl_to_final: [row] KL(model's output || row's distribution), nats.
+        tau: The probability that ``emergence`` asks for.
+        first_top1, emergence, saturation: [token] rows (None: never), as in ``Emergence``.
+        largest: [token] the largest step of each.
+        actual: The token that really comes next; -1 at the last position.
+    """
+
+    position: int
+    rows: Ints
+    tokens: tuple[Token, ...]
+    probs: Floats
+    log_probs: Floats
+    ranks: Ints
+    entropy: Floats
+    kl_to_final: Floats
+    tau: float
+    first_top1: tuple[MaybeRow, ...]
+    emergence: tuple[MaybeRow, ...]
+    saturation: tuple[MaybeRow, ...]
+    largest: tuple[LargestStep, ...]
+    actual: int
+
+    def __post_init__(self) -> None:
+        for name in ("probs", "log_probs", "ranks"):
+            check_shape(name, getattr(self, name), (len(self.rows), len(self.tokens)))
+        for name in ("entropy", "kl_to_final"):
+            check_shape(name, getattr(self, name), (len(self.rows),))
+        for name in ("first_top1", "emergence", "saturation", "largest"):
+            if len(getattr(self, name)) != len(self.tokens):
+                raise ValueError(f"{name} has not one entry for each token")
+
+
+@dataclass(frozen=True, slots=True)
+class LargestSteps:
+    """At every position: the largest step of the model's own final token, and what made it.
+
+    Attributes:
+        token_ids: [pos] the model's own top token at each position.
+        layer: [pos]. step, attention, mlp: [pos] nats; as in ``LargestStep``.
+        head: [pos] the head of that layer that adds most to the token's logit; -1 where the MLP
+            made more of the step, or heads can't be told apart.
+        head_logit: [pos] what it adds, in logits; NaN where ``head`` is -1.
+        source: [pos] position from which it takes the largest part of that; -1 likewise.
+        vocabulary: Every token named above, by ascending id.
+    """
+
+    token_ids: Ints
+    layer: Ints
+    step: Floats
+    attention: Floats
+    mlp: Floats
+    head: Ints
+    head_logit: Floats
+    source: Ints
+    vocabulary: tuple[Token, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("layer", "step", "attention", "mlp", "head", "head_logit", "source"):
+            check_shape(name, getattr(self, name), self.token_ids.shape)
