@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from pathlib import Path
 from typing import Any
 
 from dash import ClientsideFunction, Dash, Input, Output, no_update, set_props
-from flask import Response
 from flask_compress import Compress
 
 from analysis.models import catalog
 from dash_app import layout, selection
+from dash_app.components.inert import ThinDash, thin
 from dash_app.components.panel import trouble
 from dash_app.errors import explain
 from dash_app.jobs import typed
+from dash_app.security.protect import protect
 from dash_app.settings import Settings, secret
 from dash_app.shell import Context, PageId, View
-from dash_app.state import join
-from dash_app.views import attention, curves, flow, ledger, lens, run, story, tasks, tokens
+from dash_app.state_stores import join
+from dash_app.views import (
+    attention,
+    curves,
+    flow,
+    ledger,
+    lens,
+    model,
+    readings,
+    run,
+    story,
+    tasks,
+    tokens,
+)
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 VIEWS: tuple[View, ...] = (
@@ -30,6 +42,8 @@ VIEWS: tuple[View, ...] = (
     curves.VIEW,
     attention.VIEW,
     flow.VIEW,
+    readings.VIEW,
+    model.VIEW,
     ledger.VIEW,
     tasks.VIEW,
 )
@@ -44,7 +58,7 @@ def create_app(service: Any, settings: Settings, *, manager: Any = None, jobs: A
         manager: Dash's background callback manager.
         jobs: From a callback's ``set_progress`` to a maker of jobs for the service.
     """
-    app = Dash(
+    app = ThinDash(
         "stratascope",
         title="Stratascope",
         update_title="",
@@ -55,11 +69,16 @@ def create_app(service: Any, settings: Settings, *, manager: Any = None, jobs: A
     )
     app.server.secret_key = secret(settings)
     app.server.config.update(COMPRESS_MIN_SIZE=1024, COMPRESS_REGISTER=True)
-    app.server.after_request(guard)
     Compress(app.server)
     context = _context(service, settings, manager, jobs)
-    app.layout = layout.page(context, VIEWS)
+    build = layout.page(context, VIEWS)
+    app.layout = lambda: thin(build())
     _register(app, context)
+    protect(app, settings, service)
+    # Dash does this at the first request, and has the requests that come meanwhile go on without:
+    # a second web process then knew none of the scripts that its first page asked it for.
+    settle: Any = app._setup_server  # Dash has no types for it
+    settle()
     return app
 
 
@@ -86,6 +105,7 @@ def _register(app: Dash, context: Context) -> None:
         ClientsideFunction(namespace, "follow"),
         Input(PageId.CELL, "data"),
         Input(PageId.RUN, "data"),
+        Input(PageId.QUERY, "data"),
     )
 
     @app.callback(Output(PageId.TOGGLE, "children"), Input(PageId.THEME, "data"))
@@ -97,16 +117,3 @@ def unexpected(error: Exception) -> Any:
     """Say in the page that a callback failed, with an id for the log; nothing else changes."""
     set_props(PageId.ALERT, {"children": [trouble(explain(typed(error)))]})
     return no_update
-
-
-def guard(response: Response) -> Response:
-    """Headers of every answer. The address holds the prompt, so it is never sent on."""
-    response.headers["Referrer-Policy"] = "no-referrer"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response
-
-
-def configure_logging() -> None:
-    """Plain lines on standard error."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)

@@ -12,7 +12,12 @@ from pydantic import ValidationError
 
 from analysis import commands as model_commands
 from analysis.errors import AnalysisError
+from analysis.learned import commands as lens_commands
 from analysis.tasks import commands as task_commands
+from dash_app import worker_command
+from dash_app.ops import cache_commands
+from dash_app.security import commands as user_commands
+from dash_app.security.binding import check as check_binding
 from dash_app.settings import Settings
 
 
@@ -53,6 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("settings", help="list every setting, what it means and its default")
     model_commands.add_to(commands)
     task_commands.add_to(commands)
+    user_commands.add_to(commands)
+    cache_commands.add_to(commands)
+    worker_command.add_to(commands)
+    lens_commands.add_to(commands)
     return parser
 
 
@@ -67,24 +76,32 @@ def show_settings(out: TextIO) -> None:
         default = field.get_default(call_default_factory=True, validated_data={})
         print(f"STRATASCOPE_{name.upper()}", file=out)
         print(f"    {field.description}", file=out)
-        print(f"    Default: {default if default != '' else '(none)'}", file=out)
+        print(f"    Default: {'(none)' if default in ('', None) else default}", file=out)
 
 
 def explain_settings(error: ValidationError) -> list[str]:
     """What is wrong with the settings, one line each."""
     return [
-        f"stratascope: STRATASCOPE_{str(problem['loc'][0]).upper()} is {problem['input']!r}: "
+        f"stratascope: STRATASCOPE_{name.upper()}{_given(name, problem['input'])}: "
         f"{problem['msg']}. 'stratascope settings' lists what it means."
         for problem in error.errors()
+        for name in [str(problem["loc"][0])]
     ]
+
+
+def _given(name: str, value: object) -> str:
+    """What a setting was set to, unless that is a secret."""
+    field = Settings.model_fields.get(name)
+    return f" is {value!r}" if field is None or field.repr else ""
 
 
 def serve(settings: Settings) -> int:
     """Serve the page until interrupted."""
     from dash_app import server
-    from dash_app.app import configure_logging
+    from dash_app.ops import logs
 
-    configure_logging()
+    check_binding(settings)
+    logs.configure(settings)
     return server.serve(settings.model_copy(update={"port": _free_port(settings)}))
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from dataclasses import dataclass
 
 from analysis.errors import AnalysisError
 from dash_app.job_errors import typed
+from dash_app.ops.requests import request_id
 
 log = logging.getLogger("stratascope")
 
@@ -27,12 +27,12 @@ def explain(error: BaseException) -> Trouble:
     What we foresaw (``AnalysisError``) speaks for itself. Anything else is a defect: the page says
     so without detail, and the log has the trace.
     """
-    request = secrets.token_hex(3)
+    request = request_id()
     error = typed(error)
     if isinstance(error, AnalysisError):
-        log.warning("request %s: %s: %s", request, type(error).__name__, error)
+        log.warning("%s: %s", type(error).__name__, error, extra={"event": {"request": request}})
         return Trouble(error.message, error.hint, request)
-    log.error("request %s failed", request, exc_info=error)
+    log.error("a defect", exc_info=error, extra={"event": {"request": request}})
     return Trouble(
         "Something went wrong on the server.",
         "Nothing you typed is lost. Try again; if it happens again, the log has the details"

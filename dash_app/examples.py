@@ -1,4 +1,4 @@
-"""Prompts to click; the first is what the page opens with."""
+"""Prompts to click, by model; the first of all is what the page opens with."""
 
 from __future__ import annotations
 
@@ -50,3 +50,25 @@ EXAMPLES = (
         "The default model says ' Sydney', with ' Canberra' close behind: pin both.",
     ),
 )
+#: A model of digits alone has no token for a letter: any other prompt is nothing to it.
+_SUMS = (
+    Example("A sum", "48217+35968=", 6, "Carries next door, and through a column that sums to 9."),
+    Example("No carry", "12345+54321=", 6, "Each digit of the answer is the sum of its column."),
+    Example(
+        "A chain of nines",
+        "49999+00001=",
+        6,
+        "One carry goes through every column: the first digit depends on the last.",
+    ),
+    Example(
+        "30912 + 91989",
+        "30912+91989=",
+        6,
+        "The last five digits of 1230912 + 12391989: this model was trained on five.",
+    ),
+)
+
+
+def examples_for(model: str) -> tuple[Example, ...]:
+    """The prompts to offer for a model by its name in the catalogue."""
+    return _SUMS if model == "addition-5digit" else EXAMPLES

@@ -1,4 +1,4 @@
-"""gunicorn, set up as the page needs it: one process, many threads, long addresses allowed."""
+"""gunicorn, set up as the page needs it: many threads, long addresses allowed, no run cut off."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
+from dash_app.security import web_server
 from dash_app.server import Served, announce, build
 from dash_app.settings import Settings
 
 
 class Server(BaseApplication):  # type: ignore[misc]
-    """A gunicorn that builds the app in its one worker process."""
+    """A gunicorn that builds the app in each of its worker processes."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -20,17 +21,22 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load_config(self) -> None:
         """Settings of gunicorn; its own command line and files are not read."""
+        longest = web_server.allow_addresses(self.settings.max_url_kib)
         host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
         options: dict[str, Any] = {
             "bind": f"{host}:{self.settings.port}",
-            "workers": 1,
-            "worker_class": "gthread",
+            "workers": self.settings.web_processes,
+            "worker_class": "dash_app.draining.DrainingWorker",
             "threads": self.settings.threads,
-            # The address holds the whole page, prompt included.
-            "limit_request_line": 0,
+            "limit_request_line": longest,
+            # What a proxy says is judged by ``security.peers``, by address.
+            "forwarded_allow_ips": "",
             "loglevel": "warning",
-            "graceful_timeout": 5,
+            "logger_class": "dash_app.ops.gunicorn_log.Lines",
+            # After the runs' own grace: pages fetch how they ended, and requests end.
+            "graceful_timeout": round(self.settings.grace_s) + 8,
             "timeout": 120,
+            "keepalive": 30,
             "when_ready": lambda _server: announce(self.settings),
             "worker_exit": lambda _server, _worker: self.close(),
             # A control socket in the working folder is nothing a page needs.
@@ -43,7 +49,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     def load(self) -> Any:
         """The Flask app, with the model worker already on its way."""
         self.served = build(self.settings)
-        self.served.service.start()
+        self.served.start()
         return self.served.app.server
 
     def close(self) -> None:

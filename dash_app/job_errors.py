@@ -7,6 +7,7 @@ import logging
 
 from analysis import errors
 from analysis.errors import AnalysisError, WorkerStoppedError
+from dash_app.ops.requests import request_id
 
 _log = logging.getLogger("stratascope.jobs")
 _MARK = "typed:"
@@ -17,13 +18,23 @@ def forgotten() -> AnalysisError:
     return WorkerStoppedError("The server was restarted while it worked on this.", "Run it again.")
 
 
+def shutting_down() -> AnalysisError:
+    """Why a job is not begun, or not finished."""
+    return WorkerStoppedError(
+        "The server is shutting down.", "Nothing you typed is lost: run it again in a moment."
+    )
+
+
 def failure(error: Exception) -> str:
     """An error as the JSON that Dash takes for one; a defect also goes to the log."""
     if not isinstance(error, AnalysisError):
-        _log.error("a background callback failed", exc_info=error)
+        found = request_id()
+        _log.error(
+            "a background callback failed", exc_info=error, extra={"event": {"request": found}}
+        )
         error = AnalysisError(
             "Something went wrong on the server.",
-            "Nothing you typed is lost. Try again; the server's log says more.",
+            f"Nothing you typed is lost. Try again; the log has the details under {found}.",
         )
     said = json.dumps([type(error).__name__, error.message, error.hint])
     return json.dumps({"background_callback_error": {"msg": _MARK + said, "tb": ""}})

@@ -10,61 +10,26 @@ worker looks at between layers.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextvars import Context, ContextVar
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dash import DiskcacheManager
-from dash._callback_context import context_value
-from dash._get_app import app_context, get_app
-from dash._utils import AttributeDict
-from dash.background_callback._proxy_set_props import ProxySetProps
 from dash.background_callback.managers import BaseBackgroundCallbackManager
-from dash.exceptions import PreventUpdate
-from plotly.io.json import to_json_plotly
 
-from analysis.errors import BusyError
-from analysis.job import Job, current_user
+from analysis.errors import AnalysisError, BusyError
+from analysis.job import current_user
 from analysis.store import Memo
-from dash_app.job_errors import failure, forgotten
-
-_NO_UPDATE = {"_dash_no_update": "_dash_no_update"}
-_KEEP_S = 3600.0
-
-
-@dataclass(eq=False, slots=True)
-class Running:
-    """One background callback under way, or lately ended.
-
-    Attributes:
-        key: Its id, and that of its result.
-        user: Whose it is.
-        state: "running", "finished", "collected" or "cancelled".
-        progress: What the page has not yet fetched, as JSON; empty if nothing.
-        props: What ``set_props`` set and the page has not yet fetched, by component.
-        jobs: Its requests to the service.
-        ended: When it ended, on the monotonic clock.
-    """
-
-    key: str
-    user: str
-    state: str = "running"
-    progress: str = ""
-    props: dict[str, dict[str, Any]] = field(default_factory=dict)
-    jobs: list[Job] = field(default_factory=list)
-    ended: float = 0.0
-
-
-current_background: ContextVar[Running | None] = ContextVar("stratascope_background", default=None)
+from dash_app.job_errors import failure, forgotten, shutting_down
+from dash_app.job_record import Running, to_json
+from dash_app.job_thread import Work, start
+from dash_app.ops.people import page_key, tag
 
 
 class JobManager(DiskcacheManager):
@@ -90,6 +55,35 @@ class JobManager(DiskcacheManager):
         self._max_jobs = max_jobs
         self._lock = threading.Lock()
         self._running: dict[str, Running] = {}
+        self._draining = False
+        self._pruned = 0.0
+
+    def drain(self, grace_s: float, fetch_s: float = 2.0) -> None:
+        """Start nothing more, let what runs finish, tell the pages of what does not.
+
+        Args:
+            grace_s: Seconds for jobs to finish.
+            fetch_s: Seconds for pages to fetch how they ended.
+        """
+        self._draining = True
+        some_ran = any(running.state == "running" for running in list(self._running.values()))
+        self._until(grace_s, "running")
+        for running in list(self._running.values()):
+            if running.state == "running":
+                self._finish(running, failure(shutting_down()))
+                for asked in tuple(running.jobs):
+                    asked.cancel()
+        self._until(fetch_s, "finished")
+        if some_ran:
+            time.sleep(min(1.0, fetch_s))  # pages draw what they have just fetched
+
+    def _until(self, seconds: float, state: str) -> None:
+        """Wait until no job is in ``state``, but no longer."""
+        late = time.monotonic() + seconds
+        while time.monotonic() < late:
+            if not any(running.state == state for running in list(self._running.values())):
+                return
+            time.sleep(0.05)
 
     def close(self) -> None:
         """Cancel what runs, and take no further part in Dash's registry."""
@@ -112,52 +106,59 @@ class JobManager(DiskcacheManager):
         return progress
 
     def build_cache_key(self, fn: Callable[..., Any], *_args: Any) -> str:
-        """A new id for every job (the memo is what users share), and the function it will call."""
-        key = secrets.token_hex(16)
+        """A new id for every job (the memo is what users share), and the function it will call.
+
+        It ends with whose it is: the gate lets nobody else ask for it.
+        """
+        key = secrets.token_hex(16) + tag(current_user.get())
         self._functions[key] = fn
         return key
 
     def call_job_fn(self, key: str, job_fn: bool, args: Any, context: Mapping[str, Any]) -> str:
         """Start a job and give its id."""
-        running = Running(key, user_of(context))
         function = self._functions.pop(key)
+        page, turn = asked_by(context)
+        running = Running(key, user_of(context), callback=function, page=page, turn=turn)
         with self._lock:
             self._prune()
             busy = sum(other.state == "running" for other in self._running.values())
             self._running[key] = running
-        if busy >= self._max_jobs:
-            problem = BusyError("Too many requests are being worked on.", "Try again in a minute.")
-            self._finish(running, failure(problem))
+        refusal = self._refusal(busy)
+        self._open(running)
+        self._replace(running)
+        if refusal is not None:
+            self._finish(running, failure(refusal))
             return key
         first = [lambda value: self._progress(running, value)] if job_fn else []
-        target = Context()
-        app: Any = get_app  # Dash has no types for it
-        target.run(app_context.set, app())
-        work = (running, partial(function, *first), args, dict(context))
-        threading.Thread(
-            target=target.run, args=(self._work, *work), name=f"job-{key[:8]}", daemon=True
-        ).start()
+        start(
+            running,
+            Work(
+                partial(function, *first),
+                args,
+                dict(context),
+                partial(self._set, running),
+                partial(self._finish, running),
+            ),
+        )
         return key
 
-    def _work(self, running: Running, fn: Any, args: Any, context: dict[str, Any]) -> None:
-        current_background.set(running)
-        current_user.set(running.user)
-        values = AttributeDict(**context)
-        values.ignore_register_page = False
-        proxy: Any = ProxySetProps  # Dash has no types for it
-        values.updated_props = proxy(lambda name, props: self._set(running, name, props))
-        context_value.set(values)
-        self._finish(running, self._outcome(fn, args))
+    def _replace(self, new: Running) -> None:
+        """Cancel what ``new`` replaces, or itself if it comes late: Dash may not know of it yet."""
+        for other in list(self._running.values()):
+            if new.replaces(other):
+                self.terminate_job(other.key)
+            elif other.replaces(new):
+                self.terminate_job(new.key)
 
-    def _outcome(self, fn: Any, args: Any) -> str:
-        try:
-            if isinstance(args, dict):
-                return to_json(fn(**args))
-            return to_json(fn(*(args if isinstance(args, (list, tuple)) else (args,))))
-        except PreventUpdate:
-            return to_json(_NO_UPDATE)
-        except Exception as error:  # noqa: BLE001 - the page hears of it, whatever it is
-            return failure(error)
+    def _refusal(self, busy: int) -> AnalysisError | None:
+        if self._draining:
+            return shutting_down()
+        if busy >= self._max_jobs:
+            return BusyError("Too many requests are being worked on.", "Try again in a minute.")
+        return None
+
+    def _open(self, running: Running) -> None:
+        """Nothing; ``SharedJobManager`` tells the other web processes."""
 
     def _progress(self, running: Running, value: Any) -> None:
         values = value if isinstance(value, (list, tuple)) else [value]
@@ -176,9 +177,12 @@ class JobManager(DiskcacheManager):
                 running.state = "finished"
 
     def _prune(self) -> None:
-        oldest = time.monotonic() - _KEEP_S
+        now = time.monotonic()
+        if now - self._pruned < 1.0:
+            return
+        self._pruned = now
         for key, running in list(self._running.items()):
-            if running.ended and running.ended < oldest:
+            if running.stale(now):
                 del self._running[key]
                 self._results.remove(key)
 
@@ -257,18 +261,14 @@ class JobManager(DiskcacheManager):
         return self._secret
 
 
-def to_json(value: Any) -> str:
-    """Components, figures with numpy arrays and plain values as JSON."""
-    text: str = to_json_plotly(value)
-    return text
-
-
 def user_of(context: Mapping[str, Any]) -> str:
-    """Whose request it is: the page load that Dash signs, hashed."""
+    """Whose request it is: the user whom the gate let in, else the page load that Dash signs."""
     args = context.get("args") or {}
-    return short(str(args.get("endId") or context.get("remote") or ""))
+    return current_user.get() or page_key(str(args.get("endId") or context.get("remote") or ""))
 
 
-def short(text: str) -> str:
-    """A name that tells nobody what it was made from."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ""
+def asked_by(context: Mapping[str, Any]) -> tuple[str, int]:
+    """The page load that asks, and the number of its request; 0 where it has none."""
+    args = context.get("args") or {}
+    turn = str(args.get("turn") or "")
+    return str(args.get("endId") or ""), int(turn) if turn.isdecimal() and len(turn) < 10 else 0

@@ -5,24 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from flask import Flask, request
-
-from analysis.job import Job, Priority, Progress, current_user
+from analysis.job import Job, Priority, Progress
 from dash_app.job_errors import typed
-from dash_app.job_manager import JobManager, current_background, short
+from dash_app.job_manager import JobManager
+from dash_app.job_record import current_background
 
-__all__ = ["JobManager", "caption", "current_job", "identify", "stages", "typed"]
+__all__ = ["JobManager", "caption", "current_job", "stages", "typed"]
 
 #: Seconds that a long job may compute.
 PATIENCE_S = 1800.0
-
-
-def identify(server: Flask) -> None:
-    """Let plain callbacks' requests count as their page's, for the queue's fair share."""
-
-    @server.before_request
-    def remember() -> None:
-        current_user.set(short(request.args.get("endId") or request.remote_addr or ""))
 
 
 def current_job(

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 from dash import dcc, html
 from dash.development.base_component import Component
+from flask import g, has_request_context
 
 from dash_app.components.attributes import aria, data
 from dash_app.components.go import switch
 from dash_app.shell import Context, PageId, View
-from dash_app.state import PARTS
+from dash_app.state_stores import PARTS
 
 THEMES = (("auto", "Auto"), ("light", "Light"), ("dark", "Dark"))
 #: Views above the workspace; the others are its panels.
@@ -77,6 +78,7 @@ def _header() -> Component:
                         role="group",
                         **aria(label="Theme"),
                     ),
+                    *_signed_in(),
                     html.Button(
                         "Copy link",
                         type="button",
@@ -90,6 +92,18 @@ def _header() -> Component:
         ],
         className="app-header",
     )
+
+
+def _signed_in() -> list[Component]:
+    """Who is signed in, and the way out; nothing without a login."""
+    user = str(g.get("user", "")) if has_request_context() else ""
+    if not user:
+        return []
+    name = html.Span(user, className="muted", title="Who is signed in")
+    if not g.get("may_sign_out"):
+        return [name]
+    button = html.Button("Sign out", type="submit", className="button button--ghost")
+    return [html.Form([name, button], action="/logout", method="POST", className="sign-out")]
 
 
 def _messages() -> Component:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
 from pydantic import ValidationError
 
 from dash_app.shell import Event, PageId
-from dash_app.state import (
-    PARTS,
-    RunRef,
-    Selection,
-    ask,
-    from_query,
-    out_of_range,
-    parse,
-    split,
-    to_query,
-)
+from dash_app.state import MAX_PINS, Selection, ask
+from dash_app.state_address import from_query, parse, to_query
+from dash_app.state_run import RunRef, out_of_range
+from dash_app.state_sets import spelt_out
+from dash_app.state_stores import PARTS, split
+
+#: Pins are the one set that a person can fill.
+FULL = f"{MAX_PINS} tokens are pinned, as many as the curves can tell apart. Unpin one first."
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +26,8 @@ class Happening:
 
     Attributes:
         component, property: What reported it.
-        value: What it reported; for a button or a key, ``{"to": ...}`` or ``{"url": ...}``.
+        value: What it reported; for a button or a key, ``{"to": ...}`` or ``{"url": ...}``, for
+            Run ``{"form": ...}``; with ``"from"`` where a control did.
     """
 
     component: str
@@ -39,11 +37,20 @@ class Happening:
 
 @dataclass(frozen=True, slots=True)
 class Reduced:
-    """The selection after it; ``ignored`` names what in an address meant nothing."""
+    """The selection after it.
+
+    Attributes:
+        ignored: What in an address meant nothing.
+        full: Sets that took no more, so that what was to be added was left out.
+        from_address: Whether an address was opened.
+        writers: By field, who changed it last; a request counts for all of its fields.
+    """
 
     selection: Selection
     ignored: tuple[str, ...] = ()
+    full: tuple[str, ...] = ()
     from_address: bool = False
+    writers: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_run(data: Mapping[str, Any] | None) -> RunRef | None:
@@ -79,9 +86,27 @@ def reduce_all(
         reduced = Reduced(
             after.selection,
             (*reduced.ignored, *after.ignored),
+            (*reduced.full, *after.full),
             reduced.from_address or after.from_address,
+            {**reduced.writers, **_written(happening, reduced.selection, after.selection)},
         )
     return reduced
+
+
+def _written(happening: Happening, before: Selection, after: Selection) -> dict[str, str]:
+    names = [
+        name for name in Selection.model_fields if getattr(before, name) != getattr(after, name)
+    ]
+    if before.attempt != after.attempt:
+        names += PARTS["request"]
+    return dict.fromkeys(names, _source(happening))
+
+
+def _source(happening: Happening) -> str:
+    """Who did it: the control itself, where the browser reported for it."""
+    reported = happening.value or {}
+    control = reported.get("from") if happening.component == PageId.GO else None
+    return str(control or happening.component)
 
 
 def reduce(
@@ -99,7 +124,9 @@ def reduce(
     target = happening.value or {}
     if "url" in target:
         return _opened(str(target["url"]), current, base)
-    return Reduced(_went(str(target.get("to", "")), current))
+    if "form" in target:
+        return Reduced(_asked(target["form"], current))
+    return _went(str(target.get("to", "")), current)
 
 
 def address_note(
@@ -114,6 +141,7 @@ def address_note(
         "query": to_query(reduced.selection, base),
         "push": asked and not reduced.from_address,
         "ignored": list(reduced.ignored),
+        "full": list(reduced.full),
         "seen": seen,
     }
 
@@ -125,9 +153,11 @@ def changed_parts(current: Selection, wanted: Selection) -> dict[str, dict[str, 
     return {part: after[part] for part in PARTS if fresh or before[part] != after[part]}
 
 
-def notices(ignored: Sequence[str], selection: Selection, run: RunRef | None) -> tuple[str, ...]:
-    """What a person is told about an address that asked for what does not exist."""
-    lines = []
+def notices(
+    ignored: Sequence[str], selection: Selection, run: RunRef | None, full: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """What a person is told about what was asked for and does not exist, or has no room."""
+    lines = [FULL] if full else []
     if ignored:
         names = ", ".join(ignored)
         lines.append(f"In the address, this meant nothing and was left out: {names}.")
@@ -146,11 +176,25 @@ def _opened(query: str, current: Selection, base: Selection) -> Reduced:
     return Reduced(wanted, ignored, from_address=True)
 
 
-def _went(target: str, current: Selection) -> Selection:
-    pairs = parse_qsl(target, keep_blank_values=True)
+def _went(target: str, current: Selection) -> Reduced:
+    pairs, full = spelt_out(parse_qsl(target, keep_blank_values=True), current)
+    return Reduced(_named(pairs, current), full=full)
+
+
+def _asked(form: Any, current: Selection) -> Selection:
+    """Ask for what the form holds; what is nonsense there stays as it was."""
+    given = form if isinstance(form, dict) else {}
+    names = [name for name in PARTS["request"] if name in given and name != "attempt"]
+    wanted, _ = parse([(name, str(given[name])) for name in names], current)
+    return ask(current, **_request(wanted))
+
+
+def _named(pairs: list[tuple[str, str]], current: Selection) -> Selection:
     wanted, _ = parse(pairs, current)
     if any(name in PARTS["request"] for name, _ in pairs):
-        return ask(current, **_request(wanted))
+        also = {name for name, _ in pairs} - {*PARTS["request"], "attempt"}
+        chosen = {name: getattr(wanted, name) for name in also if name in Selection.model_fields}
+        return ask(current, **_request(wanted), **chosen)
     return wanted
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from dash import Dash, Input, Output, State, ctx, no_update, set_props
+from dash import Dash, Input, Output, State, ctx, no_update
 from dash.exceptions import PreventUpdate
 
 from dash_app.reduce import (
@@ -18,12 +18,13 @@ from dash_app.reduce import (
     unseen,
 )
 from dash_app.shell import Context, Event, PageId
-from dash_app.state import PARTS, RunRef, Selection, join
+from dash_app.state import Selection
+from dash_app.state_run import RunRef
+from dash_app.state_stores import PARTS, join
 
 
 def register(app: Dash, context: Context, events: Sequence[Event]) -> None:
     """Add the callback that writes the selection's stores."""
-    states = {state: State(*state) for event in events for state in event.states}
 
     @app.callback(
         [
@@ -38,17 +39,16 @@ def register(app: Dash, context: Context, events: Sequence[Event]) -> None:
             "stored": [State(part, "data") for part in PARTS],
             "note": State(PageId.QUERY, "data"),
             "run": State(PageId.RUN, "data"),
-            "further": list(states.values()),
         },
     )
     def select(
-        search: Any, go: Any, values: Any, stored: list[Any], note: Any, run: Any, further: Any
+        search: Any, go: Any, values: Any, stored: list[Any], note: Any, run: Any
     ) -> list[Any]:
         current, reports = join(*stored), unseen(go, note)
         happenings = [
             *_opening(search, current),
             *(Happening(PageId.GO, "data", report) for report in reports),
-            *_events(events, values, dict(zip(states, further, strict=True))),
+            *_events(events, values),
         ]
         if not happenings:
             raise PreventUpdate
@@ -67,25 +67,27 @@ def _answer(
     events: Sequence[Event],
     seen: int,
 ) -> list[Any]:
-    """Contents of the stores after all that has happened; controls that mirror them are set."""
+    """Contents of the stores after all that has happened."""
     reduced = reduce_all(happenings, current, run, context.base(), events)
-    mirror(frozenset(h.component for h in happenings), current, reduced.selection, context)
-    return _stores(current, reduced, context.base(), seen)
-
-
-def _stores(current: Selection, reduced: Reduced, base: Selection, seen: int) -> list[Any]:
     parts = changed_parts(current, reduced.selection)
-    note = address_note(reduced, current, base, seen)
+    note = {
+        **address_note(reduced, current, context.base(), seen),
+        "set": mirrored(reduced, current, context),
+    }
     return [*(parts.get(part, no_update) for part in PARTS), note]
 
 
-def mirror(sources: frozenset[str], before: Selection, after: Selection, context: Context) -> None:
-    """Set the controls that show a part of the selection, unless the change came from them."""
-    for name, control in context.mirrors.items():
-        value = getattr(after, name)
-        changed = before.attempt == 0 or getattr(before, name) != value
-        if changed and sources.isdisjoint((control.component, *control.sources)):
-            set_props(control.component, {control.property: value})
+def mirrored(reduced: Reduced, before: Selection, context: Context) -> dict[str, Any]:
+    """What controls that show a part of the selection are set to, unless they set it themselves.
+
+    It goes with the answer and not by ``set_props``, which counts where Dash drops the answer too.
+    """
+    return {
+        str(control.component): getattr(reduced.selection, name)
+        for name, control in context.mirrors.items()
+        if before.attempt == 0
+        or reduced.writers.get(name) not in (None, control.component, *control.sources)
+    }
 
 
 def _opening(search: str | None, current: Selection) -> list[Happening]:
@@ -94,16 +96,10 @@ def _opening(search: str | None, current: Selection) -> list[Happening]:
     return [Happening(PageId.URL, "search", search)] if changed or current.attempt == 0 else []
 
 
-def _events(
-    events: Sequence[Event], values: Sequence[Any], states: Mapping[tuple[str, str], Any]
-) -> list[Happening]:
+def _events(events: Sequence[Event], values: Sequence[Any]) -> list[Happening]:
     """What views reported. A report is emptied once it counts: none is lost or counts twice."""
     return [
-        Happening(
-            event.component,
-            event.property,
-            (value, *(states[state] for state in event.states)) if event.states else value,
-        )
+        Happening(event.component, event.property, value)
         for event, value in zip(events, values, strict=True)
         if value is not None
     ]

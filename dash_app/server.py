@@ -8,9 +8,11 @@ from typing import Any
 
 from dash import Dash
 
+from analysis.errors import SpecError
 from analysis.service import Service, ServiceSettings
-from dash_app import jobs
+from dash_app import arenas, jobs
 from dash_app.app import create_app
+from dash_app.security.binding import check as check_binding
 from dash_app.settings import MIB, Settings
 
 
@@ -21,6 +23,16 @@ class Served:
     app: Dash
     service: Service
     manager: jobs.JobManager
+    grace_s: float = 0.0
+
+    def start(self) -> None:
+        """Start the model worker, and have it load the model that the page opens with."""
+        self.service.start()
+        self.app.server.extensions["readiness"].warm()
+
+    def drain(self) -> None:
+        """Start nothing more; let runs finish, and the pages of those that can't hear of it."""
+        self.manager.drain(self.grace_s)
 
     def close(self) -> None:
         """Cancel what runs, stop the model worker, finish writing."""
@@ -33,11 +45,17 @@ def service_settings(settings: Settings) -> ServiceSettings:
     return ServiceSettings(
         cache_dir=settings.cache_dir,
         memo_bytes=settings.memo_mib * MIB,
+        recent_bytes=settings.recent_mib * MIB,
+        task_bytes=settings.tasks_mib * MIB,
+        max_suite_prompts=settings.max_suite_prompts,
         max_prompt_tokens=settings.max_prompt_tokens,
         max_new_tokens=settings.max_new_tokens,
         model_bytes=settings.resident_mib * MIB,
         trace_bytes=settings.traces_mib * MIB,
         deadline_s=settings.deadline_s,
+        max_queue=settings.max_queue,
+        redis_url=settings.redis_url,
+        redis_prefix=settings.redis_prefix,
     )
 
 
@@ -47,11 +65,34 @@ def build(settings: Settings) -> Served:
     Raises:
         AnalysisError: If a setting can't be met.
     """
+    arenas.limit()
+    check_binding(settings)
+    _check_processes(settings)
     service = Service(service_settings(settings))
-    manager = jobs.JobManager()
+    manager = _manager(settings)
     app = create_app(service, settings, manager=manager, jobs=jobs.stages)
-    jobs.identify(app.server)
-    return Served(app, service, manager)
+    served = Served(app, service, manager, settings.grace_s)
+    app.server.extensions["stratascope"] = served
+    return served
+
+
+def _check_processes(settings: Settings) -> None:
+    if settings.web_processes > 1 and not settings.redis_url:
+        raise SpecError(
+            f"{settings.web_processes} web processes need a Redis to meet in.",
+            "Set STRATASCOPE_REDIS_URL and start 'stratascope worker', or leave it at one process.",
+        )
+
+
+def _manager(settings: Settings) -> jobs.JobManager:
+    """Jobs of this process, or such as any web process can answer for."""
+    if not settings.redis_url:
+        return jobs.JobManager(max_jobs=settings.max_jobs)
+    from analysis.scale.settings import ScaleSettings
+    from dash_app.job_shared import SharedJobManager
+
+    scale = ScaleSettings(settings.redis_url, settings.redis_prefix)
+    return SharedJobManager(scale, max_jobs=settings.max_jobs)
 
 
 def announce(settings: Settings) -> None:
@@ -59,8 +100,6 @@ def announce(settings: Settings) -> None:
     host = settings.host if settings.host not in ("0.0.0.0", "::") else "127.0.0.1"  # noqa: S104
     shown = f"[{host}]" if ":" in host else host
     print(f"Stratascope is at http://{shown}:{settings.port}/", flush=True)
-    if settings.host not in ("127.0.0.1", "::1", "localhost"):
-        print("Anyone who can reach this machine can use it: there is no password.", flush=True)
 
 
 def serve(settings: Settings) -> int:
@@ -74,7 +113,7 @@ def serve(settings: Settings) -> int:
 
 def _serve_with_dash(settings: Settings) -> int:
     served = build(settings)
-    served.service.start()
+    served.start()
     announce(settings)
     options: dict[str, Any] = {"debug": settings.debug, "use_reloader": False}
     try:

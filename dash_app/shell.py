@@ -38,7 +38,8 @@ from analysis.specs import (
 from analysis.tasks.spec import SuiteSpec
 from dash_app.examples import DEFAULT
 from dash_app.settings import Settings
-from dash_app.state import RunRef, Selection
+from dash_app.state import Selection
+from dash_app.state_run import RunRef
 
 
 class PageId(StrEnum):
@@ -56,7 +57,11 @@ class PageId(StrEnum):
     CELL = "cell"
     FOCUS = "focus"
     PINS = "pins"
+    LENS = "lens"
     COLOUR = "colour"
+    WINDOW = "window"
+    ADDS = "adds"
+    DIFFER = "differ"
     CURVE = "curve"
     METHOD = "method"
     LINK = "link"
@@ -80,6 +85,14 @@ class Service(Protocol):
 
     def run(self, spec: RunSpec, job: Any = None) -> RunResult:
         """Tokens, and what the model says after each."""
+        ...
+
+    def derive(self, trace: TraceSpec, spec: Any, job: Any = None) -> Any:
+        """What is asked of one forward pass: any spec of ``analysis.requests.ON_TRACE``."""
+        ...
+
+    def report(self, model: str, spec: Any, job: Any = None) -> Any:
+        """What is asked of a model as such: any spec of ``analysis.requests.ON_MODEL``."""
         ...
 
     def grid(self, trace: TraceSpec, spec: LensSpec, job: Any = None) -> Grid:
@@ -120,8 +133,20 @@ class Service(Protocol):
         """The facts of the one sentence."""
         ...
 
+    def study(self, spec: Any, job: Any = None) -> Any:
+        """A suite or a report on sums: any spec of ``analysis.requests.STUDIES``."""
+        ...
+
     def suite(self, spec: SuiteSpec, job: Any = None) -> SuiteReport:
         """A task suite on one model."""
+        ...
+
+    def keep(self, content: str) -> str:
+        """Keep an uploaded text under the hash of what it says."""
+        ...
+
+    def kept(self, name: str) -> str | None:
+        """A kept text, or None."""
         ...
 
     def ledger(self, name: str, job: Any = None) -> Ledger:
@@ -150,12 +175,11 @@ class Mirror:
     """A control that shows one field of the selection.
 
     Attributes:
-        component, property: What is set.
-        sources: Components after whose events it is not set: it may hold a later draft.
+        component: Its ``value`` is set.
+        sources: Components after whose reports it is not set: it may hold a later draft.
     """
 
     component: str
-    property: str
     sources: tuple[str, ...] = ()
 
 
@@ -185,7 +209,7 @@ class Context:
         return Selection(model=self.settings.default_model, prompt=DEFAULT.prompt, new=DEFAULT.new)
 
 
-#: (what the component reports, the selection, the run if there is one, State values) -> selection
+#: (what the component reports, the selection, the run if there is one) -> selection
 Reducer = Callable[[Any, Selection, RunRef | None], Selection]
 
 
@@ -196,13 +220,11 @@ class Event:
     Attributes:
         component, property: What Dash reports; emptied once it has counted.
         reduce: The new selection.
-        states: Further (component, property) values handed to ``reduce`` as a tuple with the value.
     """
 
     component: str
     property: str
     reduce: Reducer
-    states: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

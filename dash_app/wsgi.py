@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import atexit
 
-from dash_app.app import configure_logging
+from dash_app.ops import logs
+from dash_app.security import web_server
 from dash_app.server import build
 from dash_app.settings import Settings
 
-configure_logging()
-served = build(Settings())
+settings = Settings()
+web_server.allow_addresses(settings.max_url_kib)
+logs.configure(settings)
+served = build(settings)
 server = served.app.server
 atexit.register(served.close)
 
 
 def start() -> None:
     """Start the model worker now, so that the first request need not wait for its imports."""
-    served.service.start()
+    served.start()

@@ -1,166 +1,275 @@
 /*
-The flow graph under the pointer: a node brings its own links out and dims the others, at once and
-without the server. Works on the link elements (a restyle of 300 links takes 360 ms, this one), and
-listens on the document, so a figure drawn anew needs nothing.
+The flow graph: an SVG made from the store "flow-picture" (dash_app/figures/flow.py says what is in
+it). Pointing at a node brings its own links out and dims the others; nothing here asks the server.
+Zoom and pan are in flow_zoom.js, the list of links in flow_table.js.
 */
 (function () {
   "use strict";
 
-  const DIMMED = 0.07;
-  let hovered = null;
+  const SVG = "http://www.w3.org/2000/svg";
+  const ORDER = { residual: 0, sink: 1, mlp: 2, attention: 3 };
+  const flow = (window.stratascope_flow = { picture: null, svg: null });
 
-  function node(element) {
-    return element.__data__ && element.__data__.node;
-  }
-
-  function link(element) {
-    return element.__data__ && element.__data__.link;
-  }
-
-  function endOf(side) {
-    return side && (side.pointNumber ?? side.node?.pointNumber);
-  }
-
-  /* Row and position of the state that a node belongs to: a layer's inside belongs to its output. */
-  function place(data) {
-    const [, depth, pos, kind] = (data && data.customdata) || [];
-    return [kind === "block" ? depth : depth + 1, pos];
-  }
-
-  /* All nodes of the state that `target` belongs to: a block and its layer's middle. */
-  function state(plot, target) {
-    const numbers = new Set([node(target).pointNumber]);
-    const [row, pos] = place(node(target));
-    for (const group of plot.querySelectorAll(".sankey-node")) {
-      const data = node(group);
-      const [itsRow, itsPos] = place(data);
-      if (itsRow === row && itsPos === pos) {
-        numbers.add(data.pointNumber);
-      }
+  function make(name, attributes, parent, text) {
+    const element = document.createElementNS(SVG, name);
+    for (const [key, value] of Object.entries(attributes)) {
+      element.setAttribute(key, value);
     }
-    return numbers;
+    if (text !== undefined) {
+      element.textContent = text;
+    }
+    parent?.append(element);
+    return element;
   }
 
-  function touches(data, numbers) {
-    return numbers.has(endOf(data.source)) || numbers.has(endOf(data.target));
+  /* A click selects what `go` says (page.js); the hover box has `lines`. */
+  function alive(element, go, lines) {
+    if (go) {
+      element.dataset.go = go;
+    }
+    element.flowLines = lines;
+    return element;
   }
 
-  /* Opacity and colour that the figure gives an element; plotly.js 3 and 4 name them differently. */
-  function own(element) {
-    const data = element.__data__;
-    return String(data.alpha ?? data.tinyColorAlpha ?? 0);
+  /* A ribbon has its width from top to bottom, a line across itself. */
+  function shape([, , x0, y0, x1, y1, width, , , , , ribbon]) {
+    const middle = (x0 + x1) / 2;
+    if (!ribbon) {
+      const d = `M${x0} ${y0}C${middle} ${y0} ${middle} ${y1} ${x1} ${y1}`;
+      return { d, "stroke-width": width };
+    }
+    const [a, b, c, d] = [y0 - width / 2, y1 - width / 2, y1 + width / 2, y0 + width / 2];
+    const over = `M${x0} ${a}C${middle} ${a} ${middle} ${b} ${x1} ${b}`;
+    return { d: `${over}V${c}C${middle} ${c} ${middle} ${d} ${x0} ${d}Z`, "stroke-width": 0 };
   }
 
-  function show(element, opacity) {
-    element.style.fillOpacity = String(opacity);
-    element.style.strokeOpacity = String(opacity);
+  function drawLink(link, number, parent) {
+    const [source, target] = link;
+    const [kind, main, go, lines] = link.slice(7);
+    const name = `flow-link is-${kind}${main ? "" : " is-quiet"}${link[11] ? "" : " is-line"}`;
+    const path = make("path", { class: name, ...shape(link) }, parent);
+    path.flowEnds = [source, target];
+    path.flowNumber = number;
+    alive(path, go, lines);
   }
 
-  function hue(element) {
-    const data = element.__data__;
-    return data.rgb ?? data.tinyColorHue;
+  /* Wide bands first, so that thin ones lie on them; what comes on hover on top. */
+  function inOrder(links) {
+    const rank = (link) => (link[8] ? 0 : 10) + (ORDER[link[7]] ?? 1);
+    const numbers = links.map((_, number) => number);
+    return numbers.sort((a, b) => rank(links[a]) - rank(links[b]) || links[b][6] - links[a][6]);
   }
 
-  function bringOut(target) {
-    const plot = target.closest(".js-plotly-plot");
-    const meta = plot && plot.layout && plot.layout.meta;
-    if (!meta || meta.view !== "flow" || hovered === target) {
+  /* A node: what drawn links bring it, and below that what they don't. */
+  function drawNode(node, number, parent) {
+    const [x, top, height, covered, kind, go, lines] = node;
+    const group = make("g", { class: `flow-node is-${kind}` }, parent);
+    const box = { x: x - 2.5, width: 5 };
+    if (height > 0) {
+      make("rect", { ...box, y: top, height: Math.max(covered, 0.6), class: "is-brought" }, group);
+    }
+    if (height - covered > 0.4) {
+      make("rect", { ...box, y: top + covered, height: height - covered, class: "is-other" }, group);
+    }
+    make("rect", { x: x - 3, width: 6, y: top - 2, height: height + 4, class: "flow-hit" }, group);
+    group.flowNode = number;
+    alive(group, go, lines);
+  }
+
+  function drawOther(other, parent) {
+    if (!other) {
       return;
     }
-    restore();
-    hovered = target;
-    const numbers = state(plot, target);
-    const ends = new Set(numbers);
-    for (const element of plot.querySelectorAll(".sankey-link")) {
-      const data = link(element);
-      if (!data || data.pointNumber >= meta.links) {
-        continue;
-      }
-      const mine = touches(data, numbers);
-      if (mine) {
-        ends.add(endOf(data.source)).add(endOf(data.target));
-      }
-      const opacity = mine
-        ? Math.max(Number(own(element)), meta.broughtOut)
-        : Math.min(Number(own(element)), DIMMED);
-      element.style.fill = hue(element);
-      show(element, opacity);
+    const top = other.top;
+    const points = other.outline.map(([x, height]) => `${x},${top + height}`);
+    const ends = [other.outline.at(-1)[0], other.outline[0][0]].map((x) => `${x},${top}`);
+    const shape = { class: "flow-link is-other", points: [...points, ...ends].join(" ") };
+    alive(make("polygon", shape, parent), "", other.hover);
+  }
+
+  function drawNames(picture, svg) {
+    const { left, top, bottom } = picture.margin;
+    const names = make("g", { class: "flow-lanes" }, svg);
+    for (const [y, token, position, answer] of picture.lanes) {
+      const at = { x: left - 8, y: top + y, "data-y": y };
+      const text = make("text", { ...at, class: answer ? "is-answer" : "" }, names);
+      make("tspan", {}, text, token);
+      make("tspan", { class: "flow-number", dx: 6 }, text, position);
     }
-    for (const group of plot.querySelectorAll(".sankey-node")) {
-      const data = node(group);
-      const rect = group.querySelector(".node-rect");
-      if (rect && data && ends.has(data.pointNumber) && data.pointNumber < meta.nodes) {
-        rect.style.fillOpacity = "0.9";
-      }
+    if (picture.other) {
+      const y = picture.other.top + 5;
+      make("text", { x: left - 8, y: top + y, "data-y": y }, names, picture.other.text);
+    }
+    const rows = make("g", { class: "flow-rows" }, svg);
+    for (const [x, name] of picture.rows) {
+      const y = picture.height - bottom + 18;
+      make("text", { x: left + x, y, "data-x": x }, rows, name);
+    }
+  }
+
+  function drawLabels(picture, parent) {
+    const group = make("g", { class: "flow-labels" }, parent);
+    for (const [x, y, text, beside, zoom] of picture.labels) {
+      const kind = beside ? "is-beside" : "";
+      make("text", { class: kind, "data-x": x, "data-y": y, "data-zoom": zoom }, group, text);
+    }
+  }
+
+  function drawScene(picture, svg) {
+    const { left, top, bottom } = picture.margin;
+    const [width, height] = [picture.width, picture.height];
+    const clip = make("clipPath", { id: "flow-clip" }, make("defs", {}, svg));
+    make("rect", { x: 0, y: -top, width: width - left, height: height - bottom }, clip);
+    const window_ = make("g", { transform: `translate(${left} ${top})` }, svg);
+    const inside = make("g", { "clip-path": "url(#flow-clip)" }, window_);
+    const scene = make("g", { class: "flow-scene" }, inside);
+    for (const [y] of picture.lanes) {
+      make("path", { class: "flow-guide", d: `M0 ${y}H${width - left - picture.margin.right}` }, scene);
+    }
+    drawOther(picture.other, scene);
+    inOrder(picture.links).forEach((number) => drawLink(picture.links[number], number, scene));
+    picture.nodes.forEach((node, number) => drawNode(node, number, scene));
+    drawLabels(picture, inside);
+  }
+
+  /* The scale: a bar, and the part of the flow that is as tall at this zoom. */
+  flow.key = (zoom) => {
+    const key = document.querySelector(".flow-scale");
+    const fits = flow.picture.key.find(([height]) => height * zoom <= 28);
+    const [height, part] = fits || flow.picture.key.at(-1);
+    key.querySelector(".flow-scale-bar").style.height = `${height * zoom}px`;
+    const what = flow.picture.up ? "of the state it enters" : "of the flow";
+    key.querySelector(".flow-scale-text").textContent = `${part} ${what}`;
+  };
+
+  /* Dash calls this with the store's data: a picture, or nothing where another figure is shown. */
+  function draw(picture) {
+    const host = document.getElementById("flow-canvas");
+    const started = performance.now();
+    flow.picture = picture || null;
+    flow.svg = null;
+    host.querySelector("svg")?.remove();
+    hideBox(host);
+    if (!picture) {
+      return "none";
+    }
+    const svg = make("svg", { width: picture.width, height: picture.height, class: "flow-svg" });
+    drawScene(picture, svg);
+    drawNames(picture, svg);
+    host.prepend(svg);
+    flow.svg = svg;
+    flow.place(true);
+    flow.list("flow", picture.table);
+    host.dataset.drawn = String(Math.round(10 * (performance.now() - started)) / 10);
+    return "flow";
+  }
+
+  /* ---- under the pointer ---- */
+
+  let hovered = null;
+
+  /* All nodes of one state, a block and its layer's middle, select the same. */
+  function state(number) {
+    const go = flow.picture.nodes[number][5];
+    return new Set(
+      flow.picture.nodes.flatMap((node, index) => (node[5] === go ? [index] : []))
+    );
+  }
+
+  function bringOut(ends) {
+    flow.svg.classList.add("is-focused");
+    for (const path of flow.svg.querySelectorAll("path.flow-link")) {
+      path.classList.toggle("is-out", path.flowEnds.some((end) => ends.has(end)));
     }
   }
 
   function restore() {
-    const plot = hovered && hovered.closest(".js-plotly-plot");
+    if (hovered && flow.svg) {
+      flow.svg.classList.remove("is-focused");
+      flow.svg.querySelectorAll(".is-out").forEach((path) => path.classList.remove("is-out"));
+    }
     hovered = null;
-    if (!plot) {
-      return;
-    }
-    for (const element of plot.querySelectorAll(".sankey-link")) {
-      if (element.__data__) {
-        show(element, own(element));
-      }
-    }
-    for (const group of plot.querySelectorAll(".sankey-node")) {
-      const rect = group.querySelector(".node-rect");
-      if (rect && group.__data__) {
-        rect.style.fillOpacity = own(group);
-      }
-    }
   }
 
-  /*
-  What a click selects, for the handler in page.js: a node its state, a link its layer, its strongest
-  head, and itself (the table's rows are the links, in order). (Dash leaves lists out of its click data, and so what plotly says of a node.)
-  */
-  function makeClickable(plot) {
-    const { nodes, links } = plot.layout.meta;
-    for (const group of plot.querySelectorAll(".sankey-node")) {
-      const data = node(group);
-      if (data && data.pointNumber < nodes) {
-        const [row, pos] = place(data);
-        group.dataset.go = `row=${row}&pos=${pos}&layer=${Math.max(row - 1, 0)}`;
-      }
-    }
-    for (const element of plot.querySelectorAll(".sankey-link")) {
-      const data = link(element);
-      if (data && data.pointNumber < links) {
-        element.dataset.go = plot.layout.meta.table.rows[data.pointNumber].at(-1);
-      }
-    }
+  function hideBox(host) {
+    host.querySelector(".flow-box")?.remove();
+    hovered = null;
   }
 
-  /*
-  Plotly's bands have their width across the page, not across themselves: where one crosses lanes
-  steeply it looks thinner than it is. An outline in its own colour gives the width back.
-  */
-  function giveWidth(plot) {
-    const widths = plot.layout.meta.outlines || [];
-    for (const element of plot.querySelectorAll(".sankey-link")) {
-      const data = link(element);
-      if (data && widths[data.pointNumber] > 0) {
-        element.style.stroke = hue(element);
-        element.style.strokeOpacity = own(element);
-        element.style.strokeWidth = `${widths[data.pointNumber]}px`;
-      }
-    }
+  function showBox(host, lines, event) {
+    const box = host.querySelector(".flow-box") || document.createElement("div");
+    box.className = "flow-box";
+    box.replaceChildren(
+      ...lines.map((line, index) => {
+        const row = document.createElement(index ? "div" : "b");
+        row.textContent = line;
+        return row;
+      })
+    );
+    host.append(box);
+    const frame = host.getBoundingClientRect();
+    const [x, y] = [event.clientX - frame.left, event.clientY - frame.top];
+    const left = x + 16 + box.offsetWidth > frame.width ? x - 16 - box.offsetWidth : x + 16;
+    box.style.left = `${Math.max(left, 0) + host.scrollLeft}px`;
+    box.style.top = `${Math.max(y - box.offsetHeight - 8, 0)}px`;
   }
 
   function onOver(event) {
-    const target = event.target.closest && event.target.closest(".sankey-node");
-    if (target && node(target)) {
-      bringOut(target);
-    } else if (hovered && !(event.target.closest && event.target.closest(".hoverlayer"))) {
-      restore();
+    const host = document.getElementById("flow-canvas");
+    const target = event.target.closest?.("#flow-canvas .flow-node, #flow-canvas .flow-link");
+    if (!flow.svg || target === hovered) {
+      return;
+    }
+    restore();
+    if (!target) {
+      hideBox(host);
+      return;
+    }
+    hovered = target;
+    if (target.flowNode !== undefined) {
+      bringOut(state(target.flowNode));
+    }
+  }
+
+  function onMove(event) {
+    if (hovered && flow.svg) {
+      showBox(document.getElementById("flow-canvas"), hovered.flowLines, event);
+    }
+  }
+
+  /* Selects as a click on a button would (page.js): for what is no button. */
+  flow.select = (to) => {
+    const button = document.createElement("button");
+    button.hidden = true;
+    button.dataset.go = to;
+    document.body.append(button);
+    button.click();
+    button.remove();
+  };
+
+  let most = null;
+
+  /* The layers' slider was moved; an end at the edge means all layers there, whatever the model. */
+  function layers(value) {
+    if (value && most !== null) {
+      const end = (number, edge) => (number === edge ? "none" : number);
+      const to = `first=${end(value[0], 0)}&last=${end(value[1], most)}`;
+      window.dash_clientside.stratascope.hears("flow-layers", value, to);
+    }
+  }
+
+  /* The slider shows what is selected (controls.js). */
+  function range(method, run, note) {
+    if (run) {
+      most = run.layers - 1;
+      const first = Math.min(method?.first ?? 0, most);
+      const last = Math.max(first, Math.min(method?.last ?? most, most));
+      window.dash_clientside.stratascope.shows("flow-layers", note, [first, last], { max: most });
     }
   }
 
   document.addEventListener("mouseover", onOver);
-  window.stratascope_drawn("flow", giveWidth);
-  window.stratascope_drawn("flow", makeClickable);
+  document.addEventListener("mousemove", onMove);
+  const shared = (window.dash_clientside = window.dash_clientside || {});
+  shared.stratascope_flow = { draw, layers, range };
 })();

@@ -11,12 +11,9 @@ lays a sheet over its bars, so the click comes from plotly and is handed to page
     const point = event.points[0];
     const [, kind, layer, source, target, head] = point.customdata;
     const heads = head < 0 ? "" : `&heads=${head}`;
-    const button = document.createElement("button");
-    button.hidden = true;
-    button.dataset.go = `layer=${layer}${heads}&link=${kind}:${layer}:${source}:${target}:${head}`;
-    document.body.append(button);
-    button.click();
-    button.remove();
+    window.stratascope_flow.select(
+      `layer=${layer}${heads}&link=${kind}:${layer}:${source}:${target}:${head}`
+    );
   }
 
   window.stratascope_drawn("flow-signed", (plot) => {

@@ -1,14 +1,15 @@
 /*
-The links of the flow as a table, made here from what the figure carries (layout.meta.table): for
+The links of the flow as a table, made here from what the picture or figure carries: for
 those who don't read such pictures, and for screen readers. It is made when it is opened, and sorts
 without the server. The first cell of a row is a button that selects the link.
 */
 (function () {
   "use strict";
 
-  const VIEWS = ["flow", "flow-signed"];
+  const flow = window.stratascope_flow;
   const sorted = { column: -1, up: false };
   let table = null;
+  let source = null;
 
   function host() {
     return document.getElementById("flow-table");
@@ -60,7 +61,7 @@ without the server. The first cell of a row is a button that selects the link.
     columns.forEach((name, index) => {
       const value = values[index];
       const cell = document.createElement("td");
-      if (index === 0) {
+      if (index === 0 && values.at(-1)) {
         cell.append(element("button", value, { type: "button", "data-go": values.at(-1) }));
       } else {
         cell.textContent = written(value, name);
@@ -98,17 +99,26 @@ without the server. The first cell of a row is a button that selects the link.
     box.replaceChildren(whole);
   }
 
+  /* The links of whatever is shown now: of the picture, of signed bars, or none. */
+  flow.list = (view, next) => {
+    if (next !== source) {
+      source = next;
+      table = { columns: next.columns, rows: [...next.rows, ...(next.others || [])] };
+      fill();
+    }
+    document.querySelector(".panel-flow").dataset.flow = view;
+  };
+
   function drawn(plot) {
     if (!plot.closest("#flow-graph")) {
       return;
     }
     const meta = plot.layout && plot.layout.meta;
-    const next = meta && VIEWS.includes(meta.view) ? meta.table : { columns: [], rows: [] };
-    if (next !== table) {
-      table = next;
-      fill();
+    if (meta && meta.view === "flow-signed") {
+      flow.list("flow-signed", meta.table);
+    } else if (!flow.picture) {
+      flow.list("none", { columns: [], rows: [] });
     }
-    plot.closest(".panel").dataset.flow = (meta && meta.view) || "none";
   }
 
   document.addEventListener("toggle", (event) => event.target.matches(".flow-list") && fill(), true);
@@ -123,5 +133,5 @@ without the server. The first cell of a row is a button that selects the link.
     fill();
     host().querySelector(`[data-sort="${column}"]`).focus();
   });
-  [...VIEWS, "none"].forEach((view) => window.stratascope_drawn(view, drawn));
+  ["flow-signed", "none"].forEach((view) => window.stratascope_drawn(view, drawn));
 })();

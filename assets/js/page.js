@@ -7,31 +7,38 @@ Dash's stores; this file only reports to the store "go" and mirrors the result.
 (function () {
   "use strict";
 
-  const page = { cell: null, bounds: null, sequence: 0, unseen: [] };
+  const page = { cell: null, bounds: null, drawn: [], sequence: 0, moved: 0, unseen: [] };
   const STEPS = { ArrowUp: [1, 0], ArrowDown: [-1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
   const TAKES_KEYS = "input, textarea, select, summary, [role=slider], [role=listbox], [role=option]";
 
-  /* Dash may drop the answer to a report, so each is repeated until "query" has its number. */
+  /*
+  Dash may drop the answer to a report, so each is repeated until "query" has its number, or the
+  server has refused it (refused.js): repeated for ever, one that is too large would stop all others.
+  */
   function report(data) {
     page.sequence += 1;
     page.unseen.push({ ...data, n: page.sequence });
     window.dash_clientside.set_props("go", { data: { reports: page.unseen } });
+    return page.sequence;
   }
 
   function onClick(event) {
     const button = event.target.closest("[data-go]");
     if (button) {
       report({ to: button.dataset.go });
+    } else if (event.target.closest("#run-button")) {
+      // What the form holds now: by the time of an answer more may be typed.
+      report({ form: window.dash_clientside.stratascope.form(), from: "run-button" });
     } else if (event.target.closest("[data-copy-address]")) {
       copyAddress(event.target.closest("[data-copy-address]"));
     }
   }
 
   function copyAddress(button) {
-    const said = button.textContent;
+    button.dataset.said ??= button.textContent; // a second click finds "Copied"
     const done = (text) => {
       button.textContent = text;
-      setTimeout(() => (button.textContent = said), 1500);
+      setTimeout(() => (button.textContent = button.dataset.said), 1500);
     };
     navigator.clipboard.writeText(window.location.href).then(
       () => done("Copied"),
@@ -53,27 +60,57 @@ Dash's stores; this file only reports to the store "go" and mirrors the result.
     }
   }
 
+  /* To the next row or position that is shown; past the last one shown, to the next there is. */
   function move([rows, positions]) {
-    const within = (value, last) => Math.max(0, Math.min(last, value));
-    page.cell = {
-      row: within(page.cell.row + rows, page.bounds.row),
-      pos: within(page.cell.pos + positions, page.bounds.pos),
-    };
-    outline();
-    const { row, pos } = page.cell;
-    report({ to: `row=${row}&pos=${pos}&layer=${Math.max(row - 1, 0)}` });
+    const shown = meta("lens-graph");
+    choose(
+      step(shown && shown.rows, page.cell.row, rows, page.bounds.row),
+      step(shown && shown.positions, page.cell.pos, positions, page.bounds.pos)
+    );
   }
 
-  /* Moves the outline in the heatmap and the band in the curves: no figure is built anew. */
+  function step(shown, value, by, last) {
+    const next = shown && shown.includes(value) ? shown[shown.indexOf(value) + by] : undefined;
+    return next ?? Math.max(0, Math.min(last, value + by));
+  }
+
+  function choose(row, pos) {
+    page.cell = { row, pos };
+    outline();
+    page.moved = report({ to: `row=${row}&pos=${pos}&layer=${Math.max(row - 1, 0)}` });
+  }
+
+  function meta(id) {
+    const plot = document.querySelector(`#${id} .js-plotly-plot`);
+    return plot && plot.layout && plot.layout.meta;
+  }
+
+  /* Moves the outline in heatmaps and the band in the curves: no figure is built anew. */
   function outline() {
     const { row, pos } = page.cell;
-    moveShapes("lens-graph", "heatmap", {
-      x0: pos - 0.5, x1: pos + 0.5, y0: row - 0.5, y1: row + 0.5,
-    });
+    for (const id of ["lens-graph", "readings-graph"]) {
+      const shown = meta(id);
+      if (shown && shown.rows && shown.positions) {
+        moveShapes(id, shown.view, box(shown.positions.indexOf(pos), shown.rows.indexOf(row)));
+      }
+    }
     moveShapes("curves-graph", "curves", { x0: row - 0.5, x1: row + 0.5 }, 1);
+    const strip = meta("emergence-graph");
+    if (strip && strip.positions) {
+      const at = strip.positions.indexOf(pos);
+      const place = { x0: at - 0.5, x1: at + 0.5, visible: at >= 0 };
+      moveShapes("emergence-graph", "emergence", place, 1);
+    }
   }
 
-  function moveShapes(id, view, box, count) {
+  /* The outline's place by what is shown; nowhere where the cell is not shown. */
+  function box(across, down) {
+    const visible = across >= 0 && down >= 0;
+    const at = { x0: across - 0.5, x1: across + 0.5, y0: down - 0.5, y1: down + 0.5 };
+    return visible ? { ...at, visible } : { visible };
+  }
+
+  function moveShapes(id, view, place, count) {
     const plot = document.querySelector(`#${id} .js-plotly-plot`);
     const layout = plot && plot.layout;
     if (!layout || !layout.meta || layout.meta.view !== view || !layout.shapes) {
@@ -81,7 +118,7 @@ Dash's stores; this file only reports to the store "go" and mirrors the result.
     }
     const change = {};
     layout.shapes.slice(0, count || layout.shapes.length).forEach((shape, index) => {
-      for (const [name, value] of Object.entries(box)) {
+      for (const [name, value] of Object.entries(place)) {
         if (shape[name] !== value) {
           change[`shapes[${index}].${name}`] = value;
         }
@@ -92,22 +129,28 @@ Dash's stores; this file only reports to the store "go" and mirrors the result.
     }
   }
 
-  /* The store "cell" holds what was chosen; null means the run's own last state. */
-  function follow(cell, run) {
+  /*
+  The store "cell" holds what was chosen; null means the run's own last state. A move that is not
+  answered yet is newer: the next key goes on from there.
+  */
+  function follow(cell, run, note) {
     if (!run) {
       page.bounds = null;
       return;
     }
     document.documentElement.dataset.run = "shown";
     page.bounds = { row: run.layers, pos: run.token_ids.length - 1 };
-    const chosen = cell || {};
+    const chosen = page.moved > (note?.seen ?? 0) ? page.cell : cell || {};
     page.cell = {
       row: Math.min(chosen.row ?? run.layers, page.bounds.row),
       pos: Math.min(chosen.pos ?? run.prompt_length - 1, page.bounds.pos),
     };
     outline();
-    requestAnimationFrame(showChosenToken);
-    watchStrip();
+    if (page.drawn[0] !== cell || page.drawn[1] !== run) {
+      page.drawn = [cell, run];
+      requestAnimationFrame(showChosenToken);
+      watchStrip();
+    }
   }
 
   /* The strip is filled after the run is adopted: the chosen token is shown when it is there. */
@@ -141,19 +184,12 @@ Dash's stores; this file only reports to the store "go" and mirrors the result.
       return;
     }
     page.unseen = page.unseen.filter((told) => told.n > note.seen);
+    window.dash_clientside.stratascope.fill(note);
     const to = window.location.pathname + note.query;
     if (to === window.location.pathname + window.location.search) {
       return;
     }
     window.history[note.push ? "pushState" : "replaceState"](null, "", to);
-  }
-
-  /* The slider was moved, unless it was only set to the layer that is shown anyway. */
-  function slide(layer, focus, run) {
-    const shown = Math.min(focus?.layer ?? run?.layer ?? layer, (run?.layers ?? Infinity) - 1);
-    if (layer !== null && layer !== undefined && layer !== shown) {
-      report({ to: `layer=${layer}` });
-    }
   }
 
   function scheme(look) {
@@ -171,6 +207,8 @@ Dash's stores; this file only reports to the store "go" and mirrors the result.
 
   const shared = (window.dash_clientside = window.dash_clientside || {});
   shared.stratascope = Object.assign(shared.stratascope || {}, {
-    follow, address, scheme, slide, outline,
+    follow, address, scheme, outline, choose, report,
+    go: (to) => report({ to }),
+    forget: () => (page.unseen = []),
   });
 })();

@@ -56,10 +56,3 @@ def switch(
         )
         for value, text in options
     ]
-
-
-def toggled(items: tuple[int, ...], item: int) -> tuple[int, ...]:
-    """``items`` without ``item`` if it is there, else with it."""
-    if item in items:
-        return tuple(other for other in items if other != item)
-    return (*items, item)

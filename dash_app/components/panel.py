@@ -77,14 +77,20 @@ def control(label: str, widget: Component, *, wide: bool = False) -> Component:
     )
 
 
-def graph(name: str, label: str, *, height: int, **more: Any) -> Component:
-    """A figure with a skeleton over it until its data is there."""
+def graph(name: str, label: str, *, height: int, fluid: bool = False, **more: Any) -> Component:
+    """A figure with a skeleton over it until its data is there.
+
+    ``fluid`` figures are as wide as their panel and ``height`` pixels high; the others say their
+    own width, and scroll where that is more than there is room for.
+    """
+    size: dict[str, Any] = {"style": {"height": f"{height}px"}} if fluid else {}
     return html.Div(
         dcc.Graph(
             id=name,
             figure=blank(height),
             config=GRAPH_CONFIG,
-            responsive=False,
+            responsive=fluid,
+            **size,
             **more,
         ),
         id=f"{name}-box",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.results import PatternResult, RunResult
-from dash_app.figures.labels import labels, percent, token_markup
+from dash_app.figures.labels import labels, percent
 from dash_app.theme import (
     MONO,
     Figure,
@@ -292,8 +292,3 @@ def _nothing(layer: int, theme: Theme) -> Figure:
             annotations=[_annotation(text, 0.5, 0.5, theme, **middle)],
         ),
     }
-
-
-def query_title(run: RunResult, pos: int) -> str:
-    """The selected query, for a panel's subtitle (markup)."""
-    return f"query {pos} {token_markup(run.tokens[pos])}"

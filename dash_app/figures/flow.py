@@ -1,286 +1,178 @@
-"""The flow graph: where the mass of one state comes from, down to the tokens."""
+"""The flow graph as a picture: where the mass of one state comes from, or goes.
+
+Plain values that ``assets/js/flow.js`` makes an SVG of, in milliseconds: positions are pixels,
+texts are plain text, colours are the style sheet's, so a change of theme draws nothing anew.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 from analysis.results import Graph, Grid, RunResult
+from dash_app.figures.flow_bands import Band, bands, covered, other_outline
 from dash_app.figures.flow_parts import Spot
-from dash_app.figures.flow_place import Label, Places, place, place_labels
-from dash_app.figures.flow_rule import USUAL, Rule
-from dash_app.figures.flow_select import Drawing, Drawn, select
+from dash_app.figures.flow_place import Places, place, place_labels, row_names
+from dash_app.figures.flow_rule import PLAIN, USUAL, Look, Rule
+from dash_app.figures.flow_select import Drawing, select
 from dash_app.figures.flow_table import link_rows
-from dash_app.figures.flow_text import caption, decoded, describe, link_hover, node_hover
-from dash_app.figures.labels import token_markup
-from dash_app.theme import MONO, Figure, Theme, base_layout, palette, rgba
+from dash_app.figures.flow_text import (
+    caption,
+    decoded,
+    describe,
+    link_hover,
+    node_hover,
+    other_hover,
+)
+from dash_app.figures.labels import label, percent
+from dash_app.figures.labels import shorten as short
 
-__all__ = ["caption", "describe", "sankey"]
+__all__ = ["caption", "describe", "picture"]
 
-#: Opacity of main links; quiet ones are 0 until the browser brings them out.
-OPACITY = {"residual": 0.5, "attention": 0.62, "mlp": 0.75, "bias": 0.6, "sink": 0.6, "other": 0.5}
-#: Opacity with which quiet links appear.
-BROUGHT_OUT = 0.55
-_NODE = 5
+#: Room at the left for token texts, at the right for what the root reads as, above and below.
+MARGIN = {"left": 128, "right": 96, "top": 16, "bottom": 30}
+#: Parts of the flow that the key may show as tall.
+_KEYS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 
 
-def sankey(
+class Picture(TypedDict):
+    """What the browser draws, and lists in its table.
+
+    Attributes:
+        view: "flow".
+        up: The direction.
+        width, height: The whole picture; margin: around what can be zoomed.
+        lanes: [y, token, position, whether of the answer].
+        rows: [x, name].
+        nodes: [x, top, height, height covered by drawn links, kind, what a click selects, hover].
+        links: [source, target, x0, y0, x1, y1, width, kind, whether main, what a click selects,
+            hover, whether a ribbon]; source and target are places in ``nodes``.
+        other: The "other" link: {outline, top, text, hover}; None where there is none.
+        labels: [x, y, text, whether beside its point, zoom from which on].
+        key: [height, part of the flow that is so tall], tallest first; zoomed, a smaller one.
+        table: Columns and rows of the links.
+    """
+
+    view: str
+    up: bool
+    width: float
+    height: float
+    margin: dict[str, int]
+    lanes: list[list[Any]]
+    rows: list[list[Any]]
+    nodes: list[list[Any]]
+    links: list[list[Any]]
+    other: dict[str, Any] | None
+    labels: list[list[Any]]
+    key: list[list[Any]]
+    table: dict[str, Any]
+
+
+def picture(
     graph: Graph,
     run: RunResult,
     grid: Grid | None,
     *,
-    theme: Theme,
-    row: int | None = None,
-    pos: int | None = None,
     rule: Rule = USUAL,
+    look: Look = PLAIN,
     drawing: Drawing | None = None,
-) -> Figure:
-    """The main ways into the graph's root: tokens at the left, the root at the right.
+) -> Picture:
+    """The main ways into the graph's root, or out of it: tokens at the left, depth to the right.
 
-    ``grid`` labels nodes with what they read as; ``row`` and ``pos``, the page's selection, are
-    marked; ``rule`` says which links are main; ``drawing``, if at hand, is what it chose.
-
-    The ``customdata`` of a node is [hover text, row or layer, pos, kind]; of a link [hover text,
-    layer, strongest head or -1, source pos, target pos, kind].
+    ``grid`` labels nodes with what they read as; ``rule`` says which links are main and ``look``
+    how; ``drawing``, if at hand, is what they chose.
     """
-    drawing = drawing or select(graph, rule)
+    drawing = drawing or select(graph, rule, look)
     places = place(drawing, len(run.tokens))
     texts = decoded(grid)
-    layout = base_layout(
-        theme,
-        width=places.width,
-        height=places.height,
-        margin=places.margin,
-        annotations=[
-            *_lane_names(places, run, theme),
-            *_row_names(places, theme),
-            *_labels(drawing, places, texts, theme),
-        ],
-        shapes=[*_guides(places, theme), *_selected(places, row, pos, theme)],
-        meta={**_meta(drawing, places), "table": link_rows(drawing, run)},
-    )
-    return {"data": [_trace(drawing, places, run, texts, theme)], "layout": layout}
-
-
-def _trace(
-    drawing: Drawing,
-    places: Places,
-    run: RunResult,
-    texts: dict[tuple[int, int], str],
-    theme: Theme,
-) -> dict[str, Any]:
-    spots = list(drawing.node_flow)
-    return {
-        "type": "sankey",
-        "orientation": "h",
-        "arrangement": "fixed",
-        "node": _nodes(drawing, spots, places, run, texts, theme),
-        "link": _links(drawing, spots, places, run, theme),
-    }
-
-
-def _meta(drawing: Drawing, places: Places) -> dict[str, Any]:
-    """What the browser needs to bring links out (assets/js/flow.js)."""
+    made = bands(drawing, places)
     return {
         "view": "flow",
-        "broughtOut": BROUGHT_OUT,
-        "links": len(drawing.links),
-        "nodes": len(drawing.node_flow),
-        "outlines": [round(places.outline(link), 2) for link in drawing.links],
+        "up": drawing.up,
+        "width": _px(places.width + MARGIN["left"] + MARGIN["right"]),
+        "height": _px(places.height + MARGIN["top"] + MARGIN["bottom"]),
+        "margin": MARGIN,
+        "lanes": _lanes(places, run),
+        "rows": [
+            [_px(places.x(row)), f"row {row}" if row else "embedding"] for row in row_names(places)
+        ],
+        "nodes": _nodes(drawing, places, run, texts),
+        "links": _links(drawing, made, run),
+        "other": _other(drawing, places),
+        "labels": _labels(drawing, places, texts),
+        "key": _key(places),
+        "table": link_rows(drawing, run),
     }
+
+
+def _px(value: float) -> float:
+    return round(value, 2)
+
+
+def _lanes(places: Places, run: RunResult) -> list[list[Any]]:
+    return [
+        [_px(middle), label(run.tokens[pos], 12), pos, pos >= run.prompt_length]
+        for pos, (middle, _) in places.lanes.items()
+    ]
 
 
 def _nodes(
-    drawing: Drawing,
-    spots: list[Spot],
-    places: Places,
-    run: RunResult,
-    texts: dict[tuple[int, int], str],
-    theme: Theme,
-) -> dict[str, Any]:
-    colours = palette(theme)
-    flows = [drawing.node_flow[spot] for spot in spots]
-    at = [places.fraction(spot) for spot in spots]
-    ends = [(-9.0, 0.5), (-8.0, 0.5)]
-    return {
-        "x": [x for x, _ in (*at, *ends)],
-        "y": [y for _, y in (*at, *ends)],
-        "label": [""] * (len(spots) + 2),
-        "color": [
-            rgba(colours.ink_2, (0.85 if spot.kind == "block" else 0.4) if flow > 0 else 0)
-            for spot, flow in zip(spots, flows, strict=True)
+    drawing: Drawing, places: Places, run: RunResult, texts: dict[tuple[int, int], str]
+) -> list[list[Any]]:
+    brought = covered(drawing, drawing.links)
+    nodes = []
+    for spot, flow in drawing.node_flow.items():
+        tall = drawing.mass.get(spot, 0.0) * places.per_mass
+        full = spot not in drawing.other
+        part = tall if full else brought.get(spot, 0.0) * places.per_mass
+        hover = node_hover(spot, drawing, run, texts, seen=flow > 0)
+        nodes.append([
+            _px(places.x(spot.level)), _px(places.y(spot) - tall / 2), _px(tall), _px(part),
+            spot.kind, _selects(spot), hover,
+        ])  # fmt: skip
+    return nodes
+
+
+def _selects(spot: Spot) -> str:
+    """What a click on a node selects: its state; the inside of a layer belongs to its output."""
+    row = spot.depth if spot.kind == "block" else spot.depth + 1
+    return f"row={row}&pos={spot.pos}&layer={max(row - 1, 0)}"
+
+
+def _links(drawing: Drawing, made: list[Band], run: RunResult) -> list[list[Any]]:
+    number = {spot: index for index, spot in enumerate(drawing.node_flow)}
+    rows = link_rows(drawing, run)["rows"]
+    return [
+        [
+            number[band.link.source], number[band.link.target],
+            *map(_px, band[1:5]), round(band.width, 3), band.link.kind, int(band.link.main),
+            row[-1], link_hover(band.link, run, drawing), int(band.ribbon),
         ]
-        + ["rgba(0,0,0,0)"] * 2,
-        "line": {"width": 0},
-        "thickness": _NODE,
-        "pad": 0.01,
-        "align": "left",
-        "customdata": [
-            [node_hover(spot, flow, run, texts), spot.depth, spot.pos, spot.kind]
-            for spot, flow in zip(spots, flows, strict=True)
-        ]
-        + [["", -1, -1, "scale"]] * 2,
-        "hovertemplate": "%{customdata[0]}<extra></extra>",
-    }
+        for band, row in zip(made, rows, strict=True)
+    ]  # fmt: skip
 
 
-def _links(
-    drawing: Drawing, spots: list[Spot], places: Places, run: RunResult, theme: Theme
-) -> dict[str, Any]:
-    """The links as plotly has them; the last one, out of sight, sets the scale."""
-    number = {spot: index for index, spot in enumerate(spots)}
-    count = len(spots)
+def _other(drawing: Drawing, places: Places) -> dict[str, Any] | None:
+    if places.other is None:
+        return None
+    outline = [[_px(x), _px(tall)] for x, tall in other_outline(drawing, places)]
     return {
-        "source": [*(number[link.source] for link in drawing.links), count],
-        "target": [*(number[link.target] for link in drawing.links), count + 1],
-        "value": [*(link.flow for link in drawing.links), places.scale_value],
-        "color": [*(_colour(link, theme) for link in drawing.links), "rgba(0,0,0,0)"],
-        "hovercolor": [
-            *(rgba(_hue(link.kind, theme), 0.9 if link.main else 0) for link in drawing.links),
-            "rgba(0,0,0,0)",
-        ],
-        "line": {"width": 0},
-        "customdata": [
-            *(_link_data(link, run) for link in drawing.links),
-            ["", -1, -1, -1, -1, "scale"],
-        ],
-        "hovertemplate": "%{customdata[0]}<extra></extra>",
+        "outline": outline,
+        "top": _px(places.other),
+        "text": f"other {percent(drawing.rest)}",
+        "hover": other_hover(drawing),
     }
 
 
-def _link_data(link: Drawn, run: RunResult) -> list[Any]:
-    ends = [link.source.pos, link.target.pos]
-    return [link_hover(link, run), layer_of(link), _head(link), *ends, link.kind]
-
-
-def layer_of(link: Drawn) -> int:
-    """The layer to show for a link: of a joined one, where it attends; a residual's highest."""
-    return link.last if link.kind == "residual" else link.first
-
-
-def _head(link: Drawn) -> int:
-    return link.heads[0][0] if link.heads else -1
-
-
-def _hue(kind: str, theme: Theme) -> str:
-    kind = "bias" if kind == "sink" else kind  # both end here, and never stand side by side
-    return str(getattr(palette(theme), kind, palette(theme).other))
-
-
-def _colour(link: Drawn, theme: Theme) -> str:
-    return rgba(_hue(link.kind, theme), OPACITY.get(link.kind, 0.5) if link.main else 0.0)
-
-
-def _text(x: float, y: float, text: str, theme: Theme, **changes: Any) -> dict[str, Any]:
-    """A text at pixels (x, y) from the plot area's top left corner."""
-    return {
-        "x": 0,
-        "y": 1,
-        "xref": "paper",
-        "yref": "paper",
-        "xshift": x,
-        "yshift": -y,
-        "text": text,
-        "showarrow": False,
-        "font": {"family": MONO, "size": 11, "color": palette(theme).ink_2},
-        **changes,
+def _labels(drawing: Drawing, places: Places, texts: dict[tuple[int, int], str]) -> list[list[Any]]:
+    small = {
+        cell: short(text, 12 if cell[0] == drawing.high else 9) for cell, text in texts.items()
     }
-
-
-def _lane_names(places: Places, run: RunResult, theme: Theme) -> list[dict[str, Any]]:
-    colours = palette(theme)
-    style = {"yanchor": "middle", "xanchor": "right", "align": "right"}
-    names = []
-    for position in places.positions:
-        ink = colours.answer if position >= run.prompt_length else colours.ink
-        name = token_markup(run.tokens[position], 12)
-        number = f'<span style="color:{colours.ink_3};font-size:10px">{position}</span>'
-        text = f'<span style="color:{ink}">{name}</span> {number}'
-        names.append(_text(-6, places.y(position), text, theme, **style))
-    return names
-
-
-def _row_names(places: Places, theme: Theme) -> list[dict[str, Any]]:
-    top = places.top_row
-    step = 1 if top <= 13 else 5
-    rows = [row for row in range(top + 1) if row % step == 0 or row == top]
-    rows = [row for row in rows if row in (0, top) or top - row >= 2 or step == 1]
-    style = {"xanchor": "center", "yanchor": "top", "align": "center"}
-    muted = {"family": MONO, "size": 11, "color": palette(theme).ink_3}
     return [
-        _text(
-            places.x(row),
-            places.inner_height + 8,
-            f"row {row}" if row else "embedding",
-            theme,
-            font=muted,
-            **style,
-        )
-        for row in rows
+        [_px(one.x), _px(one.y), one.text, int(one.beside), one.zoom]
+        for one in place_labels(drawing, places, small)
     ]
 
 
-def _labels(
-    drawing: Drawing, places: Places, texts: dict[tuple[int, int], str], theme: Theme
-) -> list[dict[str, Any]]:
-    colours = palette(theme)
-    chosen: list[Label] = place_labels(drawing, places, texts)
-    return [
-        _text(
-            label.x,
-            label.y,
-            label.text,
-            theme,
-            xanchor="center",
-            yanchor="middle",
-            bgcolor=rgba(colours.surface, 0.6),
-            borderpad=0,
-            font={
-                "family": MONO,
-                "size": 11,
-                "color": colours.select if label.spot in drawing.roots else colours.ink,
-            },
-        )
-        for label in chosen
-    ]
-
-
-def _guides(places: Places, theme: Theme) -> list[dict[str, Any]]:
-    """A thin line along each lane, behind everything."""
-    line = {"color": palette(theme).rule, "width": 1}
-    heights = [1 - places.y(position) / places.inner_height for position in places.positions]
-    return [
-        {
-            "type": "line",
-            "xref": "paper",
-            "yref": "paper",
-            "x0": 0,
-            "x1": 1,
-            "y0": height,
-            "y1": height,
-            "layer": "below",
-            "line": line,
-        }
-        for height in heights
-    ]
-
-
-def _selected(
-    places: Places, row: int | None, pos: int | None, theme: Theme
-) -> list[dict[str, Any]]:
-    if row is None or pos is None or pos not in places.positions or row > places.top_row:
-        return []
-    x, y = places.x(row), places.y(pos)
-    half = places.root_size / 2 + 4
-    return [
-        {
-            "type": "rect",
-            "xref": "paper",
-            "yref": "paper",
-            "x0": (x - 6) / places.inner_width,
-            "x1": (x + 6) / places.inner_width,
-            "y0": 1 - (y + half) / places.inner_height,
-            "y1": 1 - (y - half) / places.inner_height,
-            "fillcolor": "rgba(0,0,0,0)",
-            "line": {"color": palette(theme).select, "width": 2},
-        }
-    ]
+def _key(places: Places) -> list[list[Any]]:
+    """Heights, and the parts of the flow that are drawn so tall."""
+    return [[_px(part * places.per_mass), percent(part)] for part in _KEYS]

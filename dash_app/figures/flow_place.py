@@ -1,40 +1,65 @@
 """Where the nodes and labels of a flow picture lie, in pixels: lanes are tokens, depth goes right.
 
-Depth runs from left to right because a link that crosses lanes must not run flatter than 45
-degrees for long: a band drawn across its own direction looks thinner than it is. With depth
-upwards, lanes are as wide as a token's text and heads that read a neighbour look like threads.
+Depth runs from left to right because lanes are then as wide as the picture, and token texts have
+room at their left. Layers in which nothing but the residual is drawn are narrow.
 """
 
 from __future__ import annotations
 
-import math
+from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dash_app.figures.flow_parts import ENDS, Spot
-from dash_app.figures.flow_select import Drawing, Drawn
-from dash_app.figures.labels import markup as mark
-from dash_app.figures.labels import plain, shorten, width
+from dash_app.figures.flow_select import Drawing
+from dash_app.figures.labels import width
 
 #: Room that a panel of the page has for the plot area, in pixels.
 ROOM = 968
 #: Up to so many tokens all have a lane; of more, only those that drawn links touch.
 ALL_LANES = 12
+#: Least and most height of a lane, and of all of them.
 LOW, HIGH, TALL = 38.0, 68.0, 460.0
-#: Least width of an attention link that crosses lanes.
-THINNEST = 0.7
+#: How tall the whole flow is at the fixed scale, and at most and least at the adaptive one.
+FIXED, TALLEST, LEAST = 36.0, 260.0, 20.0
+#: Room for a label above what passes a lane of the adaptive scale; its least height.
+_PAD, _LOWEST = 20.0, 26.0
+#: Width of a layer in which nothing but the residual happens, in those of others.
+IDLE = 0.3
+#: Most width of a layer, in pixels: a model of two fills half the panel, no band becomes a slab.
+WIDEST = 240.0
 #: A label needs this much of the root's mass at its node, and this much room, in pixels.
 LABEL_FLOW, LINE, CHARACTER = 0.025, 14, 6.7
+#: How far from its point a label's middle stands above, and its start beside.
+ABOVE, BESIDE = 8, 10
+#: Zoom factors at which further labels may come.
+ZOOMS = (1.0, 1.5, 2.25, 3.4, 5.0, 7.6)
 
 
 class Label(NamedTuple):
-    """A node's label: its middle, in pixels from the plot's top left corner."""
+    """A node's label: its middle in pixels from the picture's top left corner, unzoomed.
+
+    Attributes:
+        spot: The node.
+        x, y: Its point, which the label stands above; at the right edge beside.
+        text: What it reads as.
+        wide: Width of the text.
+        beside: Whether it stands at the point's right.
+        zoom: From which zoom on there is room for it.
+    """
 
     spot: Spot
     x: float
     y: float
     text: str
     wide: float
+    beside: bool = False
+    zoom: float = 1.0
+
+    def centre(self, zoom: float) -> tuple[float, float]:
+        """The text's middle in a picture zoomed so far: points move apart, texts stay."""
+        x, y = self.x * zoom, self.y * zoom
+        return (x + BESIDE + self.wide / 2, y) if self.beside else (x, y - ABOVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,84 +67,92 @@ class Places:
     """The picture's measures, in pixels.
 
     Attributes:
-        positions: Positions that have a lane, top to bottom.
-        lane: Height of one.
-        step: Width of one row of depth.
-        top_row: The root's row.
-        inner_width, inner_height: The plot area.
-        margin: Around it.
-        root_size: How tall the whole mass is.
-        scale_value: The value of an unseen link that makes plotly draw the root so tall.
+        lanes: (middle, height) of each position that has a lane, top to bottom.
+        rows: Where each drawn row lies, from the left.
+        low: The first of them.
+        per_mass: How tall a mass of 1 is.
+        width, height: Of all this.
+        other: Top of the lane of the "other" link; None where it is not drawn.
     """
 
-    positions: tuple[int, ...]
-    lane: float
-    step: float
-    top_row: int
-    inner_width: float
-    inner_height: float
-    margin: dict[str, Any]
-    root_size: float
-    scale_value: float
-
-    @property
-    def width(self) -> int:
-        """Of the whole figure."""
-        return int(self.inner_width + self.margin["l"] + self.margin["r"])
-
-    @property
-    def height(self) -> int:
-        """Of the whole figure."""
-        return int(self.inner_height + self.margin["t"] + self.margin["b"])
+    lanes: dict[int, tuple[float, float]]
+    rows: tuple[float, ...]
+    low: int
+    per_mass: float
+    width: float
+    height: float
+    other: float | None = None
 
     def x(self, level: float) -> float:
-        """Where a level (row, or row and a half) lies, from the left."""
-        return 8 + level * self.step
+        """Where a level (row, or row and a part) lies, from the left."""
+        at = level - self.low
+        whole = min(int(at), len(self.rows) - 1)
+        if whole + 1 >= len(self.rows):
+            return self.rows[-1]
+        return self.rows[whole] + (at - whole) * (self.rows[whole + 1] - self.rows[whole])
 
-    def y(self, position: int) -> float:
-        """The middle of a position's lane, from the top."""
-        return (self.positions.index(position) + 0.5) * self.lane
-
-    def outline(self, link: Drawn) -> float:
-        """Width of the line drawn round a link so that a steep band keeps its width.
-
-        Plotly's bands have their width across the page, not across themselves: where one runs at
-        an angle, only the cosine of it is left. Half of the line lies outside on either side.
-        """
-        size = link.flow * self.root_size
-        across = self.y(link.source.pos) - self.y(link.target.pos)
-        along = (link.target.level - link.source.level) * self.step
-        if link.kind == "residual" or not across:
-            return 0.0
-        lost = size * (1 - math.cos(math.atan2(1.5 * abs(across), max(along, 1.0))))
-        return float(max(lost, THINNEST))
-
-    def fraction(self, spot: Spot) -> tuple[float, float]:
-        """Node x and y as plotly takes them."""
-        below = 0.3 * self.lane if spot.kind in ENDS else 0.0  # beside the residual, not under it
-        return self.x(spot.level) / self.inner_width, (self.y(spot.pos) + below) / self.inner_height
+    def y(self, spot: Spot) -> float:
+        """The middle of a node, from the top; what ends lies beside the residual, not on it."""
+        middle, tall = self.lanes[spot.pos]
+        return middle + (0.34 * tall if spot.kind in ENDS else 0.0)
 
 
 def place(drawing: Drawing, tokens: int) -> Places:
     """Measure the picture of ``drawing`` over a sequence of ``tokens`` tokens."""
     touched = sorted({spot.pos for spot in drawing.node_flow})
-    positions = tuple(range(touched[-1] + 1)) if tokens <= ALL_LANES else tuple(touched)
-    lane = min(HIGH, max(LOW, TALL / len(positions)))
-    top_row = drawing.root.depth
-    step = min(76.0, max(24.0, ROOM / max(top_row, 1)))
-    inner_height = lane * len(positions)
-    root_size = 0.95 * lane
-    return Places(
-        positions,
-        lane,
-        step,
-        top_row,
-        top_row * step + 16,
-        inner_height,
-        {"l": 116, "r": 92, "t": 14, "b": 40, "pad": 0, "autoexpand": False},
-        root_size,
-        max(inner_height / root_size - 1, 0.01),
-    )
+    first = touched[0] if drawing.up else 0  # upwards nothing comes before the root
+    positions = list(range(first, touched[-1] + 1)) if tokens <= ALL_LANES else touched
+    most: dict[int, float] = defaultdict(float)
+    for spot, mass in drawing.mass.items():
+        most[spot.pos] = max(most[spot.pos], mass)
+    per_mass, heights = _heights([most[pos] for pos in positions], drawing.look.adaptive)
+    lanes, top = {}, 0.0
+    for pos, tall in zip(positions, heights, strict=True):
+        lanes[pos] = (top + tall / 2, tall)
+        top += tall
+    rows = _rows(drawing)
+    other = None if drawing.up or drawing.rest <= 0.0 else top + 10
+    height = top if other is None else other + max(drawing.rest * per_mass, 4.0) + 6
+    return Places(lanes, rows, drawing.low, per_mass, rows[-1] + 8, height, other)
+
+
+def _heights(most: list[float], adaptive: bool) -> tuple[float, list[float]]:
+    """How tall a mass of 1 is, and each lane, given the most that each holds."""
+    if not adaptive:
+        lane = min(HIGH, max(LOW, TALL / len(most)))
+        # Upwards several states may together hold more than one: lanes never overlap.
+        return FIXED, [max(lane, FIXED * mass + 2) for mass in most]
+    room = max(TALL, LOW * len(most))
+    low, high = LEAST, TALLEST
+    for _ in range(30):
+        middle = (low + high) / 2
+        tall = sum(max(_LOWEST, middle * mass + _PAD) for mass in most)
+        low, high = (middle, high) if tall <= room else (low, middle)
+    return low, [max(_LOWEST, low * mass + _PAD) for mass in most]
+
+
+def _rows(drawing: Drawing) -> tuple[float, ...]:
+    """Where rows lie: what happens in a layer gives it its width."""
+    busy = {link.first for link in drawing.links if link.main and link.kind != "residual"}
+    layers = range(drawing.low, drawing.high)
+    wide = [1.0 if layer in busy else IDLE for layer in layers]
+    unit = min(WIDEST, max(24.0, ROOM / sum(wide)))
+    places = [8.0]
+    for part in wide:
+        places.append(places[-1] + part * unit)
+    return tuple(places)
+
+
+def row_names(places: Places) -> list[int]:
+    """Rows whose names have room: the edges, then every fifth, then whatever is left."""
+    last = places.low + len(places.rows) - 1
+    rows = range(places.low, last + 1)
+    wanted = [last, places.low, *(row for row in rows if row % 5 == 0), *rows]
+    named: list[int] = []
+    for row in wanted:
+        if all(abs(places.x(row) - places.x(other)) >= 50 for other in named):
+            named.append(row)
+    return sorted(named)
 
 
 def place_labels(
@@ -128,26 +161,25 @@ def place_labels(
     """Labels for nodes that carry enough, none over another: the largest first.
 
     The root's stands to its right, the others above their band. A lane that reads the same for a
-    while is labelled once.
+    while is labelled once. Zoomed in there is room for more, and less is enough to have one.
     """
-    wanted = [
-        spot
-        for spot, flow in drawing.node_flow.items()
-        if spot.kind == "block" and flow >= LABEL_FLOW and spot.depth > 0 and _key(spot) in texts
-    ]
-    wanted.sort(key=lambda spot: (spot not in drawing.roots, -drawing.node_flow[spot], -spot.depth))
+    wanted = [spot for spot in drawing.mass if spot.kind == "block" and _key(spot) in texts]
+    wanted = [spot for spot in wanted if spot.depth > 0]  # a token's own text names its lane
+    wanted.sort(key=lambda spot: (spot not in drawing.roots, -drawing.mass[spot], -spot.depth))
     placed: list[Label] = []
-    for spot in wanted:
-        label = _label(spot, drawing, places, texts[_key(spot)])
-        if not any(_clash(label, other) for other in placed):
-            placed.append(label)
+    for zoom in ZOOMS:
+        left = [spot for spot in wanted if all(spot != label.spot for label in placed)]
+        for spot in (spot for spot in left if drawing.mass[spot] * zoom >= LABEL_FLOW):
+            label = _label(spot, drawing, places, texts[_key(spot)])._replace(zoom=zoom)
+            if not any(_clash(label, other, zoom) for other in placed):
+                placed.append(label)
     return placed
 
 
-def overlap(label: Label, other: Label) -> bool:
-    """Whether two labels cover each other."""
-    across = abs(label.x - other.x) < (label.wide + other.wide) / 2 + 3
-    return across and abs(label.y - other.y) < LINE
+def overlap(label: Label, other: Label, zoom: float = 1.0) -> bool:
+    """Whether two labels cover each other when their points are ``zoom`` times as far apart."""
+    (x, y), (x2, y2) = label.centre(zoom), other.centre(zoom)
+    return abs(x - x2) < (label.wide + other.wide) / 2 + 3 and abs(y - y2) < LINE
 
 
 def _key(spot: Spot) -> tuple[int, int]:
@@ -155,15 +187,12 @@ def _key(spot: Spot) -> tuple[int, int]:
 
 
 def _label(spot: Spot, drawing: Drawing, places: Places, text: str) -> Label:
-    is_root = spot in drawing.roots
-    short = mark(shorten(plain(text), 12 if is_root else 9))
-    wide = width(plain(short)) * CHARACTER
-    if is_root:
-        return Label(spot, places.x(spot.depth) + 13 + wide / 2, places.y(spot.pos), short, wide)
-    half = drawing.node_flow[spot] * places.root_size / 2
-    return Label(spot, places.x(spot.depth), places.y(spot.pos) - half - 8, short, wide)
+    wide, x, y = width(text) * CHARACTER, places.x(spot.depth), places.y(spot)
+    if spot.depth == drawing.high:
+        return Label(spot, x, y, text, wide, beside=True)
+    return Label(spot, x, y - drawing.mass[spot] * places.per_mass / 2, text, wide)
 
 
-def _clash(label: Label, other: Label) -> bool:
+def _clash(label: Label, other: Label, zoom: float) -> bool:
     same = label.spot.pos == other.spot.pos and label.text == other.text
-    return overlap(label, other) or (same and abs(label.spot.depth - other.spot.depth) < 6)
+    return overlap(label, other, zoom) or (same and abs(label.spot.depth - other.spot.depth) < 6)

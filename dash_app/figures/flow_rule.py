@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from dash_app.figures.flow_parts import Heads
+
 RuleName = Literal["sources", "mass", "least"]
 
 #: Main links carry at least this part of the root's mass, unless the rule says otherwise.
@@ -63,3 +65,26 @@ class Rule:
 
 #: The rule until a person chooses one.
 USUAL = Rule()
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Which part of a graph is drawn, and how.
+
+    Attributes:
+        first, last: The layers; None: from the bottom, to the top.
+        heads: Which heads that read the same source are one link.
+        group_size: Query heads that share keys and values.
+        adaptive: Whether lanes are as tall as what passes them; else the whole flow is as tall in
+            every picture.
+    """
+
+    first: int | None = None
+    last: int | None = None
+    heads: Heads = "sum"
+    group_size: int = 1
+    adaptive: bool = True
+
+
+#: The look until a person chooses another.
+PLAIN = Look()

@@ -2,69 +2,43 @@
 
 A graph at 64 tokens holds thousands of links; a picture a person can read holds a few hundred.
 
-1. Heads that read the same source are summed, and an MLP becomes one link from the state it reads
-   to the state it writes.
-2. Main links: at each node the residual, and the MLP, a folded sink and the strongest attention
-   sources as long as they carry at least ``threshold`` of the root's mass. How many sources and
-   which threshold is the person's ``Rule``; the threshold rises until the main links fit their part
-   of the limit. A thinner MLP, and thinner attention to the node's own position, is counted with
-   the residual: it comes from the same state.
+1. Heads that read the same source are summed unless asked for apart, and an MLP becomes one link
+   from the state it reads to the state it writes.
+2. Main links (``flow_walk``): at each node the residual, and the MLP, a folded sink and the
+   strongest attention links as long as they carry at least ``threshold`` of the root's mass. How
+   many and which threshold is the person's ``Rule``; the threshold rises until the main links fit
+   their part of the limit. A thinner MLP, and thinner attention to the node's own position, is
+   counted with the residual: it joins the same states.
 3. Runs of layers in which nothing but the residual is drawn become one link.
-4. Quiet links: the strongest of the rest that enter a drawn node, until the limit is reached.
+4. What enters a node by no main link is its "other" part. Downwards all of these together are one
+   "other" link, so that the picture adds up.
+5. Quiet links: the strongest of the rest at a drawn node, until the limit is reached.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from analysis.results import Graph
-from dash_app.figures.flow_parts import Part, Spot, merge
-from dash_app.figures.flow_rule import USUAL, Rule
+from dash_app.figures.flow_parts import ENDS, Part, Spot, flows, leaving, merge, wholes
+from dash_app.figures.flow_rule import PLAIN, USUAL, Look, Rule
+from dash_app.figures.flow_walk import RESIDUAL_LEAST, Drawn, collapse, drawn, walk
 
-#: Links drawn at most, quiet ones and the one that sets the scale included.
+#: Links drawn at most, quiet ones and the "other" link included.
 LIMIT = 300
 #: Of these, main ones.
 MAIN_LIMIT = 200
-#: A residual is followed down as long as it carries this much: in a run it costs one link only.
-RESIDUAL_LEAST = 0.0015
-#: Quiet attention sources that may come beside a node's main ones.
+#: Quiet attention links that may come beside a node's main ones.
 QUIET_SOURCES = 6
 #: Positions that quiet links may add to those of the main ones, until there are so many.
 LANES = 13
+#: Upwards the thinnest links drawn are meant for states of which the root is so much.
+MUCH = 0.1
 #: Quiet links carry at least this part of the root's mass.
 QUIET_LEAST = 2e-4
-
-
-class Drawn(NamedTuple):
-    """One link of the picture.
-
-    Attributes:
-        source, target: Where the mass comes from (lower) and goes to (higher).
-        kind: One of LINK_KINDS.
-        flow: Part of the root's mass, by drawn links only.
-        share: Part of what enters the target.
-        main: Whether it is drawn at once, not only on hover.
-        heads: (head, share) of an attention link, strongest first.
-        along: Share of what is too thin to be drawn beside a residual and comes from the same state
-            (an MLP, attention to its own position), counted with it.
-        carried: How many such ways.
-        first, last: The layers it spans.
-    """
-
-    source: Spot
-    target: Spot
-    kind: str
-    flow: float
-    share: float
-    main: bool
-    heads: tuple[tuple[int, float], ...] = ()
-    along: float = 0.0
-    carried: int = 0
-    first: int = 0
-    last: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +46,72 @@ class Drawing:
     """What is drawn of a graph.
 
     Attributes:
-        root: The node all mass flows into, or the first of several.
-        roots: All of them; they share the mass evenly.
+        roots: The nodes that mass starts from: the graph's own, or those at the edge of the layers
+            that are drawn.
         links: Main links first, then quiet ones.
         node_flow: Mass that passes each node by main links; 0 for nodes seen on hover only.
-        shown: Root mass that main links carry down to the tokens.
-        thin: How many links (heads summed) of the graph are not main.
-        threshold: Mass below which a link is not main.
+        mass: What each drawn node holds by all links: of the root's mass as much as passes;
+            upwards the part of its own that comes from the root.
+        other: What of it enters by no main link; nothing for roots and where drawing ends.
+        shown: Downwards root mass that main links carry through the drawn layers; upwards the
+            part of what all states at the upper edge have from the root.
         soaked: Root mass that main links carry into folded sinks.
+        whole: Mass at the drawn layers' upper edge: 1 unless layers above are left out. Upwards 1.
+        thin: How many ways of the drawn layers are not main.
+        threshold: Mass below which a link is not main.
         short: Whether the rule asked for more links than a picture can hold.
+        low, high: Residual rows that are drawn.
+        up: The direction.
+        look: How.
     """
 
-    root: Spot
+    roots: tuple[Spot, ...]
     links: tuple[Drawn, ...]
     node_flow: dict[Spot, float]
+    mass: dict[Spot, float]
+    other: dict[Spot, float]
     shown: float
+    soaked: float
+    whole: float
     thin: int
     threshold: float
-    soaked: float = 0.0
-    short: bool = False
-    roots: tuple[Spot, ...] = ()
+    short: bool
+    low: int
+    high: int
+    up: bool = False
+    look: Look = field(default=PLAIN)
+
+    @property
+    def root(self) -> Spot:
+        """The root, or the first of several."""
+        return self.roots[0]
+
+    @property
+    def rest(self) -> float:
+        """What is in the "other" link: downwards ``whole`` less shown and soaked."""
+        return max(self.whole - self.shown - self.soaked, 0.0)
+
+
+class _Scene(NamedTuple):
+    """The part of a graph that is looked at.
+
+    ``unit`` is what is much: downwards all of the root's mass. Upwards a token may be a hundredth
+    of every state at the far edge, and that is what the picture is about.
+    """
+
+    ways: dict[Spot, list[Part]]
+    starts: dict[Spot, float]
+    low: int
+    high: int
+    up: bool
+    whole: float
+    unit: float
+
+    def shown(self, flow: dict[Spot, float]) -> float:
+        """The part of ``whole`` that reaches the far edge."""
+        edge = ("block", self.high if self.up else self.low)
+        arrived = sum(mass for spot, mass in flow.items() if spot[:2] == edge)
+        return min(arrived / self.whole if self.up else arrived, 1.0)
 
 
 class _Main(NamedTuple):
@@ -103,55 +123,95 @@ class _Main(NamedTuple):
     threshold: float
 
     @property
-    def shown(self) -> float:
-        """Root mass that they carry down to the tokens."""
-        return sum(mass for spot, mass in self.flow.items() if spot[:2] == ("block", 0))
-
-    @property
     def soaked(self) -> float:
         """Root mass that they carry into folded sinks."""
         return sum(mass for spot, mass in self.flow.items() if spot.kind == "sink")
 
 
 def select(
-    graph: Graph, rule: Rule = USUAL, limit: int = LIMIT, main_limit: int = MAIN_LIMIT
+    graph: Graph,
+    rule: Rule = USUAL,
+    look: Look = PLAIN,
+    limit: int = LIMIT,
+    main_limit: int = MAIN_LIMIT,
 ) -> Drawing:
     """Choose what to draw of ``graph``: fewer than ``limit`` links, ``main_limit`` of them main.
 
-    Only of graphs that go down by shares: signed ones have ``flow_signed``.
+    Only of graphs by shares: signed ones have ``flow_signed_select``.
     """
-    if graph.method == "signed" or graph.direction == "up":
-        raise ValueError(f"no picture by shares of a {graph.method} graph going {graph.direction}")
-    parts = merge(graph)
-    roots = tuple(Spot("block", graph.row, pos) for pos in graph.roots or (graph.position,))
-    main, short = _main(parts, dict.fromkeys(roots, 1 / len(roots)), rule, main_limit)
+    if graph.method == "signed":
+        raise ValueError("a signed graph has no shares")
+    scene = _scene(graph, look)
+    main, short = _main(scene, rule, main_limit)
+    roots = _followed(scene.starts)
     node_flow = _seen(main.drawn, main.flow, roots)
-    room = limit - 1 - len(main.drawn)
-    quiet = quiet_links(parts, main.links, main.flow, node_flow, room)
-    total = sum(len(ways) for ways in parts.values())
+    quiet = _quiet(scene, main, node_flow, limit - 1 - len(main.drawn))
+    mass = _masses(graph, scene, node_flow)
+    far = [link.target if scene.up else link.source for link in quiet]
+    total = sum(len(ways) for ways in scene.ways.values())
     return Drawing(
-        root=roots[0],
+        roots=tuple(roots),
         links=(*main.drawn, *quiet),
-        node_flow=node_flow | {link.source: 0.0 for link in quiet if link.source not in node_flow},
-        shown=min(main.shown, 1.0),
+        node_flow=node_flow | {spot: 0.0 for spot in far if spot not in node_flow},
+        mass=mass,
+        other=_others(scene, main.drawn, mass),
+        shown=scene.shown(main.flow),
+        soaked=main.soaked,
+        whole=1.0 if scene.up else scene.whole,
         thin=total - sum(1 + link.carried for link in main.links),
         threshold=main.threshold,
-        soaked=main.soaked,
         short=short,
-        roots=roots,
+        low=scene.low,
+        high=scene.high,
+        up=scene.up,
+        look=look,
     )
 
 
-def _main(
-    parts: dict[Spot, list[Part]], roots: dict[Spot, float], rule: Rule, most: int
-) -> tuple[_Main, bool]:
+def span(graph: Graph, look: Look) -> tuple[int, int]:
+    """The residual rows to draw: the graph's own, less what the chosen layers leave out."""
+    up = graph.direction == "up"
+    blocks = [spot.depth for spot in flows(graph) if spot.kind == "block"]
+    bottom, top = (graph.row, max(blocks)) if up else (0, graph.row)
+    high = min(max(top if look.last is None else look.last + 1, bottom + 1), top)
+    low = max(min(bottom if look.first is None else look.first, high - 1), bottom)
+    return low, high
+
+
+def _scene(graph: Graph, look: Look) -> _Scene:
+    up, (low, high) = graph.direction == "up", span(graph, look)
+    into = merge(graph, look.heads, look.group_size)
+    inside = {spot: ways for spot, ways in into.items() if low < spot.level <= high}
+    starts = _starts(graph, low if up else high)
+    known = wholes(graph)
+    edge = sum(mass for spot, mass in known.items() if spot[:2] == ("block", high))
+    whole = max(edge, 1e-30) if up else sum(starts.values())
+    most = max((mass for spot, mass in known.items() if spot[:2] == ("block", high)), default=1.0)
+    unit = min(max(most / MUCH, 1e-4), 1.0) if up else 1.0
+    return _Scene(leaving(inside) if up else inside, starts, low, high, up, whole, unit)
+
+
+def _starts(graph: Graph, row: int) -> dict[Spot, float]:
+    """Mass at the row that drawing starts from: the roots', or what the graph has there."""
+    if row == graph.row:
+        roots = [Spot("block", row, pos) for pos in graph.roots or (graph.position,)]
+        return dict.fromkeys(roots, 1.0 if graph.direction == "up" else 1 / len(roots))
+    here = {spot: mass for spot, mass in flows(graph).items() if spot[:2] == ("block", row)}
+    return {spot: mass for spot, mass in here.items() if mass > 0.0}
+
+
+def _main(scene: _Scene, rule: Rule, most: int) -> tuple[_Main, bool]:
     """The main links by the rule, and whether fewer than it asks for are drawn."""
-    best = _Main([], dict(roots), [], 1.0)
-    for tried, threshold in enumerate(rule.thresholds()):
-        links, flow = walk(parts, roots, threshold, rule.at_each)
-        found = _Main(links, flow, collapse(links, roots), threshold)
+    best = _Main([], dict(scene.starts), [], 1.0)
+    for tried, given in enumerate(rule.thresholds()):
+        threshold = given * (1.0 if rule.name == "least" else scene.unit)
+        links, flow = walk(
+            scene.ways, scene.starts, threshold, rule.at_each, up=scene.up, unit=scene.unit
+        )
+        found = _Main(links, flow, collapse(links, scene.starts, up=scene.up), threshold)
         fits = len(found.drawn) <= most
-        if fits and rule.enough(found.shown + found.soaked):
+        reached = scene.shown(flow) if scene.up else scene.shown(flow) / scene.whole
+        if fits and rule.enough(reached + found.soaked):
             return found, tried > 0 and rule.name == "least"
         if rule.name == "mass":
             if not fits:
@@ -160,157 +220,75 @@ def _main(
     return best, True
 
 
-def walk(
-    parts: dict[Spot, list[Part]], roots: dict[Spot, float], threshold: float, sources: int = 2
-) -> tuple[list[Drawn], dict[Spot, float]]:
-    """Main links from the roots, with their mass, down, and the mass each node gets by them."""
-    flow: dict[Spot, float] = defaultdict(float, roots)
-    links: list[Drawn] = []
-    for target in sorted(parts, key=lambda spot: -spot.level):
-        mass = flow.get(target, 0.0)
-        if mass < RESIDUAL_LEAST:
-            continue
-        for part, along in _main_parts(parts[target], mass, threshold, sources):
-            links.append(_link(part, target, mass, along, main=True))
-            flow[part.source] += links[-1].flow
-    return links, dict(flow)
+def _masses(graph: Graph, scene: _Scene, seen: dict[Spot, float]) -> dict[Spot, float]:
+    if not scene.up:
+        return dict(seen)
+    known = wholes(graph)
+    return {spot: max(known.get(spot, 0.0), mass) for spot, mass in seen.items()}
 
 
-def collapse(links: list[Drawn], roots: Collection[Spot]) -> list[Drawn]:
-    """The same links without nodes at which nothing is drawn but the residual passing through."""
-    drawn = list(links)
-    entering, leaving = _both_ways(drawn)
-    for spot in sorted(entering, key=lambda spot: -spot.level):
-        if spot in roots or len(leaving[spot]) != 1:
-            continue
-        (above,) = leaving[spot]
-        middle = spot.kind == "mid" and above.kind == "residual" and len(entering[spot]) > 0
-        passing = len(entering[spot]) == 1 and entering[spot][0].kind == above.kind == "residual"
-        if middle or passing:
-            _join(spot, above, entering, leaving)
-    return [link for ways in entering.values() for link in ways]
+def _others(scene: _Scene, links: Iterable[Drawn], mass: dict[Spot, float]) -> dict[Spot, float]:
+    """What enters each drawn node by no main link."""
+    entered: dict[Spot, float] = defaultdict(float)
+    for link in links:
+        entered[link.target] += link.flow
+    ends = set(scene.starts) if scene.up else {spot for spot in mass if spot.depth == scene.low
+                                               and spot.kind == "block"}  # fmt: skip
+    return {
+        spot: max(held - entered[spot], 0.0)
+        for spot, held in mass.items()
+        if spot not in ends and spot.kind not in ENDS
+    }
 
 
-def quiet_links(
-    parts: dict[Spot, list[Part]],
-    main: list[Drawn],
-    flow: dict[Spot, float],
-    seen: dict[Spot, float],
-    room: int,
-) -> list[Drawn]:
-    """The strongest ways into drawn nodes that are not main, at most ``room``."""
-    taken = {(link.source, link.target, link.kind) for link in main}
-    carrying = {(link.source, link.target) for link in main if link.along > 0}
+def _quiet(scene: _Scene, main: _Main, seen: dict[Spot, float], room: int) -> list[Drawn]:
+    """The strongest ways of drawn nodes that are not main, at most ``room``."""
+    taken = {link.key for link in main.links}
+    carrying = {link.key[:2] for link in main.links if link.along > 0}
     choices: list[Drawn] = []
-    for target, ways in parts.items():
-        at = _shown_at(target, seen)
-        if at is None or flow.get(target, 0.0) <= 0:
+    for node, parts in scene.ways.items():
+        mass = main.flow.get(node, 0.0)
+        if shown_at(node, seen) is None or mass <= 0:
             continue
-        rest = [
-            part
-            for part in ways
-            if (part.source, target, part.kind) not in taken
-            and (part.source, target) not in carrying
-        ]
-        rest = sorted(rest, key=lambda part: -part.share)[:QUIET_SOURCES]
-        choices += [
-            _link(part, target, flow[target], [], main=False)._replace(target=at) for part in rest
-        ]
-    choices = [link for link in choices if link.flow >= QUIET_LEAST and link.source != link.target]
-    lanes = _lanes(choices, seen)
-    choices = [link for link in choices if link.source.pos in lanes]
+        rest = [part for part in parts if part.key not in taken and part.key[:2] not in carrying]
+        for part in sorted(rest, key=lambda part: -part.share)[:QUIET_SOURCES]:
+            link = drawn(part, mass, [], main=False)
+            source, target = (shown_at(spot, seen) or spot for spot in link[:2])
+            choices.append(link._replace(source=source, target=target))
+    least = QUIET_LEAST * scene.unit
+    choices = [link for link in choices if link.flow >= least and link.source != link.target]
+    lanes = _lanes(choices, seen, up=scene.up)
+    choices = [link for link in choices if _far(link, up=scene.up) in lanes]
     return sorted(choices, key=lambda link: -link.flow)[: max(room, 0)]
 
 
-def _lanes(choices: list[Drawn], seen: dict[Spot, float]) -> set[int]:
-    """Positions to draw: those of the main links, then those that most quiet mass comes from."""
+def _far(link: Drawn, *, up: bool) -> int:
+    return link.target.pos if up else link.source.pos
+
+
+def _lanes(choices: list[Drawn], seen: dict[Spot, float], *, up: bool) -> set[int]:
+    """Positions to draw: those of the main links, then those that most quiet mass joins."""
     lanes = {spot.pos for spot in seen}
     mass: dict[int, float] = defaultdict(float)
     for link in choices:
-        mass[link.source.pos] += link.flow
+        mass[_far(link, up=up)] += link.flow
     others = sorted(mass.keys() - lanes, key=lambda pos: -mass[pos])
     return lanes | set(others[: max(LANES - len(lanes), 0)])
 
 
-def _main_parts(
-    ways: list[Part], mass: float, threshold: float, sources: int
-) -> list[tuple[Part, list[Part]]]:
-    """The main parts of a node, a residual with the thin parts that are counted with it."""
-    attention = sorted((part for part in ways if part.kind == "attention"), key=lambda p: -p.share)
-    mlps = [part for part in ways if part.kind == "mlp"]
-    sinks = [part for part in ways if part.kind == "sink"]
-    strongest = (*mlps, *sinks, *attention[:sources])
-    strong = [part for part in strongest if mass * part.share >= threshold]
-    chosen: list[tuple[Part, list[Part]]] = [(part, []) for part in strong]
-    for part in (part for part in ways if part.kind == "residual"):
-        along = [
-            other
-            for other in (*mlps, *attention)
-            if other.source == part.source and other not in strong
-        ]
-        if mass * (part.share + sum(other.share for other in along)) >= RESIDUAL_LEAST:
-            chosen.append((part, along))
-    return chosen
-
-
-def _link(part: Part, target: Spot, mass: float, along: list[Part], *, main: bool) -> Drawn:
-    extra = sum(other.share for other in along)
-    layer = target.depth - 1 if target.kind == "block" else target.depth
-    return Drawn(
-        source=part.source,
-        target=target,
-        kind=part.kind,
-        flow=mass * (part.share + extra),
-        share=part.share + extra,
-        main=main,
-        heads=part.heads,
-        along=extra,
-        carried=len(along),
-        first=layer,
-        last=layer,
-    )
-
-
-def _both_ways(
-    links: list[Drawn],
-) -> tuple[dict[Spot, list[Drawn]], dict[Spot, list[Drawn]]]:
-    entering: dict[Spot, list[Drawn]] = defaultdict(list)
-    leaving: dict[Spot, list[Drawn]] = defaultdict(list)
-    for link in links:
-        entering[link.target].append(link)
-        leaving[link.source].append(link)
-    return entering, leaving
-
-
-def _join(
-    spot: Spot,
-    above: Drawn,
-    entering: dict[Spot, list[Drawn]],
-    leaving: dict[Spot, list[Drawn]],
-) -> None:
-    """Take ``spot`` out: what enters it goes on to where ``above`` goes."""
-    entering[above.target].remove(above)
-    for link in entering.pop(spot):
-        longer = link._replace(
-            target=above.target,
-            share=link.share * above.share,
-            along=max(link.along, above.along) if link.kind == "residual" else 0.0,
-            last=max(link.last, above.last),
-        )
-        entering[above.target].append(longer)
-        leaving[link.source].remove(link)
-        leaving[link.source].append(longer)
-    leaving.pop(spot)
-
-
-def _seen(drawn: list[Drawn], flow: dict[Spot, float], roots: Iterable[Spot]) -> dict[Spot, float]:
-    spots = {spot for link in drawn for spot in (link.source, link.target)}
+def _seen(links: list[Drawn], flow: dict[Spot, float], roots: Iterable[Spot]) -> dict[Spot, float]:
+    spots = {spot for link in links for spot in (link.source, link.target)}
     return {spot: flow[spot] for spot in spots.union(roots)}
 
 
-def _shown_at(target: Spot, seen: dict[Spot, float]) -> Spot | None:
-    """The drawn node that stands for ``target``: itself, or the block its middle was joined to."""
-    if target in seen:
-        return target
-    above = Spot("block", target.depth + 1, target.pos)
-    return above if target.kind == "mid" and above in seen else None
+def _followed(starts: dict[Spot, float]) -> list[Spot]:
+    """The starts that carry enough to be followed: those that a picture has."""
+    return sorted(spot for spot, mass in starts.items() if mass >= RESIDUAL_LEAST)
+
+
+def shown_at(spot: Spot, seen: dict[Spot, float]) -> Spot | None:
+    """The drawn node that stands for ``spot``: itself, or the block its middle was joined to."""
+    if spot in seen:
+        return spot
+    above = Spot("block", spot.depth + 1, spot.pos)
+    return above if spot.kind == "mid" and above in seen else None

@@ -1,149 +1,20 @@
 """Signed flow: what each direct path adds to one logit, a bar each, in lanes by what it reads.
 
-Bars go up where a path raises the logit and down where it lowers it. The heads of a layer that read
-the same token are one bar up and one bar down, never their difference: what cancels is seen.
+Bars go up where a path raises the logit and down where it lowers it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from analysis.results import LINK_KINDS, Graph, RunResult, Token
-from dash_app.figures.flow_rule import USUAL, Rule
+from analysis.results import Graph, RunResult, Token
+from dash_app.figures.flow_signed_select import EMBEDDING, Bar, Signed
 from dash_app.figures.labels import markup, percent, quoted, token_markup
 from dash_app.theme import MONO, Figure, Theme, axis, base_layout, palette, rgba
 
-#: Bars drawn at most, those of what is left out included; lanes of tokens at most.
-LIMIT, LANES = 298, 14
 #: Height of all lanes, least and most of one, in pixels; the largest bar's part of one.
 _TALL, _LOW, _HIGH, _HALF = 420, 40, 72, 0.46
-#: Where the embedding stands, left of layer 0.
-_EMBEDDING = -1
-
-
-class Bar(NamedTuple):
-    """Paths of one kind, layer, source and sign.
-
-    Attributes:
-        kind: One of LINK_KINDS. layer: The block; the embedding has -1.
-        source: Position it reads.
-        logits: What it adds, all heads together.
-        heads: (head, logits), strongest first.
-    """
-
-    kind: str
-    layer: int
-    source: int
-    logits: float
-    heads: tuple[tuple[int, float], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Signed:
-    """What is drawn of a signed graph, all in logits.
-
-    Attributes:
-        bars: Drawn ones, strongest first.
-        raised, lowered: Sums of the drawn.
-        other_raised, other_lowered: Sums of the bars left out; what the graph itself pruned is net.
-        left_out: How many bars.
-        total: Sum of every link. logit: What it explains.
-        positions: Tokens with a lane.
-    """
-
-    bars: tuple[Bar, ...]
-    raised: float
-    lowered: float
-    other_raised: float
-    other_lowered: float
-    left_out: int
-    total: float
-    logit: float
-    positions: tuple[int, ...]
-
-    @property
-    def error(self) -> float:
-        """Sum of all links less the logit."""
-        return self.total - self.logit
-
-    @property
-    def shown(self) -> float:
-        """Drawn part of the sum of absolute values, 0 to 1."""
-        drawn, other = self.raised - self.lowered, self.other_raised - self.other_lowered
-        return drawn / max(drawn + other, 1e-30)
-
-
-def select_signed(graph: Graph, rule: Rule = USUAL) -> Signed:
-    """Choose the bars of a signed graph by the rule: its sources are then those of a layer."""
-    if graph.method != "signed":
-        raise ValueError(f"a {graph.method} graph has shares, not logits")
-    bars, pruned = _bars(graph)
-    kept = _kept(bars, rule)
-    positions = _lanes(kept)
-    drawn = [bar for bar in kept if bar.kind != "attention" or bar.source in positions][:LIMIT]
-    taken = set(drawn)
-    rest = [bar.logits for bar in bars if bar not in taken] + [pruned]
-    return Signed(
-        bars=tuple(drawn),
-        raised=sum(max(bar.logits, 0.0) for bar in drawn),
-        lowered=sum(min(bar.logits, 0.0) for bar in drawn),
-        other_raised=sum(max(value, 0.0) for value in rest),
-        other_lowered=sum(min(value, 0.0) for value in rest),
-        left_out=len(bars) - len(drawn),
-        total=float(graph.link_share.astype(np.float64).sum()),
-        logit=graph.logit,
-        positions=positions,
-    )
-
-
-def _bars(graph: Graph) -> tuple[list[Bar], float]:
-    """All bars, strongest first, and what the graph pruned."""
-    parts: dict[tuple[str, int, int, bool], list[tuple[int, float]]] = defaultdict(list)
-    pruned = 0.0
-    columns = (graph.link_kind, graph.link_layer, graph.link_head, graph.link_share)
-    sources = graph.node_pos[graph.link_source].tolist()
-    for (kind, layer, head, logits), source in zip(
-        zip(*(column.tolist() for column in columns), strict=True), sources, strict=True
-    ):
-        name = LINK_KINDS[kind]
-        if name == "other":
-            pruned += logits
-            continue
-        where = _EMBEDDING if name == "residual" else layer
-        parts[name, where, source, logits > 0].append((head, logits))
-    bars = []
-    for (name, layer, source, _), ways in parts.items():
-        heads = sorted((way for way in ways if way[0] >= 0), key=lambda way: -abs(way[1]))
-        bars.append(Bar(name, layer, source, sum(way[1] for way in ways), tuple(heads)))
-    return sorted(bars, key=lambda bar: -abs(bar.logits)), pruned
-
-
-def _kept(bars: list[Bar], rule: Rule) -> list[Bar]:
-    whole = sum(abs(bar.logits) for bar in bars)
-    if rule.name == "least":
-        return [bar for bar in bars if abs(bar.logits) >= rule.least * whole]
-    if rule.name == "mass":
-        before = np.cumsum([0.0, *(abs(bar.logits) for bar in bars)])[:-1]
-        return [bar for bar, sum_ in zip(bars, before, strict=True) if sum_ < rule.mass * whole]
-    seen: dict[int, int] = defaultdict(int)
-    kept = []
-    for bar in bars:
-        seen[bar.layer] += bar.kind == "attention"
-        if bar.kind != "attention" or seen[bar.layer] <= rule.sources:
-            kept.append(bar)
-    return kept
-
-
-def _lanes(bars: list[Bar]) -> tuple[int, ...]:
-    mass: dict[int, float] = defaultdict(float)
-    for bar in bars:
-        if bar.kind in ("attention", "residual"):
-            mass[bar.source] += abs(bar.logits)
-    return tuple(sorted(sorted(mass, key=lambda pos: -mass[pos])[:LANES]))
 
 
 def signed_caption(graph: Graph, drawing: Signed, names: dict[int, Token]) -> str:
@@ -153,12 +24,13 @@ def signed_caption(graph: Graph, drawing: Signed, names: dict[int, Token]) -> st
     if graph.foil >= 0:
         foil = quoted(names[graph.foil]) if graph.foil in names else f"token {graph.foil}"
         what = f"{what} less that of {foil}"
+    thinnest = f" and the thinnest paths ({drawing.pruned:+.2f} in sum)" if drawing.pruned else ""
     return (
         f"Direct paths to {what} (row {graph.row}, position {graph.position}): they sum to"
         f" {drawing.total:+.3f}, the model says {graph.logit:+.3f}, residual error"
         f" {abs(drawing.error):.0e}. Drawn: {drawing.raised:+.2f} and {drawing.lowered:+.2f},"
         f" {percent(drawing.shown)} of all by absolute value; other: {drawing.other_raised:+.2f}"
-        f" and {drawing.other_lowered:+.2f} by {drawing.left_out:,} more."
+        f" and {drawing.other_lowered:+.2f} by {drawing.left_out:,} more{thinnest}."
     )
 
 
@@ -176,10 +48,11 @@ def signed_figure(graph: Graph, drawing: Signed, run: RunResult, *, theme: Theme
         annotations=_names(drawing, lanes, run, theme),
         xaxis=axis(
             theme,
-            "layer that writes (E: the embedding)",
-            range=[_EMBEDDING - 0.7, graph.row + 0.7],
-            tickvals=[_EMBEDDING, *range(0, graph.row, 5)],
-            ticktext=["E", *range(0, graph.row, 5)],
+            f"layer that writes (E: embedding); tallest bar {top:.2g} logits; "
+            "at right: sums of what is drawn",
+            range=[EMBEDDING - 0.7, graph.row + 0.7],
+            tickvals=[EMBEDDING, *range(0, graph.row, 5 if graph.row > 12 else 1)],
+            ticktext=["E", *range(0, graph.row, 5 if graph.row > 12 else 1)],
         ),
         yaxis=axis(theme, range=[0.55 - len(lanes), 0.55], showticklabels=False),
         shapes=[_line(-number, theme) for number in range(len(lanes))],

@@ -6,30 +6,78 @@ import numpy as np
 
 from analysis.results import Graph, Grid, RunResult
 from dash_app.figures.flow_parts import Spot
-from dash_app.figures.flow_rule import USUAL, Rule
-from dash_app.figures.flow_select import Drawing, Drawn, select
-from dash_app.figures.labels import percent, quoted, row_name, token_markup
+from dash_app.figures.flow_rule import PLAIN, USUAL, Look, Rule
+from dash_app.figures.flow_select import Drawing, select
+from dash_app.figures.flow_walk import Drawn
+from dash_app.figures.labels import label, percent, quoted, row_name
 
 
 def caption(
-    graph: Graph, run: RunResult | None = None, grid: Grid | None = None, *, rule: Rule = USUAL
+    graph: Graph,
+    run: RunResult | None = None,
+    grid: Grid | None = None,
+    *,
+    rule: Rule = USUAL,
+    look: Look = PLAIN,
 ) -> str:
     """What the picture shows and what it leaves out, in a few sentences of plain text."""
-    return describe(select(graph, rule), graph, run, grid)
+    return describe(select(graph, rule, look), graph, run, grid)
 
 
 def describe(
     drawing: Drawing, graph: Graph, run: RunResult | None = None, grid: Grid | None = None
 ) -> str:
     """``caption`` for a drawing already made."""
+    said = _upwards(drawing, graph, run) if drawing.up else _downwards(drawing, graph, run, grid)
+    return " ".join([said, *_layers(drawing, graph), *_remarks(drawing, graph)])
+
+
+def _downwards(drawing: Drawing, graph: Graph, run: RunResult | None, grid: Grid | None) -> str:
     shown, soaked = round(100 * drawing.shown), round(100 * drawing.soaked)
     into = _into(graph, run, grid)
-    rest = max(100 - shown - soaked, 0)
-    links = f"{drawing.thin:,} thinner link{'' if drawing.thin == 1 else 's'}"
-    text = f"Showing {shown} % of the flow {into}; other: {rest} %, by {links}."
+    rest = max(round(100 * drawing.whole) - shown - soaked, 0)
     if rest == 0 and not drawing.thin:
-        text = f"Showing all of the flow {into}."
-    return " ".join([text, *_remarks(drawing, graph)])
+        return f"Showing all of the flow {into}."
+    shows = f"Showing {_rounded(drawing.shown)} of the flow {into}"
+    return f"{shows}; other: {rest} %, by {_thinner(drawing)}."
+
+
+def _rounded(part: float) -> str:
+    """A share in whole percent, unless that would say nothing."""
+    return percent(part) if 0.0 < part < 0.005 else f"{round(100 * part)} %"
+
+
+def _upwards(drawing: Drawing, graph: Graph, run: RunResult | None) -> str:
+    """Upwards a share is of the state that is reached: a token may be 5 % of each of many."""
+    shown = round(100 * drawing.shown)
+    rest = f"; other: {100 - shown} %, by {_thinner(drawing)}" if drawing.thin else ""
+    name = f"{quoted(run.tokens[graph.position])} " if run is not None else ""
+    return (
+        f"Showing {_rounded(drawing.shown)} of what reaches row {drawing.high} from {name}"
+        f"(row {graph.row}, position {graph.position}){rest}."
+        " A band's width is the part of the state it enters that comes from there, so what leaves"
+        " a state may be more than it holds."
+    )
+
+
+def _thinner(drawing: Drawing) -> str:
+    return f"{drawing.thin:,} thinner link{'' if drawing.thin == 1 else 's'}"
+
+
+def _layers(drawing: Drawing, graph: Graph) -> list[str]:
+    """What lies outside the layers that are drawn, folded into the picture's edges."""
+    lines = []
+    top = drawing.high if drawing.up else graph.row
+    if drawing.high < top:
+        lines.append(
+            f"Layers {drawing.high} to {top - 1} are folded into the right edge:"
+            f" {percent(drawing.whole)} of the flow passes row {drawing.high}."
+        )
+    if drawing.up and drawing.low > graph.row:
+        lines.append(f"Layers {graph.row} to {drawing.low - 1} are folded into the left edge.")
+    if not drawing.up and drawing.low > 0:
+        lines.append(f"Layers 0 to {drawing.low - 1} are folded into the left edge.")
+    return lines
 
 
 def _into(graph: Graph, run: RunResult | None, grid: Grid | None) -> str:
@@ -49,7 +97,7 @@ def _remarks(drawing: Drawing, graph: Graph) -> list[str]:
     if graph.sink_positions:
         lines.append(
             f"Attention to sinks ({_numbers(graph.sink_positions)}) is folded:"
-            f" {percent(drawing.soaked)} of the flow ends there."
+            f" {percent(drawing.soaked)} of the flow ends there by drawn links."
         )
     if graph.hidden_positions:
         names = _numbers(graph.hidden_positions)
@@ -59,15 +107,27 @@ def _remarks(drawing: Drawing, graph: Graph) -> list[str]:
             else "and its mass counts as not shown"
         )
         lines.append(f"Attention to the start ({names}) is hidden, {done}.")
-    if graph.hidden_share > 0.005:
-        lines.append(f"{percent(graph.hidden_share)} goes by links that the graph leaves out.")
+    if graph.hidden_share > 0.005 and _is_whole(drawing, graph):
+        start = "to the hidden start or " if graph.hidden_positions and not graph.reweighted else ""
+        of = "of it" if drawing.up else "of the flow"
+        lines.append(
+            f"Of the other, {percent(graph.hidden_share)} {of} goes {start}by links too thin for"
+            " the graph itself."
+        )
     if graph.terminal_share > 0.005 and not graph.sink_positions:
         lines.append(f"{percent(graph.terminal_share)} ends in biases or attention sinks.")
     if len(graph.fallback_nodes):
         count = len(graph.fallback_nodes)
         nodes = "1 node" if count == 1 else f"{count} nodes"
-        lines.append(f"At {nodes} shares are by norm: no part is close.")
+        lines.append(f"At {nodes} every part has proximity 0: shares there are by norm.")
     return lines
+
+
+def _is_whole(drawing: Drawing, graph: Graph) -> bool:
+    """Whether all layers are drawn, so that what the graph left out is left out here."""
+    if drawing.up:
+        return (drawing.low, drawing.high) == (graph.row, int(graph.node_depth.max()))
+    return (drawing.low, drawing.high) == (0, graph.row)
 
 
 def _numbers(positions: tuple[int, ...]) -> str:
@@ -87,56 +147,75 @@ def _root_name(graph: Graph, run: RunResult | None, grid: Grid | None) -> str:
 
 
 def decoded(grid: Grid | None) -> dict[tuple[int, int], str]:
-    """What each block state reads as: markup by (row, position)."""
+    """What each block state reads as: plain text by (row, position)."""
     if grid is None or grid.component != "block_output":
         return {}
-    names = {token.id: token_markup(token, 14) for token in grid.vocabulary}
+    names = {token.id: label(token, 14) for token in grid.vocabulary}
     rows, positions = grid.rows.tolist(), grid.positions.tolist()
     best = grid.token_ids[..., 0].tolist()
     return {
-        (row, position): names.get(best[i][j], "")
+        (row, position): names[best[i][j]]
         for i, row in enumerate(rows)
         for j, position in enumerate(positions)
+        if names.get(best[i][j])
     }
 
 
-def node_hover(spot: Spot, flow: float, run: RunResult, texts: dict[tuple[int, int], str]) -> str:
-    """What a node's hover box says (markup)."""
-    token = token_markup(run.tokens[spot.pos], 18)
-    place_name = f"position {spot.pos} {token}"
+def node_hover(
+    spot: Spot,
+    drawing: Drawing,
+    run: RunResult,
+    texts: dict[tuple[int, int], str],
+    *,
+    seen: bool,
+) -> list[str]:
+    """What a node's hover box says: a title and lines, plain text."""
     kinds = {"mid": f"layer {spot.depth}, between attention and MLP", "mlp": f"MLP {spot.depth}"}
     title = f"row {spot.depth}, {row_name(spot.depth)}"
-    title = (
-        title if spot.kind == "block" else kinds.get(spot.kind, f"layer {spot.depth}, {spot.kind}")
-    )
-    lines = [f"<b>{title}</b>", place_name]
-    decoded = texts.get((spot.depth, spot.pos)) if spot.kind == "block" else None
-    if decoded:
-        lines.append(f"reads as {decoded}")
-    lines.append(f"{_amount(flow)} of the flow passes by drawn links" if flow else "on hover only")
-    return "<br>".join(lines)
+    if spot.kind != "block":
+        title = kinds.get(spot.kind, f"layer {spot.depth}, {spot.kind}")
+    lines = [title, f"position {spot.pos} {label(run.tokens[spot.pos], 18)}"]
+    reads = texts.get((spot.depth, spot.pos)) if spot.kind == "block" else None
+    if reads:
+        lines.append(f"reads as {reads}")
+    if not seen:
+        return [*lines, "on hover only"]
+    held = percent(drawing.mass[spot])
+    lines.append(f"{held} of it comes from the root" if drawing.up else f"{held} of the flow")
+    if drawing.other.get(spot, 0.0) > 0.0:
+        lines.append(f"other: {percent(drawing.other[spot])} by links not drawn")
+    return lines
 
 
-def link_hover(link: Drawn, run: RunResult) -> str:
-    """What a link's hover box says (markup)."""
+def link_hover(link: Drawn, run: RunResult, drawing: Drawing) -> list[str]:
+    """What a link's hover box says."""
     layers = (
         f"layer {link.first}" if link.first == link.last else f"layers {link.first}–{link.last}"
     )
     source, target = (
-        f"{spot.pos} {token_markup(run.tokens[spot.pos], 18)}"
-        for spot in (link.source, link.target)
+        f"{spot.pos} {label(run.tokens[spot.pos], 18)}" for spot in (link.source, link.target)
     )
-    lines = [f"<b>{layers}: {link.kind if link.kind != 'mlp' else 'MLP'}</b>"]
+    kind = "MLP" if link.kind == "mlp" else link.kind
     moved = f"from position {source} to {target}"
-    lines.append(moved if link.source.pos != link.target.pos else f"at position {source}")
-    lines.append(f"{_amount(link.flow)} of the flow, {_amount(link.share)} of what enters")
-    lines += [f"  head {head}: {_amount(share)}" for head, share in link.heads[:4]]
+    of = "of the target comes this way from the root" if drawing.up else "of the flow"
+    lines = [
+        f"{layers}: {kind}",
+        moved if link.source.pos != link.target.pos else f"at position {source}",
+        f"{percent(link.flow)} {of}, {percent(link.share)} of what enters",
+    ]
+    lines += [f"  head {head}: {percent(share)}" for head, share in link.heads[:4]]
     if len(link.heads) > 4:
         lines.append(f"  {len(link.heads) - 4} more heads")
     if link.along > 0.005:
-        lines.append(f"{_amount(link.along)} of it by thin MLP and own-position attention")
-    return "<br>".join(lines)
+        lines.append(f"{percent(link.along)} of it by thin MLP and own-position attention")
+    return lines
 
 
-def _amount(value: float) -> str:
-    return percent(value).replace("<", "&lt;").replace(">", "&gt;")
+def other_hover(drawing: Drawing) -> list[str]:
+    """What the hover box of the "other" link says."""
+    return [
+        f"other: {percent(drawing.rest)} of the flow",
+        f"left out at {sum(part > 0.0 for part in drawing.other.values())} states, by"
+        f" {_thinner(drawing)}",
+        "grows to the left as more is left out",
+    ]

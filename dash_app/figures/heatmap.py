@@ -1,22 +1,24 @@
-"""The layer-by-token heatmap: what each residual state reads as, and how surely."""
+"""The layer-by-token heatmap: what each state reads as, and how surely."""
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.results import Grid, RunResult
-from dash_app.figures.labels import (
-    labels,
-    percent,
-    plain,
-    row_name,
-    token_markup,
-    width,
+from dash_app.figures.cells import (
+    CHARACTER,
+    NOT_YET,
+    cell_labels,
+    hover_lines,
+    row_texts,
 )
+from dash_app.figures.colours import Paint
+from dash_app.figures.labels import labels, token_markup
+from dash_app.figures.window import Window
 from dash_app.theme import (
     MONO,
     Figure,
@@ -28,52 +30,88 @@ from dash_app.theme import (
     scale,
 )
 
-Colour = Literal["probability", "entropy"]
-
 #: Room that a panel of the page has, in pixels; columns grow to fill it.
 ROOM = 790
 #: Column widths in pixels: narrowest with text, widest, and narrowest of all.
 READABLE, WIDEST, NARROWEST = 58, 116, 12
 #: More columns than this are drawn narrow and without text.
 TEXT_COLUMNS = 160
-#: Texts that plotly draws itself; what scrolls into view later is written by the browser.
-TEXT_CELLS = 1000
-#: Width of a character of cell text, in pixels, with its font size.
-CHARACTER, CELL_FONT = 6.7, 11
-MARGIN = {"l": 128, "r": 12, "t": 74, "b": 40, "pad": 0, "autoexpand": False}
+MARGIN = {"l": 136, "r": 12, "t": 74, "b": 40, "pad": 0, "autoexpand": False}
 
 
 def heatmap(
     grid: Grid,
     run: RunResult,
+    paint: Paint,
+    shown: Window,
     *,
-    colour: Colour,
     row: int,
     pos: int,
     theme: Theme,
+    known: NDArray[np.bool_] | None = None,
 ) -> Figure:
     """Rows by positions, the decoded token in each cell.
 
-    The layout's ``width`` and ``height`` are pixels to draw at: many positions make a wide figure
-    that scrolls, not narrow cells. ``layout.shapes`` holds the selection alone, so moving it is a
-    patch of that one property.
+    Both axes count what is shown from 0; ``layout.meta`` names its rows and positions, and has the
+    cells' tokens, which the browser writes where they are in sight (``assets/js/heatmap.js``).
+    ``layout.shapes`` holds the selection alone, so moving it is a patch of that one property.
+
+    Args:
+        grid: Laid out in the window.
+        run: Whose tokens.
+        paint: Colours.
+        shown: The window.
+        row: The chosen cell's row.
+        pos: Its position.
+        theme: Of the page.
+        known: [pos] which columns are computed; None: all.
     """
-    column = column_width(len(grid.positions))
-    colours = palette(theme)
+    known = np.ones(len(shown.positions), bool) if known is None else known
+    column = column_width(len(shown.positions))
+    meta = {
+        "labels": cell_labels(grid, column, known) if column >= READABLE else [],
+        "ids": grid.token_ids[..., 0].tolist(),
+        "partial": not bool(known.all()),
+    }
+    told = hover_lines(grid, run, shown, paint, known)
+    return framed(
+        paint, told, meta, run, shown, row=row, pos=pos, theme=theme, component=grid.component
+    )
+
+
+def framed(
+    paint: Paint,
+    told: list[list[str]],
+    meta: dict[str, Any],
+    run: RunResult,
+    shown: Window,
+    *,
+    row: int,
+    pos: int,
+    theme: Theme,
+    component: str = "block_output",
+) -> Figure:
+    """Any picture of rows by positions, with its axes, colour key and outline.
+
+    ``told`` is what the pointer is told, [row][pos]; ``meta`` what the browser works with: "labels"
+    and "ids" of the cells. The rest is as in ``heatmap``.
+    """
+    column, high = column_width(len(shown.positions)), row_height(len(shown.rows))
+    places = {"rows": list(shown.rows), "positions": list(shown.positions)}
     return {
-        "data": [_cells(grid, run, colour, pos, column, theme), _top_axis_anchor()],
+        "data": [_cells(paint, told, shown, theme), _top_axis_anchor()],
         "layout": base_layout(
             theme,
-            width=round(MARGIN["l"] + MARGIN["r"] + column * len(grid.positions)),
-            height=MARGIN["t"] + MARGIN["b"] + row_height(len(grid.rows)) * len(grid.rows),
+            width=round(MARGIN["l"] + MARGIN["r"] + column * max(len(shown.positions), 1)),
+            height=MARGIN["t"] + MARGIN["b"] + high * len(shown.rows),
             margin=MARGIN,
-            xaxis=_bottom_axis(grid, run, column, theme),
-            xaxis2=_top_axis(grid, run, column, theme),
-            yaxis=_row_axis(grid, theme),
-            shapes=selection_shapes(row, pos, theme),
-            font={"family": MONO, "size": 11, "color": colours.ink_2},
+            xaxis=_bottom_axis(run, shown, column, theme),
+            xaxis2=_top_axis(run, shown, column, theme),
+            yaxis=_row_axis(component, shown, theme),
+            shapes=selection_shapes(shown, row, pos, theme),
+            font={"family": MONO, "size": 11, "color": palette(theme).ink_2},
             hovermode="closest",
-            meta={"view": "heatmap", "column": column},
+            meta={"view": "heatmap", "column": column, **places, "waiting": NOT_YET, **meta},
         ),
     }
 
@@ -90,16 +128,20 @@ def row_height(count: int) -> int:
     return int(min(30, max(19, 640 // max(count, 1))))
 
 
-def selection_shapes(row: int, pos: int, theme: Theme) -> list[dict[str, Any]]:
+def selection_shapes(shown: Window, row: int, pos: int, theme: Theme) -> list[dict[str, Any]]:
     """The outline of the selected cell, for ``layout.shapes``: a halo and a line."""
     colours = palette(theme)
+    inside = row in shown.rows and pos in shown.positions
+    down = shown.rows.index(row) if inside else 0
+    across = shown.positions.index(pos) if inside else 0
     box = {
         "type": "rect",
-        "x0": pos - 0.5,
-        "x1": pos + 0.5,
-        "y0": row - 0.5,
-        "y1": row + 0.5,
+        "x0": across - 0.5,
+        "x1": across + 0.5,
+        "y0": down - 0.5,
+        "y1": down + 0.5,
         "fillcolor": "rgba(0,0,0,0)",
+        "visible": inside,
     }
     return [
         {**box, "line": {"color": colours.surface, "width": 5}},
@@ -107,114 +149,34 @@ def selection_shapes(row: int, pos: int, theme: Theme) -> list[dict[str, Any]]:
     ]
 
 
-def _cells(
-    grid: Grid, run: RunResult, colour: Colour, pos: int, column: float, theme: Theme
-) -> dict[str, Any]:
-    texts = cell_labels(grid, column)
-    shown, rest = _split_text(texts, grid, pos)
-    values, title, top = _values(grid, colour)
+def _cells(paint: Paint, told: list[list[str]], shown: Window, theme: Theme) -> dict[str, Any]:
+    colours = palette(theme)
     return {
         "type": "heatmap",
-        "x": grid.positions,
-        "y": grid.rows,
-        "z": values,
-        "zmin": 0.0,
-        "zmax": top,
-        "colorscale": scale(palette(theme).magnitude),
-        "colorbar": _bar(title, theme),
+        "x": np.arange(len(shown.positions)),
+        "y": np.arange(len(shown.rows)),
+        "z": paint.values,
+        "zmin": paint.low,
+        "zmax": paint.high,
+        "colorscale": scale(colours.signed if paint.signed else colours.magnitude),
+        "colorbar": _bar(paint, theme),
         "xgap": 1,
         "ygap": 1,
-        "text": shown,
-        "texttemplate": "%{text}" if column >= READABLE else "",
-        "textfont": {"family": MONO, "size": CELL_FONT},
-        "customdata": _hover_lines(grid, run),
+        "hoverongaps": True,
+        "customdata": told,
         "hovertemplate": "%{customdata}<extra></extra>",
-        "meta": {"labels": rest},
     }
 
 
-def cell_labels(grid: Grid, column: float) -> NDArray[np.object_]:
-    """[row, pos] what is written into each cell: the best candidate, as much of it as fits."""
-    room = int((column - 6) / CHARACTER)
-    names = {token.id: token_markup(token, max(room, 2)) for token in grid.vocabulary}
-    best = grid.token_ids[..., 0]
-    written = np.array([names.get(int(token), "") for token in best.flat], dtype=object)
-    return written.reshape(best.shape)
-
-
-def _split_text(
-    texts: NDArray[np.object_], grid: Grid, pos: int
-) -> tuple[list[list[str]], list[list[str]]]:
-    """Texts for plotly (columns around ``pos`` first), and all of them where plotly gets a part."""
-    columns = max(1, TEXT_CELLS // max(1, texts.shape[0]))
-    if texts.shape[1] <= columns:
-        return texts.tolist(), []
-    centre = int(np.abs(grid.positions - pos).argmin())
-    start = min(max(0, centre - columns // 2), texts.shape[1] - columns)
-    shown = np.full_like(texts, "")
-    shown[:, start : start + columns] = texts[:, start : start + columns]
-    return shown.tolist(), texts.tolist()
-
-
-def _values(grid: Grid, colour: Colour) -> tuple[NDArray[Any], str, float]:
-    if colour == "entropy":
-        finite = grid.entropy[np.isfinite(grid.entropy)]
-        return grid.entropy, "entropy, nats", float(finite.max()) if finite.size else 1.0
-    best = grid.probs[..., 0]
-    if np.isnan(best).all():
-        finite = grid.scores[..., 0][np.isfinite(grid.scores[..., 0])]
-        return grid.scores[..., 0], grid.similarity, float(finite.max()) if finite.size else 1.0
-    return best, "probability of the token shown", 1.0
-
-
-def _hover_lines(grid: Grid, run: RunResult) -> list[list[str]]:
-    names = {token.id: token_markup(token, 18) for token in grid.vocabulary}
-    pads = {token.id: 20 - width(plain(names[token.id])) for token in grid.vocabulary}
-    heads = [_position_line(run, int(position)) for position in grid.positions]
-    return [
-        [
-            f"<b>row {row}</b> · {row_name(int(row))}<br>{heads[column]}<br>"
-            + _candidates(grid, names, pads, index, column)
-            for column in range(len(grid.positions))
-        ]
-        for index, row in enumerate(grid.rows.tolist())
-    ]
-
-
-def _position_line(run: RunResult, position: int) -> str:
-    read = token_markup(run.tokens[position], 18)
-    if position + 1 >= len(run.tokens):
-        return f"position {position} reads {read}, predicts what comes next"
-    follows = token_markup(run.tokens[position + 1], 18)
-    return f"position {position} reads {read}, next is {follows}"
-
-
-def _candidates(
-    grid: Grid, names: dict[int, str], pads: dict[int, int], row: int, column: int
-) -> str:
-    ids = grid.token_ids[row, column, :5].tolist()
-    probs = grid.probs[row, column, :5].tolist()
-    scores = grid.scores[row, column, :5].tolist()
-    lines = [
-        f"{names[token]}{' ' * pads[token]}{_amount(prob, score):>8}"
-        for token, prob, score in zip(ids, probs, scores, strict=True)
-        if token >= 0
-    ]
-    facts = f"entropy {grid.entropy[row, column]:.2f} nats · KL to final "
-    return "<br>".join([*lines, f"{facts}{grid.kl_to_final[row, column]:.2f}"])
-
-
-def _amount(prob: float, score: float) -> str:
-    text = f"{score:.3g}" if math.isnan(prob) else percent(prob)
-    return text.replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _bar(title: str, theme: Theme) -> dict[str, Any]:
-    side = {"text": title, "side": "top", "font": {"size": 11, "color": palette(theme).ink_3}}
+def _bar(paint: Paint, theme: Theme) -> dict[str, Any]:
+    font = {"size": 11, "color": palette(theme).ink_3}
+    ticks: dict[str, Any] = {"nticks": 4}
+    if paint.ticks[0]:
+        ticks = {"tickmode": "array", "tickvals": paint.ticks[0], "ticktext": paint.ticks[1]}
     return colour_bar(
         theme,
         "",
-        title=side,
+        title={"text": paint.title, "side": "top", "font": font},
         orientation="h",
         x=0,
         xanchor="left",
@@ -224,9 +186,9 @@ def _bar(title: str, theme: Theme) -> dict[str, Any]:
         ypad=24,
         xpad=0,
         lenmode="pixels",
-        len=190,
+        len=230,
         thickness=8,
-        nticks=4,
+        **ticks,
     )
 
 
@@ -235,23 +197,14 @@ def _top_axis_anchor() -> dict[str, Any]:
     return {"type": "scatter", "x": [None], "y": [None], "xaxis": "x2", "hoverinfo": "skip"}
 
 
-def _bottom_axis(grid: Grid, run: RunResult, column: float, theme: Theme) -> dict[str, Any]:
-    colours = palette(theme)
-    tokens = [run.tokens[position] for position in grid.positions.tolist()]
+def _bottom_axis(run: RunResult, shown: Window, column: float, theme: Theme) -> dict[str, Any]:
     room = max(2, int((column - 4) / CHARACTER))
+    names = labels([run.tokens[position] for position in shown.positions], room)
     texts = [
         _tick(name, position, position >= run.prompt_length, theme)
-        for name, position in zip(labels(tokens, room), grid.positions.tolist(), strict=True)
+        for name, position in zip(names, shown.positions, strict=True)
     ]
-    return axis(
-        theme,
-        "",
-        tickvals=grid.positions,
-        ticktext=texts if column >= READABLE else None,
-        tickangle=0,
-        tickfont={"size": 11, "color": colours.ink, "family": MONO},
-        range=_span(grid.positions),
-    )
+    return _token_axis(shown, texts, column, theme, palette(theme).ink)
 
 
 def _tick(name: str, position: int, answer: bool, theme: Theme) -> str:
@@ -261,45 +214,49 @@ def _tick(name: str, position: int, answer: bool, theme: Theme) -> str:
     return f'<span style="color:{ink}">{name}</span><br>{number}'
 
 
-def _top_axis(grid: Grid, run: RunResult, column: float, theme: Theme) -> dict[str, Any]:
-    colours = palette(theme)
+def _top_axis(run: RunResult, shown: Window, column: float, theme: Theme) -> dict[str, Any]:
     room = max(2, int((column - 4) / CHARACTER) - 1)
     texts = [
         f"→{token_markup(run.tokens[position + 1], room)}"
         if position + 1 < len(run.tokens)
         else "→?"
-        for position in grid.positions.tolist()
+        for position in shown.positions
     ]
+    further = {"overlaying": "x", "side": "top", "matches": "x"}
+    return _token_axis(shown, texts, column, theme, palette(theme).ink_3, **further)
+
+
+def _token_axis(
+    shown: Window, texts: list[str], column: float, theme: Theme, ink: str, **further: Any
+) -> dict[str, Any]:
+    """Tokens under each column; where columns are narrow, every so manieth position's number."""
+    places = list(range(len(texts)))
+    if column < READABLE:
+        places = [place for place in places if shown.positions[place] % 16 == 0]
+        texts = [str(shown.positions[place]) for place in places]
     return axis(
         theme,
         "",
-        overlaying="x",
-        side="top",
-        matches="x",
-        tickvals=grid.positions,
-        ticktext=texts if column >= READABLE else None,
+        tickvals=places,
+        ticktext=texts,
         tickangle=0,
-        tickfont={"size": 11, "color": colours.ink_3, "family": MONO},
-        range=_span(grid.positions),
+        tickfont={"size": 11, "color": ink, "family": MONO},
+        range=_span(shown.positions),
+        **further,
     )
 
 
-def _row_axis(grid: Grid, theme: Theme) -> dict[str, Any]:
+def _row_axis(component: str, shown: Window, theme: Theme) -> dict[str, Any]:
     colours = palette(theme)
-    muted = f'<span style="color:{colours.ink_3}">'
-    names = [
-        f"{muted}{row_name(row) if grid.component == 'block_output' else 'layer'}</span> {row:>2} "
-        for row in grid.rows.tolist()
-    ]
     return axis(
         theme,
         "",
-        tickvals=grid.rows,
-        ticktext=names,
+        tickvals=list(range(len(shown.rows))),
+        ticktext=row_texts(component, shown.rows, colours.ink_3),
         tickfont={"size": 11, "color": colours.ink, "family": MONO},
-        range=_span(grid.rows),
+        range=_span(shown.rows),
     )
 
 
-def _span(values: NDArray[Any]) -> list[float]:
-    return [float(values.min()) - 0.5, float(values.max()) + 0.5]
+def _span(shown: Sequence[int]) -> list[float]:
+    return [-0.5, max(len(shown), 1) - 0.5]

@@ -110,9 +110,9 @@ def percent(value: float) -> str:
     points = value * 100
     if points >= 99.95 and value < 1:
         return ">99.9 %"
-    if points >= 10:
+    if 10 <= points < 99 or value >= 1:
         return f"{points:.0f} %"
-    if points >= 1:
+    if points >= 1:  # 99.8 %: "100 %" would leave no room for a second token
         return f"{points:.1f} %"
     return f"{points:.2f} %" if points >= 0.01 else "<0.01 %"
 

@@ -44,7 +44,7 @@ def _row(row: int, story: Story) -> Phrase:
 
 def _step(story: Story, run: RunResult) -> list[Phrase]:
     size = f"{story.step_logit:+.1f} logits".replace("-", "−")
-    opening = "the largest step is "
+    opening = "what adds most to its logit directly is "
     if story.step_logit <= 0:
         opening = "no head or MLP raises its logit, the one that lowers it least is "
     return [(opening, None), _component(story), (f" ({size}", None), *_source(story, run)]

@@ -1,4 +1,4 @@
-"""Reports on tasks as figures: emergence curves, accuracy, maps of probes and patches, PCA."""
+"""Reports on tasks as figures: emergence curves, accuracy, prompts, PCA."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from analysis.results.tasks import EmergenceCurve, EmergenceReport, Projection, Share, SuiteReport
+from analysis.results.sums import Projection
+from analysis.results.tasks import EmergenceCurve, EmergenceReport, Share, SuiteReport
+from dash_app.figures.tasks_parts import line, title_of
 from dash_app.theme import (
     Figure,
     Theme,
@@ -22,23 +24,29 @@ from dash_app.theme import (
 
 #: Colours of the emergence curves, by their place in the report; controls are grey and dashed.
 _DASHES = ("solid", "solid", "dot", "dash", "dashdot")
+#: With answers of fewer prompts than this a curve is marked: its interval is most of the picture.
+FEW = 10
 
 
-def emergence(report: EmergenceReport, *, theme: Theme) -> Figure:
-    """Share of answer tokens that have come up by each row, with 95 % bands."""
+def emergence(report: EmergenceReport, *, theme: Theme, links: Sequence[str] = ()) -> Figure:
+    """Share of answer tokens that have come up by each row, with 95 % bands.
+
+    ``links`` [prompt] is what opens a prompt: a click on a point opens one that comes up there.
+    """
     traces = [
         trace
         for place, curve in enumerate(report.curves)
         if curve.count
-        for trace in (_band(curve, place, theme), _line(curve, place, theme))
+        for trace in (_band(curve, place, theme), _line(curve, place, theme, links))
     ]
     last = max((len(curve.by_row) for curve in report.curves), default=1) - 1
     return {
         "data": traces,
         "layout": base_layout(
             theme,
+            meta={"view": "tasks"},
             height=360,
-            margin={"l": 64, "r": 16, "t": 56, "b": 48, "pad": 0, "autoexpand": False},
+            margin={"l": 64, "r": 16, "t": 76, "b": 48, "pad": 0, "autoexpand": False},
             showlegend=True,
             legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
             xaxis=axis(
@@ -69,18 +77,31 @@ def _band(curve: EmergenceCurve, place: int, theme: Theme) -> dict[str, Any]:
     }
 
 
-def _line(curve: EmergenceCurve, place: int, theme: Theme) -> dict[str, Any]:
-    colour = _curve_colour(place, theme)
+def _first_at(curve: EmergenceCurve, links: Sequence[str]) -> list[str]:
+    """For each row a prompt whose token comes up there; where none does, the last before it."""
+    found, at = [], ""
+    for row in range(len(curve.by_row)):
+        own = np.flatnonzero(curve.rows == row)
+        at = links[int(curve.prompts[own[0]])] if len(own) else at
+        found.append(at)
+    return found
+
+
+def few(curve: EmergenceCurve) -> str:
+    """How many tokens of how many prompts, and whether that is too few to say much."""
+    prompts = len(np.unique(curve.prompts))
+    return f"{curve.count}, too few" if prompts < FEW else str(curve.count)
+
+
+def _line(curve: EmergenceCurve, place: int, theme: Theme, links: Sequence[str]) -> dict[str, Any]:
     return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "x": np.arange(len(curve.by_row)),
-        "y": curve.by_row,
-        "name": f"{curve.name} ({curve.count})",
-        "line": {"color": colour, "width": 2, "dash": _DASHES[place % 5]},
-        "marker": {"size": 5},
+        **line(
+            np.arange(len(curve.by_row)), curve.by_row, f"{curve.name} ({few(curve)})",
+            _curve_colour(place, theme), _DASHES[place % 5],
+        ),
+        "customdata": _first_at(curve, links) if links else [],
         "hovertemplate": f"row %{{x}}: %{{y:.1%}}<br>{curve.name}",
-    }
+    }  # fmt: skip
 
 
 def _curve_colour(place: int, theme: Theme) -> str:
@@ -90,32 +111,37 @@ def _curve_colour(place: int, theme: Theme) -> str:
     )[place % 5]  # fmt: skip
 
 
-def accuracy(shares: Sequence[Share], *, theme: Theme) -> Figure:
-    """Share of right answers in each group, with Wilson intervals."""
+def accuracy(shares: Sequence[Share], *, theme: Theme, links: Sequence[str] = ()) -> Figure:
+    """Share of right answers in each group, with Wilson intervals.
+
+    ``links`` [group] is what opens a prompt of the group.
+    """
     colours = palette(theme)
     heights = np.array([one.share for one in shares])
     above = np.array([one.high for one in shares]) - heights
     below = heights - np.array([one.low for one in shares])
     bars = {
         "type": "bar",
-        "x": [one.name for one in shares],
+        "x": [f"{html_escape(one.name)}<br>{one.hits} of {one.total}" for one in shares],
         "y": heights,
-        "marker": {"color": colours.answer},
+        "marker": {"color": rgba(colours.answer, 0.55)},
         "error_y": {
             "type": "data", "array": above, "arrayminus": below, "symmetric": False,
-            "color": colours.ink_2, "thickness": 1.2,
+            "color": colours.ink, "thickness": 1.5,
         },
-        "customdata": [[one.hits, one.total] for one in shares],
-        "hovertemplate": "%{x}: %{y:.1%} (%{customdata[0]} of %{customdata[1]})<extra></extra>",
+        "customdata": list(links),
+        "hovertemplate": "%{x}: %{y:.1%}<extra></extra>",
     }  # fmt: skip
     return {
         "data": [bars],
         "layout": base_layout(
             theme,
-            height=260,
+            meta={"view": "tasks"},
+            height=280,
             bargap=0.6,
-            xaxis=axis(theme),
-            yaxis=axis(theme, "Right", range=[0, 1.03], tickformat=".0%", showgrid=True),
+            margin={"l": 64, "r": 16, "t": 16, "b": 64, "pad": 0, "autoexpand": False},
+            xaxis=axis(theme, automargin=True),
+            yaxis=axis(theme, "Right answers", range=[0, 1.03], tickformat=".0%", showgrid=True),
         ),
     }
 
@@ -131,6 +157,7 @@ def prompts(report: SuiteReport, links: Sequence[str], *, theme: Theme) -> Figur
         "data": [dots],
         "layout": base_layout(
             theme,
+            meta={"view": "tasks"},
             height=220,
             hovermode="closest",
             xaxis=axis(
@@ -167,94 +194,64 @@ def _dots(report: SuiteReport, links: Sequence[str], theme: Theme) -> dict[str, 
     }
 
 
-def matrix(
-    values: Any,
+def projection(
+    found: Projection,
     *,
-    columns: Sequence[str],
-    rows: Sequence[str],
+    colour: Literal["carry", "digit_sum"],
     theme: Theme,
-    quantity: str,
-    low: float = 0.0,
-    high: float = 1.0,
-    signed: bool = False,
-    title: str = "",
+    links: Sequence[str] = (),
 ) -> Figure:
-    """A map of ``values`` [row, column] with the number in each cell; NaN stays blank."""
-    heat = {
-        **_cells(np.asarray(values, np.float32), rows, columns, quantity),
-        "zmin": low,
-        "zmax": high,
-        "colorscale": scale(palette(theme).signed if signed else palette(theme).magnitude),
-        "colorbar": colour_bar(theme, quantity),
-    }
-    return {
-        "data": [heat],
-        "layout": base_layout(
-            theme,
-            height=26 * len(rows) + 118,
-            title={"text": title, "x": 0.01, "y": 0.98, "yanchor": "top", "font": {"size": 13}},
-            margin={"l": 96, "r": 72, "t": 36, "b": 56, "pad": 0, "autoexpand": False},
-            xaxis=axis(theme, **_named(columns)),
-            yaxis=axis(theme, autorange="reversed", **_named(rows)),
-        ),
-    }
+    """States on their two main axes, coloured by the carry or by the raw digit sum.
 
-
-def _named(names: Sequence[str]) -> dict[str, Any]:
-    places = list(range(len(names)))
-    return {"tickmode": "array", "tickangle": 0, "tickvals": places, "ticktext": list(names)}
-
-
-def _cells(
-    values: Any, rows: Sequence[str], columns: Sequence[str], quantity: str
-) -> dict[str, Any]:
-    return {
-        "type": "heatmap",
-        "z": values,
-        "x": list(range(len(columns))),
-        "y": list(range(len(rows))),
-        "text": [["" if np.isnan(one) else f"{one:.2f}" for one in line] for line in values],
-        "texttemplate": "%{text}",
-        "textfont": {"size": 9},
-        "xgap": 1,
-        "ygap": 1,
-        "hoverongaps": False,
-        "customdata": [[f"{row} · {column}" for column in columns] for row in rows],
-        "hovertemplate": "%{customdata}<br>" + quantity + " %{z:.3f}<extra></extra>",
-    }
-
-
-def projection(found: Projection, *, colour: Literal["carry", "digit_sum"], theme: Theme) -> Figure:
-    """States on their two main axes, coloured by the carry or by the raw digit sum."""
-    colours = palette(theme)
-    values = found.carry if colour == "carry" else found.digit_sum
-    marker: dict[str, Any] = {"size": 5, "opacity": 0.75}
-    if colour == "carry":
-        marker["color"] = [colours.select if value else colours.accent for value in values]
-    else:
-        marker |= {
-            "color": values, "colorscale": scale(colours.magnitude), "cmin": 0, "cmax": 18,
-            "colorbar": colour_bar(theme, "digit sum"),
-        }  # fmt: skip
+    ``links`` [sum] is what a click on a dot opens.
+    """
     share = [f"{100 * part:.0f} % of the variance" for part in found.explained]
     dots = {
         "type": "scatter",
         "mode": "markers",
         "x": found.points[:, 0],
         "y": found.points[:, 1],
-        "marker": marker,
-        "customdata": np.stack([found.digit_sum, found.carry], 1),
-        "hovertemplate": "digit sum %{customdata[0]}, carry %{customdata[1]}<extra></extra>",
+        "marker": _dyed(found, colour, theme),
+        "customdata": list(links),
+        "text": _sums(found),
+        "hovertemplate": "%{text}<extra></extra>",
     }
-    title = f"{found.component} at {found.place}"
+    what = "the carry into" if colour == "carry" else "the raw digit sum of"
+    title = f"{found.component} at {found.place}, coloured by {what} column {found.column}"
     return {
         "data": [dots],
         "layout": base_layout(
             theme,
+            meta={"view": "tasks"},
+            hovermode="closest",
             height=360,
-            title={"text": title, "x": 0.01, "y": 0.98, "yanchor": "top", "font": {"size": 13}},
+            title=title_of(title, theme),
             margin={"l": 64, "r": 72, "t": 36, "b": 48, "pad": 0, "autoexpand": False},
             xaxis=axis(theme, f"axis 1 ({share[0]})", showgrid=True),
             yaxis=axis(theme, f"axis 2 ({share[1]})", showgrid=True),
         ),
     }
+
+
+def _dyed(found: Projection, colour: str, theme: Theme) -> dict[str, Any]:
+    """Markers by carry (colour and shape) or by digit sum."""
+    colours = palette(theme)
+    marker: dict[str, Any] = {"size": 5, "opacity": 0.75}
+    if colour == "carry":
+        return marker | {
+            "color": [colours.select if carry else colours.accent for carry in found.carry],
+            "symbol": ["diamond" if carry else "circle" for carry in found.carry],
+        }
+    return marker | {
+        "color": found.digit_sum, "colorscale": scale(colours.magnitude), "cmin": 0, "cmax": 18,
+        "colorbar": colour_bar(theme, "digit sum"),
+    }  # fmt: skip
+
+
+def _sums(found: Projection) -> list[str]:
+    prompts = found.prompts or ("",) * len(found.points)
+    return [
+        f"{html_escape(prompt.splitlines()[-1] if prompt else '')}<br>digit sum {total}, "
+        f"{'a' if carry else 'no'} carry"
+        for prompt, total, carry in zip(prompts, found.digit_sum, found.carry, strict=True)
+    ]

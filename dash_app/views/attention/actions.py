@@ -9,7 +9,8 @@ from dash_app.components.panel import failed
 from dash_app.figures.attention import attention
 from dash_app.figures.text import label, percent
 from dash_app.shell import Service, result_of, trace_of
-from dash_app.state import Chosen, RunRef, Selection, resolve
+from dash_app.state import Selection
+from dash_app.state_run import Chosen, RunRef, resolve
 from dash_app.views.attention.layout import head_list
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from dash import ClientsideFunction, Dash, Input, Output, State, no_update, set_props
+from dash import ClientsideFunction, Dash, Input, Output, no_update
 
 from dash_app.reduce import read_run
 from dash_app.shell import Context, Event, PageId
-from dash_app.state import join, resolve
+from dash_app.state_stores import join
 from dash_app.views.attention import actions
 from dash_app.views.attention.ids import AttentionId
 
@@ -16,17 +16,18 @@ EVENTS = (Event(AttentionId.GRAPH, "clickData", actions.clicked),)
 
 
 def register(app: Dash, context: Context) -> None:
-    """Draw for every run, layer, choice of heads and position; hear the slider.
-
-    The slider is also set, to show what was selected elsewhere: the browser tells that apart.
-    """
+    """Draw for every run, layer, choice of heads and position; the slider is the browser's."""
     browser: Any = app.clientside_callback  # Dash has no types for it
     browser(
         ClientsideFunction("stratascope", "slide"),
         Input(AttentionId.LAYER, "value"),
-        State(PageId.FOCUS, "data"),
-        State(PageId.RUN, "data"),
         prevent_initial_call=True,
+    )
+    browser(
+        ClientsideFunction("stratascope", "layer"),
+        Input(PageId.FOCUS, "data"),
+        Input(PageId.RUN, "data"),
+        Input(PageId.QUERY, "data"),
     )
 
     @app.callback(
@@ -43,7 +44,4 @@ def register(app: Dash, context: Context) -> None:
         run = read_run(data)
         if run is None:
             return no_update
-        selection = join(focus, cell)
-        layer = resolve(selection, run).layer
-        set_props(AttentionId.LAYER, {"max": run.layers - 1, "value": layer})
-        return actions.draw(context.service, run, selection, theme)
+        return actions.draw(context.service, run, join(focus, cell), theme)

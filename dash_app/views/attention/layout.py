@@ -9,10 +9,11 @@ from dash.development.base_component import Component
 
 from analysis.results import PatternResult
 from dash_app.components.attributes import aria
-from dash_app.components.go import go, target, toggled
+from dash_app.components.go import go, target
 from dash_app.components.panel import control, graph, panel
 from dash_app.figures.text import percent
 from dash_app.shell import Context
+from dash_app.state_sets import toggle
 from dash_app.views.attention.ids import AttentionId
 
 HELP = (
@@ -86,7 +87,7 @@ def _head(head: int, share: float, most: float, chosen: tuple[int, ...]) -> Comp
             html.Span(percent(share), className="head-share num"),
             html.Span(className="head-bar", style={"width": width}),
         ],
-        target(heads=tuple(sorted(toggled(chosen, head)))),
+        toggle("heads", head, chosen),
         f"head{' is-selected' if on else ''}",
         label=f"Head {head}, writes {percent(share)}",
         pressed=on,

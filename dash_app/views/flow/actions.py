@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+from dash import no_update
 from dash.development.base_component import Component
 
-from analysis.errors import CancelledError
+from analysis.errors import AnalysisError
 from analysis.results import Graph, Token
-from analysis.specs import LensSpec
+from analysis.specs import FlowSpec, LensSpec
 from dash_app.components.panel import blank, failed, told
-from dash_app.errors import Trouble, explain
-from dash_app.figures.flow import describe, sankey
+from dash_app.figures.flow import Picture, describe, picture
 from dash_app.figures.flow_select import select
-from dash_app.figures.flow_signed import select_signed, signed_caption, signed_figure
+from dash_app.figures.flow_signed import signed_caption, signed_figure
+from dash_app.figures.flow_signed_select import select_signed
 from dash_app.figures.flow_table import signed_rows
 from dash_app.figures.text import label
+from dash_app.outcome import attempt, trouble_in
 from dash_app.shell import NewJob, Service, result_of, trace_of
-from dash_app.state import RunRef, Selection, resolve
+from dash_app.state import Selection
+from dash_app.state_run import RunRef, resolve
 from dash_app.views.flow.options import Choices, options
-from dash_app.views.flow.specs import answer, rule, wanted
+from dash_app.views.flow.specs import answer, look, rule, wanted
 
 AT_THE_BOTTOM = "Row 0 is the embedding: nothing flows into it. Choose a higher row."
 
@@ -28,57 +31,106 @@ def follow(
     service: Service, run: RunRef, selection: Selection, job: NewJob
 ) -> dict[str, Any] | None:
     """Compute the graph unless the memo has it; how that ended, None if it was cancelled."""
-    try:
+
+    def work() -> str | None:
         spec = wanted(run, selection)
         if spec is not None:
-            service.flow(trace_of(run), spec, job(0.0, 1.0))
-        return {"done": repr(spec) if spec else None}
-    except CancelledError:
+            service.flow(trace_of(run), spec, job(0.0, 0.5))
+            if spec.method != "signed":
+                service.grid(trace_of(run), LensSpec(), job(0.5, 1.0))  # its nodes' tokens
+        return repr(spec) if spec else None
+
+    ready = attempt(work)
+    failed = ready is not None and trouble_in(ready)
+    return {**(ready or {}), "of": _key(run, selection)} if failed else ready
+
+
+def _key(run: RunRef, selection: Selection) -> str | None:
+    """Names the graph that is asked for; None where what is asked for is none."""
+    try:
+        return repr(wanted(run, selection))
+    except AnalysisError:
         return None
-    except Exception as error:  # noqa: BLE001 - said where the figure would be
-        problem = explain(error)
-        return {"trouble": [problem.message, problem.hint, problem.request]}
+
+
+def telling(
+    run: RunRef, selection: Selection, ready: dict[str, Any] | None, *, fresh: bool
+) -> dict[str, Any] | None:
+    """What of a job's end is news for the graph that is asked for now.
+
+    A failure is, until another job ends: the call that would have said so may be dropped, and the
+    picture of another cell would stand there with nothing said. One of another graph never is.
+    """
+    if trouble_in(ready):
+        return ready if ready and ready.get("of") == _key(run, selection) else None
+    return ready if fresh else None
+
+
+class Shown(NamedTuple):
+    """What the panel shows: a figure or a picture, and the line above it."""
+
+    figure: Any
+    picture: Picture | None
+    line: str
 
 
 def draw(
     service: Service, run: RunRef, selection: Selection, theme: Any, ready: dict[str, Any] | None
-) -> tuple[Any, str] | None:
+) -> Shown | None:
     """The picture and how much of the flow it shows; None while the graph is being computed."""
     try:
-        if ready is not None and "trouble" in ready:
-            return told(Trouble(*ready["trouble"])), ""
+        if wrong := trouble_in(ready):
+            return Shown(told(wrong), None, "")
         spec = wanted(run, selection)
         if spec is None:
-            return blank(240, AT_THE_BOTTOM), ""
-        flow = service.peek(trace_of(run), spec)
+            return Shown(blank(240, AT_THE_BOTTOM), None, "")
+        flow = _remembered(service, run, spec)
         if flow is None and ready is not None and ready.get("done") == repr(spec):
             flow = service.flow(trace_of(run), spec)  # the memo could not keep it
         return None if flow is None else _drawn(service, run, selection, flow, theme)
     except Exception as error:  # noqa: BLE001 - said where the figure would be
-        return failed(error), ""
+        return Shown(failed(error), None, "")
 
 
-def _drawn(
-    service: Service, run: RunRef, selection: Selection, flow: Graph, theme: Any
-) -> tuple[Any, str]:
+def _remembered(service: Service, run: RunRef, spec: FlowSpec) -> Graph | None:
+    """The graph, where the memo has all that its picture is made of."""
+    trace = trace_of(run)
+    flow: Graph | None = service.peek(trace, spec)
+    named = spec.method == "signed" or service.peek(trace, LensSpec()) is not None
+    return flow if named else None
+
+
+def _drawn(service: Service, run: RunRef, selection: Selection, flow: Graph, theme: Any) -> Shown:
     result = result_of(service, run)
     if flow.method == "signed":
         return _drawn_signed(service, run, selection, flow, theme)
     grid = service.grid(trace_of(run), LensSpec())
-    pos = resolve(selection, run).pos
-    drawing = select(flow, rule(selection))
-    figure = sankey(flow, result, grid, theme=theme, row=flow.row, pos=pos, drawing=drawing)
-    return figure, describe(drawing, flow, result, grid)
+    drawing = select(flow, rule(selection), look(selection, result.info))
+    return Shown(
+        no_update,
+        picture(flow, result, grid, drawing=drawing),
+        " ".join([describe(drawing, flow, result, grid), *_in_vain(selection, flow)]),
+    )
+
+
+def _in_vain(selection: Selection, flow: Graph) -> list[str]:
+    """What was to be hidden or folded and is not there: the picture is then as it was."""
+    said = []
+    if selection.start != "keep" and not flow.hidden_positions:
+        said.append("No start is hidden: position 0 is no start token or sink, or is the root.")
+    if selection.sinks == "fold" and not flow.sink_positions:
+        said.append("No sink is folded: there is none, or it is hidden or the root.")
+    return said
 
 
 def _drawn_signed(
     service: Service, run: RunRef, selection: Selection, flow: Graph, theme: Any
-) -> tuple[Any, str]:
+) -> Shown:
     result, drawing = result_of(service, run), select_signed(flow, rule(selection))
     named = names(service, run, [flow.token, flow.foil])
     figure = signed_figure(flow, drawing, result, theme=theme)
     figure["layout"]["meta"]["table"] = signed_rows(drawing, flow, result)
-    return figure, signed_caption(flow, drawing, named)
+    return Shown(figure, None, signed_caption(flow, drawing, named))
 
 
 def names(service: Service, run: RunRef, ids: list[int]) -> dict[int, Token]:
@@ -97,7 +149,9 @@ def controls(service: Service, run: RunRef | None, selection: Selection) -> list
     if run is None:
         return options(selection)
     if selection.method != "signed":
-        return options(selection, answer=len(answer(run)) > 1)
+        info = result_of(service, run).info
+        groups = 1 < info.kv_heads < info.heads  # one group of all heads is their sum
+        return options(selection, answer=len(answer(run)) > 1, grouped=groups)
     tokens, foils = _choices(service, run, selection)
     return options(selection, tokens=tokens, foils=foils)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from dash import Dash, Input, Output, State, ctx, no_update, set_props
+from dash import ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 from dash.exceptions import PreventUpdate
 
 from dash_app.components.panel import FIGURE, FIGURE_LOADING
+from dash_app.components.progress import begun, hand_over, job, news_of
 from dash_app.reduce import read_run
 from dash_app.shell import Context, PageId
-from dash_app.state import join
+from dash_app.state_stores import join
 from dash_app.views.flow import actions, check, inspector
 from dash_app.views.flow.ids import FlowId
 
@@ -22,6 +23,7 @@ def register(app: Dash, context: Context) -> None:
     """
     _register_job(app, context)
     _register_drawing(app, context)
+    _register_browser(app)
     _register_around(app, context)
     _register_check(app, context)
     _register_checked(app, context)
@@ -46,15 +48,14 @@ def _register_job(app: Dash, context: Context) -> None:
             return None
         selection = join(cell, method)
         ready = actions.follow(context.service, run, selection, context.jobs(set_progress))
-        if ready is None:
-            raise PreventUpdate
-        set_props(FlowId.READY, {"data": ready})  # not returned: the drawing would wait for it
+        hand_over(FlowId.READY, ready)
         return run.attempt
 
 
 def _register_drawing(app: Dash, context: Context) -> None:
     @app.callback(
         Output(FlowId.GRAPH, "figure"),
+        Output(FlowId.PICTURE, "data"),
         Output(FlowId.SUBTITLE, "children"),
         Input(PageId.RUN, "data"),
         Input(PageId.CELL, "data"),
@@ -67,9 +68,32 @@ def _register_drawing(app: Dash, context: Context) -> None:
         run = read_run(data)
         if run is None:
             return no_update
-        news = ready if ctx.triggered_id == FlowId.READY else None
-        drawn = actions.draw(context.service, run, join(cell, method), theme, news)
+        selection = join(cell, method)
+        fresh = ctx.triggered_id == FlowId.READY
+        news = actions.telling(run, selection, ready, fresh=fresh)
+        drawn = actions.draw(context.service, run, selection, theme, news)
         return no_update if drawn is None else drawn
+
+
+def _register_browser(app: Dash) -> None:
+    """What the browser does by itself: draw the picture, and move the layers' slider."""
+    browser: Any = app.clientside_callback  # Dash has no types for it
+    browser(
+        ClientsideFunction("stratascope_flow", "draw"),
+        Output(FlowId.DRAWN, "data"),
+        Input(FlowId.PICTURE, "data"),
+    )
+    browser(
+        ClientsideFunction("stratascope_flow", "range"),
+        Input(PageId.METHOD, "data"),
+        Input(PageId.RUN, "data"),
+        Input(PageId.QUERY, "data"),
+    )
+    browser(
+        ClientsideFunction("stratascope_flow", "layers"),
+        Input(FlowId.LAYERS, "value"),
+        prevent_initial_call=True,
+    )
 
 
 def _register_around(app: Dash, context: Context) -> None:
@@ -103,18 +127,12 @@ def _register_check(app: Dash, context: Context) -> None:
         State(PageId.RUN, "data"),
         State(PageId.CELL, "data"),
         State(PageId.METHOD, "data"),
-        background=True,
-        manager=context.manager,
-        interval=context.settings.poll_ms,
-        progress=[Output(FlowId.CHECK_FILL, "style"), Output(FlowId.CHECK_LABEL, "children")],
-        progress_default=[{"width": "0%"}, ""],
-        running=[
-            (Output(FlowId.CUT, "disabled"), True, False),
-            (Output(FlowId.COMPARE, "disabled"), True, False),
-            (Output(FlowId.CHECK_PROGRESS, "className"), "progress is-busy", "progress is-idle"),
-        ],
-        cancel=[Input(FlowId.STOP, "n_clicks")],
-        prevent_initial_call=True,
+        **job(
+            context,
+            FlowId.CHECK_PROGRESS,
+            FlowId.STOP,
+            [(Output(button, "disabled"), True, False) for button in (FlowId.CUT, FlowId.COMPARE)],
+        ),
     )
     def measure(
         set_progress: Any, cuts: Any, compares: Any, data: Any, cell: Any, method: Any
@@ -123,11 +141,9 @@ def _register_check(app: Dash, context: Context) -> None:
         if run is None or not (cuts or compares):
             raise PreventUpdate
         what = check.COMPARE if ctx.triggered_id == FlowId.COMPARE else check.CUT
-        jobs = context.jobs(set_progress, patient=True)
+        jobs = context.jobs(begun(set_progress), patient=True)
         ready = check.measure(context.service, run, join(cell, method), what, jobs)
-        if ready is None:
-            raise PreventUpdate
-        set_props(FlowId.CHECK_READY, {"data": ready})
+        hand_over(FlowId.CHECK_READY, ready)
         return [cuts, compares]
 
 
@@ -145,5 +161,5 @@ def _register_checked(app: Dash, context: Context) -> None:
         run = read_run(data)
         if run is None:
             return no_update
-        news = ready if ctx.triggered_id == FlowId.CHECK_READY else None
+        news = news_of(FlowId.CHECK_READY, ready)
         return check.show(context.service, run, join(cell, method), theme, news)

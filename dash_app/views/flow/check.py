@@ -8,15 +8,17 @@ from typing import Any
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from analysis.errors import AnalysisError, CancelledError
+from analysis.errors import AnalysisError
 from analysis.results import CausalCheck, CausalComparison
 from dash_app.components.attributes import aria
 from dash_app.components.panel import GRAPH_CONFIG, trouble
-from dash_app.errors import Trouble, explain
+from dash_app.errors import explain
 from dash_app.figures.flow_check import scatter
 from dash_app.figures.text import label
+from dash_app.outcome import attempt, trouble_in
 from dash_app.shell import NewJob, Service, result_of, trace_of
-from dash_app.state import RunRef, Selection
+from dash_app.state import Selection
+from dash_app.state_run import RunRef
 from dash_app.views.flow.actions import names
 from dash_app.views.flow.methods import METHODS
 from dash_app.views.flow.specs import check, comparison
@@ -29,28 +31,26 @@ def measure(
     service: Service, run: RunRef, selection: Selection, what: str, job: NewJob
 ) -> dict[str, Any] | None:
     """Cut and measure unless the memo has it; how that ended, None if it was cancelled."""
-    try:
+
+    def work() -> str:
         trace = trace_of(run)
         if what == COMPARE:
             service.comparison(trace, comparison(run, selection), job(0.0, 1.0))
         elif (spec := check(run, selection)) is not None:
             service.causal(trace, spec, job(0.0, 1.0))
-    except CancelledError:
-        return None
-    except Exception as error:  # noqa: BLE001 - said where the result would be
-        problem = explain(error)
-        return {"trouble": [problem.message, problem.hint, problem.request]}
-    return {"done": what}
+        return what
+
+    return attempt(work)
 
 
 def show(
     service: Service, run: RunRef, selection: Selection, theme: Any, ready: dict[str, Any] | None
 ) -> list[Component]:
     """What has been measured of the graph at hand: nothing until a button is pressed."""
-    if ready is not None and "trouble" in ready:
-        return [trouble(Trouble(*ready["trouble"]))]
+    wrong = trouble_in(ready)
     try:
-        return _shown(service, run, selection, theme, pressed=ready is not None)
+        shown = _shown(service, run, selection, theme, pressed=ready is not None and not wrong)
+        return [trouble(wrong), *shown] if wrong else shown  # what was measured before stays
     except Exception as error:  # noqa: BLE001 - said where the result would be
         return [trouble(explain(error))]
 

@@ -13,7 +13,8 @@ from dash_app.components.panel import trouble
 from dash_app.errors import explain
 from dash_app.figures.text import label, percent, row_name
 from dash_app.shell import Service, result_of, trace_of
-from dash_app.state import RunRef, Selection
+from dash_app.state import Selection
+from dash_app.state_run import RunRef
 from dash_app.views.flow.actions import names
 from dash_app.views.flow.specs import link
 

@@ -2,25 +2,58 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dash import dcc, html
 from dash.development.base_component import Component
 
 from dash_app.components.attributes import aria
-from dash_app.components.panel import graph, panel
+from dash_app.components.panel import FIGURE, GRAPH_CONFIG, blank, control, panel
+from dash_app.components.progress import progress, small_button, stop_button
 from dash_app.shell import Context
 from dash_app.views.flow.ids import FlowId
 from dash_app.views.flow.methods import METHODS
-from dash_app.views.flow.options import options
+from dash_app.views.flow.options import DIRECTION_HELP, SCALE_HELP, SPLIT_HELP, options
 
-KINDS = (("residual", "residual"), ("attention", "attention"), ("mlp", "MLP"), ("sink", "sink"))
+KINDS = (
+    ("residual", "residual"),
+    ("attention", "attention"),
+    ("mlp", "MLP"),
+    ("sink", "sink"),
+    ("other", "other: not drawn"),
+)
+ZOOM = (
+    ("−", "out", "Zoom out (key -)"),
+    ("+", "in", "Zoom in (key +)"),
+    ("←", "left", "Move left (Shift and arrow)"),
+    ("→", "right", "Move right (Shift and arrow)"),
+    ("↑", "up", "Move up (Shift and arrow)"),
+    ("↓", "down", "Move down (Shift and arrow)"),
+    ("Reset", "reset", "The whole picture (key 0)"),
+)
+CANVAS_LABEL = (
+    "Flow graph. Keys: plus and minus zoom, Shift with arrows moves, 0 resets. The list below has"
+    " the same links."
+)
+LAYERS_HELP = (
+    "Which layers are drawn. What lies outside is folded into the picture's edges; the line under"
+    " the title says so."
+)
 SIGNS = (("positive", "raises the logit"), ("negative", "lowers it"))
 HELP = (
-    "Where the chosen state comes from, walked back to the embeddings. A state is a sum of parts"
+    "Where the chosen state comes from, walked back to the embeddings, or what it reaches. A state"
+    " is a sum of parts"
     " (each head's reading of each token, the MLP's output, what was there before), and each part"
     " gets a share of the whole. " + " ".join(f"{way.title}: {way.help}" for way in METHODS),
     "Shares are over all parts, those not drawn included; the line under the title says how much of"
     " the flow the drawn links carry. Main paths are drawn at once, heads summed; the others come"
-    " out when you point at their node. Never more than 300 links.",
+    ' out when you point at their node. Never more than 300 links: the rest is one "other" link'
+    " at the bottom, as tall at each depth as what was left out to the right of it, and the pale"
+    " part of each node; so every node and the whole picture add up.",
+    "Direction. " + DIRECTION_HELP,
+    "Heads. " + SPLIT_HELP,
+    "Scale. " + SCALE_HELP + " Layers in which nothing but the residual is drawn are narrow. Zoom"
+    " with the buttons, Ctrl and the wheel, or + - 0; drag, or Shift and arrows, to move.",
     "A start token or sink is where heads park attention. Hide: its links go, their mass counts as"
     " not shown. Re-weight: the other shares are scaled to sum to 1. Fold: attention to all sinks"
     " ends in a short sink link at each state.",
@@ -33,17 +66,20 @@ def layout(context: Context) -> Component:
     """Controls, picture, key, table, inspector, causal check."""
     return panel(
         "flow",
-        "Where it comes from",
+        "Where it comes from, and goes",
         [
             dcc.Store(id=FlowId.READY),
             dcc.Store(id=FlowId.LAST),
+            dcc.Store(id=FlowId.PICTURE),
+            dcc.Store(id=FlowId.DRAWN),
             html.Div(options(context.base()), id=FlowId.OPTIONS, className="flow-options"),
             html.Div(
                 html.Div(id=FlowId.FILL, className="progress-fill"),
                 className="progress-track flow-progress",
             ),
-            graph(FlowId.GRAPH, "Flow into the chosen state", height=520),
-            _key(),
+            control("Layers", _layers(), wide=True),
+            _picture(),
+            _tools(),
             html.Div(
                 id=FlowId.INSPECTOR,
                 className="flow-inspector",
@@ -65,7 +101,36 @@ def layout(context: Context) -> Component:
     )
 
 
-def _key() -> Component:
+def _layers() -> Component:
+    slider = dcc.RangeSlider(
+        id=FlowId.LAYERS, min=0, max=29, step=1, value=[0, 29], marks=None,
+        allow_direct_input=True, tooltip={"placement": "bottom"},
+    )  # fmt: skip
+    return html.Div(slider, className="layer-slider flow-layers", title=LAYERS_HELP)
+
+
+def _picture() -> Component:
+    """Where the picture by shares is drawn, and the figure of signed flow and of messages."""
+    canvas = html.Div(
+        id=FlowId.CANVAS,
+        className="flow-canvas",
+        role="group",
+        tabIndex="0",
+        **aria(label=CANVAS_LABEL, describedby=FlowId.SUBTITLE),
+    )
+    return html.Div(
+        [
+            dcc.Graph(id=FlowId.GRAPH, figure=blank(520), config=GRAPH_CONFIG, responsive=False),
+            html.Div(canvas, className="flow-picture"),
+        ],
+        id=FlowId.BOX,
+        className=FIGURE,
+    )
+
+
+def _tools() -> Component:
+    """The key, the scale, and buttons to zoom."""
+
     def items(kinds: tuple[tuple[str, str], ...]) -> list[Component]:
         return [
             html.Span(
@@ -74,17 +139,25 @@ def _key() -> Component:
             for kind, name in kinds
         ]
 
+    bar = [html.Span(className="flow-scale-bar"), html.Span(className="flow-scale-text")]
+    scale = html.Span(bar, className="legend-item flow-scale")
     return html.Div(
         [
-            html.Div(items(KINDS), className="legend flow-key-shares"),
+            html.Div([*items(KINDS), scale], className="legend flow-key-shares"),
             html.Div(items(SIGNS), className="legend flow-key-signed"),
-        ]
+            html.Div([_zoom(*one) for one in ZOOM], className="flow-zoom flow-key-shares"),
+        ],
+        className="flow-tools",
     )
+
+
+def _zoom(text: str, what: str, label: str) -> Component:
+    more: Any = {"data-flow-zoom": what, "title": label, **aria(label=label)}
+    return html.Button(text, type="button", className="button button--small", **more)
 
 
 def _check() -> Component:
     """Buttons that start the causal check, its progress, and where its result comes."""
-    fill = html.Div(id=FlowId.CHECK_FILL, className="progress-fill")
     return html.Section(
         [
             dcc.Store(id=FlowId.CHECK_READY),
@@ -92,8 +165,8 @@ def _check() -> Component:
             html.H3("Does the picture tell the truth?", className="flow-check-title"),
             html.Div(
                 [
-                    _button("Cut the drawn links", FlowId.CUT),
-                    _button("Compare all methods", FlowId.COMPARE),
+                    small_button("Cut the drawn links", FlowId.CUT),
+                    small_button("Compare all methods", FlowId.COMPARE),
                     html.Span(
                         "Cuts each link and measures what that does to the logit.",
                         className="control-help",
@@ -101,22 +174,9 @@ def _check() -> Component:
                 ],
                 className="controls",
             ),
-            html.Div(
-                [
-                    html.Div(fill, className="progress-track"),
-                    html.Span(id=FlowId.CHECK_LABEL, className="progress-label"),
-                    _button("Stop", FlowId.STOP),
-                ],
-                id=FlowId.CHECK_PROGRESS,
-                className="progress is-idle",
-                role="status",
-            ),
+            progress(FlowId.CHECK_PROGRESS, stop_button(FlowId.STOP)),
             html.Div(id=FlowId.CHECKED, className="flow-checked"),
         ],
         className="flow-check",
         **aria(label="Causal check"),
     )
-
-
-def _button(text: str, name: str) -> Component:
-    return html.Button(text, id=name, type="button", className="button button--small")

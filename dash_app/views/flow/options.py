@@ -24,17 +24,40 @@ RULE_HELP = {
 }
 STARTS = (("keep", "Keep"), ("loss", "Hide"), ("reweight", "Re-weight"))
 SINKS = (("draw", "Draw"), ("fold", "Fold"))
+SPLITS = (("sum", "Summed"), ("group", "By group"), ("each", "Each"))
+SPLIT_HELP = (
+    "Heads that read the same token are one link, split on hover (for shares by pattern that is"
+    " the heads' mean); by group, those that share keys and values are; or each head is its own."
+)
+SCALES = (("adaptive", "Adaptive"), ("fixed", "Fixed"))
+SCALE_HELP = (
+    "Adaptive: lanes are as tall as what passes them. Fixed: the whole flow is 36 pixels in every"
+    " picture, so pictures compare. The key says how much is how tall."
+)
+DIRECTIONS = (("down", "Down"), ("up", "Up"))
+DIRECTION_HELP = (
+    "Down: where the chosen state comes from, to the tokens. Up: everything that the chosen state"
+    " reaches; from the last row, the chosen token itself is followed up. Shares are then of the"
+    " state that is reached."
+)
+#: Methods whose shares know no single head: they divide attention by the heads' mean pattern.
+HEADLESS = ("residual_norm", "rollout")
 ROOTS = (("cell", "Cell"), ("answer", "Whole answer"))
 #: (value in the selection, text) of a token to choose.
 Choices = tuple[tuple[str, str], ...]
 
 
 def options(
-    selection: Selection, *, answer: bool = False, tokens: Choices = (), foils: Choices = ()
+    selection: Selection,
+    *,
+    answer: bool = False,
+    grouped: bool = False,
+    tokens: Choices = (),
+    foils: Choices = (),
 ) -> list[Component]:
     """All controls of the method at hand; those that would do nothing are left out."""
     signed = selection.method == "signed"
-    further = _tokens(selection, tokens, foils) if signed else _shares(selection, answer)
+    further = _tokens(selection, tokens, foils) if signed else _shares(selection, answer, grouped)
     return [
         html.Div(
             control("Shares by", _methods(selection.method)),
@@ -75,14 +98,29 @@ def _rule(selection: Selection) -> list[Component]:
     ]
 
 
-def _shares(selection: Selection, answer: bool) -> list[Component]:
+def _shares(selection: Selection, answer: bool, grouped: bool) -> list[Component]:
+    down = selection.direction == "down"
+    splits = SPLITS if grouped else tuple(one for one in SPLITS if one[0] != "group")
     parts = [
-        control("Start token", _segmented(switch("start", STARTS, selection.start, "Start"))),
-        control("Sinks", _segmented(switch("sinks", SINKS, selection.sinks, "Sinks"))),
+        _switched("Direction", "direction", DIRECTIONS, selection, DIRECTION_HELP),
+        _switched("Heads", "split", splits, selection, SPLIT_HELP),
+        _switched("Scale", "scale", SCALES, selection, SCALE_HELP),
+        _switched("Start token", "start", STARTS, selection),
+        _switched("Sinks", "sinks", SINKS, selection),
+        _switched("Into", "root", ROOTS, selection),
     ]
-    if answer:
-        parts.append(control("Into", _segmented(switch("root", ROOTS, selection.root, "Into"))))
-    return parts
+    shown = (True, selection.method not in HEADLESS, True, True, True, answer and down)
+    return [part for part, wanted in zip(parts, shown, strict=True) if wanted]
+
+
+def _switched(
+    text: str, name: str, choices: Choices, selection: Selection, help_text: str = ""
+) -> Component:
+    """A labelled switch for a field of the selection."""
+    buttons = _segmented(switch(name, choices, getattr(selection, name), text))
+    return (
+        html.Div(control(text, buttons), title=help_text) if help_text else control(text, buttons)
+    )
 
 
 def _tokens(selection: Selection, tokens: Choices, foils: Choices) -> list[Component]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from analysis.link_specs import CausalSpec, ComparisonSpec, LinkSpec
+from analysis.results import ModelInfo
 from analysis.specs import FlowSpec
-from dash_app.figures.flow_rule import Rule
-from dash_app.state import RunRef, Selection, resolve
+from dash_app.figures.flow_rule import Look, Rule
+from dash_app.state import Selection
+from dash_app.state_run import RunRef, resolve
 
 #: Links of a smaller share are left out of the graph: they are thinner than a line.
 THINNEST = 0.001
@@ -26,15 +28,18 @@ def wanted(run: RunRef, selection: Selection) -> FlowSpec | None:
     if selection.method == "signed":
         token, foil = (_known(token, run) for token in (selection.token, selection.foil))
         return FlowSpec(chosen.pos, run.layers, "signed", budget=PATHS, token=token, foil=foil)
-    whole = selection.root == "answer" and len(answer(run)) > 1
+    whole = selection.root == "answer" and len(answer(run)) > 1 and selection.direction == "down"
     row = run.layers if whole else chosen.row
-    if not row:
+    if selection.direction == "up":
+        row %= run.layers  # nothing lies above the last row: the token itself is followed up
+    elif not row:
         return None
     return FlowSpec(
         answer(run) if whole else chosen.pos,
         row,
         selection.method,
         THINNEST,
+        direction=selection.direction,
         fold_sinks=selection.sinks == "fold",
         hide_start=selection.start,
     )
@@ -47,6 +52,17 @@ def _known(token: int | None, run: RunRef) -> int | None:
 def rule(selection: Selection) -> Rule:
     """Which links are main ones."""
     return Rule(selection.rule, selection.sources, selection.mass / 100, selection.least / 100)
+
+
+def look(selection: Selection, info: ModelInfo) -> Look:
+    """Which layers are drawn, and how."""
+    return Look(
+        selection.first,
+        selection.last,
+        selection.split,
+        max(info.heads // max(info.kv_heads, 1), 1),
+        selection.scale == "adaptive",
+    )
 
 
 def check(run: RunRef, selection: Selection) -> CausalSpec | None:

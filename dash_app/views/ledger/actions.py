@@ -11,28 +11,27 @@ from analysis.errors import CancelledError
 from analysis.specs import LedgerSpec
 from dash_app.errors import explain
 from dash_app.shell import NewJob, Service, result_of, trace_of
-from dash_app.state import RunRef, Selection, resolve
+from dash_app.state import Selection
+from dash_app.state_run import RunRef, resolve
 from dash_app.views.ledger.layout import badge, table
 
 
 def measure(
     service: Service, run: RunRef, selection: Selection, job: NewJob
 ) -> tuple[Any, Any, Any] | None:
-    """Badge, the model's table and the run's; None if it was cancelled."""
+    """Badge, the model's table and the run's, as far as they come; None if it was cancelled."""
+    told: list[Any] = []
     try:
-        position = resolve(selection, run).pos
         model = service.ledger(run.model, job(0.0, 0.7))
-        own = service.run_ledger(trace_of(run), LedgerSpec(position), job(0.7, 1.0))
         name = result_of(service, run).info.name
-        return (
-            badge(model),
-            table(f"{name}, on random probes", model),
-            table(f"This run, at position {position}", own),
-        )
+        told += [badge(model), table(f"{name}, on random probes", model)]
+        position = resolve(selection, run).pos
+        own = service.run_ledger(trace_of(run), LedgerSpec(position), job(0.7, 1.0))
+        return told[0], told[1], table(f"This run, at position {position}", own)
     except CancelledError:
         return None
     except Exception as error:  # noqa: BLE001 - said where the tables would be
-        return None, _untold(error), None
+        return (told[0], told[1], _untold(error)) if told else (None, _untold(error), None)
 
 
 def _untold(error: BaseException) -> list[Component]:

@@ -9,7 +9,7 @@ from dash.exceptions import PreventUpdate
 
 from dash_app.reduce import read_run
 from dash_app.shell import Context, PageId
-from dash_app.state import join
+from dash_app.state_stores import join
 from dash_app.views.ledger import actions
 from dash_app.views.ledger.ids import LedgerId
 

@@ -4,4 +4,4 @@ from dash_app.shell import View
 from dash_app.views.run import callbacks
 from dash_app.views.run.layout import layout
 
-VIEW = View("run", layout, callbacks.register, callbacks.EVENTS, callbacks.MIRRORS)
+VIEW = View("run", layout, callbacks.register, mirrors=callbacks.MIRRORS)

@@ -9,28 +9,22 @@ from analysis.errors import AnalysisError, CancelledError, PromptError, SpecErro
 from analysis.results import RunResult, Story
 from analysis.specs import LensSpec, RunSpec, StorySpec, TraceSpec
 from dash_app.components.panel import notice, trouble
-from dash_app.errors import Trouble, explain
+from dash_app.outcome import failure, trouble_in
 from dash_app.reduce import notices, read_run
 from dash_app.shell import Context, NewJob, PageId, Service
-from dash_app.state import RunRef, Selection, ask, join
+from dash_app.state import Selection
+from dash_app.state_run import RunRef
+from dash_app.state_stores import join
 from dash_app.views.run.ids import RunId
 
-
-def request(value: tuple[Any, ...], current: Selection, _run: RunRef | None) -> Selection:
-    """Ask for what the form holds (Run, or Ctrl+Enter)."""
-    _clicks, model, prompt, new, template = value
-    count = new if isinstance(new, int) and not isinstance(new, bool) else current.new
-    return ask(
-        current,
-        model=str(model or ""),
-        prompt=str(prompt or ""),
-        new=max(count, 0),
-        template="on" if template == "on" else "off",
-    )
+#: Tokens up to which the page opens with every column of the heatmap.
+SHORT = 16
 
 
 def perform(context: Context, asked: Selection, job: NewJob) -> RunRef:
     """Compute what the page opens with; all of it is then in the memo.
+
+    Of a long prompt that is one column of the heatmap: the views fetch the rest as they go.
 
     Raises:
         AnalysisError: In words for the page.
@@ -39,7 +33,7 @@ def perform(context: Context, asked: Selection, job: NewJob) -> RunRef:
     service: Service = context.service
     run = service.run(_spec(asked), job(0.0, 0.4))
     trace = TraceSpec(asked.model, run.token_ids)
-    service.grid(trace, LensSpec(), job(0.4, 0.95))
+    service.grid(trace, _opening(run), job(0.4, 0.95))
     story = service.story(trace, StorySpec(run.prompt_length - 1), job(0.95, 1.0))
     return _reference(asked, run, story)
 
@@ -53,11 +47,19 @@ def remembered(context: Context, asked: Selection) -> dict[str, Any] | None:
             return None
         trace = TraceSpec(asked.model, run.token_ids)
         story = context.service.peek(trace, StorySpec(run.prompt_length - 1))
-        if story is None or context.service.peek(trace, LensSpec()) is None:
+        grids = (context.service.peek(trace, spec) for spec in (LensSpec(), _opening(run)))
+        if story is None or all(grid is None for grid in grids):
             return None
     except AnalysisError:
         return None  # the job says what is wrong
     return {"attempt": asked.attempt, "run": _reference(asked, run, story).model_dump()}
+
+
+def _opening(run: RunResult) -> LensSpec:
+    """The reading that the page opens with."""
+    if len(run.tokens) <= SHORT:
+        return LensSpec()
+    return LensSpec(positions=(run.prompt_length - 1,))
 
 
 def _spec(asked: Selection) -> RunSpec:
@@ -106,11 +108,7 @@ def status(context: Context, asked: Selection, job: NewJob) -> dict[str, Any] | 
     except CancelledError:
         return None
     except Exception as error:  # noqa: BLE001 - whatever it is, the page says so and lives on
-        problem = explain(error)
-        return {
-            "attempt": asked.attempt,
-            "trouble": [problem.message, problem.hint, problem.request],
-        }
+        return {"attempt": asked.attempt, **failure(error)}
 
 
 def adopt(
@@ -129,9 +127,10 @@ def said(sources: frozenset[str], note: dict[str, Any] | None) -> list[Any] | No
     """What the page says at once to what a person does; None leaves it as it is."""
     if RunId.CANCEL in sources:
         return [notice("Cancelled.", "Your prompt is still there; Run starts it again.")]
-    ignored = (note or {}).get("ignored", ()) if PageId.QUERY in sources else ()
-    if ignored:
-        return _shown(notices(ignored, Selection(), None))
+    told = (note or {}) if PageId.QUERY in sources else {}
+    lines = notices(told.get("ignored", ()), Selection(), None, told.get("full", ()))
+    if lines:
+        return _shown(lines)
     return [] if sources & {PageId.DISMISS, PageId.REQUEST} else None
 
 
@@ -140,16 +139,18 @@ def ended(
     note: dict[str, Any] | None,
     selected: Selection,
     problem: str = "",
-) -> list[Any]:
-    """What the page says when a request has ended.
+) -> list[Any] | None:
+    """What the page says when a request has ended; None if another was made meanwhile.
 
     An error, what its address got wrong, and ``problem``: that the memo can't be used.
     """
+    if (status_data or {}).get("attempt") != selected.attempt:
+        return None
     ignored = (note or {}).get("ignored", ())
     run = read_run((status_data or {}).get("run"))
     lines = [*notices(ignored, selected, run), *([problem] if problem else [])]
-    wrong = (status_data or {}).get("trouble")
-    errors = [trouble(Trouble(*wrong))] if wrong else []
+    wrong = trouble_in(status_data)
+    errors = [trouble(wrong)] if wrong else []
     return [*errors, *_shown(lines)]
 
 

@@ -7,24 +7,24 @@ from typing import Any
 from dash import Dash, Input, Output, State, ctx, no_update, set_props
 from dash.exceptions import PreventUpdate
 
+from dash_app.components.progress import begun, job
 from dash_app.errors import explain
 from dash_app.reduce import read_run
-from dash_app.shell import Context, Event, Mirror, PageId
-from dash_app.state import PARTS, join
+from dash_app.shell import Context, Mirror, PageId
+from dash_app.state_stores import PARTS, join
 from dash_app.views.run import actions
 from dash_app.views.run.ids import RunId
-from dash_app.views.run.layout import chips
+from dash_app.views.run.layout import chips, examples
 
-FORM = (
-    (RunId.MODEL, "value"),
-    (RunId.PROMPT, "value"),
-    (RunId.NEW, "value"),
-    (RunId.TEMPLATE, "value"),
-)
-EVENTS = (Event(RunId.BUTTON, "n_clicks", actions.request, states=FORM),)
+#: What Run asks for is read in the browser when it is pressed (``assets/js/controls.js``).
 MIRRORS = {
-    name: Mirror(component, prop, (RunId.BUTTON,))
-    for name, (component, prop) in zip(("model", "prompt", "new", "template"), FORM, strict=True)
+    name: Mirror(component, (RunId.BUTTON,))
+    for name, component in (
+        ("model", RunId.MODEL),
+        ("prompt", RunId.PROMPT),
+        ("new", RunId.NEW),
+        ("template", RunId.TEMPLATE),
+    )
 }
 
 
@@ -33,28 +33,19 @@ def register(app: Dash, context: Context) -> None:
     _register_job(app, context)
     _register_adoption(app, context)
     _register_reports(app, context)
+    _register_examples(app)
 
 
 def _register_job(app: Dash, context: Context) -> None:
     @app.callback(
         Output(RunId.LAST, "data"),
         Input(PageId.REQUEST, "data"),
-        background=True,
-        manager=context.manager,
-        interval=context.settings.poll_ms,
-        progress=[Output(RunId.FILL, "style"), Output(RunId.LABEL, "children")],
-        progress_default=[{"width": "0%"}, ""],
-        running=[
-            (Output(RunId.CANCEL, "disabled"), False, True),
-            (Output(RunId.PROGRESS, "className"), "progress is-busy", "progress is-idle"),
-        ],
-        cancel=[Input(RunId.CANCEL, "n_clicks")],
-        prevent_initial_call=True,
+        **job(context, RunId.PROGRESS, RunId.CANCEL),
     )
     def work(set_progress: Any, asked: dict[str, Any]) -> int:
         # Set, not returned: Dash would hold back every view that hangs on the result, and with
         # it every click on the picture at hand, until the job is over.
-        outcome = actions.status(context, join(asked), context.jobs(set_progress))
+        outcome = actions.status(context, join(asked), context.jobs(begun(set_progress)))
         if outcome is None:
             raise PreventUpdate
         set_props(PageId.STATUS, {"data": outcome})
@@ -91,7 +82,8 @@ def _register_reports(app: Dash, context: Context) -> None:
         prevent_initial_call=True,
     )
     def ended(status: Any, note: Any, *stored: Any) -> Any:
-        return actions.ended(status, note, join(*stored), context.service.problem)
+        told = actions.ended(status, note, join(*stored), context.service.problem)
+        return no_update if told is None else told
 
     @app.callback(
         Output(PageId.ALERT, "children", allow_duplicate=True),
@@ -115,6 +107,16 @@ def _register_reports(app: Dash, context: Context) -> None:
         except Exception as error:  # noqa: BLE001 - chips are not worth a dead page
             explain(error)
             return no_update
+
+
+def _register_examples(app: Dash) -> None:
+    @app.callback(
+        Output(RunId.EXAMPLES, "children"),
+        Input(RunId.MODEL, "value"),
+        prevent_initial_call=True,
+    )
+    def offer(model: Any) -> Any:
+        return examples(str(model or ""))
 
 
 def _sources() -> frozenset[str]:

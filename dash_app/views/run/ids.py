@@ -10,6 +10,7 @@ class RunId(StrEnum):
 
     MODEL = "run-model"
     CHIPS = "run-chips"
+    EXAMPLES = "run-examples"
     PROMPT = "run-prompt"
     NEW = "run-new"
     TEMPLATE = "run-template"
@@ -17,5 +18,3 @@ class RunId(StrEnum):
     CANCEL = "run-cancel"
     LAST = "run-last"
     PROGRESS = "run-progress"
-    FILL = "run-progress-fill"
-    LABEL = "run-progress-label"

@@ -8,7 +8,8 @@ from dash.development.base_component import Component
 from analysis.results import ModelInfo
 from dash_app.components.attributes import aria
 from dash_app.components.go import go, target
-from dash_app.examples import EXAMPLES
+from dash_app.components.progress import progress
+from dash_app.examples import examples_for
 from dash_app.shell import Context, PageId
 from dash_app.state import MAX_PROMPT_CHARACTERS
 from dash_app.views.run.ids import RunId
@@ -21,8 +22,8 @@ def layout(context: Context) -> Component:
             dcc.Store(id=RunId.LAST),
             _model_bar(context),
             _prompt_bar(context),
-            _examples(),
-            _progress(),
+            _examples(context),
+            progress(RunId.PROGRESS),
         ],
         className="run-view",
         **aria(label="Prompt"),
@@ -108,19 +109,26 @@ def _template(context: Context) -> Component:
     )
 
 
-def _examples() -> Component:
-    buttons = [
+def examples(model: str) -> list[Component]:
+    """Buttons that run what is worth seeing on a model."""
+    return [
         html.Span(
             go(
                 example.title,
-                target(prompt=example.prompt, new=example.new),
+                target(model=model, prompt=example.prompt, new=example.new, template="off"),
                 "example",
                 label=f"Run the example: {example.prompt}",
             ),
             title=f"{example.prompt}\n{example.shows}",
         )
-        for example in EXAMPLES
+        for example in examples_for(model)
     ]
+
+
+def _examples(context: Context) -> Component:
+    buttons = html.Span(
+        examples(context.settings.default_model), id=RunId.EXAMPLES, className="examples"
+    )
     keys = html.Span(
         [
             html.Span("Ctrl", className="kbd"),
@@ -133,23 +141,7 @@ def _examples() -> Component:
         className="prompt-hint",
     )
     return html.Div(
-        [html.Span("Try", className="control-label"), *buttons, keys], className="prompt-examples"
-    )
-
-
-def _progress() -> Component:
-    return html.Div(
-        [
-            html.Div(
-                html.Div(id=RunId.FILL, className="progress-fill", style={"width": "0%"}),
-                className="progress-track",
-            ),
-            html.Span("", id=RunId.LABEL, className="progress-label"),
-        ],
-        id=RunId.PROGRESS,
-        className="progress is-idle",
-        role="status",
-        **aria(live="polite"),
+        [html.Span("Try", className="control-label"), buttons, keys], className="prompt-examples"
     )
 
 

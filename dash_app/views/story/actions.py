@@ -11,7 +11,8 @@ from analysis.specs import StorySpec
 from dash_app.errors import explain
 from dash_app.figures.text import story_phrases
 from dash_app.shell import Service, result_of, trace_of
-from dash_app.state import RunRef, Selection, resolve
+from dash_app.state import Selection
+from dash_app.state_run import RunRef, resolve
 from dash_app.views.story.layout import sentence
 
 

@@ -8,7 +8,7 @@ from dash import Dash, Input, Output, State, no_update
 
 from dash_app.reduce import read_run
 from dash_app.shell import Context, PageId
-from dash_app.state import join
+from dash_app.state_stores import join
 from dash_app.views.story import actions
 from dash_app.views.story.ids import StoryId
 

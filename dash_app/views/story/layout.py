@@ -11,13 +11,14 @@ from dash.development.base_component import Component
 from dash_app.components.attributes import aria
 from dash_app.components.go import go, target
 from dash_app.shell import Context
+from dash_app.state_sets import toggle
 from dash_app.views.story.ids import StoryId
 
 
 def layout(_context: Context) -> Component:
     """The sentence, once there is a run; until then what is going on."""
     return html.Div(
-        html.Span("Loading the model and reading the first example…", className="story-text muted"),
+        html.Span("Loading the model and reading the prompt…", className="story-text muted"),
         id=StoryId.TEXT,
         className="story",
         **aria(live="polite"),
@@ -39,5 +40,5 @@ def sentence(
 def _target(names: Mapping[str, Any], pins: tuple[int, ...] | None) -> str:
     values = {name: value for name, value in names.items() if name != "pin"}
     if "pin" in names and pins is not None and names["pin"] not in pins:
-        values["pins"] = (*pins, names["pin"])
+        return f"{target(**values)}&{toggle('pins', names['pin'], pins)}"
     return target(**values)

@@ -1,126 +1,192 @@
-"""From a suite to its report, and from a dot to its prompt."""
+"""From what the form holds to a spec, and from a spec to a report in the memo."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl
 
 from dash import html
 from dash.development.base_component import Component
 
 from analysis.errors import CancelledError, SpecError
-from analysis.results.tasks import SuiteReport
-from analysis.tasks.spec import SuiteSpec
+from analysis.tasks import files, notes, suites
+from analysis.tasks.spec import (
+    OWN,
+    ContributionSpec,
+    FailureSpec,
+    PatchSpec,
+    ProbeSpec,
+    ProjectionSpec,
+    SuiteSpec,
+)
 from dash_app.components.go import go, target
-from dash_app.components.panel import empty, trouble
+from dash_app.components.panel import empty, notice, trouble
 from dash_app.errors import Trouble, explain
-from dash_app.figures import tasks as figures
+from dash_app.outcome import failure, trouble_in
 from dash_app.shell import NewJob, Service
-from dash_app.state import RunRef, Selection, ask, parse
+from dash_app.views.tasks.ids import Option
 
-SHOWN = 12
+#: Digits of a sum, for models that have no count of their own.
+DIGITS = 2
+GONE = ("The list is no longer here.", "Upload the file again.")
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What the panel shows.
+class Uploaded:
+    """What became of a file: what is said of it, and, where it is good, how it is kept."""
 
-    Attributes:
-        summary: The first line, or why there is no report.
-        bars, curves, dots: Figures; None without a report.
-        wrong: Wrong answers to open.
-    """
-
-    summary: Any
-    bars: Any = None
-    curves: Any = None
-    dots: Any = None
-    wrong: Any = None
+    said: Any
+    kept: dict[str, Any] | None = None
 
 
-def run(
-    service: Service, model: str, suite: Any, size: Any, digits: Any, job: NewJob
-) -> dict[str, Any]:
-    """Run a suite; the spec of what is in the memo now, or how else that ended."""
+def run(service: Service, name: str, form: Mapping[str, Any], job: NewJob) -> dict[str, Any]:
+    """Compute a report; the form that it came of, for drawing, or how else that ended."""
     try:
-        spec = _spec(model, suite, size, digits)
-        service.suite(spec, job(0.0, 1.0))
-        return {"spec": asdict(spec)}
+        service.study(spec(service, name, form), job(0.0, 1.0))
+        return {"form": dict(form)}
     except CancelledError:
         return {"cancelled": True}
     except Exception as error:  # noqa: BLE001 - said in the panel
-        problem = explain(error)
-        return {"trouble": [problem.message, problem.hint, problem.request]}
+        return failure(error)
 
 
-def _spec(model: str, suite: Any, size: Any, digits: Any) -> SuiteSpec:
-    if not isinstance(size, int) or not isinstance(digits, int):
-        raise SpecError("Prompts and digits must be whole numbers.", "Try 60 and 2.")
-    return SuiteSpec(model, str(suite), size, 0, digits)
+def spec(service: Service, name: str, form: Mapping[str, Any]) -> Any:
+    """What a report's button asks for.
+
+    Raises:
+        SpecError: If the form holds nonsense, or names a list that is not kept any more.
+    """
+    model, digits = str(form["model"]), _whole(form["digits"], "Digits")
+    if name == "suite":
+        return _suite(service, form)
+    size = _whole(form["own"], "The report's size")
+    if name == "failure":
+        return FailureSpec(_suite(service, form), size)
+    if name == "contributions":
+        return ContributionSpec(model, digits, size)
+    if name == "probes":
+        return ProbeSpec(model, digits, size)
+    if name == "projection":
+        component, place = str(form[Option.COMPONENT] or "row 1"), str(form[Option.PLACE] or "")
+        column = _whole(form[Option.COLUMN] or 1, "Columns")
+        return ProjectionSpec(model, component, place, column, max(digits, column), size)
+    travels, positions = form[Option.TRAVELS] == "yes", form[Option.POSITIONS]
+    return PatchSpec(model, digits, size, travels=travels, positions=positions)
 
 
-def show(service: Service, ready: dict[str, Any], theme: Any) -> Shown:
-    """The report of a finished run, or why there is none."""
+def _whole(value: Any, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise SpecError(f"{name} must be a whole number.", "Try 60 prompts of 2 digits.")
+    return value
+
+
+def _suite(service: Service, form: Mapping[str, Any]) -> SuiteSpec:
+    model, suite = str(form["model"]), str(form["suite"])
+    size, digits = _whole(form["size"], "Prompts"), _whole(form["digits"], "Digits")
+    if suite != OWN:
+        return SuiteSpec(model, suite, size, 0, digits)
+    kept = form.get("list") or {}
+    content = service.kept(str(kept.get("hash")))
+    if content is None:
+        raise SpecError(*GONE)
+    return SuiteSpec(
+        model, OWN, size, digits=digits, content=content, title=str(kept.get("name", ""))[:80]
+    )
+
+
+def ended(ready: Mapping[str, Any]) -> Component | None:
+    """What to say of a run that ended without a report; None where there is one."""
     if ready.get("cancelled"):
-        text = "What was finished is kept: run the suite again to go on."
-        return Shown(empty("Cancelled", text))
-    if "trouble" in ready:
-        return Shown(trouble(Trouble(*ready["trouble"])))
+        return cancelled()
+    wrong = trouble_in(ready)
+    return trouble(wrong) if wrong else None
+
+
+def cancelled() -> Component:
+    """After a cancel."""
+    return empty("Cancelled", "What was finished is kept: start it again to go on.")
+
+
+def upload(
+    service: Service, contents: Any, filename: Any, *, most_bytes: int, most_rows: int
+) -> Uploaded:
+    """Read a file that a person chose: its mistakes by line, or how many prompts it holds."""
+    name = str(filename or "list")[:80]
     try:
-        spec = SuiteSpec(**ready["spec"])
-        return _shown(spec, service.suite(spec), theme)
-    except Exception as error:  # noqa: BLE001 - said in the panel
-        return Shown(trouble(explain(error)))
+        suite = files.parse(_decoded(contents, name, most_bytes), _kind(name), name, most_rows)
+        kept = {"hash": service.keep(files.as_lines(suite)), "name": name}
+    except Exception as error:  # noqa: BLE001 - said beside the button
+        return Uploaded(_mistakes(explain(error), name))
+    count = len(suite.prompts)
+    said = f"{name}: {count} prompts. It is chosen as the suite; run it."
+    return Uploaded(notice(said), {**kept, "count": count})
 
 
-def _shown(spec: SuiteSpec, report: SuiteReport, theme: Any) -> Shown:
-    found = report.emergence
-    links = [
-        target(model=spec.model, prompt=prompt, new=length)
-        for prompt, length in zip(report.prompts, report.lengths, strict=True)
-    ]
-    shares = (found.accuracy, *found.by_label)
-    return Shown(
-        summary_line(spec, report),
-        figures.accuracy(shares, theme=theme),
-        figures.emergence(found, theme=theme),
-        figures.prompts(report, links, theme=theme),
-        wrong_answers(report, links),
-    )
+def _kind(name: str) -> str:
+    kind = name.lower().rpartition(".")[2]
+    if kind not in ("csv", "jsonl"):
+        raise SpecError(f"{name} is neither .csv nor .jsonl.", "Save it as one of them.")
+    return kind
 
 
-def summary_line(spec: SuiteSpec, report: SuiteReport) -> Component:
-    """How many are right, with the interval."""
-    one = report.emergence.accuracy
-    return html.P(
-        f"{report.title} on {spec.model}: {one.hits} of {one.total} right "
-        f"({one.share:.1%}; 95 % interval {one.low:.1%} to {one.high:.1%})."
-    )
-
-
-def wrong_answers(report: SuiteReport, links: list[str]) -> list[Component]:
-    """The first wrong answers, as buttons that open them; what is right stands beside."""
-    wrong = [place for place, right in enumerate(report.right) if not right][:SHOWN]
-    if not wrong:
-        return [html.P("No wrong answers.", className="muted")]
-    rows = [
-        html.Li(
-            [
-                go(report.prompts[n], links[n], "example", label=f"Open {report.prompts[n]}"),
-                html.Span(f" says {report.written[n]!r}, right is {report.answers[n]!r}"),
-            ]
+def _decoded(contents: Any, name: str, most: int) -> bytes:
+    """The file's bytes out of the browser's data URL."""
+    text = contents.partition(",")[2] if isinstance(contents, str) else ""
+    if len(text) * 3 // 4 > most + 3:
+        raise SpecError(
+            f"{name} is larger than {most >> 10} KiB.",
+            "Split it, or raise STRATASCOPE_MAX_LIST_KIB.",
         )
-        for n in wrong
-    ]
-    return [html.P("Wrong answers, up to the first wrong token:"), html.Ul(rows)]
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise SpecError(f"{name} did not arrive whole.", "Choose it again.") from error
 
 
-def opened(value: Any, selection: Selection, _run: RunRef | None) -> Selection:
-    """The prompt whose dot was clicked, in the page."""
-    points = value.get("points", []) if isinstance(value, dict) else []
-    link = points[0].get("customdata") if points else None
-    if not isinstance(link, str):
-        return selection
-    chosen, _ = parse(parse_qsl(link, keep_blank_values=True), selection)
-    return ask(chosen, model=chosen.model, prompt=chosen.prompt, new=chosen.new)
+def _mistakes(problem: Trouble, name: str) -> Component:
+    """Each bad line on a line of its own; what was run before stays."""
+    lines = problem.message.split(" Line ")
+    listed = [lines[0], *(f"Line {line}" for line in lines[1:])]
+    return html.Div(
+        [
+            html.Span(
+                f"{name} was not taken; what was run before is kept.", className="alert-title"
+            ),
+            html.Ul([html.Li(line) for line in listed]),
+            html.Span(problem.hint, className="alert-hint"),
+        ],
+        className="alert alert--error",
+        role="alert",
+    )
+
+
+def suite_options(kept: Mapping[str, Any] | None) -> list[dict[str, str]]:
+    """The suites on offer, a list of one's own among them once there is one."""
+    options = [{"label": suites.title(name), "value": name} for name in suites.NAMES]
+    if kept:
+        options.append({"label": f"Own list: {kept['name']} ({kept['count']})", "value": OWN})
+    return options
+
+
+def digits_of(model: str, digits: Any, fixed: bool) -> tuple[Any, bool]:
+    """What the digits' control shows, and whether it is fixed: a trained adder has its own."""
+    own = notes.padded_digits(model)
+    if own is not None:
+        return own, True
+    return (DIGITS if fixed else digits), False
+
+
+def own_sum(model: str) -> list[Any]:
+    """The notes' own sum for a model, as a button, and why it is what it is."""
+    asked = notes.own_sum(model)
+    button = go(
+        asked.prompt,
+        target(model=model, prompt=asked.prompt, new=asked.new),
+        "example",
+        label=f"Open {asked.prompt} on {model}",
+    )
+    return [html.Span("The notes' own sum:", className="control-label"), button,
+            html.Span(asked.why, className="control-help")]  # fmt: skip

@@ -8,12 +8,15 @@ from dash.development.base_component import Component
 from analysis.results import RunResult, Token
 from dash_app.components.attributes import aria
 from dash_app.components.go import go, target
+from dash_app.components.panel import notice
 from dash_app.figures.text import label, percent
 from dash_app.shell import Context
 from dash_app.views.tokens.ids import TokensId
 
 #: Alternatives listed under each answer token.
 ALTERNATIVES = 3
+#: What tokenizers call the token that stands for whatever they have no token for.
+UNKNOWN = ("<unk>", "[UNK]", "<|unk|>", "<UNK>")
 
 
 def layout(_context: Context) -> Component:
@@ -29,7 +32,20 @@ def layout(_context: Context) -> Component:
 
 def strip(run: RunResult, chosen: int) -> list[Component]:
     """One chip a token; answer tokens with what else the model considered."""
-    return [chip(run, pos, chosen) for pos in range(len(run.tokens))]
+    chips = [chip(run, pos, chosen) for pos in range(len(run.tokens))]
+    return [*_unknown(run), *chips]
+
+
+def _unknown(run: RunResult) -> list[Component]:
+    """Says that the model never saw part of the prompt: what follows is no answer to the text."""
+    lost = sum(token.raw in UNKNOWN for token in run.tokens[: run.prompt_length])
+    if not lost:
+        return []
+    message = (
+        f"{lost} of the prompt's {run.prompt_length} tokens {'is' if lost == 1 else 'are'} unknown."
+    )
+    hint = "This model has no token for what you typed there and reads the same stand-in each time."
+    return [html.Div(notice(message, hint, kind="warn"), className="token-note")]
 
 
 def chip(run: RunResult, pos: int, chosen: int) -> Component:

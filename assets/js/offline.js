@@ -1,0 +1,77 @@
+/*
+What a person sees while the server does not answer: it is restarted, or the network is away.
+
+Dash gives a request up at once, and a run that it was asking after would be shown as running for
+ever. Here each request is made again until somebody answers, and the page says so meanwhile.
+A run that the server has forgotten by then is answered with what to do.
+*/
+(function () {
+  "use strict";
+
+  const CALLBACKS = "_dash-update-component";
+  const WAITS_MS = [250, 500, 1000, 2000];
+  const PATIENCE_MS = 10 * 60 * 1000;
+  const send = window.fetch;
+  let missing = 0;
+  let shown = false;
+
+  function element(type, props) {
+    return { namespace: "dash_html_components", type, props };
+  }
+
+  function say(children) {
+    window.dash_clientside.set_props("alert", { children });
+  }
+
+  function show() {
+    const text = "Nothing you typed is lost. The page tries again by itself.";
+    const lines = [
+      element("Span", { children: "The server does not answer.", className: "alert-title" }),
+      element("Span", { children: text, className: "alert-hint" }),
+    ];
+    const box = { children: lines, className: "alert alert--error", role: "alert" };
+    shown = true;
+    say([element("Div", box)]);
+  }
+
+  function answered(tries) {
+    if (tries > 0) {
+      missing -= 1;
+    }
+    if (shown && missing === 0) {
+      shown = false;
+      say([]);
+    }
+  }
+
+  function wait(tries) {
+    const ms = WAITS_MS[Math.min(tries, WAITS_MS.length - 1)];
+    return new Promise((resolve) => setTimeout(resolve, ms));
+  }
+
+  async function insist(page, what) {
+    const since = performance.now();
+    for (let tries = 0; ; tries += 1) {
+      try {
+        const response = await send.apply(page, what);
+        answered(tries);
+        return response;
+      } catch (error) {
+        missing += tries === 0 ? 1 : 0;
+        if (performance.now() - since > PATIENCE_MS) {
+          missing -= 1;
+          throw error;
+        }
+        if (tries > 0 && !shown) {
+          show();
+        }
+        await wait(tries);
+      }
+    }
+  }
+
+  window.fetch = function (...what) {
+    const address = typeof what[0] === "string" ? what[0] : what[0].url || "";
+    return address.includes(CALLBACKS) ? insist(this, what) : send.apply(this, what);
+  };
+})();

@@ -1,0 +1,128 @@
+"""What no callback names, as one component instead of hundreds.
+
+Dash keeps every component of a page in one store and asks each of them at every change whether it
+changed, and counts each new one in turn: with a thousand of them a new run cost seconds of the
+browser's time. Text, tables and buttons that nobody wires need none of it: ``thin`` replaces the
+largest subtrees of such by an ``Inert``, which draws the same elements (``assets/js/inert.js``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import wraps
+from itertools import groupby
+from typing import Any
+
+from dash import Dash, Output
+from dash.development.base_component import Component
+
+_HTML = "dash_html_components"
+#: Elements that load and run nothing; all others are left to Dash.
+_PLAIN = frozenset({
+    "A", "Aside", "B", "Br", "Button", "Code", "Dd", "Details", "Div", "Dl", "Dt", "Em",
+    "Figcaption", "Figure", "Form", "H1", "H2", "H3", "H4", "Header", "Label", "Li", "Main", "Ol",
+    "P", "Pre", "Section", "Small", "Span", "Strong", "Sub", "Summary", "Sup", "Table", "Tbody",
+    "Td", "Th", "Thead", "Tr", "Ul",
+})  # fmt: skip
+
+
+class Inert(Component):
+    """HTML elements that are drawn and never asked.
+
+    Args:
+        tree: What ``assets/js/inert.js`` draws: texts, and elements as their tag (``is``), their
+            attributes (``props``) and what is in them (``children``).
+    """
+
+    _children_props = []  # noqa: RUF012 - read by Dash, never written
+    _base_nodes = []  # noqa: RUF012
+    _namespace = "stratascope_components"
+    _type = "Inert"
+
+    def __init__(self, tree: list[Any]) -> None:
+        self._prop_names = ["tree"]
+        self._valid_wildcard_attributes: list[str] = []
+        self.available_properties = ["tree"]
+        self.available_wildcard_properties: list[str] = []
+        base: Any = super()  # Dash has no types for it
+        base.__init__(tree=tree)
+
+
+class ThinDash(Dash):
+    """Dash whose callbacks give thinned components."""
+
+    def callback(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
+        """``Dash.callback``; what the function returns is thinned on its way out."""
+        base: Any = super().callback  # Dash has no types for it
+        register = base(*args, **options)
+        several = sum(isinstance(arg, Output) for arg in args) > 1
+
+        def decorate(function: Any) -> Any:
+            @wraps(function)
+            def thinned(*values: Any, **named: Any) -> Any:
+                found = function(*values, **named)
+                if several and isinstance(found, (list, tuple)):
+                    return tuple(thin(one) for one in found)
+                return thin(found)
+
+            return register(thinned)
+
+        return decorate
+
+
+def thin(value: Any) -> Any:
+    """A component, or a list of them, with every subtree that no callback names made inert.
+
+    What has an id stays, and so does whatever is not plain HTML. Other values are left as they
+    are.
+    """
+    if isinstance(value, (list, tuple)):
+        return _thin_list(value) if any(isinstance(one, Component) for one in value) else value
+    if not isinstance(value, Component):
+        return value
+    if _is_inert(value):
+        return Inert(_tree([value]))
+    if "children" in value._prop_names and getattr(value, "children", None) is not None:
+        value.children = thin(value.children)
+    return value
+
+
+def _thin_list(values: Iterable[Any]) -> list[Any]:
+    """Neighbours that are inert become one."""
+    made: list[Any] = []
+    for inert, run in groupby(values, lambda one: not _is_live(one)):
+        parts = list(run)
+        if inert and any(isinstance(part, Component) for part in parts):
+            made.append(Inert(_tree(parts)))
+        else:
+            made += [thin(part) for part in parts]
+    return made
+
+
+def _is_live(value: Any) -> bool:
+    return isinstance(value, Component) and not _is_inert(value)
+
+
+def _is_inert(component: Component) -> bool:
+    plain = component._namespace == _HTML and component._type in _PLAIN
+    if not plain or getattr(component, "id", None) is not None:
+        return False
+    return not any(_is_live(child) for child in _children(component))
+
+
+def _children(component: Component) -> list[Any]:
+    inside = getattr(component, "children", None)
+    return list(inside) if isinstance(inside, (list, tuple)) else [inside]
+
+
+def _tree(parts: Iterable[Any]) -> list[Any]:
+    return [_element(part) if isinstance(part, Component) else part for part in parts]
+
+
+def _element(component: Component) -> dict[str, Any]:
+    known: Any = component  # Dash has no types for it
+    props = {
+        name: value for name, value in known.to_plotly_json()["props"].items() if name != "children"
+    }
+    inside = _tree(_children(component))
+    return {"is": component._type.lower(), "props": props, "children": inside}

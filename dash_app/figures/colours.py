@@ -1,0 +1,228 @@
+"""What the heatmap's cells are coloured by: values, their unit, their scale, their words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.results import Colours, Grid, Token
+from dash_app.figures.labels import percent, token_markup
+from dash_app.figures.window import Window, places, taken
+
+Values = NDArray[np.floating]
+Words = Callable[[float], str]
+
+#: Colours that a distribution over tokens is needed for: cosine and distance give none.
+OF_A_DISTRIBUTION = ("probability", "token_probability", "entropy", "kl", "cross_entropy")
+#: Colours that a grid has itself.
+OF_THE_GRID = ("probability", "score", "token_probability", "token_rank", "entropy", "kl")
+PART_NAMES = {"attention": "attention", "mlp": "MLP", "residual": "residual"}
+BY_NAMES = {
+    "norm": "norm",
+    "proximity": "proximity",
+    "kl": "vocabulary KL",
+    "hidden_kl": "hidden-coordinate KL",
+}
+SCORES = {
+    "cosine": "cosine similarity, −1 to 1",
+    "euclidean": "Euclidean distance, embedding units",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Paint:
+    """One colour for each drawn cell.
+
+    Attributes:
+        values: [row, pos] as drawn (a logarithm, where ``ticks`` say so); NaN: no colour.
+        title: Of the colour bar, with the unit.
+        low, high: Ends of the scale.
+        signed: Whether 0 is in the middle of it.
+        ticks: Numbers and texts along the bar; empty for plotly's own.
+        words: From a cell's value to what the pointer is told; None where it is told anyway.
+    """
+
+    values: Values
+    title: str
+    low: float
+    high: float
+    signed: bool = False
+    ticks: tuple[list[float], list[str]] = field(default_factory=lambda: ([], []))
+    words: Words | None = None
+
+
+def effective(colour: str, similarity: str) -> str:
+    """The colour there is: cosine and distance give scores, and no probabilities."""
+    return "score" if similarity != "dot" and colour in OF_A_DISTRIBUTION else colour
+
+
+def paint(
+    colour: str,
+    grid: Grid,
+    extra: Colours | None,
+    shown: Window,
+    *,
+    part: str = "attention",
+    by: str = "norm",
+    asked: Token | None = None,
+) -> Paint:
+    """Colour the cells of a grid that is laid out in a window already.
+
+    Args:
+        colour: One of ``state.Colour``, or "score".
+        grid: Laid out (``window.laid``).
+        extra: What colours beside the grid itself were computed, by its own rows and positions.
+        shown: The window.
+        part: Whose share.
+        by: What the share is measured by.
+        asked: The token that ``grid.target_ids`` names.
+    """
+    name = token_markup(asked, 14) if asked else "the chosen token"
+    if colour in OF_THE_GRID:
+        return _of_the_grid(colour, grid, name)
+    return _extra(colour, extra, shown, part, by)
+
+
+def _of_the_grid(colour: str, grid: Grid, name: str) -> Paint:
+    if colour == "probability":
+        return Paint(grid.probs[..., 0], "probability of the token shown", 0.0, 1.0)
+    if colour == "token_probability":
+        values = _target(grid.target_probs)
+        return Paint(values, f"probability of {name}", 0.0, 1.0, words=_said(name, percent))
+    if colour == "token_rank":
+        return _rank(_target(grid.target_ranks), name)
+    if colour == "entropy":
+        return _magnitude(grid.entropy, "entropy, nats")
+    if colour == "kl":
+        return _magnitude(grid.kl_to_final, "KL(final ‖ cell), nats")
+    return _score(grid)
+
+
+def _extra(colour: str, extra: Colours | None, shown: Window, part: str, by: str) -> Paint:
+    cells = _spread(extra, shown, colour, part, by)
+    match colour:
+        case "cross_entropy":
+            return _magnitude(
+                cells, "−ln p(next token), nats", _said("next token", lambda v: f"{v:.2f} nats")
+            )
+        case "norm":
+            return _norm(cells)
+        case "cosine":
+            said = _said("cosine to the row before", lambda v: f"{v:.3f}")
+            return Paint(cells, "cosine to the row before", -1.0, 1.0, True, words=said)
+        case "rank_change":
+            return _change(cells)
+    title = f"{PART_NAMES[part]}'s share of the block's output, by {BY_NAMES[by]}"
+    said = _said(f"{PART_NAMES[part]}'s share ({BY_NAMES[by]})", percent)
+    return Paint(cells, title, 0.0, 1.0, words=said)
+
+
+def _spread(extra: Colours | None, shown: Window, colour: str, part: str, by: str) -> Values:
+    """[row, pos] of what was computed beside the grid, in the window's cells."""
+    empty = np.full((len(shown.rows), len(shown.positions)), np.nan, np.float32)
+    if extra is None:
+        return empty
+    columns = places(extra.positions, shown.positions)
+    if colour == "share":
+        return _floats(taken(extra.share(part, by), places(extra.layers + 1, shown.rows), columns))
+    names = {"norm": "state_norm", "cosine": "cosine_before"}
+    cells: Values = getattr(extra, names.get(colour, colour))
+    return _floats(taken(cells, places(extra.rows + shown.all_rows[0], shown.rows), columns))
+
+
+def _floats(cells: NDArray[np.generic]) -> Values:
+    return cells.astype(np.float32)
+
+
+def _target(cells: NDArray[np.generic]) -> Values:
+    """[row, pos] of the first token that was asked about; ranks from 1, NaN where not read."""
+    if not cells.shape[-1]:
+        return np.full(cells.shape[:2], np.nan, np.float32)
+    values = _floats(cells[..., 0])
+    return np.where(values < 0, np.nan, values + 1) if cells.dtype.kind == "i" else values
+
+
+def _said(what: str, word: Words) -> Words:
+    return lambda value: f"{what} {word(value)}"
+
+
+def _magnitude(values: Values, title: str, words: Words | None = None) -> Paint:
+    finite = values[np.isfinite(values)]
+    return Paint(values, title, 0.0, float(finite.max()) if finite.size else 1.0, words=words)
+
+
+def _score(grid: Grid) -> Paint:
+    values, title = grid.scores[..., 0], SCORES.get(grid.similarity, grid.similarity)
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    return Paint(values, f"{title}, of the token shown", min(low, 0.0), max(high, low + 1e-6))
+
+
+def _powers(low: float, high: float) -> tuple[list[float], list[str]]:
+    """Ticks at the powers of ten, at most five of them."""
+    first, last = math.floor(low), math.ceil(high)
+    step = max(1, math.ceil((last - first) / 4))
+    at = [float(power) for power in range(first, last + 1, step) if low <= power <= high]
+    return at, [f"{10**power:,.0f}" if power >= 0 else f"{10**power:g}" for power in at]
+
+
+def _logarithmic(values: Values, title: str, words: Words) -> Paint:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.where(values > 0, np.log10(values), np.nan)
+    finite = logs[np.isfinite(logs)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    high = max(high, low + 0.1)
+    ticks = _powers(low, high)
+    if len(ticks[0]) < 2:
+        ticks = ([low, high], [f"{10.0**low:.3g}", f"{10.0**high:.3g}"])
+    return Paint(logs, title, low, high, ticks=ticks, words=words)
+
+
+def _rank(ranks: Values, name: str) -> Paint:
+    """The best rank has the most ink, so the scale is of minus the logarithm."""
+    with np.errstate(invalid="ignore"):
+        logs = -np.log10(ranks)
+    finite = logs[np.isfinite(logs)]
+    low = min(float(finite.min()), -1.0) if finite.size else -1.0
+    at, _ = _powers(0.0, -low)
+    ticks = ([-number for number in at], [f"{10**number:,.0f}" for number in at])
+    said = _said(f"rank of {name}", lambda value: f"{round(10**-value):,}")
+    return Paint(logs, f"rank of {name} (log, 1 is best)", low, 0.0, ticks=ticks, words=said)
+
+
+def _norm(norms: Values) -> Paint:
+    said = _said("norm of the state", lambda value: f"{10**value:.4g}")
+    return _logarithmic(norms, "L2 norm of the state (log)", said)
+
+
+def _change(change: Values) -> Paint:
+    """Signed logarithm: ranks move by one, or by tens of thousands."""
+    logs = np.sign(change) * np.log10(1 + np.abs(change))
+    finite = np.abs(logs[np.isfinite(logs)])
+    most = max(float(finite.max()), 1.0) if finite.size else 1.0
+    powers = range(1, math.floor(most) + 1, max(1, math.floor(most) // 2))
+    at = [*(-math.log10(1 + 10**power) for power in reversed(powers)), 0.0]
+    at += [math.log10(1 + 10**power) for power in powers]
+    texts = [*(f"−{10**power:,}" for power in reversed(powers)), "0"]
+    texts += [f"+{10**power:,}" for power in powers]
+    return Paint(
+        logs,
+        "places risen (+) or fallen (−) since the row before, log",
+        -most,
+        most,
+        True,
+        (at, texts),
+        _moved,
+    )
+
+
+def _moved(value: float) -> str:
+    places_moved = round(math.copysign(10 ** abs(value) - 1, value))
+    if places_moved == 0:
+        return "same rank in the row before"
+    verb = "rose" if places_moved > 0 else "fell"
+    return f"{verb} {abs(places_moved):,} places since the row before"

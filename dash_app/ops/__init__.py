@@ -1,0 +1,1 @@
+"""Running the page: request ids, logs, health checks, metrics, the memo's upkeep."""

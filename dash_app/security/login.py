@@ -1,0 +1,103 @@
+"""Signing in and out: two addresses, a form, no script."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from flask import Flask, g, redirect, request
+from werkzeug.wrappers import Response
+
+from dash_app.ops.logs import hashed, log_event
+from dash_app.security.buckets import Buckets, Rate, whole_seconds
+from dash_app.security.pages import sign_in
+from dash_app.security.sessions import Sessions
+from dash_app.security.users import Users
+from dash_app.settings import Settings
+
+_WINDOW_S = 300.0
+#: A name may be tried from many addresses, but not without end; its owner must not be locked out
+#: by a few tries of others.
+_PER_NAME = 5
+#: The page is at one address; everything else that a form could name lies elsewhere.
+_HERE = re.compile(r"/(\?[^\x00-\x20\x7f\\#]*)?")
+_WRONG = "User and password don't go together."
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """The sign-in page.
+
+    Attributes:
+        settings: The server's settings.
+        users: Who may sign in.
+        sessions: Who is.
+        buckets: How many tries are left to whom.
+    """
+
+    settings: Settings
+    users: Users
+    sessions: Sessions
+    buckets: Buckets
+
+    def install(self, server: Flask) -> None:
+        """Add the addresses."""
+        server.add_url_rule("/login", "login", self.show, methods=["GET"])
+        server.add_url_rule("/login", "login_try", self.attempt, methods=["POST"])
+        server.add_url_rule("/logout", "logout", self.leave, methods=["POST"])
+
+    def show(self) -> Response:
+        """The form, or the page itself for who is signed in."""
+        target = here(request.args.get("next", "/"))
+        return redirect(target, 302) if g.user else Response(sign_in(target), mimetype="text/html")
+
+    def attempt(self) -> Response:
+        """Sign in with what the form holds."""
+        name, password = request.form.get("name", ""), request.form.get("password", "")
+        target = here(request.form.get("next", "/"))
+        wait = self._wait(name)
+        if wait:
+            said = f"Too many tries. Wait {whole_seconds(wait / 60)} min, then try again."
+            return self._again(429, target, name, said, {"Retry-After": f"{whole_seconds(wait)}"})
+        if not self.users.verify(name, password):
+            log_event("login", outcome="refused", user=hashed(name))
+            return self._again(401, target, name, _WRONG, {})
+        self._give_back(name)
+        self.sessions.start(name)
+        log_event("login", outcome="ok", user=hashed(name))
+        return redirect(target, 303)
+
+    def leave(self) -> Response:
+        """Sign out."""
+        self.sessions.end()
+        return redirect("/login", 303)
+
+    def _again(
+        self, code: int, target: str, name: str, said: str, headers: dict[str, str]
+    ) -> Response:
+        body = sign_in(target, name=name[:64], problem=said)
+        return Response(body, code, headers, mimetype="text/html")
+
+    def _rates(self, name: str) -> tuple[tuple[str, Rate], ...]:
+        many = self.settings.login_attempts
+        return (
+            (f"login:{g.peer.address}", Rate(many, many / _WINDOW_S)),
+            (f"login-name:{hashed(name)}", Rate(many * _PER_NAME, many * _PER_NAME / _WINDOW_S)),
+        )
+
+    def _wait(self, name: str) -> float:
+        """Count a try; the seconds to wait if there are none left.
+
+        An address that has none left uses up none of the name's.
+        """
+        waits = (self.buckets.take(key, rate) for key, rate in self._rates(name))
+        return next((wait for wait in waits if wait), 0.0)
+
+    def _give_back(self, name: str) -> None:
+        for key, rate in self._rates(name):
+            self.buckets.take(key, rate, -1.0)
+
+
+def here(target: str) -> str:
+    """Where to go after signing in: an address of this page, never of another site."""
+    return target if _HERE.fullmatch(target) else "/"

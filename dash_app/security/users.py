@@ -1,0 +1,164 @@
+"""The users file: names and argon2 hashes as JSON, mode 0600, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from filelock import FileLock
+
+from analysis.errors import AnalysisError
+from dash_app.settings import Settings
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+SHORTEST, LONGEST = 10, 1024
+#: Hashing takes 64 MiB and a tenth of a second each: so many at once, whoever asks.
+_AT_ONCE = threading.BoundedSemaphore(2)
+
+
+def users_file(settings: Settings) -> Path:
+    """Where the users are kept."""
+    return settings.users_file or settings.data_dir / "users.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """What tells that the file is not the one read before."""
+
+    inode: int
+    size: int
+    changed: int
+
+
+class Users:
+    """Who may sign in; a change of the file counts at once.
+
+    Args:
+        path: The file; it need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._hasher = PasswordHasher()
+        self._lock = threading.Lock()
+        self._stamp: _Stamp | None = None
+        self._hashes: dict[str, str] = {}
+
+    def names(self) -> tuple[str, ...]:
+        """All users."""
+        return tuple(sorted(self._read()))
+
+    def verify(self, name: str, password: str) -> bool:
+        """Whether this is the user's password. An unknown user takes as long to refuse."""
+        known, nobody = self._read().get(name), self._nobody
+        with _AT_ONCE:
+            try:
+                matches = self._hasher.verify(known or nobody, password[: LONGEST + 1])
+            except (VerificationError, InvalidHashError):
+                return False
+        return matches and known is not None
+
+    @cached_property
+    def _nobody(self) -> str:
+        """Verified against where there is no such user, so that both take the same time."""
+        return self._hasher.hash("nobody has this password")
+
+    def mark(self, name: str) -> str:
+        """What changes with a user's password; empty if there is no such user (any more)."""
+        known = self._read().get(name)
+        return hashlib.sha256(known.encode()).hexdigest()[:16] if known else ""
+
+    def add(self, name: str, password: str) -> bool:
+        """Add a user, or give one a new password; True if the user is new.
+
+        Raises:
+            AnalysisError: If name or password won't do.
+        """
+        if not NAME.fullmatch(name):
+            raise AnalysisError(
+                f"{name!r} is no name for a user.",
+                "Use up to 64 letters, digits and . _ @ + -, a letter or digit first.",
+            )
+        if not SHORTEST <= len(password) <= LONGEST:
+            raise AnalysisError(
+                f"The password has {len(password)} characters.",
+                f"Use {SHORTEST} to {LONGEST}.",
+            )
+        if password.encode(errors="replace").decode() != password:
+            raise AnalysisError("The password is not UTF-8.", "Type or send it as UTF-8.")
+        with self._locked():
+            hashes = dict(self._read())
+            is_new = name not in hashes
+            self._write({**hashes, name: self._hasher.hash(password)})
+        return is_new
+
+    def remove(self, name: str) -> None:
+        """Remove a user, whose sessions end with it.
+
+        Raises:
+            AnalysisError: If there is no such user.
+        """
+        with self._locked():
+            hashes = dict(self._read())
+            if name not in hashes:
+                raise AnalysisError(
+                    f"No user is called {name!r}.", "'stratascope users list' does."
+                )
+            del hashes[name]
+            self._write(hashes)
+
+    def _locked(self) -> FileLock:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return FileLock(f"{self._path}.lock", timeout=10, mode=0o600)
+
+    def _read(self) -> dict[str, str]:
+        with self._lock:
+            try:
+                found = self._path.stat()
+            except FileNotFoundError:
+                self._stamp, self._hashes = None, {}
+                return self._hashes
+            stamp = _Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
+            if stamp != self._stamp:
+                self._refuse_if_open_to_others(found.st_mode, found.st_uid)
+                self._hashes, self._stamp = self._parse(), stamp
+            return self._hashes
+
+    def _refuse_if_open_to_others(self, mode: int, owner: int) -> None:
+        if mode & 0o077 or owner not in (0, os.getuid()):
+            raise AnalysisError(
+                f"The users file {self._path} can be read or changed by others.",
+                f"Run: chmod 600 {self._path}",
+            )
+
+    def _parse(self) -> dict[str, str]:
+        try:
+            users = json.loads(self._path.read_text(encoding="utf-8"))["users"]
+            return {str(name): str(entry["argon2"]) for name, entry in users.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise AnalysisError(
+                f"The users file {self._path} can't be read.",
+                "Restore it, or remove it and add the users again.",
+            ) from error
+
+    def _write(self, hashes: dict[str, str]) -> None:
+        users = {name: {"argon2": hashes[name]} for name in sorted(hashes)}
+        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=".users-")  # mode 0600
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump({"users": users}, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(self._path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise

@@ -1,0 +1,7 @@
+"""What a model's embeddings and norms are."""
+
+from dash_app.shell import View
+from dash_app.views.model import callbacks
+from dash_app.views.model.layout import layout
+
+VIEW = View("model", layout, callbacks.register)

@@ -1,0 +1,176 @@
+"""The panel of reports on a model."""
+
+from __future__ import annotations
+
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from analysis.results import EmbeddingReport, NormReport, NormSummary, SimilarityReport
+from dash_app.components.attributes import aria
+from dash_app.components.panel import GRAPH_CONFIG, panel
+from dash_app.components.progress import progress, small_button, stop_button
+from dash_app.figures.reports import cosines, legend, norms, scales, similarity
+from dash_app.figures.text import percent
+from dash_app.shell import Context
+from dash_app.theme import Figure, Theme
+from dash_app.views.model.ids import ModelId
+
+HELP = (
+    "Embeddings: the cosine between each token's row of the input matrix E and of the output matrix"
+    " U, and how often a token's own row is the nearest of all in the other matrix. Where they"
+    " differ, what a state means changes with depth, and the decoder matters (Press and Wolf, 2017,"
+    " on tying).",
+    "Norms: the parameters of the final norm, channel by channel, and minimum, quartiles and"
+    " maximum of every other norm. RMSNorm: x / √(mean x² + ε) · scale (Zhang and Sennrich, 2019);"
+    " LayerNorm subtracts the mean and adds a bias (Ba et al., 2016). Where a model stores"
+    " scale − 1 (Gemma), the effective scale is shown.",
+    "Similarities: how many of the best tokens cosine and Euclidean distance have in common, for"
+    " states of this run. |u − h|² = |u|² − 2 u·h + |h|²: far inside the unit ball the rows'"
+    " own length decides, far outside the direction does.",
+)
+
+
+def layout(_context: Context) -> Component:
+    """A button, and the reports once they are measured."""
+    return panel(
+        "model",
+        "This model's embeddings and norms",
+        [
+            dcc.Store(id=ModelId.READY),
+            dcc.Store(id=ModelId.LAST),
+            html.Div(
+                [
+                    small_button("Measure", ModelId.START),
+                    html.Span(
+                        "Does it use the same embeddings at its input and output? What do its norms"
+                        " do? Do cosine and distance agree?",
+                        className="control-help",
+                    ),
+                ],
+                className="controls",
+            ),
+            progress(ModelId.PROGRESS, stop_button(ModelId.STOP)),
+            html.Div(id=ModelId.REPORTS, className="model-reports"),
+        ],
+        help_text=HELP,
+        subtitle="Properties of the weights, and of how states of this run are compared with them.",
+        wide=True,
+    )
+
+
+def embedding_report(report: EmbeddingReport, theme: Theme) -> Component:
+    """The sentence, the distribution, the numbers."""
+    quantile = dict(zip(report.quantile_levels.tolist(), range(99), strict=False))
+    middle = min(quantile, key=lambda level: abs(level - 0.5))
+    at = quantile[middle]
+    whole = "all" if report.exact else f"{report.sampled:,} drawn"
+    facts = [
+        ("Tokens, width", f"{report.tokens:,} × {report.d_model:,}"),
+        ("Own output row is nearest to the input row", percent(float(report.self_nearest[0]))),
+        ("Own input row is nearest to the output row", percent(float(report.self_nearest[1]))),
+        ("Median rank of the own row", f"{report.self_rank_quantiles[0, at] + 1:,.0f} ({whole})"),
+        ("Mean norm of input, output rows",
+         f"{report.input_norm_mean:.3g}, {report.output_norm_mean:.3g}"),
+    ]  # fmt: skip
+    if report.zero_rows:
+        facts.append(("Left out: rows of zeros", f"{report.zero_rows:,}"))
+    if report.embedding_scale != 1.0:
+        facts.append(("Input rows are multiplied by", f"{report.embedding_scale:.4g}"))
+    return _report(
+        "Embeddings",
+        report.sentence,
+        [(cosines(report, theme), "Distribution of cosines between input and output rows")],
+        facts,
+    )
+
+
+def norm_report(report: NormReport, theme: Theme) -> Component:
+    """The final norm channel by channel, the others layer by layer."""
+    if report.final is None:
+        return _report("Norms", "This model has no final norm.", [], [])
+    figures = [(scales(report, theme), "Scale of every channel of the final norm")]
+    if report.others:
+        figures.append((norms(report, theme), "Scales of the other norms by layer"))
+    facts = [
+        ("Final norm", _norm_words(report.final)),
+        ("Its scale", _five(report.final)),
+        ("Other norms", f"{len(report.others)}"),
+    ]
+    low, high = report.final.scale[0], report.final.scale[4]
+    text = (
+        f"The final {report.final.kind} multiplies its channels by {low:.3g} to {high:.3g},"
+        f" {'and adds a bias' if report.final_bias.any() else 'and adds nothing'}."
+    )
+    return _report("Norms", text, figures, facts)
+
+
+def _norm_words(one: NormSummary) -> str:
+    return f"{one.kind}, stores {one.stores}, ε = {one.eps:.1e}"
+
+
+def _five(one: NormSummary) -> str:
+    low, first, middle, third, high = one.scale.tolist()
+    return f"{low:.3g} | {first:.3g} {middle:.3g} {third:.3g} | {high:.3g}"
+
+
+def similarity_report(report: SimilarityReport, theme: Theme) -> Component:
+    """Agreement of cosine and distance against the state's norm."""
+    inside = int((report.state_norm < 1).sum())
+    text = (
+        f"{len(report.state_norm):,} states of this run ({report.cells_in_all:,} in all), of which"
+        f" inside the unit ball: {inside:,}. The {report.k} best tokens by cosine and by"
+        f" distance have {percent(float(report.overlap_euclidean.mean()))} in common on average,"
+        f" by cosine and by dot product {percent(float(report.overlap_dot.mean()))}."
+    )
+    facts = [
+        ("Normed by", report.norm),
+        ("Mean rank correlation, cosine and distance", f"{report.rank_euclidean.mean():+.2f}"),
+        ("Mean rank correlation, cosine and dot product", f"{report.rank_dot.mean():+.2f}"),
+        ("Norms of the decoder's rows", " ".join(f"{value:.3g}" for value in report.row_norm)),
+    ]
+    picture = similarity(report, theme)
+    return _report("Similarities", text, [(picture, "Agreement against the state's norm")], facts)
+
+
+def _report(
+    title: str,
+    sentence: str,
+    figures: list[tuple[Figure, str]],
+    facts: list[tuple[str, str]],
+) -> Component:
+    return html.Section(
+        [
+            html.H3(title, className="report-title"),
+            html.P(sentence, className="report-sentence"),
+            *(_picture(figure, label) for figure, label in figures),
+            html.Dl([_fact(name, value) for name, value in facts], className="fact-list"),
+        ],
+        className=f"report report-{title.lower()}",
+        **aria(label=title),
+    )
+
+
+def _picture(figure: Figure, label: str) -> Component:
+    key = [
+        html.Span(
+            [html.Span(className="legend-swatch", style={"background": colour}), name],
+            className="legend-item",
+        )
+        for name, colour in legend(figure)
+    ]
+    return html.Div([_plot(figure, label), html.Div(key, className="legend") if key else None])
+
+
+def _plot(figure: Figure, label: str) -> Component:
+    return html.Div(
+        dcc.Graph(figure=figure, config=GRAPH_CONFIG, responsive=True, style={
+            "height": f"{figure['layout']['height']}px"
+        }),
+        className="figure",
+        role="img",
+        **aria(label=label),
+    )  # fmt: skip
+
+
+def _fact(name: str, value: str) -> Component:
+    return html.Div([html.Dt(name), html.Dd(value, className="num")], className="fact")

@@ -1,0 +1,121 @@
+"""What the suite's section shows: how many answers are right, and when they come up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from dash import html
+from dash.development.base_component import Component
+
+from analysis.results.tasks import SuiteReport
+from analysis.tasks.spec import OWN
+from dash_app.components.go import go
+from dash_app.figures import tasks, tasks_digits
+from dash_app.views.tasks import links
+from dash_app.views.tasks.drawing import Drawn, picture
+
+SHOWN = 12
+LISTED = 200
+
+
+def suite(
+    report: SuiteReport, form: Mapping[str, Any], options: Mapping[str, Any], theme: Any
+) -> Drawn:
+    """Accuracy, emergence by curve and by digit, a dot for each prompt, wrong answers."""
+    model, found = str(form["model"]), report.emergence
+    to = [
+        links.prompt(model, prompt, length)
+        for prompt, length in zip(report.prompts, report.lengths, strict=True)
+    ]
+    shares = (found.accuracy, *found.by_label)
+    examples = [to[0], *(to[report.groups.index(one.name)] for one in found.by_label)]
+    figures = [
+        picture(
+            tasks.accuracy(shares, theme=theme, links=examples),
+            "Share of right answers; bars: 95 % Wilson intervals. Wide bars mean few prompts.",
+        ),
+        picture(
+            tasks_digits.by_digit(found, theme=theme, links=to),
+            "Mean row at which each digit's choice ranks first for good; bars: 95 % bootstrap"
+            " intervals over prompts, none with fewer than ten.",
+        ),
+        picture(
+            tasks.emergence(found, theme=theme, links=to),
+            "Same frequency: another prompt's answer token in this prompt. Shuffled: the right"
+            " token after the prompt's tokens in another order. In brackets: answer tokens.",
+            wide=True,
+        ),
+        picture(
+            tasks.prompts(report, to, theme=theme),
+            "A dot for each prompt: click one to open it.",
+            wide=True,
+            name="tasks-prompts",
+        ),
+        html.Div(_listed(report, to), className="tasks-figure--wide"),
+    ]
+    return Drawn([*_summary(model, report), *_not_run(form, report)], figures)
+
+
+def _summary(model: str, report: SuiteReport) -> list[Component]:
+    one = report.emergence.accuracy
+    lines = [
+        f"{report.title} on {model}: {one.hits} of {one.total} right "
+        f"({one.share:.1%}; 95 % interval {one.low:.1%} to {one.high:.1%})."
+    ]
+    right, wrong = report.emergence.curves[:2]
+    told = [
+        f"{name} answers come up at row {curve.mean:.1f} on average"
+        f" ({curve.mean_low:.1f} to {curve.mean_high:.1f})"
+        if np.isfinite(curve.mean_low)
+        else f"{name} answers: {tasks.few(curve)} to say when they come up"
+        for name, curve in (("Right", right), ("Wrong", wrong))
+        if curve.count
+    ]
+    return [html.P(line) for line in (*lines, ". ".join(told) + ".")]
+
+
+def _not_run(form: Mapping[str, Any], report: SuiteReport) -> list[Component]:
+    """That a list has more prompts, or a suite fewer than were asked for."""
+    count, own = len(report.prompts), form["suite"] == OWN
+    listed = (form.get("list") or {}).get("count", count)
+    if own and listed > count:
+        return [html.P(f"The list has {listed} prompts: the first {count} were run.")]
+    if not own and form["size"] > count:
+        return [html.P(f"There are only {count} such prompts.")]
+    return []
+
+
+def _listed(report: SuiteReport, to: list[str]) -> list[Component]:
+    """The first wrong answers, and all prompts to unfold, as buttons that open them."""
+    wrong = [place for place, right in enumerate(report.right) if not right]
+    parts: list[Component] = [html.P("No wrong answers.", className="muted")]
+    if wrong:
+        more = f" (the first {SHOWN} of {len(wrong)})" if len(wrong) > SHOWN else ""
+        parts = [
+            html.P(f"Wrong answers, up to the first wrong token{more}:"),
+            html.Ul([_item(report, to, n) for n in wrong[:SHOWN]]),
+        ]
+    count = min(len(to), LISTED)
+    return [
+        *parts,
+        html.Details(
+            [
+                html.Summary(f"List of prompts ({count} of {len(to)})"),
+                html.Ul([_item(report, to, n) for n in range(count)]),
+            ],
+            className="flow-list",
+        ),
+    ]
+
+
+def _item(report: SuiteReport, to: list[str], n: int) -> Component:
+    last = report.prompts[n].splitlines()[-1]
+    verdict = "right" if report.right[n] else f"right is {report.answers[n]!r}"
+    return html.Li(
+        [
+            go(last, to[n], "example", label=f"Open {report.prompts[n]}"),
+            html.Span(f" says {report.written[n]!r}, {verdict}"),
+        ]
+    )
