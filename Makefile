@@ -1,13 +1,14 @@
 # make run     set up, fetch the default model, serve the page
-# make test    the tests (sets up what they need, Chromium included)
+# make test    the tests (sets up what they need, Chromium and redis-server included)
 # make check   lint, types, import rules, tests: under 10 minutes on 2 cores
 # make check-full   the long suites: under 30 minutes
 # make bench   the measurements quoted in the docs
 # make oracle  the same states as TransformerLens and nnsight show (an environment of its own)
+# make audit   hold what is installed against known vulnerabilities (asks the registry)
 # make clean   remove the environment and every cache of the checkout
 # PYTHON=/path/to/python3.12 chooses the interpreter of a new environment.
 
-.PHONY: run setup setup-dev model chromium test check lint check-full bench oracle clean
+.PHONY: run setup setup-dev model chromium redis test check lint check-full bench oracle audit clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := run
 
@@ -32,8 +33,11 @@ model: setup
 chromium: setup-dev
 	@$(BIN)/python -m tools.chromium
 
-test: setup-dev model chromium
-	$(BIN)/python -m pytest -m "not full"
+redis: setup-dev
+	@$(BIN)/python -m tools.redis
+
+test: setup-dev model chromium redis
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not full"
 
 lint: setup-dev
 	$(BIN)/ruff check .
@@ -43,8 +47,8 @@ lint: setup-dev
 
 check: lint test
 
-check-full: setup-dev model chromium
-	$(BIN)/python -m pytest -m full
+check-full: setup-dev model chromium redis
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m full
 
 bench: setup-dev model
 	@set -e; for file in benchmarks/[!_]*.py; do name=$${file#benchmarks/}; \
@@ -56,7 +60,13 @@ oracle: setup model
 	  "$$(grep '^torch==' constraints.txt)" -r tests/oracle/requirements.txt -e .
 	HF_HUB_OFFLINE=1 .venv-oracle/bin/python -m tests.oracle.compare
 
+audit: setup
+	@test -x .venv-audit/bin/pip-audit || $(BIN)/python -m venv .venv-audit
+	@test -x .venv-audit/bin/pip-audit || .venv-audit/bin/python -m pip install --quiet \
+	  --disable-pip-version-check "pip-audit>=2.9"
+	@$(BIN)/python -m tools.audit
+
 clean:
-	rm -rf .venv .venv-oracle build dist *.egg-info .setup.lock .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf .venv .venv-oracle .venv-audit build dist *.egg-info .setup.lock .pytest_cache .mypy_cache .ruff_cache \
 	  .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

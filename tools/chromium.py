@@ -3,54 +3,29 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 
-from tests.support.chromium import find
+from tests.support.chromium import VARIABLE, find
+from tools.programs import ensure, from_debian, succeeds
+
+ADVICE = (
+    "No Chromium could be installed. Install chromium or google-chrome by hand, "
+    f"or set {VARIABLE} to the path of one."
+)
 
 
 def main() -> int:
     """Find a Chromium, else install one; prints its path, returns the exit status."""
-    try:
-        print(find())
-    except FileNotFoundError as error:
-        if os.environ.get("STRATASCOPE_CHROMIUM"):
-            print(error, file=sys.stderr)
-            return 1
-        return _install()
-    return 0
-
-
-def _install() -> int:
-    print("setup: installing Chromium for the browser tests", file=sys.stderr, flush=True)
-    if not (_from_debian() or _from_playwright()):
-        print(
-            "No Chromium could be installed. Install chromium or google-chrome by hand, "
-            "or set STRATASCOPE_CHROMIUM to the path of one.",
-            file=sys.stderr,
-        )
-        return 1
-    print(find())
-    return 0
+    return ensure(find, VARIABLE, (_from_debian, _from_playwright), ADVICE)
 
 
 def _from_debian() -> bool:
-    is_root = hasattr(os, "geteuid") and os.geteuid() == 0
-    if not is_root or not shutil.which("apt-get"):
-        return False
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"]
-    steps = [["apt-get", "update", "-qq"], install]
-    return all(_succeeds(step, environment) for step in steps) and bool(shutil.which("chromium"))
+    print("setup: installing Chromium for the browser tests", file=sys.stderr, flush=True)
+    return from_debian("chromium")
 
 
 def _from_playwright() -> bool:
-    return _succeeds([sys.executable, "-m", "playwright", "install", "chromium"], {**os.environ})
-
-
-def _succeeds(command: list[str], environment: dict[str, str]) -> bool:
-    return subprocess.run(command, env=environment, check=False).returncode == 0
+    return succeeds([sys.executable, "-m", "playwright", "install", "chromium"], {**os.environ})
 
 
 if __name__ == "__main__":
