@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
+from tests.support.patience import PATIENCE_MS
+from tests.support.servers import loaded
+
+expect.set_options(timeout=PATIENCE_MS)
 ROOT = Path(__file__).parents[2]
 ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/")
 
@@ -58,6 +63,7 @@ class Server:
 def server(tmp_path_factory: pytest.TempPathFactory, default_model_dir: Path) -> Iterator[Server]:
     """The page on the default model, its memo empty at first."""
     running = Server(tmp_path_factory.mktemp("served"))
+    loaded(running.url, running.log)
     yield running
     running.close()
 
@@ -74,7 +80,7 @@ def visit(browser: Any, server: Server) -> Iterator[Callable[..., Any]]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: said.append(f"error: {error}"))
         page.goto(server.url + query)

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
+from tests.support.held import held
+from tests.support.patience import PATIENCE_S
+from tests.support.pictures import IMAGES
+
 pytestmark = [pytest.mark.browser, pytest.mark.real]
 
 Visit = Callable[..., Any]
-IMAGES = Path(__file__).parents[2] / "docs" / "img"
-expect.set_options(timeout=30_000)  # a machine shared by several is slow
+#: What the button says after two quick clicks, when all that they put off is done.
+COPIED_TWICE = """async () => {
+    const [button, real, later] = [document.querySelector("[data-copy-address]"), setTimeout, []];
+    window.setTimeout = (what, ms, ...more) =>
+        ms === 1500 ? later.push(what) : real(what, ms, ...more);
+    for (const clicks of [1, 2]) {
+        button.click();
+        while (later.length < clicks) await new Promise((done) => real(done, 10));
+    }
+    window.setTimeout = real;
+    later.forEach((what) => what());
+    return button.textContent;
+}"""
 
 LONG = "The quick brown fox jumps over the lazy dog and runs on. " * 16
 #: Where a node stands that the pointer can't miss, below the header, not the root itself.
 TALLEST_NODE = """() => {
-    const boxes = [...document.querySelectorAll("#flow-graph .sankey-node .node-rect")]
+    const boxes = [...document.querySelectorAll("#flow-canvas .flow-node .is-brought")]
         .map((node) => node.getBoundingClientRect())
         .filter((box) => box.left > 40 && box.top > 80 && box.bottom < innerHeight);
     const right = Math.max(...boxes.map((box) => box.right));
@@ -28,15 +43,25 @@ TALLEST_NODE = """() => {
 }"""
 
 
+def until(page: Any, true: str) -> None:
+    """Wait until a JavaScript expression is true (the page's own rules forbid eval in it)."""
+    ends = time.monotonic() + PATIENCE_S
+    while not page.evaluate(f"() => Boolean({true})"):
+        assert time.monotonic() < ends, true
+        page.wait_for_timeout(100)
+
+
 def ready(page: Any) -> None:
-    """Wait until every view has drawn."""
+    """Wait until every view has drawn, and no bar above the heatmap is about to go."""
     page.wait_for_selector(".story-phrase")
     page.wait_for_selector("#lens-graph .heatmaplayer image")
     page.wait_for_selector("#curves-graph .scatterlayer .trace")
     page.wait_for_selector("#attention-graph .heatmaplayer image")
-    page.wait_for_selector("#flow-graph .sankey-link", state="attached")
-    page.wait_for_function("document.fonts.status === 'loaded'")
+    page.wait_for_selector("#flow-canvas .flow-link", state="attached")
+    until(page, "document.fonts.status === 'loaded'")
     page.wait_for_selector(".figure.is-loading", state="detached")
+    for bar in ("#run-progress", "#lens-progress"):
+        page.wait_for_selector(f"{bar}.is-idle", state="attached")
 
 
 def cell(page: Any, row: int, pos: int) -> None:
@@ -61,12 +86,7 @@ def cell(page: Any, row: int, pos: int) -> None:
     return None
 
 
-def shown_cell(page: Any) -> str:
-    return page.locator("#lens-inspector").inner_text()
-
-
 def snapshot(page: Any, name: str, *, full: bool = False) -> None:
-    IMAGES.mkdir(parents=True, exist_ok=True)
     expect(page.locator(".model-bar")).to_contain_text("adds up")
     page.mouse.move(2, 2)
     page.wait_for_timeout(500)
@@ -77,10 +97,8 @@ def test_the_page_opens_on_a_finished_example(visit: Visit) -> None:
     page = visit()
     ready(page)
     expect(page.locator("#story-text")).to_contain_text("Paris")
-    last_row = page.locator("#lens-graph .js-plotly-plot").evaluate(
-        "plot => plot.data[0].text.at(-1).join(' ')"
-    )
-    assert "Paris" in last_row
+    plot = "document.querySelector('#lens-graph .js-plotly-plot')"
+    until(page, f"{plot}.layout.meta.labels.at(-1).join(' ').includes('Paris')")
     expect(page.locator(".token.is-answer").first).to_contain_text("Paris")
     expect(page.locator(".token-alternatives").first).to_contain_text("%")
     assert "row=" not in page.url
@@ -91,7 +109,7 @@ def test_the_page_opens_on_a_finished_example(visit: Visit) -> None:
 def test_the_dark_page(visit: Visit) -> None:
     page = visit(dark=True)
     ready(page)
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     snapshot(page, "page-dark.png", full=True)
 
 
@@ -104,7 +122,93 @@ def test_one_selection_moves_every_view(visit: Visit) -> None:
     expect(page.locator("#flow-subtitle")).to_contain_text("row 20, position 3")
     expect(page.locator("#curves-subtitle")).to_contain_text("position 3")
     expect(page.locator("#attention-subtitle")).to_contain_text("In layer 19")
-    assert "row=20&pos=3" in page.url
+    expect(page).to_have_url(re.compile("row=20&pos=3"))
+
+
+def at_once(page: Any, *selectors: str) -> None:
+    """Click each before the page can be drawn anew between two of them."""
+    page.evaluate("(all) => all.forEach((one) => document.querySelector(one).click())", selectors)
+
+
+def test_no_click_undoes_another_before_the_page_is_drawn_anew(visit: Visit) -> None:
+    page = visit("?row=20&pos=3&layer=18")
+    ready(page)
+    expect(page.locator(".head.is-selected")).to_have_count(1)  # the mean of all
+    at_once(page, "#attention-heads .head:nth-child(2)", "#attention-heads .head:nth-child(4)")
+    expect(page.locator(".head.is-selected")).to_have_count(2)
+
+    before = page.locator(".pin").count()
+    new = "#lens-inspector .bar-row[aria-pressed=false]"
+    at_once(page, f"{new}:nth-child(2)", f"{new}:nth-child(4)")
+    expect(page.locator(".pin")).to_have_count(before + 2)
+
+
+def test_run_and_an_example_count_in_the_order_of_their_clicks(visit: Visit) -> None:
+    page = visit()
+    ready(page)
+    page.fill("#run-prompt", "5 + 5 =")
+    at_once(page, "#run-button", ".example[data-go*='Australia']")
+    expect(page.locator("#story-text")).to_contain_text("Sydney")
+    expect(page.locator("#run-prompt")).to_have_value("The capital of Australia is")
+    assert page.evaluate(COPIED_TWICE) == "Copy link"
+
+
+def test_what_a_person_moves_is_not_moved_back_by_an_older_answer(visit: Visit) -> None:
+    page = visit("?row=20&pos=3&layer=19")
+    ready(page)
+    page.locator("#attention-layer [role=slider]").focus()
+    with held(page, "attention-graph.figure") as drawings:
+        for layer in (18, 17):
+            page.keyboard.press("ArrowLeft")
+            page.wait_for_url(f"**layer={layer}*")
+            drawings.wait_for(19 - layer)
+        drawings.let_go(0)  # of layer 18, while 17 is chosen
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_url("**layer=16*")
+    expect(page.locator("#attention-subtitle")).to_contain_text("In layer 16")
+    expect(page.locator("#attention-layer [role=slider]")).to_have_attribute("aria-valuenow", "16")
+
+    find = page.locator("#lens-find input, input#lens-find")
+    with held(page, "query.data") as answers:
+        find.fill("cap")
+        find.press("Enter")
+        answers.wait_for(1)
+        find.fill("of")
+        find.press("Enter")
+        answers.wait_for(2)
+    expect(page.locator("#lens-state")).to_contain_text("tokens that hold 'of'")
+    page.click("[data-go='theme=dark']")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    expect(find).to_have_value("of")
+    expect(page).to_have_url(re.compile("find=of"))
+
+
+def test_a_key_goes_on_from_the_last_and_a_double_click_pins_what_it_hit(visit: Visit) -> None:
+    page = visit("?row=20&pos=3&fold=2")
+    ready(page)
+    page.evaluate("""() => {
+        const {choose, follow} = window.dash_clientside.stratascope;
+        const run = window.dash_component_api.getLayout("run").props.data;
+        choose(22, 3);
+        follow({row: 20, pos: 3}, run, {seen: 0});  // an answer to what was done before
+        document.body.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowUp", bubbles: true}));
+    }""")
+    page.wait_for_url("**row=24*")
+
+    token = page.evaluate("""() => {
+        const plot = document.querySelector("#lens-graph .js-plotly-plot");
+        const {rows, ids} = plot.layout.meta;
+        const event = {timeStamp: performance.now()};
+        plot.emit("plotly_click", {points: [{x: 2, y: 5}], event});
+        const meta = {...plot.layout.meta, rows: rows.slice(1), ids: ids.slice(1)};
+        plot.layout.meta = meta;  // one row less, as when the row that was chosen is folded away
+        const {left, top} = plot.getBoundingClientRect();
+        const at = {clientX: left + 9, clientY: top + 9, detail: 2, bubbles: true};
+        plot.dispatchEvent(new MouseEvent("mouseup", at));
+        return ids[5][2];
+    }""")
+    page.wait_for_url("**pins=*")
+    assert str(token) in page.url.partition("pins=")[2].partition("&")[0].split(",")
 
 
 def test_controls_and_keys_move_the_selection(visit: Visit) -> None:
@@ -116,11 +220,8 @@ def test_controls_and_keys_move_the_selection(visit: Visit) -> None:
     page.locator(".head", has_text=re.compile("^H2")).click()
     page.locator(".head", has_text=re.compile("^H5")).click()
     expect(page.locator(".head.is-selected")).to_have_count(2)
-    page.wait_for_function(
-        "document.querySelector('#attention-graph .js-plotly-plot').data.length === 2"
-    )
-    assert "layer=18" in page.url
-    assert "heads=2,5" in page.url
+    until(page, "document.querySelector('#attention-graph .js-plotly-plot').data.length === 2")
+    expect(page).to_have_url(re.compile("layer=18.*heads=2,5"))
 
     before = page.locator(".pin").count()
     page.locator(".bar-row[aria-pressed=false]").first.click()
@@ -135,10 +236,12 @@ def test_controls_and_keys_move_the_selection(visit: Visit) -> None:
     expect(page.locator("#lens-inspector")).to_contain_text("row 21")
     expect(page.locator(".token.is-selected .token-pos")).to_have_text("4")
 
-    page.locator(".segment", has_text="Entropy").click()
-    page.wait_for_function(
+    page.locator("#menu-colour > summary").click()
+    page.locator('[data-go="colour=entropy"]').click()
+    until(
+        page,
         "document.querySelector('#lens-graph .js-plotly-plot').data[0].colorbar"
-        ".title.text.includes('entropy')"
+        ".title.text.includes('entropy')",
     )
 
 
@@ -149,8 +252,8 @@ def test_an_address_shows_the_same_page_elsewhere(visit: Visit) -> None:
     expect(page.locator("#attention-subtitle")).to_contain_text("In layer 18")
     expect(page.locator(".head.is-selected")).to_have_count(2)
     expect(page.locator(".pin")).to_have_count(1)
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-    first = shown_cell(page)
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    first = page.locator("#lens-inspector").inner_text()
 
     page.reload()
     ready(page)
@@ -158,24 +261,27 @@ def test_an_address_shows_the_same_page_elsewhere(visit: Visit) -> None:
     elsewhere = visit("?" + page.url.partition("?")[2])
     ready(elsewhere)
     expect(elsewhere.locator("#lens-inspector")).to_contain_text("row 20")
-    assert shown_cell(page) == shown_cell(elsewhere) == first
+    for same in (page, elsewhere):
+        expect(same.locator("#lens-inspector")).to_have_text(first, use_inner_text=True)
 
 
 def test_the_flow_answers_the_pointer(visit: Visit) -> None:
     page = visit()
     ready(page)
     expect(page.locator("#flow-subtitle")).to_contain_text("% of the flow")
-    links = page.locator("#flow-graph .sankey-link")
-    assert 10 < links.count() <= 301
-    page.locator("#flow-graph").scroll_into_view_if_needed()
-    faint = "els => els.filter(el => Number(getComputedStyle(el).fillOpacity) < 0.15).length"
+    links = page.locator("#flow-canvas .flow-link")
+    assert 10 < links.count() <= 300
+    page.locator("#flow-canvas").scroll_into_view_if_needed()
+    faint = "els => els.filter(el => Number(getComputedStyle(el).opacity) < 0.15).length"
     before = links.evaluate_all(faint)
     across, down = page.evaluate(TALLEST_NODE)
     page.mouse.move(across - 3, down)
     page.mouse.move(across, down)
-    page.wait_for_selector("#flow-graph .hoverlayer .hovertext")
-    page.wait_for_timeout(300)
-    assert links.evaluate_all(faint) != before
+    page.wait_for_selector(".flow-box")
+    ends = time.monotonic() + PATIENCE_S
+    while links.evaluate_all(faint) == before:
+        assert time.monotonic() < ends
+        page.wait_for_timeout(100)
     page.screenshot(path=IMAGES / "flow-hover.png")
     page.mouse.click(across, down)
     page.wait_for_url("**row=*")
@@ -186,11 +292,14 @@ def test_a_long_run_can_be_cancelled_and_run_again(visit: Visit) -> None:
     ready(page)
     page.fill("#run-prompt", LONG)
     page.fill("#run-new", "40")
-    page.click("#run-button")
+    with held(page, "run-last.data") as starts:
+        page.click("#run-button")
+        starts.wait_for(1)
+        expect(page.locator("#run-progress")).to_have_class("progress is-busy")
+        expect(page.locator("#run-cancel")).to_be_disabled()  # it could not cancel anything yet
+        assert re.search(r"&turn=\d+$", starts.address(0))
     expect(page.locator("#run-cancel")).to_be_enabled()
-    page.wait_for_function(
-        "parseFloat(document.querySelector('#run-progress-fill').style.width) > 0"
-    )
+    until(page, "parseFloat(document.querySelector('#run-progress-fill').style.width) > 0")
     expect(page.locator("#run-progress-label")).not_to_be_empty()
 
     page.locator(".token").nth(2).click()
@@ -216,6 +325,7 @@ def test_examples_and_the_way_back(visit: Visit) -> None:
     expect(page.locator("#run-prompt")).to_have_value("The capital of Australia is")
     page.click(".alternative:has-text('Canberra')")
     expect(page.locator(".pin")).to_have_count(2)
+    expect(page).to_have_url(re.compile("pins="))
     page.go_back()
     expect(page.locator("#story-text")).to_contain_text("Paris")
     expect(page.locator("#run-prompt")).to_have_value("The capital of France is")
@@ -267,5 +377,6 @@ def test_two_people_do_not_disturb_each_other(visit: Visit) -> None:
     cell(first, 12, 2)
     expect(first.locator("#lens-inspector")).to_contain_text("row 12")
     expect(second.locator("#lens-inspector")).to_contain_text("row 30")
-    assert "Paris" in first.locator("#story-text").inner_text() or "pos=2" in first.url
+    expect(first).to_have_url(re.compile("pos=2"))
+    assert "pos=" not in second.url
     expect(second.locator("#run-prompt")).to_have_value("5 + 5 =")

@@ -1,29 +1,120 @@
-"""A small suite in a real browser on the shipped adder: run it, see it, open a prompt of it."""
+"""The tasks panel in a real browser on the shipped adder: run, look, click through, upload."""
 
 from __future__ import annotations
 
+import csv
+import io
 import re
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
+from analysis.tasks.spec import ContributionSpec
+from tests.support.patience import PATIENCE_S
+
 pytestmark = [pytest.mark.browser, pytest.mark.real]
+START = "?model=addition-5digit&prompt=99999%2B00001%3D&new=7"
+BAD = "prompt,answer\n12345+11111=,023456\n,x\n11111+22222=,\n"
+GOOD = "prompt,answer,kind\n12345+11111=,023456,right\n12346+11111=,023999,wrong\n"
+
+
+def opened(visit: Callable[..., Any]) -> Any:
+    """The page with the panel's own controls set for the adder."""
+    page = visit(START)
+    expect(page.locator("#tasks-model")).to_contain_text("addition-5digit")
+    expect(page.locator("#tasks-projection-component")).to_contain_text("row 1")
+    return page
+
+
+def wait_for_the_top(page: Any) -> None:
+    """The page scrolls up after a click; waiting inside it would need what its CSP forbids."""
+    ends = time.monotonic() + PATIENCE_S
+    while page.evaluate("() => window.scrollY") != 0:
+        assert time.monotonic() < ends, "the page stayed where the click was"
+        page.wait_for_timeout(100)
+
+
+def still(page: Any) -> None:
+    """Wait until no bar of a job is about to go: what lies below would move away from a click."""
+    page.wait_for_selector(".progress.is-busy", state="detached")
+
+
+def ready(page: Any, report: str) -> Any:
+    """Wait for a report's figures."""
+    name = "tasks" if report == "suite" else f"tasks-{report}"
+    figures = page.locator(f"#{name}-figures .js-plotly-plot .main-svg")
+    expect(figures.first).to_be_attached()
+    return page.locator(f"#{name}-figures")
+
+
+def fill(page: Any, name: str, value: int) -> None:
+    page.locator(f"#{name}").fill(str(value))
+    page.locator(f"#{name}").press("Tab")
 
 
 def test_a_suite_is_run_seen_and_opened(visit: Callable[..., Any]) -> None:
-    page = visit("?model=addition-5digit&prompt=99999%2B00001%3D&new=7")
-    page.locator("#tasks-size").fill("8")
-    page.locator("#tasks-size").press("Tab")
+    page = opened(visit)
+    expect(page.locator("#tasks-sum")).to_contain_text("30912+91989=")
+    fill(page, "tasks-size", 8)
     page.locator("#tasks-run").click()
-    expect(page.locator("#tasks-summary")).to_contain_text("8 of 8 right", timeout=120_000)
+    expect(page.locator("#tasks-summary")).to_contain_text("8 of 8 right")
     dots = page.locator("#tasks-prompts .points path")
     expect(dots).to_have_count(8)
+    still(page)
     page.locator("#tasks-prompts").scroll_into_view_if_needed()
     box = dots.nth(3).bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     expect(page.locator("#tasks-prompts .hoverlayer")).to_contain_text("says")
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    expect(page).to_have_url(re.compile(r"prompt=\d{5}%2B\d{5}%3D"), timeout=30_000)
-    expect(page).not_to_have_url(re.compile("99999"), timeout=30_000)
+    expect(page).to_have_url(re.compile(r"prompt=\d{5}%2B\d{5}%3D"))
+    expect(page).not_to_have_url(re.compile("99999"))
+    wait_for_the_top(page)
+    expect(page.locator("#lens-graph-box")).to_be_focused()
+
+
+def test_reports_on_sums_are_drawn_clicked_and_written(visit: Callable[..., Any]) -> None:
+    page = opened(visit)
+    for report, size in (("contributions", 8), ("probes", 60), ("projection", 30), ("patching", 5)):
+        fill(page, f"tasks-{report}-size", size)
+        page.locator(f"#tasks-{report}-run").click()
+        ready(page, report)
+    with page.expect_download() as told:
+        page.locator("#tasks-contributions-csv-logits").click()
+    rows = list(csv.DictReader(io.StringIO(Path(told.value.path()).read_text())))
+    assert {row["part"] for row in rows} >= {"head 0.0", "mlp 1", "embedding"}
+    assert {row["sums"] for row in rows if row["column"] == "0"} == {
+        str(ContributionSpec("m", sums=8).sums), "0",
+    }  # fmt: skip
+    still(page)
+    cells = page.locator("#tasks-contributions-figures .nsewdrag").first
+    cells.scroll_into_view_if_needed()
+    box = cells.bounding_box()  # the last row is MLP 1, the last column the first digit's carry
+    page.mouse.click(box["x"] + 10, box["y"] + box["height"] - 8)
+    expect(page).to_have_url(re.compile(r"row=2&pos=16&layer=1"))
+    wait_for_the_top(page)
+
+
+def test_a_bad_list_is_refused_by_line_and_a_good_one_is_run(visit: Callable[..., Any]) -> None:
+    page = opened(visit)
+    fill(page, "tasks-size", 8)
+    page.locator("#tasks-run").click()
+    expect(page.locator("#tasks-summary")).to_contain_text("8 of 8 right")
+    file = page.locator("#tasks-upload input[type=file]")
+    file.set_input_files({"name": "bad.csv", "mimeType": "text/csv", "buffer": BAD.encode()})
+    said = page.locator("#tasks-upload-said")
+    expect(said).to_contain_text("Line 3: the prompt is empty")
+    expect(said).to_contain_text("Line 4: the answer is empty")
+    expect(page.locator("#tasks-summary")).to_contain_text("8 of 8 right")
+    expect(page.locator("#tasks-prompts .points path")).to_have_count(8)
+    file.set_input_files({"name": "good.csv", "mimeType": "text/csv", "buffer": GOOD.encode()})
+    expect(said).to_contain_text("good.csv: 2 prompts")
+    expect(page.locator("#tasks-suite")).to_contain_text("Own list: good.csv")
+    page.locator("#tasks-run").click()
+    expect(page.locator("#tasks-summary")).to_contain_text("1 of 2 right")
+    page.locator("#tasks-failure-run").click()
+    expect(page.locator("#tasks-failure-summary")).to_contain_text("says '0234'")
+    expect(ready(page, "failure")).to_contain_text("Links whose flow differs most")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,11 @@ def llama() -> Case:
 def smollm(default_model_dir: Path) -> Case:
     model = analysis.load_model("smollm2-135m-instruct")
     return Case(model, analysis.trace(model, "The capital of France is"))
+
+
+@pytest.fixture(scope="session")
+def adder() -> Any:
+    return analysis.load_model("addition-5digit")
 
 
 @pytest.fixture(params=["gpt2", "llama"])

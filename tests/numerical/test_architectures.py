@@ -7,9 +7,12 @@ import pytest
 import torch
 
 import analysis
+from analysis.components import states_of
 from analysis.errors import UnsupportedModelError
 from analysis.ledger import check, require
 from analysis.models.handle import Model
+from analysis.parts import has_heads
+from analysis.specs import LensSpec
 from tests.support import built, zoo
 
 #: Run by ``make check``: one of each kind of block, norm, attention and readout.
@@ -68,6 +71,35 @@ def test_a_cut_edge_carries_nothing(model: Model) -> None:
         np.testing.assert_allclose(trace.pattern[layer, 1, 7], wanted / wanted.sum(), atol=1e-5)
     others = [head for head in range(model.info.heads) if head != 1]
     assert np.array_equal(trace.pattern[layer, others], plain.pattern[layer, others])
+
+
+def test_every_reading_is_answered(model: Model) -> None:
+    trace = analysis.trace(model, TOKENS)
+    coloured = analysis.colours(model, trace)
+    np.testing.assert_allclose(coloured.shares.sum(1), 1.0, atol=1e-4)
+    assert not np.isnan(coloured.cross_entropy[:, :-1]).any()
+    apart = analysis.disagreement(model, trace)
+    one = model.info.tied_embeddings and model.readout.output_bias is None
+    assert apart.all_coincide == one
+    assert bool(apart.divergence.any()) != one
+    steps = analysis.largest_steps(model, trace)
+    np.testing.assert_allclose(steps.attention + steps.mlp, steps.step, atol=1e-5)
+    told = analysis.steps(model, trace).largest[0]
+    assert told.layer == steps.layer[-1]
+    ranked = analysis.similarity_report(model, trace, cells=4)
+    assert np.abs(ranked.rank_dot).max() <= 1.0
+    assert analysis.embedding_report(model).tied == model.info.tied_embeddings
+    assert analysis.norm_report(model).final is not None
+
+
+def test_sources_add_up_to_their_head(model: Model) -> None:
+    trace = analysis.trace(model, TOKENS)
+    for layer in (i for i in range(model.info.layers) if has_heads(model, i)):
+        wanted = analysis.head_output(model, trace, layer)
+        for head in range(model.info.heads):
+            asked = [LensSpec(component="source_output", head=head, source=j) for j in range(8)]
+            total = sum(states_of(model, trace, spec, layer) for spec in asked)
+            np.testing.assert_allclose(total, wanted[head], atol=1e-5 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("kind", sorted(REFUSED))

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 import analysis
+from analysis.interventions import Ablate
 from analysis.rows import first_row, staying_row
 from analysis.specs import StorySpec
 from analysis.techniques import story
 from tests.numerical.conftest import Case
-from tests.support import built
+from tests.support import built, zoo
 
 
 def test_rows_of_emergence_by_hand(case: Case) -> None:
@@ -103,6 +104,25 @@ def test_causal_commit_by_hand(small: Case) -> None:
                 handle.remove()
         wanted = min(row for row in range(len(keeps)) if all(keeps[row:]))
         assert found[pos] == wanted
+
+
+@pytest.mark.parametrize("kind", ["gpt_neox", "gemma2", "jamba"])
+def test_one_pass_for_all_positions_is_one_for_each(kind: str) -> None:
+    """Attention zeroed everywhere keeps and loses the choices that zeroing at one position does."""
+    model = built.understood(zoo.make(kind), kind)
+    trace = analysis.trace(model, (5, 9, 33, 2, 8, 41))
+    found = analysis.emergence(model, trace).causal_commit
+    assert found is not None
+    for pos in (0, 3, 5):
+        keeps = []
+        for row in range(model.info.layers + 1):
+            edits = [
+                Ablate("attention_output", layer, pos=pos)
+                for layer in range(row, model.info.layers)
+            ]
+            changed = analysis.trace(model, trace.token_ids, edits)
+            keeps.append(changed.logits[pos].argmax() == trace.logits[pos].argmax())
+        assert found[pos] == min(row for row in range(len(keeps)) if all(keeps[row:]))
 
 
 def test_causal_commit_is_left_out_when_not_asked_for(small: Case) -> None:

@@ -88,7 +88,7 @@ def test_pruning_states_what_it_hides(case: Case, options: dict) -> None:
     assert arrived + ended + graph.hidden_share == pytest.approx(1.0, abs=1e-5)
     assert 0.0 < graph.hidden_share <= 1.0  # 20 links do not span 30 layers
     flows = {node.key: node.flow for node in graph.nodes}
-    for link in graph.links:
+    for link in (link for link in graph.links if link.kind != "other"):
         # Shares are those of the whole graph: pruning renormalises nothing.
         assert link.share == pytest.approx(
             whole[link.kind, link.target, link.source, link.head], abs=1e-6
@@ -100,6 +100,55 @@ def test_pruning_states_what_it_hides(case: Case, options: dict) -> None:
         attention[link.target] += link.kind == "attention"
     assert max(attention.values()) <= options.get("top_k", 10**9)
     assert len(graph.links) <= options.get("budget", 10**9)
+
+
+@pytest.mark.parametrize("budget", [2, 7, 40])
+@pytest.mark.parametrize("position", [-1, (2, 5)])
+def test_within_a_budget_other_links_carry_exactly_what_is_cut(
+    small: Case, budget: int, position: int | tuple[int, int]
+) -> None:
+    graph = analysis.flow(small.model, small.trace, position=position, budget=budget)
+    others = [link for link in graph.links if link.kind == "other"]
+    assert len(graph.links) <= budget
+    assert sum(link.flow for link in others) == pytest.approx(graph.hidden_share, abs=1e-5)
+    flows = {node.key: node.flow for node in graph.nodes}
+    entering = shares_by_target(graph)
+    for node in graph.nodes:
+        if node.kind in ("block", "mid", "mlp") and node.row != 0:
+            assert entering[node.key] == pytest.approx(1.0, abs=1e-5)
+    for link in others:
+        assert link.flow == pytest.approx(flows[link.target] * link.share, abs=1e-6)
+    named = {(link.target, link.kind) for link in others}
+    assert len(named) == len(others)  # one for each node
+
+
+@pytest.mark.parametrize("budget", [3, 12, 40])
+@pytest.mark.parametrize("options", [
+    {}, {"method": "norm"}, {"direction": "up", "row": 0, "position": 0},
+    {"direction": "up", "row": 0, "position": 2, "per_head": False},
+])  # fmt: skip
+def test_a_budget_is_spent_on_links_that_hang_together(
+    small: Case, budget: int, options: dict
+) -> None:
+    """A strong link far from the root is worth nothing without the weak ones that lead to it."""
+    graph = analysis.flow(small.model, small.trace, budget=budget, **options)
+    assert budget - 1 <= len(graph.links) <= budget  # a link more may need an "other" link too
+    reached = {f"block:{graph.row}:{graph.position}"}
+    for link in graph.links:
+        start, end = (link.source, link.target)
+        if graph.direction == "down":
+            start, end = end, start
+        assert start in reached or link.kind == "other"
+        reached.add(end)
+    drawn = [link for link in graph.links if link.kind != "other"]
+    assert drawn
+    assert max(node.flow for node in graph.nodes) <= 1.0 + 1e-6
+
+
+def test_a_budget_that_holds_everything_cuts_nothing(small: Case) -> None:
+    whole = analysis.flow(small.model, small.trace)
+    graph = analysis.flow(small.model, small.trace, budget=len(whole.links))
+    assert graph.links == whole.links
 
 
 def test_heads_summed_carry_what_heads_carry(small: Case) -> None:

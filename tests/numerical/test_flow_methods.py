@@ -163,6 +163,58 @@ def test_pruned_upwards_it_states_what_it_hides(pair: Pair, options: Any) -> Non
     drawn = sum(node.flow for node in graph.nodes if node.row == 3)
     assert graph.hidden_share == pytest.approx(1.0 - drawn / everything, abs=1e-5)
     assert 0.0 < graph.hidden_share <= 1.0
+    # What the root has of each drawn node by all links, drawn or not.
+    reached = {node.key: node.flow for node in whole.nodes}
+    for node, part in zip(graph.nodes, graph.node_whole.tolist(), strict=True):
+        if node.kind != "other":
+            assert part == pytest.approx(reached[node.key], abs=1e-5)
+    entered: dict[str, float] = defaultdict(float)
+    shares: dict[str, float] = defaultdict(float)
+    for link in graph.links:
+        entered[link.target] += link.flow
+        shares[link.target] += link.share
+    if "budget" in options:
+        assert len(graph.links) <= options["budget"]
+        for target, part in entered.items():
+            assert part == pytest.approx(reached[target], abs=1e-5)
+            assert shares[target] == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("position", [0, 2, (1, 3)])
+def test_upwards_in_shares_lack_only_what_has_nothing_of_the_root(
+    pair: Pair, position: int | tuple[int, ...]
+) -> None:
+    """The whole graph's links into a state are those of the graph down from that state."""
+    graph = analysis.flow(pair.model, pair.trace, position=position, direction="up")
+    drawn = {node.key for node in graph.nodes}
+    found = {(k.source, k.target, k.head): k.share for k in graph.links}
+    for pos in (3, 7):
+        below = analysis.flow(pair.model, pair.trace, position=pos, row=2)
+        into = [k for k in below.links if k.target == below.links[0].target]
+        wanted = {k.source: 0.0 for k in into}
+        for k in into:
+            wanted[k.source] += k.share
+            if k.source in drawn:
+                name = (k.source, k.target, k.head)
+                assert found[name] == pytest.approx(k.share, abs=2e-5)
+        here = sum(k.share for k in graph.links if k.target == f"block:2:{pos}")
+        lacking = sum(share for source, share in wanted.items() if source not in drawn)
+        assert here + lacking == pytest.approx(1.0, abs=2e-5)
+        assert here <= 1.0 + 1e-5
+
+
+def test_a_parallel_block_has_no_state_between_attention_and_mlp(pair: Pair) -> None:
+    """Neither in the graph nor in its picture, in either direction."""
+    from dash_app.figures.flow_select import select
+
+    for options in ({}, {"direction": "up", "position": 2}):
+        graph = analysis.flow(pair.model, pair.trace, **options)
+        middles = {node.key for node in graph.nodes if node.kind == "mid"}
+        assert bool(middles) != pair.model.info.parallel_blocks
+        drawing = select(graph)
+        assert any(link.kind == "mlp" for link in drawing.links)
+        kinds = {spot.kind for link in drawing.links for spot in link[:2]}
+        assert "mid" not in kinds or not pair.model.info.parallel_blocks
 
 
 def test_a_spec_keeps_hashable_and_keys_apart() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 import torch
 
 import analysis
-from analysis.lens_math import top_k
+from analysis.decoders import Reader, similarity
+from analysis.lens_math import Reference, row_stats, top_k
 from tests.numerical.conftest import Case
+from tests.support import built, zoo
 
 
 def slow_norm(case: Case, state: np.ndarray, mode: str) -> np.ndarray:
@@ -95,7 +98,8 @@ def test_decoders_coincide_on_a_tied_model(gpt2: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "component", ["attention_output", "mlp_output", "mid_residual", "head_output"]
+    "component",
+    ["attention_output", "mlp_output", "mid_residual", "head_output", "block_increment"],
 )
 def test_components_are_read_by_the_same_lens(small: Case, component: str) -> None:
     head = 1 if component == "head_output" else None
@@ -108,6 +112,7 @@ def test_components_are_read_by_the_same_lens(small: Case, component: str) -> No
             "mlp_output": trace.mlp_out[layer, 6],
             "mid_residual": trace.resid[layer, 6] + trace.attn_out[layer, 6],
             "head_output": analysis.head_output(small.model, trace, layer, 1)[6],
+            "block_increment": trace.resid[layer + 1, 6] - trace.resid[layer, 6],
         }
         logits = e_out @ slow_norm(small, states[component], "full")
         assert grid.token_ids[layer, 0, 0] == logits.argmax()
@@ -181,6 +186,123 @@ def test_secondary_tokens_by_hand(small: Case, method: str) -> None:
         assert np.isnan(grid.probs[row, pos, 1:]).all()
 
 
+@pytest.mark.parametrize("method", ["subtraction", "matching_pursuit"])
+def test_peeling_all_cells_together_is_peeling_each(small: Case, method: str) -> None:
+    grid = analysis.decode(small.model, small.trace, candidates=method, k=8)
+    slow = slow_subtraction if method == "subtraction" else slow_pursuit
+    lengths = set()
+    for row in range(4):
+        for pos in range(9):
+            state = small.trace.resid[row, pos].astype(np.float64)
+            wanted = slow(small, state, 8)
+            tokens = wanted if method == "subtraction" else wanted[0]
+            assert grid.token_ids[row, pos].tolist() == tokens + [-1] * (8 - len(tokens))
+            lengths.add(len(tokens))
+    assert len(lengths) > 1 or method == "matching_pursuit"
+
+
+@pytest.mark.parametrize("method", ["subtraction", "matching_pursuit"])
+def test_the_surer_decoders_candidates_are_its_own(llama: Case, method: str) -> None:
+    """A cell that the input decoder read lists what is peeled off with the input decoder's rows."""
+    model, trace = llama.model, llama.trace
+    grid = analysis.decode(model, trace, decoder="max_probability", candidates=method)
+    each = [
+        analysis.decode(model, trace, decoder=name, candidates=method)
+        for name in ("output", "input")
+    ]
+    assert 0 < grid.chosen.sum() < grid.chosen.size
+    for name in ("token_ids", "probs", "scores", "explained"):
+        values = [getattr(one, name) for one in (grid, *each)]
+        wanted = np.where(grid.chosen[..., None] == 1, values[2], values[1])
+        np.testing.assert_allclose(values[0], wanted, rtol=1e-4, atol=1e-5)
+    surest = analysis.decode(model, trace, decoder="max_probability")
+    assert np.array_equal(grid.chosen, surest.chosen)
+
+
+def test_a_small_distance_keeps_its_digits(llama: Case) -> None:
+    """As one product in float32, ``|h|^2 + |e|^2 - 2 h.e`` would be nothing but rounding."""
+    near = dataclasses.replace(llama.model.readout, unembedding=scaled(llama, 100.0))
+    rows = near.output_rows.double()
+    state = (rows[3] + 1e-5 * rows[4]).float()[None]
+    found = similarity(Reader(near, 1.0), state, "euclidean")[0]
+    np.testing.assert_allclose(found, (rows - state.double()).norm(dim=-1), rtol=1e-5)
+    assert found.argmin() == 3
+
+
+def scaled(case: Case, factor: float) -> torch.nn.Linear:
+    """The unembedding with every row so many times as long."""
+    rows = case.model.readout.output_rows
+    made = torch.nn.Linear(rows.shape[1], rows.shape[0], bias=False)
+    made.weight = torch.nn.Parameter(factor * rows.detach(), requires_grad=False)
+    return made
+
+
+#: Tied and untied, LayerNorm and RMSNorm (scale, scale - 1, none stored), soft-capped, scaled
+#: logits, a bias in the unembedding, parallel blocks.
+READOUTS = {
+    "gpt2": ("LayerNorm", True), "llama": ("RMSNorm", False), "gemma": ("RMSNorm", True),
+    "gemma2": ("RMSNorm", True), "gpt_neox": ("LayerNorm", False), "phi": ("LayerNorm", False),
+    "cohere": ("LayerNorm", True), "granite": ("RMSNorm", False), "olmo": ("LayerNorm", False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", READOUTS)
+def test_the_last_row_is_the_models_output(kind: str) -> None:
+    model = built.understood(zoo.make(kind), kind)
+    assert (model.info.norm, model.info.tied_embeddings) == READOUTS[kind]
+    trace = analysis.trace(model, (5, 9, 33, 2, 8, 41))
+    grid = analysis.decode(model, trace, rows=[-1], k=model.info.vocab)
+    wanted = built.plain_logits(model, trace.token_ids).double().numpy()
+    scores = np.empty_like(wanted)
+    np.put_along_axis(scores, grid.token_ids[0], grid.scores[0].astype(np.float64), -1)
+    np.testing.assert_allclose(scores, wanted, atol=1e-5 * np.abs(wanted).max())
+    for pos, logits in enumerate(wanted):
+        probs = softmax(logits)[grid.token_ids[0, pos]]
+        np.testing.assert_allclose(grid.probs[0, pos], probs, rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(grid.kl_to_final, 0.0, atol=1e-5)
+    assert (model.readout.softcap is not None) == (kind == "gemma2")
+
+
+@pytest.mark.parametrize(
+    ("kind", "norms", "similarity", "plain"),
+    [("olmo", ("full", "unit"), "dot", True), ("llama", ("none", "unit"), "cosine", False)],
+)
+def test_norms_that_the_page_calls_the_same_are(
+    kind: str, norms: tuple[str, str], similarity: str, plain: bool
+) -> None:
+    model = built.understood(zoo.make(kind), kind)
+    assert model.info.plain_norm == plain
+    trace = analysis.trace(model, (5, 9, 33, 2, 8, 41))
+    one, other, third = (
+        analysis.decode(model, trace, norm=norm, similarity=similarity)
+        for norm in (*norms, "none" if plain else "full")
+    )
+    assert np.array_equal(one.token_ids, other.token_ids)
+    np.testing.assert_allclose(one.scores, other.scores, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(one.scores, third.scores, rtol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["phi", "granite"])
+@pytest.mark.parametrize("decoder", ["linear", "quadratic"])
+def test_between_the_decoders_bias_and_scale_count(kind: str, decoder: str) -> None:
+    """Untied, with a bias in the unembedding or a scale after it: by the modules' own numbers."""
+    model = built.understood(zoo.make(kind), kind)
+    hf, trace = zoo.make(kind).double(), analysis.trace(model, (5, 9, 33, 2, 8, 41))
+    norm = hf.model.final_layernorm if kind == "phi" else hf.model.norm
+    grid = analysis.decode(model, trace, decoder=decoder, k=model.info.vocab)
+    e_in, head = hf.model.embed_tokens.weight, hf.lm_head
+    for row in range(4):
+        s = slow_share(decoder, row, 3)
+        with torch.no_grad():
+            normed = norm(torch.from_numpy(trace.resid[row].astype(np.float64)))
+            logits = normed @ ((1 - s) * e_in + s * head.weight).T
+            logits = logits + s * head.bias if head.bias is not None else logits
+        logits = logits / 2.0 if kind == "granite" else logits  # its ``logits_scaling``
+        scores = np.empty((6, model.info.vocab))
+        np.put_along_axis(scores, grid.token_ids[row], grid.scores[row].astype(np.float64), -1)
+        np.testing.assert_allclose(scores, logits, atol=2e-5 * float(logits.abs().max()))
+
+
 def test_parts_of_a_grid_are_the_grid(small: Case) -> None:
     whole = analysis.decode(small.model, small.trace)
     part = analysis.decode(small.model, small.trace, rows=[3, 1], positions=[-1, 2])
@@ -207,13 +329,21 @@ def test_top_k_is_exact(vocab: int) -> None:
 
 
 def test_entropy_where_probabilities_underflow(llama: Case) -> None:
-    from analysis.lens_math import row_stats
-
     logits = torch.full((1, 600), -1e30)
     logits[0, 3] = 5.0
     stats = row_stats(logits, 2, torch.tensor([[3]]))
     assert float(stats.entropy) == 0.0
     assert float(stats.target_probs) == 1.0
+
+
+def test_kl_over_a_large_vocabulary_keeps_its_many_small_terms() -> None:
+    """Summed one after the other in float32, 50,000 of them vanish beside a large sum."""
+    own, read = torch.randn(2, 6, 50_000, generator=torch.Generator().manual_seed(2))
+    own[:, 0], read[:, 1] = 12.0, 120.0
+    stats, which = row_stats(read, 1, torch.zeros(6, 0, dtype=torch.long)), torch.arange(6)
+    found = Reference.of(own).kl_to(read, stats, which)
+    p, q = torch.log_softmax(own.double(), -1), torch.log_softmax(read.double(), -1)
+    np.testing.assert_allclose(found, (p.exp() * (p - q)).sum(-1), rtol=2e-6)
 
 
 def test_options_that_mean_nothing(small: Case) -> None:

@@ -86,6 +86,8 @@ def test_a_links_reading_equals_the_whole_vocabulary(pair: Pair, spec: LinkSpec)
     kind = "block" if spec.kind == "mlp" else "mid"
     kind = "parallel" if pair.slow.parallel else kind
     whole, _ = brute_flow.wholes(pair.slow, kind, spec.layer, spec.target_pos)
+    part = float(np.linalg.norm(vector) / np.linalg.norm(whole))
+    assert reading.share_of_norm == pytest.approx(part, rel=1e-4, abs=1e-6)
     target = pair.slow.lens(whole)
     assert reading.kl_without == pytest.approx(kl(target, pair.slow.lens(whole - vector)), abs=1e-4)
     if np.any(vector):

@@ -135,11 +135,6 @@ def test_outcomes_survive_their_bytes(gpt2: Case) -> None:
 
 
 @pytest.fixture(scope="module")
-def adder() -> Any:
-    return analysis.load_model("addition-5digit")
-
-
-@pytest.fixture(scope="module")
 def sums(adder: Any) -> columns.Table:
     return columns.drawn(adder, 240, 3, 5, padded=True)
 
@@ -240,7 +235,7 @@ def test_probes_read_what_is_there_and_nothing_else(
     planted = rng.normal(size=(len(sums.a), len(sums.places), 8)).astype(np.float32)
     planted[:, 14, 3] += 6.0 * sums.carry[:, 2]
     planted[:, 4] = 0.0
-    monkeypatch.setattr(probes, "collect", lambda model, table, wanted, label: {wanted[0]: planted})
+    monkeypatch.setattr(probes, "collect", lambda model, table, wanted, *_: {wanted[0]: planted})
     found = probes.report(adder, sums, (Component("row", 0),))
     target = found.targets.index("carry2")
     assert found.accuracy[target, 0, 14] > 0.97

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
+
+from tests.support.programs import located
 
 #: Kept from calling home: its tests must not depend on a network.
 FLAGS = [
@@ -17,6 +17,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+VARIABLE = "STRATASCOPE_CHROMIUM"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
@@ -26,19 +27,9 @@ def find() -> str:
     Raises:
         FileNotFoundError: If there is none, saying how to get one.
     """
-    named = os.environ.get("STRATASCOPE_CHROMIUM")
-    if named:
-        if Path(named).is_file():
-            return named
-        raise FileNotFoundError(f"STRATASCOPE_CHROMIUM names {named}, which does not exist.")
-    for name in NAMES:
-        if path := shutil.which(name):
-            return path
-    if own := _playwrights_own():
-        return own
-    raise FileNotFoundError(
-        "No Chromium is here. Run make chromium, or set STRATASCOPE_CHROMIUM to one."
-    )
+    if path := located(VARIABLE, NAMES) or _playwrights_own():
+        return path
+    raise FileNotFoundError(f"No Chromium is here. Run make chromium, or set {VARIABLE} to one.")
 
 
 def _playwrights_own() -> str:

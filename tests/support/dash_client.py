@@ -37,6 +37,32 @@ class DashClient:
         query = {"endId": self.end_id, **query}
         return self._http.post("/_dash-update-component", json=body, query_string=query)
 
+    def answer(self, writes: str, changed: set[str], values: dict[str, Any]) -> dict[str, Any]:
+        """What the callback that writes ``id.property`` answers: by component, what it sets.
+
+        Args:
+            writes: One of its outputs.
+            changed: What set it off, as "id.property".
+            values: What the page holds, as "id.property"; None for all else.
+        """
+        every = self._http.get("/_dash-dependencies").get_json()
+        (told,) = (one for one in every if writes in re.split(r"\.\.\.?", one["output"]))
+        parts = [spec for spec in told["output"].strip(".").split("...") if spec]
+        outputs = [dict(zip(("id", "property"), one.rsplit(".", 1), strict=True)) for one in parts]
+        held = lambda each: {**each, "value": values.get(f"{each['id']}.{each['property']}")}  # noqa: E731
+        body = {
+            "output": told["output"],
+            "outputs": outputs if told["output"].startswith("..") else outputs[0],
+            "inputs": [held(each) for each in told["inputs"]],
+            "state": [held(each) for each in told["state"]],
+            "changedPropIds": sorted(changed),
+        }
+        query = {"endId": self.end_id}
+        response = self._http.post("/_dash-update-component", json=body, query_string=query)
+        assert response.status_code in (200, 204), response.get_data(as_text=True)
+        found: dict[str, Any] = (response.get_json() or {}) if response.status_code == 200 else {}
+        return found.get("response", {})
+
     def start(self, output: str, inputs: dict[str, Any], **query: Any) -> dict[str, str]:
         """Start a background callback: its handles."""
         response = self.call(output, inputs, **query)

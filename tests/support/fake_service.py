@@ -9,6 +9,7 @@ import numpy as np
 
 from analysis.errors import AnalysisError, PromptError, SpecError
 from analysis.link_specs import CausalSpec, ComparisonSpec, LinkSpec, NeuronSpec
+from analysis.requests import ON_MODEL, ON_TRACE, asked
 from analysis.results import (
     NODE_KINDS,
     Attribution,
@@ -25,7 +26,6 @@ from analysis.results import (
     PatternResult,
     RunResult,
     Story,
-    Token,
 )
 from analysis.results.flow import LINK_KINDS
 from analysis.specs import (
@@ -38,15 +38,8 @@ from analysis.specs import (
     StorySpec,
     TraceSpec,
 )
-
-LAYERS, HEADS, VOCAB = 12, 6, 40
-WORDS = ["The", " capital", " of", " France", " is", " Paris", ".", "\n", " river", " stone"]
-
-
-def token(number: int) -> Token:
-    """Entry ``number`` of the made-up vocabulary."""
-    text = WORDS[number] if number < len(WORDS) else f" word{number}"
-    return Token(number, text, text.replace(" ", "Ġ"), text.encode().hex())
+from tests.support import fake_readings
+from tests.support.fake_readings import HEADS, LAYERS, VOCAB, WORDS, token
 
 
 class FakeService:
@@ -102,10 +95,31 @@ class FakeService:
             tuple(token(number) for number in range(VOCAB)),
         )
 
+    def derive(self, trace: TraceSpec, spec: Any, job: Any = None) -> Any:
+        """By the spec's kind: a method of that name here, or ``fake_readings``."""
+        kind = asked(ON_TRACE, spec).kind
+        if hasattr(self, kind):
+            return getattr(self, kind)(trace, spec, job)
+        self._called(kind)
+        found = fake_readings.MADE[kind](len(trace.token_ids), spec)
+        self.memo[trace, spec] = found
+        return found
+
+    def report(self, model: str, spec: Any, job: Any = None) -> Any:
+        """The same of a model as such."""
+        kind = asked(ON_MODEL, spec).kind
+        if kind == "ledger":
+            return self.ledger(model, job)
+        self._called(kind)
+        found = fake_readings.MADE[kind](spec)
+        self.memo[model, spec] = found
+        return found
+
     def grid(self, trace: TraceSpec, spec: LensSpec, job: Any = None) -> Grid:
         self._called("grid")
-        positions = np.array(spec.positions or range(len(trace.token_ids)), dtype=np.int64)
-        rows = np.arange(LAYERS + 1)
+        size = len(trace.token_ids)
+        positions = np.array(range(size) if spec.positions is None else spec.positions, np.int64)
+        rows = np.arange(LAYERS + (spec.component == "block_output"))
         shape = (len(rows), len(positions))
         rng = np.random.default_rng(len(trace.token_ids))
         ids = np.argsort(rng.random((*shape, VOCAB)))[..., : spec.k].astype(np.int64)
@@ -118,12 +132,14 @@ class FakeService:
             np.broadcast_to(sure, wide)
             * np.linspace(1, 0.3, max(len(spec.target), 1))[: len(spec.target)]
         )
-        return Grid(
+        if spec.similarity != "dot":
+            probs = np.full_like(probs, np.nan)
+        found = self.memo[trace, spec] = Grid(
             rows,
             positions,
             ids,
             probs,
-            np.log(probs + 1e-9),
+            np.log(np.nan_to_num(probs, nan=0.5) + 1e-9),
             (3 * (1 - sure[..., 0]) + rng.random(shape) * 0.2).astype(np.float32),
             (5 * (1 - sure[..., 0]) * np.ones(shape)).astype(np.float32),
             np.array(spec.target, dtype=np.int64),
@@ -133,7 +149,12 @@ class FakeService:
             np.full(ids.shape, np.nan, dtype=np.float32),
             False,
             tuple(token(number) for number in range(VOCAB)),
+            spec.component,
+            spec.decoder,
+            spec.norm,
+            spec.similarity,
         )
+        return found
 
     def pattern(self, trace: TraceSpec, spec: PatternSpec, job: Any = None) -> PatternResult:
         self._called("pattern")

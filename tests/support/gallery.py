@@ -12,18 +12,20 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import plotly
 from plotly.utils import PlotlyJSONEncoder
 
 from analysis import codec
+from analysis.lens_specs import StepsSpec
 from dash_app.figures.attention import attention
-from dash_app.figures.curves import curves
-from dash_app.figures.flow import caption, sankey
+from dash_app.figures.colours import paint
+from dash_app.figures.curves import Quantity, curves
 from dash_app.figures.heatmap import heatmap
 from dash_app.figures.text import story_phrases
-from tests.support import synthetic
+from dash_app.figures.window import laid, window
+from tests.support import fake_readings, synthetic
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = os.environ.get("STRATASCOPE_CHROMIUM", "/usr/bin/chromium")
@@ -46,10 +48,11 @@ def figures(results: dict[str, Any], theme: Any) -> Iterator[tuple[str, dict[str
     row, pos = int(grid.rows[-1]), story.position
     told = "".join(text for text, _ in story_phrases(story, run))
     options: dict[str, Any] = {"row": row, "pos": pos, "theme": theme}
-    yield "heatmap", heatmap(grid, run, colour="probability", **options), told
-    yield "entropy", heatmap(grid, run, colour="entropy", **options), ""
-    flow = results["flow"]
-    yield "flow", sankey(flow, run, grid, **options), caption(flow, run, grid)
+    shown = window(run, False, row=row, pos=pos)
+    cells = laid(grid, shown)
+    for colour in ("probability", "entropy"):
+        paints = paint(colour, cells, None, shown)
+        yield colour, heatmap(cells, run, paints, shown, **options), told
     pattern = results["pattern"]
     for name, heads, scaling in (
         ("mean", (), "linear"),
@@ -58,10 +61,9 @@ def figures(results: dict[str, Any], theme: Any) -> Iterator[tuple[str, dict[str
     ):
         figure = attention(pattern, run, heads=heads, pos=pos, theme=theme, scaling=scaling)
         yield f"attention-{name}", figure, ""
-    for quantity in ("probability", "log_probability", "rank"):
-        figure = curves(
-            grid, run, pos=pos, quantity=quantity, marks=story, theme=theme, row=row - 4
-        )
+    steps = fake_readings.steps(len(run.tokens), StepsSpec(pos, (5, 6, 7)))
+    for quantity in get_args(Quantity):
+        figure = curves(steps, quantity=quantity, theme=theme, row=row - 4)
         figure["layout"]["width"] = 600
         yield f"curves-{quantity}", figure, ""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -94,9 +96,29 @@ def pattern(tokens: int, heads: int = 8, layer: int = 1) -> PatternResult:
     return PatternResult(layer, weights.astype(np.float32), sink, norms, norms / norms.sum(0))
 
 
+@lru_cache
 def graph(layers: int, tokens: int, heads: int = 2, seed: int = 5) -> Graph:
     """A flow graph that keeps all mass: residual 0.8, attention the rest, MLP 0.2 of a block."""
     return GraphMaker(layers, tokens, heads, seed).made()
+
+
+def upward(graph: Graph, pos: int) -> Graph:
+    """The same shares followed up from the token at ``pos``, link by link."""
+    reach = np.zeros(len(graph.node_kind))
+    at = (graph.node_kind == NODE_KINDS.index("block")) & (graph.node_depth == 0)
+    reach[at & (graph.node_pos == pos)] = 1.0
+    flows = np.zeros(len(graph.link_kind))
+    order = {"block": 0.0, "mid": 0.3, "mlp": 0.6}
+    level = graph.node_depth + np.array([order[NODE_KINDS[kind]] for kind in graph.node_kind])
+    for source in np.argsort(level, kind="stable"):
+        for link in np.flatnonzero(graph.link_source == source):
+            flows[link] = reach[source] * graph.link_share[link]
+            reach[graph.link_target[link]] += flows[link]
+    found = reach.astype(np.float32)
+    return replace(
+        graph, direction="up", row=0, position=pos, roots=(pos,), node_flow=found,
+        node_whole=found, link_flow=flows.astype(np.float32),
+    )  # fmt: skip
 
 
 class GraphMaker:
@@ -108,6 +130,7 @@ class GraphMaker:
         self.random = np.random.default_rng(seed)
         self.numbers: dict[tuple[str, int, int], int] = {}
         self.flow: list[float] = []
+        self.keys: list[tuple[str, int, int]] = []
         self.links: list[tuple[str, int, int, int, int, float, float]] = []
         self.flow_of("block", layers, tokens - 1, 1.0)
 
@@ -116,6 +139,7 @@ class GraphMaker:
         number = self.numbers.setdefault((kind, depth, pos), len(self.flow))
         if number == len(self.flow):
             self.flow.append(0.0)
+            self.keys.append((kind, depth, pos))
         self.flow[number] += more
         return number
 
@@ -125,7 +149,7 @@ class GraphMaker:
         """Add a link and its mass."""
         mass = self.flow[target] * share
         number = self.flow_of(*source, mass)
-        layer = next(key for key, value in self.numbers.items() if value == target)[1]
+        layer = self.keys[target][1]
         self.links.append((kind, layer, head, number, target, share, mass))
         return number
 

@@ -12,7 +12,7 @@ import torch
 
 import analysis
 from analysis.errors import ModelLoadError
-from analysis.models import adapted, catalog, loading
+from analysis.models import adapted, catalog, identity, loading
 from tests.support import adapters
 
 pytestmark = [
@@ -64,9 +64,9 @@ def test_base_and_adapter_can_be_named_together(tiny_llama_dir: Path, folder: Pa
 
 
 def test_a_changed_adapter_is_another_model(folder: Path) -> None:
-    before = catalog.fingerprint(str(folder))
+    before = identity.fingerprint(str(folder))
     adapters.change(folder, lora_alpha=16)
-    assert catalog.fingerprint(str(folder)) != before
+    assert identity.fingerprint(str(folder)) != before
 
 
 def test_an_adapter_of_a_hub_names_its_base_at_its_revision(folder: Path) -> None:
@@ -129,5 +129,5 @@ def test_without_peft_it_is_said_what_to_install(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adapted, "find_spec", lambda _name: None)
-    with pytest.raises(ModelLoadError, match=r"stratascope\[lora\]"):
+    with pytest.raises(ModelLoadError, match=r"pip install -e '\.\[lora\]'"):
         loading.load_pretrained(str(folder))

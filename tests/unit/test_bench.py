@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from analysis import codec
-from analysis.models import catalog, memory
+from analysis.models import catalog, identity, memory
 from analysis.specs import PatternSpec, RunSpec, TraceSpec
 from analysis.worker.messages import Limits, Request
 from analysis.worker.perform import Bench
@@ -15,7 +15,7 @@ from analysis.worker.perform import Bench
 
 def request(folder: Path, *specs: object, kind: str = "run") -> Request:
     name = str(folder)
-    return Request(kind, name, catalog.fingerprint(name), specs or (RunSpec(name, "the capital"),))  # type: ignore[arg-type]
+    return Request(kind, name, identity.fingerprint(name), specs or (RunSpec(name, "the capital"),))  # type: ignore[arg-type]
 
 
 def loaded(bench: Bench) -> set[str]:
@@ -71,7 +71,7 @@ def test_every_answer_names_the_model_and_its_revision(tiny_llama_dir: Path) -> 
     ):
         assert codec.origin(bench.perform(asked).data) == {
             "source": str(tiny_llama_dir),
-            "revision": catalog.revision(catalog.find(str(tiny_llama_dir))),
+            "revision": identity.revision(catalog.find(str(tiny_llama_dir))),
             "dtype": "float32",
             "quantised": "",
         }

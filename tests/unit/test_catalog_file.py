@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from analysis.errors import UnknownModelError
-from analysis.models import catalog, catalog_file, loading, placement
+from analysis.models import catalog, catalog_file, identity, loading, placement
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def test_entries_say_how_they_are_loaded(write: object, tiny_llama_dir: Path) ->
     )  # fmt: skip
     loaded = loading.load_pretrained("half")
     assert loaded.model.dtype == torch.bfloat16
-    assert loaded.fingerprint == catalog.fingerprint("half") == catalog.fingerprint(half)
-    assert loaded.fingerprint != catalog.fingerprint("half", "float32")
+    assert loaded.fingerprint == identity.fingerprint("half") == identity.fingerprint(half)
+    assert loaded.fingerprint != identity.fingerprint("half", "float32")
 
 
 def test_the_built_in_model_can_be_left_out(write: object) -> None:
@@ -112,6 +112,6 @@ def test_the_settings_hold_where_an_entry_is_silent(
     monkeypatch.setenv(placement.SETTING, "cpu")
     loaded = loading.load_pretrained(str(tiny_llama_dir))
     assert loaded.model.dtype == torch.bfloat16
-    assert loaded.fingerprint == catalog.fingerprint(str(tiny_llama_dir))
+    assert loaded.fingerprint == identity.fingerprint(str(tiny_llama_dir))
     exact = loading.load_pretrained(str(tiny_llama_dir), dtype="float32")
     assert exact.model.dtype == torch.float32

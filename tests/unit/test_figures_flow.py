@@ -5,16 +5,21 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 import pytest
+from plotly.io.json import to_json_plotly
 
-from analysis.results import Graph
-from dash_app.figures.flow import caption, sankey
-from dash_app.figures.flow_parts import Spot, merge
-from dash_app.figures.flow_place import LINE, overlap, place, place_labels
-from dash_app.figures.flow_select import LIMIT, collapse, select, walk
+from analysis.results import NODE_KINDS, Graph
+from dash_app.figures.flow import caption, picture
+from dash_app.figures.flow_bands import bands, other_outline
+from dash_app.figures.flow_parts import Spot, leaving, merge
+from dash_app.figures.flow_place import ZOOMS, overlap, place, place_labels
+from dash_app.figures.flow_rule import Look, Rule
+from dash_app.figures.flow_select import LIMIT, select
+from dash_app.figures.flow_walk import collapse, walk
+from dash_app.figures.labels import percent
 from tests.support import synthetic
 
 SIZES = [(2, 3), (12, 8), (30, 8), (12, 16), (30, 16)]
@@ -26,19 +31,42 @@ def graph(request: pytest.FixtureRequest) -> Graph:
     return GRAPHS[request.param]
 
 
+def drawn_of(graph: Graph, **options: Any) -> Any:
+    tokens = int(graph.node_pos.max()) + 1
+    layers = int(graph.node_depth.max())
+    run, grid = synthetic.run_result(layers, tokens), synthetic.grid(layers, tokens)
+    return picture(graph, run, grid, **options)
+
+
 def test_at_most_300_links_and_main_ones_first(graph: Graph) -> None:
     drawing = select(graph)
-    assert len(drawing.links) < LIMIT == 300
     kinds = [link.main for link in drawing.links]
     assert kinds == sorted(kinds, reverse=True)
-    run = synthetic.run_result(graph.row, int(graph.node_pos.max()) + 1)
-    figure = sankey(graph, run, None, theme="light")
-    assert len(figure["data"][0]["link"]["value"]) == len(drawing.links) + 1
+    made = drawn_of(graph)
+    assert len(made["links"]) == len(drawing.links) == len(made["table"]["rows"])
+    assert len(made["links"]) + 1 <= LIMIT == 300  # the "other" link
 
 
 def test_merging_keeps_every_share(graph: Graph) -> None:
     for ways in merge(graph).values():
         assert sum(part.share for part in ways) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("heads", ["group", "each"])
+def test_heads_apart_sum_to_heads_together(graph: Graph, heads: Any) -> None:
+    """Two heads: as one group they are one link, each alone they are two."""
+    together, apart = merge(graph), merge(graph, heads, 2)
+    for target, ways in apart.items():
+        sums: dict[Any, float] = defaultdict(float)
+        for part in ways:
+            sums[part.source, part.kind] += part.share
+            assert len(part.heads) <= (1 if heads == "each" else 2)
+        wanted = {(part.source, part.kind): part.share for part in together[target]}
+        assert sums == pytest.approx(wanted, abs=1e-6)
+    count = sum(len(ways) for ways in apart.values())
+    assert (count == sum(len(ways) for ways in together.values())) == (heads == "group")
+    look = Look(heads=heads, group_size=2)
+    assert len(select(graph, look=look).links) < LIMIT
 
 
 def test_heads_of_one_source_are_summed_and_listed(graph: Graph) -> None:
@@ -78,19 +106,156 @@ def test_everything_drawn_is_everything_shown() -> None:
     assert reached == pytest.approx(1, abs=1e-5)
 
 
-def test_shown_share_is_what_reaches_the_tokens(graph: Graph) -> None:
-    """Against a second computation: sum over all drawn paths of the product of their shares."""
-    drawing = select(graph)
-    share: dict[Spot, list[tuple[Spot, float]]] = defaultdict(list)
+def by_paths(drawing: Any) -> dict[Spot, float]:
+    """Mass by a second computation: over all main links, the product of their shares."""
+    up = drawing.up
+    ways: dict[Spot, list[tuple[Spot, float]]] = defaultdict(list)
     for link in drawing.links:
         if link.main:
-            share[link.target].append((link.source, link.share))
-    mass: dict[Spot, float] = defaultdict(float, {drawing.root: 1.0})
-    for target in sorted(share, key=lambda spot: -spot.level):
-        for source, part in share[target]:
-            mass[source] += mass[target] * part
-    bottom = sum(value for spot, value in mass.items() if spot[:2] == ("block", 0))
+            near, far = (link.source, link.target) if up else (link.target, link.source)
+            ways[near].append((far, link.share))
+    mass: dict[Spot, float] = defaultdict(float)
+    mass |= {root: drawing.mass[root] for root in drawing.roots}
+    for near in sorted(ways, key=lambda spot: spot.level if up else -spot.level):
+        for far, part in ways[near]:
+            mass[far] += mass[near] * part
+    return mass
+
+
+def test_shown_share_is_what_reaches_the_tokens(graph: Graph) -> None:
+    drawing = select(graph)
+    bottom = sum(value for spot, value in by_paths(drawing).items() if spot[:2] == ("block", 0))
     assert bottom == pytest.approx(drawing.shown, rel=1e-5)
+
+
+def test_the_other_link_holds_exactly_what_is_hidden(graph: Graph) -> None:
+    drawing = select(graph)
+    entered: dict[Spot, float] = defaultdict(float)
+    for link in drawing.links:
+        entered[link.target] += link.flow * link.main
+    for spot, part in drawing.other.items():
+        assert entered[spot] + part == pytest.approx(drawing.mass[spot], abs=1e-6)
+    assert sum(drawing.other.values()) == pytest.approx(1 - drawing.shown, abs=1e-5)
+    assert drawing.rest == pytest.approx(1 - drawing.shown)
+    places = place(drawing, int(graph.node_pos.max()) + 1)
+    outline = other_outline(drawing, places)
+    assert outline[-1][1] == pytest.approx(drawing.rest * places.per_mass)
+    assert outline[-2][1] == pytest.approx(outline[-1][1], abs=1e-3)
+    assert [x for x, _ in outline] == sorted((x for x, _ in outline), reverse=True)
+
+
+@pytest.mark.parametrize("position", [0, 2])
+def test_upwards_mass_is_the_part_that_comes_from_the_token(position: int) -> None:
+    graph = synthetic.upward(GRAPHS[12, 8], position)
+    drawing = select(graph)
+    assert drawing.up
+    assert (drawing.low, drawing.high) == (0, 12)
+    found, whole = by_paths(drawing), dict(zip(
+        ((NODE_KINDS[kind], depth, pos) for kind, depth, pos in zip(
+            graph.node_kind.tolist(), graph.node_depth.tolist(), graph.node_pos.tolist(),
+            strict=True)), graph.node_flow.tolist(), strict=True))  # fmt: skip
+    for spot, flow in drawing.node_flow.items():
+        assert flow == pytest.approx(found.get(spot, 0.0), rel=1e-4, abs=1e-6)
+        assert flow <= whole[spot] + 1e-6
+        if flow and spot not in drawing.roots:
+            assert flow + drawing.other[spot] == pytest.approx(whole[spot], abs=1e-5)
+    top = [value for key, value in whole.items() if key[:2] == ("block", 12)]
+    arrived = sum(value for spot, value in found.items() if spot[:2] == ("block", 12))
+    assert drawing.shown == pytest.approx(arrived / sum(top), rel=1e-4)
+    text = caption(graph, synthetic.run_result(12, 8))
+    shown = round(100 * drawing.shown)
+    assert text.startswith(f"Showing {shown} % of what reaches row 12 from ")
+    assert "part of the state it enters" in text
+    made = drawn_of(graph)
+    assert made["up"]
+    assert made["other"] is None
+    assert any(
+        "comes this way from the root" in line for link in made["links"] for line in link[10]
+    )
+
+
+def test_leaving_is_entering_by_the_other_end(graph: Graph) -> None:
+    parts = merge(graph)
+    out = leaving(parts)
+    assert sorted(p for ways in out.values() for p in ways) == sorted(
+        p for ways in parts.values() for p in ways)  # fmt: skip
+    assert all(part.source == spot for spot, ways in out.items() for part in ways)
+
+
+@pytest.mark.parametrize("up", [False, True])
+def test_layers_left_out_are_folded_into_the_edges(up: bool) -> None:
+    graph = synthetic.upward(GRAPHS[12, 8], 2) if up else GRAPHS[12, 8]
+    look, rule = Look(first=4, last=7), Rule("least", least=0.001)
+    drawing = select(graph, rule, look)
+    assert (drawing.low, drawing.high) == (4, 8)
+    assert {spot.depth for spot in drawing.node_flow if spot.kind == "block"} <= set(range(4, 9))
+    assert all(4 <= link.first <= link.last <= 7 for link in drawing.links)
+    node = {
+        (kind, depth, pos): flow for kind, depth, pos, flow in zip(
+            graph.node_kind.tolist(), graph.node_depth.tolist(), graph.node_pos.tolist(),
+            graph.node_flow.tolist(), strict=True)}  # fmt: skip
+    for root in drawing.roots:
+        assert drawing.mass[root] == pytest.approx(node[0, root.depth, root.pos])
+    text = caption(graph, synthetic.run_result(12, 8), rule=rule, look=look)
+    assert "Layers 0 to 3 are folded into the left edge" in text
+    if not up:
+        edge = sum(flow for key, flow in node.items() if key[:2] == (0, 8))
+        assert drawing.whole == pytest.approx(edge)
+        lost = sum(drawing.other.values())
+        assert drawing.shown + drawing.rest == pytest.approx(drawing.whole)
+        assert lost == pytest.approx(drawing.rest, abs=0.02)  # starts too small to be drawn
+        assert "Layers 8 to 11 are folded into the right edge" in text
+
+
+@pytest.mark.parametrize(("first", "last"), [(40, 50), (11, 2), (5, 5), (None, 0)])
+def test_any_range_of_layers_draws_at_least_one(first: int | None, last: int | None) -> None:
+    drawing = select(GRAPHS[12, 8], look=Look(first, last))
+    assert 0 <= drawing.low < drawing.high <= 12
+
+
+@pytest.mark.parametrize("up", [False, True])
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_bands_are_stacked_at_their_nodes(adaptive: bool, up: bool) -> None:
+    graph = synthetic.upward(GRAPHS[12, 8], 2) if up else GRAPHS[12, 8]
+    drawing = select(graph, look=Look(adaptive=adaptive))
+    places = place(drawing, 8)
+    at: dict[Spot, list[tuple[float, float]]] = defaultdict(list)
+    for band in bands(drawing, places):
+        assert band.x0 < band.x1
+        if band.link.main:
+            half = band.link.flow * places.per_mass / 2
+            at[band.link.target].append((band.y1 - half, band.y1 + half))
+    for spot, spans in at.items():
+        spans.sort()
+        tall = drawing.mass[spot] * places.per_mass
+        assert spans[0][0] >= places.y(spot) - tall / 2 - 1e-3
+        assert spans[-1][1] <= places.y(spot) + tall / 2 + 1e-3
+        for (_, end), (start, _) in itertools.pairwise(spans):
+            assert start >= end - 1e-3
+    tops = [(middle - tall / 2, middle + tall / 2) for middle, tall in places.lanes.values()]
+    assert all(b[0] == pytest.approx(a[1]) for a, b in itertools.pairwise(tops))
+    for spot, mass in drawing.mass.items():
+        assert mass * places.per_mass <= places.lanes[spot.pos][1]
+
+
+def test_the_fixed_scale_is_the_same_in_every_picture() -> None:
+    fixed = Look(adaptive=False)
+    scales = {place(select(graph, look=fixed), 16).per_mass for graph in GRAPHS.values()}
+    assert len(scales) == 1
+    scale = scales.pop()
+    for tall, part in drawn_of(GRAPHS[12, 8], look=fixed)["key"]:
+        assert tall == pytest.approx(float(part.rstrip(" %")) / 100 * scale, abs=0.01)
+
+
+def test_layers_in_which_only_the_residual_is_drawn_are_narrow() -> None:
+    drawing = select(GRAPHS[30, 8], Rule("least", least=0.03))
+    busy = {link.first for link in drawing.links if link.main and link.kind != "residual"}
+    rows = place(drawing, 8).rows
+    wide = {layer: rows[layer + 1] - rows[layer] for layer in range(30)}
+    assert busy
+    assert len(busy) < 30
+    assert max(wide[layer] for layer in set(range(30)) - busy) < 0.4 * min(
+        wide[layer] for layer in busy)  # fmt: skip
 
 
 def test_collapsing_keeps_the_mass_at_the_tokens(graph: Graph) -> None:
@@ -144,7 +309,8 @@ def test_the_caption_states_the_drawings_own_numbers(graph: Graph) -> None:
     if not drawing.thin:
         assert text.startswith("Showing all of the flow into '")
         return
-    assert text.startswith(f"Showing {shown} % of the flow into '")
+    said = percent(drawing.shown) if drawing.shown < 0.005 else f"{shown} %"
+    assert text.startswith(f"Showing {said} of the flow into '")
     assert f"other: {100 - shown} %, by" in text
     assert f"{drawing.thin:,} thinner link" in text
 
@@ -154,7 +320,7 @@ def test_thin_links_are_those_that_no_main_link_stands_for(graph: Graph) -> None
     parts = merge(graph)
     links, _ = walk(parts, {drawing.root: 1.0}, drawing.threshold)
     stands = {(link.source, link.target, link.kind) for link in links}
-    with_residual = {(link.source, link.target) for link in links if link.carried}
+    with_residual = {link.key[:2] for link in links if link.carried}
     thin = [
         part
         for target, ways in parts.items()
@@ -168,7 +334,7 @@ def test_thin_links_are_those_that_no_main_link_stands_for(graph: Graph) -> None
 def test_the_caption_states_what_the_graph_left_out() -> None:
     graph = dataclasses.replace(GRAPHS[12, 8], hidden_share=0.25, terminal_share=0.02)
     text = caption(graph)
-    assert "25 % goes by links that the graph leaves out" in text
+    assert "Of the other, 25 % of the flow goes by links too thin" in text
     assert "2.0 % ends in biases or attention sinks" in text
     assert "into row 12, position 7" in text
 
@@ -177,20 +343,19 @@ def test_the_caption_of_a_whole_graph_says_all() -> None:
     assert caption(chain(layers=6)) == "Showing all of the flow into row 6, position 0."
 
 
-def test_quiet_links_enter_drawn_nodes_and_are_transparent(graph: Graph) -> None:
+@pytest.mark.parametrize("up", [False, True])
+def test_quiet_links_meet_drawn_nodes(up: bool) -> None:
+    graph = synthetic.upward(GRAPHS[30, 16], 3) if up else GRAPHS[30, 16]
     drawing = select(graph)
-    seen = {spot for link in drawing.links if link.main for spot in link[:2]} | {drawing.root}
+    seen = {spot for link in drawing.links if link.main for spot in link[:2]}
     quiet = [link for link in drawing.links if not link.main]
-    assert all(link.target in seen for link in quiet)
-    tokens = int(graph.node_pos.max()) + 1
-    figure = sankey(graph, synthetic.run_result(graph.row, tokens), None, theme="dark")
-    colours = figure["data"][0]["link"]["color"]
-    assert [colour.endswith(",0)") for colour in colours[:-1]] == [
-        not link.main for link in drawing.links
-    ]
+    assert quiet
+    assert all((link.source if up else link.target) in seen for link in quiet)
+    made = drawn_of(graph)
+    assert [link[8] for link in made["links"]] == [int(link.main) for link in drawing.links]
 
 
-def test_labels_never_overlap(graph: Graph) -> None:
+def test_labels_never_overlap_at_any_zoom(graph: Graph) -> None:
     tokens = int(graph.node_pos.max()) + 1
     drawing = select(graph)
     texts = {
@@ -200,26 +365,25 @@ def test_labels_never_overlap(graph: Graph) -> None:
     }
     labels = place_labels(drawing, place(drawing, tokens), texts)
     assert any(label.spot == drawing.root for label in labels)
-    for one, other in itertools.combinations(labels, 2):
-        assert not overlap(one, other)
-        assert abs(one.y - other.y) >= LINE or one.x != other.x
+    for zoom in ZOOMS:
+        visible = [label for label in labels if label.zoom <= zoom]
+        for one, other in itertools.combinations(visible, 2):
+            assert not overlap(one, other, zoom)
+    if len(labels) > 20:
+        assert {label.zoom for label in labels} > {1.0}
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_figure_is_a_plotly_figure(graph: Graph, theme: str) -> None:
-    tokens = int(graph.node_pos.max()) + 1
-    run, grid = synthetic.run_result(graph.row, tokens), synthetic.grid(graph.row, tokens)
-    figure = sankey(graph, run, grid, theme=theme, row=graph.row, pos=graph.position)  # type: ignore[arg-type]
-    go.Figure(figure)
-    node = figure["data"][0]["node"]
-    assert len(node["x"]) == len(node["customdata"]) == len(node["color"])
-    assert all(0 < x < 1.01 for x in node["x"][:-2])
-
-
-def test_token_text_reaches_hover_boxes_as_text() -> None:
-    graph = GRAPHS[12, 8]
-    figure = sankey(graph, synthetic.run_result(12, 8), synthetic.grid(12, 8), theme="light")
-    hovers = [data[0] for data in figure["data"][0]["node"]["customdata"]]
-    assert any("&lt;b&gt;x&lt;/b&gt;" in text for text in hovers)
-    for text in hovers:
-        assert text.replace("<b>", "", 1).replace("</b>", "", 1).replace("<br>", "").count("<") == 0
+def test_a_picture_is_plain_values_and_plain_text(graph: Graph) -> None:
+    made = drawn_of(graph)
+    text = to_json_plotly(made)
+    assert len(text) < 250_000
+    assert "&lt;" not in text
+    if len(made["lanes"]) == 8:
+        assert "<b>x</b>" in {lane[1] for lane in made["lanes"]}
+    count = len(made["nodes"])
+    assert all(0 <= link[0] < count and 0 <= link[1] < count for link in made["links"])
+    for _, _, height, covered, kind, go, lines in made["nodes"]:
+        assert 0 <= covered <= height + 0.01
+        assert kind in NODE_KINDS
+        assert go.startswith("row=")
+        assert lines[1].startswith("position ")

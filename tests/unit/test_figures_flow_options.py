@@ -15,14 +15,16 @@ import plotly.graph_objects as go
 import pytest
 
 from analysis.results import LINK_KINDS, NODE_KINDS, CausalCheck, Graph
-from dash_app.figures.flow import caption, sankey
+from dash_app.figures.flow import caption, picture
 from dash_app.figures.flow_check import scatter
 from dash_app.figures.flow_parts import merge
 from dash_app.figures.flow_rule import Rule
-from dash_app.figures.flow_select import LIMIT, MAIN_LIMIT, select, walk
-from dash_app.figures.flow_signed import LIMIT as MOST_BARS
-from dash_app.figures.flow_signed import select_signed, signed_caption, signed_figure
+from dash_app.figures.flow_select import LIMIT, MAIN_LIMIT, select
+from dash_app.figures.flow_signed import signed_caption, signed_figure
+from dash_app.figures.flow_signed_select import LIMIT as MOST_BARS
+from dash_app.figures.flow_signed_select import select_signed
 from dash_app.figures.flow_table import COLUMNS, link_rows, signed_rows
+from dash_app.figures.flow_walk import walk
 from dash_app.theme import palette
 from tests.support import synthetic
 
@@ -68,6 +70,7 @@ def test_the_mass_is_reached_or_it_is_said() -> None:
 def test_links_of_a_least_share_carry_it() -> None:
     drawing = select(GRAPH, Rule("least", least=0.05))
     strong = [link for link in drawing.links if link.main and link.kind in ("attention", "mlp")]
+    assert strong
     assert all(link.flow >= 0.05 - 1e-9 for link in strong)
 
 
@@ -110,7 +113,7 @@ def test_folded_sinks_are_drawn_and_their_mass_is_said() -> None:
     assert drawing.soaked == pytest.approx(sum(link.flow for link in links), rel=1e-4)
     text = caption(graph, RUN)
     assert "Attention to sinks (position 0) is folded" in text
-    go.Figure(sankey(graph, RUN, None, theme="dark"))
+    assert any(node[4] == "sink" for node in picture(graph, RUN, None)["nodes"])
 
 
 def test_what_is_hidden_is_said() -> None:
@@ -158,6 +161,69 @@ def test_signed_bars_and_the_rest_sum_to_the_logit(rule: Rule) -> None:
                for bar in drawing.bars if bar.heads)  # fmt: skip
 
 
+def test_each_rule_draws_the_bars_that_it_names() -> None:
+    graph = signed_graph()
+    sources = select_signed(graph, Rule("sources", sources=3)).bars
+    of_layer = defaultdict(int)
+    for bar in sources:
+        of_layer[bar.layer] += bar.kind == "attention"
+    assert max(of_layer.values()) == 3
+    mass = select_signed(graph, Rule("mass", mass=0.4))
+    assert mass.shown >= 0.4 > mass.shown - abs(mass.bars[-1].logits) / mass.size
+    least = select_signed(graph, Rule("least", least=0.01))
+    sizes = [abs(bar.logits) / least.size for bar in least.bars]
+    assert len(sizes) > 5
+    assert min(sizes) >= 0.01
+
+
+def test_bars_are_as_tall_as_the_axis_says_and_count_their_heads() -> None:
+    graph = signed_graph(heads=16)
+    drawing = select_signed(graph, Rule("least", least=0.0))
+    figure = signed_figure(graph, drawing, RUN, theme="light")
+    (trace,) = figure["data"]
+    top = max(abs(bar.logits) for bar in drawing.bars)
+    assert f"tallest bar {top:.2g} logits" in figure["layout"]["xaxis"]["title"]["text"]
+    heights = np.abs(trace["y"]) * top / np.abs(trace["y"]).max()
+    np.testing.assert_allclose(heights, [abs(bar.logits) for bar in drawing.bars])
+    assert 0.4 < np.abs(trace["y"]).max() < 0.5  # of a lane
+    for bar, (text, *_) in zip(drawing.bars, trace["customdata"], strict=True):
+        assert text.count("<br>  head ") == min(len(bar.heads), 5)
+        assert (f"{len(bar.heads) - 5} more heads" in text) == (len(bar.heads) > 5)
+
+
+def test_bars_left_out_are_counted_and_every_mlp_is_drawn() -> None:
+    graph = signed_graph()
+    kinds = [LINK_KINDS[kind] for kind in graph.link_kind]
+    every = {
+        (kind, -1 if kind == "residual" else layer, source, logits > 0)
+        for kind, layer, source, logits in zip(
+            kinds, graph.link_layer.tolist(), graph.node_pos[graph.link_source].tolist(),
+            graph.link_share.tolist(), strict=True)
+        if kind != "other"
+    }  # fmt: skip
+    drawing = select_signed(graph, Rule("sources", sources=1))
+    drawn = {(bar.kind, bar.layer, bar.source, bar.logits > 0) for bar in drawing.bars}
+    assert drawn < every
+    assert drawing.left_out == len(every) - len(drawn)
+    assert f"by {drawing.left_out:,} more" in signed_caption(graph, drawing, {})
+    others = {one for one in every if one[0] != "attention"}
+    assert others <= drawn
+    assert len(drawn - others) == 12  # one a layer
+
+
+def test_a_bar_says_which_layer_and_selects_one_that_exists() -> None:
+    graph = signed_graph()
+    drawing = select_signed(graph, Rule("least", least=0.0))
+    (trace,) = signed_figure(graph, drawing, RUN, theme="light")["data"]
+    up, down = palette("light").signed[5][1], palette("light").signed[1][1]
+    assert trace["marker"]["color"] == [up if bar.logits > 0 else down for bar in drawing.bars]
+    for bar, (text, kind, layer, *_) in zip(drawing.bars, trace["customdata"], strict=True):
+        name = {"mlp": "MLP", "residual": "embedding"}.get(bar.kind, bar.kind)
+        title = name if bar.kind == "residual" else f"layer {bar.layer}: {name}"
+        assert text.startswith(f"<b>{title}</b>")
+        assert (kind, layer) == (bar.kind, {-1: 0, 12: 11}.get(bar.layer, bar.layer))
+
+
 def test_a_signed_picture_keeps_both_signs_apart() -> None:
     graph = signed_graph(30, 16)
     drawing = select_signed(graph, Rule("least", least=0.0))
@@ -175,8 +241,6 @@ def test_a_signed_picture_keeps_both_signs_apart() -> None:
 def test_each_kind_of_graph_refuses_the_other_kinds_picture() -> None:
     with pytest.raises(ValueError, match="signed"):
         select(signed_graph())
-    with pytest.raises(ValueError, match="up"):
-        select(replace(GRAPH, direction="up"))
     with pytest.raises(ValueError, match="shares"):
         select_signed(GRAPH)
 
@@ -185,6 +249,8 @@ def test_the_table_has_the_pictures_links() -> None:
     drawing = select(GRAPH)
     table = link_rows(drawing, RUN)
     assert len(table["rows"]) == len(drawing.links)
+    others = [row[6] for row in table["others"]]
+    assert sum(others) == pytest.approx(drawing.rest, abs=1e-3)
     assert all(len(row) == len(COLUMNS) + 1 for row in table["rows"])
     for link, row in zip(drawing.links, table["rows"], strict=True):
         assert row[6] == pytest.approx(link.flow, abs=1e-5)
@@ -195,9 +261,19 @@ def test_the_table_has_the_pictures_links() -> None:
     assert [row[6] for row in rows] == [round(bar.logits, 4) for bar in signed.bars]
 
 
+def test_a_row_counts_the_heads_that_it_does_not_name() -> None:
+    rows = signed_rows(select_signed(many := signed_graph(heads=16)), many, RUN)["rows"]
+    of_heads = [row[2] for row in rows if row[0] == "attention"]
+    assert any(len(text.split(", ")) == 6 and text.endswith(" more") for text in of_heads)
+    for text, bar in zip(of_heads, (b for b in select_signed(many).bars if b.heads), strict=True):
+        named, _, more = text.partition(" and ")
+        assert len(named.split(", ")) + int(more.removesuffix(" more") or 0) == len(bar.heads)
+
+
 def test_an_attention_link_leads_to_the_layer_that_attends() -> None:
     """A joined link spans layers of residual above; its head lies in the first."""
     joined = [link for link in select(GRAPH).links if link.kind == "attention"]
+    assert joined
     attends = GRAPH.link_kind == LINK_KINDS.index("attention")
     targets = GRAPH.node_pos[GRAPH.link_target[attends]].tolist()
     layers = set(zip(GRAPH.link_layer[attends].tolist(), targets, strict=True))

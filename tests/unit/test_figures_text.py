@@ -12,6 +12,7 @@ from dash_app.figures.text import (
     percent,
     plain,
     quoted,
+    row_name,
     shorten,
     story_phrases,
     width,
@@ -56,6 +57,13 @@ def test_tokens_are_shown_as_what_they_are(given: Token, shown: str) -> None:
     assert label(given) == shown
 
 
+def test_rows_are_named_and_texts_cut_to_the_cell() -> None:
+    assert [row_name(row) for row in (0, 1, 30)] == ["embedding", "after layer 0", "after layer 29"]
+    assert shorten("x" * 100, 10) == "x" * 9 + "…"
+    assert shorten("x" * 10, 10) == "x" * 10
+    assert shorten("語" * 9, 8) == "語" * 3 + "…"
+
+
 @pytest.mark.parametrize("text", ["x" * 100, "語" * 60, "👩‍👩‍👧" * 40, "e\u0301" * 90])
 def test_long_tokens_are_shortened_to_cells_and_say_so(text: str) -> None:
     short = label(token(text))
@@ -97,6 +105,7 @@ def test_quotes_keep_one_leading_space() -> None:
         (0.0, "0 %"),
         (1.0, "100 %"),
         (0.99999, ">99.9 %"),
+        (0.9982, "99.8 %"),
         (float("nan"), "none"),
     ],
 )
@@ -114,14 +123,14 @@ def told(**changes: object) -> str:
 
 def test_the_sentence_says_when_and_what() -> None:
     assert told() == (
-        "' Paris' first leads at row 9 and stays from row 11; the largest step is layer 10, head 3"
-        " (+2.1 logits, reading ' Paris')."
+        "' Paris' first leads at row 9 and stays from row 11; what adds most to its logit"
+        " directly is layer 10, head 3 (+2.1 logits, reading ' Paris')."
     )
 
 
 def test_the_sentence_for_an_mlp_names_no_head_or_source() -> None:
     text = told(step_head=None, step_source=None)
-    assert "the largest step is layer 10, MLP (+2.1 logits)." in text
+    assert "what adds most to its logit directly is layer 10, MLP (+2.1 logits)." in text
     assert "head" not in text
     assert "reading" not in text
 

@@ -14,12 +14,16 @@ import dash
 import numpy as np
 import pytest
 from dash import Dash, DiskcacheManager, Input, Output, dcc, html, no_update, set_props
+from dash._get_app import app_context
 from dash.background_callback.managers import BaseBackgroundCallbackManager, diskcache_manager
+from flask import request
 
 from analysis.errors import AnalysisError, CancelledError, PromptError, WorkerStoppedError
 from analysis.job import Progress, current_user
 from dash_app import jobs
-from dash_app.job_manager import JobManager, current_background
+from dash_app.job_manager import JobManager
+from dash_app.job_record import current_background
+from dash_app.ops import people
 from tests.support.dash_client import DashClient
 
 LIMIT_S = 30.0
@@ -35,9 +39,9 @@ def manager(tmp_path: Path) -> Iterator[JobManager]:
 
 def make_app(manager: JobManager, work: Work, *, on_error: Any = None) -> Dash:
     """An app with one background callback ``out.data <- in.data`` that does ``work``."""
+    app_context.set(None)  # Dash leaves the app that served a page last, here of another test
     app = Dash("tests", background_callback_manager=manager, on_error=on_error)
     app.server.secret_key = "a key for tests"  # noqa: S105
-    jobs.identify(app.server)
     app.layout = html.Div(
         [dcc.Store("in"), dcc.Store("out"), dcc.Store("stop"), dcc.Store("alert"), html.P(id="say")]
     )
@@ -304,6 +308,10 @@ def test_a_page_is_one_user_in_background_and_plain_callbacks(manager: JobManage
         assert current_background.get() is None
         return current_user.get()
 
+    @app.server.before_request
+    def identify() -> None:
+        current_user.set(people.page_key(request.args.get("endId", "")))
+
     first, second = DashClient(app), DashClient(app)
     mine = outcome(first, 1)
     shown = first.call("say.title", {"alert.data": 1}).get_json()["response"]["say"]["title"]
@@ -330,3 +338,24 @@ def test_results_wait_in_memory_where_the_folder_cant_be_written(tmp_path: Path)
 )
 def test_captions_say_what_is_done(progress: Progress, text: str) -> None:
     assert jobs.caption(progress) == text
+
+
+def test_a_page_that_asks_anew_ends_what_it_asked_before(manager: JobManager) -> None:
+    stopped = {value: threading.Event() for value in range(5)}
+
+    def work(_: Any, value: Any) -> Any:
+        job = jobs.current_job()
+        with job.waking(stopped[value].set):
+            if job.cancelled():  # before it began
+                stopped[value].set()
+            assert stopped[value].wait(LIMIT_S)
+
+    app = make_app(manager, work)
+    page, other = DashClient(app), DashClient(app)
+    for client, value, turn in ((other, 0, 9), (page, 1, 3), (page, 2, 5), (page, 3, 4)):
+        client.start("out.data", {"in.data": value}, turn=turn)
+    states = [running.state for running in manager._running.values()]
+    assert states == ["running", "cancelled", "running", "cancelled"]  # the last came late
+    assert all(stopped[value].wait(LIMIT_S) for value in (1, 3))
+    page.start("out.data", {"in.data": 4}, turn="x")  # numbered by nobody: it ends nothing
+    assert [running.state for running in manager._running.values()][2] == "running"

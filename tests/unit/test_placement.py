@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import analysis
-from analysis.errors import ModelLoadError
+from analysis.errors import ModelLoadError, SpecError
 from analysis.ledger import PACKED_TOLERANCE
-from analysis.models import catalog, loading, memory, placement
+from analysis.models import catalog, identity, loading, memory, placement
 from tests.support import built, tiny, tiny_gguf, zoo
 
 
@@ -94,7 +94,7 @@ def test_few_bits_add_up_within_their_tolerance(
     assert ledger.colour == "amber"
     heads = next(entry for entry in ledger.entries if entry.number == 5)
     assert 1e-4 < heads.error <= heads.tolerance == PACKED_TOLERANCE
-    assert model.info.fingerprint != catalog.fingerprint(str(wide_dir))
+    assert model.info.fingerprint != identity.fingerprint(str(wide_dir))
     assert model.nbytes <= bytes_of(wide_dir, quantise=quantise) * 1.1
 
 
@@ -102,7 +102,7 @@ def test_without_bitsandbytes_it_is_said_what_to_install(
     tiny_llama_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(placement, "find_spec", lambda _name: None)
-    with pytest.raises(ModelLoadError, match=r"stratascope\[quantise\]"):
+    with pytest.raises(ModelLoadError, match=r"pip install -e '\.\[quantise\]'"):
         packed(tiny_llama_dir, "8bit", monkeypatch, tmp_path)
 
 
@@ -115,6 +115,16 @@ def test_weights_packed_by_a_package_that_is_missing_are_explained(
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelLoadError, match=r"packed can't be loaded|needs a package"):
         loading.load_pretrained(str(folder), device="cpu")
+
+
+def test_a_device_without_64_bit_floats_is_neither_chosen_nor_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert placement.pick_device() == torch.device("cpu")
+    with pytest.raises(SpecError, match="64-bit"):
+        placement.pick_device("mps")
 
 
 def test_spread_is_one_device_where_there_is_one(tiny_llama_dir: Path) -> None:

@@ -13,9 +13,13 @@ import pytest
 
 from analysis import codec
 from analysis.errors import AnalysisError, CancelledError, PromptError, SpecError, UnknownModelError
+from analysis.lens_specs import EmbeddingSpec, PromotedSpec
+from analysis.link_specs import LinkSpec, NeuronSpec
+from analysis.requests import ON_MODEL, ON_TRACE
 from analysis.service import Job, Service, ServiceSettings
-from analysis.specs import FlowSpec, LensSpec, RunSpec, TraceSpec, cache_key
+from analysis.specs import FlowSpec, LensSpec, PatternSpec, RunSpec, TraceSpec, cache_key
 from tests.support import fake_work
+from tests.support.fake_service import FakeService
 
 SPEC = RunSpec("fake", "echo x")
 
@@ -72,6 +76,54 @@ def test_peek_finds_what_is_there_and_computes_nothing(service: Service) -> None
     assert found is not None
     assert found.tokens[0].text == "echo x"
     assert service.status().computed == 1
+
+
+def test_every_kind_of_question_has_its_entry(service: Service) -> None:
+    """Whatever the tables name is looked up under its own key, and only as what it is."""
+    trace = TraceSpec("fake", (1, 2))
+    info = codec.encode(fake_work.result("x").info)
+    for table, where in ((ON_TRACE, trace), (ON_MODEL, "fake")):
+        for kind in table:
+            option = made(kind)
+            specs = (trace, option) if where is trace else (option,)
+            key = cache_key(fingerprint("fake", None), *specs)
+            assert service.peek(where, option) is None
+            service._memo.put(key, info)
+            assert service.peek(where, option) is None  # another kind of result: not taken
+            assert service._memo.get(key) is None
+    for ask in (service.derive, service.report):
+        with pytest.raises(SpecError, match="not a kind of request"):
+            ask(trace, SPEC)
+    with pytest.raises(SpecError, match="not a kind of request"):
+        service.peek(trace, None)
+
+
+def made(kind: type[Any]) -> Any:
+    """A spec of a kind with whatever it can't do without."""
+    needed: dict[type[Any], Any] = {
+        PatternSpec: (0,),
+        PromotedSpec: ("mlp_output", 0, 0),
+        LinkSpec: ("mlp", 0, 0, 0),
+        NeuronSpec: (0,),
+    }
+    return kind(*needed.get(kind, ()))
+
+
+def test_a_typed_call_and_the_general_one_share_an_entry(settings: ServiceSettings) -> None:
+    """Both are answered from the memo: no worker is started."""
+    idle = Service(settings, fingerprint)
+    trace, spec = TraceSpec("fake", (1, 2)), LensSpec()
+    grid = FakeService().grid(trace, spec)
+    idle._memo.put(cache_key(fingerprint("fake", None), trace, spec), codec.encode(grid))
+    for found in (idle.grid(trace, spec), idle.derive(trace, spec), idle.peek(trace, spec)):
+        assert codec.encode(found) == codec.encode(grid)
+    report = FakeService().report("fake", EmbeddingSpec())
+    key = cache_key(fingerprint("fake", None), EmbeddingSpec())
+    idle._memo.put(key, codec.encode(report))
+    assert idle.report("fake", EmbeddingSpec()).sentence == report.sentence
+    assert idle.peek("fake", EmbeddingSpec()).sentence == report.sentence
+    assert idle.status().worker_pid is None
+    idle.close()
 
 
 def test_other_weights_dtypes_and_options_are_other_entries(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from analysis.errors import SpecError
 from analysis.tasks import files
 from analysis.tasks.commands import main
+from analysis.tasks.emergence import by_label
+from analysis.tasks.prompts import Suite, TaskPrompt
 
 
 def test_csv_with_foil_labels_and_newlines() -> None:
@@ -41,6 +44,11 @@ def test_json_lines_with_labels_and_line_separators_in_text() -> None:
         ("jsonl", "[1]", "Line 1: not an object"),
         ("jsonl", '{"prompt": "a",', "Line 1: not JSON"),
         ("jsonl", "[" * 100_000, "Line 1: not JSON"),
+        ("jsonl", '{"prompt": "a", "answer": "b", "n": ' + "9" * 5000 + "}", "too many digits"),
+        ("jsonl", json.dumps({"prompt": "a", "answer": "b", "foil": "c" * 20_001}), "the foil has"),
+        ("jsonl", json.dumps({"prompt": "a", "answer": "b", "labels": dict.fromkeys(range(101))}),
+         "Line 1: there are more than 100 labels"),
+        ("csv", ",".join(["prompt", "answer", *map(str, range(99))]), "more than 100 columns"),
         ("jsonl", "\n\n", "holds no prompts"),
         ("csv", "", "Line 1: the header has no column prompt and no column answer"),
     ],
@@ -56,6 +64,19 @@ def test_all_bad_lines_are_told_at_once_up_to_twenty() -> None:
         files.parse(("prompt,answer\n" + "x,\n" * 25).encode(), "csv")
     assert caught.value.message.count("the answer is empty") == 20
     assert "And 5 more lines." in caught.value.message
+
+
+def test_a_file_of_another_kind_is_not_read_to_its_end() -> None:
+    with pytest.raises(SpecError, match="And at least 981 more lines"):
+        files.parse(b"x\n" * 500_000, "jsonl")
+
+
+def test_groups_by_a_label_are_in_order_whatever_it_says() -> None:
+    labels = ["10", "\N{SUPERSCRIPT TWO}", "9", "9" * 5000, "x"]
+    prompts = tuple(TaskPrompt("p", "a", "", (("n", label),)) for label in labels)
+    found = by_label(Suite("own", "own", prompts), [True] * 5, "n")
+    assert [one.name for one in found[:2]] == ["n 9", "n 10"]
+    assert len(found) == 5
 
 
 def test_not_utf_8_says_which_line() -> None:
@@ -75,3 +96,37 @@ def test_a_bad_file_costs_no_model(tmp_path: Path) -> None:
     path.write_text("prompt,answer\nx,\n")
     with pytest.raises(SpecError, match="Line 2"):
         main(["tasks", "run", str(path), "--model", "there-is-no-such-model"])
+
+
+def test_a_file_is_named_by_option_and_one_thing_only(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt.csv"
+    path.write_text("prompt,answer\n,2\n")
+    with pytest.raises(SpecError, match="Line 2: the prompt is empty"):
+        main(["tasks", "run", "--file", str(path), "--model", "there-is-no-such-model"])
+    for both in (["addition", "--file", str(path)], []):
+        with pytest.raises(SpecError, match="either a suite or a file"):
+            main(["tasks", "run", *both, "--model", "there-is-no-such-model"])
+
+
+def test_lines_written_are_read_back() -> None:
+    text = 'prompt,answer,foil,kind\n"a\nb", c, d,\u00e9\n1+1=,2,,\n'
+    suite = files.parse(text.encode(), "csv", "x")
+    again = files.parse(files.as_lines(suite).encode(), "jsonl", "x")
+    assert again == suite
+
+
+def test_half_a_character_is_refused_where_it_counts_and_mended_in_labels() -> None:
+    for field in ("prompt", "answer", "foil"):
+        row = {"prompt": "a", "answer": "b", "foil": "c"} | {field: "\ud800"}
+        with pytest.raises(SpecError, match=f"Line 1: the {field} holds half a character"):
+            files.parse(json.dumps(row).encode(), "jsonl")
+    row = {"prompt": "a", "answer": "b", "kind": "\ud800"}
+    (prompt,) = files.parse(json.dumps(row).encode(), "jsonl").prompts
+    assert prompt.label("kind") == "?"
+
+
+def test_no_more_prompts_than_asked_for() -> None:
+    data = b"prompt,answer\n" + b"a,b\n" * 4
+    assert len(files.parse(data, "csv", most=4).prompts) == 4
+    with pytest.raises(SpecError, match="Line 5: more than 3 prompts"):
+        files.parse(data, "csv", most=3)

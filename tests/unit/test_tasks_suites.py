@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analysis.errors import SpecError
-from analysis.tasks import addition, suites
+from analysis.tasks import addition, notes, spec, suites
 from analysis.tasks.batch import groups
 from analysis.tasks.statistics import curve, share
 
@@ -126,3 +126,41 @@ def test_carries_in_labels_agree_with_the_columns() -> None:
         a, b = (int(text) for text in prompt.text.removesuffix("=").split("+"))
         carry = addition.carries(np.array([a]), np.array([b]))[0]
         assert [prompt.label(f"carry{j}") for j in range(1, 6)] == [str(c) for c in carry[1:]]
+
+
+def test_bands_claim_no_certainty_where_every_draw_says_the_same() -> None:
+    found = curve("x", [2] * 12, range(12), 3)
+    assert found.by_row.tolist() == [0.0, 0.0, 1.0, 1.0]
+    none, every = share("x", 0, 12), share("x", 12, 12)
+    assert found.high[0] == pytest.approx(none.high)
+    assert found.low[3] == pytest.approx(every.low)
+
+
+def test_the_mean_row_of_few_prompts_has_no_interval() -> None:
+    assert np.isnan(curve("x", [1, 2] * 4, range(8), 3).mean_low)
+    assert curve("x", [1, 2] * 5, range(10), 3).mean_low >= 1.0
+
+
+def test_the_notes_sum_keeps_its_carries_in_fewer_digits() -> None:
+    whole = addition.carries(np.array([notes.A]), np.array([notes.B]), 8)[0]
+    asked = notes.own_sum("addition-5digit")
+    a, b = (int(text) for text in asked.prompt.removesuffix("=").split("+"))
+    assert addition.carries(np.array([a]), np.array([b]))[0].tolist() == whole[:6].tolist()
+    assert asked.answer == addition.answer(a, b)
+    assert notes.own_sum("smollm2-135m-instruct").answer == "13622901"
+    assert notes.padded_digits("/etc") is None
+
+
+def test_a_report_that_means_nothing_is_refused() -> None:
+    for make in (
+        lambda: spec.SuiteSpec("m", "own"),
+        lambda: spec.SuiteSpec("m", "addition", content="x"),
+        lambda: spec.ContributionSpec("m", digits=16),
+        lambda: spec.ProbeSpec("m", sums=39),
+        lambda: spec.ProjectionSpec("m", "row 1", column=4, digits=3),
+        lambda: spec.PatchSpec("m", digits=2, travels=True),
+        lambda: spec.PatchSpec("m", positions="some"),  # type: ignore[arg-type]
+        lambda: spec.FailureSpec(spec.SuiteSpec("m", "facts"), most=21),
+    ):
+        with pytest.raises(SpecError):
+            make()

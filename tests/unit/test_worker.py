@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -28,20 +27,7 @@ from analysis.errors import (
 )
 from analysis.service import Job, Priority, Progress, Service, ServiceSettings
 from analysis.specs import RunSpec
-
-LIMIT_S = 60.0
-FAKE = "tests.support.fake_work:perform"
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def wait_for(condition: Callable[[], Any]) -> None:
-    """Wait until something becomes true, for as long as a very slow machine may need."""
-    pause = threading.Event()
-    for _ in range(int(LIMIT_S / 0.01)):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it never happened")
+from tests.support.scaled import FAKE, LIMIT_S, ROOT, wait_for
 
 
 class Office:

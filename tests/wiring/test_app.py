@@ -6,10 +6,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from dash.development.base_component import Component
+from filelock import FileLock
 
 from dash_app import app as app_module
 from dash_app import cli
@@ -70,10 +72,21 @@ def test_each_store_has_one_writer(app: Any) -> None:
     assert sorted(written) == sorted(set(written))
 
 
+def test_the_page_keeps_few_components(app: Any) -> None:
+    # Dash asks each of them at every change, and makes changes by the hundred.
+    assert 100 < len(list(components(app.layout()))) < 500
+
+
 def test_two_apps_in_one_process_both_work(settings: Settings) -> None:
     first, second = (create_app(FakeService(), settings) for _ in range(2))
     assert mentioned(first) == mentioned(second)
     assert len(dependencies(first)) == len(dependencies(second)) > 15
+
+
+def test_a_process_knows_its_scripts_before_it_has_served_a_page(settings: Settings) -> None:
+    # A page that another process served asks this one for several at once.
+    fresh = create_app(FakeService(), settings)
+    assert any(name.endswith(".js") for name in fresh.registered_paths["dash"])
 
 
 def test_nothing_comes_from_elsewhere(app: Any) -> None:
@@ -85,7 +98,7 @@ def test_nothing_comes_from_elsewhere(app: Any) -> None:
 
 def test_the_address_is_never_sent_on(app: Any) -> None:
     headers = app.server.test_client().get("/").headers
-    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Referrer-Policy"] == "same-origin"
 
 
 def test_large_answers_are_compressed(app: Any) -> None:
@@ -125,6 +138,19 @@ def test_the_secret_is_made_once_and_kept_to_oneself(settings: Settings) -> None
     path.write_text("cut", encoding="ascii")
     assert secret(settings) != first
     assert secret(settings.model_copy(update={"secret_key": "given"})) == "given"
+
+
+def test_a_server_waits_for_the_secret_that_another_makes(settings: Settings) -> None:
+    path = settings.data_dir / "secret-key"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(f"{path}.lock"):
+            path.touch()
+            asked = pool.submit(secret, settings)
+            with pytest.raises(TimeoutError):
+                asked.result(0.2)
+            path.write_text("k" * 40, encoding="ascii")
+        assert asked.result(9) == "k" * 40
 
 
 def test_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

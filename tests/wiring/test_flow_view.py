@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -9,11 +10,14 @@ import pytest
 from plotly.io.json import to_json_plotly as to_json
 
 from analysis.errors import SpecError
-from dash_app.state import RunRef, Selection, from_query, to_query
+from analysis.results import Graph
+from dash_app.state import Selection
+from dash_app.state_address import from_query, to_query
+from dash_app.state_run import RunRef
 from dash_app.views.flow import actions, check, inspector, specs
 from dash_app.views.flow.methods import METHODS
 from dash_app.views.flow.options import options
-from tests.support.fake_service import LAYERS, FakeService
+from tests.support.fake_service import LAYERS, FakeService, refuse
 
 BASE = Selection()
 
@@ -49,14 +53,20 @@ def test_every_button_changes_what_is_drawn_or_is_the_chosen_one(
     service: FakeService, run_ref: RunRef
 ) -> None:
     """No control that does nothing: each makes another request, or another rule."""
-    for start in (Selection(), Selection(rule="mass"), Selection(method="signed")):
-        before = specs.wanted(run_ref, start), specs.rule(start)
+    info = service.model_info("fake")
+
+    def drawn(selection: Selection) -> Any:
+        look = specs.look(selection, info)
+        return specs.wanted(run_ref, selection), specs.rule(selection), look
+
+    starts = (Selection(), Selection(rule="mass"), Selection(method="signed"))
+    for start in (*starts, Selection(direction="up"), Selection(method="rollout")):
+        before = drawn(start)
         same = 0
         for address in gos(actions.controls(service, run_ref, start)):
             after, ignored = from_query(address, start)
             assert ignored == ()
-            changed = specs.wanted(run_ref, after), specs.rule(after)
-            same += changed == before
+            same += drawn(after) == before
         shown = text(actions.controls(service, run_ref, start))
         assert same == shown.count('"aria-pressed": "true"')
 
@@ -67,9 +77,12 @@ def test_a_value_between_the_presets_is_shown() -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["method=magic", "rule=all", "sources=9", "sources=0", "mass=100", "least=nan", "least=0",
-     "start=gone", "sinks=drown", "root=tree", "token=x", "foil=-1", "link=mlp:1:2",
-     "link=cat:1:2:3:-1"],
+    [
+        *("method=magic", "rule=all", "sources=9", "sources=0", "mass=100", "least=nan"),
+        *("least=0", "direction=left", "split=some", "scale=huge", "first=-1", "last=x"),
+        *("start=gone", "sinks=drown", "root=tree", "token=x", "foil=-1", "link=mlp:1:2"),
+        "link=cat:1:2:3:-1",
+    ],
 )  # fmt: skip
 def test_nonsense_about_the_flow_is_left_out_and_named(query: str) -> None:
     assert from_query(query, BASE) == (BASE, (query.partition("=")[0],))
@@ -78,7 +91,8 @@ def test_nonsense_about_the_flow_is_left_out_and_named(query: str) -> None:
 def test_the_flows_options_are_in_the_address() -> None:
     chosen = Selection(
         method="signed", rule="least", sources=3, mass=55, least=0.5, start="reweight",
-        sinks="fold", root="answer", token=5, foil=7, link="attention:3:0:4:2",
+        sinks="fold", root="answer", direction="up", split="each", scale="fixed", first=2, last=9,
+        token=5, foil=7, link="attention:3:0:4:2",
     )  # fmt: skip
     assert from_query(to_query(chosen, BASE), BASE) == (chosen, ())
     assert from_query("token=none&foil=none", chosen)[0].token is None
@@ -88,6 +102,13 @@ def test_options_become_the_request(run_ref: RunRef) -> None:
     spec = specs.wanted(run_ref, Selection(start="loss", sinks="fold", row=6, pos=3))
     assert spec is not None
     assert (spec.hide_start, spec.fold_sinks, spec.row, spec.position) == ("loss", True, 6, 3)
+    up = specs.wanted(run_ref, Selection(direction="up", row=6, pos=3, root="answer"))
+    assert up is not None
+    assert (up.direction, up.row, up.position) == ("up", 6, 3)
+    from_token = specs.wanted(run_ref, Selection(direction="up", pos=3))
+    assert from_token is not None
+    assert (from_token.direction, from_token.row) == ("up", 0)
+    assert specs.wanted(run_ref, Selection(direction="up", row=0)) is not None
     whole = specs.wanted(run_ref, Selection(root="answer", row=6))
     assert whole is not None
     assert (whole.position, whole.row) == ((4, 5), LAYERS)
@@ -96,12 +117,71 @@ def test_options_become_the_request(run_ref: RunRef) -> None:
     assert (signed.row, signed.token, signed.foil) == (LAYERS, 5, None)
 
 
+def test_choices_of_look_reach_the_picture(service: FakeService, run_ref: RunRef) -> None:
+    def made(selection: Selection) -> Any:
+        ready = actions.follow(service, run_ref, selection, no_job)
+        drawn = actions.draw(service, run_ref, selection, "light", ready)
+        assert drawn is not None
+        return drawn
+
+    usual = made(Selection())
+    few = made(Selection(first=2, last=3))
+    assert len(few.picture["rows"]) < len(usual.picture["rows"])
+    assert "folded into the left edge" in few.line
+    assert made(Selection(scale="fixed")).picture["key"] != usual.picture["key"]
+    calls = service.calls.count("flow")
+    made(Selection(split="group", scale="fixed", first=1))
+    assert service.calls.count("flow") == calls + 1  # asked for, found in the memo by the service
+
+
+def test_what_there_is_not_to_hide_is_said(service: FakeService, run_ref: RunRef) -> None:
+    def line(selection: Selection) -> str:
+        drawn = actions.draw(service, run_ref, selection, "light", None)
+        assert drawn is not None
+        return drawn.line
+
+    asked = Selection(start="loss", sinks="fold")
+    for selection in (asked, Selection()):
+        actions.follow(service, run_ref, selection, no_job)
+    assert "No start is hidden" in line(asked)
+    assert "No sink is folded" in line(asked)
+    assert "hidden" not in line(Selection())
+    for key, kept in service.memo.items():
+        if isinstance(kept, Graph):
+            found = dataclasses.replace(kept, hidden_positions=(0,), sink_positions=(1,))
+            service.memo[key] = found
+    assert "Attention to the start (position 0) is hidden" in line(asked)
+    assert "No start" not in line(asked)
+    assert "No sink" not in line(asked)
+
+
+def test_heads_are_offered_by_group_where_there_are_groups() -> None:
+    assert "split=group" in gos(options(Selection(), grouped=True))
+    assert "split=group" not in gos(options(Selection()))
+    assert not {"split=sum", "split=each"} & gos(options(Selection(method="rollout")))
+
+
+@pytest.mark.parametrize(("kv_heads", "offered"), [(1, False), (2, True), (6, False)])
+def test_one_group_of_all_heads_is_no_choice(
+    service: FakeService, run_ref: RunRef, monkeypatch: Any, kv_heads: int, offered: bool
+) -> None:
+    """Where all heads share keys and values, by group is summed; where none do, it is each."""
+    result = actions.result_of(service, run_ref)
+    info = dataclasses.replace(result.info, heads=6, kv_heads=kv_heads)
+    shared = dataclasses.replace(result, info=info)
+    monkeypatch.setattr(actions, "result_of", lambda *_: shared)
+    found = gos(actions.controls(service, run_ref, Selection()))
+    assert ("split=group" in found) == offered
+    assert "split=each" in found
+
+
 def test_a_signed_graph_has_a_picture_of_its_own(service: FakeService, run_ref: RunRef) -> None:
     selection = Selection(method="signed", token=5, foil=7, pos=4)
     ready = actions.follow(service, run_ref, selection, no_job)
     drawn = actions.draw(service, run_ref, selection, "light", ready)
     assert drawn is not None
-    figure, line = drawn
+    figure, made, line = drawn
+    assert made is None
     assert figure["data"][0]["type"] == "bar"
     assert "' Paris' less that of" in line
     assert "sum to +2.000, the model says +2.000" in line
@@ -150,6 +230,17 @@ def test_cuts_are_shown_once_they_are_measured(service: FakeService, run_ref: Ru
     assert "Methods on this prompt" not in shown
     other = Selection(method="norm")
     assert check.show(service, run_ref, other, "light", None) == []
+
+
+def test_cuts_that_are_there_stay_when_the_comparison_fails(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    check.measure(service, run_ref, Selection(), check.CUT, no_job)
+    service.fail["comparison"] = refuse("The worker stopped.", "Run it again.")
+    ready = check.measure(service, run_ref, Selection(), check.COMPARE, no_job)
+    shown = text(check.show(service, run_ref, Selection(), "light", ready))
+    assert "The worker stopped." in shown
+    assert "over 4 links cut" in shown
 
 
 def test_methods_are_compared_best_first(service: FakeService, run_ref: RunRef) -> None:

@@ -8,7 +8,8 @@ import pytest
 from plotly.utils import PlotlyJSONEncoder
 
 from analysis.results import Ledger, LedgerEntry
-from dash_app.state import RunRef, Selection
+from dash_app.state import Selection
+from dash_app.state_run import RunRef
 from dash_app.views.ledger import actions
 from dash_app.views.ledger.layout import badge, table
 from tests.support.fake_service import FakeService, refuse
@@ -55,7 +56,7 @@ def test_both_ledgers_are_asked_for(run: RunRef) -> None:
     service = FakeService()
     found = actions.measure(service, run, Selection(pos=1), lambda start, end: None)
     assert found is not None
-    assert service.calls[:2] == ["ledger", "run_ledger"]
+    assert service.calls == ["ledger", "run", "model_info", "run_ledger"]
     assert "hidden 3.0% of the flow" in text(found[2])
     assert "position 1" in text(found[2])
 
@@ -66,3 +67,13 @@ def test_a_failure_is_told_in_words(run: RunRef) -> None:
     found = actions.measure(service, run, Selection(), lambda start, end: None)
     assert found is not None
     assert "The worker stopped. Run it again." in text(found[1])
+
+
+def test_the_models_ledger_stays_when_the_runs_fails(run: RunRef) -> None:
+    service = FakeService()
+    service.fail["run_ledger"] = refuse("The worker stopped.", "Run it again.")
+    found = actions.measure(service, run, Selection(), lambda start, end: None)
+    assert found is not None
+    assert "adds up" in text(found[0])
+    assert "on random probes" in text(found[1])
+    assert "The worker stopped. Run it again." in text(found[2])

@@ -17,7 +17,8 @@ from dash_app.reduce import (
     unseen,
 )
 from dash_app.shell import Event, PageId
-from dash_app.state import RunRef, Selection
+from dash_app.state import Selection
+from dash_app.state_run import RunRef
 
 BASE = Selection(model="m", prompt="Hello", new=1)
 NOW = Selection(model="m", prompt="Hello", new=1, attempt=1)
@@ -77,12 +78,12 @@ def test_a_button_with_nonsense_changes_nothing(value: Any) -> None:
 
 def test_a_views_event_is_reduced_by_the_view() -> None:
     def take(value: Any, current: Selection, _run: RunRef | None) -> Selection:
-        return current.model_copy(update={"prompt": f"{value[0]} {value[1]}"})
+        return current.model_copy(update={"row": value})
 
-    event = Event("button", "n_clicks", take, states=(("form", "value"),))
-    reduced = reduce(happened("button", "n_clicks", (7, "typed")), NOW, None, BASE, [event])
-    assert reduced.selection.prompt == "7 typed"
-    assert reduce(happened("other", "n_clicks", 7), NOW, None, BASE, [event]).selection == NOW
+    event = Event("graph", "clickData", take)
+    reduced = reduce(happened("graph", "clickData", 7), NOW, None, BASE, [event])
+    assert reduced.selection.row == 7
+    assert reduce(happened("other", "clickData", 7), NOW, None, BASE, [event]).selection == NOW
 
 
 def test_reports_count_once_and_none_is_lost() -> None:
@@ -101,8 +102,10 @@ def test_what_happened_at_once_counts_in_turn() -> None:
 def test_moves_replace_and_requests_push_the_address() -> None:
     moved = address_note(reduce(go("row=4"), NOW, None, BASE, ()), NOW, BASE, 7)
     asked = address_note(reduce(go("prompt=Hi"), NOW, None, BASE, ()), NOW, BASE, 8)
-    assert moved == {"query": "?row=4", "push": False, "ignored": [], "seen": 7}
-    assert asked == {"query": "?prompt=Hi", "push": True, "ignored": [], "seen": 8}
+    assert moved == {"query": "?row=4", "push": False, "ignored": [], "full": [], "seen": 7}
+    assert asked == {
+        "query": "?prompt=Hi", "push": True, "ignored": [], "full": [], "seen": 8,
+    }  # fmt: skip
 
 
 def test_notices_name_what_was_left_out(run_ref: RunRef) -> None:

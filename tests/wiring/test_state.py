@@ -9,20 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dash_app.state import (
-    MAX_PINS,
-    PARTS,
-    RunRef,
-    Selection,
-    ask,
-    from_query,
-    join,
-    out_of_range,
-    pinned,
-    resolve,
-    split,
-    to_query,
-)
+from dash_app.state import MAX_PINS, Selection, ask
+from dash_app.state_address import from_query, to_query
+from dash_app.state_run import RunRef, out_of_range, pinned, resolve
+from dash_app.state_stores import PARTS, join, split
 
 BASE = Selection(model="smollm2-135m-instruct", prompt="The capital of France is", new=2)
 INDEX = st.integers(0, 1_000_000)
@@ -37,8 +27,24 @@ SELECTIONS = st.builds(
     layer=INDEX,
     heads=st.lists(INDEX, max_size=9).map(tuple),
     pins=st.none() | st.lists(INDEX, max_size=MAX_PINS).map(tuple),
-    colour=st.sampled_from(("probability", "entropy")),
-    curve=st.sampled_from(("probability", "rank")),
+    component=st.sampled_from(("block_output", "mlp_output", "head_output")),
+    head=INDEX,
+    source=st.none() | INDEX,
+    decoder=st.sampled_from(("output", "max_probability")),
+    norm=st.sampled_from(("none", "full")),
+    similarity=st.sampled_from(("dot", "cosine")),
+    candidates=st.sampled_from(("top_k", "subtraction")),
+    colour=st.sampled_from(("probability", "entropy", "rank_change", "share")),
+    asked=st.none() | INDEX,
+    part=st.sampled_from(("attention", "mlp")),
+    by=st.sampled_from(("norm", "hidden_kl")),
+    show=st.sampled_from(("", "all", "answer", "0-127")),
+    find=TEXT,
+    fold=st.integers(1, 64),
+    adds=st.sampled_from(("", "mlp_output")),
+    readers=st.lists(st.sampled_from(("output", "input", "linear")), max_size=4).map(tuple),
+    differ=st.sampled_from(("jsd", "top1")),
+    curve=st.sampled_from(("probability", "rank", "kl")),
     method=st.sampled_from(("proximity", "attention")),
     theme=st.sampled_from(("auto", "light", "dark")),
 )

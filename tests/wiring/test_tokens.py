@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from analysis.results import Token
 from analysis.specs import RunSpec
-from dash_app.views.tokens.layout import chip, described
+from dash_app.views.tokens.layout import chip, described, strip
 from tests.support.fake_service import FakeService
 
 
@@ -21,3 +21,16 @@ def test_what_a_template_added_is_marked_and_said() -> None:
     assert "is-added" in marked.className
     assert "added by the chat template" in marked.title
     assert "is-added" not in plain.className
+
+
+def test_what_the_model_has_no_token_for_is_said() -> None:
+    import dataclasses
+
+    run = FakeService().run(RunSpec("fake", "The capital"))
+    assert len(strip(run, 0)) == len(run.tokens)
+    lost = Token(0, "<unk>", "<unk>", "", special=True)
+    partly = dataclasses.replace(run, tokens=(lost, *run.tokens[1:]))
+    shown = strip(partly, 0)
+    assert len(shown) == len(run.tokens) + 1
+    title = shown[0].children.children[0].children
+    assert title == f"1 of the prompt's {run.prompt_length} tokens is unknown."

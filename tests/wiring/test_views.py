@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -11,16 +12,16 @@ from plotly.io.json import to_json_plotly as to_json
 
 from analysis.errors import CancelledError, UnknownModelError
 from analysis.specs import LensSpec, RunSpec, StorySpec, TraceSpec
-from dash_app.components.go import target, toggled
+from dash_app.components.go import target
 from dash_app.errors import explain
-from dash_app.examples import EXAMPLES
+from dash_app.examples import EXAMPLES, examples_for
 from dash_app.settings import Settings
 from dash_app.shell import Context, PageId
-from dash_app.state import RunRef, Selection
+from dash_app.state import Selection
+from dash_app.state_run import RunRef
 from dash_app.views.attention import actions as attention
 from dash_app.views.curves import actions as curves
 from dash_app.views.flow import actions as flow
-from dash_app.views.lens import actions as lens
 from dash_app.views.run import actions as run
 from dash_app.views.run.ids import RunId
 from dash_app.views.story import actions as story
@@ -83,6 +84,14 @@ def test_what_is_in_the_memo_is_shown_without_a_job(context: Context, asked: Sel
     assert run.remembered(context, empty) is None
 
 
+def test_a_long_prompt_opens_with_its_last_column(context: Context, asked: Selection) -> None:
+    long = asked.model_copy(update={"prompt": "word " * 40})
+    service = context.service
+    reference = RunRef.model_validate((run.status(context, long, no_job) or {})["run"])
+    asked_for = [spec for _, spec in service.memo if isinstance(spec, LensSpec)]
+    assert asked_for == [LensSpec(positions=(reference.prompt_length - 1,))]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -114,7 +123,7 @@ def test_a_defect_shows_no_detail(
     message, _, request = status["trouble"]
     assert "internal" not in text(run.ended(status, None, asked))
     assert "went wrong" in message
-    assert request in caplog.text
+    assert request in {record.event["request"] for record in caplog.records}  # type: ignore[attr-defined]
     assert "internal" in caplog.text
 
 
@@ -123,15 +132,6 @@ def test_a_cancelled_run_says_nothing_later(
 ) -> None:
     service.fail["grid"] = CancelledError()
     assert run.status(context, asked, no_job) is None
-
-
-def test_the_form_becomes_a_request(asked: Selection) -> None:
-    chosen = asked.model_copy(update={"row": 3, "pins": (1,)})
-    after = run.request((1, "m", "Hello", 4, "on"), chosen, None)
-    assert (after.model, after.prompt, after.new, after.attempt) == ("m", "Hello", 4, 2)
-    assert after.template == "on"
-    assert (after.row, after.pins) == (None, None)
-    assert run.request((1, None, None, None, None), chosen, None).new == asked.new
 
 
 def test_what_is_said_at_once() -> None:
@@ -177,25 +177,6 @@ def test_tokens_are_buttons_with_alternatives(service: FakeService, run_ref: Run
     assert "token-alternatives" not in text(shown[4])
 
 
-def test_the_heatmap_marks_the_chosen_cell(service: FakeService, run_ref: RunRef) -> None:
-    figure = lens.draw(service, run_ref, Selection(row=3, pos=2), "light")
-    shape = figure["layout"]["shapes"][-1]
-    assert (shape["x0"], shape["y0"]) == (1.5, 2.5)
-
-
-def test_a_click_in_the_heatmap_chooses_cell_and_layer(run_ref: RunRef) -> None:
-    after = lens.clicked(at(x=2, y=5), Selection(), run_ref)
-    assert (after.row, after.pos, after.layer) == (5, 2, 4)
-    assert lens.clicked(at(x=2, y=0), Selection(), run_ref).layer == 0
-
-
-def test_the_inspector_pins_and_unpins(service: FakeService, run_ref: RunRef) -> None:
-    shown = text(lens.inspect(service, run_ref, Selection(row=12, pos=4, pins=(5,))))
-    assert "Unpin" in shown
-    assert '"pins=none"' in shown
-    assert "Pin " in shown
-
-
 def test_heads_are_ordered_by_what_they_write(service: FakeService, run_ref: RunRef) -> None:
     figure, heads, line = attention.draw(service, run_ref, Selection(heads=(2,)), "dark")
     shares = [float(h.children[1].children.rstrip(" %")) for h in heads[1:]]
@@ -210,18 +191,6 @@ def test_a_click_in_the_pattern_chooses_query_and_layer(run_ref: RunRef) -> None
     assert (after.pos, after.layer, after.row) == (3, 6, 7)
 
 
-def test_curves_follow_the_pins(service: FakeService, run_ref: RunRef) -> None:
-    figure, pins, line, facts = curves.draw(service, run_ref, Selection(pins=(5, 7)), "light")
-    assert len(figure["data"]) == len(pins) == 2
-    assert "position 4" in line
-    assert [fact.children[1].children.children for fact in facts] == ["row 7", "row 9", "row 8"]
-    figure, pins, _, _ = curves.draw(service, run_ref, Selection(pins=()), "light")
-    assert "Nothing is pinned" in text(figure)
-    assert pins == []
-    figure, pins, _, _ = curves.draw(service, run_ref, Selection(), "light")
-    assert len(pins) == 2
-
-
 def test_a_click_on_a_curve_chooses_the_row() -> None:
     assert curves.clicked(at(x=6, y=0.4), Selection(pos=3), None).row == 6
 
@@ -232,7 +201,7 @@ def test_the_flow_is_drawn_once_it_is_computed(service: FakeService, run_ref: Ru
     ready = flow.follow(service, run_ref, selection, no_job)
     drawn = flow.draw(service, run_ref, selection, "light", ready)
     assert drawn is not None
-    assert "% of the flow" in drawn[1]
+    assert "% of the flow" in drawn.line
     count = service.calls.count("flow")
     assert flow.draw(service, run_ref, selection, "dark", None) is not None
     assert service.calls.count("flow") == count
@@ -245,7 +214,7 @@ def test_the_bottom_has_no_flow(service: FakeService, run_ref: RunRef) -> None:
     assert flow.follow(service, run_ref, Selection(row=0), no_job) == {"done": None}
 
 
-@pytest.mark.parametrize("name", ["run", "grid", "pattern", "story"])
+@pytest.mark.parametrize("name", ["run", "pattern", "story"])
 def test_an_error_in_a_view_is_said_in_the_view(
     service: FakeService, run_ref: RunRef, name: str
 ) -> None:
@@ -253,7 +222,6 @@ def test_an_error_in_a_view_is_said_in_the_view(
     selection = Selection(row=4)
     shown = {
         "run": tokens.show(service, run_ref, selection),
-        "grid": lens.draw(service, run_ref, selection, "light"),
         "pattern": attention.draw(service, run_ref, selection, "light"),
         "story": story.tell(service, run_ref, selection),
     }[name]
@@ -274,15 +242,21 @@ def test_an_error_in_the_flow_is_said_in_the_flow(service: FakeService, run_ref:
 def test_errors_have_an_id_and_a_hint() -> None:
     told = explain(UnknownModelError("No model is called 'x'.", "Pick one."))
     assert (told.message, told.hint) == ("No model is called 'x'.", "Pick one.")
-    assert len(told.request) == 6
+    assert len(told.request) == 8
     assert explain(RuntimeError("x")).request != told.request
 
 
 def test_targets_are_read_back_by_the_page() -> None:
     assert target(row=3, pins=(1, 2)) == "row=3&pins=1,2"
     assert target(heads=()) == "heads=none"
-    assert toggled((1, 2), 1) == (2,)
-    assert toggled((1,), 2) == (1, 2)
+
+
+def test_a_model_of_digits_is_offered_sums_it_has_tokens_for() -> None:
+    offered = examples_for("addition-5digit")
+    assert len(offered) > 1
+    for example in offered:
+        assert re.fullmatch(r"\d{5}\+\d{5}=", example.prompt), example
+    assert examples_for(MODELS[0][0]) == EXAMPLES
 
 
 def test_examples_can_be_run(context: Context) -> None:

@@ -1,0 +1,258 @@
+"""The lens panel and its neighbours in a real browser: every control, once, and what it changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from playwright.sync_api import expect
+
+from analysis.learned import shelf
+from dash_app.views.lens import choices
+from tests.support.patience import PATIENCE_S
+
+pytestmark = [pytest.mark.browser, pytest.mark.real]
+
+Visit = Callable[..., Any]
+SUM = {"model": "addition-5digit", "prompt": "12345+54321=", "new": 6, "pos": 11, "row": 2}
+FOX = "The quick brown fox jumps over the lazy dog and runs on to the river. "
+#: All that the heatmap's panel says.
+SAID = """() => {
+    const plot = document.querySelector("#lens-graph .js-plotly-plot");
+    const bar = plot.data[0].colorbar;
+    const text = (id) => document.querySelector(id).innerText;
+    return JSON.stringify([
+        bar.title.text, bar.ticktext, plot.layout.meta, plot.data[0].customdata,
+        Array.from(plot.data[0].z, (row) => Array.from(row)),
+        text("#lens-state"), text("#lens-inspector"), text("#lens-adds"),
+    ]);
+}"""
+#: One change of every menu: (field, value).
+ONCE = (
+    ("decoder", "max_probability"), ("norm", "unit"), ("similarity", "cosine"),
+    ("similarity", "dot"), ("candidates", "matching_pursuit"), ("fold", "2"),
+    ("colour", "token_rank"), ("asked", "*"), ("colour", "share"), ("part", "mlp"),
+    ("by", "proximity"), ("component", "source_output"), ("head", "2"), ("source", "3"),
+    ("show", "answer"),
+)  # fmt: skip
+#: Every option of every menu, each a change from what was before.
+MENUS = (
+    ("decoder", ("input", "linear", "quadratic", "max_probability", "output")),
+    ("norm", ("unit", "none", "full")),
+    ("similarity", ("cosine", "euclidean", "dot")),
+    ("candidates", ("subtraction", "matching_pursuit", "top_k")),
+    ("colour", tuple(option.value for option in choices.COLOURS[3:])),
+    ("colour", ("token_rank", "token_probability")),
+    ("asked", ("*",)),
+    ("colour", ("share",)),
+    ("part", ("mlp", "residual", "attention")),
+    ("by", tuple(option.value for option in choices.WAYS[1:])),
+    ("colour", ("probability",)),
+    ("component", tuple(option.value for option in choices.COMPONENTS[1:-2])),
+    ("component", ("head_output",)),
+    ("head", ("2",)),
+    ("component", ("source_output",)),
+    ("source", ("3",)),
+    ("component", ("block_output",)),
+    ("fold", ("2", "1")),
+    ("show", ("answer", "")),
+)
+
+
+def until(page: Any, true: Callable[[], bool], what: str) -> None:
+    """Wait from outside: polling inside the page would need eval, which it forbids."""
+    ends = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < ends, f"never true: {what}"
+        page.wait_for_timeout(100)
+
+
+def open_page(visit: Visit, **values: Any) -> Any:
+    page = visit(f"?{urlencode(values)}")
+    page.wait_for_selector("#lens-graph .heatmaplayer image")
+    page.wait_for_selector("#lens-adds .segment")
+    expect(page.locator("#lens-graph .cell-text").first).to_be_attached()
+    return page
+
+
+def computed(page: Any) -> bool:
+    return page.locator(".lens-partial").count() == 0
+
+
+def still(page: Any) -> None:
+    """Wait until no bar of a job is about to go: what lies below would move away from a click."""
+    page.wait_for_selector(".progress.is-busy", state="detached")
+
+
+def pick(page: Any, name: str, value: str) -> None:
+    """Choose from a menu; "*" is whatever is not chosen."""
+    page.locator(f"#menu-{name} > summary").click()
+    wanted = '[aria-pressed="false"]' if value == "*" else f'[data-go="{urlencode({name: value})}"]'
+    button = page.locator(f"#menu-{name} {wanted}").first
+    to = button.get_attribute("data-go")
+    button.click()
+    chosen = page.locator(f'#menu-{name} [aria-pressed="true"]')
+    expect(chosen).to_have_attribute("data-go", to)
+
+
+EVERY = tuple((name, value) for name, values in MENUS for value in values)
+
+
+@pytest.mark.parametrize("changes", [ONCE, pytest.param(EVERY, marks=pytest.mark.full)])
+def test_every_menu_of_the_lens_changes_what_is_shown(
+    visit: Visit, changes: tuple[tuple[str, str], ...]
+) -> None:
+    page = open_page(visit, **SUM)
+    for name, value in changes:
+        before = page.evaluate(SAID)
+        pick(page, name, value)
+        changed = lambda was=before: computed(page) and page.evaluate(SAID) != was  # noqa: E731
+        until(page, changed, f"{name}={value}")
+        assert page.locator(f"#menu-{name}").get_attribute("open") is None
+
+
+def options_say_their_formula(page: Any) -> None:
+    options = page.locator(".menu-bar .menu-list:not(.menu-list--short) .menu-option")
+    helps = options.locator(".menu-help").all_text_contents()
+    assert len(helps) == options.count() > 30
+    assert all(len(text) > 10 for text in helps)
+    learned = shelf.available("addition-5digit") is not None  # all else is a choice: it is untied
+    off = page.locator("#menu-decoder .menu-option:disabled")
+    expect(off).to_have_count(0 if learned else 1)
+    page.locator("#menu-decoder > summary").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#menu-decoder .menu-list")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#menu-decoder .menu-list")).to_be_hidden()
+    expect(page.locator("#menu-decoder > summary")).to_be_focused()
+
+
+def other_controls_change_their_views(page: Any) -> None:
+    page.locator("#lens-find input, input#lens-find").fill("5")
+    page.keyboard.press("Enter")
+    expect(page.locator("#lens-state")).to_contain_text("tokens that hold '5'")
+    page.locator("#lens-find input, input#lens-find").fill("")
+    page.keyboard.press("Enter")
+    expect(page.locator("#lens-state")).to_contain_text("all 18 positions")
+    for value in ("attention_output", "mlp_output", "block_increment", "head_output"):
+        before = page.locator("#lens-adds").inner_text()
+        page.locator(f'#lens-adds [data-go="adds={value}"]').click()
+        expect(page.locator("#lens-adds")).to_contain_text("Suppresses")
+        expect(page.locator("#lens-adds")).not_to_have_text(before)
+    before = page.locator("#lens-adds .promoted").inner_text()
+    page.locator('#lens-adds [data-go="adder=3"]').click()
+    expect(page.locator("#lens-adds .promoted")).not_to_have_text(before)
+    for curve, said in (
+        ("log_probability", "ln p"), ("rank", "rank"), ("entropy", "entropy"), ("kl", "KL"),
+        ("probability", "probability"),
+    ):  # fmt: skip
+        page.locator(f'#curves-quantity [data-go="curve={curve}"]').click()
+        expect(page.locator("#curves-graph .ytitle")).to_contain_text(said)
+
+
+def emergence_is_shown_and_chooses(page: Any) -> None:
+    expect(page.locator(".steps-of-tokens")).to_contain_text("nats")
+    expect(page.locator("#emergence-graph .heatmaplayer image")).to_be_attached()
+    page.locator("#emergence-commit").click()
+    expect(page.locator("#emergence-commit")).to_be_disabled()
+    rows = "plot => plot.layout.meta.values"
+    plot = page.locator("#emergence-graph .js-plotly-plot")
+    until(page, lambda: None not in plot.evaluate(rows)[3], "commits are drawn")
+    still(page)
+    values = plot.evaluate(rows)
+    click_cell(page, "#emergence-graph", 2, 5)
+    expect(page.locator(".token.is-selected .token-pos")).to_have_text("5")
+    expect(page.locator("#lens-inspector")).to_contain_text(f"row {values[2][5]}")
+
+
+def disagreement_is_shown_and_linked(page: Any) -> None:
+    page.locator("#readings-start").click()
+    expect(page.locator("#readings-note")).to_contain_text("of pairs name the same best token")
+
+    def title() -> str:
+        plot = page.locator("#readings-graph .js-plotly-plot")
+        return str(plot.evaluate("plot => plot.data[0].colorbar.title.text"))
+
+    until(page, lambda: "Jensen-Shannon" in title(), "divergence")
+    page.locator('#readings-options [data-go="differ=top1"]').click()
+    until(page, lambda: "best tokens differ" in title(), "top1")
+    page.locator("#readings-options .segment", has_text="Linear").click()
+    expect(page.locator("#readings-note")).to_contain_text("Press Compare")
+    page.locator("#readings-start").click()
+    expect(page.locator("#readings-note")).to_contain_text("Output, input, full norm")
+    still(page)
+    click_cell(page, "#readings-graph", 2, 4)
+    expect(page.locator(".token.is-selected .token-pos")).to_have_text("4")
+    expect(page.locator("#lens-inspector")).to_contain_text("row 2")
+
+
+def embeddings_and_norms_are_told(page: Any) -> None:
+    page.locator("#model-start").click()
+    expect(page.locator(".report-embeddings")).to_contain_text("differ (untied)")
+    expect(page.locator(".report-norms")).to_contain_text("LayerNorm")
+    expect(page.locator(".report-similarities")).to_contain_text("unit ball")
+    expect(page.locator("#model-start")).to_be_disabled()
+    expect(page.locator(".report-embeddings .barlayer .point").first).to_be_attached()
+    expect(page.locator(".report-similarities .scatterlayer .trace").first).to_be_attached()
+
+
+def click_cell(page: Any, graph: str, row: int, column: int, count: int = 1) -> None:
+    at = page.locator(f"{graph} .js-plotly-plot").evaluate(
+        """(plot, [row, column]) => {
+            plot.scrollIntoView({block: "center"});
+            const {xaxis, yaxis} = plot._fullLayout;
+            const box = plot.getBoundingClientRect();
+            return [box.left + xaxis._offset + xaxis.d2p(column),
+                    box.top + yaxis._offset + yaxis.d2p(row)];
+        }""",
+        [row, column],
+    )
+    page.mouse.move(at[0] - 2, at[1])
+    page.mouse.move(*at)
+    page.wait_for_selector(f"{graph} .hoverlayer .hovertext")  # then it is under the pointer
+    page.mouse.click(*at, click_count=count)
+
+
+def a_double_click_pins(page: Any) -> None:
+    click_cell(page, "#lens-graph", 0, 3, count=2)
+    expect(page.locator("#lens-inspector")).to_contain_text("row 0")
+    page.wait_for_url("**pins=*")
+    ids = page.locator("#lens-graph .js-plotly-plot").evaluate("plot => plot.layout.meta.ids")
+    assert str(ids[0][3]) in page.url.partition("pins=")[2].partition("&")[0].split(",")
+
+
+def test_the_neighbours_of_the_lens(visit: Visit) -> None:
+    """One page for all of them: opening it takes longer than what they do."""
+    page = open_page(visit, **SUM)
+    options_say_their_formula(page)
+    other_controls_change_their_views(page)
+    a_double_click_pins(page)
+    emergence_is_shown_and_chooses(page)
+    disagreement_is_shown_and_linked(page)
+    embeddings_and_norms_are_told(page)
+
+
+def test_a_new_reading_shows_the_chosen_column_first_and_can_be_stopped(visit: Visit) -> None:
+    page = open_page(visit, prompt=FOX * 4, new=0)
+    expect(page.locator("#menu-decoder .menu-option:disabled").first).to_contain_text("tied")
+    pick(page, "norm", "unit")
+    expect(page.locator("#lens-state")).to_contain_text("N₁(h)")
+    until(page, lambda: computed(page), "the unit norm")
+
+    # Seconds to minutes: the page asks more than once, and there is time to stop it.
+    pick(page, "candidates", "matching_pursuit")
+    expect(page.locator("#lens-state")).to_contain_text("Computed so far: 1 of")
+    expect(page.locator("#lens-inspector")).to_contain_text("explained so far")
+    page.locator("#lens-stop").click()
+    expect(page.locator("#lens-resume")).to_be_visible()
+    assert not computed(page)
+    waiting = page.locator("#lens-graph .cell-text.is-waiting")
+    until(page, lambda: waiting.count() > 100, "cells that wait")
+
+    pick(page, "candidates", "top_k")  # that was computed: there at once, without a job
+    until(page, lambda: computed(page), "what is memoised")
+    expect(page.locator("#lens-progress")).to_have_class("progress is-idle")
+    expect(page.locator("#lens-resume")).to_be_hidden()

@@ -1,0 +1,329 @@
+"""Every kind of request, its model worker killed and its asker gone, in the midst of the work."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis import codec, progress
+from analysis.errors import CancelledError, WorkerStoppedError
+from analysis.job import Priority
+from analysis.lens_specs import (
+    ColourSpec,
+    DisagreementSpec,
+    EmbeddingSpec,
+    LargestStepSpec,
+    NormSpec,
+    PromotedSpec,
+    SimilaritySpec,
+    StepsSpec,
+)
+from analysis.link_specs import CausalSpec, ComparisonSpec, LinkSpec, NeuronSpec
+from analysis.requests import ON_MODEL, ON_TRACE, STUDIES
+from analysis.service import Job, Progress, Service, ServiceSettings
+from analysis.specs import (
+    EmergenceSpec,
+    FlowSpec,
+    LedgerSpec,
+    LensSpec,
+    PatternSpec,
+    RunSpec,
+    StorySpec,
+    TraceSpec,
+)
+from analysis.tasks.files import as_lines
+from analysis.tasks.prompts import Suite, TaskPrompt
+from analysis.tasks.spec import (
+    OWN,
+    ContributionSpec,
+    FailureSpec,
+    PatchSpec,
+    ProbeSpec,
+    ProjectionSpec,
+    SuiteSpec,
+)
+from analysis.worker.messages import Limits, Request
+from analysis.worker.perform import Bench
+from tests.support.held_work import COMPUTED, HELD
+from tests.support.scaled import LIMIT_S, wait_for
+
+MODEL = "addition-5digit"
+RUN, CLICK = RunSpec(MODEL, "54321+12345=", new_tokens=6), RunSpec(MODEL, "11111+22222=")
+ENDS: dict[str, type[CancelledError | WorkerStoppedError]] = {
+    "killed": WorkerStoppedError,
+    "cancelled": CancelledError,
+}
+
+
+def wrong_and_right(seed: int) -> SuiteSpec:
+    """Sums of which every other is said to have an answer that it has not."""
+    asked = [
+        TaskPrompt(f"{a}+11111=", f"{a + 11111 + number % 2:06d}")
+        for number, a in enumerate(range(20000 + 100 * seed, 20006 + 100 * seed))
+    ]
+    content = as_lines(Suite("own", "own", tuple(asked)))
+    return SuiteSpec(MODEL, OWN, len(asked), content=content, title="own")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is asked, and in the midst of what it ends.
+
+    ``asked`` is a spec, or one by number where finished prompts are kept: each end needs its own.
+    ``kept`` is asked before, and shall be there after; ``prompts`` are kept of those under way.
+    """
+
+    asked: Any
+    label: str = COMPUTED
+    least: int = 1
+    of_model: bool = False
+    patient: bool = False
+    kept: Any = None
+    prompts: int = 0
+
+    def spec(self, number: int) -> Any:
+        """What is asked the ``number``-th time."""
+        return self.asked(number) if callable(self.asked) else self.asked
+
+
+BACK, ROWS, CUTS = "Following the flow back", "Following tokens", "Cutting links"
+COLUMN, WHOLE = LensSpec(decoder="linear", positions=(11,)), LensSpec(decoder="linear")
+KINDS = {
+    "run": Kind(RUN, "Generating", 3),
+    "info": Kind(None),
+    "grid": Kind(WHOLE, "Decoding", kept=COLUMN),
+    "pattern": Kind(PatternSpec(1)),
+    "flow": Kind(FlowSpec(), BACK),
+    "emergence": Kind(EmergenceSpec(causal=True), "Causal commit", patient=True,
+                      kept=EmergenceSpec()),
+    "story": Kind(StorySpec(11), ROWS),
+    "run_ledger": Kind(LedgerSpec(11), BACK),
+    "causal": Kind(CausalSpec(), CUTS, 20, patient=True, kept=FlowSpec()),
+    "comparison": Kind(ComparisonSpec(), CUTS, 20, patient=True, kept=FlowSpec()),
+    "link": Kind(LinkSpec("attention", 1, 0, 11, 0)),
+    "neurons": Kind(NeuronSpec(1, 11)),
+    "colours": Kind(ColourSpec(), "Contribution shares by vocabulary", 2),
+    "promoted": Kind(PromotedSpec("mlp_output", 0, 11)),
+    "disagreement": Kind(DisagreementSpec(("output", "input", "linear")), "Comparing decoders",
+                         patient=True),
+    "steps": Kind(StepsSpec(11, (3, 4)), ROWS),
+    "largest_steps": Kind(LargestStepSpec(), ROWS),
+    "similarity": Kind(SimilaritySpec(norm="none"), "Sweeping the state's length", 2,
+                       patient=True, kept=LedgerSpec(11)),
+    "ledger": Kind(LedgerSpec(), BACK, of_model=True),
+    "embedding_report": Kind(EmbeddingSpec(), "Nearest embeddings", of_model=True, patient=True),
+    "norm_report": Kind(NormSpec(), of_model=True, patient=True),
+    "suite": Kind(lambda number: SuiteSpec(MODEL, "addition", 300, number), "Running prompts", 128,
+                  prompts=128),
+    "contributions": Kind(ContributionSpec(MODEL, sums=150), "Attributing digits"),
+    "probes": Kind(ProbeSpec(MODEL, sums=40), "Fitting probes", 2),
+    "projection": Kind(ProjectionSpec(MODEL, "row 1", sums=150), "Projecting states"),
+    "patching": Kind(PatchSpec(MODEL, pairs=8), "Patching", 2),
+    "failure": Kind(lambda number: FailureSpec(wrong_and_right(number)),
+                    "Comparing right and wrong", prompts=6),
+}  # fmt: skip
+
+
+class Desk:
+    """A service whose worker can be held, people who ask it, and what they should be told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.order, self.numbers = folder, folder / "held-at", itertools.count()
+        settings = ServiceSettings(
+            cache_dir=folder, function="tests.support.held_work:perform", deadline_s=600.0
+        )
+        self.service = Service(settings)
+        self.pool = ThreadPoolExecutor(4)
+        self.bench = Bench(Limits())
+        result = self.right("run", RUN)[0]
+        self.trace = TraceSpec(MODEL, result.token_ids)
+        self.service.model_info(MODEL)  # from here on there is a place for finished prompts
+
+    def close(self) -> None:
+        """Stop."""
+        self.order.unlink(missing_ok=True)
+        self.service.close()
+        self.pool.shutdown()
+
+    def specs(self, spec: Any, *, of_model: bool = False) -> tuple[Any, ...]:
+        """All that says what is asked."""
+        of_trace = type(spec) in ON_TRACE and not of_model
+        return () if spec is None else (self.trace, spec) if of_trace else (spec,)
+
+    def right(self, kind: str, spec: Any, *, of_model: bool = False) -> tuple[Any, int]:
+        """The answer by a worker's bench to which nothing happens, and how many passes it took."""
+        specs = self.specs(spec, of_model=of_model)
+        answer = self.bench.perform(Request(kind, MODEL, "f", specs))
+        return codec.decode(answer.data), answer.forwards
+
+    def now(self, spec: Any, job: Job | None = None, *, of_model: bool = False) -> Any:
+        """Ask as the views do, and wait."""
+        if spec is None:
+            return self.service.model_info(MODEL, job)
+        if isinstance(spec, RunSpec):
+            return self.service.run(spec, job)
+        if type(spec) in STUDIES:
+            return self.service.study(spec, job)
+        if of_model:
+            return self.service.report(MODEL, spec, job)
+        return self.service.derive(self.trace, spec, job)
+
+    def ask(self, spec: Any, user: str, kind: Kind) -> tuple[Future[Any], Job, list[Progress]]:
+        """Ask without waiting."""
+        heard: list[Progress] = []
+        priority = Priority.LONG if kind.patient else Priority.INTERACTIVE
+        job = Job(user=user, priority=priority, on_progress=heard.append)
+        return self.pool.submit(self.now, spec, job, of_model=kind.of_model), job, heard
+
+    def peek(self, spec: Any, *, of_model: bool = False) -> Any:
+        """What the memo has."""
+        specs = self.specs(spec, of_model=of_model)
+        return (
+            self.service.peek(MODEL, *specs) if not specs or of_model else self.service.peek(*specs)
+        )
+
+    def hold(self, kind: Kind) -> None:
+        """Have the next work that comes so far wait there."""
+        self.order.write_text(f"{next(self.numbers)} {kind.least} {kind.label}")
+
+    def release(self) -> None:
+        """Hold nothing."""
+        self.order.write_text("")
+
+    def prompts(self) -> int:
+        """How many finished prompts of suites are on disk."""
+        with closing(sqlite3.connect(self.folder / "tasks" / "cache.db")) as entries:
+            found: int = entries.execute("SELECT COUNT(*) FROM Cache").fetchone()[0]
+        return found
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    folder = tmp_path_factory.mktemp("desk")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HELD_AT", str(folder / "held-at"))
+        opened = Desk(folder)
+        yield opened
+        opened.close()
+
+
+def assert_alike(found: Any, wanted: Any, where: str = "") -> None:
+    """The same numbers, up to the rounding of batches of another size."""
+    assert type(found) is type(wanted), where
+    if isinstance(wanted, np.ndarray) and wanted.dtype.kind == "f":
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5, err_msg=where)
+    elif isinstance(wanted, np.ndarray):
+        np.testing.assert_array_equal(found, wanted, err_msg=where)
+    elif isinstance(wanted, float):
+        assert found == pytest.approx(wanted, rel=1e-4, abs=1e-5, nan_ok=True), where
+    elif hasattr(wanted, "__dataclass_fields__"):
+        for field in fields(wanted):
+            name = field.name
+            assert_alike(getattr(found, name), getattr(wanted, name), f"{where}.{name}")
+    elif isinstance(wanted, tuple):
+        assert len(found) == len(wanted), where
+        for number, (one, other) in enumerate(zip(found, wanted, strict=True)):
+            assert_alike(one, other, f"{where}[{number}]")
+    else:
+        assert found == wanted, where
+
+
+def test_no_kind_is_left_out() -> None:
+    every = {asked.kind for table in (ON_TRACE, ON_MODEL, STUDIES) for asked in table.values()}
+    assert set(KINDS) == {"run", "info", *every}
+
+
+def interrupt(desk: Desk, how: str, kind: Kind, spec: Any) -> None:
+    """End the work in its midst: who asked is told, and another, who waits, is answered."""
+    before = desk.prompts()
+    desk.hold(kind)
+    asked, job, heard = desk.ask(spec, "anna", kind)
+    wait_for(lambda: any(one.label == HELD for one in heard))
+    wait_for(lambda: desk.prompts() >= before + kind.prompts)
+    click, _, waiting = desk.ask(CLICK, "ben", KINDS["run"])
+    wait_for(lambda: waiting)
+    if how == "cancelled":
+        job.cancel()
+    else:
+        os.kill(desk.service.status().worker_pid or 0, signal.SIGKILL)
+    with pytest.raises(ENDS[how]) as told:
+        asked.result(LIMIT_S)
+    if how == "killed":
+        assert told.value.message == "The model worker stopped while it worked on this."
+        assert told.value.hint == "Run it again."
+        desk.release()  # no sooner: what is cancelled shall find its end where it is held
+    assert_alike(click.result(LIMIT_S), desk.right("run", CLICK)[0])
+    desk.release()
+
+
+#: Seconds each: the kinds whose work is long, and every kill, as the next worker has to start.
+LONG = ("suite", "contributions", "probes", "patching")
+CASES = [
+    pytest.param(how, name, id=f"{name} {how}", marks=[pytest.mark.full] if late else [])
+    for how in ENDS
+    for name in KINDS
+    for late in [how == "killed" or name in LONG]
+]
+
+
+@pytest.mark.parametrize(("how", "name"), CASES)
+def test_what_ends_midway_is_told_and_leaves_nothing_wrong(desk: Desk, how: str, name: str) -> None:
+    kind = KINDS[name]
+    spec = kind.spec(list(ENDS).index(how))
+    desk.service._memo.clear()
+    if kind.kept is not None:
+        desk.now(kind.kept)
+    pid = desk.service.status().worker_pid
+    interrupt(desk, how, kind, spec)
+    assert desk.peek(spec, of_model=kind.of_model) is None
+    assert kind.kept is None or desk.peek(kind.kept) is not None
+    assert (desk.service.status().worker_pid == pid) == (how == "cancelled")
+    passes = desk.service.status().forwards
+    again = desk.now(spec, of_model=kind.of_model)
+    passes = desk.service.status().forwards - passes
+    right, whole = desk.right(name, spec, of_model=kind.of_model)
+    assert_alike(again, right, name)
+    assert_alike(desk.peek(spec, of_model=kind.of_model), right, name)
+    assert not kind.prompts or passes < whole
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, kind in KINDS.items() if kind.patient and kind.label != COMPUTED]
+)
+def test_work_that_lets_clicks_go_first_stops_for_them_at_every_stage(
+    desk: Desk, name: str
+) -> None:
+    kind, told = KINDS[name], []
+
+    def step(done: int, total: int, label: str) -> None:
+        told.append(label)
+
+    with progress.listening(step, lambda: told.append("pause")):
+        desk.right(name, kind.asked, of_model=kind.of_model)
+    stopping = {label for label, after in itertools.pairwise(told) if after == "pause"}
+    assert stopping == set(told) - {"pause"}
+
+
+def test_passes_of_a_click_are_not_counted_again_for_what_it_interrupts(desk: Desk) -> None:
+    kind, clicks = KINDS["causal"], iter([True])
+
+    def click() -> None:
+        if next(clicks, False):
+            answer = desk.bench.perform(Request("run", MODEL, "f", (CLICK,)))
+            assert answer.forwards == 1
+
+    alone = desk.right("causal", kind.asked)[1]
+    with progress.listening(None, click):
+        assert desk.right("causal", kind.asked)[1] == alone
+    assert next(clicks, None) is None

@@ -1,0 +1,149 @@
+"""A damaged memo and a clock set back: never a wrong result, never a lost one.
+
+Quick enough for every run, with fake work; the real model does the same in ``test_one_host``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from analysis import codec
+from analysis.errors import WorkerStoppedError
+from analysis.service import Service, ServiceSettings
+from analysis.specs import RunSpec
+from analysis.store import Memo
+from dash_app.job_manager import JobManager
+from dash_app.job_record import Running
+from tests.support.scaled import FAKE
+
+SPEC = RunSpec("fake", "echo x")
+DAY = 24 * 3600.0
+
+
+def make(folder: Path) -> Service:
+    return Service(ServiceSettings(cache_dir=folder, function=FAKE), lambda *_: "f")
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    with make(tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def database(folder: Path) -> Iterator[sqlite3.Connection]:
+    """The memo's own database, written beside it."""
+    with closing(sqlite3.connect(folder / "memo" / "cache.db", isolation_level=None)) as found:
+        found.execute("PRAGMA synchronous = OFF")
+        yield found
+
+
+#: An entry as it was: what is found damaged has been deleted.
+PUT = (
+    "INSERT OR REPLACE INTO Cache (rowid, key, raw, store_time, access_time, mode, value, size)"
+    " VALUES (?, ?, 1, 0, 0, 1, ?, ?)"
+)
+
+
+@pytest.mark.full
+def test_every_byte_of_an_entry_flipped_in_turn_is_computed_anew(tmp_path: Path) -> None:
+    with make(tmp_path) as first:
+        right = codec.encode(first.run(SPEC))
+    memo = Memo(tmp_path / "memo", 1 << 20, memory_limit=0)
+    with database(tmp_path) as entries:
+        row, key, whole = entries.execute("SELECT rowid, key, value FROM Cache").fetchone()
+        for place in range(len(whole)):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << (place % 8)
+            entries.execute(PUT, (row, key, bytes(damaged), len(whole)))
+            assert memo.get(key) is None, f"byte {place}"
+        entries.execute(PUT, (row, key, whole, len(whole)))
+        assert codec.encode(codec.decode(memo.get(key) or b"")) == right
+        entries.execute(PUT, (row, key, whole[:-1], len(whole)))
+    memo.close()
+    with make(tmp_path) as again:
+        assert codec.encode(again.run(SPEC)) == right
+        assert again.status().computed == 1
+
+
+@pytest.mark.full
+def test_the_database_itself_damaged_at_many_places(tmp_path: Path) -> None:
+    with make(tmp_path / "whole") as first:
+        right = codec.encode(first.run(SPEC))
+    whole = (tmp_path / "whole" / "memo" / "cache.db").read_bytes()
+    folder = tmp_path / "damaged"
+    with make(folder) as keeper:  # one worker for all: what is lost is computed by it
+        for place in range(0, len(whole), 211):
+            damaged = bytearray(whole)
+            damaged[place] ^= 0xFF
+            (folder / str(place)).mkdir()
+            (folder / str(place) / "cache.db").write_bytes(bytes(damaged))
+            keeper._memo = Memo(folder / str(place), 1 << 20)
+            assert codec.encode(keeper.run(SPEC)) == right, f"byte {place}"
+            keeper._memo.close()
+
+
+def test_no_space_is_told_and_costs_nothing_else(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(service._memo, "_write", full)
+    assert service.run(SPEC).tokens[0].text == "echo x"
+    service._memo.flush()
+    assert "No space left on device" in service.problem
+    monkeypatch.undo()
+    assert service.run(RunSpec("fake", "echo y")).tokens[0].text == "echo y"
+    service._memo.flush()
+    assert service.problem == ""
+
+
+def test_a_clock_set_back_a_day_changes_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = service.run(SPEC)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - DAY)
+    assert codec.encode(service.run(SPEC)) == codec.encode(once)
+    assert service.run(RunSpec("fake", "steps 3")).tokens[0].text == "steps 3"
+    for _ in range(2):
+        with pytest.raises(WorkerStoppedError, match="while it worked on this"):
+            service.run(RunSpec("fake", "crash"))
+    with pytest.raises(WorkerStoppedError, match="2 times"):
+        service.run(RunSpec("fake", "crash"))
+    service._memo._recent.clear()
+    assert codec.encode(service.run(SPEC)) == codec.encode(once)
+    assert service.status().computed == 2
+
+
+@pytest.mark.parametrize("ahead", [-DAY, DAY])
+def test_results_wait_for_their_page_whatever_the_time_of_day(
+    monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    manager = JobManager()
+    running = Running("key", "user")
+    manager._running["key"] = running
+    manager._finish(running, '"kept"')
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + ahead)
+    manager._prune()
+    assert manager.get_result("key", "key") == "kept"
+    manager.close()
+
+
+def test_users_asking_at_once_share_equal_work_and_get_their_own(service: Service) -> None:
+    texts = ["echo same", "echo a", "echo same", "echo b"] * 8
+    with ThreadPoolExecutor(len(texts)) as pool:
+        answers = list(pool.map(lambda text: service.run(RunSpec("fake", text)), texts))
+    assert [answer.tokens[0].text for answer in answers] == texts
+    assert service.status().computed == 3

@@ -1,0 +1,207 @@
+"""What breaks on one machine with the small real model: the model's process, the web process, disk.
+
+Through gunicorn and over HTTP, as a page does it.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.errors import WorkerStoppedError
+from analysis.service import Job, Progress, Service, ServiceSettings
+from analysis.specs import RunSpec
+from analysis.tasks.spec import SuiteSpec
+from tests.support.dash_page import Page
+from tests.support.scaled import LIMIT_S, wait_for
+from tests.support.servers import Servers
+
+pytestmark = [pytest.mark.full, pytest.mark.real]
+
+MODEL = "addition-5digit"
+PROMPT = "54321+12345="
+Recovery = Callable[[str], AbstractContextManager[None]]
+Open = Callable[..., Page]
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    """gunicorn with its own model worker."""
+    with Servers(tmp_path, DEFAULT_MODEL=MODEL, GRACE_S="5") as running:
+        yield running
+
+
+@pytest.fixture
+def visit(servers: Servers) -> Iterator[Open]:
+    """Open a page and wait until it is drawn."""
+    pages: list[Page] = []
+
+    def start(search: str = "", url: str = "") -> Page:
+        pages.append(Page(url or servers.url))
+        pages[-1].open(search)
+        return pages[-1]
+
+    yield start
+    for page in pages:
+        page.close()
+
+
+def told(page: Page) -> str:
+    """What the page says above everything else."""
+    return str(page.props.get("alert.children") or "")
+
+
+def begin(page: Page, prompt: str = PROMPT) -> None:
+    """Press Run, and wait until the run has been started."""
+    page.ask(prompt, 6)
+    page.begin("run-last.data")
+
+
+def shown(page: Page) -> Any:
+    """The prompt of the run on display."""
+    return (page.props.get("run.data") or {}).get("prompt")
+
+
+def test_the_model_worker_is_killed_in_the_midst_of_a_suite(
+    tmp_path: Path, recovery: Recovery
+) -> None:
+    spec = SuiteSpec(MODEL, "addition", size=500)
+    heard: list[Progress] = []
+    with Service(ServiceSettings(cache_dir=tmp_path)) as service, ThreadPoolExecutor(2) as pool:
+        suite = pool.submit(service.suite, spec, Job(user="a", on_progress=heard.append))
+        wait_for(lambda: any(progress.done > 1 for progress in heard))
+        click = RunSpec(MODEL, PROMPT, new_tokens=6)
+        with recovery("model worker killed in a suite: its user is told"):
+            os.kill(service.status().worker_pid or 0, signal.SIGKILL)
+            with pytest.raises(WorkerStoppedError, match="stopped while it worked on this"):
+                suite.result(LIMIT_S)
+        with recovery("model worker killed in a suite: another user's run, model loaded anew"):
+            assert service.run(click, Job(user="b")).tokens
+        with recovery("model worker killed in a suite: the same suite, again"):
+            assert len(service.suite(spec, Job(user="a")).prompts) == spec.size
+
+
+def test_a_run_that_had_not_begun_when_the_model_worker_was_killed_is_run(
+    servers: Servers, visit: Open, recovery: Recovery
+) -> None:
+    page = visit()
+    model = servers.model()
+    model.suspend()
+    begin(page)
+    with recovery("model worker killed before a run began: it is run all the same"):
+        model.kill()
+        page.settle()
+    assert (shown(page), told(page)) == (PROMPT, "")
+
+
+def test_the_web_process_is_killed_in_the_midst_of_a_run(
+    servers: Servers, visit: Open, recovery: Recovery
+) -> None:
+    page = visit()
+    model = servers.model()
+    model.suspend()
+    begin(page)
+    with recovery("web process killed: gunicorn has another, the page is told"):
+        servers.web_process().kill()
+        model.resume()
+        page.settle()
+    assert "server was restarted while it worked on this" in told(page)
+    assert page.props["run-prompt.value"] == PROMPT
+    wait_for(lambda: not model.is_running())
+    with recovery("web process killed: the same run, again"):
+        page.run(PROMPT, 6)
+    assert (shown(page), told(page)) == (PROMPT, "")
+
+
+def test_told_to_stop_it_finishes_what_runs_and_leaves_nobody_behind(
+    servers: Servers, visit: Open, recovery: Recovery
+) -> None:
+    page, late = visit(), visit()
+    everything = servers.everything()
+    model = servers.model()
+    model.suspend()
+    begin(page)
+    os.kill(servers.processes["web"].pid, signal.SIGTERM)
+    wait_for(lambda: refused(late))
+    model.resume()
+    with recovery("told to stop: the run is finished, all processes gone"):
+        while (page.props.get("status.data") or {}).get("run", {}).get("prompt") != PROMPT:
+            page.step()
+        servers.processes["web"].wait(60)
+        wait_for(lambda: not any(each.is_running() for each in everything))
+
+
+def refused(page: Page) -> bool:
+    """Whether a new run is refused because the server stops."""
+    page.run("10000+20000=", 6)
+    return "shutting down" in told(page)
+
+
+def test_told_to_stop_it_tells_the_page_of_what_it_cant_finish(
+    servers: Servers, visit: Open
+) -> None:
+    page = visit()
+    everything = servers.everything()
+    servers.model().suspend()
+    begin(page)
+    os.kill(servers.processes["web"].pid, signal.SIGTERM)
+    while not told(page):
+        page.step()
+    assert "shutting down" in told(page)
+    assert page.props["run-prompt.value"] == PROMPT
+    servers.processes["web"].wait(60)
+    wait_for(lambda: not any(each.is_running() for each in everything))
+
+
+def no_large_files() -> None:
+    """The disk is full for everything but the smallest files."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (48 << 10, 48 << 10))
+
+
+def test_the_disk_is_full(tmp_path: Path, visit: Open) -> None:
+    folder = tmp_path / "full"
+    folder.mkdir()
+    with Servers(folder, prepare=no_large_files, DEFAULT_MODEL=MODEL, SECRET_KEY="x" * 40) as full:
+        page = visit(url=full.url)
+        page.run(PROMPT, 6)
+        assert shown(page) == PROMPT
+        assert "Results are not kept on disk" in told(page)
+        assert "free some space" in told(page).lower()
+        page.go("row=1&pos=3")
+        assert page.props["lens-graph.figure"]["data"]
+
+
+def test_users_with_equal_and_different_requests_get_their_own(
+    servers: Servers, visit: Open
+) -> None:
+    prompts = [PROMPT, PROMPT, "11111+22222=", "22222+11111=", PROMPT, "90909+10101="]
+    pages = [visit() for _ in prompts]
+
+    def use(page: Page, prompt: str) -> tuple[Any, str]:
+        page.run(prompt, 6)
+        page.go("row=1&pos=3")
+        return shown(page), answer(page)
+
+    with ThreadPoolExecutor(len(pages)) as pool:
+        seen = list(pool.map(use, pages, prompts))
+    sums = [str(eval(prompt.rstrip("="))) for prompt in prompts]  # noqa: S307 - our own sums
+    assert [prompt for prompt, _ in seen] == prompts
+    assert [digits.lstrip("0") for _, digits in seen] == sums
+    assert {told(page) for page in pages} == {""}
+
+
+def answer(page: Page) -> str:
+    """The digits that the page says the model answered."""
+    run = page.props["run.data"]
+    spec = RunSpec(run["model"], run["prompt"], new_tokens=run["new"])
+    digits = run["token_ids"][run["prompt_length"] :]
+    assert len(digits) == spec.new_tokens
+    return "".join(map(str, digits))

@@ -1,0 +1,137 @@
+"""Every question about readings goes through the worker's bench and the codec, without a pass."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis import codec, progress
+from analysis.errors import CancelledError
+from analysis.lens_specs import (
+    ColourSpec,
+    DisagreementSpec,
+    EmbeddingSpec,
+    LargestStepSpec,
+    NormSpec,
+    PromotedSpec,
+    SimilaritySpec,
+    StepsSpec,
+)
+from analysis.requests import ON_MODEL, ON_TRACE
+from analysis.scale import wire
+from analysis.specs import EmergenceSpec, LensSpec, RunSpec, TraceSpec, cache_key
+from analysis.worker.messages import Limits, Request
+from analysis.worker.perform import REPORTS, TECHNIQUES, Bench
+
+COMPONENTS = [
+    LensSpec(component="block_increment"),
+    LensSpec(component="source_output", head=1, source=2),
+]
+ON_A_TRACE: list[Any] = [
+    LensSpec(), *COMPONENTS,
+    ColourSpec(), ColourSpec(COMPONENTS[1], ("cross_entropy",)),
+    PromotedSpec("source_output", 1, 3, head=1, source=2), PromotedSpec("mlp_output", 0, 1),
+    DisagreementSpec(), StepsSpec(), StepsSpec(2, (7, 8)), LargestStepSpec(), SimilaritySpec(),
+]  # fmt: skip
+ON_A_MODEL: list[Any] = [EmbeddingSpec(), EmbeddingSpec(None), NormSpec()]
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    return Bench(Limits())
+
+
+@pytest.fixture(scope="module")
+def ran(bench: Bench, tiny_llama_dir: Path) -> TraceSpec:
+    run = RunSpec(str(tiny_llama_dir), token_ids=(5, 9, 33, 2, 8))
+    bench.perform(Request("run", run.model, "f", (run,)))
+    return TraceSpec(run.model, run.token_ids)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two results hold the same, arrays and NaN included."""
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=one.dtype == "f4")
+    if hasattr(one, "__dataclass_fields__"):
+        return all(
+            same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one)
+        )
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+@pytest.mark.parametrize("spec", ON_A_TRACE, ids=lambda spec: type(spec).__name__)
+def test_a_run_already_made_is_read_without_a_pass(bench: Bench, ran: TraceSpec, spec: Any) -> None:
+    kind, result = ON_TRACE[type(spec)]
+    answer = bench.perform(Request(kind, ran.model, "f", (ran, spec)))
+    assert answer.forwards == 0
+    found = codec.decode(answer.data)
+    assert isinstance(found, result)
+    assert same(codec.decode(codec.encode(found)), found)
+
+
+LONG = [
+    LensSpec(), ColourSpec(quantities=("rank_change",)), ColourSpec(quantities=("kl",)),
+    DisagreementSpec(), LargestStepSpec(), SimilaritySpec(), EmergenceSpec(causal=True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", LONG, ids=lambda spec: type(spec).__name__)
+def test_a_cancel_is_heard_on_the_way(bench: Bench, ran: TraceSpec, spec: Any) -> None:
+    """The first step that is reported is where the work ends."""
+    heard: list[tuple[int, int]] = []
+
+    def cancel(done: int, total: int, label: str) -> None:
+        heard.append((done, total))
+        raise CancelledError
+
+    with pytest.raises(CancelledError), progress.listening(cancel):
+        bench.perform(Request(ON_TRACE[type(spec)].kind, ran.model, "f", (ran, spec)))
+    assert len(heard) == 1
+    assert 0 < heard[0][0] <= heard[0][1]
+
+
+def test_an_embedding_report_hears_a_cancel(bench: Bench, ran: TraceSpec) -> None:
+    def cancel(done: int, total: int, label: str) -> None:
+        raise CancelledError
+
+    with pytest.raises(CancelledError), progress.listening(cancel):
+        bench.perform(Request("embedding_report", ran.model, "f", (EmbeddingSpec(),)))
+
+
+@pytest.mark.parametrize("spec", ON_A_MODEL, ids=lambda spec: type(spec).__name__)
+def test_a_report_needs_no_pass_either(bench: Bench, ran: TraceSpec, spec: Any) -> None:
+    kind, result = ON_MODEL[type(spec)]
+    answer = bench.perform(Request(kind, ran.model, "f", (spec,)))
+    assert answer.forwards == 0
+    assert isinstance(codec.decode(answer.data), result)
+
+
+def test_whatever_can_be_asked_can_be_computed() -> None:
+    assert {asked.kind for asked in ON_TRACE.values()} == set(TECHNIQUES)
+    assert {asked.kind for asked in ON_MODEL.values()} == set(REPORTS)
+
+
+def test_each_has_a_key_of_its_own() -> None:
+    every = [*ON_A_TRACE, *ON_A_MODEL]
+    assert len({cache_key("f", spec) for spec in every}) == len(every)
+    assert all(json.dumps(asdict(spec)) for spec in every)
+    assert len(set(every)) == len(every)
+
+
+def test_each_goes_to_a_worker_elsewhere_and_is_the_same() -> None:
+    for spec in (*ON_A_TRACE, *ON_A_MODEL):
+        request = Request("kind", "model", "f", (TraceSpec("model", (1, 2)), spec))
+        assert wire.unpack_request(wire.pack_request(request)) == request
+
+
+def test_what_changes_no_colour_changes_no_key() -> None:
+    plain = cache_key("f", ColourSpec(LensSpec(), ("kl", "norm")))
+    assert cache_key("f", ColourSpec(LensSpec(k=9, target=(4,)), ("norm", "kl"))) == plain
+    assert cache_key("f", ColourSpec(LensSpec(decoder="input"), ("kl", "norm"))) != plain

@@ -1,0 +1,73 @@
+"""The lens that comes with the package, held to the figures that its card and header give."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import analysis
+from analysis.learned import files, shelf, texts, writing
+from analysis.learned.evaluate import evaluate, table
+from analysis.learned.shelf import Evaluation, LensInfo
+from tests.numerical.conftest import Case
+
+MODEL = "smollm2-135m-instruct"
+
+
+@pytest.fixture
+def shipped(data_dir: object) -> LensInfo:
+    """What a fresh installation finds."""
+    found = shelf.available(MODEL)
+    assert found is not None
+    assert found.shipped
+    return found
+
+
+def test_it_is_small_and_beats_the_logit_lens_on_what_it_was_judged_on(shipped: LensInfo) -> None:
+    assert shipped.nbytes <= 8_000_000
+    assert shipped.layers == 30
+    own, human = shipped.evaluations
+    assert min(own.tokens, human.tokens) >= 1000
+    assert min(own.better, human.better) >= 25
+
+
+def test_the_card_quotes_the_command_and_every_figure(shipped: LensInfo) -> None:
+    card = (shelf.SHIPPED / "README.md").read_text("utf-8")
+    assert shipped.command in card
+    for found in shipped.evaluations:
+        assert table(found) in card
+
+
+def mean(found: Evaluation, lens: str) -> float:
+    return float(np.mean([getattr(row, f"{lens}_kl") for row in found.rows]))
+
+
+@pytest.mark.real
+def test_it_reads_a_prompt_better_than_the_logit_lens(smollm: Case, shipped: LensInfo) -> None:
+    """At every row before the last: row 0 alone, 100 nats off by the logit lens, is no proof."""
+    kl = {
+        name: analysis.decode(smollm.model, smollm.trace, decoder=name).kl_to_final[:-1].mean(1)
+        for name in ("output", "learned")
+    }
+    assert (kl["learned"] < 0.6 * kl["output"]).all()
+
+
+@pytest.mark.full
+@pytest.mark.real
+def test_fresh_text_gives_the_figures_that_it_was_shipped_with(
+    smollm: Case, shipped: LensInfo
+) -> None:
+    lens = files.load_lens(shipped)
+    fresh = (
+        writing.generated(smollm.model, 300, 77, "held_out"),
+        texts.manual(smollm.model, 300, 77),
+    )
+    for text, recorded in zip(fresh, shipped.evaluations, strict=True):
+        found = evaluate(smollm.model, lens, text, 300)
+        assert found.tokens == 300
+        assert found.better >= 25
+        assert mean(found, "learned") < 1.25 * mean(recorded, "learned")
+        assert mean(found, "logit") > 0.8 * mean(recorded, "logit")
+        for one, told in zip(found.rows, recorded.rows, strict=True):  # no row hides behind row 0
+            assert one.learned_kl < 1.4 * told.learned_kl
+            assert 0.75 * told.logit_kl < one.logit_kl < 1.25 * told.logit_kl

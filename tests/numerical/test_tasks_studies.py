@@ -1,0 +1,301 @@
+"""Reports as the service asks for them, common beginnings, and flows held against each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+import analysis
+from analysis import codec, progress
+from analysis.errors import PromptError, SpecError
+from analysis.requests import STUDIES as ASKED
+from analysis.store import Memo
+from analysis.tasks import (
+    batch,
+    columns,
+    emergence,
+    failure,
+    flow_change,
+    outcomes,
+    patching,
+    prefix,
+    probes,
+    suites,
+)
+from analysis.tasks.components import Component, affordable, named
+from analysis.tasks.files import as_lines
+from analysis.tasks.prompts import Encoded, Suite, TaskPrompt, encode
+from analysis.tasks.spec import (
+    ContributionSpec,
+    FailureSpec,
+    PatchSpec,
+    ProbeSpec,
+    ProjectionSpec,
+    SuiteSpec,
+)
+from analysis.tasks.studies import STUDIES
+from analysis.tasks.suite_report import drawn, encoded_of
+from tests.numerical.conftest import Case
+from tests.support import built
+
+NAME = "addition-5digit"
+WRONG = Suite(
+    "x", "x",
+    (TaskPrompt("12345+11111=", "023456"), TaskPrompt("12346+11111=", "023999")),
+)  # fmt: skip
+
+
+def ask(model: Any, spec: Any, memo: Memo | None = None) -> Any:
+    """As the worker does, through bytes."""
+    kind, result = ASKED[type(spec)]
+    found = codec.decode(codec.encode(STUDIES[kind](model, spec, memo, 256)))
+    assert type(found) is result
+    return found
+
+
+def begun(model: Any, count: int = 8) -> list[Encoded]:
+    """Prompts that start alike: ten tokens, then three of their own."""
+    head = built.ids(model, 10, 0)
+    return [Encoded((*head, *built.ids(model, 3, seed)), 11, (3, -1)) for seed in range(count)]
+
+
+def test_a_common_beginning_changes_no_outcome(small: Case) -> None:
+    prompts = begun(small.model)
+    ids = [prompt.token_ids for prompt in prompts]
+    shared = list(batch.states(small.model, ids, whole=False, since=10))
+    whole = list(batch.states(small.model, ids, whole=False))
+    assert whole[0].first == 0
+    for one, other in zip(shared, whole, strict=True):
+        found, wanted = one.resid, other.resid[:, :, one.first :]
+        scale = np.linalg.norm(wanted, axis=-1).max()
+        assert np.linalg.norm(found - wanted, axis=-1).max() <= 2e-5 * scale
+    together, alone = (outcomes.run(small.model, prompts, most=most) for most in (None, 1))
+    for one, other in zip(together, alone, strict=True):
+        assert one.choices.tolist() == other.choices.tolist()
+        np.testing.assert_allclose(one.right_probs, other.right_probs, rtol=1e-3, atol=1e-7)
+
+
+def test_a_common_beginning_is_really_left_out(gpt2: Case) -> None:
+    ids = [prompt.token_ids for prompt in begun(gpt2.model)]
+    found = prefix.Prefix.shared(gpt2.model, ids, 10)
+    assert found.length == 10
+    assert next(batch.states(gpt2.model, ids, whole=False, since=10)).resid.shape[2] == 3
+    assert prefix.Prefix.shared(gpt2.model, ids[:7], 10).length == 0  # not worth a trial
+    assert prefix.Prefix.shared(gpt2.model, ids, 4).length == 0
+
+
+def test_a_cache_that_gives_other_states_is_not_used(
+    gpt2: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [prompt.token_ids for prompt in begun(gpt2.model)]
+    monkeypatch.setattr(prefix.Prefix, "options", lambda self, size: {"use_cache": False})
+    assert prefix.Prefix.shared(gpt2.model, ids, 10).length == 0
+
+
+def test_common_tokens_are_counted() -> None:
+    assert prefix.common([(1, 2, 3, 4), (1, 2, 5, 6)], 4) == 2
+    assert prefix.common([(1, 2, 3), (1, 2, 3)], 9) == 2  # the last token is each prompt's own
+    assert prefix.common([(1, 2, 3), (1, 2, 3)], 1) == 1
+    assert prefix.common([], 5) == 0
+
+
+def test_no_pair_of_sums_comes_twice(adder: Any) -> None:
+    table = columns.drawn(adder, 300, 0, 5, padded=True)
+    assert len({(int(a), int(b)) for a, b in zip(table.a, table.b, strict=True)}) == 300
+    assert table.own == tuple(range(len(table.places)))
+    assert table.texts[0] == f"{table.a[0]:05d}+{table.b[0]:05d}="
+
+
+def test_probes_at_some_places_are_those_at_all(adder: Any) -> None:
+    table = columns.drawn(adder, 300, 2, 5, padded=True)
+    wanted = (Component("row", 1), Component("head", 0, 0))
+    every = probes.report(adder, table, wanted)
+    some = probes.report(adder, table, wanted, places=range(11, 18))
+    np.testing.assert_array_equal(some.accuracy, every.accuracy[:, :, 11:18])
+    assert some.places == every.places[11:18]
+    written = [every.places[place] for place in every.written]
+    assert written[:4] == ["answer2", "answer3", "answer4", "answer5"]
+    assert [some.places[place] for place in some.written] == written
+    assert every.values[:, 0].tolist() == table.carry[: len(every.values), 1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        ((11, 12), r"written where nothing is asked for: at 1\d.* Ask for these places too"),
+        ((), "written where nothing is asked for"),
+        (range(11, 19), r"Place 18 does not exist\. Use 0 to 17"),
+    ],
+)
+def test_places_that_make_no_report_are_refused_with_what_to_try(
+    adder: Any, places: Any, said: str
+) -> None:
+    table = columns.drawn(adder, 300, 2, 5, padded=True)
+    with pytest.raises(SpecError, match=said):
+        probes.report(adder, table, (Component("row", 1),), places=places)
+
+
+def test_patching_where_it_is_written_is_a_part_of_patching_everywhere(adder: Any) -> None:
+    wanted = (Component("row", 1), Component("head", 0, 0))
+    every, part = (
+        patching.report(adder, 5, pairs=8, wanted=wanted, columns=(2,), positions=positions)
+        for positions in ("all", "written")
+    )
+    place = int(part.positions[0])
+    kept = [place, -1]
+    np.testing.assert_array_equal(part.effect[..., kept], every.effect[..., kept])
+    assert np.isnan(part.effect[..., :place]).all()
+    a, b = (int(x) for x in part.receivers[0].removesuffix("=").split("+"))
+    c, d = (int(x) for x in part.donors[0].removesuffix("=").split("+"))
+    assert ((a + b) // 100 + 1) % 10 == (c + d) // 100 % 10
+
+
+def test_emergence_by_digit_adds_up_to_the_whole(adder: Any) -> None:
+    found = emergence.report(adder, suites.build("addition", 40, 2, padded=True))
+    assert [one.name for one in found.by_digit] == [f"answer{n}: right" for n in range(6)]
+    assert sum(one.count for one in found.by_digit) == found.curves[0].count
+    rows = np.concatenate([one.rows for one in found.by_digit])
+    assert sorted(rows.tolist()) == sorted(found.curves[0].rows.tolist())
+    mixed = emergence.report(adder, WRONG)
+    assert [one.name for one in mixed.by_digit if "wrong" in one.name] == ["token 3: wrong"]
+
+
+def test_flows_are_held_against_each_other_link_by_link(adder: Any) -> None:
+    one, other = (analysis.trace(adder, f"{a}+11111=02") for a in (12345, 92346))
+    found = flow_change.compare(adder, one, other)
+    assert found is not None
+    graphs = [analysis.flow(adder, trace) for trace in (one, other)]
+    for flows, mass, graph in zip(
+        (found.right_links, found.wrong_links), (found.right, found.wrong), graphs, strict=True
+    ):
+        for node in graph.nodes:
+            if node.kind == "block":
+                assert mass[node.row, node.pos] == pytest.approx(node.flow, abs=1e-6)
+        for n, kind in enumerate(found.kinds):
+            own = [
+                link.flow
+                for link in graph.links
+                if link.kind == kind
+                and (link.layer, link.source_pos, link.target_pos)
+                == (found.layers[n], found.sources[n], found.targets[n])
+                and (-1 if link.head is None else link.head) == found.heads[n]
+                and not link.target.startswith("mlp")
+            ]
+            assert flows[n] == pytest.approx(sum(own), abs=1e-6)
+        assert flows.max() <= 1.0
+    change = np.abs(found.right_links - found.wrong_links)
+    assert (np.diff(change) <= 1e-7).all()
+    np.testing.assert_allclose(found.apart, np.abs(found.right - found.wrong).sum(1) / 2, atol=1e-6)
+    assert found.apart[-1] == 0.0  # both start at the same place
+
+
+def test_a_run_flows_as_itself(small: Case) -> None:
+    trace = analysis.trace(small.model, built.ids(small.model, 5))
+    found = flow_change.compare(small.model, trace, trace)
+    assert found is not None
+    assert not found.apart.any()
+    np.testing.assert_array_equal(found.right_links, found.wrong_links)
+
+
+def test_failures_say_what_was_asked_and_how_it_flowed(adder: Any) -> None:
+    (pair,) = failure.report(adder, WRONG).pairs
+    assert pair.flows is not None
+    assert pair.flows.right.shape == pair.rows.shape
+    assert pair.right_tokens[:5] == tuple("12345")
+    assert pair.asked_wrong is not None
+    assert (pair.asked_wrong.answer, pair.asked_wrong.written) == ("023999", "0234")
+
+
+def test_the_service_asks_for_each_report(adder: Any) -> None:
+    made = ask(adder, ContributionSpec(NAME, sums=6))
+    assert (made.length, len(made.prompts), made.carry.shape) == (6, 6, (6, 6))
+    assert made.positions.tolist() == [16, 15, 14, 13, 12, 11]
+    found = ask(adder, ProjectionSpec(NAME, "head 0.0", sums=30))
+    assert (found.place, found.position, len(found.prompts)) == ("answer2", 15, 30)
+    assert ask(adder, ProjectionSpec(NAME, "row 0", "b3", sums=9)).place == "b3"
+    assert ask(adder, PatchSpec(NAME, pairs=1)).asked == 1  # one pair: nothing is said
+    assert np.isnan(ask(adder, PatchSpec(NAME, pairs=1)).effect).all()
+    fitted = ask(adder, ProbeSpec(NAME, sums=60))
+    assert fitted.accuracy.shape == (10, len(affordable(adder)), 18)
+
+
+def test_a_list_of_ones_own_is_run_and_its_failures_shown(adder: Any) -> None:
+    spec = SuiteSpec(NAME, "own", content=as_lines(WRONG), title="mine")
+    memo = Memo(None, 1 << 20)
+    found = ask(adder, spec, memo)
+    assert (found.title, found.right.tolist()) == ("mine", [1, 0])
+    report = ask(adder, FailureSpec(spec), memo)
+    memo.close()
+    assert (report.right, report.wrong, len(report.pairs)) == (1, 1, 1)
+    assert len(drawn(adder, SuiteSpec(NAME, "own", 1, content=as_lines(WRONG))).prompts) == 1
+
+
+def test_what_can_not_be_asked_is_refused(adder: Any, gpt2: Case) -> None:
+    for spec in (
+        ProjectionSpec(NAME, "head 9.9", sums=9),
+        ProjectionSpec(NAME, "row 1", "x9", sums=9),
+    ):
+        with pytest.raises(SpecError):
+            ask(adder, spec)
+    with pytest.raises(SpecError, match="no component called 'mlp 7'"):
+        named(adder, "mlp 7")
+    with pytest.raises(PromptError, match="Prompt 2 has 18 tokens"):
+        encoded_of(adder, Suite("x", "x", (TaskPrompt("1+", "2"), WRONG.prompts[0])), 17)
+    with pytest.raises(PromptError, match="Prompt 1: "):
+        encoded_of(adder, Suite("x", "x", (TaskPrompt("", "2"),)), 17)
+
+
+def merging(model: Any) -> Any:
+    """The model with a tokenizer that melts digits together, as GPT-2's does."""
+    rng = np.random.default_rng(0)
+    raw = Tokenizer(models.BPE(unk_token="?"))  # noqa: S106 - no password
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    texts = [one.text + one.answer for one in suites.build("addition", 200, 3, 3).prompts]
+    texts += [str(number) for number in rng.integers(0, 1000, 500)]
+    raw.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=200, special_tokens=["?"]))
+    return dataclasses.replace(model, tokenizer=PreTrainedTokenizerFast(tokenizer_object=raw))
+
+
+def test_suites_run_on_any_tokenizer_and_reports_by_digit_say_what_they_need(gpt2: Case) -> None:
+    model = merging(gpt2.model)
+    found = ask(model, SuiteSpec("m", "addition", 6, digits=3))
+    assert len(found.right) == 6
+    assert found.emergence.by_digit
+    with pytest.raises(SpecError, match="one token for each digit"):
+        ask(model, ContributionSpec("m", 3, 6))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ContributionSpec(NAME, sums=8),
+        ProbeSpec(NAME, sums=60),
+        PatchSpec(NAME, pairs=6),
+        FailureSpec(SuiteSpec(NAME, "own", content=as_lines(WRONG))),
+    ],
+    ids=lambda spec: type(spec).__name__,
+)
+def test_a_report_lets_clicks_in_between_its_chunks(adder: Any, spec: Any) -> None:
+    pauses: list[float] = []
+    with progress.listening(None, lambda: pauses.append(1)):
+        ask(adder, spec)
+    assert len(pauses) >= 6
+
+
+@pytest.mark.real
+def test_sums_of_a_language_model_are_looked_at_from_the_question_on(smollm: Case) -> None:
+    model = smollm.model
+    table = columns.drawn(model, 60, 0, 2, padded=False)
+    names = [table.places[place] for place in table.own]
+    assert names[0] == "a1"
+    assert {"a0", "plus", "b1", "b0", "answer2", "answer1", "answer0"} <= set(names)
+    asked = [encode(model.tokenizer, one) for one in suites.build("addition", 8, 0, 2).prompts]
+    together, alone = (outcomes.run(model, asked, most=most) for most in (None, 1))
+    for one, other in zip(together, alone, strict=True):
+        assert one.choices.tolist() == other.choices.tolist()
+        np.testing.assert_allclose(one.right_probs, other.right_probs, rtol=1e-3, atol=1e-6)

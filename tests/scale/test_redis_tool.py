@@ -1,0 +1,28 @@
+"""The tool that sees to a Redis server says clearly what is missing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tools import redis
+
+
+def test_a_named_server_that_is_not_there_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STRATASCOPE_REDIS_SERVER", "/no/such/redis-server")
+    assert redis.main() == 1
+    assert "/no/such/redis-server" in capsys.readouterr().err
+
+
+def test_without_any_there_is_a_clear_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError("No redis-server is here.")
+
+    monkeypatch.delenv("STRATASCOPE_REDIS_SERVER", raising=False)
+    monkeypatch.setattr(redis, "find", nowhere)
+    monkeypatch.setattr(redis, "_from_debian", lambda: False)
+    assert redis.main() == 1
+    assert "by hand" in capsys.readouterr().err

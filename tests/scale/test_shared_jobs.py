@@ -1,0 +1,197 @@
+"""A page's run started by one web process, asked after and cancelled through another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from dash import Dash, set_props
+
+from analysis.errors import WorkerStoppedError
+from dash_app import jobs
+from dash_app.job_shared import SharedJobManager
+from tests.support.dash_client import DashClient
+from tests.support.redis import RedisServer
+from tests.support.scaled import LIMIT_S, settings, wait_for
+from tests.unit.test_jobs import make_app
+
+Make = Callable[..., tuple[Dash, SharedJobManager]]
+ASKED = {"in.data": 1}
+
+
+@pytest.fixture
+def process(redis_server: RedisServer) -> Iterator[Make]:
+    """Make a web process's app and manager around some work."""
+    managers: list[SharedJobManager] = []
+
+    def make(work: Any, **options: Any) -> tuple[Dash, SharedJobManager]:
+        managers.append(SharedJobManager(settings(redis_server.url)))
+        return make_app(managers[-1], work, **options), managers[-1]
+
+    yield make
+    wait_for(lambda: not working())  # what ends after the close would open a connection anew
+    for manager in managers:
+        manager.close()
+
+
+def working() -> list[str]:
+    """Names of the threads in which jobs still run."""
+    names = (thread.name for thread in threading.enumerate())
+    return [name for name in names if name.startswith("job-") and name != "job-minder"]
+
+
+def pages(*apps: Dash) -> list[DashClient]:
+    """One page that reaches all of these processes."""
+    clients = [DashClient(app) for app in apps]
+    for client in clients:
+        client.end_id = clients[0].end_id
+    return clients
+
+
+def idle(_: Any, value: Any) -> Any:
+    raise AssertionError(f"this process was not asked to work on {value}")
+
+
+def test_progress_props_and_result_reach_the_page_through_another_process(process: Make) -> None:
+    seen = threading.Event()
+
+    def work(set_progress: Any, value: Any) -> Any:
+        set_progress([{"width": "50%"}, "half"])
+        set_props("alert", {"data": "told"})
+        set_props("alert", {"title": "twice"})
+        assert seen.wait(LIMIT_S)
+        return {"value": value}
+
+    here, there = pages(process(work)[0], process(idle)[0])
+    handles = here.start("out.data", ASKED)
+    shown: dict[str, Any] = {}
+    while "progress" not in shown or "sideUpdate" not in shown:
+        shown |= there.poll("out.data", ASKED, handles).get_json()
+    assert shown["progress"]["say.children"] == "half"
+    assert shown["sideUpdate"]["alert"] == {"data": "told", "title": "twice"}
+    seen.set()
+    response, _ = there.finish("out.data", ASKED, handles)
+    assert response.get_json()["response"]["out"]["data"] == {"value": 1}
+    assert here.poll("out.data", ASKED, handles).status_code == 204
+
+
+def test_a_cancel_reaches_the_process_that_works(process: Make) -> None:
+    started, ended = threading.Event(), threading.Event()
+
+    def work(_: Any, value: Any) -> Any:
+        stop = threading.Event()
+        with jobs.current_job().waking(stop.set):
+            started.set()
+            assert stop.wait(LIMIT_S)
+        ended.set()
+
+    here, there = pages(process(work)[0], process(idle)[0])
+    handles = here.start("out.data", ASKED)
+    assert started.wait(LIMIT_S)
+    there.call("stop.id", {"stop.data": 1}, cancelJob=handles["job"])
+    assert ended.wait(LIMIT_S)
+    assert here.poll("out.data", ASKED, handles).status_code == 204
+
+
+def test_the_page_is_told_that_the_process_is_gone(
+    process: Make, redis_server: RedisServer
+) -> None:
+    errors: list[Exception] = []
+    gate = threading.Event()
+
+    def work(_: Any, value: Any) -> Any:
+        assert gate.wait(LIMIT_S)
+
+    app, manager = process(work)
+    here, there = pages(app, process(idle, on_error=errors.append)[0])
+    handles = here.start("out.data", ASKED)
+    assert "response" not in there.poll("out.data", ASKED, handles).get_json()
+    manager._closing.set()  # as if it were killed: it shows no more sign of life
+    manager._minder.join()
+    client = redis_server.client()
+    client.delete(f"stratascope:web:{manager._owner}")
+    client.close()
+    there.poll("out.data", ASKED, handles)
+    gate.set()
+    assert isinstance(jobs.typed(errors[0]), WorkerStoppedError)
+
+
+def test_redis_forgetting_everything_costs_no_result(
+    process: Make, redis_server: RedisServer
+) -> None:
+    gate = threading.Event()
+
+    def work(_: Any, value: Any) -> Any:
+        assert gate.wait(LIMIT_S)
+        return "kept"
+
+    here, there = pages(process(work)[0], process(idle)[0])
+    handles = here.start("out.data", ASKED)
+    redis_server.kill()
+    assert "response" not in here.poll("out.data", ASKED, handles).get_json()
+    redis_server.start()
+    assert "response" not in there.poll("out.data", ASKED, handles).get_json()
+    gate.set()
+    response, _ = there.finish("out.data", ASKED, handles)
+    assert response.get_json()["response"]["out"]["data"] == "kept"
+
+
+def test_a_foreign_page_reads_and_cancels_nothing(process: Make) -> None:
+    done = threading.Event()
+
+    def work(_: Any, value: Any) -> Any:
+        job = jobs.current_job()
+        assert done.wait(LIMIT_S)
+        return "cancelled" if job.cancelled() else value
+
+    mine, elsewhere = process(work)[0], process(idle)[0]
+    page, foreign = DashClient(mine), DashClient(elsewhere)
+    handles = page.start("out.data", ASKED)
+    foreign.call("stop.id", {"stop.data": 1}, cancelJob=handles["job"])
+    assert foreign.poll("out.data", ASKED, handles).status_code == 204
+    done.set()
+    response, _ = page.finish("out.data", ASKED, handles)
+    assert response.get_json()["response"]["out"]["data"] == 1
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_draining_lets_runs_finish_and_tells_the_rest(process: Make, late: bool) -> None:
+    errors: list[Exception] = []
+    gate, started = threading.Event(), threading.Event()
+
+    def work(_: Any, value: Any) -> Any:
+        started.set()
+        assert gate.wait(LIMIT_S)
+        return "finished"
+
+    app, manager = process(work, on_error=errors.append)
+    (page,) = pages(app)
+    handles = page.start("out.data", ASKED)
+    assert started.wait(LIMIT_S)
+    draining = threading.Thread(target=manager.drain, args=(0.0 if late else LIMIT_S, LIMIT_S))
+    draining.start()
+    if not late:
+        gate.set()
+    response, _ = page.finish("out.data", ASKED, handles)
+    draining.join(LIMIT_S)
+    assert not draining.is_alive()
+    gate.set()
+    if late:
+        assert "shutting down" in str(jobs.typed(errors[0]))
+    else:
+        assert response.get_json()["response"]["out"]["data"] == "finished"
+    page.finish("out.data", {"in.data": 2}, page.start("out.data", {"in.data": 2}))
+    assert "shutting down" in str(jobs.typed(errors[-1]))
+
+
+def test_a_job_that_ends_while_its_process_closes_is_no_defect(process: Make) -> None:
+    def closed() -> None:
+        raise ValueError("I/O operation on closed file.")
+
+    _, manager = process(idle)
+    with pytest.raises(ValueError, match="closed file"):
+        manager._guarded(closed)
+    manager._closing.set()
+    assert manager._guarded(closed) is None

@@ -1,0 +1,122 @@
+"""Everything that could grow without end is bounded by a setting, and says so in words."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from analysis.errors import BusyError, PromptError, SpecError
+from analysis.service import Service
+from analysis.specs import LensSpec, RunSpec, TraceSpec
+from analysis.store import Memo
+from analysis.tasks.spec import SuiteSpec
+from dash_app import server
+from dash_app.settings import MIB, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Service]:
+    """A service as the page's server sets it up, all its limits low."""
+    chosen = Settings(
+        data_dir=tmp_path, cache_dir=tmp_path, max_prompt_tokens=4, max_new_tokens=2,
+        max_suite_prompts=5, max_queue=1,
+    )  # fmt: skip
+    service = Service(server.service_settings(chosen), fingerprint=lambda name, _: name)
+    yield service
+    service.close()
+
+
+def test_a_prompt_over_the_limit(small: Service) -> None:
+    with pytest.raises(PromptError, match="STRATASCOPE_MAX_PROMPT_TOKENS"):
+        small.run(RunSpec("fake", "word " * 1000))
+
+
+def test_more_new_tokens_than_allowed(small: Service) -> None:
+    with pytest.raises(SpecError, match="STRATASCOPE_MAX_NEW_TOKENS"):
+        small.run(RunSpec("fake", "a", new_tokens=3))
+
+
+def test_a_sequence_over_the_limit(small: Service) -> None:
+    """Token ids come from the page: they are counted as well."""
+    with pytest.raises(PromptError, match="STRATASCOPE_MAX_PROMPT_TOKENS"):
+        small.grid(TraceSpec("fake", (1,) * 7), LensSpec())
+
+
+def test_a_suite_over_the_limit(small: Service) -> None:
+    with pytest.raises(SpecError, match="STRATASCOPE_MAX_SUITE_PROMPTS"):
+        small.suite(SuiteSpec("fake", "facts", size=6))
+
+
+def test_a_full_queue_says_so() -> None:
+    from analysis.worker.keeper import Keeper
+    from analysis.worker.messages import Limits, Request
+
+    keeper = Keeper("tests.support.fake_work:perform", Limits(), lambda *_: None, max_queue=0)
+    with pytest.raises(BusyError, match="waiting"):
+        keeper.join("key", Request("run", "fake", "f", (RunSpec("fake", "echo"),)), "user", 0)
+    keeper.close()
+
+
+def test_the_memo_stays_under_its_limit(tmp_path: Path) -> None:
+    limit = 2 * MIB
+    memo = Memo(tmp_path / "memo", limit, memory_limit=MIB)
+    for number in range(40):
+        memo.put(f"key {number}", os.urandom(100_000))
+    memo.flush()
+    status = memo.status()
+    assert status.bytes_used <= limit * 1.2
+    assert 0 < status.entries < 40
+    memo.put("huge", b"x" * (limit + 1))  # larger than all of it: not kept, and nothing breaks
+    memo.flush()
+    assert memo.status().problem == ""
+    memo.close()
+
+
+def test_limits_reach_who_keeps_to_them(tmp_path: Path) -> None:
+    chosen = Settings(
+        data_dir=tmp_path, cache_dir=tmp_path, memo_mib=17, tasks_mib=18, traces_mib=19,
+        resident_mib=65, deadline_s=7, max_queue=3,
+    )  # fmt: skip
+    found = server.service_settings(chosen)
+    assert found.memo_bytes == 17 * MIB
+    assert found.max_queue == 3
+    assert found.deadline_s == 7
+    limits = found.limits()
+    assert limits.task_bytes == 18 * MIB
+    assert limits.trace_bytes == 19 * MIB
+    assert limits.model_bytes == 65 * MIB
+
+
+def test_a_list_that_may_be_uploaded_fits_into_a_request() -> None:
+    """As base64 it is a third larger; what is over says so in its own words, not as a 413."""
+    fields = Settings.model_fields
+    assert fields["max_list_kib"].default * 4 / 3 < fields["max_body_kib"].default
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    code = "\n".join(
+        path.read_text(encoding="utf-8")
+        for part in ("analysis", "dash_app")
+        for path in (ROOT / part).rglob("*.py")
+        if path.name != "settings.py" or part == "analysis"
+    )
+    code += (ROOT / "dash_app" / "settings.py").read_text().partition("def secret(")[2]
+    unread = [
+        name
+        for name in Settings.model_fields
+        if not re.search(rf"\.{name}\b|STRATASCOPE_{name.upper()}\b", code)
+    ]
+    assert not unread
+
+
+def test_every_setting_has_a_meaning_and_a_usable_default() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert len(field.description) > 15, name
+    Settings()

@@ -1,0 +1,67 @@
+"""Limits and ended sessions that several web processes share, in a Redis of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dash_app.security import shared
+from dash_app.security.buckets import LocalBuckets, Rate, RedisBuckets
+from dash_app.security.sessions import Ended, RedisEnded
+from dash_app.settings import Settings
+from tests.support.redis import RedisServer
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    running = RedisServer(tmp_path)
+    yield running
+    running.close()
+
+
+def test_several_processes_share_buckets_and_ended_sessions(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    settings = [
+        Settings(data_dir=tmp_path / name, redis_url=server.url) for name in ("first", "second")
+    ]
+    (first, ended), (second, known) = (shared.shared(one) for one in settings)
+    assert isinstance(first, RedisBuckets)
+    assert isinstance(ended, RedisEnded)
+    rate = Rate(size=4, per_second=0.001)
+    assert [bucket.take("a", rate) for bucket in (first, second, first, second)] == [0] * 4
+    assert first.take("a", rate) > 900
+    assert second.take("b", rate) == 0
+    second.take("a", rate, -1.0)
+    assert first.take("a", rate) == 0
+
+    assert "number" not in known
+    ended.add("number")
+    assert "number" in known
+    client = server.client()
+    assert all(key.startswith(b"stratascope:") for key in client.scan_iter())
+    assert 0 < client.ttl("stratascope:ended:number") <= 12 * 3600
+    assert 0 < client.ttl("stratascope:rate:a") <= 4002
+    client.close()
+
+    server.close()  # away: each goes by what it knows
+    assert "number" in ended
+    assert "other" not in known
+    assert first.take("a", rate) == 0
+    ended.add("late")
+    assert "late" in ended
+    for bucket in (first, second):
+        closed(bucket)
+
+
+def closed(buckets: Any) -> None:
+    buckets._take.registered_client.close()
+
+
+def test_without_redis_each_process_counts_for_itself(tmp_path: Path) -> None:
+    buckets, ended = shared.shared(Settings(data_dir=tmp_path))
+    assert isinstance(buckets, LocalBuckets)
+    assert type(ended) is Ended

@@ -1,0 +1,87 @@
+"""What gunicorn lets through to the app, set up as ``gunicorn_server`` and ``Procfile`` do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gunicorn.config import Config
+from gunicorn.http import message
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
+from gunicorn.http.parser import RequestParser
+
+from dash_app.gunicorn_server import Server
+from dash_app.security import web_server
+from dash_app.settings import Settings
+
+KIB = 1024
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(message, "MAX_REQUEST_LINE", message.MAX_REQUEST_LINE)
+
+
+def parsed(cfg: Config, *lines: bytes) -> Any:
+    head = b"\r\n".join([*lines, b"Host: localhost", b"", b""])
+    parts = [head[start : start + 8192] for start in range(0, len(head), 8192)]
+    return next(RequestParser(cfg, iter(parts), ("127.0.0.1", 1)))
+
+
+def config(tmp_path: Path) -> Config:
+    cfg: Config = Server(Settings(data_dir=tmp_path, cache_dir=tmp_path)).cfg
+    return cfg
+
+
+def line(size: int) -> bytes:
+    return b"GET /?prompt=" + b"a" * size + b" HTTP/1.1"
+
+
+def test_a_long_prompt_fits_and_an_endless_one_is_cut_off(tmp_path: Path) -> None:
+    cfg = config(tmp_path)
+    assert len(parsed(cfg, line(191 * KIB)).query) > 191 * KIB
+    with pytest.raises(LimitRequestLine):
+        parsed(cfg, line(210 * KIB))
+
+
+def test_the_procfile_is_bounded_too() -> None:
+    command = (ROOT / "Procfile").read_text()
+    asked = int(re.findall(r"--limit-request-line (\d+)", command)[0])
+    assert asked > 0, "0 would be without end"
+    web_server.allow_addresses(192)
+    cfg = Config()
+    cfg.set("limit_request_line", asked)
+    assert len(parsed(cfg, line(191 * KIB)).query) > 191 * KIB
+    with pytest.raises(LimitRequestLine):
+        parsed(cfg, line(210 * KIB))
+
+
+def test_headers_are_bounded(tmp_path: Path) -> None:
+    cfg = config(tmp_path)
+    with pytest.raises(LimitRequestHeaders):
+        parsed(cfg, line(1), *(f"X-{number}: y".encode() for number in range(200)))
+    with pytest.raises(LimitRequestHeaders):
+        parsed(cfg, line(1), b"X-Long: " + b"y" * 9000)
+
+
+def test_a_user_header_in_another_spelling_is_not_one(tmp_path: Path) -> None:
+    """``X_Forwarded_User`` becomes the same WSGI variable; a proxy strips only the real one."""
+    sent = parsed(config(tmp_path), line(1), b"X_Forwarded_User: alice", b"X-Other: 1")
+    assert [name for name, _ in sent.headers] == ["X-OTHER", "HOST"]
+
+
+def test_what_a_client_says_of_its_scheme_is_left_to_the_app(tmp_path: Path) -> None:
+    sent = parsed(config(tmp_path), line(1), b"X-Forwarded-Proto: https")
+    assert sent.scheme == "http"
+
+
+def test_gunicorns_own_lines_name_no_prompt(tmp_path: Path, caplog: Any) -> None:
+    from dash_app.ops.gunicorn_log import Lines
+
+    logger = Lines(config(tmp_path))
+    logger.exception("Error handling request %s %s", "GET", "/?prompt=secret", exc_info=False)
+    assert "Error handling request GET /" in caplog.text
+    assert "secret" not in caplog.text

@@ -1,0 +1,199 @@
+"""Made-up colours, steps, disagreement and reports of the right shapes, for the fake service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from analysis.lens_specs import (
+    SHARE_METHODS,
+    ColourSpec,
+    DisagreementSpec,
+    EmbeddingSpec,
+    LargestStepSpec,
+    NormSpec,
+    PromotedSpec,
+    SimilaritySpec,
+    StepsSpec,
+)
+from analysis.results import (
+    Colours,
+    Disagreement,
+    EmbeddingReport,
+    LargestStep,
+    LargestSteps,
+    NormReport,
+    NormSummary,
+    Promoted,
+    SimilarityReport,
+    Steps,
+    Token,
+)
+
+LAYERS, HEADS, VOCAB = 12, 6, 40
+WORDS = ["The", " capital", " of", " France", " is", " Paris", ".", "\n", " river", " stone"]
+
+
+def token(number: int) -> Token:
+    """Entry ``number`` of the made-up vocabulary."""
+    text = WORDS[number] if number < len(WORDS) else f" word{number}"
+    return Token(number, text, text.replace(" ", "Ġ"), text.encode().hex())
+
+
+def vocabulary() -> tuple[Token, ...]:
+    """All of it."""
+    return tuple(token(number) for number in range(VOCAB))
+
+
+def _axes(size: int, rows: Any, positions: Any, component: str) -> tuple[Any, Any]:
+    first = LAYERS + (component == "block_output")
+    return (
+        np.array(rows if rows is not None else range(first), np.int64),
+        np.array(positions if positions is not None else range(size), np.int64) % size,
+    )
+
+
+def colours(size: int, spec: ColourSpec) -> Colours:
+    """Random cells; residual 0.6 of every block, attention 0.3, MLP 0.1."""
+    lens = spec.lens
+    rows, positions = _axes(size, lens.rows, lens.positions, lens.component)
+    shape, rng = (len(rows), len(positions)), np.random.default_rng(size)
+
+    def cells(name: str, low: float, high: float) -> Any:
+        made = rng.uniform(low, high, shape).astype(np.float32)
+        return made if name in spec.quantities else np.full_like(made, np.nan)
+
+    entropy = cells("cross_entropy", 0, 10)
+    entropy[:, positions == size - 1] = np.nan
+    change, cosine = np.round(cells("rank_change", -5, 30)), cells("cosine_before", -0.2, 1)
+    change[rows == 0], cosine[rows == 0] = np.nan, np.nan
+    methods = tuple(name for name in SHARE_METHODS if name in spec.quantities)
+    shares = np.empty((len(methods), 3, LAYERS, len(positions)), np.float32)
+    shares[:] = np.array([0.6, 0.3, 0.1])[:, None, None]
+    return Colours(
+        rows, positions, entropy, change, cells("state_norm", 1, 90), cosine, np.arange(LAYERS),
+        methods, shares, np.zeros(shares.shape[2:], bool), False, spec.quantities, lens.component,
+        lens.decoder, lens.norm, lens.similarity,
+    )  # fmt: skip
+
+
+def promoted(size: int, spec: PromotedSpec) -> Promoted:
+    """Tokens 5, 6, ... are promoted, 20, 21, ... suppressed."""
+    ids, values = np.arange(spec.k), np.linspace(3, 1, spec.k).astype(np.float32)
+    return Promoted(
+        spec.component, spec.layer, spec.position % size,
+        -1 if spec.head is None else spec.head, -1 if spec.source is None else spec.source,
+        spec.reading, 4.5, ids + 5, values, ids + 20, -values, 0.25, vocabulary(),
+    )  # fmt: skip
+
+
+def disagreement(size: int, spec: DisagreementSpec) -> Disagreement:
+    """Decoders that agree in the last row only; the fake model is tied, but output == input only
+    where both are asked for."""
+    rows, positions = _axes(size, spec.rows, spec.positions, "block_output")
+    shape, count = (len(rows), len(positions)), len(spec.decoders)
+    top = np.arange(count)[:, None, None] + np.full(shape, 5)
+    top[:, rows == LAYERS] = 5
+    apart = np.broadcast_to(((LAYERS - rows) / LAYERS)[:, None], shape)
+    both = tuple(name for name in spec.decoders if name in ("output", "input"))
+    return Disagreement(
+        rows, positions, spec.decoders, top, (apart == 0).astype(np.float32),
+        (apart * np.log(count)).astype(np.float32), (both,) if len(both) == 2 else (), spec.norm,
+        vocabulary(),
+    )  # fmt: skip
+
+
+def largest_step() -> LargestStep:
+    """Layer 9's attention, by head 3 reading position 0."""
+    heads = np.argsort(np.arange(HEADS) != 3, kind="stable")
+    return LargestStep(
+        9, 2.5, "attention", 2.0, 0.5, heads, np.linspace(2.1, -0.3, HEADS).astype(np.float32),
+        np.zeros(HEADS, np.int64), 0.4,
+    )  # fmt: skip
+
+
+def steps(size: int, spec: StepsSpec) -> Steps:
+    """Curves that rise to 0.9."""
+    tokens, rows = spec.tokens or (5,), np.arange(LAYERS + 1)
+    rising = np.linspace(0.01, 0.9, LAYERS + 1)[:, None] / np.arange(1, len(tokens) + 1)
+    probs, count = rising.astype(np.float32), len(tokens)
+    falling = np.linspace(3, 0.1, LAYERS + 1).astype(np.float32)
+    position = spec.position % size
+    return Steps(
+        position, rows, tuple(token(number) for number in tokens), probs, np.log(probs),
+        np.round((1 - rising) * 20).astype(np.int64), falling, falling, spec.tau,
+        (7,) * count, (9,) + (None,) * (count - 1), (8,) + (None,) * (count - 1),
+        (largest_step(),) * count, -1 if position == size - 1 else 5,
+    )  # fmt: skip
+
+
+def largest_steps(size: int, spec: LargestStepSpec) -> LargestSteps:
+    """Head 3 of layer 9 at even positions, the MLP of layer 4 at odd ones."""
+    odd = np.arange(size) % 2 == 1
+    one = np.ones(size, np.float32)
+    return LargestSteps(
+        np.full(size, 5), np.where(odd, 4, 9), 2.5 * one, np.where(odd, 0.5, 2.0).astype("f4"),
+        np.where(odd, 2.0, 0.5).astype("f4"), np.where(odd, -1, 3),
+        np.where(odd, np.nan, 2.1).astype("f4"), np.where(odd, -1, 0), vocabulary(),
+    )  # fmt: skip
+
+
+def similarity(size: int, spec: SimilaritySpec) -> SimilarityReport:
+    """Cosine and distance agree better in the longer bins."""
+    rng, count = np.random.default_rng(spec.seed), min(spec.cells, size * (LAYERS + 1))
+    lengths = np.sort(rng.uniform(0.2, 40, count)).astype(np.float32)
+    edges = np.array([0.2, 1.0, 5.0, 40.0], np.float32)
+    counts = np.histogram(lengths, edges)[0]
+    agree = np.array([0.1, 0.4, 0.8], np.float32)
+    cells = np.interp(lengths, edges[1:], agree).astype(np.float32)
+    swept = np.geomspace(0.1, 100, 8).astype(np.float32)
+    return SimilarityReport(
+        spec.norm, spec.decoder, spec.k, spec.seed, size * (LAYERS + 1),
+        rng.integers(0, LAYERS + 1, count), rng.integers(0, size, count), lengths,
+        cells, cells, cells, cells, edges, counts, agree, agree, agree, agree, 8, swept,
+        np.linspace(0, 0.9, 8).astype("f4"), np.linspace(-0.1, 0.95, 8).astype("f4"),
+        np.array([0.5, 0.9, 1.0, 1.1, 2.0], np.float32),
+    )  # fmt: skip
+
+
+def embedding_report(spec: EmbeddingSpec) -> EmbeddingReport:
+    """An untied model whose two matrices have something in common."""
+    levels = np.array([0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0], np.float32)
+    edges = np.linspace(-1, 1, 41).astype(np.float32)
+    counts = np.round(VOCAB * 25 * np.exp(-((edges[:-1] - 0.3) ** 2) * 20)).astype(np.int64)
+    return EmbeddingReport(
+        False, VOCAB, 48, counts, edges, levels, levels * 0.9 - 0.1, 0.31, 0.02, 0, VOCAB,
+        spec.seed, np.array([0.62, 0.55], np.float32), np.stack([levels * 30, levels * 39]),
+        levels + 0.5, levels + 1, 1.0, 1.5, 1.0, False,
+    )  # fmt: skip
+
+
+def norm_report(spec: NormSpec) -> NormReport:
+    """RMSNorms before attention and MLP of every block, and at the end."""
+    scale = np.linspace(0.2, 3, 48).astype(np.float32)
+    five = np.quantile(scale, [0, 0.25, 0.5, 0.75, 1]).astype(np.float32)
+
+    def one(name: str, layer: int) -> NormSummary:
+        return NormSummary(name, layer, "RMSNorm", "scale", 48, 1e-5, five, five * 0)
+
+    others = tuple(
+        one(f"layers.{layer}.{name}", layer)
+        for layer in range(LAYERS)
+        for name in ("input_layernorm", "post_attention_layernorm")
+    )
+    return NormReport(one("norm", -1), scale, scale * 0, others)
+
+
+#: By kind of request: (size of the sequence, spec) or, of a model, (spec) -> result.
+MADE: dict[str, Callable[..., Any]] = {
+    "colours": colours,
+    "promoted": promoted,
+    "disagreement": disagreement,
+    "steps": steps,
+    "largest_steps": largest_steps,
+    "similarity": similarity,
+    "embedding_report": embedding_report,
+    "norm_report": norm_report,
+}

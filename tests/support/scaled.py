@@ -1,0 +1,143 @@
+"""Celery workers with fake work, started as processes of their own."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from analysis import codec
+from analysis.job import Job
+from analysis.specs import RunSpec
+from analysis.worker.messages import Request
+
+LIMIT_S = 60.0
+ROOT = Path(__file__).resolve().parents[2]
+FAKE = "tests.support.fake_work:perform"
+#: Short silences: a killed worker is noticed within seconds, and a busy machine's is not.
+QUICK = {"lease_s": 4.0, "lost_s": 2.5, "patience_s": 15.0, "beat_s": 0.05, "grace_s": 5.0}
+
+
+class WorkerHost:
+    """``Worker`` in a process of its own, as ``stratascope worker`` runs it."""
+
+    def __init__(self, url: str, folder: Path, name: str = "worker", function: str = FAKE) -> None:
+        self.log = folder / f"{name}.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.scaled", url, function],
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "FAKE_WORK_LOG": str(folder / "work.log")},
+            )
+
+    def children(self) -> list[psutil.Process]:
+        """The model's process, if it runs."""
+        return psutil.Process(self.process.pid).children()
+
+    def kill(self) -> None:
+        """SIGKILL to Celery's process."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, seconds: float = 30.0) -> int:
+        """SIGTERM; its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+    def close(self) -> None:
+        """End it, however it does."""
+        if self.process.poll() is None:
+            self.kill()
+
+
+def settings(url: str, **changed: Any) -> Any:
+    """Settings with short silences."""
+    from analysis.scale.settings import ScaleSettings
+
+    return ScaleSettings(url, **{**QUICK, **changed})
+
+
+class Bureau:
+    """A web process: people who ask workers elsewhere, and the log of what these computed."""
+
+    def __init__(self, url: str, folder: Path, **changed: Any) -> None:
+        from analysis.scale.backend import Remote
+
+        self.folder = folder
+        self.log = folder / "work.log"
+        self.log.touch()
+        self.remote = Remote(settings(url, **changed), lambda *_: None)
+        self.pool = ThreadPoolExecutor(32)
+
+    def ask(
+        self, text: str, deadline_s: float = LIMIT_S, **job: Any
+    ) -> tuple[Future[str], Any, list[Any]]:
+        """Ask for fake work: the answer to come, the job, and the progress it hears."""
+        heard: list[Any] = []
+        asked = Job(on_progress=heard.append, **job)
+        request = Request("run", "fake", "f", (RunSpec("fake", text),))
+
+        def answer() -> str:
+            data = self.remote.ask(text, request, asked, deadline_s).data
+            said: str = codec.decode(data).tokens[0].text
+            return said
+
+        return self.pool.submit(answer), asked, heard
+
+    def now(self, text: str, **job: Any) -> str:
+        """Ask, and wait for the answer."""
+        return self.ask(text, **job)[0].result(LIMIT_S)
+
+    def lines(self) -> list[str]:
+        """What the workers did."""
+        return self.log.read_text().splitlines()
+
+    def started(self, text: str, times: int = 1) -> None:
+        """Wait until some worker has begun with it, so many times."""
+        wait_for(lambda: self.lines().count(f"start {text}") >= times)
+
+    def queued(self, count: int) -> None:
+        """Wait until so many wait."""
+        wait_for(lambda: self.remote.queued == count)
+
+    def close(self) -> None:
+        """Stop asking."""
+        self.remote.close()
+        self.pool.shutdown(cancel_futures=True)
+
+
+def wait_for(condition: Callable[[], Any]) -> None:
+    """Wait until something becomes true, for as long as a very slow machine may need."""
+    pause = threading.Event()
+    for _ in range(int(LIMIT_S / 0.01)):
+        if condition():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it never happened")
+
+
+def main() -> int:
+    """Run a worker until it is told to stop."""
+    from analysis.scale.worker import Worker
+    from analysis.worker.messages import Limits
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("function")
+    chosen = parser.parse_args()
+    return Worker(settings(chosen.url), chosen.function, Limits()).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

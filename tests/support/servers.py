@@ -1,0 +1,163 @@
+"""Stratascope's servers as they are deployed: gunicorn, and Redis with a Celery worker."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+
+from tests.support.redis import RedisServer
+
+ROOT = Path(__file__).resolve().parents[2]
+ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/?")
+CHILD = "analysis.worker.child"
+
+
+def loaded(url: str, log: Path, limit_s: float = 300.0) -> None:
+    """Wait for a server's model: beside other tests that start, loading takes a minute."""
+    late = time.monotonic() + limit_s
+    while status(url, "/readyz") != 200:
+        assert time.monotonic() < late, f"no model was loaded:\n{log.read_text()}"
+        time.sleep(0.2)
+
+
+def status(url: str, path: str) -> int:
+    """The status that a server answers a path with."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+class Servers:
+    """gunicorn, and with ``redis`` a Redis and a Celery worker; stopped at the end of a block.
+
+    Args:
+        folder: For memo, socket and logs.
+        redis: Whether to compute in a Celery worker.
+        prepare: Called in each server's process before it starts.
+        **settings: ``DEFAULT_MODEL="..."``: environment variables without their prefix.
+    """
+
+    def __init__(
+        self, folder: Path, *, redis: bool = False, prepare: Any = None, **settings: str
+    ) -> None:
+        named = {f"STRATASCOPE_{name}": value for name, value in settings.items()}
+        self.environment = {**os.environ, **named}
+        self.folder = folder
+        self.log = folder / "server.log"
+        self.processes: dict[str, subprocess.Popen[str]] = {}
+        self.redis: RedisServer | None = None
+        self._prepare = prepare
+        self._drain: threading.Thread | None = None
+        try:
+            if redis:
+                self.redis = RedisServer(folder)
+                self.environment["STRATASCOPE_REDIS_URL"] = self.redis.url
+                self.start("worker", "worker")
+            self.url = self._serve()
+        except BaseException:
+            self.close()
+            raise
+
+    def again(self) -> None:
+        """Serve at the same address once more, after the page's server was killed."""
+        self._close(self.processes["web"])
+        self.url = self._serve(self.url.rstrip("/").rpartition(":")[2])
+
+    def _serve(self, port: str = "0") -> str:
+        web = self.start("web", "serve", "--port", port)
+        assert web.stdout is not None
+        for line in web.stdout:
+            if found := ADDRESS.search(line):
+                # Else a full pipe would stop the server.
+                self._drain = threading.Thread(target=web.stdout.read, daemon=True)
+                self._drain.start()
+                return found[0].rstrip("/") + "/"
+        raise AssertionError(f"the server said no address:\n{self.log.read_text()}")
+
+    def start(self, name: str, *command: str) -> subprocess.Popen[str]:
+        """Start ``stratascope COMMAND``; each has a memo of its own."""
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dash_app", *command],
+                cwd=ROOT,
+                env={**self.environment, "STRATASCOPE_CACHE_DIR": str(self.folder / name)},
+                stdout=subprocess.PIPE if name == "web" else log,
+                stderr=log,
+                text=True,
+                preexec_fn=self._prepare,  # noqa: PLW1509 - a limit on files, set by a test
+            )
+        self.processes[name] = process
+        return process
+
+    def everything(self, name: str = "web") -> list[psutil.Process]:
+        """A server's process and all that it started."""
+        with suppress(psutil.NoSuchProcess):
+            top = psutil.Process(self.processes[name].pid)
+            return [top, *top.children(recursive=True)]
+        return []
+
+    def model(self, name: str = "web") -> psutil.Process:
+        """The process that holds the model."""
+        (found,) = (each for each in self.everything(name) if is_model(each))
+        return found
+
+    def web_process(self) -> psutil.Process:
+        """gunicorn's worker."""
+        top, *rest = self.everything()
+        (found,) = (each for each in rest if each.ppid() == top.pid and not is_model(each))
+        return found
+
+    def parts(self) -> dict[str, list[psutil.Process]]:
+        """All processes by what they are: "web", "worker" and "model"."""
+        found: dict[str, list[psutil.Process]] = {}
+        for name in self.processes:
+            for each in self.everything(name):
+                found.setdefault("model" if is_model(each) else name, []).append(each)
+        return found
+
+    def close(self) -> None:
+        """Stop all."""
+        for process in reversed(self.processes.values()):
+            self._close(process)
+        if self.redis is not None:
+            self.redis.close()
+
+    def _close(self, process: subprocess.Popen[str]) -> None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(40)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            if self._drain is not None:
+                self._drain.join()
+            process.stdout.close()
+
+    def __enter__(self) -> Servers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def is_model(process: psutil.Process) -> bool:
+    """Whether it is a model's process."""
+    with suppress(psutil.Error):
+        return CHILD in process.cmdline()
+    return False

@@ -1,0 +1,101 @@
+"""What no callback names is drawn as it was, by one component instead of many."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from dash import Input, Output, dcc, html, no_update
+from dash._utils import to_json
+from dash.development.base_component import Component
+
+from dash_app.components.go import go
+from dash_app.components.inert import Inert, ThinDash, thin
+
+
+def elements(value: Any) -> Iterator[Any]:
+    """Tag, attributes and texts in the order of the page, whoever draws them."""
+    if isinstance(value, dict) and "is" in value:
+        yield value["is"], value["props"]
+        yield from elements(value["children"])
+    elif isinstance(value, dict):
+        props = {k: v for k, v in value["props"].items() if k not in ("children", "tree")}
+        if value["type"] != "Inert":
+            yield value["type"].lower(), props
+        yield from elements(value["props"].get("tree", value["props"].get("children")))
+    elif isinstance(value, list):
+        for part in value:
+            yield from elements(part)
+    elif value is not None:
+        yield value
+
+
+def drawn(component: Any) -> list[Any]:
+    return list(elements(json.loads(str(to_json(component)))))
+
+
+def count(component: Any) -> int:
+    """How many components Dash keeps."""
+    inside = component if isinstance(component, list) else [component]
+    return sum(
+        1 + count(getattr(one, "children", None)) for one in inside if isinstance(one, Component)
+    )
+
+
+def sample() -> Component:
+    return html.Div(
+        [
+            html.H2(["Row ", 3, html.Sub("a")], className="title", **{"data-row": "3"}),
+            "between",
+            html.Table([html.Tr([html.Td("x", colSpan=2), html.Td(None)])], style={"width": 3}),
+            html.Div([html.P("before"), dcc.Store(id="kept"), html.P("after"), html.P("it")]),
+            html.Details([html.Summary("s"), html.Div(html.B("deep"))], id="menu", open=True),
+            go("<b>no markup</b>", "pos=4", "button", label="Position 4", pressed=True),
+        ],
+        role="group",
+    )
+
+
+def test_the_same_elements_are_drawn_by_fewer_components() -> None:
+    assert drawn(thin(sample())) == drawn(sample())
+    assert count(sample()) == 17
+    # The outer box, three runs of neighbours, the box of the store and the menu, and their insides.
+    assert count(thin(sample())) == 9
+
+
+def test_what_has_an_id_or_is_no_html_stays() -> None:
+    kept = [
+        node.id
+        for node in thin(sample())._traverse()
+        if isinstance(node, Component) and getattr(node, "id", None)
+    ]
+    assert kept == ["kept", "menu"]
+    assert type(thin(html.Span("text"))) is Inert
+    assert type(thin(html.Iframe(src="/"))) is html.Iframe
+    graph = dcc.Graph(figure={})
+    assert thin(graph) is graph
+
+
+@pytest.mark.parametrize("value", [None, "text", 3, no_update, {"data": []}, ["a", 1], (1, 2)])
+def test_other_values_are_left_alone(value: Any) -> None:
+    assert thin(value) is value
+
+
+def test_several_outputs_are_thinned_each_by_itself() -> None:
+    app = ThinDash(__name__)
+    app.layout = html.Div([html.Div(id="one"), html.Div(id="two"), dcc.Store(id="asked")])
+
+    @app.callback(Output("one", "children"), Output("two", "children"), Input("asked", "data"))
+    def both(_asked: Any) -> Any:
+        return [html.P("first"), [html.P("second"), html.P("third")]]
+
+    @app.callback(Output("asked", "storage_type"), Input("asked", "modified_timestamp"))
+    def plain(_asked: Any) -> Any:
+        return "memory"
+
+    first, second = both(None)
+    assert (type(first), drawn(first)) == (Inert, [("p", {}), "first"])
+    assert [type(one) for one in second] == [Inert]
+    assert plain(None) == "memory"

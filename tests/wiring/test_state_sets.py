@@ -1,0 +1,62 @@
+"""Sets that buttons change: no click undoes another that was made before the page was redrawn."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+
+from dash_app.reduce import FULL, Happening, notices, reduce_all
+from dash_app.shell import PageId
+from dash_app.state import MAX_PINS, Selection
+from dash_app.state_sets import spelt_out, toggle
+
+BASE = Selection(model="m", prompt="Hello", attempt=1)
+
+
+def after(*clicks: str, now: Selection = BASE) -> Any:
+    happenings = [Happening(PageId.GO, "data", {"to": to}) for to in clicks]
+    return reduce_all(happenings, now, None, BASE, ())
+
+
+def test_clicks_before_the_redraw_all_count() -> None:
+    drawn = ()
+    clicks = [toggle("heads", head, drawn) for head in (5, 2, 11)]
+    assert after(*clicks).selection.heads == (2, 5, 11)
+
+
+def test_a_button_does_what_it_says_however_often_it_is_clicked() -> None:
+    pin, unpin = toggle("pins", 7, (1,)), toggle("pins", 1, (1,))
+    assert after(pin, pin).selection.pins == (1, 7)
+    assert after(unpin, unpin, now=BASE.model_copy(update={"pins": (1, 7)})).selection.pins == (7,)
+
+
+def test_what_is_shown_counts_until_something_was_chosen() -> None:
+    assert after(toggle("pins", 7, (1, 2))).selection.pins == (1, 2, 7)
+    chosen = BASE.model_copy(update={"pins": ()})
+    assert after(toggle("pins", 7, (1, 2)), now=chosen).selection.pins == (7,)
+    assert after(toggle("pins", 7, (7,))).selection.pins == ()
+    left_out = after(toggle("readers", "input", ("output", "input", "linear"))).selection
+    assert left_out.readers == ("output", "linear")
+
+
+def test_a_full_set_says_so_and_stays_as_it_is() -> None:
+    full = BASE.model_copy(update={"pins": tuple(range(MAX_PINS))})
+    refused = after(toggle("pins", 99, full.pins or ()), now=full)
+    assert (refused.selection.pins, refused.full) == (full.pins, ("pins",))
+    assert notices((), Selection(), None, refused.full) == (FULL,)
+    assert after(toggle("pins", 0, full.pins or ()), now=full).full == ()
+
+
+@pytest.mark.parametrize(
+    "to",
+    ["with=", "with=pins", "with=pins:x", "with=prompt:x", "without=heads:x", "with=readers:none"],
+)
+def test_nonsense_changes_nothing(to: str) -> None:
+    assert after(to).selection == BASE
+
+
+def test_the_rest_of_what_a_button_says_is_kept() -> None:
+    pairs = parse_qsl("row=3&" + toggle("heads", 4, (1,)))
+    assert spelt_out(pairs, BASE) == ([("row", "3"), ("heads", "1,4")], ())
