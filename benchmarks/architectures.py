@@ -37,7 +37,7 @@ NOT_EXERCISED = {
     ),
     "MPS": (
         lambda: not torch.backends.mps.is_available(),
-        "chosen where torch offers it; the same code with device cpu",
+        "refused, with the reason: it has no 64-bit floats, in which identities are computed",
     ),
 }
 

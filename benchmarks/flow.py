@@ -1,10 +1,13 @@
 """Time and memory of a flow graph, beside the naive way at the sizes that it can reach.
 
-Run with ``python -m benchmarks.flow [MODEL]``. Each line is a process of its own, one thread;
-memory is the peak of its resident set above what it holds once the model is loaded, the run's
-trace included ("capture" is that alone), sampled every millisecond. The naive way forms every
-head's and source's vector of every node, as LLM Transparency Tool does (Meta 2024,
-``contributions.py``), a layer at a time.
+Run with ``python -m benchmarks.flow [MODEL]``; ``--quick`` does proximity and norm only. Each line
+is a process of its own, one thread. Time is CPU time of the graph alone, the forward pass done.
+Memory is the kernel's high-water mark of the process above what it holds once the model is loaded
+and every weight was read; the run's trace is in it ("capture" is that alone: states, patterns and
+logits, of which the patterns grow with the square of the length). The naive way forms every head's
+and source's vector of all positions of a layer at once and shares out every node, as LLM
+Transparency Tool does (Meta 2024, ``contributions.py``). Where that can't be done the line says
+why: its one array is compared with the memory that is free.
 """
 
 from __future__ import annotations
@@ -12,10 +15,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import psutil
@@ -27,18 +28,21 @@ from analysis.models.handle import Model
 from analysis.parts import head_parts
 from analysis.specs import FlowSpec
 from analysis.techniques import flow
+from benchmarks.memory import peak, reset_peak, resident, touch
 
 MODEL = "smollm2-135m-instruct"
 SIZES = (16, 64, 256, 1024)
-#: Beyond this the naive way takes minutes.
+#: The naive way holds its array, and what it is compared with and summed from, at once.
+NAIVE_COPIES = 3
+#: Beyond this it takes many minutes where it fits at all.
 NAIVE_UP_TO = 256
 PRUNED = {"top_k": 2, "per_head": False}
 SPECS: dict[str, FlowSpec] = {
     "proximity": FlowSpec(**PRUNED),
+    "norm": FlowSpec(method="norm", **PRUNED),
     "proximity, budget 300": FlowSpec(budget=300, **PRUNED),
     "proximity, shares over 0.03": FlowSpec(threshold=0.03),
     "proximity, page (0.001 a head)": FlowSpec(threshold=0.001),
-    "norm": FlowSpec(method="norm", **PRUNED),
     "attention": FlowSpec(method="attention", **PRUNED),
     "value_weighted": FlowSpec(method="value_weighted", **PRUNED),
     "rollout": FlowSpec(method="rollout", **PRUNED),
@@ -46,42 +50,24 @@ SPECS: dict[str, FlowSpec] = {
     "signed": FlowSpec(method="signed", budget=300),
     "up from token 1": FlowSpec(1, 0, direction="up", budget=300, per_head=False),
 }
-
-
-class _Peak:
-    bytes = 0
-
-
-@contextmanager
-def watching() -> Iterator[_Peak]:
-    """Sample this process's resident memory while the block runs."""
-    peak, done, process = _Peak(), threading.Event(), psutil.Process()
-
-    def sample() -> None:
-        while not done.wait(0.001):
-            peak.bytes = max(peak.bytes, process.memory_info().rss)
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        peak.bytes = max(peak.bytes, process.memory_info().rss)
-        done.set()
-        thread.join()
+QUICK = ("proximity", "norm")
 
 
 @torch.no_grad()
 def naive(model: Model, trace: Trace) -> None:
-    """Proximities of all parts of all nodes, every vector formed."""
+    """Proximities of all parts of all nodes, every vector of a layer formed."""
     for layer in range(model.info.layers):
         parts = head_parts(model, trace, layer)
         mid = torch.from_numpy(trace.resid[layer] + trace.attn_out[layer])
-        for query in range(len(trace.tokens)):
-            whole, vectors = mid[query], parts.sources(query)
-            size = whole.abs().sum()
-            scores = (size - (vectors - whole).abs().sum(-1)).clamp_min(0.0)
-            _ = scores / scores.sum()
+        vectors = torch.einsum("hqk,hkd->qhkd", parts.pattern, parts.moved)
+        whole = mid[:, None, None]
+        scores = (mid.abs().sum(-1)[:, None, None] - (vectors - whole).abs().sum(-1)).clamp_min(0.0)
+        _ = scores / scores.sum((1, 2), keepdim=True)
+
+
+def naive_bytes(model: Model, size: int) -> int:
+    """What ``naive`` holds at once."""
+    return NAIVE_COPIES * 4 * model.info.heads * size * size * model.info.d_model
 
 
 def tokens(model: Model, size: int) -> tuple[int, ...]:
@@ -93,19 +79,27 @@ def tokens(model: Model, size: int) -> tuple[int, ...]:
 def measured(name: str, model_name: str, size: int) -> dict[str, float]:
     """CPU seconds, and megabytes above the loaded model, of one computation."""
     model = analysis.load_model(model_name)
+    if name == "naive" and (size > NAIVE_UP_TO or not _fits(naive_bytes(model, size))):
+        free = psutil.virtual_memory().available
+        return {"needs": naive_bytes(model, size) / 2**30, "free": free / 2**30}
     ids = tokens(model, size)
-    base = psutil.Process().memory_info().rss
-    with watching() as peak:
-        trace = analysis.trace(model, ids)
-        work: Callable[[], object] = lambda: flow.compute(model, trace, SPECS[name])  # noqa: E731
-        if name in ("naive", "capture"):
-            work = lambda: naive(model, trace) if name == "naive" else None  # noqa: E731
-        start = time.process_time()
-        made = work()
-        # The sampling thread's own time is in this: about 2 %.
-        seconds = time.process_time() - start
+    touch(model)
+    reset_peak()
+    base = resident()
+    trace = analysis.trace(model, ids)
+    works: dict[str, Callable[[], object]] = {
+        "naive": lambda: naive(model, trace),
+        "capture": lambda: None,
+    }
+    start = time.process_time()
+    made = works.get(name, lambda: flow.compute(model, trace, SPECS[name]))()
+    seconds = time.process_time() - start
     hidden = getattr(made, "hidden_share", float("nan"))
-    return {"s": seconds, "mb": (peak.bytes - base) / 2**20, "hidden": float(np.float64(hidden))}
+    return {"s": seconds, "mb": (peak() - base) / 2**20, "hidden": float(np.float64(hidden))}
+
+
+def _fits(size: int) -> bool:
+    return size < 0.8 * psutil.virtual_memory().available
 
 
 def apart(name: str, model: str, size: int) -> dict[str, float]:
@@ -116,26 +110,36 @@ def apart(name: str, model: str, size: int) -> dict[str, float]:
     return found
 
 
+def line(name: str, size: int, one: dict[str, float], slow: dict[str, float]) -> str:
+    """One line of the table; the ratio is to the naive way in the same run."""
+    start = f"{size:5d} tokens  {name:32s}"
+    if "needs" in one:
+        return (
+            f"{start} not run: its arrays alone need {one['needs']:.1f} GB at once,"
+            f" {one['free']:.1f} GB are free; its work grows with the square of the length"
+        )
+    text = f"{start} {one['s']:7.2f} s {one['mb']:6.0f} MB"
+    if name in ("naive", "capture"):
+        return text
+    ratio = f"{slow['s'] / max(one['s'], 1e-3):6.1f} x" if "s" in slow else ""
+    return f"{text}  hidden {one['hidden']:6.1%}  {ratio}"
+
+
 def main() -> None:
-    """Print one line for each way and size; ratios are to the naive way in the same run."""
+    """Print one line for each way and size."""
     if sys.argv[1:2] == ["--one"]:
         torch.set_num_threads(1)
         print(json.dumps(measured(sys.argv[2], sys.argv[3], int(sys.argv[4]))))
         return
-    model = sys.argv[1] if len(sys.argv) > 1 else MODEL
+    given = [word for word in sys.argv[1:] if word != "--quick"]
+    model = given[0] if given else MODEL
+    names = QUICK if "--quick" in sys.argv else tuple(SPECS)
     for size in SIZES:
-        slow = apart("naive", model, size) if size <= NAIVE_UP_TO else None
-        if slow is not None:
-            print(f"{size:5d} tokens  {'naive':32s} {slow['s']:7.2f} s {slow['mb']:6.0f} MB")
-        for name in ("capture", *SPECS):
+        slow: dict[str, float] = {}
+        for name in ("naive", "capture", *names):
             one = apart(name, model, size)
-            known = slow is not None and name != "capture"
-            ratio = f"{slow['s'] / max(one['s'], 1e-3):6.1f} x" if known else ""
-            print(
-                f"{size:5d} tokens  {name:32s} {one['s']:7.2f} s {one['mb']:6.0f} MB  "
-                f"hidden {one['hidden']:6.1%}  {ratio}",
-                flush=True,
-            )
+            slow = one if name == "naive" else slow
+            print(line(name, size, one, slow), flush=True)
 
 
 if __name__ == "__main__":

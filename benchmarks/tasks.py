@@ -2,9 +2,12 @@
 
     python -m benchmarks.tasks [PROMPTS]
 
-Three ways over the same prompts: one by one as the page does it (a trace, then emergence at every
-position, without the causal commit row), the task runner with batches of one, and as it is.
-On a model of millions of parameters arithmetic dominates and batching saves little on a CPU.
+Four ways over the same prompts, each doing all that it needs for accuracy and emergence: the task
+runner as it is (batches, what all prompts begin with run once), the task runner a prompt at a
+time, the public functions a prompt at a time (``trace``, then ``decode`` at the answer's positions
+only), and as the page opens a prompt (``trace``, then emergence at every position, without the
+causal commit row). For the default model it also says which part of the time is spent on reading
+rows through the unembedding, which batching can't save: on a CPU arithmetic is all there is.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from collections.abc import Callable
 import analysis
 from analysis.models.handle import Model
 from analysis.specs import EmergenceSpec
-from analysis.tasks import outcomes, suites
+from analysis.tasks import batch, outcomes, suites
 from analysis.tasks.columns import operand_digits
 from analysis.tasks.prompts import Encoded, encode
 from analysis.techniques import emergence
@@ -29,32 +32,52 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def one_by_one(model: Model, prompts: list[Encoded]) -> None:
+def as_the_page(model: Model, prompts: list[Encoded]) -> None:
     """A trace and its emergence, a prompt at a time."""
     for prompt in prompts:
         emergence.compute(model, analysis.trace(model, prompt.token_ids), EmergenceSpec())
 
 
+def by_public_functions(model: Model, prompts: list[Encoded]) -> None:
+    """A trace, and the answer's tokens followed through the rows, a prompt at a time."""
+    for prompt in prompts:
+        trace = analysis.trace(model, prompt.token_ids)
+        where = list(range(prompt.start - 1, len(prompt.token_ids) - 1))
+        followed = [*prompt.token_ids[prompt.start :], *trace.logits[where].argmax(-1).tolist()]
+        analysis.decode(model, trace, k=1, target=followed, positions=where)
+
+
+def forwards(model: Model, prompts: list[Encoded]) -> None:
+    """The batched forward passes alone."""
+    since = min(prompt.start for prompt in prompts) - 1
+    for _ in batch.states(model, [p.token_ids for p in prompts], whole=False, since=since):
+        pass
+
+
 def compare(name: str, count: int) -> None:
-    """Print one line for a model."""
+    """Print a table for a model."""
     model = analysis.load_model(name)
     own = operand_digits(model)
     suite = suites.build("addition", count, 0, own or 3, padded=own is not None)
     prompts = [encode(model.tokenizer, prompt) for prompt in suite.prompts]
     outcomes.run(model, prompts[:8])  # warm
     batched = seconds(lambda: outcomes.run(model, prompts))
-    single = seconds(lambda: outcomes.run(model, prompts, most=1))
-    public = seconds(lambda: one_by_one(model, prompts))
-    print(
-        f"{name}: {count} prompts batched {batched:.1f} s; one by one {single:.1f} s "
-        f"({single / batched:.1f} x); trace and emergence {public:.1f} s ({public / batched:.1f} x)"
-    )
+    print(f"{name}: {count} prompts of {len(prompts[0].token_ids)} tokens, {batched:.1f} s batched")
+    for title, work in (
+        ("task runner, one by one", lambda: outcomes.run(model, prompts, most=1)),
+        ("trace and decode, one by one", lambda: by_public_functions(model, prompts)),
+        ("as the page opens a prompt", lambda: as_the_page(model, prompts)),
+    ):
+        took = seconds(work)
+        print(f"  {title:30s} {took:7.1f} s   {took / batched:4.1f} x")
+    share = seconds(lambda: forwards(model, prompts)) / batched
+    print(f"  of the batched time: forward passes {share:.0%}, reading rows {1 - share:.0%}")
 
 
 def main() -> None:
     """The trained adder on 500 prompts, the default model on 20 of them."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 500
-    for name, size in (("addition-5digit", count), ("smollm2-135m-instruct", count // 25)):
+    for name, size in (("addition-5digit", count), ("smollm2-135m-instruct", max(count // 25, 20))):
         compare(name, size)
 
 

@@ -1,0 +1,89 @@
+"""A click while a suite runs: how long one person waits for another's long job.
+
+Run with ``python -m benchmarks.busy``.
+
+One model worker, SmolLM2. Each line is the median and the longest of some clicks on new prompts:
+until the answer is there, and until heatmap, emergence, attention and flow are.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from analysis.errors import CancelledError
+from analysis.job import Job
+from analysis.service import Service, ServiceSettings
+from analysis.specs import (
+    EmergenceSpec,
+    FlowSpec,
+    LensSpec,
+    PatternSpec,
+    RunSpec,
+    Spec,
+    TraceSpec,
+)
+from analysis.tasks.spec import SuiteSpec
+
+MODEL = "smollm2-135m-instruct"
+ALONE = ("Peru", "Chad", "Oman", "Fiji", "Nepal")
+BESIDE = ("Kenya", "France", "Japan", "Italy", "Egypt", "Ghana", "Cuba", "Spain")
+VIEWS: tuple[Spec, ...] = (LensSpec(), EmergenceSpec(), PatternSpec(layer=9), FlowSpec())
+
+
+def click(service: Service, place: str) -> tuple[float, float]:
+    """Seconds to the answer, and to all views of it, which are asked for at once as a page does."""
+    start = time.perf_counter()
+    run = service.run(RunSpec(MODEL, f"The capital of {place} is", new_tokens=1))
+    answered = time.perf_counter() - start
+    trace = TraceSpec(MODEL, run.token_ids)
+    views = [threading.Thread(target=service.derive, args=(trace, spec)) for spec in VIEWS]
+    for view in views:
+        view.start()
+    for view in views:
+        view.join()
+    return answered, time.perf_counter() - start
+
+
+def told(name: str, times: Sequence[tuple[float, float]]) -> None:
+    """One line."""
+    answers, views = zip(*times, strict=True)
+    print(
+        f"{name:20} answer {statistics.median(answers):5.2f} s, at most {max(answers):5.2f} s; "
+        f"all views {statistics.median(views):5.2f} s, at most {max(views):5.2f} s",
+        flush=True,
+    )
+
+
+def suite(service: Service, job: Job) -> None:
+    """A suite that outlasts the clicks; it is cancelled after them."""
+    with suppress(CancelledError):
+        service.study(SuiteSpec(MODEL, "addition", size=500, digits=2, seed=7), job)
+
+
+def main() -> None:
+    """Clicks by themselves, then beside a suite."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Service(ServiceSettings(cache_dir=Path(folder))) as service,
+    ):
+        service.warm(MODEL)
+        told("alone", [click(service, place) for place in ALONE])
+        job = Job()
+        running = threading.Thread(target=suite, args=(service, job))
+        running.start()
+        time.sleep(3)  # it is under way
+        times = [click(service, place) for place in BESIDE]
+        assert running.is_alive(), "the suite was over before the clicks were"
+        told("beside a suite", times)
+        job.cancel()
+        running.join()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,302 @@
+"""Many people at once: rate, times, errors and memory, over HTTP and without browsers.
+
+    python -m benchmarks.load                                  # 16 users, 10 minutes
+    python -m benchmarks.load --users 4 --minutes 0.5 --model addition-5digit
+    python -m benchmarks.load --redis --processes 2            # through Redis, a Celery worker
+
+Each user opens the page, and then runs new prompts and such as others have run, selects cells,
+and cancels, with three seconds to think in between. A time ends when the last picture is drawn.
+"known" is what somebody has looked at before. Loopback only; it starts its servers and stops them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks._load_memory import CACHES, Memory
+from tests.support.dash_page import Page, PageError
+from tests.support.servers import Servers
+
+SUBJECTS = ("France", "Japan", "Italy", "Egypt", "Peru", "Kenya")
+#: Rows and positions that are clicked: few enough to be met again.
+ROWS, POSITIONS = 5, 3
+#: Part of the time that counts as warm-up.
+WARM = 0.3
+
+
+@dataclass
+class Tally:
+    """What was measured, by action and by view; several threads add to it."""
+
+    times: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    views: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    errors: Counter[str] = field(default_factory=Counter)
+    requests: int = 0
+    known: set[tuple[Any, ...]] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def is_known(self, *what: Any) -> bool:
+        """Whether somebody has looked at it before."""
+        with self.lock:
+            return what in self.known
+
+    def looked_at(self, *what: Any) -> None:
+        """Somebody has seen all of it now."""
+        with self.lock:
+            self.known.add(what)
+
+    def add(self, action: str, seconds: float) -> None:
+        """An action took so long."""
+        with self.lock:
+            self.times[action].append(seconds)
+
+    def error(self, what: str) -> None:
+        """Something went wrong."""
+        with self.lock:
+            self.errors[what[:160]] += 1
+
+
+class User:
+    """One person at one page.
+
+    Args:
+        url: Where the page is.
+        tally: Where times go.
+        seed: Of what this person does.
+        sums: Whether the model adds, and does nothing else.
+        think_s: Seconds between two actions, on average.
+    """
+
+    def __init__(self, url: str, tally: Tally, seed: int, sums: bool, think_s: float) -> None:
+        self._url, self._tally, self._sums, self._think_s = url, tally, sums, think_s
+        self._random = random.Random(seed)  # noqa: S311 - to be repeated, not secret
+        self._action = ""
+        self._prompt: tuple[str, int] = ("", 0)
+        self._at: tuple[int, int] = (-1, -1)
+        self._page: Page | None = None
+
+    def live(self, until: float, most: int, stop: threading.Event) -> None:
+        """Do one thing after the other, until a time or so many of them."""
+        for _ in range(most):
+            if time.monotonic() >= until or stop.is_set():
+                break
+            try:
+                if self._page is None:
+                    self._open()
+                else:
+                    self._act(self._page)
+            except (PageError, OSError) as error:
+                self._tally.error(f"{self._action}: {type(error).__name__}: {error}")
+                self._close()
+            stop.wait(self._random.expovariate(1.0 / self._think_s) if self._think_s else 0.0)
+        self._close()
+
+    def _close(self) -> None:
+        if self._page is not None:
+            self._page.close()
+        self._page = None
+
+    def _open(self) -> None:
+        self._page = Page(self._url, self._called)
+        prompt = self._known_prompt()
+        known = self._tally.is_known(*prompt)
+        query = f"?prompt={prompt[0]}&new={prompt[1]}".replace("+", "%2B").replace(" ", "+")
+        page = self._page
+        self._time(f"open, {word(known)}", page, lambda: page.open(query))
+        self._tally.looked_at(*prompt)
+        self._prompt = prompt
+
+    def _act(self, page: Page) -> None:
+        choice = self._random.random()
+        if choice < 0.6:
+            self._cell(page)
+        elif choice < 0.8:
+            self._run(page, self._known_prompt())
+        elif choice < 0.93:
+            self._run(page, self._new_prompt())
+        elif choice < 0.97:
+            self._cancel(page)
+        else:
+            self._close()
+
+    def _cell(self, page: Page) -> None:
+        row, pos = self._random.randrange(1, ROWS), self._random.randrange(POSITIONS)
+        if self._sums:
+            row = 1 + row % 2
+        if (row, pos) == self._at:
+            return
+        self._at = (row, pos)
+        known = self._tally.is_known(*self._prompt, row, pos)
+        to = f"row={row}&pos={pos}&layer={row - 1}"
+        self._time(f"cell, {word(known)}", page, lambda: page.go(to))
+        self._tally.looked_at(*self._prompt, row, pos)
+
+    def _run(self, page: Page, prompt: tuple[str, int]) -> None:
+        known = self._tally.is_known(*prompt)
+        self._time(f"run, {word(known)}", page, lambda: page.run(*prompt))
+        self._tally.looked_at(*prompt)
+        self._prompt = prompt
+        shown = (page.props.get("run.data") or {}).get("prompt")
+        if shown != prompt[0]:
+            self._tally.error(f"asked for {prompt[0]!r} and was shown {shown!r}")
+
+    def _cancel(self, page: Page) -> None:
+        prompt = self._new_prompt()
+        page.ask(prompt[0], prompt[1] + 20 * (not self._sums))
+        while page.pending:
+            page.step()
+        self._action, began = "cancel", time.monotonic()
+        page.cancel()
+        page.settle()
+        self._tally.add("cancel", time.monotonic() - began)
+        if page.props.get("run-prompt.value") != prompt[0]:
+            self._tally.error("a prompt was lost")
+
+    def _time(self, action: str, page: Page, work: Callable[[], Any]) -> None:
+        self._action, began = action, time.monotonic()
+        work()
+        if page.drawn > began:
+            self._tally.add(action, page.drawn - began)
+        told = page.props.get("alert.children")
+        if told and "Cancelled" not in str(told):
+            self._tally.error(f"{action}: the page says {said(told)}")
+
+    def _called(self, output: str, seconds: float, status: int) -> None:
+        with self._tally.lock:
+            self._tally.requests += 1
+            if self._action.endswith("known") and "figure" in output:
+                name = output.strip(".").partition("-")[0]
+                self._tally.views[name].append(seconds)
+
+    def _known_prompt(self) -> tuple[str, int]:
+        number = self._random.randrange(len(SUBJECTS))
+        if self._sums:
+            return f"{11111 + 777 * number}+{23456 + number}=", 6
+        return f"The capital of {SUBJECTS[number]} is", 1
+
+    def _new_prompt(self) -> tuple[str, int]:
+        pick = self._random.randrange
+        if self._sums:
+            return f"{pick(10000, 99999)}+{pick(10000, 99999)}=", 6
+        return f"Of the {pick(100000)} people in {SUBJECTS[pick(len(SUBJECTS))]}, most", 1
+
+
+def word(known: bool) -> str:
+    """How an action is called."""
+    return "known" if known else "new"
+
+
+def said(told: Any) -> str:
+    """The texts of some components."""
+    if isinstance(told, list):
+        return " ".join(said(each) for each in told)
+    if isinstance(told, dict):
+        return said(told.get("props", {}).get("children", ""))
+    return str(told)
+
+
+def percentile(values: list[float], part: float) -> float:
+    """The value below which so much of them lies."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+def table(title: str, times: dict[str, list[float]]) -> None:
+    """Print how often, and p50, p95 and the longest in milliseconds."""
+    print(f"\n{title:28} {'count':>7} {'p50':>7} {'p95':>7} {'max':>7}  ms")
+    for name in sorted(times):
+        values = [1000 * value for value in times[name]]
+        shown = (statistics.median(values), percentile(values, 0.95), max(values))
+        print(f"{name:28} {len(values):7}" + "".join(f" {value:7.0f}" for value in shown))
+
+
+def report(tally: Tally, memory: Memory, seconds: float) -> None:
+    """Print everything."""
+    actions = sum(map(len, tally.times.values()))
+    print(f"{actions} actions, {actions / seconds:.2f} a second; ", end="")
+    print(f"{tally.requests} requests, {tally.requests / seconds:.1f} a second")
+    table("action", tally.times)
+    table("view, known: one request", tally.views)
+    memory.report(WARM)
+    print("CPU: " + ", ".join(f"{part} {spent:.0f} s" for part, spent in memory.cpu().items()))
+    print(f"\nerrors: {sum(tally.errors.values())}")
+    for what, count in tally.errors.most_common(10):
+        print(f"  {count} x {what}")
+
+
+def load_the_model(url: str) -> None:
+    """Open a page, and wait until it is drawn."""
+    page = Page(url)
+    page.open()
+    page.close()
+
+
+def measure(chosen: argparse.Namespace) -> Tally:
+    """Start servers, let the users live, print the report."""
+    tally, stop = Tally(), threading.Event()
+    sums = chosen.model.startswith("addition")
+    settings = {
+        **CACHES,
+        "DEFAULT_MODEL": chosen.model,
+        "REQUESTS_PER_MINUTE": "100000",
+        "WEB_PROCESSES": str(chosen.processes),
+    }
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Servers(Path(folder), redis=chosen.redis, **settings) as servers,
+    ):
+        load_the_model(servers.url)
+        memory = Memory(servers)
+        seconds = 60.0 * chosen.minutes
+        began = time.monotonic()
+        until = began + seconds
+        users = [
+            User(servers.url, tally, chosen.seed + number, sums, chosen.think)
+            for number in range(chosen.users)
+        ]
+        lives = (until, chosen.actions, stop)
+        threads = [threading.Thread(target=user.live, args=lives) for user in users]
+        try:
+            for thread in (memory, *threads):
+                thread.start()
+            for thread in threads:
+                thread.join(seconds + 600)
+        finally:
+            stop.set()
+            memory.stop()
+        report(tally, memory, time.monotonic() - began)
+    return tally
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--users", type=int, default=16)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--actions", type=int, default=1_000_000, help="of each user, at most")
+    parser.add_argument("--think", type=float, default=3.0, help="seconds between two actions")
+    parser.add_argument("--model", default="smollm2-135m-instruct")
+    parser.add_argument("--redis", action="store_true", help="through Redis and a Celery worker")
+    parser.add_argument("--processes", type=int, default=1, help="web processes (with --redis)")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure; the exit status says whether there were errors."""
+    return int(bool(measure(parse(arguments)).errors))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
