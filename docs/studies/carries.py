@@ -1,6 +1,6 @@
 """Make the figures and numbers of ``carries.md``.
 
-    .venv/bin/python docs/studies/carries.py
+    .venv/bin/python docs/studies/carries.py [--only PART ...]
 
 Writes ``carries.json`` (every number quoted) and ``figures/*.png`` beside this file.
 """
@@ -25,6 +25,7 @@ from analysis.tasks import columns, contributions, emergence, failure, patching,
 from analysis.tasks.columns import Table
 from analysis.tasks.components import Component
 from dash_app.figures import tasks as figures
+from dash_app.figures import tasks_failure
 
 HERE = Path(__file__).parent
 SUMS, ATTRIBUTED, PAIRS = 3000, 600, 128
@@ -167,6 +168,38 @@ def emerging(model: Model, digits: int) -> tuple[dict[str, Any], dict[str, Any]]
     return numbers, {"emergence": figures.emergence(found, theme="light")}
 
 
+def failing(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A model that can't add: its likest pair of a right and a wrong sum, and where they part."""
+    model = analysis.load_model(name)
+    found = failure.report(model, suites.build("addition-lengths", 24, 0, 3), most=1)
+    (pair,) = found.pairs
+    flow = pair.flows
+    if flow is None:
+        raise SystemExit(f"The heads of {name} can't be told apart.")
+    head = np.unravel_index(int(np.nanargmax(pair.heads)), pair.heads.shape)
+    strongest = [
+        f"{flow.kinds[n]} {flow.layers[n]} head {flow.heads[n]} from {flow.sources[n]} at "
+        f"{flow.targets[n]}: {flow.right_links[n]:.4f} right, {flow.wrong_links[n]:.4f} wrong"
+        for n in range(6)
+    ]
+    numbers = {
+        "right": found.right, "wrong": found.wrong, "alone": found.alone,
+        "pair": [[one.prompt.splitlines()[-1], one.answer, one.written]
+                 for one in (pair.asked_right, pair.asked_wrong) if one is not None],
+        "first state apart by more than half": list(pair.first or ()),
+        "mlps apart": pair.mlps.tolist(),
+        "head farthest apart": [int(n) for n in head],
+        "right probs": pair.right_probs.tolist(), "wrong probs": pair.wrong_probs.tolist(),
+        "flows apart": flow.apart.tolist(), "links": strongest,
+    }  # fmt: skip
+    drawn = {
+        "failure-states": tasks_failure.states(pair, lambda *_: "", theme="light"),
+        "failure-flows": tasks_failure.flows(pair, flow, lambda *_: "", theme="light"),
+        "failure-rows": tasks_failure.probabilities(pair, lambda *_: "", theme="light"),
+    }
+    return numbers, drawn
+
+
 def shapes(model: Model, sums: Table) -> dict[str, Any]:
     """States that write column 1 on two axes, coloured by the carry or by the raw digit sum."""
     drawn = {}
@@ -213,28 +246,36 @@ def render(drawn: dict[str, Any], folder: Path) -> None:
 
 
 def main() -> None:
-    """Run everything; minutes on one core."""
+    """Run everything, or some parts of it; minutes on one core."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--model", default="addition-5digit")
+    parser.add_argument("--failing", default="smollm2-135m-instruct", help="one that can't add")
     parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--only", nargs="*", default=[], help="parts; the others stay as they are")
     chosen = parser.parse_args()
     model = analysis.load_model(chosen.model)
     digits = columns.operand_digits(model) or 5
     sums = columns.drawn(model, SUMS, 0, digits, padded=True)
-    numbers: dict[str, Any] = {"model": model.info.revision}
+    file = chosen.out / "carries.json"
+    numbers: dict[str, Any] = json.loads(file.read_text()) if chosen.only else {}
+    numbers["model"] = model.info.revision
     drawn: dict[str, Any] = {}
     for name, work in (
         ("contributions", lambda: writing(model, sums.part(np.arange(ATTRIBUTED)))),
         ("probes", lambda: reading(model, sums)),
         ("patching", lambda: handing(model, digits)),
         ("emergence", lambda: emerging(model, digits)),
+        ("shapes", lambda: ({}, shapes(model, sums))),
+        ("failure", lambda: failing(chosen.failing)),
     ):
+        if chosen.only and name not in chosen.only:
+            continue
         started = time.perf_counter()
-        numbers[name], more = work()
+        found, more = work()
+        numbers |= {name: found} if found else {}
         drawn.update(more)
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
-    drawn.update(shapes(model, sums))
-    (chosen.out / "carries.json").write_text(json.dumps(_plain(numbers), indent=1) + "\n")
+    file.write_text(json.dumps(_plain(numbers), indent=1) + "\n")
     render(drawn, chosen.out / "figures")
 
 
