@@ -14,6 +14,9 @@
 
 BOOTSTRAP = $(firstword $(shell command -v python3) $(PYTHON) python3) tools/bootstrap.py
 BIN = .venv/bin
+# Three files of tests at a time; where a process of tests dies, the run ends and says so, instead of
+# starting that process's tests once more.
+WORKERS = -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 export PYTHON
 
@@ -37,7 +40,7 @@ redis: setup-dev
 	@$(BIN)/python -m tools.redis
 
 test: setup-dev model chromium redis
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not full"
+	$(BIN)/python -m pytest $(WORKERS) -m "not full"
 
 lint: setup-dev
 	$(BIN)/ruff check .
@@ -48,7 +51,7 @@ lint: setup-dev
 check: lint test
 
 check-full: setup-dev model chromium redis
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m full
+	$(BIN)/python -m pytest $(WORKERS) -m full
 
 bench: setup-dev model
 	@set -e; for file in benchmarks/[!_]*.py; do name=$${file#benchmarks/}; \

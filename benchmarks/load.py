@@ -154,8 +154,7 @@ class User:
     def _cancel(self, page: Page) -> None:
         prompt = self._new_prompt()
         page.ask(prompt[0], prompt[1] + 20 * (not self._sums))
-        while page.pending:
-            page.step()
+        page.until(lambda: not page.pending)
         self._action, began = "cancel", time.monotonic()
         page.cancel()
         page.settle()

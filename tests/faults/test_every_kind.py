@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import signal
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -56,7 +54,7 @@ from analysis.tasks.spec import (
 from analysis.worker.messages import Limits, Request
 from analysis.worker.perform import Bench
 from tests.support.held_work import COMPUTED, HELD
-from tests.support.scaled import LIMIT_S, wait_for
+from tests.support.scaled import LIMIT_S, kill_the_worker, wait_for
 
 MODEL = "addition-5digit"
 RUN, CLICK = RunSpec(MODEL, "54321+12345=", new_tokens=6), RunSpec(MODEL, "11111+22222=")
@@ -256,7 +254,7 @@ def interrupt(desk: Desk, how: str, kind: Kind, spec: Any) -> None:
     if how == "cancelled":
         job.cancel()
     else:
-        os.kill(desk.service.status().worker_pid or 0, signal.SIGKILL)
+        kill_the_worker(desk.service)
     with pytest.raises(ENDS[how]) as told:
         asked.result(LIMIT_S)
     if how == "killed":

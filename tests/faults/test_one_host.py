@@ -21,7 +21,7 @@ from analysis.service import Job, Progress, Service, ServiceSettings
 from analysis.specs import RunSpec
 from analysis.tasks.spec import SuiteSpec
 from tests.support.dash_page import Page
-from tests.support.scaled import LIMIT_S, wait_for
+from tests.support.scaled import LIMIT_S, kill_the_worker, wait_for
 from tests.support.servers import Servers
 
 pytestmark = [pytest.mark.full, pytest.mark.real]
@@ -54,15 +54,15 @@ def visit(servers: Servers) -> Iterator[Open]:
         page.close()
 
 
-def told(page: Page) -> str:
-    """What the page says above everything else."""
-    return str(page.props.get("alert.children") or "")
-
-
 def begin(page: Page, prompt: str = PROMPT) -> None:
     """Press Run, and wait until the run has been started."""
     page.ask(prompt, 6)
     page.begin("run-last.data")
+
+
+def finished(page: Page) -> Any:
+    """The prompt of the run that a page was last told of."""
+    return ((page.props.get("status.data") or {}).get("run") or {}).get("prompt")
 
 
 def shown(page: Page) -> Any:
@@ -80,7 +80,7 @@ def test_the_model_worker_is_killed_in_the_midst_of_a_suite(
         wait_for(lambda: any(progress.done > 1 for progress in heard))
         click = RunSpec(MODEL, PROMPT, new_tokens=6)
         with recovery("model worker killed in a suite: its user is told"):
-            os.kill(service.status().worker_pid or 0, signal.SIGKILL)
+            kill_the_worker(service)
             with pytest.raises(WorkerStoppedError, match="stopped while it worked on this"):
                 suite.result(LIMIT_S)
         with recovery("model worker killed in a suite: another user's run, model loaded anew"):
@@ -99,7 +99,7 @@ def test_a_run_that_had_not_begun_when_the_model_worker_was_killed_is_run(
     with recovery("model worker killed before a run began: it is run all the same"):
         model.kill()
         page.settle()
-    assert (shown(page), told(page)) == (PROMPT, "")
+    assert (shown(page), page.told()) == (PROMPT, "")
 
 
 def test_the_web_process_is_killed_in_the_midst_of_a_run(
@@ -113,12 +113,12 @@ def test_the_web_process_is_killed_in_the_midst_of_a_run(
         servers.web_process().kill()
         model.resume()
         page.settle()
-    assert "server was restarted while it worked on this" in told(page)
+    assert "server was restarted while it worked on this" in page.told()
     assert page.props["run-prompt.value"] == PROMPT
     wait_for(lambda: not model.is_running())
     with recovery("web process killed: the same run, again"):
         page.run(PROMPT, 6)
-    assert (shown(page), told(page)) == (PROMPT, "")
+    assert (shown(page), page.told()) == (PROMPT, "")
 
 
 def test_told_to_stop_it_finishes_what_runs_and_leaves_nobody_behind(
@@ -133,8 +133,7 @@ def test_told_to_stop_it_finishes_what_runs_and_leaves_nobody_behind(
     wait_for(lambda: refused(late))
     model.resume()
     with recovery("told to stop: the run is finished, all processes gone"):
-        while (page.props.get("status.data") or {}).get("run", {}).get("prompt") != PROMPT:
-            page.step()
+        page.until(lambda: finished(page) == PROMPT)
         servers.processes["web"].wait(60)
         wait_for(lambda: not any(each.is_running() for each in everything))
 
@@ -142,7 +141,7 @@ def test_told_to_stop_it_finishes_what_runs_and_leaves_nobody_behind(
 def refused(page: Page) -> bool:
     """Whether a new run is refused because the server stops."""
     page.run("10000+20000=", 6)
-    return "shutting down" in told(page)
+    return "shutting down" in page.told()
 
 
 def test_told_to_stop_it_tells_the_page_of_what_it_cant_finish(
@@ -153,9 +152,8 @@ def test_told_to_stop_it_tells_the_page_of_what_it_cant_finish(
     servers.model().suspend()
     begin(page)
     os.kill(servers.processes["web"].pid, signal.SIGTERM)
-    while not told(page):
-        page.step()
-    assert "shutting down" in told(page)
+    page.until(page.told)
+    assert "shutting down" in page.told()
     assert page.props["run-prompt.value"] == PROMPT
     servers.processes["web"].wait(60)
     wait_for(lambda: not any(each.is_running() for each in everything))
@@ -173,8 +171,8 @@ def test_the_disk_is_full(tmp_path: Path, visit: Open) -> None:
         page = visit(url=full.url)
         page.run(PROMPT, 6)
         assert shown(page) == PROMPT
-        assert "Results are not kept on disk" in told(page)
-        assert "free some space" in told(page).lower()
+        assert "Results are not kept on disk" in page.told()
+        assert "free some space" in page.told().lower()
         page.go("row=1&pos=3")
         assert page.props["lens-graph.figure"]["data"]
 
@@ -195,7 +193,7 @@ def test_users_with_equal_and_different_requests_get_their_own(
     sums = [str(eval(prompt.rstrip("="))) for prompt in prompts]  # noqa: S307 - our own sums
     assert [prompt for prompt, _ in seen] == prompts
     assert [digits.lstrip("0") for _, digits in seen] == sums
-    assert {told(page) for page in pages} == {""}
+    assert {page.told() for page in pages} == {""}
 
 
 def answer(page: Page) -> str:

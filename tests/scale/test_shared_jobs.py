@@ -67,8 +67,12 @@ def test_progress_props_and_result_reach_the_page_through_another_process(proces
     here, there = pages(process(work)[0], process(idle)[0])
     handles = here.start("out.data", ASKED)
     shown: dict[str, Any] = {}
-    while "progress" not in shown or "sideUpdate" not in shown:
-        shown |= there.poll("out.data", ASKED, handles).get_json()
+
+    def told() -> bool:
+        shown.update(there.poll("out.data", ASKED, handles).get_json())
+        return "progress" in shown and "sideUpdate" in shown
+
+    wait_for(told)
     assert shown["progress"]["say.children"] == "half"
     assert shown["sideUpdate"]["alert"] == {"data": "told", "title": "twice"}
     seen.set()

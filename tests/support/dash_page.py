@@ -156,8 +156,7 @@ class Page:
 
     def begin(self, output: str) -> None:
         """Go on until a background callback is under way and nothing else is left to do."""
-        while self.pending:
-            self.step()
+        self.until(lambda: not self.pending)
         if self.callbacks[output].running is None:
             raise PageError(f"{output} is not running")
 
@@ -187,6 +186,23 @@ class Page:
         while self.step():
             if time.monotonic() > late:
                 raise PageError(f"the page is not done: {sorted(self.pending)}")
+
+    def until(self, true: Callable[[], Any], seconds: float = 180.0) -> None:
+        """Call and poll until something is true.
+
+        Raises:
+            PageError: If it is not after so long, or nothing is left to do that could make it so.
+        """
+        late = time.monotonic() + seconds
+        while not true():
+            if not self.step() and not true():
+                raise PageError(f"it is not so, and nothing is left to do: {self.told()}")
+            if time.monotonic() > late:
+                raise PageError(f"it is not so after {seconds:.0f} s: {self.told()}")
+
+    def told(self) -> str:
+        """What the page says above everything else."""
+        return str(self.props.get("alert.children") or "")
 
     def step(self) -> bool:
         """Do the next thing; whether there is more."""

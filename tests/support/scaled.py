@@ -17,6 +17,7 @@ import psutil
 
 from analysis import codec
 from analysis.job import Job
+from analysis.service import Service
 from analysis.specs import RunSpec
 from analysis.worker.messages import Request
 
@@ -125,6 +126,14 @@ def wait_for(condition: Callable[[], Any]) -> None:
             return
         pause.wait(0.01)
     raise AssertionError("it never happened")
+
+
+def kill_the_worker(service: Service) -> int:
+    """SIGKILL to a service's model worker; its process id."""
+    pid = service.status().worker_pid
+    assert pid, "no worker runs"  # kill(0) would end every process of the test run
+    os.kill(pid, signal.SIGKILL)
+    return pid
 
 
 def main() -> int:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from tests.support.patience import PATIENCE_S
 from tests.support.redis import RedisServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,7 +76,7 @@ class Servers:
 
     def again(self) -> None:
         """Serve at the same address once more, after the page's server was killed."""
-        self._close(self.processes["web"])
+        self._close("web")
         self.url = self._serve(self.url.rstrip("/").rpartition(":")[2])
 
     def _serve(self, port: str = "0") -> str:
@@ -105,9 +106,12 @@ class Servers:
         return process
 
     def everything(self, name: str = "web") -> list[psutil.Process]:
-        """A server's process and all that it started."""
+        """A server's process and all that it started; nothing once it has ended."""
+        process = self.processes[name]
+        if process.poll() is not None:
+            return []  # its number may be another's by now
         with suppress(psutil.NoSuchProcess):
-            top = psutil.Process(self.processes[name].pid)
+            top = psutil.Process(process.pid)
             return [top, *top.children(recursive=True)]
         return []
 
@@ -132,22 +136,35 @@ class Servers:
 
     def close(self) -> None:
         """Stop all."""
-        for process in reversed(self.processes.values()):
-            self._close(process)
-        if self.redis is not None:
-            self.redis.close()
-
-    def _close(self, process: subprocess.Popen[str]) -> None:
-        process.send_signal(signal.SIGTERM)
         try:
-            process.wait(40)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            for name in reversed(self.processes):
+                self._close(name)
+        finally:
+            if self.redis is not None:
+                self.redis.close()
+
+    def _close(self, name: str) -> None:
+        """SIGTERM; what has not gone after a while is killed, with all that it started.
+
+        Raises:
+            AssertionError: If it had to be: a server that does not stop is a bug.
+        """
+        process, everything = self.processes[name], self.everything(name)
+        process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE_S)
+        stopped = process.poll() is not None
+        _, left = psutil.wait_procs(everything, 10)
+        for each in left:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        process.wait()
         if process.stdout is not None:
             if self._drain is not None:
-                self._drain.join()
+                self._drain.join(10)
             process.stdout.close()
+        if left or not stopped:
+            raise AssertionError(f"{name} did not stop ({left}):\n{self.log.read_text()}")
 
     def __enter__(self) -> Servers:
         return self

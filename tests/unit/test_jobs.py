@@ -25,6 +25,7 @@ from dash_app.job_manager import JobManager
 from dash_app.job_record import current_background
 from dash_app.ops import people
 from tests.support.dash_client import DashClient
+from tests.support.scaled import wait_for
 
 LIMIT_S = 30.0
 Work = Callable[..., Any]
@@ -130,8 +131,13 @@ def test_progress_arrives_and_a_result_is_fetched_once(manager: JobManager) -> N
 
     client = DashClient(make_app(manager, work))
     handles = client.start("out.data", {"in.data": 1})
-    while "progress" not in (shown := client.poll("out.data", {"in.data": 1}, handles).get_json()):
-        seen.wait(0.02)
+    shown: dict[str, Any] = {}
+
+    def told() -> bool:
+        shown.update(client.poll("out.data", {"in.data": 1}, handles).get_json())
+        return "progress" in shown
+
+    wait_for(told)
     assert shown["progress"] == {
         "say.style": {"width": "75%"},
         "say.children": "Forward pass (1 of 2)",
@@ -239,9 +245,13 @@ def test_set_props_of_several_components_all_arrive(manager: JobManager) -> None
     client = DashClient(make_app(manager, work))
     handles = client.start("out.data", {"in.data": 1})
     seen: dict[str, Any] = {}
-    while "out" not in seen:
+
+    def done() -> bool:
         data = client.finish("out.data", {"in.data": 1}, handles)[0].get_json()
-        seen |= data.get("sideUpdate", {}) | data.get("response", {})
+        seen.update(data.get("sideUpdate", {}) | data.get("response", {}))
+        return "out" in seen
+
+    wait_for(done)
     assert seen["alert"] == {"data": "first"}
     assert seen["say"] == {"title": "second"}
 

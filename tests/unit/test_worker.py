@@ -5,8 +5,6 @@ Nothing here is timed: each step waits for the event it needs, with a generous l
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,7 +25,7 @@ from analysis.errors import (
 )
 from analysis.service import Job, Priority, Progress, Service, ServiceSettings
 from analysis.specs import RunSpec
-from tests.support.scaled import FAKE, LIMIT_S, ROOT, wait_for
+from tests.support.scaled import FAKE, LIMIT_S, ROOT, kill_the_worker, wait_for
 
 
 class Office:
@@ -63,10 +61,7 @@ class Office:
         wait_for(lambda: self.service.status().queued == count)
 
     def kill(self) -> int:
-        pid = self.service.status().worker_pid
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        return pid
+        return kill_the_worker(self.service)
 
 
 @pytest.fixture
