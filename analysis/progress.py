@@ -18,8 +18,12 @@ Listener = Callable[[int, int, str], None]
 #: Called where other work may be done in between; raises CancelledError to stop the work.
 Host = Callable[[], None]
 
+#: Called where nothing is to be told, only a cancel to be heard; raises CancelledError.
+Guard = Callable[[], None]
+
 _listener: ContextVar[Listener | None] = ContextVar("stratascope_progress", default=None)
 _host: ContextVar[Host | None] = ContextVar("stratascope_host", default=None)
+_guard: ContextVar[Guard | None] = ContextVar("stratascope_guard", default=None)
 
 
 def step(done: int, total: int, label: str) -> None:
@@ -48,15 +52,32 @@ def pause() -> None:
         host()
 
 
+def look() -> None:
+    """Look for a cancel, in the midst of a forward pass: every block of a model calls it.
+
+    Raises:
+        CancelledError: If nobody wants the work any more.
+    """
+    guard = _guard.get()
+    if guard is not None:
+        guard()
+
+
 @contextmanager
-def listening(listener: Listener | None, host: Host | None = None) -> Iterator[None]:
-    """Send every ``step`` inside this block to ``listener`` and every ``pause`` to ``host``."""
-    token, host_token = _listener.set(listener), _host.set(host)
+def listening(
+    listener: Listener | None, host: Host | None = None, guard: Guard | None = None
+) -> Iterator[None]:
+    """Send what this block calls to others: ``step`` to ``listener``, ``pause`` to ``host``.
+
+    ``look`` goes to ``guard``.
+    """
+    tokens = _listener.set(listener), _host.set(host), _guard.set(guard)
     try:
         yield
     finally:
-        _host.reset(host_token)
-        _listener.reset(token)
+        _guard.reset(tokens[2])
+        _host.reset(tokens[1])
+        _listener.reset(tokens[0])
 
 
 def on_terminal(done: int, total: int, label: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analysis import progress
 from analysis.errors import UnsupportedModelError
 from analysis.models import attention
 from analysis.models.probe import Record
@@ -108,6 +109,8 @@ def build_model(loaded: Any) -> Model:
         ) from error
     readout = find_readout(hf, stream, records[0])
     info = describe(loaded, stream, readout, records[0])
+    for block in stream.blocks:  # a batch of a long prompt takes seconds, a block of it a tenth
+        block.module.register_forward_pre_hook(lambda *_: progress.look())
     return Model(hf, loaded.tokenizer, stream, readout, info)
 
 

@@ -147,7 +147,7 @@ class Child:
                 self._say(Started(run.number))
             check()
 
-        with listening(step, pause):
+        with listening(step, pause, check):
             check()
             return self._work(run.request, run.limits)
 

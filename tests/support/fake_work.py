@@ -2,8 +2,8 @@
 
 ``RunSpec.text`` is "verb argument": "echo x", "steps n" (n steps that each wait for nothing),
 "hold PATH" (step until the file PATH exists), "long PATH" (the same, with pauses),
-"stuck PATH" (the same, without steps), "crash" (SIGKILL itself), "crash-once PATH", "bug",
-"prompt" (a PromptError).
+"look PATH" (without steps, looking for a cancel), "stuck PATH" (not even that), "crash" (SIGKILL
+itself), "crash-once PATH", "bug", "prompt" (a PromptError).
 Every computation appends a line to the file named by FAKE_WORK_LOG.
 """
 
@@ -67,6 +67,10 @@ def long(path: str) -> None:
     until(path, between)
 
 
+def look(path: str) -> None:
+    until(path, progress.look)
+
+
 def stuck(path: str) -> None:
     until(path, lambda: None)
 
@@ -100,6 +104,7 @@ VERBS: dict[str, Callable[[str], None]] = {
     "steps": steps,
     "hold": hold,
     "long": long,
+    "look": look,
     "stuck": stuck,
     "crash": crash,
     "crash-once": crash_once,

@@ -272,6 +272,19 @@ def test_a_cancelled_job_that_does_not_stop_costs_the_worker_its_life(
     assert office.service.status().worker_pid != pid
 
 
+def test_work_without_steps_hears_a_cancel_where_it_looks_for_one(
+    make_office: Callable[..., Office],
+) -> None:
+    office = make_office(cancel_grace_s=LIMIT_S)
+    never = office.folder / "never"
+    answer, job, _ = office.ask(f"look {never}")
+    office.started(f"look {never}")
+    pid = office.service.status().worker_pid
+    cancelled(job, answer)
+    assert office.now("echo next") == "echo next"
+    assert office.service.status().worker_pid == pid
+
+
 def test_a_deadline_ends_the_wait_and_the_work(office: Office) -> None:
     never = office.folder / "never"
     with pytest.raises(DeadlineError, match=r"0\.2 seconds"):
