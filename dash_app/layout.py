@@ -31,7 +31,7 @@ def page(context: Context, views: Sequence[View]) -> Callable[[], Component]:
                 html.Main(
                     [
                         parts["run"],
-                        _messages(),
+                        *_messages(),
                         parts["story"],
                         parts["tokens"],
                         html.Div(workspace, className="workspace"),
@@ -106,7 +106,7 @@ def _signed_in() -> list[Component]:
     return [html.Form([name, button], action="/logout", method="POST", className="sign-out")]
 
 
-def _messages() -> Component:
+def _messages() -> tuple[Component, Component]:
     close = html.Button(
         "×",
         id=PageId.DISMISS,
@@ -114,4 +114,7 @@ def _messages() -> Component:
         className="icon-button alert-close",
         **aria(label="Dismiss the message"),
     )
-    return html.Div([html.Div(id=PageId.ALERT, className="alerts"), close], className="messages")
+    return (
+        html.Div(id=PageId.OFFLINE, className="messages", role="alert"),  # assets/js/offline.js's
+        html.Div([html.Div(id=PageId.ALERT, className="alerts"), close], className="messages"),
+    )

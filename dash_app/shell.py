@@ -70,6 +70,7 @@ class PageId(StrEnum):
     STATUS = "status"
     RUN = "run"
     ALERT = "alert"
+    OFFLINE = "offline"
     DISMISS = "alert-dismiss"
     TOGGLE = "theme-toggle"
     BADGE = "ledger-badge"

@@ -4,6 +4,8 @@ What a person sees while the server does not answer: it is restarted, or the net
 Dash gives a request up at once, and a run that it was asking after would be shown as running for
 ever. Here each request is made again until somebody answers, and the page says so meanwhile.
 A run that the server has forgotten by then is answered with what to do.
+The place is its own, which Dash leaves empty: in the place of other messages, an answer that came
+before the server went, and was applied after, took the message away for good.
 */
 (function () {
   "use strict";
@@ -15,23 +17,22 @@ A run that the server has forgotten by then is answered with what to do.
   let missing = 0;
   let shown = false;
 
-  function element(type, props) {
-    return { namespace: "dash_html_components", type, props };
-  }
-
-  function say(children) {
-    window.dash_clientside.set_props("alert", { children });
+  function line(name, text) {
+    const made = document.createElement("span");
+    made.className = name;
+    made.textContent = text;
+    return made;
   }
 
   function show() {
-    const text = "Nothing you typed is lost. The page tries again by itself.";
-    const lines = [
-      element("Span", { children: "The server does not answer.", className: "alert-title" }),
-      element("Span", { children: text, className: "alert-hint" }),
-    ];
-    const box = { children: lines, className: "alert alert--error", role: "alert" };
+    const box = document.createElement("div");
+    box.className = "alert alert--error";
+    box.append(
+      line("alert-title", "The server does not answer."),
+      line("alert-hint", "Nothing you typed is lost. The page tries again by itself."),
+    );
+    document.getElementById("offline")?.replaceChildren(box);
     shown = true;
-    say([element("Div", box)]);
   }
 
   function answered(tries) {
@@ -40,7 +41,7 @@ A run that the server has forgotten by then is answered with what to do.
     }
     if (shown && missing === 0) {
       shown = false;
-      say([]);
+      document.getElementById("offline")?.replaceChildren();
     }
   }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.support.patience import PATIENCE_MS
+from tests.support.held import CALLBACKS, outputs
+from tests.support.patience import PATIENCE_MS, PATIENCE_S
 from tests.support.servers import Servers, loaded
 
 pytestmark = [pytest.mark.browser, pytest.mark.real, pytest.mark.full]
@@ -24,25 +26,27 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
         yield running
 
 
-@pytest.mark.parametrize("running", [False, True])
-def test_the_page_says_so_and_goes_on_by_itself(
-    browser: Any, servers: Servers, running: bool
-) -> None:
+@pytest.fixture
+def page(browser: Any, servers: Servers) -> Iterator[Any]:
+    """One that has drawn, with another prompt typed."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE_MS)
-    page.goto(f"{servers.url}?prompt=54321%2B12345%3D&new=6")
-    page.wait_for_selector("#lens-graph .heatmaplayer image")
-    page.fill("#run-prompt", "11111+22222=")
+    opened = context.new_page()
+    opened.set_default_timeout(PATIENCE_MS)
+    opened.goto(f"{servers.url}?prompt=54321%2B12345%3D&new=6")
+    opened.wait_for_selector("#lens-graph .heatmaplayer image")
+    opened.fill("#run-prompt", "11111+22222=")
+    yield opened
+    context.close()
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_the_page_says_so_and_goes_on_by_itself(servers: Servers, page: Any, running: bool) -> None:
     if running:
-        servers.model().suspend()
-        page.click("#run-button")
-        expect(page.locator("#run-cancel")).to_be_enabled()
-    for each in servers.everything():
-        each.send_signal(signal.SIGKILL)
+        begin(servers, page)
+    kill(servers)
     if not running:
         page.click("#run-button")
-    expect(page.locator(".alerts")).to_contain_text("does not answer")
+    expect(page.locator("#offline")).to_contain_text("does not answer")
     assert page.input_value("#run-prompt") == "11111+22222="
     servers.again()
     if running:
@@ -51,5 +55,43 @@ def test_the_page_says_so_and_goes_on_by_itself(
         page.click("#run-button")
     page.wait_for_url("**11111*")
     expect(page.locator("#story-text")).to_contain_text("leads")
+    expect(page.locator("#offline")).to_be_empty()
     expect(page.locator(".alerts")).to_be_empty()
-    context.close()
+
+
+def test_an_answer_from_before_does_not_take_the_message_away(servers: Servers, page: Any) -> None:
+    """It was on its way when the server went: the run's own, which clears what the page said."""
+    late: list[Any] = []
+
+    def keep(route: Any) -> None:
+        if "alert.children" in outputs(route.request):
+            late.append((route, route.fetch()))
+        else:
+            route.continue_()
+
+    page.route(CALLBACKS, keep)
+    begin(servers, page)
+    ends = time.monotonic() + PATIENCE_S
+    while not late:
+        assert time.monotonic() < ends, "the run clears no message"
+        page.wait_for_timeout(20)
+    kill(servers)
+    expect(page.locator("#offline")).to_contain_text("does not answer")
+    for route, answer in late:
+        with page.expect_response(lambda sent: "alert.children" in outputs(sent.request)):
+            route.fulfill(response=answer)
+    page.wait_for_timeout(500)  # to be applied
+    expect(page.locator("#offline")).to_contain_text("does not answer")
+
+
+def begin(servers: Servers, page: Any) -> None:
+    """Press Run, of what the model will not get to."""
+    servers.model().suspend()
+    page.click("#run-button")
+    expect(page.locator("#run-cancel")).to_be_enabled()
+
+
+def kill(servers: Servers) -> None:
+    """SIGKILL to all of the server."""
+    for each in servers.everything():
+        each.send_signal(signal.SIGKILL)

@@ -20,8 +20,9 @@ from analysis.job import Job
 from analysis.service import Service
 from analysis.specs import RunSpec
 from analysis.worker.messages import Request
+from tests.support.patience import PATIENCE_S
 
-LIMIT_S = 60.0
+LIMIT_S = float(PATIENCE_S)
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = "tests.support.fake_work:perform"
 #: Short silences: a killed worker is noticed within seconds, and a busy machine's is not.

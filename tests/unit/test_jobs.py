@@ -25,9 +25,8 @@ from dash_app.job_manager import JobManager
 from dash_app.job_record import current_background
 from dash_app.ops import people
 from tests.support.dash_client import DashClient
-from tests.support.scaled import wait_for
+from tests.support.scaled import LIMIT_S, wait_for
 
-LIMIT_S = 30.0
 Work = Callable[..., Any]
 
 
