@@ -118,7 +118,8 @@ class JobManager(DiskcacheManager):
         """Start a job and give its id."""
         function = self._functions.pop(key)
         page, turn = asked_by(context)
-        running = Running(key, user_of(context), callback=function, page=page, turn=turn)
+        sets = json.dumps(context.get("outputs_list"), sort_keys=True)
+        running = Running(key, user_of(context), sets=sets, page=page, turn=turn)
         with self._lock:
             self._prune()
             busy = sum(other.state == "running" for other in self._running.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +27,7 @@ class Running:
         props: What ``set_props`` set and the page has not yet fetched, by component.
         jobs: Its requests to the service.
         ended: When it ended, on the monotonic clock.
-        callback, page, turn: What does it, for which page load, and when that page asked: its
+        sets, page, turn: What its callback sets, for which page load, and when that page asked: its
             requests are numbered (``assets/js/turns.js``).
     """
 
@@ -38,7 +38,7 @@ class Running:
     props: dict[str, dict[str, Any]] = field(default_factory=dict)
     jobs: list[Job] = field(default_factory=list)
     ended: float = 0.0
-    callback: Callable[..., Any] | None = None
+    sets: str = ""
     page: str = ""
     turn: int = 0
 
@@ -49,8 +49,13 @@ class Running:
 
     def replaces(self, other: Running) -> bool:
         """Whether the same page asked the same callback for this after it had for ``other``."""
-        mine, theirs = ((one.callback, one.page, one.user) for one in (self, other))
+        mine, theirs = ((one.sets, one.page, one.user) for one in (self, other))
         return bool(self.page) and mine == theirs and self.turn > other.turn
+
+    def line(self) -> str:
+        """The same for all that may replace each other, whichever process works on them."""
+        said = "\0".join((self.user, self.page, self.sets))
+        return hashlib.sha256(said.encode()).hexdigest()
 
 
 current_background: ContextVar[Running | None] = ContextVar("stratascope_background", default=None)

@@ -42,6 +42,15 @@ local found = redis.call('HGET', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[1], ARGV[1])
 return found
 """
+#: KEYS: a line of jobs that replace each other. ARGV: turn, job, seconds to keep. Gives the job
+#: that is replaced: the one before, or this one where a later one came first.
+_REPLACE = """
+local turn, job = unpack(redis.call('HMGET', KEYS[1], 'turn', 'job'))
+if turn and tonumber(turn) > tonumber(ARGV[1]) then return ARGV[2] end
+redis.call('HSET', KEYS[1], 'turn', ARGV[1], 'job', ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return job
+"""
 
 
 class SharedJobManager(JobManager):
@@ -58,6 +67,7 @@ class SharedJobManager(JobManager):
         self._redis: Any = connect(settings)
         self._move = self._redis.register_script(_MOVE)
         self._pull = self._redis.register_script(_PULL)
+        self._replaced_by = self._redis.register_script(_REPLACE)
         self._owner = secrets.token_hex(8)
         self._busy, self._closing = threading.Event(), threading.Event()
         self._minder = threading.Thread(target=self._mind, name="job-minder", daemon=True)
@@ -89,6 +99,14 @@ class SharedJobManager(JobManager):
         pipe.hset(name, mapping={"state": running.state, "owner": self._owner})
         pipe.expire(name, _KEEP_S)
         pipe.execute()
+
+    def _replace(self, new: Running) -> None:
+        """Cancel what ``new`` replaces, wherever it runs, or itself if it comes late."""
+        super()._replace(new)
+        if new.page and new.turn:
+            said = [new.turn, new.key, _KEEP_S]
+            old = self._guarded(self._replaced_by, [self._name(new.line(), "turn")], said)
+            self.terminate_job(old.decode() if old else None)
 
     def _progress(self, running: Running, value: Any) -> None:
         super()._progress(running, value)

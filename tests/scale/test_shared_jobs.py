@@ -81,6 +81,31 @@ def test_progress_props_and_result_reach_the_page_through_another_process(proces
     assert here.poll("out.data", ASKED, handles).status_code == 204
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_what_a_page_asks_anew_ends_what_another_process_works_on(
+    process: Make, late: bool
+) -> None:
+    stopped = {value: threading.Event() for value in range(3)}
+
+    def work(_: Any, value: Any) -> Any:
+        job = jobs.current_job()
+        with job.waking(stopped[value].set):
+            if job.cancelled():  # before it began
+                stopped[value].set()
+            assert stopped[value].wait(LIMIT_S)
+
+    here, there = pages(process(work)[0], process(work)[0])
+    other = DashClient(process(work)[0])
+    other.start("out.data", {"in.data": 0}, turn=9)
+    here.start("out.data", {"in.data": 1}, turn=2 if late else 1)
+    there.start("out.data", {"in.data": 2}, turn=1 if late else 2)
+    assert stopped[2 if late else 1].wait(LIMIT_S)
+    assert not stopped[1 if late else 2].is_set()
+    assert not stopped[0].is_set()
+    for event in stopped.values():
+        event.set()
+
+
 def test_a_cancel_reaches_the_process_that_works(process: Make) -> None:
     started, ended = threading.Event(), threading.Event()
 
