@@ -21,7 +21,7 @@ def main() -> int:
 
 def _from_debian() -> bool:
     print("setup: installing Chromium for the browser tests", file=sys.stderr, flush=True)
-    return from_debian("chromium")
+    return from_debian("chromium-headless-shell") or from_debian("chromium")
 
 
 def _from_playwright() -> bool:

@@ -228,7 +228,8 @@ def _plain(value: Any) -> Any:
 def render(drawn: dict[str, Any], folder: Path) -> None:
     """Draw plotly figures as PNG with a headless Chromium."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = shutil.which("chromium") or shutil.which("google-chrome")
+    names = ("chromium-headless-shell", "chromium", "google-chrome")
+    path = next((found for name in names if (found := shutil.which(name))), None)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=path, args=["--no-sandbox", "--disable-gpu"]
