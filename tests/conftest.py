@@ -6,7 +6,9 @@ Nothing heavy is imported at the top: tests of figures and layout run without to
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,18 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # No example is timed: on a busy machine it takes as long as it takes.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Say how a process of tests ended that should not have: -9 is a kill, say for memory."""
+    if error:
+        import psutil
+
+        with suppress(AttributeError, subprocess.TimeoutExpired):  # xdist has no word for it
+            code = node.gateway._io.popen.wait(10)
+            free, whole = (value >> 20 for value in psutil.virtual_memory()[1::-1])
+            print(f"\n{node.gateway.id}: exit status {code}, {free} of {whole} MiB free")
 
 
 @pytest.fixture(scope="session")
