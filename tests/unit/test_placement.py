@@ -93,7 +93,13 @@ def test_few_bits_add_up_within_their_tolerance(
     assert ledger.passed, [entry for entry in ledger.entries if not entry.passed]
     assert ledger.colour == "amber"
     heads = next(entry for entry in ledger.entries if entry.number == 5)
-    assert 1e-4 < heads.error <= heads.tolerance == PACKED_TOLERANCE
+    assert heads.error <= heads.tolerance == PACKED_TOLERANCE
+    # How exact the sums are depends on the processor (one with AVX-512 multiplies packed weights in
+    # bfloat16, another unpacks them); that numbers were lost in packing does not.
+    whole = loading.load_pretrained(str(wide_dir), device="cpu").model
+    ids = torch.arange(9)[None]
+    lost = (model.hf(ids).logits - whole(ids).logits).abs().max() / whole(ids).logits.abs().max()
+    assert float(lost) > 1e-3
     assert model.info.fingerprint != identity.fingerprint(str(wide_dir))
     assert model.nbytes <= bytes_of(wide_dir, quantise=quantise) * 1.1
 
