@@ -2,7 +2,7 @@
 What a person sees while the server does not answer: it is restarted, or the network is away.
 
 Dash gives a request up at once, and a run that it was asking after would be shown as running for
-ever. Here each request is made again until somebody answers, and the page says so meanwhile.
+ever. Here each request is made again until somebody answers, for ten minutes, and the page says so.
 A run that the server has forgotten by then is answered with what to do.
 The place is its own, which Dash leaves empty: in the place of other messages, an answer that came
 before the server went, and was applied after, took the message away for good.
@@ -13,9 +13,12 @@ before the server went, and was applied after, took the message away for good.
   const CALLBACKS = "_dash-update-component";
   const WAITS_MS = [250, 500, 1000, 2000];
   const PATIENCE_MS = 10 * 60 * 1000;
+  const TRYING = "Nothing you typed is lost. The page tries again by itself.";
+  const OVER =
+    "The page asked for ten minutes and has stopped. Copy what you typed, and reload the page.";
   const send = window.fetch;
   let missing = 0;
-  let shown = false;
+  let shown = "";
 
   function line(name, text) {
     const made = document.createElement("span");
@@ -24,15 +27,18 @@ before the server went, and was applied after, took the message away for good.
     return made;
   }
 
-  function show() {
+  function show(hint) {
+    if (shown === hint) {
+      return;
+    }
     const box = document.createElement("div");
     box.className = "alert alert--error";
     box.append(
       line("alert-title", "The server does not answer."),
-      line("alert-hint", "Nothing you typed is lost. The page tries again by itself."),
+      line("alert-hint", hint),
     );
     document.getElementById("offline")?.replaceChildren(box);
-    shown = true;
+    shown = hint;
   }
 
   function answered(tries) {
@@ -40,7 +46,7 @@ before the server went, and was applied after, took the message away for good.
       missing -= 1;
     }
     if (shown && missing === 0) {
-      shown = false;
+      shown = "";
       document.getElementById("offline")?.replaceChildren();
     }
   }
@@ -61,10 +67,13 @@ before the server went, and was applied after, took the message away for good.
         missing += tries === 0 ? 1 : 0;
         if (performance.now() - since > PATIENCE_MS) {
           missing -= 1;
+          if (missing === 0) {
+            show(OVER);
+          }
           throw error;
         }
-        if (tries > 0 && !shown) {
-          show();
+        if (tries > 0) {
+          show(TRYING);
         }
         await wait(tries);
       }

@@ -84,6 +84,16 @@ def test_an_answer_from_before_does_not_take_the_message_away(servers: Servers, 
     expect(page.locator("#offline")).to_contain_text("does not answer")
 
 
+def test_that_it_has_stopped_asking_is_said(servers: Servers, page: Any) -> None:
+    page.clock.install()
+    kill(servers)
+    page.click("#run-button")
+    expect(page.locator("#offline")).to_contain_text("tries again by itself")
+    page.clock.fast_forward("11:00")
+    expect(page.locator("#offline")).to_contain_text("has stopped")
+    assert page.input_value("#run-prompt") == "11111+22222="
+
+
 def begin(servers: Servers, page: Any) -> None:
     """Press Run, of what the model will not get to."""
     servers.model().suspend()
