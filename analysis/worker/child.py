@@ -1,8 +1,8 @@
 """What runs in the model worker's process: one job at a time, looking up between steps.
 
-Only the main thread touches the pipe. ``progress.step`` inside a job comes here
-to look for a cancel; ``progress.pause`` also takes in a more urgent job and runs
-it before the first goes on.
+Only the main thread touches the pipe. ``progress.step`` inside a job, and ``progress.look``
+in every block of a model, come here to look for a cancel; ``progress.pause`` also takes in
+a more urgent job and runs it before the first goes on.
 """
 
 from __future__ import annotations
