@@ -15,7 +15,7 @@ from dash_app.job_shared import SharedJobManager
 from tests.support.dash_client import DashClient
 from tests.support.redis import RedisServer
 from tests.support.scaled import LIMIT_S, settings, wait_for
-from tests.unit.test_jobs import make_app
+from tests.unit.test_jobs import make_app, until_stopped
 
 Make = Callable[..., tuple[Dash, SharedJobManager]]
 ASKED = {"in.data": 1}
@@ -87,13 +87,7 @@ def test_what_a_page_asks_anew_ends_what_another_process_works_on(
 ) -> None:
     stopped = {value: threading.Event() for value in range(3)}
 
-    def work(_: Any, value: Any) -> Any:
-        job = jobs.current_job()
-        with job.waking(stopped[value].set):
-            if job.cancelled():  # before it began
-                stopped[value].set()
-            assert stopped[value].wait(LIMIT_S)
-
+    work = until_stopped(stopped)
     here, there = pages(process(work)[0], process(work)[0])
     other = DashClient(process(work)[0])
     other.start("out.data", {"in.data": 0}, turn=9)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,19 @@ def make_app(manager: JobManager, work: Work, *, on_error: Any = None) -> Dash:
         return work(set_progress, value)
 
     return app
+
+
+def until_stopped(stopped: Mapping[Any, threading.Event]) -> Work:
+    """Work that goes on until it is cancelled, and then sets the event of its value."""
+
+    def work(_: Any, value: Any) -> Any:
+        job = jobs.current_job()
+        with job.waking(stopped[value].set):
+            if job.cancelled():  # before it began
+                stopped[value].set()
+            assert stopped[value].wait(LIMIT_S)
+
+    return work
 
 
 def outcome(client: DashClient, value: Any) -> Any:
@@ -352,14 +365,7 @@ def test_captions_say_what_is_done(progress: Progress, text: str) -> None:
 def test_a_page_that_asks_anew_ends_what_it_asked_before(manager: JobManager) -> None:
     stopped = {value: threading.Event() for value in range(5)}
 
-    def work(_: Any, value: Any) -> Any:
-        job = jobs.current_job()
-        with job.waking(stopped[value].set):
-            if job.cancelled():  # before it began
-                stopped[value].set()
-            assert stopped[value].wait(LIMIT_S)
-
-    app = make_app(manager, work)
+    app = make_app(manager, until_stopped(stopped))
     page, other = DashClient(app), DashClient(app)
     for client, value, turn in ((other, 0, 9), (page, 1, 3), (page, 2, 5), (page, 3, 4)):
         client.start("out.data", {"in.data": value}, turn=turn)
