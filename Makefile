@@ -21,7 +21,7 @@ WORKERS = -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 export PYTHON
 
 run: setup
-	@$(BIN)/python -m analysis.models.convert >/dev/null || test -n "$(STRATASCOPE_MODELS)"
+	@$(BIN)/python -m analysis.model.default_model >/dev/null || test -n "$(STRATASCOPE_MODELS)"
 	@exec $(BIN)/python -m dash_app
 
 setup:
@@ -31,7 +31,7 @@ setup-dev:
 	@$(BOOTSTRAP) dev
 
 model: setup
-	@$(BIN)/python -m analysis.models.convert
+	@$(BIN)/python -m analysis.model.default_model
 
 chromium: setup-dev
 	@$(BIN)/python -m tools.chromium

@@ -1,7 +1,8 @@
 """Open a decoder language model and see how it comes to its next token.
 
-Names are resolved when first used, so that the web process can import errors,
-specs and results without torch.
+Names are imported on first use, so that the web process can import errors, specs and
+results without torch. Folders are not named after public functions (``tracing``, not ``trace``):
+an imported submodule would replace the function.
 """
 
 from __future__ import annotations
@@ -11,43 +12,45 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from analysis import interventions as interventions
-    from analysis.api import attention_bias, attribute, decode, emergence, flow, head_output
-    from analysis.capture import Trace, trace
+    from analysis.attribution.direct import attribute
     from analysis.errors import AnalysisError
-    from analysis.generation import generate
-    from analysis.models.handle import Model, load_model
-    from analysis.readings import (
-        colours,
-        disagreement,
-        embedding_report,
-        largest_steps,
-        norm_report,
-        promoted,
-        similarity_report,
-        steps,
-    )
+    from analysis.flow_graph.graph import flow
+    from analysis.lens.colours import colours
+    from analysis.lens.disagreement import disagreement
+    from analysis.lens.grid import decode
+    from analysis.lens.promoted import promoted
+    from analysis.loading import load_model
+    from analysis.model.handle import Model
+    from analysis.reports.embeddings import embedding_report
+    from analysis.reports.norm_report import norm_report
+    from analysis.reports.similarity import similarity_report
+    from analysis.tracing.capture import Trace, trace
+    from analysis.tracing.generation import generate
+    from analysis.tracing.heads import attention_bias, head_output
+    from analysis.trajectory.emergence import emergence
+    from analysis.trajectory.steps import largest_steps, steps
 
 _HOMES = {
     "AnalysisError": "analysis.errors",
-    "Model": "analysis.models.handle",
-    "Trace": "analysis.capture",
-    "attention_bias": "analysis.api",
-    "attribute": "analysis.api",
-    "colours": "analysis.readings",
-    "decode": "analysis.api",
-    "disagreement": "analysis.readings",
-    "embedding_report": "analysis.readings",
-    "emergence": "analysis.api",
-    "flow": "analysis.api",
-    "generate": "analysis.generation",
-    "head_output": "analysis.api",
-    "largest_steps": "analysis.readings",
-    "load_model": "analysis.models.handle",
-    "norm_report": "analysis.readings",
-    "promoted": "analysis.readings",
-    "similarity_report": "analysis.readings",
-    "steps": "analysis.readings",
-    "trace": "analysis.capture",
+    "Model": "analysis.model.handle",
+    "Trace": "analysis.tracing.capture",
+    "attention_bias": "analysis.tracing.heads",
+    "attribute": "analysis.attribution.direct",
+    "colours": "analysis.lens.colours",
+    "decode": "analysis.lens.grid",
+    "disagreement": "analysis.lens.disagreement",
+    "embedding_report": "analysis.reports.embeddings",
+    "emergence": "analysis.trajectory.emergence",
+    "flow": "analysis.flow_graph.graph",
+    "generate": "analysis.tracing.generation",
+    "head_output": "analysis.tracing.heads",
+    "largest_steps": "analysis.trajectory.steps",
+    "load_model": "analysis.loading",
+    "norm_report": "analysis.reports.norm_report",
+    "promoted": "analysis.lens.promoted",
+    "similarity_report": "analysis.reports.similarity",
+    "steps": "analysis.trajectory.steps",
+    "trace": "analysis.tracing.capture",
 }
 __all__ = [
     "AnalysisError",

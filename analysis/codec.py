@@ -10,18 +10,12 @@ import numpy as np
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from analysis import results
+from analysis.contract.results import Result
 from analysis.errors import StoreError
-
-_TYPES: dict[str, type[Any]] = {
-    name: kind
-    for name, kind in vars(results).items()
-    if isinstance(kind, type) and is_dataclass(kind)
-}
 
 
 def encode(result: Any, origin: dict[str, str] | None = None) -> bytes:
-    """Turn a result of ``analysis.results`` into bytes.
+    """Turn a result of ``analysis.contract.results`` into bytes.
 
     Args:
         result: Any of them.
@@ -83,7 +77,7 @@ def _unpack(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
     if isinstance(value, dict) and "$array" in value:
         return arrays[value["$array"]]
     if isinstance(value, dict):
-        kind = _TYPES[value["$type"]]
+        kind = Result.types_by_name[value["$type"]]
         return kind(
             **{name: _unpack(item, arrays) for name, item in value.items() if name != "$type"}
         )

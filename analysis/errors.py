@@ -7,6 +7,8 @@ the model worker, so each is rebuilt from its arguments alone.
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 
 class AnalysisError(Exception):
     """Something a person can be told.
@@ -15,6 +17,12 @@ class AnalysisError(Exception):
         message: What happened, one sentence.
         hint: What to try, one sentence; may be empty.
     """
+
+    types_by_name: ClassVar[dict[str, type[AnalysisError]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        AnalysisError.types_by_name[cls.__name__] = cls
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
@@ -66,3 +74,12 @@ class CancelledError(AnalysisError):
 
     def __init__(self, message: str = "Cancelled.", hint: str = "") -> None:
         super().__init__(message, hint)
+
+
+def rebuild(kind: str, message: str, hint: str) -> AnalysisError:
+    """Make the error that another process described by class name, message and hint.
+
+    Returns:
+        An error of that class, or a plain ``AnalysisError`` where there is no such class.
+    """
+    return AnalysisError.types_by_name.get(kind, AnalysisError)(message, hint)

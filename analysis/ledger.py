@@ -12,17 +12,19 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from analysis.capture import Trace, trace
-from analysis.direct import attribute_logit
+from analysis.attribution.direct import attribute_logit
+from analysis.contract.ledger import Ledger, LedgerEntry, LedgerSpec, ModelLedgerSpec
+from analysis.contract.results import Floats
+from analysis.contract.specs import resolve_index
 from analysis.errors import UnsupportedModelError
-from analysis.interventions import Patch
-from analysis.models.handle import Model, plain_logits, probes
-from analysis.models.tolerance import LOOSE_TOLERANCE, tolerance
-from analysis.parts import has_heads, head_parts
-from analysis.results import Graph, Ledger, LedgerEntry
-from analysis.results.base import Floats
-from analysis.specs import FlowSpec, LedgerSpec, resolve_index
-from analysis.techniques import flow
+from analysis.flow_graph import graph as graph_module
+from analysis.flow_graph.results import Graph
+from analysis.flow_graph.specs import FlowSpec
+from analysis.model.handle import Model, plain_logits, probes
+from analysis.model.probe import LOOSE_TOLERANCE, tolerance
+from analysis.tracing.capture import Trace, trace
+from analysis.tracing.heads import has_heads, head_parts
+from analysis.tracing.interventions import Patch
 
 #: A model that fails one of these is refused: every picture stands on them.
 ESSENTIAL = (1, 2, 3, 4)
@@ -138,7 +140,7 @@ def graph_error(graph: Graph) -> float:
 
 def _flow(probe: Probe) -> Found:
     model, one, _ = probe
-    return graph_error(flow.compute(model, one, FlowSpec())), ""
+    return graph_error(graph_module.compute(model, one, FlowSpec())), ""
 
 
 def _patching(probe: Probe) -> Found:
@@ -198,6 +200,11 @@ def check(model: Model, numbers: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)) -> 
     return Ledger(tuple(entries), model.info.dtype, model.exact)
 
 
+def check_model(model: Model, _spec: ModelLedgerSpec) -> Ledger:
+    """Measure every identity of a model, as a technique of ``analysis.registry``."""
+    return check(model)
+
+
 def check_run(model: Model, states: Trace, spec: LedgerSpec) -> Ledger:
     """Measure on a run itself what can be measured without running the model again.
 
@@ -215,7 +222,9 @@ def check_run(model: Model, states: Trace, spec: LedgerSpec) -> Ledger:
         number: measure(probe) for number, _, measure, _ in IDENTITIES if number in (2, 3, 4, 5)
     }
     found[6] = attribution_error(model, states, position)
-    graph = flow.compute(model, states, FlowSpec(position, top_k=8, per_head=False, threshold=1e-3))
+    graph = graph_module.compute(
+        model, states, FlowSpec(position, top_k=8, per_head=False, threshold=1e-3)
+    )
     found[7] = (
         shown_and_hidden(graph),
         f"{graph.hidden_share:.1%} hidden in a graph of 8 sources a node, not in the one drawn",

@@ -12,27 +12,79 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from analysis import codec, paths
-from analysis.errors import AnalysisError, StoreError
-from analysis.job import Job, Priority, Progress
-from analysis.learned import shelf
-from analysis.questions import Questions
-from analysis.requests import ON_MODEL, ON_TRACE, STUDIES, asked
-from analysis.results import ModelInfo, RunResult
-from analysis.service_limits import check
-from analysis.service_settings import ServiceSettings, ServiceStatus
-from analysis.specs import RunSpec, Spec, TraceSpec, cache_key
-from analysis.store import Memo
-from analysis.worker.backend import backend_of
-from analysis.worker.messages import Answer, Request
-from analysis.worker.observed import Observed, Told
+from analysis.contract.jobs import Job, Priority
+from analysis.contract.results import InfoSpec
+from analysis.contract.specs import Spec, cache_key
+from analysis.errors import (
+    AnalysisError,
+    PromptError,
+    SpecError,
+    StoreError,
+)
+from analysis.learned import library
+from analysis.registry import Technique, technique_for
+from analysis.store.memo import Memo
+from analysis.tasks.specs import SuiteSpec
+from analysis.tracing.specs import RunSpec, TraceSpec
+from analysis.worker.backend import Backend, Keep, Local, Observed, Told
+from analysis.worker.messages import Answer as Computed
+from analysis.worker.messages import Request
+from analysis.worker.settings import ServiceSettings, ServiceStatus
+from analysis.worker.supervisor import Keeper
 
-__all__ = ["Job", "Priority", "Progress", "Service", "ServiceSettings", "ServiceStatus"]
+#: Longest text that is looked at; tokens are counted exactly by the model's own tokenizer.
+_CHARACTERS_PER_TOKEN = 64
 
-Result = TypeVar("Result")
+
+def check(spec: Spec[Any], settings: ServiceSettings) -> None:
+    """Refuse a request that is too large for this server.
+
+    Args:
+        spec: Any; only prompts, their tokens and suites have a size.
+        settings: The limits.
+
+    Raises:
+        PromptError: If its prompt is too long.
+        SpecError: If it asks for too many new tokens, or a suite of too many prompts.
+    """
+    if isinstance(spec, RunSpec):
+        _check_run(spec, settings)
+    elif isinstance(spec, SuiteSpec) and spec.size > settings.max_suite_prompts:
+        raise SpecError(
+            f"A suite of {spec.size} prompts was asked for; this server runs at most "
+            f"{settings.max_suite_prompts}.",
+            "Ask for fewer, or raise STRATASCOPE_MAX_SUITE_PROMPTS.",
+        )
+    elif isinstance(spec, TraceSpec):
+        most = settings.max_prompt_tokens + settings.max_new_tokens
+        if len(spec.token_ids) > most:
+            raise PromptError(
+                f"The sequence has {len(spec.token_ids)} tokens; this server reads at most {most}.",
+                "Shorten it, or raise STRATASCOPE_MAX_PROMPT_TOKENS.",
+            )
+
+
+def _check_run(spec: RunSpec, settings: ServiceSettings) -> None:
+    prompt, new = settings.max_prompt_tokens, settings.max_new_tokens
+    if spec.new_tokens > new:
+        raise SpecError(
+            f"{spec.new_tokens} new tokens were asked for; this server makes at most {new}.",
+            "Ask for fewer, or raise STRATASCOPE_MAX_NEW_TOKENS.",
+        )
+    if len(spec.text) > prompt * _CHARACTERS_PER_TOKEN:
+        raise PromptError(
+            f"The prompt has {len(spec.text)} characters, far over this server's limit "
+            f"of {prompt} tokens.",
+            "Shorten it, or raise STRATASCOPE_MAX_PROMPT_TOKENS.",
+        )
+
+
+Answer = TypeVar("Answer")
+Subject = TraceSpec | str
 _log = logging.getLogger("stratascope.service")
 
-#: Seconds of computing allowed to a suite.
-SUITE_DEADLINE_S = 3600.0
+#: Seconds of computing allowed to a study.
+STUDY_DEADLINE_S = 3600.0
 
 
 def catalog_fingerprint(name: str, dtype: str | None) -> str:
@@ -41,12 +93,13 @@ def catalog_fingerprint(name: str, dtype: str | None) -> str:
     Raises:
         UnknownModelError: If it is not on offer: a URL must not name paths or hub ids.
     """
-    from analysis.models import catalog, identity
+    from analysis.model import catalog as catalog_module
+    from analysis.model import fingerprint as fingerprint_module
 
-    return identity.fingerprint(catalog.offered(name), dtype)
+    return fingerprint_module.fingerprint(catalog_module.offered(name), dtype)
 
 
-class Service(Questions):
+class Service:
     """Answers requests out of the memo, or has the model worker compute them.
 
     Args:
@@ -85,8 +138,8 @@ class Service(Questions):
         """
         if self.settings.redis_url:
             return
-        request = Request("info", model, self._identify(model), ())
-        self._backend.ask(self._key(model, ()), request, Job(), self.settings.deadline_s)
+        request = Request("info", model, self._identify(model), (InfoSpec(),))
+        self._backend.ask(self._key(model, request.specs), request, Job(), self.settings.deadline_s)
 
     def ready(self, model: str) -> bool:
         """Whether a question about a model would be worked on at once."""
@@ -104,39 +157,38 @@ class Service(Questions):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def run(self, spec: RunSpec, job: Job | None = None) -> RunResult:
-        """Run a prompt: its tokens, the answer, and the model's choice at each position.
+    def ask(self, subject: Subject, spec: Spec[Answer], job: Job | None = None) -> Answer:
+        """Answer a spec: from the memo, or by the model worker.
+
+        Studies go behind everyone's clicks, and have an hour of computing.
+
+        Args:
+            subject: What the spec is asked of: a ``TraceSpec`` (one forward pass), or a model's
+                name.
+            spec: Any spec of ``analysis.registry``.
+            job: Who asks, and who is told of progress; a new one unless given.
 
         Raises:
+            SpecError: If no technique answers the spec, it does not fit the subject, or it asks
+                for what does not exist or is over a limit.
             PromptError: If the prompt is empty or over the limit (tokens are counted first).
-            SpecError: If more new tokens are asked for than allowed.
         """
-        return self._answer(RunResult, "run", spec.model, (spec,), job)
+        technique, specs = _checked(subject, spec)
+        for part in specs:
+            check(part, self.settings)
+        model = _model_of(subject)
+        key = self._key(model, specs)
+        found = self._find(technique.result, key)
+        if found is None:
+            found = self._compute(technique, key, model, specs, job or Job())
+        return cast(Answer, found)
 
-    def derive(self, trace: TraceSpec, spec: Spec, job: Job | None = None) -> Any:
-        """What is asked of one forward pass: any spec of ``requests.ON_TRACE``.
-
-        Raises:
-            SpecError: If it is none of them, or asks for what does not exist.
-        """
-        kind, result = asked(ON_TRACE, spec)
-        return self._answer(result, kind, trace.model, (trace, spec), job)
-
-    def report(self, model: str, spec: Spec, job: Job | None = None) -> Any:
-        """What is asked of a model as such: any spec of ``requests.ON_MODEL``."""
-        kind, result = asked(ON_MODEL, spec)
-        return self._answer(result, kind, model, (spec,), job)
-
-    def study(self, spec: Any, job: Job | None = None) -> Any:
-        """A suite, or a report on sums: any spec of ``requests.STUDIES``.
-
-        It goes behind everyone's clicks, and has an hour of its own.
-        """
-        kind, result = asked(STUDIES, spec)
-        job = job or Job()
-        job.priority = Priority.LONG
-        job.deadline_s = job.deadline_s or SUITE_DEADLINE_S
-        return self._answer(result, kind, spec.model, (spec,), job)
+    def peek(self, subject: Subject, spec: Spec[Answer]) -> Answer | None:
+        """The memo's answer to a spec, or None. Never computes, never waits."""
+        technique, specs = _checked(subject, spec)
+        return cast(
+            "Answer | None", self._find(technique.result, self._key(_model_of(subject), specs))
+        )
 
     def keep(self, content: str) -> str:
         """Keep a text that a person uploaded, and give its name: the hash of what it says."""
@@ -148,28 +200,6 @@ class Service(Questions):
         """A text of ``keep``; None if it has been let go, or never was."""
         data = self._memo.get(f"upload-{name}")
         return None if data is None else data.decode()
-
-    def model_info(self, name: str, job: Job | None = None) -> ModelInfo:
-        """What a model is; loads it unless that is known already."""
-        return self._answer(ModelInfo, "info", name, (), job)
-
-    def peek(self, spec: Any, option: Spec | None = None) -> Any:
-        """The same look-ups in the memo only: the result, or None. Never computes, never waits.
-
-        Args:
-            spec: What ``run`` or ``study`` takes; or what ``derive`` or ``report`` takes first.
-            option: What they take second; with a model's name alone, ``model_info`` is meant.
-        """
-        if isinstance(spec, RunSpec):
-            return self._find(RunResult, self._key(spec.model, (spec,)))
-        if type(spec) in STUDIES:
-            return self._find(STUDIES[type(spec)].result, self._key(spec.model, (spec,)))
-        if isinstance(spec, TraceSpec):
-            kind = asked(ON_TRACE, option).result
-            return self._find(kind, self._key(spec.model, (spec, cast(Spec, option))))
-        if option is None:
-            return self._find(ModelInfo, self._key(spec, ()))
-        return self._find(asked(ON_MODEL, option).result, self._key(spec, (option,)))
 
     def status(self) -> ServiceStatus:
         """How the service does."""
@@ -188,36 +218,27 @@ class Service(Questions):
         """What a person should know about the service (a memo that can't be used), or empty."""
         return self._memo.problem
 
-    def _answer(
-        self,
-        result: type[Result],
-        kind: str,
-        model: str,
-        specs: tuple[Spec, ...],
-        job: Job | None,
-    ) -> Result:
-        for spec in specs:
-            check(spec, self.settings)
-        key = self._key(model, specs)
-        found = self._find(result, key)
-        if found is not None:
-            return found
-        job = job or Job()
+    def _compute(
+        self, technique: Technique, key: str, model: str, specs: tuple[Spec[Any], ...], job: Job
+    ) -> Any:
+        if technique.subject == "study":
+            job.priority = Priority.LONG
+            job.deadline_s = job.deadline_s or STUDY_DEADLINE_S
         deadline = self.settings.deadline_s if job.deadline_s is None else job.deadline_s
-        request = Request(kind, model, self._identify(model), specs)
+        request = Request(technique.name, model, self._identify(model), specs)
         answer = codec.decode(self._backend.ask(key, request, job, deadline).data)
-        if not isinstance(answer, result):
-            raise AnalysisError("The worker gave an answer to another question.", "Run it again.")
+        if not isinstance(answer, technique.result):
+            raise AnalysisError("The worker answered a different request.", "Run the prompt again.")
         return answer
 
     def _identify(self, model: str) -> str:
         return self._fingerprint(model, self.settings.dtype)
 
-    def _key(self, model: str, specs: tuple[Spec, ...]) -> str:
+    def _key(self, model: str, specs: tuple[Spec[Any], ...]) -> str:
         identity = self._identify(model)
-        return cache_key(identity + shelf.key_part(identity, specs), *specs)
+        return cache_key(identity + library.key_part(identity, specs), *specs)
 
-    def _find(self, kind: type[Result], key: str) -> Result | None:
+    def _find(self, kind: type[Any], key: str) -> Any:
         data = self._memo.get(key)
         if data is None:
             data = self._backend.find(key)
@@ -234,8 +255,44 @@ class Service(Questions):
         self._memo.remove(key)
         return None
 
-    def _keep(self, key: str, request: Request, answer: Answer) -> None:
+    def _keep(self, key: str, request: Request, answer: Computed) -> None:
         self._forwards += answer.forwards
         self._computed += 1
         if answer.fingerprint == request.fingerprint:  # else the model changed under our feet
             self._memo.put(key, answer.data)
+
+
+def _model_of(subject: Subject) -> str:
+    return subject if isinstance(subject, str) else subject.model
+
+
+def _checked(subject: Subject, spec: Spec[Any]) -> tuple[Technique, tuple[Spec[Any], ...]]:
+    """The technique of a spec, and the specs that its memo key is made of.
+
+    Raises:
+        SpecError: If the spec is not asked of such a subject, or names another model.
+    """
+    technique = technique_for(spec)
+    of_trace = isinstance(subject, TraceSpec)
+    if of_trace != (technique.subject == "trace"):
+        wanted = "a forward pass" if technique.subject == "trace" else "a model"
+        raise SpecError(f"{type(spec).__name__} is asked of {wanted}.", "Reload the page.")
+    if getattr(spec, "model", _model_of(subject)) != _model_of(subject):
+        raise SpecError(f"{type(spec).__name__} names another model.", "Reload the page.")
+    return technique, ((subject, spec) if isinstance(subject, TraceSpec) else (spec,))
+
+
+def backend_of(settings: ServiceSettings, keep: Keep) -> Backend:
+    """Who computes, as the settings have it; Celery and redis are imported only where needed."""
+    if settings.redis_url:
+        from analysis.scale.backend import Remote
+        from analysis.scale.settings import ScaleSettings
+
+        scale = ScaleSettings(settings.redis_url, settings.redis_prefix)
+        return Remote(scale, keep, max_queue=settings.max_queue)
+    grace = settings.cancel_grace_s
+    limits = settings.limits()
+    keeper = Keeper(
+        settings.function, limits, keep, max_queue=settings.max_queue, cancel_grace_s=grace
+    )
+    return Local(keeper)

@@ -15,7 +15,7 @@ import torch
 
 from analysis.errors import AnalysisError
 from analysis.ledger import check
-from analysis.models.handle import Model
+from analysis.model.handle import Model
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- architectures: begin -->", "<!-- architectures: end -->"

@@ -16,19 +16,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from analysis.contract.jobs import Job
+from analysis.contract.specs import Spec
 from analysis.errors import CancelledError
-from analysis.job import Job
-from analysis.service import Service, ServiceSettings
-from analysis.specs import (
-    EmergenceSpec,
-    FlowSpec,
-    LensSpec,
-    PatternSpec,
-    RunSpec,
-    Spec,
-    TraceSpec,
-)
-from analysis.tasks.spec import SuiteSpec
+from analysis.flow_graph.specs import FlowSpec
+from analysis.lens.specs import LensSpec
+from analysis.service import Service
+from analysis.tasks.specs import SuiteSpec
+from analysis.tracing.specs import PatternSpec, RunSpec, TraceSpec
+from analysis.trajectory.specs import EmergenceSpec
+from analysis.worker.settings import ServiceSettings
 
 MODEL = "smollm2-135m-instruct"
 ALONE = ("Peru", "Chad", "Oman", "Fiji", "Nepal")
@@ -39,7 +36,7 @@ VIEWS: tuple[Spec, ...] = (LensSpec(), EmergenceSpec(), PatternSpec(layer=9), Fl
 def click(service: Service, place: str) -> tuple[float, float]:
     """Seconds to the answer, and to all views of it, which are asked for at once as a page does."""
     start = time.perf_counter()
-    run = service.run(RunSpec(MODEL, f"The capital of {place} is", new_tokens=1))
+    run = service.ask(MODEL, RunSpec(MODEL, f"The capital of {place} is", new_tokens=1))
     answered = time.perf_counter() - start
     trace = TraceSpec(MODEL, run.token_ids)
     views = [threading.Thread(target=service.derive, args=(trace, spec)) for spec in VIEWS]
@@ -63,7 +60,7 @@ def told(name: str, times: Sequence[tuple[float, float]]) -> None:
 def suite(service: Service, job: Job) -> None:
     """A suite that outlasts the clicks; it is cancelled after them."""
     with suppress(CancelledError):
-        service.study(SuiteSpec(MODEL, "addition", size=500, digits=2, seed=7), job)
+        service.ask(MODEL, SuiteSpec(MODEL, "addition", size=500, digits=2, seed=7), job)
 
 
 def main() -> None:

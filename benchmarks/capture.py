@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 
 import analysis
-from analysis.models.handle import Model
+from analysis.model.handle import Model
 
 SIZES = (16, 64, 256)
 ROUNDS = 9

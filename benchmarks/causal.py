@@ -13,11 +13,10 @@ import time
 import numpy as np
 
 import analysis
-from analysis.link_specs import AblationValue, CausalSpec, ComparisonSpec
-from analysis.models.handle import Model
-from analysis.results import CausalComparison
-from analysis.specs import FlowSpec
-from analysis.techniques import causal
+from analysis.flow_graph import causal_check
+from analysis.flow_graph.results import CausalComparison
+from analysis.flow_graph.specs import AblationValue, CausalSpec, ComparisonSpec, FlowSpec
+from analysis.model.handle import Model
 
 MODEL = "smollm2-135m-instruct"
 PROMPTS = {
@@ -34,7 +33,7 @@ def compared(model: Model, prompt: str, value: AblationValue) -> CausalCompariso
     """All methods on one prompt's last position."""
     trace = analysis.trace(model, prompt)
     spec = CausalSpec(FlowSpec(threshold=1e-4), value=value, limit=LIMIT)
-    return causal.compare(model, trace, ComparisonSpec(spec))
+    return causal_check.compare(model, trace, ComparisonSpec(spec))
 
 
 def line(name: str, values: list[float]) -> str:

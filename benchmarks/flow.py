@@ -23,11 +23,11 @@ import psutil
 import torch
 
 import analysis
-from analysis.capture import Trace
-from analysis.models.handle import Model
-from analysis.parts import head_parts
-from analysis.specs import FlowSpec
-from analysis.techniques import flow
+from analysis.flow_graph import graph
+from analysis.flow_graph.specs import FlowSpec
+from analysis.model.handle import Model
+from analysis.tracing.capture import Trace
+from analysis.tracing.heads import head_parts
 from benchmarks.memory import peak, reset_peak, resident, touch
 
 MODEL = "smollm2-135m-instruct"
@@ -92,7 +92,7 @@ def measured(name: str, model_name: str, size: int) -> dict[str, float]:
         "capture": lambda: None,
     }
     start = time.process_time()
-    made = works.get(name, lambda: flow.compute(model, trace, SPECS[name]))()
+    made = works.get(name, lambda: graph.compute(model, trace, SPECS[name]))()
     seconds = time.process_time() - start
     hidden = getattr(made, "hidden_share", float("nan"))
     return {"s": seconds, "mb": (peak() - base) / 2**20, "hidden": float(np.float64(hidden))}

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import analysis
-from analysis.models.handle import Model
+from analysis.model.handle import Model
 from benchmarks.page import WORDS
 
 REPEATS = 2

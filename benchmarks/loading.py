@@ -11,20 +11,20 @@ import time
 
 import psutil
 
-from analysis.models import catalog, memory
+from analysis.model import catalog, memory
 
 
 def measure(name: str, dtype: str | None) -> str:
     """One line about one model; run in a process of its own."""
     import torch  # noqa: F401 - its own memory and time are not the model's
 
-    from analysis.models import handle, loading
+    from analysis import loading as loading_module
 
     process = psutil.Process()
     before, start = process.memory_info().rss, time.perf_counter()
-    loaded = loading.load_pretrained(name, dtype=dtype)
+    loaded = loading_module.load_pretrained(name, dtype=dtype)
     read = time.perf_counter() - start
-    model = handle.build_model(loaded)
+    model = loading_module.build_model(loaded)
     understood = time.perf_counter() - start
     worst = model.check().largest_error
     entry = catalog.find(name)

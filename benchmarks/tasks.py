@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable
 
 import analysis
-from analysis.models.handle import Model
-from analysis.specs import EmergenceSpec
-from analysis.tasks import batch, outcomes, suites
-from analysis.tasks.columns import operand_digits
+from analysis.model.handle import Model
+from analysis.tasks import batch, suite_report, suites
 from analysis.tasks.prompts import Encoded, encode
-from analysis.techniques import emergence
+from analysis.tasks.sum_table import operand_digits
+from analysis.trajectory import emergence
+from analysis.trajectory.specs import EmergenceSpec
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -60,11 +60,11 @@ def compare(name: str, count: int) -> None:
     own = operand_digits(model)
     suite = suites.build("addition", count, 0, own or 3, padded=own is not None)
     prompts = [encode(model.tokenizer, prompt) for prompt in suite.prompts]
-    outcomes.run(model, prompts[:8])  # warm
-    batched = seconds(lambda: outcomes.run(model, prompts))
+    suite_report.run_suite(model, prompts[:8])  # warm
+    batched = seconds(lambda: suite_report.run_suite(model, prompts))
     print(f"{name}: {count} prompts of {len(prompts[0].token_ids)} tokens, {batched:.1f} s batched")
     for title, work in (
-        ("task runner, one by one", lambda: outcomes.run(model, prompts, most=1)),
+        ("task runner, one by one", lambda: suite_report.run_suite(model, prompts, most=1)),
         ("trace and decode, one by one", lambda: by_public_functions(model, prompts)),
         ("as the page opens a prompt", lambda: as_the_page(model, prompts)),
     ):

@@ -9,24 +9,24 @@ from typing import Any
 from dash import ClientsideFunction, Dash, Input, Output, no_update, set_props
 from flask_compress import Compress
 
-from analysis.models import catalog
-from dash_app import layout, selection
-from dash_app.components.inert import ThinDash, thin
-from dash_app.components.panel import trouble
-from dash_app.errors import explain
-from dash_app.jobs import typed
+from analysis.model import catalog
+from dash_app.errors import explain, typed
+from dash_app.page import layout
+from dash_app.page.panel import trouble
+from dash_app.page.thin_layout import ThinDash, thin
 from dash_app.security.protect import protect
 from dash_app.settings import Settings, secret
-from dash_app.shell import Context, PageId, View
-from dash_app.state_stores import join
+from dash_app.state import update
+from dash_app.state.context import Context, PageId, View
+from dash_app.state.stores import join
 from dash_app.views import (
     attention,
     curves,
+    disagreement,
     flow,
+    heatmap,
     ledger,
-    lens,
     model,
-    readings,
     run,
     story,
     tasks,
@@ -38,11 +38,11 @@ VIEWS: tuple[View, ...] = (
     run.VIEW,
     story.VIEW,
     tokens.VIEW,
-    lens.VIEW,
+    heatmap.VIEW,
     curves.VIEW,
     attention.VIEW,
     flow.VIEW,
-    readings.VIEW,
+    disagreement.VIEW,
     model.VIEW,
     ledger.VIEW,
     tasks.VIEW,
@@ -90,7 +90,7 @@ def _context(service: Any, settings: Settings, manager: Any, jobs: Any) -> Conte
 
 
 def _register(app: Dash, context: Context) -> None:
-    selection.register(app, context, [event for view in VIEWS for event in view.events])
+    update.register(app, context, [event for view in VIEWS for event in view.events])
     for view in VIEWS:
         view.register(app, context)
     namespace = "stratascope"

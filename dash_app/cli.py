@@ -10,14 +10,13 @@ from typing import TextIO
 
 from pydantic import ValidationError
 
-from analysis import commands as model_commands
+from analysis import cli as model_commands
 from analysis.errors import AnalysisError
-from analysis.learned import commands as lens_commands
+from analysis.lens_training import commands as lens_commands
 from analysis.tasks import commands as task_commands
-from dash_app import worker_command
-from dash_app.ops import cache_commands
-from dash_app.security import commands as user_commands
-from dash_app.security.binding import check as check_binding
+from dash_app.security import users as user_commands
+from dash_app.security.network import check as check_binding
+from dash_app.server import cache_commands, worker_command
 from dash_app.settings import Settings
 
 
@@ -97,12 +96,12 @@ def _given(name: str, value: object) -> str:
 
 def serve(settings: Settings) -> int:
     """Serve the page until interrupted."""
-    from dash_app import server
-    from dash_app.ops import logs
+    from dash_app import logs
+    from dash_app.server import serve as serving
 
     check_binding(settings)
     logs.configure(settings)
-    return server.serve(settings.model_copy(update={"port": _free_port(settings)}))
+    return serving.serve(settings.model_copy(update={"port": _free_port(settings)}))
 
 
 def _free_port(settings: Settings) -> int:

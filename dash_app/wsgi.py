@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import atexit
 
-from dash_app.ops import logs
-from dash_app.security import web_server
-from dash_app.server import build
+from dash_app import logs
+from dash_app.server import gunicorn
+from dash_app.server.server import build
 from dash_app.settings import Settings
 
 settings = Settings()
-web_server.allow_addresses(settings.max_url_kib)
+gunicorn.allow_addresses(settings.max_url_kib)
 logs.configure(settings)
 served = build(settings)
 server = served.app.server

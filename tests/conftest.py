@@ -42,9 +42,9 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 @pytest.fixture(scope="session")
 def default_model_dir() -> Path:
     """Folder of the converted default model; converted now where it is not there yet."""
-    from analysis.models import convert
+    from analysis.model import default_model
 
-    return convert.ensure()
+    return default_model.ensure()
 
 
 @pytest.fixture(scope="session")

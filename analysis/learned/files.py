@@ -12,9 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from analysis.contract.results import ModelInfo
 from analysis.errors import SpecError, StoreError
-from analysis.learned import shelf
-from analysis.learned.lenses import (
+from analysis.learned import library
+from analysis.learned.library import LensInfo
+from analysis.learned.translators import (
     FullTranslator,
     LearnedLens,
     Lens,
@@ -22,9 +24,7 @@ from analysis.learned.lenses import (
     LowRankTranslator,
     Translator,
 )
-from analysis.learned.shelf import LensInfo
-from analysis.models.handle import Model
-from analysis.results import ModelInfo
+from analysis.model.handle import Model
 
 #: How numbers are stored; the scales, few and of any size, stay float32.
 STORED = torch.float16
@@ -105,8 +105,8 @@ def _empty(own: dict[str, Tensor]) -> Translator:
 
 def save_lens(lens: LearnedLens, info: LensInfo) -> LensInfo:
     """Write a lens where ``info.path`` says, and describe it as it lies there."""
-    write(info.path, stored(lens), shelf.as_document(info), "lens")
-    return shelf.describe(info.path)
+    write(info.path, stored(lens), library.as_document(info), "lens")
+    return library.describe(info.path)
 
 
 def load_lens(info: LensInfo) -> LearnedLens:
@@ -135,7 +135,7 @@ def lens_for(model: Model) -> LearnedLens:
     Raises:
         SpecError: If there is none.
     """
-    info = shelf.of_fingerprint(model.info.fingerprint)
+    info = library.of_fingerprint(model.info.fingerprint)
     if info is None:
         raise SpecError(
             f"There is no learned lens for {model.info.name}.",
@@ -152,7 +152,7 @@ def lens_of(model: Model, decoder: str) -> Lens:
     Raises:
         SpecError: If the decoder is "learned" and the model has no lens.
     """
-    return lens_for(model) if decoder == shelf.DECODER else LogitLens()
+    return lens_for(model) if decoder == library.DECODER else LogitLens()
 
 
 def require(info: LensInfo, model: ModelInfo) -> None:

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
+from analysis.contract.jobs import Job, Priority, Progress
 from analysis.errors import AnalysisError, CancelledError, DeadlineError, WorkerStoppedError
-from analysis.job import Job, Priority
 from analysis.scale.board import Board, Trouble
 from analysis.scale.celery_app import make_app, tell
 from analysis.scale.settings import ScaleSettings
 from analysis.scale.watch import AWAY, Claim, Watcher
 from analysis.scale.wire import pack_request, unpack_error
-from analysis.worker.flight import Progress
 from analysis.worker.messages import Answer, Request
 
 _log = logging.getLogger("stratascope.scale")

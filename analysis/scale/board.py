@@ -18,7 +18,7 @@ import redis
 from analysis.errors import AnalysisError, BusyError, WorkerStoppedError
 from analysis.scale.settings import ScaleSettings
 from analysis.scale.wire import pack_error
-from analysis.store import seal, unseal
+from analysis.store.memo import seal, unseal
 from analysis.worker.messages import Answer
 
 #: What goes wrong while Redis is away, or refuses for want of memory.

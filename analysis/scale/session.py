@@ -10,12 +10,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from analysis.contract.jobs import Priority
 from analysis.errors import AnalysisError, CancelledError, WorkerStoppedError
-from analysis.job import Priority
 from analysis.scale.board import Board, Taken, Trouble
 from analysis.scale.wire import unpack_request
-from analysis.worker.keeper import Keeper, Ticket
 from analysis.worker.messages import Request
+from analysis.worker.supervisor import Keeper, Ticket
 
 _log = logging.getLogger("stratascope.scale")
 

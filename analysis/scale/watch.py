@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from analysis.contract.jobs import Progress
 from analysis.errors import AnalysisError, WorkerStoppedError
 from analysis.scale.board import Board, Trouble, View
-from analysis.worker.flight import Progress
 
 _log = logging.getLogger("stratascope.scale")
 

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from analysis import errors, link_specs, specs
+from analysis import errors, registry  # noqa: F401 - the registry defines every spec
+from analysis.contract.specs import Spec
 from analysis.errors import AnalysisError, SpecError
-from analysis.tasks import spec as task_specs
 from analysis.worker.messages import Request
-
-
-def _kinds() -> Iterator[type[Any]]:
-    from analysis import requests
-
-    for module in (specs, link_specs, task_specs, requests):
-        for found in vars(module).values():
-            if isinstance(found, type) and is_dataclass(found) and found.__name__.endswith("Spec"):
-                yield found
 
 
 def pack_request(request: Request) -> str:
@@ -35,7 +26,7 @@ def unpack_request(text: str) -> Request:
         SpecError: If it is none, or names a kind of spec that does not exist: only the dataclasses
             of the modules above are ever made from it.
     """
-    known = {kind.__name__: kind for kind in _kinds()}
+    known = Spec.types_by_name
     try:
         kind, model, fingerprint, packed = json.loads(text)
         found = tuple(_unpack(spec, known) for spec in packed)
@@ -73,9 +64,6 @@ def unpack_error(text: str) -> AnalysisError:
     """The error of ``pack_error``; a plain one if the class is none of ours."""
     try:
         name, message, hint = json.loads(text)
-        kind = vars(errors).get(name)
     except (ValueError, TypeError):
         return AnalysisError("The worker failed and could not say why.", "Run it again.")
-    if isinstance(kind, type) and issubclass(kind, AnalysisError):
-        return kind(str(message), str(hint))
-    return AnalysisError(str(message), str(hint))
+    return errors.rebuild(str(name), str(message), str(hint))

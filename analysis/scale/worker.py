@@ -17,8 +17,8 @@ from analysis.scale.board import Board, Trouble
 from analysis.scale.celery_app import QUEUE, make_app, tell
 from analysis.scale.session import Session, preload
 from analysis.scale.settings import ScaleSettings
-from analysis.worker.keeper import Keeper
 from analysis.worker.messages import Limits, Request
+from analysis.worker.supervisor import Keeper
 
 _log = logging.getLogger("stratascope.scale")
 

@@ -1,19 +1,16 @@
-"""Addition with the digits written out: texts, columns, carries, and pairs to train and test on.
-
-Column 0 holds the units. The carry *into* column j comes out of the columns below it, so the
-carry into column 0 is always 0, and the carry into the column above the operands is the
-answer's first digit. The answer is written most significant digit first, zero-padded to one
-digit more than the operands, so that each digit has its place: a model must know a carry
-before it writes the digits that the carry comes from.
-"""
+"""Addition with the digits written out: texts, columns, carries."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from analysis.errors import SpecError
+from analysis.errors import AnalysisError, SpecError
+from analysis.model import catalog
 
 DIGITS = 5
 #: Out of every ``SHARES`` pairs one is for choosing when to stop and one for the final test.
@@ -113,3 +110,55 @@ def pairs(rng: np.random.Generator, count: int, digits: int, chains: float) -> t
     second = np.where(rich & nines, 9 - first, second)
     powers = 10 ** np.arange(digits, dtype=np.int64)
     return first @ powers, second @ powers
+
+
+A, B = 1230912, 12391989
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """A sum to ask for.
+
+    Attributes:
+        prompt: What the model reads.
+        new: Tokens that its answer takes, one for each digit and what comes before them.
+        answer: What is right.
+        why: What a person should know about it.
+    """
+
+    prompt: str
+    new: int
+    answer: str
+    why: str
+
+
+def own_sum(model: str) -> Sum:
+    """1230912 + 12391989, or what a model with padded operands of fewer digits can read of it.
+
+    Args:
+        model: A name on offer.
+    """
+    digits = padded_digits(model)
+    whole = f"{A} + {B}"
+    if digits is None:
+        return Sum(f"{whole} =", 10, str(A + B), f"{whole} = {A + B}: eight digits, four carries.")
+    a, b = A % 10**digits, B % 10**digits
+    return Sum(
+        prompt(a, b, digits),
+        digits + 2,
+        answer(a, b, digits),
+        f"This model reads operands of {digits} digits and no more, so {whole} can't be asked."
+        f" These are its lowest {digits} columns: the same digits, and the same carries into"
+        f" columns 1 to {digits}. Right is {answer(a, b, digits)}.",
+    )
+
+
+def padded_digits(model: str) -> int | None:
+    """How many digits a trained adder on offer pads operands to, by its config; else None."""
+    try:
+        source = Path(catalog.offered(model).source)
+        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    except (AnalysisError, OSError, ValueError):
+        return None
+    found = config.get("operand_digits") if isinstance(config, dict) else None
+    return found if isinstance(found, int) and 1 <= found <= 15 else None

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from analysis import paths, progress
+from analysis import paths
+from analysis.contract import progress
 from analysis.errors import SpecError
-from analysis.store import Memo
-from analysis.tasks import files, suites
+from analysis.store.memo import Memo
+from analysis.tasks import suite_files, suites
 from analysis.tasks.prompts import Suite
 
 #: Where the weights that come with the package lie.
@@ -65,7 +66,7 @@ def _say(text: str) -> None:
 
 
 def _train(chosen: argparse.Namespace) -> int:
-    from analysis.tasks.train import TrainSpec, export, train
+    from analysis.tasks.adder_training import TrainSpec, export, train
 
     started = time.perf_counter()
     spec = TrainSpec(chosen.digits, chosen.width, chosen.seed, chosen.steps)
@@ -77,8 +78,8 @@ def _train(chosen: argparse.Namespace) -> int:
 
 
 def _evaluate(chosen: argparse.Namespace) -> int:
-    from analysis.models.loading import load_pretrained
-    from analysis.tasks.evaluate import evaluate, table
+    from analysis.model.loading import load_pretrained
+    from analysis.tasks.adder_training import evaluate, table
 
     loaded = load_pretrained(str(chosen.model))
     operand_digits = int(loaded.model.config.operand_digits)
@@ -91,19 +92,20 @@ def _evaluate(chosen: argparse.Namespace) -> int:
 
 def _run(chosen: argparse.Namespace) -> int:
     import analysis
-    from analysis.tasks import emergence, export
+    from analysis.tasks import emergence_report
+    from analysis.tasks import export as export_module
 
     suite = _own(chosen)  # first: its mistakes cost no time
     model = analysis.load_model(chosen.model)
     with opened(paths.cache_dir() / "tasks") as memo, progress.listening(progress.on_terminal):
         suite = suite or drawn(model, chosen.suite, chosen.size, chosen.seed, chosen.digits)
-        found = emergence.report(
+        found = emergence_report.report(
             model, suite, memo, measure=chosen.measure, label=chosen.label, seed=chosen.seed
         )
     _say(f"{suite.title}, {len(suite.prompts)} prompts, {model.info.name}")
-    _say(export.text(found))
+    _say(export_module.text(found))
     if chosen.json:
-        chosen.json.write_text(export.as_json(found), encoding="utf-8")
+        chosen.json.write_text(export_module.as_json(found), encoding="utf-8")
     return 0
 
 
@@ -119,12 +121,12 @@ def _own(chosen: argparse.Namespace) -> Suite | None:
         )
     named = chosen.file or Path(chosen.suite)
     is_file = chosen.file is not None or named.suffix.lower() in (".csv", ".jsonl")
-    return files.read(named) if is_file else None
+    return suite_files.read(named) if is_file else None
 
 
 def drawn(model: Any, name: str, size: int, seed: int, digits: int | None) -> Suite:
     """A suite by name, sums written as the model reads them."""
-    from analysis.tasks.columns import operand_digits
+    from analysis.tasks.sum_table import operand_digits
 
     own = operand_digits(model)
     return suites.build(name, size, seed, own or digits or 5, padded=own is not None)

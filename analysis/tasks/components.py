@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from analysis.contract.results import Floats
 from analysis.errors import SpecError
-from analysis.models.handle import Model
-from analysis.parts import has_heads, projection_weight
-from analysis.results.base import Floats
+from analysis.model.handle import Model
 from analysis.tasks.batch import States, states
-from analysis.tasks.columns import Table
+from analysis.tasks.sum_table import Table
+from analysis.tracing.heads import has_heads, projection_weight
 
 KINDS = ("row", "attention", "head", "mlp")
 #: A model with more parts than this is looked at without its heads, unless one asks for them.

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis import progress
-from analysis.direct import attribute_logit
-from analysis.models.handle import Model
-from analysis.results import Attribution
-from analysis.results.sums import ContributionReport
+from analysis.attribution.direct import attribute_logit
+from analysis.attribution.results import Attribution
+from analysis.contract import progress
+from analysis.model.handle import Model
+from analysis.store.memo import Memo
 from analysis.tasks.batch import states
-from analysis.tasks.columns import Table
+from analysis.tasks.specs import ContributionSpec
+from analysis.tasks.sum_results import ContributionReport
+from analysis.tasks.sum_table import Table, table_for_model
 
 
 def report(model: Model, sums: Table) -> ContributionReport:
@@ -84,3 +86,10 @@ def _half_interval(parts: np.ndarray) -> np.ndarray:
         return np.full(parts.shape[1:], np.nan)
     half: np.ndarray = 1.96 * parts.std(0, ddof=1) / np.sqrt(len(parts))
     return half
+
+
+def compute(
+    model: Model, spec: ContributionSpec, memo: Memo | None = None, longest: int | None = None
+) -> ContributionReport:
+    """What writes each digit."""
+    return report(model, table_for_model(model, spec.digits, spec.sums, spec.seed))

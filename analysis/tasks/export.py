@@ -1,19 +1,29 @@
-"""Reports as text and as JSON."""
+"""Reports as tidy tables, CSV, JSON and text."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from analysis.results.tasks import EmergenceReport
+from analysis.tasks.results import (
+    EmergenceCurve,
+    EmergenceReport,
+    FailureReport,
+    Share,
+    SuiteReport,
+)
+from analysis.tasks.sum_results import ContributionReport, PatchReport, ProbeReport, Projection
 
 
 def as_json(report: Any) -> str:
-    """Any report on a task, of ``analysis.results``, as JSON; NaN becomes null."""
+    """Any report on a task, of ``analysis.contract.results``, as JSON; NaN becomes null."""
     return json.dumps(_plain(asdict(report)), indent=1)
 
 
@@ -50,3 +60,201 @@ def text(report: EmergenceReport) -> str:
             f"{row if curve.never < curve.count else 'none comes up'}"
         )
     return "\n".join(lines)
+
+
+Row = Sequence[Any]
+
+#: What a spreadsheet takes for the beginning of a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """One table.
+
+    Attributes:
+        name: What it holds, one word.
+        header: Names of the columns.
+        rows: Makes the rows of a report.
+    """
+
+    name: str
+    header: tuple[str, ...]
+    rows: Callable[[Any], Iterable[Row]]
+
+
+def sheets(report: Any) -> tuple[Sheet, ...]:
+    """The tables of a report on a task, of ``analysis.contract.results``."""
+    return SHEETS[type(report)]
+
+
+def as_csv(report: Any, name: str) -> str:
+    """One table of a report as CSV text.
+
+    A text that a spreadsheet would run as a formula has an apostrophe before it (OWASP, CSV
+    injection): prompts may be anyone's, and a model writes what it likes. JSON has it as it is.
+
+    Raises:
+        KeyError: If the report has no table of that name.
+    """
+    sheet = {one.name: one for one in sheets(report)}[name]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(sheet.header)
+    writer.writerows([_field(value) for value in row] for row in sheet.rows(report))
+    return text.getvalue()
+
+
+def _field(value: Any) -> Any:
+    if isinstance(value, str):
+        return f"'{value}" if value.lstrip(" ").startswith(_FORMULA) else value
+    if isinstance(value, np.generic):
+        value = value.item()
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def _prompts(report: SuiteReport) -> Iterator[Row]:
+    groups = report.groups or ("",) * len(report.prompts)
+    yield from zip(
+        report.prompts, report.answers, report.written, report.right, report.rows, groups,
+        strict=True,
+    )  # fmt: skip
+
+
+def _shares(report: SuiteReport) -> Iterator[Row]:
+    found: tuple[Share, ...] = (report.emergence.accuracy, *report.emergence.by_label)
+    for one in found:
+        yield one.name, one.hits, one.total, one.share, one.low, one.high
+
+
+def _curves(report: SuiteReport) -> Iterator[Row]:
+    found = report.emergence
+    every: tuple[EmergenceCurve, ...] = (*found.curves, *found.by_digit)
+    for one in every:
+        mean = (one.count, one.never, one.mean, one.mean_low, one.mean_high)
+        for row, values in enumerate(zip(one.by_row, one.low, one.high, strict=True)):
+            yield one.name, row, *values, *mean
+
+
+def _logits(report: ContributionReport) -> Iterator[Row]:
+    for place, column in enumerate(report.columns):
+        for carry in (0, 1):
+            group = (column, carry, report.counts[place, carry])
+            yield *group, "embedding", report.embedding[place, carry], None
+            for (layer, head), value in np.ndenumerate(report.heads[place, carry]):
+                half = report.spread[place, carry, layer, head]
+                yield *group, f"head {layer}.{head}", value, half
+            for layer, value in enumerate(report.mlps[place, carry]):
+                yield *group, f"mlp {layer}", value, None
+
+
+def _attention(report: ContributionReport) -> Iterator[Row]:
+    for (place, layer, head, source), value in np.ndenumerate(report.attention):
+        yield report.columns[place], layer, head, source, report.sources[source], value
+
+
+def _probes(report: ProbeReport) -> Iterator[Row]:
+    for (target, component, place), value in np.ndenumerate(report.accuracy):
+        yield (
+            report.targets[target], report.components[component], report.places[place], value,
+            report.control[target, component, place], report.chance[target],
+        )  # fmt: skip
+
+
+def _points(report: Projection) -> Iterator[Row]:
+    prompts = report.prompts or ("",) * len(report.points)
+    for prompt, point, total, carry in zip(
+        prompts, report.points, report.digit_sum, report.carry, strict=True
+    ):
+        yield prompt, *point, total, carry
+
+
+def _patches(report: PatchReport) -> Iterator[Row]:
+    for (column, component, place), value in np.ndenumerate(report.effect):
+        if not math.isnan(value):
+            yield (
+                report.columns[column], report.components[component], report.places[place], value,
+                report.control[column, component, place], report.pairs[column],
+            )  # fmt: skip
+
+
+def _states(report: FailureReport) -> Iterator[Row]:
+    for number, pair in enumerate(report.pairs):
+        for (row, pos), value in np.ndenumerate(pair.rows):
+            flows = [None, None] if pair.flows is None else [
+                pair.flows.right[row, pos], pair.flows.wrong[row, pos]
+            ]  # fmt: skip
+            yield (
+                number, row, pos, pair.right_tokens[pos], pair.wrong_tokens[pos], value, *flows
+            )  # fmt: skip
+
+
+def _parts(report: FailureReport) -> Iterator[Row]:
+    for number, pair in enumerate(report.pairs):
+        for (layer, head), value in np.ndenumerate(pair.heads):
+            yield number, f"head {layer}.{head}", value
+        for layer, value in enumerate(pair.mlps):
+            yield number, f"mlp {layer}", value
+
+
+def _links(report: FailureReport) -> Iterator[Row]:
+    for number, pair in enumerate(report.pairs):
+        found = pair.flows
+        if found is not None:
+            for row in zip(
+                found.kinds, found.layers, found.heads, found.sources, found.targets,
+                found.right_links, found.wrong_links, strict=True,
+            ):  # fmt: skip
+                yield number, *row
+
+
+SHEETS: dict[type[Any], tuple[Sheet, ...]] = {
+    SuiteReport: (
+        Sheet("prompts", ("prompt", "answer", "written", "right", "mean_row", "group"), _prompts),
+        Sheet("accuracy", ("group", "right", "prompts", "share", "low", "high"), _shares),
+        Sheet(
+            "emergence",
+            (
+                "curve", "row", "share", "low", "high", "tokens", "never", "mean_row",
+                "mean_low", "mean_high",
+            ),
+            _curves,
+        ),
+    ),
+    ContributionReport: (
+        Sheet("logits", ("column", "carry", "sums", "part", "logits", "half_interval"), _logits),
+        Sheet(
+            "attention", ("column", "layer", "head", "position", "place", "mean_pattern"),
+            _attention,
+        ),
+    ),
+    ProbeReport: (
+        Sheet(
+            "probes", ("target", "component", "place", "accuracy", "control", "chance"), _probes
+        ),
+    ),
+    Projection: (Sheet("points", ("prompt", "axis1", "axis2", "digit_sum", "carry"), _points),),
+    PatchReport: (
+        Sheet(
+            "patches", ("column", "component", "place", "effect", "control", "pairs"), _patches
+        ),
+    ),
+    FailureReport: (
+        Sheet(
+            "states",
+            (
+                "pair", "row", "position", "right_token", "wrong_token", "apart", "right_flow",
+                "wrong_flow",
+            ),
+            _states,
+        ),
+        Sheet("parts", ("pair", "part", "apart"), _parts),
+        Sheet(
+            "flows",
+            (
+                "pair", "kind", "layer", "head", "source", "target", "right_flow", "wrong_flow",
+            ),
+            _links,
+        ),
+    ),
+}  # fmt: skip

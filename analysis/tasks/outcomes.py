@@ -1,8 +1,4 @@
-"""Run a suite: which answers are right, and how each answer token comes up row by row.
-
-Every finished prompt is memoised on its own, so that a run that was killed or cancelled goes
-on where it stopped, and a larger suite computes only what is new.
-"""
+"""Run a suite: which answers are right, and how each answer token emerges row by row."""
 
 from __future__ import annotations
 
@@ -14,21 +10,22 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from analysis import codec, progress
-from analysis.decoders import Reader
+from analysis import codec
+from analysis.contract import progress
+from analysis.contract.specs import SCHEMA
 from analysis.errors import StoreError
-from analysis.lens_math import row_stats
-from analysis.models.handle import Model
-from analysis.results.tasks import Outcome
-from analysis.specs import SCHEMA
-from analysis.store import Memo
+from analysis.lens.decoders import Reader
+from analysis.model.handle import Model
+from analysis.store.memo import Memo
 from analysis.tasks.batch import States, states
 from analysis.tasks.prompts import Encoded
+from analysis.tasks.results import Outcome
+from analysis.tracing.vocabulary import row_stats
 
 _CELLS = 128
 
 
-def run(
+def run_suite(
     model: Model,
     prompts: Sequence[Encoded],
     memo: Memo | None = None,

@@ -14,14 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis import progress
-from analysis.components import entries
+from analysis.contract import progress
+from analysis.contract.results import Floats
 from analysis.errors import SpecError
-from analysis.models.handle import Model
-from analysis.results.base import Floats
-from analysis.results.sums import ProbeReport, Projection
-from analysis.tasks.columns import Table
-from analysis.tasks.components import Component, all_of, collect
+from analysis.lens.components import entries
+from analysis.model.handle import Model
+from analysis.store.memo import Memo
+from analysis.tasks.components import Component, affordable, all_of, collect, named
+from analysis.tasks.specs import ProbeSpec, ProjectionSpec
+from analysis.tasks.sum_results import ProbeReport, Projection
+from analysis.tasks.sum_table import Table, table_for_model
 
 RIDGE = 1e-2
 _SUMS = 19
@@ -219,3 +221,41 @@ def projection(
         sums.texts,
         sums.length,
     )
+
+
+#: Fewer different sums than this can't be split into some to fit on and others to judge by.
+FEWEST = 40
+
+
+def compute(
+    model: Model, spec: ProbeSpec, memo: Memo | None = None, longest: int | None = None
+) -> ProbeReport:
+    """Where carries and digit sums can be read; a large model's rows, a small one's every part."""
+    sums = table_for_model(model, spec.digits, spec.sums, spec.seed)
+    if len(sums.a) < FEWEST:
+        raise SpecError(f"There are only {len(sums.a)} such sums.", "Use more digits.")
+    every = affordable(model)
+    heads = any(component.kind == "head" for component in every)
+    wanted = every if heads else tuple(one for one in every if one.kind == "row")
+    return report(model, sums, wanted, places=sums.own, seed=spec.seed)
+
+
+def compute_projection(
+    model: Model, spec: ProjectionSpec, memo: Memo | None = None, longest: int | None = None
+) -> Projection:
+    """States of one component on their two main axes.
+
+    Raises:
+        SpecError: If there is no such component, place or column.
+    """
+    sums = table_for_model(model, spec.digits, spec.sums, spec.seed)
+    column = min(spec.column, sums.digits)
+    place = sums.answers[column] - 1
+    if spec.place:
+        if spec.place not in sums.places:
+            raise SpecError(
+                f"These sums have no place called {spec.place!r}.",
+                f"Choose one of: {', '.join(sums.places[p] for p in sums.own)}.",
+            )
+        place = sums.places.index(spec.place)
+    return projection(model, sums, named(model, spec.component), place, column)

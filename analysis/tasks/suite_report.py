@@ -1,18 +1,19 @@
-"""A whole suite on one model, as the page shows it."""
+"""Run a suite on a model, and report on it."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from analysis.errors import PromptError
-from analysis.models.handle import Model
-from analysis.results.tasks import Outcome, SuiteReport
-from analysis.rows import first_row, staying_row
-from analysis.store import Memo
-from analysis.tasks import emergence, files, outcomes, suites
-from analysis.tasks.columns import operand_digits
+from analysis.model.handle import Model
+from analysis.store.memo import Memo
+from analysis.tasks import emergence_report, suite_files, suites
+from analysis.tasks.outcomes import run_suite
 from analysis.tasks.prompts import Encoded, Suite, encode
-from analysis.tasks.spec import OWN, SuiteSpec
+from analysis.tasks.results import Outcome, SuiteReport
+from analysis.tasks.specs import OWN, SuiteSpec
+from analysis.tasks.sum_table import operand_digits
+from analysis.trajectory.emergence import first_row, staying_row
 
 #: By which label accuracy is split, of those that a suite has: the first found.
 SPLIT = ("chain", "borrows", "relation", "gap")
@@ -39,15 +40,17 @@ def compute(
     encoded = encoded_of(model, suite, longest)
     label = "digits" if spec.suite == "addition-lengths" else split_label(suite)
     kept = memo or Memo(None, 0)
-    found = emergence.report(model, suite, kept, measure=spec.measure, label=label, seed=spec.seed)
-    runs = outcomes.run(model, emergence.with_equal_foils(encoded, spec.seed), kept)
+    found = emergence_report.report(
+        model, suite, kept, measure=spec.measure, label=label, seed=spec.seed
+    )
+    runs = run_suite(model, emergence_report.with_equal_foils(encoded, spec.seed), kept)
     return SuiteReport(
         suite.title,
         tuple(prompt.text for prompt in suite.prompts),
         tuple(prompt.answer for prompt in suite.prompts),
         tuple(written(model, run) for run in runs),
         tuple(len(run.right_ids) for run in runs),
-        np.array([emergence.finished(model, run) for run in runs], np.int64),
+        np.array([emergence_report.finished(model, run) for run in runs], np.int64),
         np.array([_row(run, spec) for run in runs], np.float32),
         found,
         tuple(f"{label} {prompt.label(label)}" if label else "" for prompt in suite.prompts),
@@ -65,7 +68,7 @@ def split_label(suite: Suite) -> str:
 def drawn(model: Model, spec: SuiteSpec) -> Suite:
     """The suite that is asked for, sums written as the model reads them."""
     if spec.suite == OWN:
-        own = files.parse(spec.content.encode(), "jsonl", spec.title or "A list of one's own")
+        own = suite_files.parse(spec.content.encode(), "jsonl", spec.title or "A list of one's own")
         return Suite(OWN, own.title, own.prompts[: spec.size])
     digits = operand_digits(model)
     return suites.build(

@@ -21,8 +21,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from analysis import log_lines
+from analysis.contract.progress import listening
 from analysis.errors import AnalysisError, CancelledError
-from analysis.progress import listening
 from analysis.worker.messages import (
     Answer,
     Cancel,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis import errors
+from analysis.contract.specs import Spec
 from analysis.errors import AnalysisError
-from analysis.specs import Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Request:
     """One thing to compute.
 
     Attributes:
-        kind: Which entry of ``perform.KINDS``.
+        kind: The technique's name in ``analysis.registry``.
         model: The model's name.
         fingerprint: What identifies its weights.
         specs: What is asked of it.
@@ -49,7 +49,7 @@ class Request:
     kind: str
     model: str
     fingerprint: str
-    specs: tuple[Spec, ...] = ()
+    specs: tuple[Spec[Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +126,4 @@ class Failed:
 
     def error(self) -> AnalysisError:
         """The exception to raise for whoever waits."""
-        found: Any = getattr(errors, self.kind, AnalysisError)
-        is_ours = isinstance(found, type) and issubclass(found, AnalysisError)
-        return (found if is_ours else AnalysisError)(self.message, self.hint)
+        return errors.rebuild(self.kind, self.message, self.hint)

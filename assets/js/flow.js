@@ -1,5 +1,5 @@
 /*
-The flow graph: an SVG made from the store "flow-picture" (dash_app/figures/flow.py says what is in
+The flow graph: an SVG made from the store "flow-picture" (dash_app/views/flow/picture.py says what is in
 it). Pointing at a node brings its own links out and dims the others; nothing here asks the server.
 Zoom and pan are in flow_zoom.js, the list of links in flow_table.js.
 */

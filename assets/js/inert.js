@@ -1,5 +1,5 @@
 /*
-The component Inert (dash_app/components/inert.py): a tree of plain HTML elements that Dash keeps
+The component Inert (dash_app/page/thin_layout.py): a tree of plain HTML elements that Dash keeps
 no record of. Texts are set as texts: nothing in a tree is ever read as markup.
 */
 (function () {

@@ -1,6 +1,6 @@
 /*
 Numbers what the page asks of the server, so that the server knows which of two was asked later
-(dash_app/job_manager.py). Dash tells it only which jobs it has heard of: one that is replaced
+(dash_app/jobs/manager.py). Dash tells it only which jobs it has heard of: one that is replaced
 before it is known would be worked on to its end, before the one that replaced it.
 */
 (function () {

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.results import Grid, RunResult
+from analysis.lens.results import Grid
+from analysis.tracing.specs import RunResult
 from dash_app.figures.colours import Paint
-from dash_app.figures.labels import percent, plain, row_name, token_markup, width
-from dash_app.figures.window import Window
+from dash_app.page.token_labels import percent, plain, row_name, token_markup, width
+from dash_app.page.window import Window
 
 #: Width of a character of cell text, in pixels, with its font size.
 CHARACTER, CELL_FONT = 6.7, 11

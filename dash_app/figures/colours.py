@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.results import Colours, Grid, Token
-from dash_app.figures.labels import percent, token_markup
-from dash_app.figures.window import Window, places, taken
+from analysis.contract.results import Token
+from analysis.lens.results import Colours, Grid
+from dash_app.page.token_labels import percent, token_markup
+from dash_app.page.window import Window, places, taken
 
 Values = NDArray[np.floating]
 Words = Callable[[float], str]

@@ -8,27 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.results import Grid, RunResult
-from dash_app.figures.cells import (
-    CHARACTER,
-    NOT_YET,
-    cell_labels,
-    hover_lines,
-    row_texts,
-)
+from analysis.lens.results import Grid
+from analysis.tracing.specs import RunResult
+from dash_app.figures.cells import CHARACTER, NOT_YET, cell_labels, hover_lines, row_texts
 from dash_app.figures.colours import Paint
-from dash_app.figures.labels import labels, token_markup
-from dash_app.figures.window import Window
-from dash_app.theme import (
-    MONO,
-    Figure,
-    Theme,
-    axis,
-    base_layout,
-    colour_bar,
-    palette,
-    scale,
-)
+from dash_app.page.theme import MONO, Figure, Theme, axis, base_layout, colour_bar, palette, scale
+from dash_app.page.token_labels import labels, token_markup
+from dash_app.page.window import Window
 
 #: Room that a panel of the page has, in pixels; columns grow to fill it.
 ROOM = 790

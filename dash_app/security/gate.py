@@ -13,14 +13,14 @@ from flask import Flask, g, redirect, request
 from werkzeug.exceptions import NotFound, RequestEntityTooLarge, RequestURITooLarge
 from werkzeug.wrappers import Response
 
-from analysis.job import current_user
-from dash_app.ops import requests
-from dash_app.ops.people import page_key, tag, user_key
+from analysis.contract.jobs import current_user
+from dash_app import logs
+from dash_app.people import page_key, tag, user_key
 from dash_app.security import payload
-from dash_app.security.buckets import Buckets, Rate, whole_seconds
-from dash_app.security.pages import OPEN_ASSETS
-from dash_app.security.peers import Network, is_loopback, networks, peer
+from dash_app.security.login import OPEN_ASSETS
+from dash_app.security.network import Network, is_loopback, networks, peer
 from dash_app.security.problems import Refusal, wants_page
+from dash_app.security.rate_limits import Buckets, Rate, whole_seconds
 from dash_app.security.sessions import Sessions
 from dash_app.security.users import NAME
 from dash_app.settings import Settings
@@ -63,11 +63,11 @@ class Gate:
         """Have every request of ``server`` pass."""
         server.config["MAX_CONTENT_LENGTH"] = self.settings.max_body_kib * KIB
         server.before_request(self.admit)
-        server.teardown_request(requests.end)
+        server.teardown_request(logs.end)
 
     def admit(self) -> Response | None:
         """Refuse the request at hand, answer it, or let it go on."""
-        requests.begin(request.headers.get("X-Request-ID"))
+        logs.begin(request.headers.get("X-Request-ID"))
         g.peer = peer(request.environ, self.trusted)
         g.user, g.may_sign_out = "", self.settings.login == "users"
         self._check_place()

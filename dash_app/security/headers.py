@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from flask import Response, g, request
 
-from dash_app.ops.requests import request_id
+from dash_app.logs import request_id
 
 #: Plotly and Dash set styles as attributes and in a style element, hence 'unsafe-inline' for them
 #: alone. Scripts come from here, or are among Dash's inline ones, by hash; none may call eval.

@@ -13,8 +13,8 @@ from typing import Any
 
 from werkzeug.exceptions import BadRequest
 
-from dash_app.shell import PageId
-from dash_app.state_stores import PARTS
+from dash_app.state.context import PageId
+from dash_app.state.stores import PARTS
 
 #: Stores that hold an object, or nothing yet.
 _OBJECTS = frozenset((*PARTS, PageId.GO, PageId.QUERY, PageId.STATUS, PageId.RUN))

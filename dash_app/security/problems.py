@@ -9,8 +9,8 @@ from typing import Any
 from flask import Response, request
 from werkzeug.exceptions import HTTPException
 
-from dash_app.ops.requests import request_id
-from dash_app.security.pages import page
+from dash_app.logs import request_id
+from dash_app.security.login import page
 
 
 class Refusal(HTTPException):

@@ -11,15 +11,34 @@ from dash.exceptions import DependencyException
 from flask import Response, g, request
 from werkzeug.exceptions import HTTPException, NotFound
 
-from dash_app.ops import health
-from dash_app.ops.logs import hashed, log_event
-from dash_app.ops.metrics import Metrics
-from dash_app.ops.people import name_of, user_key
+from dash_app import monitoring
+from dash_app.logs import hashed, log_event
+from dash_app.monitoring import Metrics
+from dash_app.people import name_of, user_key
 from dash_app.security import gate, headers, problems, sessions
 from dash_app.security.login import Login
-from dash_app.security.shared import shared
+from dash_app.security.rate_limits import Buckets, LocalBuckets, RedisBuckets
+from dash_app.security.sessions import Ended, RedisEnded
 from dash_app.security.users import Users, users_file
 from dash_app.settings import Settings
+
+
+def shared(settings: Settings) -> tuple[Buckets, Ended]:
+    """Where limits are counted, and where ended sessions are kept."""
+    buckets = LocalBuckets()
+    ended = Ended(settings.data_dir / "ended-sessions", settings.session_hours)
+    if not settings.redis_url:
+        return buckets, ended
+    client, prefix = _client(settings.redis_url), settings.redis_prefix
+    return RedisBuckets(client, buckets, prefix), RedisEnded(client, ended, prefix)
+
+
+def _client(url: str) -> Any:
+    """A client that gives up within a second: every request waits for it."""
+    import redis
+
+    return redis.Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0)
+
 
 _log = logging.getLogger("stratascope")
 
@@ -42,7 +61,7 @@ def protect(app: Dash, settings: Settings, service: Any) -> None:
     gate.make(settings, app.callback_map, signed_in, limits).install(server)
     if settings.login == "users":
         Login(settings, users, signed_in, limits).install(server)
-    server.extensions["readiness"] = health.install(
+    server.extensions["readiness"] = monitoring.install(
         server, service, metrics, settings.default_model
     )
     if hasattr(service, "observe"):

@@ -20,12 +20,19 @@ from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
 import analysis
-from analysis.models.handle import Model
-from analysis.tasks import columns, contributions, emergence, failure, patching, probes, suites
-from analysis.tasks.columns import Table
+from analysis.model.handle import Model
+from analysis.tasks import (
+    carry_patching,
+    contributions,
+    emergence_report,
+    failure_report,
+    probes,
+    suites,
+    sum_table,
+)
 from analysis.tasks.components import Component
-from dash_app.figures import tasks as figures
-from dash_app.figures import tasks_failure
+from analysis.tasks.sum_table import Table
+from dash_app.views.tasks import failure_figures, figures
 
 HERE = Path(__file__).parent
 SUMS, ATTRIBUTED, PAIRS = 3000, 600, 128
@@ -119,7 +126,7 @@ def handing(model: Model, digits: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Patching: which component carries the carry, made next door or come from afar."""
     numbers, drawn = {}, {}
     for name, travels in (("made below", False), ("travelled", True)):
-        found = patching.report(model, digits, pairs=PAIRS, travels=travels)
+        found = carry_patching.report(model, digits, pairs=PAIRS, travels=travels)
         names = [f"column {column}" for column in found.columns]
         spots = range(len(found.columns))
         at_place = np.stack([found.effect[j, :, _last(found.effect[j, 0, :-1])] for j in spots], 1)
@@ -155,8 +162,8 @@ def _table(names: tuple[str, ...], values: Any) -> dict[str, list[float]]:
 def emerging(model: Model, digits: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """When digits emerge, and where a wrong answer parts from a right one."""
     suite = suites.build("addition-chains", 500, 1, digits, padded=True)
-    found = emergence.report(model, suite, label="chain")
-    broken = failure.report(model, suite)
+    found = emergence_report.report(model, suite, label="chain")
+    broken = failure_report.report(model, suite)
     numbers = {
         "accuracy": [found.accuracy.hits, found.accuracy.total],
         "curves": {
@@ -171,7 +178,7 @@ def emerging(model: Model, digits: int) -> tuple[dict[str, Any], dict[str, Any]]
 def failing(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """A model that can't add: its likest pair of a right and a wrong sum, and where they part."""
     model = analysis.load_model(name)
-    found = failure.report(model, suites.build("addition-lengths", 24, 0, 3), most=1)
+    found = failure_report.report(model, suites.build("addition-lengths", 24, 0, 3), most=1)
     (pair,) = found.pairs
     flow = pair.flows
     if flow is None:
@@ -193,9 +200,9 @@ def failing(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         "flows apart": flow.apart.tolist(), "links": strongest,
     }  # fmt: skip
     drawn = {
-        "failure-states": tasks_failure.states(pair, lambda *_: "", theme="light"),
-        "failure-flows": tasks_failure.flows(pair, flow, lambda *_: "", theme="light"),
-        "failure-rows": tasks_failure.probabilities(pair, lambda *_: "", theme="light"),
+        "failure-states": failure_figures.states(pair, lambda *_: "", theme="light"),
+        "failure-flows": failure_figures.flows(pair, flow, lambda *_: "", theme="light"),
+        "failure-rows": failure_figures.probabilities(pair, lambda *_: "", theme="light"),
     }
     return numbers, drawn
 
@@ -255,8 +262,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="parts; the others stay as they are")
     chosen = parser.parse_args()
     model = analysis.load_model(chosen.model)
-    digits = columns.operand_digits(model) or 5
-    sums = columns.drawn(model, SUMS, 0, digits, padded=True)
+    digits = sum_table.operand_digits(model) or 5
+    sums = sum_table.drawn(model, SUMS, 0, digits, padded=True)
     file = chosen.out / "carries.json"
     numbers: dict[str, Any] = json.loads(file.read_text()) if chosen.only else {}
     numbers["model"] = model.info.revision

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import expect
 
-from dash_app.views.flow.methods import METHODS
+from dash_app.views.flow.options import METHODS
 from tests.support.patience import PATIENCE_S
 from tests.support.pictures import IMAGES
 

@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import expect
 
-from analysis.learned import shelf
-from dash_app.views.lens import choices
+from analysis.learned import library
+from dash_app.views.heatmap import choices
 from tests.support.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.browser, pytest.mark.real]
@@ -119,7 +119,7 @@ def options_say_their_formula(page: Any) -> None:
     helps = options.locator(".menu-help").all_text_contents()
     assert len(helps) == options.count() > 30
     assert all(len(text) > 10 for text in helps)
-    learned = shelf.available("addition-5digit") is not None  # all else is a choice: it is untied
+    learned = library.available("addition-5digit") is not None  # all else is a choice: it is untied
     off = page.locator("#menu-decoder .menu-option:disabled")
     expect(off).to_have_count(0 if learned else 1)
     page.locator("#menu-decoder > summary").focus()

@@ -14,35 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import codec, progress
+from analysis import codec
+from analysis.contract import progress
+from analysis.contract.jobs import Job, Priority, Progress
+from analysis.contract.ledger import LedgerSpec, ModelLedgerSpec
+from analysis.contract.results import InfoSpec
 from analysis.errors import CancelledError, WorkerStoppedError
-from analysis.job import Priority
-from analysis.lens_specs import (
-    ColourSpec,
-    DisagreementSpec,
-    EmbeddingSpec,
-    LargestStepSpec,
-    NormSpec,
-    PromotedSpec,
-    SimilaritySpec,
-    StepsSpec,
-)
-from analysis.link_specs import CausalSpec, ComparisonSpec, LinkSpec, NeuronSpec
-from analysis.requests import ON_MODEL, ON_TRACE, STUDIES
-from analysis.service import Job, Progress, Service, ServiceSettings
-from analysis.specs import (
-    EmergenceSpec,
-    FlowSpec,
-    LedgerSpec,
-    LensSpec,
-    PatternSpec,
-    RunSpec,
-    StorySpec,
-    TraceSpec,
-)
-from analysis.tasks.files import as_lines
+from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec, NeuronSpec
+from analysis.lens.specs import ColourSpec, DisagreementSpec, LensSpec, PromotedSpec
+from analysis.registry import TECHNIQUES, technique_for
+from analysis.reports.specs import EmbeddingSpec, NormSpec, SimilaritySpec
+from analysis.service import Service
 from analysis.tasks.prompts import Suite, TaskPrompt
-from analysis.tasks.spec import (
+from analysis.tasks.specs import (
     OWN,
     ContributionSpec,
     FailureSpec,
@@ -51,8 +35,12 @@ from analysis.tasks.spec import (
     ProjectionSpec,
     SuiteSpec,
 )
+from analysis.tasks.suite_files import as_lines
+from analysis.tracing.specs import PatternSpec, RunSpec, TraceSpec
+from analysis.trajectory.specs import EmergenceSpec, LargestStepSpec, StepsSpec, StorySpec
+from analysis.worker.engine import Engine
 from analysis.worker.messages import Limits, Request
-from analysis.worker.perform import Bench
+from analysis.worker.settings import ServiceSettings
 from tests.support.held_work import COMPUTED, HELD
 from tests.support.scaled import LIMIT_S, kill_the_worker, wait_for
 
@@ -85,7 +73,6 @@ class Kind:
     asked: Any
     label: str = COMPUTED
     least: int = 1
-    of_model: bool = False
     patient: bool = False
     kept: Any = None
     prompts: int = 0
@@ -99,7 +86,7 @@ BACK, ROWS, CUTS = "Following the flow back", "Following tokens", "Cutting links
 COLUMN, WHOLE = LensSpec(decoder="linear", positions=(11,)), LensSpec(decoder="linear")
 KINDS = {
     "run": Kind(RUN, "Generating", 3),
-    "info": Kind(None),
+    "info": Kind(InfoSpec()),
     "grid": Kind(WHOLE, "Decoding", kept=COLUMN),
     "pattern": Kind(PatternSpec(1)),
     "flow": Kind(FlowSpec(), BACK),
@@ -119,9 +106,9 @@ KINDS = {
     "largest_steps": Kind(LargestStepSpec(), ROWS),
     "similarity": Kind(SimilaritySpec(norm="none"), "Sweeping the state's length", 2,
                        patient=True, kept=LedgerSpec(11)),
-    "ledger": Kind(LedgerSpec(), BACK, of_model=True),
-    "embedding_report": Kind(EmbeddingSpec(), "Nearest embeddings", of_model=True, patient=True),
-    "norm_report": Kind(NormSpec(), of_model=True, patient=True),
+    "ledger": Kind(ModelLedgerSpec(), BACK),
+    "embedding_report": Kind(EmbeddingSpec(), "Nearest embeddings", patient=True),
+    "norm_report": Kind(NormSpec(), patient=True),
     "suite": Kind(lambda number: SuiteSpec(MODEL, "addition", 300, number), "Running prompts", 128,
                   prompts=128),
     "contributions": Kind(ContributionSpec(MODEL, sums=150), "Attributing digits"),
@@ -143,10 +130,10 @@ class Desk:
         )
         self.service = Service(settings)
         self.pool = ThreadPoolExecutor(4)
-        self.bench = Bench(Limits())
+        self.engine = Engine(Limits())
         result = self.right("run", RUN)[0]
         self.trace = TraceSpec(MODEL, result.token_ids)
-        self.service.model_info(MODEL)  # from here on there is a place for finished prompts
+        self.service.ask(MODEL, InfoSpec())  # from here on there is a place for finished prompts
 
     def close(self) -> None:
         """Stop."""
@@ -154,42 +141,34 @@ class Desk:
         self.service.close()
         self.pool.shutdown()
 
-    def specs(self, spec: Any, *, of_model: bool = False) -> tuple[Any, ...]:
-        """All that says what is asked."""
-        of_trace = type(spec) in ON_TRACE and not of_model
-        return () if spec is None else (self.trace, spec) if of_trace else (spec,)
+    def subject(self, spec: Any) -> Any:
+        """What a spec is asked of."""
+        return self.trace if technique_for(spec).subject == "trace" else MODEL
 
-    def right(self, kind: str, spec: Any, *, of_model: bool = False) -> tuple[Any, int]:
-        """The answer by a worker's bench to which nothing happens, and how many passes it took."""
-        specs = self.specs(spec, of_model=of_model)
-        answer = self.bench.perform(Request(kind, MODEL, "f", specs))
+    def specs(self, spec: Any) -> tuple[Any, ...]:
+        """All that is sent to the worker."""
+        return (self.trace, spec) if technique_for(spec).subject == "trace" else (spec,)
+
+    def right(self, kind: str, spec: Any) -> tuple[Any, int]:
+        """The answer by a worker's engine to which nothing happens, and how many passes it took."""
+        specs = self.specs(spec)
+        answer = self.engine.perform(Request(kind, MODEL, "f", specs))
         return codec.decode(answer.data), answer.forwards
 
-    def now(self, spec: Any, job: Job | None = None, *, of_model: bool = False) -> Any:
+    def now(self, spec: Any, job: Job | None = None) -> Any:
         """Ask as the views do, and wait."""
-        if spec is None:
-            return self.service.model_info(MODEL, job)
-        if isinstance(spec, RunSpec):
-            return self.service.run(spec, job)
-        if type(spec) in STUDIES:
-            return self.service.study(spec, job)
-        if of_model:
-            return self.service.report(MODEL, spec, job)
-        return self.service.derive(self.trace, spec, job)
+        return self.service.ask(self.subject(spec), spec, job)
 
     def ask(self, spec: Any, user: str, kind: Kind) -> tuple[Future[Any], Job, list[Progress]]:
         """Ask without waiting."""
         heard: list[Progress] = []
         priority = Priority.LONG if kind.patient else Priority.INTERACTIVE
         job = Job(user=user, priority=priority, on_progress=heard.append)
-        return self.pool.submit(self.now, spec, job, of_model=kind.of_model), job, heard
+        return self.pool.submit(self.now, spec, job), job, heard
 
-    def peek(self, spec: Any, *, of_model: bool = False) -> Any:
+    def peek(self, spec: Any) -> Any:
         """What the memo has."""
-        specs = self.specs(spec, of_model=of_model)
-        return (
-            self.service.peek(MODEL, *specs) if not specs or of_model else self.service.peek(*specs)
-        )
+        return self.service.peek(self.subject(spec), spec)
 
     def hold(self, kind: Kind) -> None:
         """Have the next work that comes so far wait there."""
@@ -238,8 +217,7 @@ def assert_alike(found: Any, wanted: Any, where: str = "") -> None:
 
 
 def test_no_kind_is_left_out() -> None:
-    every = {asked.kind for table in (ON_TRACE, ON_MODEL, STUDIES) for asked in table.values()}
-    assert set(KINDS) == {"run", "info", *every}
+    assert set(KINDS) == {technique.name for technique in TECHNIQUES}
 
 
 def interrupt(desk: Desk, how: str, kind: Kind, spec: Any) -> None:
@@ -284,15 +262,15 @@ def test_what_ends_midway_is_told_and_leaves_nothing_wrong(desk: Desk, how: str,
         desk.now(kind.kept)
     pid = desk.service.status().worker_pid
     interrupt(desk, how, kind, spec)
-    assert desk.peek(spec, of_model=kind.of_model) is None
+    assert desk.peek(spec) is None
     assert kind.kept is None or desk.peek(kind.kept) is not None
     assert (desk.service.status().worker_pid == pid) == (how == "cancelled")
     passes = desk.service.status().forwards
-    again = desk.now(spec, of_model=kind.of_model)
+    again = desk.now(spec)
     passes = desk.service.status().forwards - passes
-    right, whole = desk.right(name, spec, of_model=kind.of_model)
+    right, whole = desk.right(name, spec)
     assert_alike(again, right, name)
-    assert_alike(desk.peek(spec, of_model=kind.of_model), right, name)
+    assert_alike(desk.peek(spec), right, name)
     assert not kind.prompts or passes < whole
 
 
@@ -308,7 +286,7 @@ def test_work_that_lets_clicks_go_first_stops_for_them_at_every_stage(
         told.append(label)
 
     with progress.listening(step, lambda: told.append("pause")):
-        desk.right(name, kind.asked, of_model=kind.of_model)
+        desk.right(name, kind.asked)
     stopping = {label for label, after in itertools.pairwise(told) if after == "pause"}
     assert stopping == set(told) - {"pause"}
 
@@ -318,7 +296,7 @@ def test_passes_of_a_click_are_not_counted_again_for_what_it_interrupts(desk: De
 
     def click() -> None:
         if next(clicks, False):
-            answer = desk.bench.perform(Request("run", MODEL, "f", (CLICK,)))
+            answer = desk.engine.perform(Request("run", MODEL, "f", (CLICK,)))
             assert answer.forwards == 1
 
     alone = desk.right("causal", kind.asked)[1]

@@ -18,11 +18,12 @@ import pytest
 
 from analysis import codec
 from analysis.errors import WorkerStoppedError
-from analysis.service import Service, ServiceSettings
-from analysis.specs import RunSpec
-from analysis.store import Memo
-from dash_app.job_manager import JobManager
-from dash_app.job_record import Running
+from analysis.service import Service
+from analysis.store.memo import Memo
+from analysis.tracing.specs import RunSpec
+from analysis.worker.settings import ServiceSettings
+from dash_app.jobs.manager import JobManager
+from dash_app.jobs.thread import Running
 from tests.support.scaled import FAKE
 
 SPEC = RunSpec("fake", "echo x")
@@ -99,11 +100,11 @@ def test_no_space_is_told_and_costs_nothing_else(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(service._memo, "_write", full)
-    assert service.run(SPEC).tokens[0].text == "echo x"
+    assert service.ask(SPEC.model, SPEC).tokens[0].text == "echo x"
     service._memo.flush()
     assert "No space left on device" in service.problem
     monkeypatch.undo()
-    assert service.run(RunSpec("fake", "echo y")).tokens[0].text == "echo y"
+    assert service.ask("fake", RunSpec("fake", "echo y")).tokens[0].text == "echo y"
     service._memo.flush()
     assert service.problem == ""
 
@@ -111,18 +112,18 @@ def test_no_space_is_told_and_costs_nothing_else(
 def test_a_clock_set_back_a_day_changes_nothing(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    once = service.run(SPEC)
+    once = service.ask(SPEC.model, SPEC)
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() - DAY)
-    assert codec.encode(service.run(SPEC)) == codec.encode(once)
-    assert service.run(RunSpec("fake", "steps 3")).tokens[0].text == "steps 3"
+    assert codec.encode(service.ask(SPEC.model, SPEC)) == codec.encode(once)
+    assert service.ask("fake", RunSpec("fake", "steps 3")).tokens[0].text == "steps 3"
     for _ in range(2):
         with pytest.raises(WorkerStoppedError, match="while it worked on this"):
-            service.run(RunSpec("fake", "crash"))
+            service.ask("fake", RunSpec("fake", "crash"))
     with pytest.raises(WorkerStoppedError, match="2 times"):
-        service.run(RunSpec("fake", "crash"))
+        service.ask("fake", RunSpec("fake", "crash"))
     service._memo._recent.clear()
-    assert codec.encode(service.run(SPEC)) == codec.encode(once)
+    assert codec.encode(service.ask(SPEC.model, SPEC)) == codec.encode(once)
     assert service.status().computed == 2
 
 
@@ -144,6 +145,6 @@ def test_results_wait_for_their_page_whatever_the_time_of_day(
 def test_users_asking_at_once_share_equal_work_and_get_their_own(service: Service) -> None:
     texts = ["echo same", "echo a", "echo same", "echo b"] * 8
     with ThreadPoolExecutor(len(texts)) as pool:
-        answers = list(pool.map(lambda text: service.run(RunSpec("fake", text)), texts))
+        answers = list(pool.map(lambda text: service.ask("fake", RunSpec("fake", text)), texts))
     assert [answer.tokens[0].text for answer in answers] == texts
     assert service.status().computed == 3

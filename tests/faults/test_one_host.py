@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 
+from analysis.contract.jobs import Job, Progress
 from analysis.errors import WorkerStoppedError
-from analysis.service import Job, Progress, Service, ServiceSettings
-from analysis.specs import RunSpec
-from analysis.tasks.spec import SuiteSpec
+from analysis.service import Service
+from analysis.tasks.specs import SuiteSpec
+from analysis.tracing.specs import RunSpec
+from analysis.worker.settings import ServiceSettings
 from tests.support.dash_page import Page
 from tests.support.scaled import LIMIT_S, kill_the_worker, wait_for
 from tests.support.servers import Servers
@@ -84,9 +86,9 @@ def test_the_model_worker_is_killed_in_the_midst_of_a_suite(
             with pytest.raises(WorkerStoppedError, match="stopped while it worked on this"):
                 suite.result(LIMIT_S)
         with recovery("model worker killed in a suite: another user's run, model loaded anew"):
-            assert service.run(click, Job(user="b")).tokens
+            assert service.ask(click.model, click, Job(user="b")).tokens
         with recovery("model worker killed in a suite: the same suite, again"):
-            assert len(service.suite(spec, Job(user="a")).prompts) == spec.size
+            assert len(service.ask(spec.model, spec, Job(user="a")).prompts) == spec.size
 
 
 def test_a_run_that_had_not_begun_when_the_model_worker_was_killed_is_run(

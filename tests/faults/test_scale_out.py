@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from analysis.contract.jobs import Priority
 from analysis.errors import WorkerStoppedError
-from analysis.job import Priority
 from tests.support.redis import RedisServer
 from tests.support.scaled import LIMIT_S, Bureau, WorkerHost, wait_for
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import analysis
-from analysis.capture import Trace
-from analysis.models.handle import Model
+from analysis.model.handle import Model
+from analysis.tracing.capture import Trace
 from tests.support import built, tiny
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import analysis
-from analysis.components import states_of
 from analysis.errors import UnsupportedModelError
 from analysis.ledger import check, require
-from analysis.models.handle import Model
-from analysis.parts import has_heads
-from analysis.specs import LensSpec
+from analysis.lens.components import states_of
+from analysis.lens.specs import LensSpec
+from analysis.model.handle import Model
+from analysis.tracing.heads import has_heads
 from tests.support import built, zoo
 
 #: Run by ``make check``: one of each kind of block, norm, attention and readout.
@@ -44,7 +44,7 @@ def test_every_identity_holds(model: Model) -> None:
 
 
 def test_an_ablation_changes_the_model_and_goes_away(model: Model) -> None:
-    from analysis.interventions import Ablate
+    from analysis.tracing.interventions import Ablate
 
     plain = analysis.trace(model, TOKENS)
     layer = next(i for i, block in enumerate(model.stream.blocks) if block.heads)
@@ -59,7 +59,7 @@ def test_an_ablation_changes_the_model_and_goes_away(model: Model) -> None:
 
 
 def test_a_cut_edge_carries_nothing(model: Model) -> None:
-    from analysis.interventions import KnockOut
+    from analysis.tracing.interventions import KnockOut
 
     plain = analysis.trace(model, TOKENS)
     layer = next(i for i, block in enumerate(model.stream.blocks) if block.heads)

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis import codec, progress
-from analysis.capture import Trace
+from analysis import codec
+from analysis.contract import progress
 from analysis.errors import CancelledError
-from analysis.interventions import Ablate, KnockOut
-from analysis.link_specs import CausalSpec, ComparisonSpec
-from analysis.models.handle import Model
-from analysis.rank_correlation import spearman
-from analysis.results import LINK_KINDS
-from analysis.specs import FlowSpec
-from analysis.techniques import causal
+from analysis.flow_graph import causal_check
+from analysis.flow_graph.causal_check import spearman
+from analysis.flow_graph.results import LINK_KINDS
+from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec
+from analysis.model.handle import Model
+from analysis.tracing.capture import Trace
+from analysis.tracing.interventions import Ablate, KnockOut
 from tests.support import built, zoo
 
 TOKENS = (5, 9, 33, 2, 8, 41, 7, 60)
@@ -49,7 +49,7 @@ def one_by_one(run: Run, check: Any, value: str) -> list[float]:
 @pytest.mark.parametrize("per_head", [True, False])
 def test_effects_equal_one_cut_at_a_time(run: Run, value: Any, per_head: bool) -> None:
     flow = FlowSpec(position=6, per_head=per_head)
-    check = causal.compute(*run, CausalSpec(flow, value=value, limit=12))
+    check = causal_check.compute(*run, CausalSpec(flow, value=value, limit=12))
     assert len(check.kind) == 12
     assert {LINK_KINDS[kind] for kind in check.kind} >= {"attention"}
     np.testing.assert_allclose(check.effect, one_by_one(run, check, value), atol=2e-5)
@@ -59,7 +59,7 @@ def test_effects_equal_one_cut_at_a_time(run: Run, value: Any, per_head: bool) -
 
 def test_every_drawn_link_is_cut_counted_or_beyond_the_limit(run: Run) -> None:
     graph = analysis.flow(*run, top_k=2)
-    check = causal.compute(*run, CausalSpec(FlowSpec(top_k=2), limit=5))
+    check = causal_check.compute(*run, CausalSpec(FlowSpec(top_k=2), limit=5))
     assert len(check.kind) + check.without_cut + check.unmeasured == len(graph.links)
     cuttable = [
         link
@@ -74,7 +74,7 @@ def test_every_drawn_link_is_cut_counted_or_beyond_the_limit(run: Run) -> None:
 
 def test_signed_links_are_held_against_signed_effects(run: Run) -> None:
     flow = FlowSpec(position=6, method="signed", token=4, foil=9)
-    check = causal.compute(*run, CausalSpec(flow, limit=15))
+    check = causal_check.compute(*run, CausalSpec(flow, limit=15))
     assert (check.token, check.foil) == (4, 9)
     assert set(check.target_pos.tolist()) == {6}
     assert check.correlation == pytest.approx(spearman(check.flow, check.effect))
@@ -87,7 +87,7 @@ def test_signed_links_are_held_against_signed_effects(run: Run) -> None:
 def test_methods_are_compared_on_the_same_cuts(run: Run) -> None:
     names: Any = ("proximity", "norm", "residual_norm", "rollout", "signed")
     spec = ComparisonSpec(CausalSpec(FlowSpec(position=6), limit=6), names)
-    result = causal.compare(*run, spec)
+    result = causal_check.compare(*run, spec)
     assert result.methods == names
     assert len(result.kind) <= 6 * len(names)
     for row, correlation in zip(result.flow, result.correlations, strict=True):
@@ -111,7 +111,7 @@ def test_it_can_be_stopped_and_leaves_the_model_alone(run: Run) -> None:
             raise CancelledError
 
     with progress.listening(stop), pytest.raises(CancelledError):
-        causal.compute(model, plain, CausalSpec())
+        causal_check.compute(model, plain, CausalSpec())
     assert np.array_equal(analysis.trace(model, TOKENS).logits, plain.logits)
 
 
@@ -119,7 +119,7 @@ def test_the_runs_own_interventions_stay_in_force(run: Run) -> None:
     model, _ = run
     own = Ablate("mlp_output", 0, pos=2)
     edited = analysis.trace(model, TOKENS, [own])
-    check = causal.compute(model, edited, CausalSpec(FlowSpec(position=5), limit=9))
+    check = causal_check.compute(model, edited, CausalSpec(FlowSpec(position=5), limit=9))
     assert check.logit == pytest.approx(float(edited.logits[5].max()), abs=1e-5)
     heads = np.flatnonzero(check.kind == LINK_KINDS.index("attention"))
     assert len(heads)
@@ -134,7 +134,7 @@ def test_the_runs_own_interventions_stay_in_force(run: Run) -> None:
 
 
 def test_it_goes_through_the_codec(run: Run) -> None:
-    check = causal.compute(*run, CausalSpec(limit=3))
+    check = causal_check.compute(*run, CausalSpec(limit=3))
     again = codec.decode(codec.encode(check))
     np.testing.assert_array_equal(again.effect, check.effect)
     assert (again.method, again.passes) == (check.method, check.passes)
@@ -157,4 +157,4 @@ def test_what_means_nothing_is_refused_in_words(options: Any, words: str) -> Non
 def test_a_token_other_than_the_drawn_one_is_refused(run: Run) -> None:
     spec = CausalSpec(FlowSpec(method="signed", token=3), token=4)
     with pytest.raises(analysis.AnalysisError, match="another token"):
-        causal.compute(*run, spec)
+        causal_check.compute(*run, spec)

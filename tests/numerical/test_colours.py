@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis import block_shares, cell_scores
-from analysis.results import Colours
+from analysis.lens import cell_scores
+from analysis.lens import shares as shares_module
+from analysis.lens.results import Colours
 from tests.numerical.conftest import Case
 from tests.numerical.test_lens import matrices, slow_norm, slow_share, softmax
 from tests.support import built, zoo
@@ -204,7 +205,7 @@ def test_how_much_is_held_at_once_changes_nothing(
 ) -> None:
     whole = analysis.colours(llama.model, llama.trace, decoder="linear")
     apart = analysis.disagreement(llama.model, llama.trace)
-    monkeypatch.setattr(block_shares, "_AT_ONCE", 600)
+    monkeypatch.setattr(shares_module, "_AT_ONCE", 600)
     monkeypatch.setattr(cell_scores, "_AT_ONCE", 600)
     part = analysis.colours(llama.model, llama.trace, decoder="linear")
     np.testing.assert_allclose(part.shares, whole.shares, rtol=1e-4, atol=1e-6)
@@ -241,7 +242,7 @@ def test_the_residuals_share_is_not_the_components(small: Case) -> None:
 def test_where_all_proximities_are_0_norm_shares_stand_in() -> None:
     import torch
 
-    from analysis.block_shares import norm, proximity
+    from analysis.lens.shares import norm, proximity
 
     residual = torch.tensor([[4.0, 0.0], [1.0, 2.0]])
     attention = torch.tensor([[-4.0, 3.0], [0.5, 0.0]])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis.components import states_of
 from analysis.errors import SpecError
-from analysis.specs import LensSpec
+from analysis.lens.components import states_of
+from analysis.lens.specs import LensSpec
 from tests.numerical import brute
 from tests.numerical.conftest import Case
 from tests.support import built, zoo

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import analysis
-from analysis import cell_scores
-from analysis.learned.lenses import LogitLens, new_lens
-from analysis.techniques.disagreement import jensen_shannon
+from analysis.learned.translators import LogitLens, new_lens
+from analysis.lens import cell_scores
+from analysis.lens.disagreement import jensen_shannon
 from tests.numerical.conftest import Case
 from tests.numerical.test_lens import matrices, slow_norm, slow_share, softmax
 

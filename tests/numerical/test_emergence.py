@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import analysis
-from analysis.interventions import Ablate
-from analysis.rows import first_row, staying_row
-from analysis.specs import StorySpec
-from analysis.techniques import story
+from analysis.tracing.interventions import Ablate
+from analysis.trajectory import story
+from analysis.trajectory.emergence import first_row, staying_row
+from analysis.trajectory.specs import StorySpec
 from tests.numerical.conftest import Case
 from tests.support import built, zoo
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis.results import Graph
+from analysis.flow_graph.results import Graph
 from tests.numerical import brute
 from tests.numerical.conftest import Case
 

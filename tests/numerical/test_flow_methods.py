@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis.capture import Trace
-from analysis.models.handle import Model
-from analysis.results import Graph
-from analysis.specs import FlowSpec
+from analysis.flow_graph.results import Graph
+from analysis.flow_graph.specs import FlowSpec
+from analysis.model.handle import Model
+from analysis.tracing.capture import Trace
 from tests.numerical import brute_flow
 from tests.support import built, zoo
 
@@ -205,7 +205,7 @@ def test_upwards_in_shares_lack_only_what_has_nothing_of_the_root(
 
 def test_a_parallel_block_has_no_state_between_attention_and_mlp(pair: Pair) -> None:
     """Neither in the graph nor in its picture, in either direction."""
-    from dash_app.figures.flow_select import select
+    from dash_app.views.flow.link_selection import select
 
     for options in ({}, {"direction": "up", "position": 2}):
         graph = analysis.flow(pair.model, pair.trace, **options)
@@ -220,6 +220,6 @@ def test_a_parallel_block_has_no_state_between_attention_and_mlp(pair: Pair) -> 
 def test_a_spec_keeps_hashable_and_keys_apart() -> None:
     listed: Any = [1, 2]
     assert hash(FlowSpec(listed)) == hash(FlowSpec((1, 2)))
-    from analysis.specs import cache_key
+    from analysis.contract.specs import cache_key
 
     assert cache_key("f", FlowSpec((1, 2))) != cache_key("f", FlowSpec((2, 1)))

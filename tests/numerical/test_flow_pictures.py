@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis.run import run
-from analysis.specs import RunSpec
-from dash_app.figures.flow import caption
-from dash_app.figures.flow_rule import Rule
-from dash_app.figures.flow_signed import signed_caption
-from dash_app.figures.flow_signed_select import select_signed
-from dash_app.figures.flow_table import signed_rows
-from dash_app.figures.labels import percent
+from analysis.tracing.generation import run
+from analysis.tracing.specs import RunSpec
+from dash_app.page.token_labels import percent
+from dash_app.views.flow.captions import caption, signed_rows
+from dash_app.views.flow.link_selection import Rule
+from dash_app.views.flow.signed_picture import select_signed, signed_caption
 from tests.numerical.conftest import Case
 from tests.numerical.test_sinks import with_sink
 from tests.support import built, zoo

@@ -1,4 +1,4 @@
-"""Every question about a flow graph goes through the worker's bench and the codec."""
+"""Every question about a flow graph goes through the worker's engine and the codec."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from analysis import codec
-from analysis.link_specs import CausalSpec, ComparisonSpec, LinkSpec, NeuronSpec
-from analysis.results import CausalCheck, CausalComparison, Graph, LinkReading, Neurons
-from analysis.specs import FlowSpec, TraceSpec, cache_key
+from analysis.contract.specs import cache_key
+from analysis.flow_graph.results import CausalCheck, CausalComparison, Graph, LinkReading, Neurons
+from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec, NeuronSpec
+from analysis.tracing.specs import TraceSpec
+from analysis.worker.engine import Engine
 from analysis.worker.messages import Limits, Request
-from analysis.worker.perform import Bench
 
 FLOW = FlowSpec(position=3, top_k=2)
 ASKED = [
@@ -30,9 +31,9 @@ ASKED = [
 
 @pytest.mark.parametrize(("kind", "spec", "wanted"), ASKED)
 def test_it_is_answered(tiny_llama_dir: Path, kind: str, spec: Any, wanted: type[Any]) -> None:
-    bench = Bench(Limits())
+    engine = Engine(Limits())
     ids = TraceSpec(str(tiny_llama_dir), (5, 9, 33, 2, 8))
-    answer = bench.perform(Request(kind, str(tiny_llama_dir), "f", (ids, spec)))
+    answer = engine.perform(Request(kind, str(tiny_llama_dir), "f", (ids, spec)))
     assert isinstance(codec.decode(answer.data), wanted)
 
 

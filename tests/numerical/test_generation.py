@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import analysis
-from analysis import progress
+from analysis.contract import progress
 from analysis.errors import CancelledError
-from analysis.run import run
-from analysis.specs import RunSpec
+from analysis.tracing.generation import run
+from analysis.tracing.specs import RunSpec
 from tests.numerical.conftest import Case
 from tests.support import built
 

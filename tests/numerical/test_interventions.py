@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import analysis
-from analysis.interventions import Ablate, Inject, KnockOut, Patch, Steer, applied
+from analysis.tracing.intervention_hooks import applied
+from analysis.tracing.interventions import Ablate, Inject, KnockOut, Patch, Steer
 from tests.numerical.conftest import Case
 from tests.support import built, zoo
 

@@ -13,9 +13,10 @@ import torch
 
 import analysis
 from analysis.errors import StoreError
-from analysis.learned import files, shelf, states
-from analysis.learned.lenses import new_lens
-from analysis.models.handle import Model
+from analysis.learned import files, library
+from analysis.learned.translators import new_lens
+from analysis.lens_training import fit
+from analysis.model.handle import Model
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +26,11 @@ def opened(tiny_llama_dir: Path) -> Model:
 
 
 @pytest.fixture
-def toy(opened: Model, tmp_path: Path) -> shelf.LensInfo:
+def toy(opened: Model, tmp_path: Path) -> library.LensInfo:
     """A lens that was never trained: its numbers are those of the start."""
     layers, width = opened.info.layers, opened.info.d_model
     lens = new_lens(torch.ones(layers, width), torch.ones(layers), 3, 0)
-    info = shelf.LensInfo(
+    info = library.LensInfo(
         path=tmp_path / "toy" / "toy.safetensors", model="toy", fingerprints=("none",),
         layers=layers, d_model=width, vocab=opened.info.vocab, rank=3, nbytes=0, digest="",
         text="", tokens=0, steps=0, seed=0, command="", evaluations=(),
@@ -39,26 +40,26 @@ def toy(opened: Model, tmp_path: Path) -> shelf.LensInfo:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_that_are_none_are_refused_not_drawn(
-    toy: shelf.LensInfo, tmp_path: Path, value: float
+    toy: library.LensInfo, tmp_path: Path, value: float
 ) -> None:
     tensors, document = files.read(toy.path, "lens")
     tensors["bias"][0, 0] = value
     path = tmp_path / "odd.safetensors"
     files.write(path, tensors, document, "lens")
     with pytest.raises(StoreError, match="not finite"):
-        files.load_lens(shelf.describe(path))
+        files.load_lens(library.describe(path))
 
 
 @pytest.mark.parametrize("name", ["bias", "down"])
 def test_numbers_of_another_shape_are_refused(
-    toy: shelf.LensInfo, tmp_path: Path, name: str
+    toy: library.LensInfo, tmp_path: Path, name: str
 ) -> None:
     tensors, document = files.read(toy.path, "lens")
     path = tmp_path / "odd.safetensors"
     for odd in (tensors[name][:1], tensors[name].flatten()[:3]):
         files.write(path, {**tensors, name: odd}, document, "lens")
         with pytest.raises(StoreError, match="not whole"):
-            files.load_lens(shelf.describe(path))
+            files.load_lens(library.describe(path))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the call that promises room is Linux's")
@@ -72,8 +73,8 @@ def test_there_is_room_for_all_states_before_the_first_is_written(
         held.append(found.st_blocks * 512 >= found.st_size)
 
     text = [tuple(range(5, 95))] * 20
-    monkeypatch.setattr(states, "_fill", look)
-    states.cached(opened, text, path)
+    monkeypatch.setattr(fit, "_fill", look)
+    fit.cached(opened, text, path)
     assert held == [True]
     path.unlink()
 
@@ -82,7 +83,7 @@ def test_there_is_room_for_all_states_before_the_first_is_written(
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(StoreError, match="No space left"):
-        states.cached(opened, text, path)
+        fit.cached(opened, text, path)
     assert not any(tmp_path.iterdir())
 
 

@@ -18,19 +18,20 @@ import torch
 from safetensors.numpy import load_file
 
 import analysis
-from analysis import progress
+from analysis.contract import progress
 from analysis.errors import CancelledError, SpecError, StoreError
-from analysis.learned import files, shelf, texts
-from analysis.learned.commands import main
-from analysis.learned.evaluate import evaluate, table
-from analysis.learned.lenses import LogitLens, new_lens
-from analysis.learned.session import run
-from analysis.learned.states import scales
-from analysis.learned.train import rate_at, rows_of, tokens_of
-from analysis.lens_specs import ColourSpec, DisagreementSpec
-from analysis.models.handle import Model
-from analysis.service import Service, ServiceSettings
-from analysis.specs import LensSpec, TraceSpec
+from analysis.learned import files, library
+from analysis.learned.translators import LogitLens, new_lens
+from analysis.lens.specs import ColourSpec, DisagreementSpec, LensSpec
+from analysis.lens_training import texts
+from analysis.lens_training.commands import main
+from analysis.lens_training.evaluate import evaluate, table
+from analysis.lens_training.fit import rate_at, rows_of, scales, tokens_of
+from analysis.lens_training.training import run
+from analysis.model.handle import Model
+from analysis.service import Service
+from analysis.tracing.specs import TraceSpec
+from analysis.worker.settings import ServiceSettings
 from tests.numerical.test_lens import slow_norm, softmax
 from tests.support.toy_lens import SHORT, SPEC, quiet, session
 
@@ -42,20 +43,20 @@ def opened(tiny_llama_dir: Path) -> Model:
 
 
 @pytest.fixture(scope="module")
-def toy(opened: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[shelf.LensInfo]:
+def toy(opened: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[library.LensInfo]:
     """A low-rank lens for it, trained on the toy's own words, on the shelf of a data folder."""
     folder = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STRATASCOPE_DATA_DIR", str(folder))
         yield run(
-            session(opened, shelf.own_folder() / "toy.safetensors", SPEC), resume=False, say=quiet
+            session(opened, library.own_folder() / "toy.safetensors", SPEC), resume=False, say=quiet
         )
 
 
 # -- it learns -----------------------------------------------------------------------------
 
 
-def test_it_beats_the_logit_lens_on_text_it_never_saw(toy: shelf.LensInfo) -> None:
+def test_it_beats_the_logit_lens_on_text_it_never_saw(toy: library.LensInfo) -> None:
     assert [part.text for part in toy.evaluations] == [
         "the model's own words, other topics",
         "Python's reference manual",
@@ -67,7 +68,7 @@ def test_it_beats_the_logit_lens_on_text_it_never_saw(toy: shelf.LensInfo) -> No
             assert row.learned_kl < 0.8 * row.logit_kl
 
 
-def test_figures_are_those_of_a_loop_over_tokens(opened: Model, toy: shelf.LensInfo) -> None:
+def test_figures_are_those_of_a_loop_over_tokens(opened: Model, toy: library.LensInfo) -> None:
     lens, text = files.load_lens(toy), texts.manual(opened, 200, 5)
     found = evaluate(opened, lens, text, 150)
     sums = np.zeros((3, 4))
@@ -126,7 +127,7 @@ def slowly(path: Path, state: np.ndarray, row: int) -> np.ndarray:
 
 
 def test_decode_is_the_translator_then_the_models_own_readout(
-    opened: Model, toy: shelf.LensInfo
+    opened: Model, toy: library.LensInfo
 ) -> None:
     trace = analysis.trace(opened, "the capital of France is Paris")
     grid = analysis.decode(opened, trace, decoder="learned", k=4, target=9)
@@ -147,7 +148,7 @@ def test_decode_is_the_translator_then_the_models_own_readout(
     assert grid.decoder == "learned"
 
 
-def test_the_last_row_is_the_models_output(opened: Model, toy: shelf.LensInfo) -> None:
+def test_the_last_row_is_the_models_output(opened: Model, toy: library.LensInfo) -> None:
     trace = analysis.trace(opened, "one two the")
     one, other = (
         analysis.decode(opened, trace, decoder=name, rows=[-1, 1]) for name in ("learned", "output")
@@ -159,7 +160,7 @@ def test_the_last_row_is_the_models_output(opened: Model, toy: shelf.LensInfo) -
 
 @pytest.mark.parametrize("options", [{"similarity": "cosine"}, {"candidates": "subtraction"}])
 def test_other_options_read_the_translated_state(
-    opened: Model, toy: shelf.LensInfo, options: dict[str, str]
+    opened: Model, toy: library.LensInfo, options: dict[str, str]
 ) -> None:
     trace = analysis.trace(opened, "one two the")
     grid = analysis.decode(opened, trace, decoder="learned", rows=[1], k=3, **options)
@@ -182,8 +183,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import analysis
-from analysis import progress
-from analysis.learned.session import run
+from analysis.contract import progress
+from analysis.lens_training.training import run
 from tests.support import toy_lens
 
 def kill(done, total, label):
@@ -257,20 +258,20 @@ def test_rows_take_turns_and_batches_depend_on_the_step_alone() -> None:
 
 
 def test_a_lens_belongs_to_its_weights_in_any_dtype(
-    opened: Model, toy: shelf.LensInfo, tiny_llama_dir: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Model, toy: library.LensInfo, tiny_llama_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STRATASCOPE_MODELS", f"toy={tiny_llama_dir}")
-    assert shelf.available("toy") == toy
+    assert library.available("toy") == toy
     assert toy.rank == 6
     assert opened.info.fingerprint in toy.fingerprints
     monkeypatch.setenv("STRATASCOPE_DTYPE", "bfloat16")
-    assert shelf.available("toy") == toy
-    assert shelf.available("addition-5digit") != toy
-    assert shelf.available("no such model") is None
+    assert library.available("toy") == toy
+    assert library.available("addition-5digit") != toy
+    assert library.available("no such model") is None
 
 
 def test_another_model_is_refused(
-    gpt2: object, llama: object, opened: Model, toy: shelf.LensInfo
+    gpt2: object, llama: object, opened: Model, toy: library.LensInfo
 ) -> None:
     trace = llama.trace  # type: ignore[attr-defined]
     with pytest.raises(SpecError, match="no learned lens for llama"):
@@ -283,31 +284,31 @@ def test_another_model_is_refused(
 
 
 def test_a_new_lens_makes_a_new_memo_key(
-    opened: Model, toy: shelf.LensInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Model, toy: library.LensInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, asked = opened.info.fingerprint, LensSpec(decoder="learned")
-    assert shelf.key_part(name, (asked,)) == toy.digest
-    assert shelf.key_part(name, (ColourSpec(asked),)) == toy.digest
-    assert shelf.key_part(name, (DisagreementSpec(("output", "learned")),)) == toy.digest
-    assert shelf.key_part(name, (LensSpec(),)) == ""
-    assert shelf.key_part("another", (asked,)) == "none"
+    assert library.key_part(name, (asked,)) == toy.digest
+    assert library.key_part(name, (ColourSpec(asked),)) == toy.digest
+    assert library.key_part(name, (DisagreementSpec(("output", "learned")),)) == toy.digest
+    assert library.key_part(name, (LensSpec(),)) == ""
+    assert library.key_part("another", (asked,)) == "none"
     service = Service(ServiceSettings(memo=False), lambda model, dtype: name)
     trace = TraceSpec("toy", (1, 2))
     before = [service._key("toy", (trace, spec)) for spec in (asked, LensSpec())]
     monkeypatch.setenv("STRATASCOPE_DATA_DIR", str(tmp_path))
-    assert shelf.key_part(name, (asked,)) == "none"
-    info = run(session(opened, shelf.own_folder() / "other.safetensors"), resume=False, say=quiet)
-    assert shelf.key_part(name, (asked,)) == info.digest != toy.digest
+    assert library.key_part(name, (asked,)) == "none"
+    info = run(session(opened, library.own_folder() / "other.safetensors"), resume=False, say=quiet)
+    assert library.key_part(name, (asked,)) == info.digest != toy.digest
     after = [service._key("toy", (trace, spec)) for spec in (asked, LensSpec())]
     assert before[0] != after[0]
     assert before[1] == after[1]
 
 
 def test_what_is_no_lens_is_left_out_and_refused(
-    toy: shelf.LensInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: library.LensInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STRATASCOPE_DATA_DIR", str(tmp_path))
-    shelf.own_folder().mkdir()
+    library.own_folder().mkdir()
     data = toy.path.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
@@ -322,11 +323,11 @@ def test_what_is_no_lens_is_left_out_and_refused(
         "deep": struct.pack("<Q", 1 << 19) + b"[" * (1 << 19),
     }
     for name, content in broken.items():
-        path = shelf.own_folder() / f"{name}.safetensors"
+        path = library.own_folder() / f"{name}.safetensors"
         path.write_bytes(content)
         with pytest.raises(StoreError):
-            shelf.describe(path)
-    assert all(info.shipped for info in shelf.lenses())
+            library.describe(path)
+    assert all(info.shipped for info in library.lenses())
 
 
 # -- the commands --------------------------------------------------------------------------

@@ -8,10 +8,10 @@ import pytest
 
 import analysis
 from analysis.errors import SpecError
-from analysis.learned import texts, writing
-from analysis.learned.session import run
-from analysis.learned.train import FitSpec
-from analysis.models.handle import Model
+from analysis.lens_training import texts
+from analysis.lens_training.fit import FitSpec
+from analysis.lens_training.training import run
+from analysis.model.handle import Model
 from tests.support.toy_lens import SHORT, quiet, session
 
 
@@ -36,10 +36,10 @@ def test_a_file_is_cut_into_training_and_held_out_windows(opened: Model, tmp_pat
 
 
 def test_generated_text_is_repeatable_and_differs_by_part(opened: Model) -> None:
-    one = writing.generated(opened, 300, 1, "train")
-    assert one == writing.generated(opened, 300, 1, "train")
-    assert one.parts != writing.generated(opened, 300, 2, "train").parts
-    held = writing.generated(opened, 300, 1, "held_out")
+    one = texts.generated(opened, 300, 1, "train")
+    assert one == texts.generated(opened, 300, 1, "train")
+    assert one.parts != texts.generated(opened, 300, 2, "train").parts
+    held = texts.generated(opened, 300, 1, "held_out")
     assert not set(one.parts) & set(held.parts)
     assert all(0 < start <= len(part) for start, part in zip(held.starts, held.parts, strict=True))
 

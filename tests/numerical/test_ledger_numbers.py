@@ -10,8 +10,8 @@ import pytest
 
 import analysis
 from analysis import ledger
-from analysis.capture import Trace
-from analysis.specs import LedgerSpec
+from analysis.contract.ledger import LedgerSpec
+from analysis.tracing.capture import Trace
 from tests.numerical import brute
 from tests.numerical.conftest import Case
 from tests.numerical.test_lens import matrices, slow_norm

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import analysis
-from analysis.decoders import Reader, similarity
-from analysis.lens_math import Reference, row_stats, top_k
+from analysis.lens.decoders import Reader, similarity
+from analysis.tracing.vocabulary import Reference, row_stats, top_k
 from tests.numerical.conftest import Case
 from tests.support import built, zoo
 

@@ -1,4 +1,4 @@
-"""Every question about readings goes through the worker's bench and the codec, without a pass."""
+"""Every question about readings goes through the worker's engine and the codec, without a pass."""
 
 from __future__ import annotations
 
@@ -10,23 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import codec, progress
+from analysis import codec
+from analysis.contract import progress
+from analysis.contract.specs import cache_key
 from analysis.errors import CancelledError
-from analysis.lens_specs import (
-    ColourSpec,
-    DisagreementSpec,
-    EmbeddingSpec,
-    LargestStepSpec,
-    NormSpec,
-    PromotedSpec,
-    SimilaritySpec,
-    StepsSpec,
-)
-from analysis.requests import ON_MODEL, ON_TRACE
+from analysis.lens.specs import ColourSpec, DisagreementSpec, LensSpec, PromotedSpec
+from analysis.registry import TECHNIQUES, technique_for
+from analysis.reports.specs import EmbeddingSpec, NormSpec, SimilaritySpec
 from analysis.scale import wire
-from analysis.specs import EmergenceSpec, LensSpec, RunSpec, TraceSpec, cache_key
+from analysis.tracing.specs import RunSpec, TraceSpec
+from analysis.trajectory.specs import EmergenceSpec, LargestStepSpec, StepsSpec
+from analysis.worker.engine import Engine
 from analysis.worker.messages import Limits, Request
-from analysis.worker.perform import REPORTS, TECHNIQUES, Bench
 
 COMPONENTS = [
     LensSpec(component="block_increment"),
@@ -42,14 +37,14 @@ ON_A_MODEL: list[Any] = [EmbeddingSpec(), EmbeddingSpec(None), NormSpec()]
 
 
 @pytest.fixture(scope="module")
-def bench() -> Bench:
-    return Bench(Limits())
+def engine() -> Engine:
+    return Engine(Limits())
 
 
 @pytest.fixture(scope="module")
-def ran(bench: Bench, tiny_llama_dir: Path) -> TraceSpec:
+def ran(engine: Engine, tiny_llama_dir: Path) -> TraceSpec:
     run = RunSpec(str(tiny_llama_dir), token_ids=(5, 9, 33, 2, 8))
-    bench.perform(Request("run", run.model, "f", (run,)))
+    engine.perform(Request("run", run.model, "f", (run,)))
     return TraceSpec(run.model, run.token_ids)
 
 
@@ -67,12 +62,14 @@ def same(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("spec", ON_A_TRACE, ids=lambda spec: type(spec).__name__)
-def test_a_run_already_made_is_read_without_a_pass(bench: Bench, ran: TraceSpec, spec: Any) -> None:
-    kind, result = ON_TRACE[type(spec)]
-    answer = bench.perform(Request(kind, ran.model, "f", (ran, spec)))
+def test_a_run_already_made_is_read_without_a_pass(
+    engine: Engine, ran: TraceSpec, spec: Any
+) -> None:
+    technique = technique_for(spec)
+    answer = engine.perform(Request(technique.name, ran.model, "f", (ran, spec)))
     assert answer.forwards == 0
     found = codec.decode(answer.data)
-    assert isinstance(found, result)
+    assert isinstance(found, technique.result)
     assert same(codec.decode(codec.encode(found)), found)
 
 
@@ -83,7 +80,7 @@ LONG = [
 
 
 @pytest.mark.parametrize("spec", LONG, ids=lambda spec: type(spec).__name__)
-def test_a_cancel_is_heard_on_the_way(bench: Bench, ran: TraceSpec, spec: Any) -> None:
+def test_a_cancel_is_heard_on_the_way(engine: Engine, ran: TraceSpec, spec: Any) -> None:
     """The first step that is reported is where the work ends."""
     heard: list[tuple[int, int]] = []
 
@@ -92,30 +89,32 @@ def test_a_cancel_is_heard_on_the_way(bench: Bench, ran: TraceSpec, spec: Any) -
         raise CancelledError
 
     with pytest.raises(CancelledError), progress.listening(cancel):
-        bench.perform(Request(ON_TRACE[type(spec)].kind, ran.model, "f", (ran, spec)))
+        engine.perform(Request(technique_for(spec).name, ran.model, "f", (ran, spec)))
     assert len(heard) == 1
     assert 0 < heard[0][0] <= heard[0][1]
 
 
-def test_an_embedding_report_hears_a_cancel(bench: Bench, ran: TraceSpec) -> None:
+def test_an_embedding_report_hears_a_cancel(engine: Engine, ran: TraceSpec) -> None:
     def cancel(done: int, total: int, label: str) -> None:
         raise CancelledError
 
     with pytest.raises(CancelledError), progress.listening(cancel):
-        bench.perform(Request("embedding_report", ran.model, "f", (EmbeddingSpec(),)))
+        engine.perform(Request("embedding_report", ran.model, "f", (EmbeddingSpec(),)))
 
 
 @pytest.mark.parametrize("spec", ON_A_MODEL, ids=lambda spec: type(spec).__name__)
-def test_a_report_needs_no_pass_either(bench: Bench, ran: TraceSpec, spec: Any) -> None:
-    kind, result = ON_MODEL[type(spec)]
-    answer = bench.perform(Request(kind, ran.model, "f", (spec,)))
+def test_a_report_needs_no_pass_either(engine: Engine, ran: TraceSpec, spec: Any) -> None:
+    technique = technique_for(spec)
+    answer = engine.perform(Request(technique.name, ran.model, "f", (spec,)))
     assert answer.forwards == 0
-    assert isinstance(codec.decode(answer.data), result)
+    assert isinstance(codec.decode(answer.data), technique.result)
 
 
-def test_whatever_can_be_asked_can_be_computed() -> None:
-    assert {asked.kind for asked in ON_TRACE.values()} == set(TECHNIQUES)
-    assert {asked.kind for asked in ON_MODEL.values()} == set(REPORTS)
+def test_every_technique_has_a_computation_of_its_own() -> None:
+    assert all(callable(technique.load()) for technique in TECHNIQUES)
+    assert len({technique.compute for technique in TECHNIQUES}) == len(TECHNIQUES)
+    assert len({technique.name for technique in TECHNIQUES}) == len(TECHNIQUES)
+    assert len({technique.spec for technique in TECHNIQUES}) == len(TECHNIQUES)
 
 
 def test_each_has_a_key_of_its_own() -> None:

@@ -11,10 +11,10 @@ import torch
 
 import analysis
 from analysis import codec
-from analysis.capture import Trace
-from analysis.link_specs import LinkSpec, NeuronSpec
-from analysis.models.handle import Model
-from analysis.techniques import link_reading, neurons
+from analysis.flow_graph import link_reading
+from analysis.flow_graph.specs import LinkSpec, NeuronSpec
+from analysis.model.handle import Model
+from analysis.tracing.capture import Trace
 from tests.numerical import brute_flow
 from tests.support import built, zoo
 
@@ -121,7 +121,9 @@ def test_neurons_equal_their_vectors_formed(pair: Pair, layer: int, at: int) -> 
         vectors = [v * root * brute_flow._scale(post).numpy() for v in vectors]
     token = int(pair.trace.logits[at].argmax())
     each = np.array([every_logit(pair.slow, v, at)[token] for v in vectors])
-    found = neurons.compute(pair.model, pair.trace, NeuronSpec(layer, at, k=6, tokens=3))
+    found = link_reading.compute_neurons(
+        pair.model, pair.trace, NeuronSpec(layer, at, k=6, tokens=3)
+    )
     assert (found.token, found.size) == (token, len(weight))
     np.testing.assert_allclose(found.logit, each[found.neuron], atol=1e-4)
     np.testing.assert_allclose(np.abs(found.logit), np.sort(np.abs(each))[::-1][:6], atol=1e-4)
@@ -136,7 +138,7 @@ def test_neurons_equal_their_vectors_formed(pair: Pair, layer: int, at: int) -> 
 def test_neurons_sum_to_what_attribution_gives_the_mlp(pair: Pair) -> None:
     parts = analysis.attribute(pair.model, pair.trace, position=6, token=3, foil=8)
     spec = NeuronSpec(1, 6, token=3, foil=8, by="norm", k=5)
-    found = neurons.compute(pair.model, pair.trace, spec)
+    found = link_reading.compute_neurons(pair.model, pair.trace, spec)
     assert found.total == pytest.approx(float(parts.mlps[1]), abs=1e-4)
     assert found.norm.tolist() == sorted(found.norm.tolist(), reverse=True)
 
@@ -148,7 +150,7 @@ def test_neurons_of_other_types_sum_to_attribution(kind: str) -> None:
     trace = analysis.trace(model, TOKENS)
     parts = analysis.attribute(model, trace, position=-1)
     for layer in range(model.info.layers):
-        found = neurons.compute(model, trace, NeuronSpec(layer))
+        found = link_reading.compute_neurons(model, trace, NeuronSpec(layer))
         assert found.total == pytest.approx(float(parts.mlps[layer]), abs=1e-4)
 
 
@@ -157,7 +159,7 @@ def test_experts_are_refused_in_words(kind: str) -> None:
     model = built.understood(zoo.make(kind), kind)
     trace = analysis.trace(model, TOKENS)
     with pytest.raises(analysis.AnalysisError, match="experts"):
-        neurons.compute(model, trace, NeuronSpec(1))
+        link_reading.compute_neurons(model, trace, NeuronSpec(1))
     assert np.array_equal(analysis.trace(model, TOKENS).logits, trace.logits)
 
 

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis.lens_specs import EmbeddingSpec, SimilaritySpec
-from analysis.results import RunResult
-from analysis.specs import LensSpec, RunSpec
-from dash_app.figures.text import label, percent, token_markup
-from dash_app.shell import trace_of
-from dash_app.state import Selection
-from dash_app.state_run import RunRef
+from analysis.lens.specs import LensSpec
+from analysis.reports.specs import EmbeddingSpec, SimilaritySpec
+from analysis.tracing.specs import RunResult, RunSpec
+from dash_app.page.token_labels import label, percent, token_markup
+from dash_app.state.context import trace_of
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Selection
 from dash_app.views.attention import actions as attention
 from dash_app.views.curves import actions as curves
+from dash_app.views.disagreement import actions as readings
 from dash_app.views.flow import inspector as flow
-from dash_app.views.lens import actions as lens
+from dash_app.views.heatmap import actions as lens
 from dash_app.views.model import actions as model
-from dash_app.views.readings import actions as readings
 from dash_app.views.story import actions as story
 from dash_app.views.tokens import actions as tokens
 from tests.numerical import brute
@@ -59,7 +59,7 @@ class Page:
 def page(tiny_llama_dir: Path) -> Page:
     name, prompt = str(tiny_llama_dir), "the capital of France is one two"
     service, opened = TrueService(name), analysis.load_model(name)
-    result = service.run(RunSpec(name, prompt, new_tokens=2))
+    result = service.ask(name, RunSpec(name, prompt, new_tokens=2))
     ids, info = result.token_ids, result.info
     ref = RunRef(
         model=name, prompt=prompt, new=2, token_ids=ids, prompt_length=result.prompt_length,
@@ -118,7 +118,7 @@ def test_the_heads(page: Page, layer: int) -> None:
 
 @pytest.mark.parametrize(("row", "pos"), [(2, 4), (3, 6)])
 def test_the_chosen_cell(page: Page, row: int, pos: int) -> None:
-    page.service.grid(trace_of(page.ref), LensSpec())
+    page.service.ask(trace_of(page.ref), LensSpec())
     shown = lens.show(page.service, page.ref, Selection(row=row, pos=pos), "light")
     said, probs = words(shown[3]), page.probs(row, pos)
     assert after(said, "Next is") == page.name(page.ref.token_ids[pos + 1])
@@ -209,9 +209,9 @@ def test_how_far_the_readings_differ(page: Page) -> None:
 
 
 def test_the_reports_on_the_model(page: Page) -> None:
-    page.service.report(page.ref.model, EmbeddingSpec())
+    page.service.ask(page.ref.model, EmbeddingSpec())
     spec = SimilaritySpec(norm="none")
-    page.service.derive(trace_of(page.ref), spec)
+    page.service.ask(trace_of(page.ref), spec)
     shown, _ = model.show(page.service, page.ref, "light", None)
     said = words(shown)
     e_in, e_out = matrices(page.case)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis.direct import uncapped
-from analysis.results import Promoted
+from analysis.attribution.direct import uncapped
+from analysis.lens.results import Promoted
 from tests.numerical import brute
 from tests.numerical.conftest import Case
 from tests.numerical.test_lens import matrices, slow_norm

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import analysis
-from analysis.techniques.similarity import LENGTHS
+from analysis.reports.similarity import LENGTHS
 from dash_app.views.model.layout import embedding_report
 from tests.numerical.conftest import Case
 from tests.numerical.test_lens import matrices, slow_norm

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis.learned import files, shelf, texts, writing
-from analysis.learned.evaluate import evaluate, table
-from analysis.learned.shelf import Evaluation, LensInfo
+from analysis.learned import files, library
+from analysis.learned.library import Evaluation, LensInfo
+from analysis.lens_training import texts
+from analysis.lens_training.evaluate import evaluate, table
 from tests.numerical.conftest import Case
 
 MODEL = "smollm2-135m-instruct"
@@ -17,7 +18,7 @@ MODEL = "smollm2-135m-instruct"
 @pytest.fixture
 def shipped(data_dir: object) -> LensInfo:
     """What a fresh installation finds."""
-    found = shelf.available(MODEL)
+    found = library.available(MODEL)
     assert found is not None
     assert found.shipped
     return found
@@ -32,7 +33,7 @@ def test_it_is_small_and_beats_the_logit_lens_on_what_it_was_judged_on(shipped: 
 
 
 def test_the_card_quotes_the_command_and_every_figure(shipped: LensInfo) -> None:
-    card = (shelf.SHIPPED / "README.md").read_text("utf-8")
+    card = (library.SHIPPED / "README.md").read_text("utf-8")
     assert shipped.command in card
     for found in shipped.evaluations:
         assert table(found) in card
@@ -59,7 +60,7 @@ def test_fresh_text_gives_the_figures_that_it_was_shipped_with(
 ) -> None:
     lens = files.load_lens(shipped)
     fresh = (
-        writing.generated(smollm.model, 300, 77, "held_out"),
+        texts.generated(smollm.model, 300, 77, "held_out"),
         texts.manual(smollm.model, 300, 77),
     )
     for text, recorded in zip(fresh, shipped.evaluations, strict=True):

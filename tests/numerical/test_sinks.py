@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis import sinks
-from analysis.capture import Trace
+from analysis.flow_graph import sinks
+from analysis.tracing.capture import Trace
 from tests.numerical.conftest import Case
 
 

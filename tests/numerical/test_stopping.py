@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis import progress
-from analysis.commit import causal_commit
+from analysis.contract import progress
 from analysis.errors import CancelledError
-from analysis.link_specs import CausalSpec
+from analysis.flow_graph import causal_check
+from analysis.flow_graph.specs import CausalSpec
 from analysis.tasks import batch
-from analysis.techniques import causal
+from analysis.trajectory.emergence import causal_commit
 from tests.numerical.conftest import Case
 from tests.support import built
 
 PASSES: dict[str, Callable[[Case], Any]] = {
     "a trace": lambda case: analysis.trace(case.model, case.trace.token_ids),
     "generation": lambda case: analysis.generate(case.model, case.trace.token_ids, 2),
-    "cut links": lambda case: causal.compute(case.model, case.trace, CausalSpec()),
+    "cut links": lambda case: causal_check.compute(case.model, case.trace, CausalSpec()),
     "commit rows": lambda case: causal_commit(case.model, case.trace, [3]),
     "a batch of prompts": lambda case: list(batch.states(case.model, [case.trace.token_ids] * 3)),
     "the ledger": lambda case: case.model.check(),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis.tasks import failure
+from analysis.tasks import failure_report
 from analysis.tasks.prompts import Suite, TaskPrompt, encode
 from tests.numerical import brute
 from tests.numerical.conftest import Case
@@ -39,7 +39,7 @@ def assert_parts(pair: Any, one: brute.Slow, other: brute.Slow) -> None:
 
 
 def test_a_failure_by_the_plain_model(adder: Any, case: Case) -> None:
-    found = failure.report(adder, OWN)
+    found = failure_report.report(adder, OWN)
     assert (found.right, found.wrong, len(found.pairs)) == (4, 2, 2)
     prompts = [encode(adder.tokenizer, one) for one in OWN.prompts]
     for pair in found.pairs:
@@ -87,7 +87,7 @@ def test_a_failures_partner_counts_and_words(adder: Any) -> None:
             ("12345+11111=", "02345"),  # all of it is said, and a digit more
         )
     )
-    found = failure.report(adder, Suite("x", "x", prompts))
+    found = failure_report.report(adder, Suite("x", "x", prompts))
     assert (found.right, found.wrong, found.alone, found.paired) == (2, 3, 1, 1)
     (pair,) = found.pairs
     assert (pair.right, pair.wrong, pair.token) == (0, 2, 3)

@@ -10,24 +10,25 @@ import pytest
 import torch
 
 import analysis
-from analysis import codec, progress
+from analysis import codec
+from analysis.contract import progress
 from analysis.errors import CancelledError
-from analysis.interventions import Patch
-from analysis.results.tasks import Outcome
-from analysis.store import Memo
+from analysis.store.memo import Memo
 from analysis.tasks import (
     batch,
-    columns,
+    carry_patching,
     contributions,
-    emergence,
-    failure,
+    emergence_report,
+    failure_report,
     outcomes,
-    patching,
     probes,
     suites,
+    sum_table,
 )
 from analysis.tasks.components import Component, all_of, collect
 from analysis.tasks.prompts import Encoded, Suite, TaskPrompt, encode
+from analysis.tasks.results import Outcome
+from analysis.tracing.interventions import Patch
 from tests.numerical.conftest import Case
 from tests.support import built
 
@@ -56,7 +57,7 @@ def test_batched_states_are_those_of_each_prompt(small: Case) -> None:
 
 def test_outcomes_are_the_lens_on_each_prompt(small: Case) -> None:
     prompts = prompts_of(small.model)
-    for prompt, outcome in zip(prompts, outcomes.run(small.model, prompts), strict=True):
+    for prompt, outcome in zip(prompts, outcomes.run_suite(small.model, prompts), strict=True):
         trace = analysis.trace(small.model, prompt.token_ids)
         where = range(prompt.start - 1, len(prompt.token_ids))
         assert outcome.choices.tolist() == trace.logits[where].argmax(-1).tolist()
@@ -76,7 +77,7 @@ def test_outcomes_are_the_lens_on_each_prompt(small: Case) -> None:
 
 def test_batches_of_any_size_give_the_same(small: Case) -> None:
     prompts = prompts_of(small.model)
-    one, all_at_once = (outcomes.run(small.model, prompts, most=most) for most in (1, 50))
+    one, all_at_once = (outcomes.run_suite(small.model, prompts, most=most) for most in (1, 50))
     for left, right in zip(one, all_at_once, strict=True):
         assert left.choices.tolist() == right.choices.tolist()
         np.testing.assert_allclose(left.right_probs, right.right_probs, rtol=1e-4, atol=1e-7)
@@ -99,18 +100,18 @@ def test_a_cancelled_run_goes_on_where_it_stopped(gpt2: Case, tmp_path: Path) ->
 
     memo = Memo(tmp_path / "memo", 1 << 24)
     with pytest.raises(CancelledError), progress.listening(stop):
-        outcomes.run(gpt2.model, prompts, memo, most=3)
+        outcomes.run_suite(gpt2.model, prompts, memo, most=3)
     memo.close()
     again = Memo(tmp_path / "memo", 1 << 24)  # as after a kill: only what is on disk
     seen, hook = count_forwards(gpt2.model)
-    resumed = outcomes.run(gpt2.model, prompts, again, most=3)
+    resumed = outcomes.run_suite(gpt2.model, prompts, again, most=3)
     assert sum(seen) == 6
     assert [outcome.token_ids for outcome in resumed] == [prompt.token_ids for prompt in prompts]
-    outcomes.run(gpt2.model, prompts, again)
+    outcomes.run_suite(gpt2.model, prompts, again)
     assert sum(seen) == 6
     hook.remove()
     again.close()
-    fresh = outcomes.run(gpt2.model, prompts, most=3)
+    fresh = outcomes.run_suite(gpt2.model, prompts, most=3)
     for left, right in zip(resumed, fresh, strict=True):
         np.testing.assert_array_equal(left.right_ranks, right.right_ranks)
 
@@ -120,14 +121,14 @@ def test_memo_tells_prompts_answers_and_foils_apart(gpt2: Case) -> None:
     memo = Memo(None, 1 << 20)
     seen, hook = count_forwards(gpt2.model)
     for prompt in (Encoded(ids, 4, (-1, -1)), Encoded(ids, 5, (-1,)), Encoded(ids, 4, (2, -1))):
-        outcomes.run(gpt2.model, [prompt], memo)
+        outcomes.run_suite(gpt2.model, [prompt], memo)
     hook.remove()
     assert sum(seen) == 3
     memo.close()
 
 
 def test_outcomes_survive_their_bytes(gpt2: Case) -> None:
-    (outcome,) = outcomes.run(gpt2.model, prompts_of(gpt2.model)[:1])
+    (outcome,) = outcomes.run_suite(gpt2.model, prompts_of(gpt2.model)[:1])
     back = codec.decode(codec.encode(outcome))
     assert isinstance(back, Outcome)
     np.testing.assert_array_equal(back.other_probs, outcome.other_probs)
@@ -135,8 +136,8 @@ def test_outcomes_survive_their_bytes(gpt2: Case) -> None:
 
 
 @pytest.fixture(scope="module")
-def sums(adder: Any) -> columns.Table:
-    return columns.drawn(adder, 240, 3, 5, padded=True)
+def sums(adder: Any) -> sum_table.Table:
+    return sum_table.drawn(adder, 240, 3, 5, padded=True)
 
 
 def test_the_shipped_adder_adds(adder: Any) -> None:
@@ -144,11 +145,11 @@ def test_the_shipped_adder_adds(adder: Any) -> None:
     assert adder.info.norm == "LayerNorm"
     assert not adder.info.tied_embeddings
     suite = suites.build("addition-chains", 300, 8, padded=True)
-    found = emergence.report(adder, suite)
+    found = emergence_report.report(adder, suite)
     assert found.accuracy.hits >= 299
 
 
-def test_places_are_named_by_digit_and_column(sums: columns.Table) -> None:
+def test_places_are_named_by_digit_and_column(sums: sum_table.Table) -> None:
     assert sums.places[:6] == ("a4", "a3", "a2", "a1", "a0", "plus")
     assert sums.places[11:13] == ("equals", "answer5")
     assert sums.answers == (17, 16, 15, 14, 13, 12)
@@ -156,7 +157,7 @@ def test_places_are_named_by_digit_and_column(sums: columns.Table) -> None:
 
 def test_emergence_tells_right_answers_from_controls(adder: Any) -> None:
     suite = suites.build("addition", 120, 2, padded=True)
-    found = emergence.report(adder, suite, label="chain")
+    found = emergence_report.report(adder, suite, label="chain")
     right, _, _, same, shuffled = found.curves
     assert right.never == 0
     assert same.never > 0.95 * same.count
@@ -166,7 +167,7 @@ def test_emergence_tells_right_answers_from_controls(adder: Any) -> None:
 
 def test_wrong_answers_count_by_their_first_wrong_token(adder: Any) -> None:
     prompts = (TaskPrompt("12345+11111=", "023456"), TaskPrompt("12345+11111=", "023999"))
-    found = emergence.report(adder, Suite("x", "x", prompts))
+    found = emergence_report.report(adder, Suite("x", "x", prompts))
     right, wrong, missed, _, _ = found.curves
     assert (right.count, wrong.count, missed.count) == (6, 1, 1)
     assert (wrong.never, missed.never) == (0, 1)
@@ -175,13 +176,13 @@ def test_wrong_answers_count_by_their_first_wrong_token(adder: Any) -> None:
 
 def test_an_answer_with_a_digit_too_many_is_wrong(adder: Any) -> None:
     (prompt,) = (TaskPrompt("12345+11111=", "02345"),)
-    found = emergence.report(adder, Suite("x", "x", (prompt,)))
+    found = emergence_report.report(adder, Suite("x", "x", (prompt,)))
     assert found.accuracy.hits == 0
 
 
 def test_equal_foils_are_the_other_prompts_answers() -> None:
     prompts = [Encoded((1, 2, answer), 2, (-1,)) for answer in (5, 6, 7, 8, 8, 9)]
-    made = emergence.with_equal_foils(prompts, 0)
+    made = emergence_report.with_equal_foils(prompts, 0)
     foils = [prompt.foil_ids[0] for prompt in made]
     assert all(foil != prompt.token_ids[2] for foil, prompt in zip(foils, made, strict=True))
     assert {foil for foil in foils if foil >= 0} <= {5, 6, 7, 8, 9}
@@ -189,14 +190,14 @@ def test_equal_foils_are_the_other_prompts_answers() -> None:
 
 def test_shuffling_keeps_ends_answer_and_tokens() -> None:
     prompt = Encoded((1, 2, 3, 4, 5, 6, 7), 6, (3,))
-    (made,) = emergence.shuffled([prompt], 1)
+    (made,) = emergence_report.shuffled([prompt], 1)
     assert made.token_ids[0] == 1
     assert made.token_ids[5:] == (6, 7)
     assert sorted(made.token_ids) == sorted(prompt.token_ids)
     assert made.token_ids != prompt.token_ids
 
 
-def test_contributions_are_the_mean_of_attributions(adder: Any, sums: columns.Table) -> None:
+def test_contributions_are_the_mean_of_attributions(adder: Any, sums: sum_table.Table) -> None:
     few = sums.part(np.arange(6))
     found = contributions.report(adder, few)
     wanted: dict[int, list[Any]] = {0: [], 1: []}
@@ -217,7 +218,7 @@ def test_contributions_are_the_mean_of_attributions(adder: Any, sums: columns.Ta
 def test_heads_collected_add_up_to_attention(small: Case) -> None:
     ids = built.ids(small.model, 6)
     one = Encoded(ids, 5, (-1,))
-    table = columns.Table(np.array([1]), np.array([1]), 1, (one,), ("x",) * 6, (5,))
+    table = sum_table.Table(np.array([1]), np.array([1]), 1, (one,), ("x",) * 6, (5,))
     found = collect(small.model, table, all_of(small.model), "x")
     trace = analysis.trace(small.model, ids)
     for layer in range(small.model.info.layers):
@@ -229,7 +230,7 @@ def test_heads_collected_add_up_to_attention(small: Case) -> None:
 
 
 def test_probes_read_what_is_there_and_nothing_else(
-    adder: Any, sums: columns.Table, monkeypatch: pytest.MonkeyPatch
+    adder: Any, sums: sum_table.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
     planted = rng.normal(size=(len(sums.a), len(sums.places), 8)).astype(np.float32)
@@ -246,7 +247,7 @@ def test_probes_read_what_is_there_and_nothing_else(
 
 
 def test_probes_of_the_adder_find_carries_only_where_they_can_be_known(adder: Any) -> None:
-    table = columns.drawn(adder, 900, 5, 5, padded=True)
+    table = sum_table.drawn(adder, 900, 5, 5, padded=True)
     found = probes.report(adder, table, (Component("row", 2),))
     for column in range(1, 5):
         target = found.targets.index(f"carry{column}")
@@ -258,7 +259,7 @@ def test_probes_of_the_adder_find_carries_only_where_they_can_be_known(adder: An
 @pytest.mark.parametrize("travels", [False, True])
 def test_pairs_differ_in_the_carry_and_below_only(travels: bool) -> None:
     rng = np.random.default_rng(0)
-    pairs = patching.pairs_for(rng, 50, 5, 3, True, travels)
+    pairs = carry_patching.pairs_for(rng, 50, 5, 3, True, travels)
     assert pairs.shape == (3, 2, 50)
     assert (pairs // 1000 == pairs[:1] // 1000).all()
     carried = (pairs % 1000).sum(1) >= 1000
@@ -271,16 +272,16 @@ def test_pairs_differ_in_the_carry_and_below_only(travels: bool) -> None:
 
 def test_patching_a_row_is_the_patch_intervention(adder: Any) -> None:
     rng = np.random.default_rng(1)
-    (a0, b0), (a1, b1), _ = patching.pairs_for(rng, 5, 5, 2, True, False)
-    own = columns.table(adder, a0, b0, 5, padded=True)
-    donor = columns.table(adder, a1, b1, 5, padded=True)
+    (a0, b0), (a1, b1), _ = carry_patching.pairs_for(rng, 5, 5, 2, True, False)
+    own = sum_table.table(adder, a0, b0, 5, padded=True)
+    donor = sum_table.table(adder, a1, b1, 5, padded=True)
     stop = own.answers[2]
     ids, others = (
         torch.tensor([one.token_ids[:stop] for one in table.encoded]) for table in (own, donor)
     )
     for component in (Component("row", 0), Component("row", 1)):
-        source = patching._outputs(adder, component, others)
-        said = patching._patched(adder, component, ids, source, slice(14, 15))
+        source = carry_patching._outputs(adder, component, others)
+        said = carry_patching._patched(adder, component, ids, source, slice(14, 15))
         for n in range(5):
             trace = analysis.trace(adder, others[n].tolist())
             patch = Patch(component.index, 14, trace)
@@ -290,7 +291,7 @@ def test_patching_a_row_is_the_patch_intervention(adder: Any) -> None:
 
 def test_patching_everything_or_the_last_row_hands_the_digit_over(adder: Any) -> None:
     wanted = (Component("row", 0), Component("row", 2), Component("head", 0, 0))
-    found = patching.report(adder, 5, pairs=16, wanted=wanted, columns=(2,))
+    found = carry_patching.report(adder, 5, pairs=16, wanted=wanted, columns=(2,))
     assert found.pairs[0] >= 14
     assert found.effect[0, 0, -1] == 1.0
     assert found.effect[0, 1, 14] == 1.0
@@ -305,7 +306,7 @@ def test_a_failure_stands_beside_the_likest_right_answer(adder: Any) -> None:
         TaskPrompt("54321+00000=", "054321"),
         TaskPrompt("12346+11111=", "023999"),
     )
-    found = failure.report(adder, Suite("x", "x", prompts))
+    found = failure_report.report(adder, Suite("x", "x", prompts))
     assert (found.right, found.wrong) == (2, 1)
     (pair,) = found.pairs
     assert (pair.right, pair.wrong, pair.token) == (0, 2, 3)

@@ -11,26 +11,24 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 import analysis
-from analysis import codec, progress
+from analysis import codec
+from analysis.contract import progress
 from analysis.errors import PromptError, SpecError
-from analysis.requests import STUDIES as ASKED
-from analysis.store import Memo
+from analysis.registry import technique_for
+from analysis.store.memo import Memo
 from analysis.tasks import (
     batch,
-    columns,
-    emergence,
-    failure,
-    flow_change,
+    carry_patching,
+    emergence_report,
+    failure_report,
     outcomes,
-    patching,
-    prefix,
     probes,
     suites,
+    sum_table,
 )
 from analysis.tasks.components import Component, affordable, named
-from analysis.tasks.files import as_lines
 from analysis.tasks.prompts import Encoded, Suite, TaskPrompt, encode
-from analysis.tasks.spec import (
+from analysis.tasks.specs import (
     ContributionSpec,
     FailureSpec,
     PatchSpec,
@@ -38,7 +36,7 @@ from analysis.tasks.spec import (
     ProjectionSpec,
     SuiteSpec,
 )
-from analysis.tasks.studies import STUDIES
+from analysis.tasks.suite_files import as_lines
 from analysis.tasks.suite_report import drawn, encoded_of
 from tests.numerical.conftest import Case
 from tests.support import built
@@ -52,9 +50,9 @@ WRONG = Suite(
 
 def ask(model: Any, spec: Any, memo: Memo | None = None) -> Any:
     """As the worker does, through bytes."""
-    kind, result = ASKED[type(spec)]
-    found = codec.decode(codec.encode(STUDIES[kind](model, spec, memo, 256)))
-    assert type(found) is result
+    technique = technique_for(spec)
+    found = codec.decode(codec.encode(technique.load()(model, spec, memo, 256)))
+    assert type(found) is technique.result
     return found
 
 
@@ -74,7 +72,7 @@ def test_a_common_beginning_changes_no_outcome(small: Case) -> None:
         found, wanted = one.resid, other.resid[:, :, one.first :]
         scale = np.linalg.norm(wanted, axis=-1).max()
         assert np.linalg.norm(found - wanted, axis=-1).max() <= 2e-5 * scale
-    together, alone = (outcomes.run(small.model, prompts, most=most) for most in (None, 1))
+    together, alone = (outcomes.run_suite(small.model, prompts, most=most) for most in (None, 1))
     for one, other in zip(together, alone, strict=True):
         assert one.choices.tolist() == other.choices.tolist()
         np.testing.assert_allclose(one.right_probs, other.right_probs, rtol=1e-3, atol=1e-7)
@@ -82,37 +80,37 @@ def test_a_common_beginning_changes_no_outcome(small: Case) -> None:
 
 def test_a_common_beginning_is_really_left_out(gpt2: Case) -> None:
     ids = [prompt.token_ids for prompt in begun(gpt2.model)]
-    found = prefix.Prefix.shared(gpt2.model, ids, 10)
+    found = batch.Prefix.shared(gpt2.model, ids, 10)
     assert found.length == 10
     assert next(batch.states(gpt2.model, ids, whole=False, since=10)).resid.shape[2] == 3
-    assert prefix.Prefix.shared(gpt2.model, ids[:7], 10).length == 0  # not worth a trial
-    assert prefix.Prefix.shared(gpt2.model, ids, 4).length == 0
+    assert batch.Prefix.shared(gpt2.model, ids[:7], 10).length == 0  # not worth a trial
+    assert batch.Prefix.shared(gpt2.model, ids, 4).length == 0
 
 
 def test_a_cache_that_gives_other_states_is_not_used(
     gpt2: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = [prompt.token_ids for prompt in begun(gpt2.model)]
-    monkeypatch.setattr(prefix.Prefix, "options", lambda self, size: {"use_cache": False})
-    assert prefix.Prefix.shared(gpt2.model, ids, 10).length == 0
+    monkeypatch.setattr(batch.Prefix, "options", lambda self, size: {"use_cache": False})
+    assert batch.Prefix.shared(gpt2.model, ids, 10).length == 0
 
 
 def test_common_tokens_are_counted() -> None:
-    assert prefix.common([(1, 2, 3, 4), (1, 2, 5, 6)], 4) == 2
-    assert prefix.common([(1, 2, 3), (1, 2, 3)], 9) == 2  # the last token is each prompt's own
-    assert prefix.common([(1, 2, 3), (1, 2, 3)], 1) == 1
-    assert prefix.common([], 5) == 0
+    assert batch.common([(1, 2, 3, 4), (1, 2, 5, 6)], 4) == 2
+    assert batch.common([(1, 2, 3), (1, 2, 3)], 9) == 2  # the last token is each prompt's own
+    assert batch.common([(1, 2, 3), (1, 2, 3)], 1) == 1
+    assert batch.common([], 5) == 0
 
 
 def test_no_pair_of_sums_comes_twice(adder: Any) -> None:
-    table = columns.drawn(adder, 300, 0, 5, padded=True)
+    table = sum_table.drawn(adder, 300, 0, 5, padded=True)
     assert len({(int(a), int(b)) for a, b in zip(table.a, table.b, strict=True)}) == 300
     assert table.own == tuple(range(len(table.places)))
     assert table.texts[0] == f"{table.a[0]:05d}+{table.b[0]:05d}="
 
 
 def test_probes_at_some_places_are_those_at_all(adder: Any) -> None:
-    table = columns.drawn(adder, 300, 2, 5, padded=True)
+    table = sum_table.drawn(adder, 300, 2, 5, padded=True)
     wanted = (Component("row", 1), Component("head", 0, 0))
     every = probes.report(adder, table, wanted)
     some = probes.report(adder, table, wanted, places=range(11, 18))
@@ -135,7 +133,7 @@ def test_probes_at_some_places_are_those_at_all(adder: Any) -> None:
 def test_places_that_make_no_report_are_refused_with_what_to_try(
     adder: Any, places: Any, said: str
 ) -> None:
-    table = columns.drawn(adder, 300, 2, 5, padded=True)
+    table = sum_table.drawn(adder, 300, 2, 5, padded=True)
     with pytest.raises(SpecError, match=said):
         probes.report(adder, table, (Component("row", 1),), places=places)
 
@@ -143,7 +141,7 @@ def test_places_that_make_no_report_are_refused_with_what_to_try(
 def test_patching_where_it_is_written_is_a_part_of_patching_everywhere(adder: Any) -> None:
     wanted = (Component("row", 1), Component("head", 0, 0))
     every, part = (
-        patching.report(adder, 5, pairs=8, wanted=wanted, columns=(2,), positions=positions)
+        carry_patching.report(adder, 5, pairs=8, wanted=wanted, columns=(2,), positions=positions)
         for positions in ("all", "written")
     )
     place = int(part.positions[0])
@@ -156,18 +154,18 @@ def test_patching_where_it_is_written_is_a_part_of_patching_everywhere(adder: An
 
 
 def test_emergence_by_digit_adds_up_to_the_whole(adder: Any) -> None:
-    found = emergence.report(adder, suites.build("addition", 40, 2, padded=True))
+    found = emergence_report.report(adder, suites.build("addition", 40, 2, padded=True))
     assert [one.name for one in found.by_digit] == [f"answer{n}: right" for n in range(6)]
     assert sum(one.count for one in found.by_digit) == found.curves[0].count
     rows = np.concatenate([one.rows for one in found.by_digit])
     assert sorted(rows.tolist()) == sorted(found.curves[0].rows.tolist())
-    mixed = emergence.report(adder, WRONG)
+    mixed = emergence_report.report(adder, WRONG)
     assert [one.name for one in mixed.by_digit if "wrong" in one.name] == ["token 3: wrong"]
 
 
 def test_flows_are_held_against_each_other_link_by_link(adder: Any) -> None:
     one, other = (analysis.trace(adder, f"{a}+11111=02") for a in (12345, 92346))
-    found = flow_change.compare(adder, one, other)
+    found = failure_report.compare(adder, one, other)
     assert found is not None
     graphs = [analysis.flow(adder, trace) for trace in (one, other)]
     for flows, mass, graph in zip(
@@ -196,14 +194,14 @@ def test_flows_are_held_against_each_other_link_by_link(adder: Any) -> None:
 
 def test_a_run_flows_as_itself(small: Case) -> None:
     trace = analysis.trace(small.model, built.ids(small.model, 5))
-    found = flow_change.compare(small.model, trace, trace)
+    found = failure_report.compare(small.model, trace, trace)
     assert found is not None
     assert not found.apart.any()
     np.testing.assert_array_equal(found.right_links, found.wrong_links)
 
 
 def test_failures_say_what_was_asked_and_how_it_flowed(adder: Any) -> None:
-    (pair,) = failure.report(adder, WRONG).pairs
+    (pair,) = failure_report.report(adder, WRONG).pairs
     assert pair.flows is not None
     assert pair.flows.right.shape == pair.rows.shape
     assert pair.right_tokens[:5] == tuple("12345")
@@ -290,12 +288,12 @@ def test_a_report_lets_clicks_in_between_its_chunks(adder: Any, spec: Any) -> No
 @pytest.mark.real
 def test_sums_of_a_language_model_are_looked_at_from_the_question_on(smollm: Case) -> None:
     model = smollm.model
-    table = columns.drawn(model, 60, 0, 2, padded=False)
+    table = sum_table.drawn(model, 60, 0, 2, padded=False)
     names = [table.places[place] for place in table.own]
     assert names[0] == "a1"
     assert {"a0", "plus", "b1", "b0", "answer2", "answer1", "answer0"} <= set(names)
     asked = [encode(model.tokenizer, one) for one in suites.build("addition", 8, 0, 2).prompts]
-    together, alone = (outcomes.run(model, asked, most=most) for most in (None, 1))
+    together, alone = (outcomes.run_suite(model, asked, most=most) for most in (None, 1))
     for one, other in zip(together, alone, strict=True):
         assert one.choices.tolist() == other.choices.tolist()
         np.testing.assert_allclose(one.right_probs, other.right_probs, rtol=1e-3, atol=1e-6)

@@ -10,13 +10,12 @@ import pytest
 import torch
 
 import analysis
-from analysis import progress
+from analysis.contract import progress
 from analysis.errors import CancelledError, SpecError
-from analysis.models.handle import Model
-from analysis.tasks import addition, digits
+from analysis.model.handle import Model
+from analysis.tasks import adder, addition
+from analysis.tasks.adder_training import Run, TrainSpec, evaluate, export, rate_at, table, train
 from analysis.tasks.commands import main
-from analysis.tasks.evaluate import evaluate, table
-from analysis.tasks.train import Run, TrainSpec, export, rate_at, train
 
 SHORT = TrainSpec(
     digits=2, width=16, steps=24, batch=8, every=8, warm_up=4, perfect=0, validation=200
@@ -92,18 +91,18 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
 
 def test_a_toy_learns_to_add_and_opens_as_a_model(toy: Toy) -> None:
     a, b = addition.draw(np.random.default_rng(0), 200, "train", 1)
-    assert digits.exact(toy.run.model, a, b, 1).mean() > 0.97
+    assert adder.exact(toy.run.model, a, b, 1).mean() > 0.97
     assert toy.model.check().passed
     assert not toy.model.info.tied_embeddings
     longer = toy.model.hf.transformer.wpe.weight
-    assert longer.shape[0] == digits.POSITIONS
-    assert not longer[digits.length_of(1) :].any()
+    assert longer.shape[0] == adder.POSITIONS
+    assert not longer[adder.length_of(1) :].any()
 
 
 def test_exact_agrees_with_writing_the_answer_out(toy: Toy) -> None:
     pairs = [addition.draw(np.random.default_rng(0), 12, part, 1) for part in ("train", "test")]
     a, b = (np.concatenate(operands) for operands in zip(*pairs, strict=True))
-    found = digits.exact(toy.model.hf, a, b, 1)
+    found = adder.exact(toy.model.hf, a, b, 1)
     for right, x, y in zip(found.tolist(), a.tolist(), b.tolist(), strict=True):
         asked, wanted = addition.prompt(x, y, 1), addition.answer(x, y, 1)
         written = toy.model.tokenizer.decode(analysis.generate(toy.model, asked, 3))
@@ -148,8 +147,8 @@ def test_the_command_trains_and_judges(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_characters_are_tokens_and_the_unknown_is_told() -> None:
-    tokenizer = digits.tokenizer(40)
+    tokenizer = adder.tokenizer(40)
     assert tokenizer("12+3=")["input_ids"] == [1, 2, 10, 3, 11]
     assert tokenizer(" 12 + 3 =\n")["input_ids"] == [1, 2, 10, 3, 11]
     assert tokenizer.decode([1, 2, 10, 3, 11, 12]) == "12+3=<end>"
-    assert tokenizer("1a")["input_ids"] == [1, digits.VOCABULARY.index(digits.UNKNOWN)]
+    assert tokenizer("1a")["input_ids"] == [1, adder.VOCABULARY.index(adder.UNKNOWN)]

@@ -17,9 +17,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import analysis
-from analysis.capture import Trace
-from analysis.models import convert
-from analysis.results.base import Floats
+from analysis.contract.results import Floats
+from analysis.model import default_model
+from analysis.tracing.capture import Trace
 
 PROMPTS = (
     "The capital of France is",
@@ -126,7 +126,7 @@ def look_at(model: Any, look: Callable[[torch.Tensor], Seen], name: str) -> floa
 
 def main() -> int:
     """Compare with both; 1 if one differs by more than the tolerance."""
-    folder = str(convert.ensure())
+    folder = str(default_model.ensure())
     model = analysis.load_model("smollm2-135m-instruct", device="cpu")
     worst = max(
         look_at(model, transformer_lens(folder), "TransformerLens"),

@@ -9,7 +9,7 @@ import pytest
 from analysis.errors import SpecError
 from analysis.scale.settings import ScaleSettings
 from dash_app import cli
-from dash_app.server import build
+from dash_app.server.server import build
 from dash_app.settings import Settings
 
 

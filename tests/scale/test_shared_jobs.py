@@ -10,8 +10,9 @@ import pytest
 from dash import Dash, set_props
 
 from analysis.errors import WorkerStoppedError
-from dash_app import jobs
-from dash_app.job_shared import SharedJobManager
+from dash_app.jobs import progress
+from dash_app.jobs import thread as thread_module
+from dash_app.jobs.shared_manager import SharedJobManager
 from tests.support.dash_client import DashClient
 from tests.support.redis import RedisServer
 from tests.support.scaled import LIMIT_S, settings, wait_for
@@ -105,7 +106,7 @@ def test_a_cancel_reaches_the_process_that_works(process: Make) -> None:
 
     def work(_: Any, value: Any) -> Any:
         stop = threading.Event()
-        with jobs.current_job().waking(stop.set):
+        with progress.current_job().waking(stop.set):
             started.set()
             assert stop.wait(LIMIT_S)
         ended.set()
@@ -138,7 +139,7 @@ def test_the_page_is_told_that_the_process_is_gone(
     client.close()
     there.poll("out.data", ASKED, handles)
     gate.set()
-    assert isinstance(jobs.typed(errors[0]), WorkerStoppedError)
+    assert isinstance(thread_module.typed(errors[0]), WorkerStoppedError)
 
 
 def test_redis_forgetting_everything_costs_no_result(
@@ -165,7 +166,7 @@ def test_a_foreign_page_reads_and_cancels_nothing(process: Make) -> None:
     done = threading.Event()
 
     def work(_: Any, value: Any) -> Any:
-        job = jobs.current_job()
+        job = progress.current_job()
         assert done.wait(LIMIT_S)
         return "cancelled" if job.cancelled() else value
 
@@ -202,11 +203,11 @@ def test_draining_lets_runs_finish_and_tells_the_rest(process: Make, late: bool)
     assert not draining.is_alive()
     gate.set()
     if late:
-        assert "shutting down" in str(jobs.typed(errors[0]))
+        assert "shutting down" in str(thread_module.typed(errors[0]))
     else:
         assert response.get_json()["response"]["out"]["data"] == "finished"
     page.finish("out.data", {"in.data": 2}, page.start("out.data", {"in.data": 2}))
-    assert "shutting down" in str(jobs.typed(errors[-1]))
+    assert "shutting down" in str(thread_module.typed(errors[-1]))
 
 
 def test_a_job_that_ends_while_its_process_closes_is_no_defect(process: Make) -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from analysis.contract.specs import Spec
 from analysis.errors import AnalysisError, PromptError, SpecError
-from analysis.link_specs import CausalSpec, ComparisonSpec
-from analysis.requests import ON_TRACE
+from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec
+from analysis.lens.specs import LensSpec
+from analysis.registry import TECHNIQUES
 from analysis.scale.wire import pack_error, pack_request, unpack_error, unpack_request
-from analysis.specs import FlowSpec, LensSpec, RunSpec, TraceSpec
-from analysis.tasks.spec import SuiteSpec
+from analysis.tasks.specs import SuiteSpec
+from analysis.tracing.specs import RunSpec, TraceSpec
 from analysis.worker.messages import Request
 
 TRACE = TraceSpec("m", (1, 2, 3))
@@ -36,10 +38,8 @@ def test_a_request_comes_back_as_it_was(specs: tuple[object, ...]) -> None:
     assert unpack_request(pack_request(request)) == request
 
 
-def test_every_kind_of_spec_that_can_be_asked_for_is_known() -> None:
-    from analysis.scale.wire import _kinds
-
-    assert {kind.__name__ for kind in _kinds()} >= {kind.__name__ for kind in ON_TRACE}
+def test_every_spec_of_the_registry_is_known() -> None:
+    assert {technique.spec for technique in TECHNIQUES} <= set(Spec.types_by_name.values())
 
 
 @pytest.mark.parametrize(

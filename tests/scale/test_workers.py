@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from analysis.contract.jobs import Priority
 from analysis.errors import (
     AnalysisError,
     BusyError,
@@ -20,7 +21,6 @@ from analysis.errors import (
     PromptError,
     WorkerStoppedError,
 )
-from analysis.job import Priority
 from tests.support.redis import RedisServer
 from tests.support.scaled import LIMIT_S, Bureau, WorkerHost, wait_for
 

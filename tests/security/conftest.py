@@ -13,10 +13,12 @@ from dash import Dash
 from dash._get_app import app_context
 from flask.testing import FlaskClient
 
+from analysis.contract.jobs import current_user
 from analysis.errors import SpecError
-from analysis.job import current_user
-from dash_app import jobs
+from analysis.registry import technique_for
 from dash_app.app import create_app
+from dash_app.jobs import manager as manager_module
+from dash_app.jobs import progress
 from dash_app.security.users import Users
 from dash_app.settings import Settings
 from tests.support.fake_service import FakeService
@@ -31,8 +33,10 @@ class Watched(FakeService):
     def ready(self, _model: str) -> bool:
         return True
 
-    def study(self, _spec: Any, _job: Any = None) -> Any:
-        raise SpecError("This server runs no suites.", "Use another.")
+    def ask(self, subject: Any, spec: Any, job: Any = None) -> Any:
+        if technique_for(spec).subject == "study":
+            raise SpecError("This server runs no suites.", "Use another.")
+        return super().ask(subject, spec, job)
 
     def keep(self, content: str) -> str:
         self.memo[content, None] = content
@@ -52,13 +56,13 @@ def _cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def make_app(tmp_path: Path) -> Iterator[MakeApp]:
     """Apps by settings; their folders are this test's own."""
-    managers: list[jobs.JobManager] = []
+    managers: list[manager_module.JobManager] = []
 
     def make(service: Any = None, **settings: Any) -> Dash:
-        managers.append(jobs.JobManager())
+        managers.append(manager_module.JobManager())
         folders = {"data_dir": tmp_path / "data", "cache_dir": tmp_path / "cache"}
         chosen = Settings(**{**folders, **settings})
-        app = create_app(service or Watched(), chosen, manager=managers[-1], jobs=jobs.stages)
+        app = create_app(service or Watched(), chosen, manager=managers[-1], jobs=progress.stages)
         app.server.config["TESTING"] = False
         return app
 

@@ -15,14 +15,15 @@ import pytest
 from dash import Dash
 
 from analysis import codec
+from analysis.contract.results import InfoSpec, Token
 from analysis.errors import ModelLoadError, StoreError, UnknownModelError
-from analysis.models import catalog, files
-from analysis.results import Token
-from analysis.service import Service, ServiceSettings
-from analysis.specs import RunSpec
-from analysis.store import Memo
-from dash_app.figures.text import plain, token_markup
-from dash_app.job_manager import JobManager
+from analysis.model import catalog, files
+from analysis.service import Service
+from analysis.store.memo import Memo
+from analysis.tracing.specs import RunSpec
+from analysis.worker.settings import ServiceSettings
+from dash_app.jobs.manager import JobManager
+from dash_app.page.token_labels import plain, token_markup
 from tests.security.conftest import MakeApp, Watched, signed_in
 from tests.support.dash_client import DashClient
 
@@ -61,13 +62,13 @@ def test_a_model_that_is_not_on_offer_is_never_looked_for(
 ) -> None:
     """A name out of a URL must not become a path, nor a download."""
     looked: list[Any] = []
-    monkeypatch.setattr("analysis.models.hub.commit", looked.append)
-    monkeypatch.setattr("analysis.models.files.stamp", looked.append)
+    monkeypatch.setattr("analysis.model.hub.commit", looked.append)
+    monkeypatch.setattr("analysis.model.files.stamp", looked.append)
     with Service(ServiceSettings(cache_dir=tmp_path)) as service:
         with pytest.raises(UnknownModelError):
-            service.run(RunSpec(name, "a prompt"))
+            service.ask(name, RunSpec(name, "a prompt"))
         with pytest.raises(UnknownModelError):
-            service.peek(name)
+            service.peek(name, InfoSpec())
     assert looked == []
 
 
@@ -329,7 +330,7 @@ def test_a_handle_of_one_page_is_worth_nothing_in_another(make_app: MakeApp, use
 
 def test_the_queue_knows_people_not_page_loads(make_app: MakeApp, users: Any) -> None:
     """Fair share: two pages of one user take turns with one of another's, not two."""
-    from analysis.job import current_user
+    from analysis.contract.jobs import current_user
 
     seen: list[str] = []
 
@@ -367,5 +368,5 @@ def test_diskcache_is_used_nowhere_but_in_the_store() -> None:
         for path in (root / part).rglob("*.py")
         if "import diskcache" in path.read_text(encoding="utf-8")
     }
-    assert using == {"analysis/store.py"}
-    assert "disk=BytesDisk" in (root / "analysis" / "store.py").read_text(encoding="utf-8")
+    assert using == {"analysis/store/memo.py"}
+    assert "disk=BytesDisk" in (root / "analysis" / "store" / "memo.py").read_text(encoding="utf-8")

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from analysis.errors import BusyError, PromptError, SpecError
+from analysis.lens.specs import LensSpec
 from analysis.service import Service
-from analysis.specs import LensSpec, RunSpec, TraceSpec
-from analysis.store import Memo
-from analysis.tasks.spec import SuiteSpec
-from dash_app import server
+from analysis.store.memo import Memo
+from analysis.tasks.specs import SuiteSpec
+from analysis.tracing.specs import RunSpec, TraceSpec
+from dash_app.server import server
 from dash_app.settings import MIB, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,28 +35,28 @@ def small(tmp_path: Path) -> Iterator[Service]:
 
 def test_a_prompt_over_the_limit(small: Service) -> None:
     with pytest.raises(PromptError, match="STRATASCOPE_MAX_PROMPT_TOKENS"):
-        small.run(RunSpec("fake", "word " * 1000))
+        small.ask("fake", RunSpec("fake", "word " * 1000))
 
 
 def test_more_new_tokens_than_allowed(small: Service) -> None:
     with pytest.raises(SpecError, match="STRATASCOPE_MAX_NEW_TOKENS"):
-        small.run(RunSpec("fake", "a", new_tokens=3))
+        small.ask("fake", RunSpec("fake", "a", new_tokens=3))
 
 
 def test_a_sequence_over_the_limit(small: Service) -> None:
     """Token ids come from the page: they are counted as well."""
     with pytest.raises(PromptError, match="STRATASCOPE_MAX_PROMPT_TOKENS"):
-        small.grid(TraceSpec("fake", (1,) * 7), LensSpec())
+        small.ask(TraceSpec("fake", (1,) * 7), LensSpec())
 
 
 def test_a_suite_over_the_limit(small: Service) -> None:
     with pytest.raises(SpecError, match="STRATASCOPE_MAX_SUITE_PROMPTS"):
-        small.suite(SuiteSpec("fake", "facts", size=6))
+        small.ask("fake", SuiteSpec("fake", "facts", size=6))
 
 
 def test_a_full_queue_says_so() -> None:
-    from analysis.worker.keeper import Keeper
     from analysis.worker.messages import Limits, Request
+    from analysis.worker.supervisor import Keeper
 
     keeper = Keeper("tests.support.fake_work:perform", Limits(), lambda *_: None, max_queue=0)
     with pytest.raises(BusyError, match="waiting"):

@@ -10,9 +10,9 @@ import pytest
 from dash import Dash
 from playwright.sync_api import expect
 
-from analysis.results import Token
+from analysis.contract.results import Token
+from dash_app.page.theme import DARK
 from dash_app.security.users import Users
-from dash_app.theme import DARK
 from tests.security.conftest import PASSWORD, MakeApp, Watched
 from tests.security.live import served
 from tests.support import fake_service, pictures

@@ -13,8 +13,8 @@ from dash import Dash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dash_app.state import Selection
-from dash_app.state_stores import split
+from dash_app.state.selection import Selection
+from dash_app.state.stores import split
 from tests.security.conftest import Watched
 from tests.support.dash_client import DashClient
 from tests.support.fake_service import HEADS, LAYERS, VOCAB
@@ -143,14 +143,15 @@ class Fuzzed:
 
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
-    from dash_app import jobs
     from dash_app.app import create_app
+    from dash_app.jobs import manager as manager_module
+    from dash_app.jobs import progress
     from dash_app.settings import Settings
 
     folder = tmp_path_factory.mktemp("fuzzed")
-    manager = jobs.JobManager(max_jobs=10_000)
+    manager = manager_module.JobManager(max_jobs=10_000)
     chosen = Settings(data_dir=folder, cache_dir=folder, requests_per_minute=10**9)
-    yield Fuzzed(create_app(Watched(), chosen, manager=manager, jobs=jobs.stages))
+    yield Fuzzed(create_app(Watched(), chosen, manager=manager, jobs=progress.stages))
     manager.close()
 
 

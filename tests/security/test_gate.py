@@ -12,10 +12,9 @@ import pytest
 from dash import Dash
 
 from analysis.errors import AnalysisError
-from dash_app import cli
-from dash_app.ops import people
-from dash_app.security import binding, buckets, peers
-from dash_app.security.buckets import LocalBuckets, Rate
+from dash_app import cli, people
+from dash_app.security import network, rate_limits
+from dash_app.security.rate_limits import LocalBuckets, Rate
 from dash_app.security.users import Users
 from dash_app.settings import Settings
 from tests.security.conftest import MakeApp, signed_in
@@ -104,7 +103,7 @@ def test_settings_that_let_in_anybody_or_nobody_are_refused(
     tmp_path: Any, settings: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(AnalysisError, match=said):
-        binding.check(Settings(**{"data_dir": tmp_path, **settings}))
+        network.check(Settings(**{"data_dir": tmp_path, **settings}))
 
 
 def test_settings_that_are_safe_are_not(tmp_path: Any) -> None:
@@ -116,7 +115,7 @@ def test_settings_that_are_safe_are_not(tmp_path: Any) -> None:
         {"host": "0.0.0.0", "login": "users"},  # noqa: S104
         {"host": "0.0.0.0", "login": "proxy", "trusted_proxies": "10.0.0.0/8,::1"},  # noqa: S104
     ):
-        binding.check(Settings(**{"data_dir": tmp_path, **settings}))
+        network.check(Settings(**{"data_dir": tmp_path, **settings}))
 
 
 def test_a_secret_that_wont_do_is_not_told(
@@ -188,7 +187,7 @@ def test_too_many_is_a_sentence_and_passes(
 ) -> None:
     client = make_app(requests_per_minute=10).server.test_client()  # an address: 100, 25 at once
     now = 1000.0
-    monkeypatch.setattr(buckets.time, "monotonic", lambda: now)
+    monkeypatch.setattr(rate_limits.time, "monotonic", lambda: now)
     answers = [client.post(UPDATE, json=THEMES) for _ in range(26)]
     assert [answer.status_code for answer in answers] == [200] * 25 + [429]
     assert "Wait 1 second," in problem(answers[-1])["hint"]
@@ -223,7 +222,7 @@ def test_one_persons_haste_is_not_anothers(make_app: MakeApp, users: Users) -> N
 
 def test_a_bucket_fills_at_its_rate_and_no_higher(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 50.0
-    monkeypatch.setattr(buckets.time, "monotonic", lambda: now)
+    monkeypatch.setattr(rate_limits.time, "monotonic", lambda: now)
     local, rate = LocalBuckets(), Rate(size=3, per_second=0.5)
     assert [local.take("a", rate) for _ in range(4)] == [0, 0, 0, 2.0]
     now += 1.0
@@ -236,7 +235,7 @@ def test_a_bucket_fills_at_its_rate_and_no_higher(monkeypatch: pytest.MonkeyPatc
 
 
 def test_buckets_that_nobody_uses_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buckets, "_MOST", 3)
+    monkeypatch.setattr(rate_limits, "_MOST", 3)
     local = LocalBuckets()
     for name in "abcde":
         local.take(name, Rate(1, 1))
@@ -257,7 +256,7 @@ def test_buckets_that_nobody_uses_are_forgotten(monkeypatch: pytest.MonkeyPatch)
 )
 def test_whom_a_proxy_speaks_for(forwarded: str, direct: str, address: str, by_proxy: bool) -> None:
     environ = {"REMOTE_ADDR": direct, "HTTP_X_FORWARDED_FOR": forwarded, "wsgi.url_scheme": "http"}
-    found = peers.peer(environ, peers.networks("10.0.0.0/24"))
+    found = network.peer(environ, network.networks("10.0.0.0/24"))
     assert (found.address, found.by_proxy) == (address, by_proxy)
 
 

@@ -14,15 +14,17 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from analysis import log_lines, specs
+from analysis import log_lines
+from analysis.contract import specs
+from analysis.contract.jobs import Job
+from analysis.contract.specs import cache_key
 from analysis.errors import AnalysisError, PromptError
-from analysis.job import Job
-from analysis.service import Service, ServiceSettings
-from analysis.specs import RunSpec, cache_key
-from analysis.store import Memo
-from dash_app import cli
-from dash_app.ops import logs
-from dash_app.ops.health import Readiness
+from analysis.service import Service
+from analysis.store.memo import Memo
+from analysis.tracing.specs import RunSpec
+from analysis.worker.settings import ServiceSettings
+from dash_app import cli, logs
+from dash_app.monitoring import Readiness
 from dash_app.settings import Settings
 from tests.security.conftest import MakeApp, Watched, sign_in, signed_in
 from tests.support.dash_client import DashClient
@@ -51,12 +53,12 @@ def samples(text: str) -> dict[tuple[str, ...], float]:
 
 def test_metrics_count_jobs_and_name_no_prompt(service: Service, make_app: MakeApp) -> None:
     client = make_app(service).server.test_client()
-    service.run(RunSpec("fake", f"echo {SECRET}"))
-    service.run(RunSpec("fake", f"echo {SECRET}"))
+    service.ask("fake", RunSpec("fake", f"echo {SECRET}"))
+    service.ask("fake", RunSpec("fake", f"echo {SECRET}"))
     with pytest.raises(PromptError):
-        service.run(RunSpec("fake", "prompt"))
+        service.ask("fake", RunSpec("fake", "prompt"))
     with pytest.raises(AnalysisError):
-        service.run(RunSpec("fake", f"bug {SECRET}"))
+        service.ask("fake", RunSpec("fake", f"bug {SECRET}"))
     client.get("/nothing", headers={"Host": "elsewhere.example"})
     text = client.get("/metrics").get_data(as_text=True)
     found = samples(text)
@@ -272,14 +274,14 @@ def test_a_new_schema_serves_nothing_old(
 ) -> None:
     """The schema is part of every key, so what was kept under the old one is never looked at."""
     spec = RunSpec("fake", "echo before")
-    service.run(spec)
+    service.ask(spec.model, spec)
     before = service.status().computed
-    assert service.peek(spec) is not None
+    assert service.peek(spec.model, spec) is not None
     old = cache_key("weights", spec)
     monkeypatch.setattr(specs, "SCHEMA", specs.SCHEMA + 1)
     assert cache_key("weights", spec) != old
-    assert service.peek(spec) is None
-    service.run(spec, Job())
+    assert service.peek(spec.model, spec) is None
+    service.ask(spec.model, spec, Job())
     assert service.status().computed == before + 1
 
 
@@ -290,7 +292,7 @@ def test_a_defect_in_the_worker_is_shown_under_the_id_that_its_log_has(
     # Begun here and not in a fixture: the worker inherits where standard error goes now.
     service = Service(chosen, fingerprint=lambda name, _: name)
     with pytest.raises(AnalysisError, match="Something went wrong inside the run") as caught:
-        service.run(RunSpec("fake", f"bug {SECRET}"))
+        service.ask("fake", RunSpec("fake", f"bug {SECRET}"))
     service.close()
     found = re.findall(r"under ([0-9a-f]{8})", str(caught.value))
     written = capfd.readouterr().err

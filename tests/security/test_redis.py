@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dash_app.security import shared
-from dash_app.security.buckets import LocalBuckets, Rate, RedisBuckets
+from dash_app.security import protect
+from dash_app.security.rate_limits import LocalBuckets, Rate, RedisBuckets
 from dash_app.security.sessions import Ended, RedisEnded
 from dash_app.settings import Settings
 from tests.support.redis import RedisServer
@@ -28,7 +28,7 @@ def test_several_processes_share_buckets_and_ended_sessions(
     settings = [
         Settings(data_dir=tmp_path / name, redis_url=server.url) for name in ("first", "second")
     ]
-    (first, ended), (second, known) = (shared.shared(one) for one in settings)
+    (first, ended), (second, known) = (protect.shared(one) for one in settings)
     assert isinstance(first, RedisBuckets)
     assert isinstance(ended, RedisEnded)
     rate = Rate(size=4, per_second=0.001)
@@ -62,6 +62,6 @@ def closed(buckets: Any) -> None:
 
 
 def test_without_redis_each_process_counts_for_itself(tmp_path: Path) -> None:
-    buckets, ended = shared.shared(Settings(data_dir=tmp_path))
+    buckets, ended = protect.shared(Settings(data_dir=tmp_path))
     assert isinstance(buckets, LocalBuckets)
     assert type(ended) is Ended

@@ -12,8 +12,8 @@ from gunicorn.http import message
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
 from gunicorn.http.parser import RequestParser
 
-from dash_app.gunicorn_server import Server
-from dash_app.security import web_server
+from dash_app.server import gunicorn
+from dash_app.server.gunicorn import Server
 from dash_app.settings import Settings
 
 KIB = 1024
@@ -51,7 +51,7 @@ def test_the_procfile_is_bounded_too() -> None:
     command = (ROOT / "Procfile").read_text()
     asked = int(re.findall(r"--limit-request-line (\d+)", command)[0])
     assert asked > 0, "0 would be without end"
-    web_server.allow_addresses(192)
+    gunicorn.allow_addresses(192)
     cfg = Config()
     cfg.set("limit_request_line", asked)
     assert len(parsed(cfg, line(191 * KIB)).query) > 191 * KIB
@@ -79,7 +79,7 @@ def test_what_a_client_says_of_its_scheme_is_left_to_the_app(tmp_path: Path) -> 
 
 
 def test_gunicorns_own_lines_name_no_prompt(tmp_path: Path, caplog: Any) -> None:
-    from dash_app.ops.gunicorn_log import Lines
+    from dash_app.server.gunicorn import Lines
 
     logger = Lines(config(tmp_path))
     logger.exception("Error handling request %s %s", "GET", "/?prompt=secret", exc_info=False)

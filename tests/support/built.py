@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from analysis.models import handle
-from analysis.models.handle import Model, build_model
+from analysis.loading import build_model
+from analysis.model import handle
+from analysis.model.handle import Model
 from tests.support import tiny
 
 

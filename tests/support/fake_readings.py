@@ -7,30 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from analysis.lens_specs import (
-    SHARE_METHODS,
-    ColourSpec,
-    DisagreementSpec,
-    EmbeddingSpec,
-    LargestStepSpec,
-    NormSpec,
-    PromotedSpec,
-    SimilaritySpec,
-    StepsSpec,
-)
-from analysis.results import (
-    Colours,
-    Disagreement,
+from analysis.contract.results import Token
+from analysis.lens.results import Colours, Disagreement, Promoted
+from analysis.lens.specs import SHARE_METHODS, ColourSpec, DisagreementSpec, PromotedSpec
+from analysis.reports.specs import (
     EmbeddingReport,
-    LargestStep,
-    LargestSteps,
+    EmbeddingSpec,
     NormReport,
+    NormSpec,
     NormSummary,
-    Promoted,
     SimilarityReport,
-    Steps,
-    Token,
+    SimilaritySpec,
 )
+from analysis.trajectory.specs import LargestStep, LargestSteps, LargestStepSpec, Steps, StepsSpec
 
 LAYERS, HEADS, VOCAB = 12, 6, 40
 WORDS = ["The", " capital", " of", " France", " is", " Paris", ".", "\n", " river", " stone"]

@@ -7,37 +7,25 @@ from typing import Any
 
 import numpy as np
 
+from analysis.attribution.results import Attribution
+from analysis.contract.ledger import Ledger, LedgerEntry, LedgerSpec, ModelLedgerSpec
+from analysis.contract.results import ModelInfo
 from analysis.errors import AnalysisError, PromptError, SpecError
-from analysis.link_specs import CausalSpec, ComparisonSpec, LinkSpec, NeuronSpec
-from analysis.requests import ON_MODEL, ON_TRACE, asked
-from analysis.results import (
+from analysis.flow_graph.results import (
+    LINK_KINDS,
     NODE_KINDS,
-    Attribution,
     CausalCheck,
     CausalComparison,
-    Emergence,
     Graph,
-    Grid,
-    Ledger,
-    LedgerEntry,
     LinkReading,
-    ModelInfo,
     Neurons,
-    PatternResult,
-    RunResult,
-    Story,
 )
-from analysis.results.flow import LINK_KINDS
-from analysis.specs import (
-    EmergenceSpec,
-    FlowSpec,
-    LedgerSpec,
-    LensSpec,
-    PatternSpec,
-    RunSpec,
-    StorySpec,
-    TraceSpec,
-)
+from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec, NeuronSpec
+from analysis.lens.results import Grid
+from analysis.lens.specs import LensSpec
+from analysis.registry import technique_for
+from analysis.tracing.specs import PatternResult, PatternSpec, RunResult, RunSpec, TraceSpec
+from analysis.trajectory.specs import Emergence, EmergenceSpec, Story, StorySpec
 from tests.support import fake_readings
 from tests.support.fake_readings import HEADS, LAYERS, VOCAB, WORDS, token
 
@@ -63,10 +51,10 @@ class FakeService:
             name, "fake", *sizes, True, False, "RMSNorm", "float32", "cpu", "made up", "1", "f" * 32
         )
 
-    def peek(self, spec: Any, option: Any = None) -> Any:
+    def peek(self, subject: Any, spec: Any) -> Any:
         """What was computed before: the memo of one process."""
         self.calls.append("peek")
-        return self.memo.get((spec, option))
+        return self.memo.get((subject, spec))
 
     def run(self, spec: RunSpec, job: Any = None) -> RunResult:
         self._called("run")
@@ -95,24 +83,20 @@ class FakeService:
             tuple(token(number) for number in range(VOCAB)),
         )
 
-    def derive(self, trace: TraceSpec, spec: Any, job: Any = None) -> Any:
-        """By the spec's kind: a method of that name here, or ``fake_readings``."""
-        kind = asked(ON_TRACE, spec).kind
-        if hasattr(self, kind):
-            return getattr(self, kind)(trace, spec, job)
-        self._called(kind)
-        found = fake_readings.MADE[kind](len(trace.token_ids), spec)
-        self.memo[trace, spec] = found
-        return found
-
-    def report(self, model: str, spec: Any, job: Any = None) -> Any:
-        """The same of a model as such."""
-        kind = asked(ON_MODEL, spec).kind
-        if kind == "ledger":
-            return self.ledger(model, job)
-        self._called(kind)
-        found = fake_readings.MADE[kind](spec)
-        self.memo[model, spec] = found
+    def ask(self, subject: Any, spec: Any, job: Any = None) -> Any:
+        """By the technique's name: a method of that name here, or ``fake_readings``."""
+        technique = technique_for(spec)
+        name = technique.name
+        if name == "info":
+            return self.model_info(subject, job)
+        if technique.subject in ("prompt", "study"):
+            return getattr(self, name)(spec, job)
+        if hasattr(self, name):
+            return getattr(self, name)(subject, spec, job)
+        self._called(name)
+        sizes = (len(subject.token_ids),) if technique.subject == "trace" else ()
+        found = fake_readings.MADE[name](*sizes, spec)
+        self.memo[subject, spec] = found
         return found
 
     def grid(self, trace: TraceSpec, spec: LensSpec, job: Any = None) -> Grid:
@@ -298,7 +282,7 @@ class FakeService:
         source = max(position - 1, 0)
         return Story(position, token(5), 0.62, 7, 9, 8, 10, 3, 2.1, source, parts)
 
-    def ledger(self, name: str, job: Any = None) -> Ledger:
+    def ledger(self, name: str, spec: ModelLedgerSpec, job: Any = None) -> Ledger:
         self._called("ledger")
         return Ledger((LedgerEntry(1, "capture changes no logit", 0.0, 1e-4),), "float32", True)
 

@@ -17,16 +17,18 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis import codec, progress
+from analysis import codec
+from analysis.contract import progress
+from analysis.contract.results import ModelInfo, Token
 from analysis.errors import PromptError
-from analysis.results import ModelInfo, RunResult, Token
-from analysis.specs import RunSpec
+from analysis.tracing.specs import RunResult, RunSpec
 from analysis.worker.messages import Answer, Limits, Request
 
 
 def perform(request: Request, limits: Limits) -> Answer:
-    spec = request.specs[0] if request.specs else RunSpec("fake", "info")
-    assert isinstance(spec, RunSpec)
+    spec = request.specs[0]
+    if not isinstance(spec, RunSpec):
+        spec = RunSpec("fake", "info")
     log(f"start {spec.text}")
     verb, _, argument = spec.text.partition(" ")
     VERBS.get(verb, echo)(argument)

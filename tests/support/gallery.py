@@ -18,13 +18,13 @@ import plotly
 from plotly.utils import PlotlyJSONEncoder
 
 from analysis import codec
-from analysis.lens_specs import StepsSpec
-from dash_app.figures.attention import attention
+from analysis.trajectory.specs import StepsSpec
 from dash_app.figures.colours import paint
-from dash_app.figures.curves import Quantity, curves
 from dash_app.figures.heatmap import heatmap
-from dash_app.figures.text import story_phrases
-from dash_app.figures.window import laid, window
+from dash_app.page.window import laid, window
+from dash_app.views.attention.figure import attention
+from dash_app.views.curves.figure import Quantity, curves
+from dash_app.views.story.phrases import story_phrases
 from tests.support import fake_readings, synthetic
 
 ROOT = Path(__file__).parents[2]

@@ -16,9 +16,9 @@ from typing import Any
 import psutil
 
 from analysis import codec
-from analysis.job import Job
+from analysis.contract.jobs import Job
 from analysis.service import Service
-from analysis.specs import RunSpec
+from analysis.tracing.specs import RunSpec
 from analysis.worker.messages import Request
 from tests.support.patience import PATIENCE_S
 

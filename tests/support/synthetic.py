@@ -8,18 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from analysis.results import (
-    LINK_KINDS,
-    NODE_KINDS,
-    Attribution,
-    Graph,
-    Grid,
-    ModelInfo,
-    PatternResult,
-    RunResult,
-    Story,
-    Token,
-)
+from analysis.attribution.results import Attribution
+from analysis.contract.results import ModelInfo, Token
+from analysis.flow_graph.results import LINK_KINDS, NODE_KINDS, Graph
+from analysis.lens.results import Grid
+from analysis.tracing.specs import PatternResult, RunResult
+from analysis.trajectory.specs import Story
 
 WORDS = (" the", " Paris", "<b>x</b>", "</a>", "\n", " supercalifragilistic", "日本", "مرحبا", "🙂")
 WORDS += ("&amp;", "$x$", " of", ".", "12", " B", "ing")

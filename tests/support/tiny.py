@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from analysis.models.quiet import quiet
+from analysis.model.progress_bars import without_progress_bars
 
 END = "<|end|>"
 _WORDS = ("the", "capital", "of", "France", "is", "Paris", "one", "two")
@@ -109,7 +109,7 @@ def tiny_llama(seed: int = 0) -> PreTrainedModel:
 
 def save(model: PreTrainedModel, folder: Path) -> Path:
     """Write a model and the tiny tokenizer where ``load_model`` can read them."""
-    with quiet():
+    with without_progress_bars():
         model.save_pretrained(folder)
         tiny_tokenizer().save_pretrained(folder)
     return folder

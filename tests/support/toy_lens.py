@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis.learned.session import Session
-from analysis.learned.train import FitSpec
-from analysis.models.handle import Model
+from analysis.lens_training.fit import FitSpec
+from analysis.lens_training.training import Session
+from analysis.model.handle import Model
 
 SPEC = FitSpec(rank=6, tokens=1500, steps=240, batch=48, rows=2, rate=2e-2, seed=1, every=60)
 SHORT = FitSpec(rank=3, tokens=300, steps=24, batch=16, rows=2, rate=1e-2, seed=3, every=8)

@@ -12,7 +12,7 @@ import torch
 
 import analysis
 from analysis.errors import ModelLoadError
-from analysis.models import adapted, catalog, identity, loading
+from analysis.model import catalog, fingerprint, loading, peft_adapter
 from tests.support import adapters
 
 pytestmark = [
@@ -64,9 +64,9 @@ def test_base_and_adapter_can_be_named_together(tiny_llama_dir: Path, folder: Pa
 
 
 def test_a_changed_adapter_is_another_model(folder: Path) -> None:
-    before = identity.fingerprint(str(folder))
+    before = fingerprint.fingerprint(str(folder))
     adapters.change(folder, lora_alpha=16)
-    assert identity.fingerprint(str(folder)) != before
+    assert fingerprint.fingerprint(str(folder)) != before
 
 
 def test_an_adapter_of_a_hub_names_its_base_at_its_revision(folder: Path) -> None:
@@ -128,6 +128,6 @@ def test_an_adapter_that_is_nowhere_is_named(tiny_llama_dir: Path) -> None:
 def test_without_peft_it_is_said_what_to_install(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapted, "find_spec", lambda _name: None)
+    monkeypatch.setattr(peft_adapter, "find_spec", lambda _name: None)
     with pytest.raises(ModelLoadError, match=r"pip install -e '\.\[lora\]'"):
         loading.load_pretrained(str(folder))

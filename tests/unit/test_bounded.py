@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from analysis.bounded import Bounded
+from analysis.store.memory_cache import Bounded
 
 
 def test_the_least_recently_used_goes_first() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from analysis.errors import ModelLoadError, SpecError, UnknownModelError
-from analysis.models import catalog, identity
+from analysis.model import catalog, fingerprint
 
 DEFAULT = "smollm2-135m-instruct"
 
@@ -73,31 +73,31 @@ def test_names_from_strangers_reach_listed_models_only(
 
 
 def test_the_default_model_has_a_fingerprint_before_it_is_converted(data_dir: Path) -> None:
-    found = identity.fingerprint(DEFAULT)
-    assert found == identity.fingerprint(catalog.DEFAULT, "float32")
-    assert found != identity.fingerprint(DEFAULT, "bfloat16")
+    found = fingerprint.fingerprint(DEFAULT)
+    assert found == fingerprint.fingerprint(catalog.DEFAULT, "float32")
+    assert found != fingerprint.fingerprint(DEFAULT, "bfloat16")
     assert not data_dir.exists()
 
 
 def test_a_folders_fingerprint_follows_its_files(tiny_llama_dir: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_llama_dir, tmp_path / "model")
-    before = identity.fingerprint(str(folder))
-    assert before == identity.fingerprint(str(folder))
+    before = fingerprint.fingerprint(str(folder))
+    assert before == fingerprint.fingerprint(str(folder))
     weights = folder / "model.safetensors"
     found = weights.stat()
     os.utime(weights, ns=(found.st_atime_ns, found.st_mtime_ns + 1))
-    touched = identity.fingerprint(str(folder))
+    touched = fingerprint.fingerprint(str(folder))
     config = folder / "config.json"
     found = config.stat()
     text = config.read_text()
     config.write_text(text.replace('"silu"', '"relu"'))
     os.utime(config, ns=(found.st_atime_ns, found.st_mtime_ns))
-    assert len({before, touched, identity.fingerprint(str(folder))}) == 3
+    assert len({before, touched, fingerprint.fingerprint(str(folder))}) == 3
 
 
 def test_a_hub_model_that_is_not_cached_says_so_offline() -> None:
     with pytest.raises(ModelLoadError, match="can't be reached"):
-        identity.fingerprint("stratascope-tests/not-cached")
+        fingerprint.fingerprint("stratascope-tests/not-cached")
 
 
 def test_a_dtype_that_means_nothing_is_refused() -> None:
@@ -105,13 +105,13 @@ def test_a_dtype_that_means_nothing_is_refused() -> None:
 
     assert catalog.dtype_name(torch.bfloat16) == "bfloat16"
     with pytest.raises(SpecError, match="int7"):
-        identity.fingerprint(DEFAULT, "int7")
+        fingerprint.fingerprint(DEFAULT, "int7")
 
 
 def test_the_catalogue_needs_no_torch() -> None:
     code = (
-        "import sys; from analysis.models import catalog, identity;"
-        f"identity.fingerprint({DEFAULT!r}); catalog.entries();"
+        "import sys; from analysis.model import catalog, fingerprint;"
+        f"fingerprint.fingerprint({DEFAULT!r}); catalog.entries();"
         "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

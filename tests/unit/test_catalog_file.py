@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from analysis.errors import UnknownModelError
-from analysis.models import catalog, catalog_file, identity, loading, placement
+from analysis.model import catalog, fingerprint, loading, placement
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
     def written(text: str) -> Path:
         path = tmp_path / "catalog.toml"
         path.write_text(text, encoding="utf-8")
-        monkeypatch.setenv(catalog_file.SETTING, str(path))
+        monkeypatch.setenv(catalog.FILE_SETTING, str(path))
         return path
 
     return written
@@ -51,8 +51,8 @@ def test_entries_say_how_they_are_loaded(write: object, tiny_llama_dir: Path) ->
     )  # fmt: skip
     loaded = loading.load_pretrained("half")
     assert loaded.model.dtype == torch.bfloat16
-    assert loaded.fingerprint == identity.fingerprint("half") == identity.fingerprint(half)
-    assert loaded.fingerprint != identity.fingerprint("half", "float32")
+    assert loaded.fingerprint == fingerprint.fingerprint("half") == fingerprint.fingerprint(half)
+    assert loaded.fingerprint != fingerprint.fingerprint("half", "float32")
 
 
 def test_the_built_in_model_can_be_left_out(write: object) -> None:
@@ -100,7 +100,7 @@ def test_a_mistake_is_told_with_its_place_and_reason(write: object, text: str) -
 
 
 def test_a_file_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(catalog_file.SETTING, str(tmp_path / "none.toml"))
+    monkeypatch.setenv(catalog.FILE_SETTING, str(tmp_path / "none.toml"))
     with pytest.raises(UnknownModelError, match=r"none\.toml can't be read"):
         catalog.entries()
 
@@ -112,6 +112,6 @@ def test_the_settings_hold_where_an_entry_is_silent(
     monkeypatch.setenv(placement.SETTING, "cpu")
     loaded = loading.load_pretrained(str(tiny_llama_dir))
     assert loaded.model.dtype == torch.bfloat16
-    assert loaded.fingerprint == identity.fingerprint(str(tiny_llama_dir))
+    assert loaded.fingerprint == fingerprint.fingerprint(str(tiny_llama_dir))
     exact = loading.load_pretrained(str(tiny_llama_dir), dtype="float32")
     assert exact.model.dtype == torch.float32

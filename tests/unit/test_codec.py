@@ -7,7 +7,7 @@ import pytest
 
 from analysis import codec
 from analysis.errors import StoreError
-from analysis.results import PatternResult
+from analysis.tracing.specs import PatternResult
 
 
 def pattern() -> PatternResult:

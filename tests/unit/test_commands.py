@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.models import catalog, memory
+from analysis.model import catalog, memory
 from dash_app import cli
 
 
@@ -40,10 +40,10 @@ def test_a_ledger_is_json(tiny_llama_dir: Path, capsys: pytest.CaptureFixture[st
 def test_an_identity_that_fails_fails_the_command(
     tiny_llama_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from analysis import ledger
+    from analysis import ledger as ledger_module
 
-    monkeypatch.setattr(ledger, "limit", lambda *_args, **_options: -1.0)
-    monkeypatch.setattr(ledger, "require", lambda _model: None)
+    monkeypatch.setattr(ledger_module, "limit", lambda *_args, **_options: -1.0)
+    monkeypatch.setattr("analysis.loading.require", lambda _model: None)
     assert cli.main(["check", str(tiny_llama_dir)]) == 1
     assert "FAILS" in capsys.readouterr().out
 

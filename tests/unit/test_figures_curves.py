@@ -9,10 +9,9 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from analysis.lens_specs import StepsSpec
-from analysis.results import Emergence, Steps
-from dash_app.figures.curves import OF_THE_ROW, Quantity, curves, mark_lines, step_words
-from dash_app.figures.emergence import strip
+from analysis.trajectory.specs import Emergence, Steps, StepsSpec
+from dash_app.views.curves.emergence_figure import strip
+from dash_app.views.curves.figure import OF_THE_ROW, Quantity, curves, mark_lines, step_words
 from tests.support import fake_readings, synthetic
 
 

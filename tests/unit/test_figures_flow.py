@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 from plotly.io.json import to_json_plotly
 
-from analysis.results import NODE_KINDS, Graph
-from dash_app.figures.flow import caption, picture
-from dash_app.figures.flow_bands import bands, other_outline
-from dash_app.figures.flow_parts import Spot, leaving, merge
-from dash_app.figures.flow_place import ZOOMS, overlap, place, place_labels
-from dash_app.figures.flow_rule import Look, Rule
-from dash_app.figures.flow_select import LIMIT, select
-from dash_app.figures.flow_walk import collapse, walk
-from dash_app.figures.labels import percent
+from analysis.flow_graph.results import NODE_KINDS, Graph
+from dash_app.page.token_labels import percent
+from dash_app.views.flow.captions import caption
+from dash_app.views.flow.link_selection import LIMIT, Look, Rule, select
+from dash_app.views.flow.paths import Spot, collapse, leaving, merge, walk
+from dash_app.views.flow.picture import bands, other_outline, picture
+from dash_app.views.flow.placement import ZOOMS, overlap, place, place_labels
 from tests.support import synthetic
 
 SIZES = [(2, 3), (12, 8), (30, 8), (12, 16), (30, 16)]

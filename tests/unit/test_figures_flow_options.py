@@ -14,18 +14,15 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from analysis.results import LINK_KINDS, NODE_KINDS, CausalCheck, Graph
-from dash_app.figures.flow import caption, picture
-from dash_app.figures.flow_check import scatter
-from dash_app.figures.flow_parts import merge
-from dash_app.figures.flow_rule import Rule
-from dash_app.figures.flow_select import LIMIT, MAIN_LIMIT, select
-from dash_app.figures.flow_signed import signed_caption, signed_figure
-from dash_app.figures.flow_signed_select import LIMIT as MOST_BARS
-from dash_app.figures.flow_signed_select import select_signed
-from dash_app.figures.flow_table import COLUMNS, link_rows, signed_rows
-from dash_app.figures.flow_walk import walk
-from dash_app.theme import palette
+from analysis.flow_graph.results import LINK_KINDS, NODE_KINDS, CausalCheck, Graph
+from dash_app.page.theme import palette
+from dash_app.views.flow.captions import COLUMNS, caption, link_rows, signed_rows
+from dash_app.views.flow.check_figure import scatter
+from dash_app.views.flow.link_selection import LIMIT, MAIN_LIMIT, Rule, select
+from dash_app.views.flow.paths import merge, walk
+from dash_app.views.flow.picture import picture
+from dash_app.views.flow.signed_picture import LIMIT as MOST_BARS
+from dash_app.views.flow.signed_picture import select_signed, signed_caption, signed_figure
 from tests.support import synthetic
 
 GRAPH = synthetic.graph(12, 8)

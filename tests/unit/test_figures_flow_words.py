@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-from dash_app.figures.flow import caption, picture
-from dash_app.figures.flow_select import select
-from dash_app.figures.labels import percent
+from dash_app.page.token_labels import percent
+from dash_app.views.flow.captions import caption
+from dash_app.views.flow.link_selection import select
+from dash_app.views.flow.picture import picture
 from tests.support import synthetic
 from tests.unit.test_figures_flow_options import RUN, folded
 

@@ -11,9 +11,9 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from dash_app.figures.attention import FLOOR, MOST_HEADS, attention, weights
-from dash_app.figures.curves import spread
-from dash_app.theme import DARK, LIGHT, Palette, base_layout
+from dash_app.page.theme import DARK, LIGHT, Palette, base_layout
+from dash_app.views.attention.figure import FLOOR, MOST_HEADS, attention, weights
+from dash_app.views.curves.figure import spread
 from tests.support import synthetic
 
 THEMES = ("light", "dark")

@@ -11,13 +11,12 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from analysis.lens_specs import ColourSpec
-from analysis.results import Colours, Grid
-from analysis.specs import LensSpec
+from analysis.lens.results import Colours, Grid
+from analysis.lens.specs import ColourSpec, LensSpec
 from dash_app.figures.cells import NOT_YET
 from dash_app.figures.colours import Paint, effective, paint
 from dash_app.figures.heatmap import heatmap
-from dash_app.figures.window import PAGE, Window, laid, nothing, stated, window
+from dash_app.page.window import PAGE, Window, laid, nothing, stated, window
 from tests.support import fake_readings, synthetic
 
 THEMES = ("light", "dark")

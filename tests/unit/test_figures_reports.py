@@ -8,8 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from analysis.lens_specs import EmbeddingSpec, NormSpec, SimilaritySpec
-from dash_app.figures.reports import cosines, legend, norms, scales, similarity
+from analysis.reports.specs import EmbeddingSpec, NormSpec, SimilaritySpec
+from dash_app.views.model.figure import cosines, legend, norms, scales, similarity
 from tests.support import fake_readings
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.results import Token
-from dash_app.figures.labels import LIMIT
-from dash_app.figures.text import (
+from analysis.contract.results import Token
+from dash_app.page.token_labels import (
+    LIMIT,
     label,
     markup,
     percent,
@@ -14,9 +14,9 @@ from dash_app.figures.text import (
     quoted,
     row_name,
     shorten,
-    story_phrases,
     width,
 )
+from dash_app.views.story.phrases import story_phrases
 from tests.support import synthetic
 
 

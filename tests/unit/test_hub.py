@@ -22,14 +22,14 @@ SECRET = "not-a-real-one"  # noqa: S105
 LOOK = """
 import json, sys
 from analysis.errors import AnalysisError
-from analysis.models import identity
+from analysis.model import fingerprint
 try:
-    identity.fingerprint(sys.argv[1])  # what fails here fails before torch is imported
-    from analysis.models import loading
+    fingerprint.fingerprint(sys.argv[1])  # what fails here fails before torch is imported
+    from analysis.model import loading
     loaded = loading.load_pretrained(sys.argv[1], device="cpu")
     found = {"revision": loaded.revision, "source": loaded.source,
              "fingerprint": loaded.fingerprint, "layers": loaded.model.config.num_hidden_layers,
-             "again": identity.fingerprint(sys.argv[1])}
+             "again": fingerprint.fingerprint(sys.argv[1])}
 except AnalysisError as error:
     found = {"kind": type(error).__name__, "told": str(error)}
 print(json.dumps(found))

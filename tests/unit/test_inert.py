@@ -11,8 +11,8 @@ from dash import Input, Output, dcc, html, no_update
 from dash._utils import to_json
 from dash.development.base_component import Component
 
-from dash_app.components.go import go
-from dash_app.components.inert import Inert, ThinDash, thin
+from dash_app.page.controls import go
+from dash_app.page.thin_layout import Inert, ThinDash, thin
 
 
 def elements(value: Any) -> Iterator[Any]:

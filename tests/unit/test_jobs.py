@@ -18,12 +18,13 @@ from dash._get_app import app_context
 from dash.background_callback.managers import BaseBackgroundCallbackManager, diskcache_manager
 from flask import request
 
+from analysis.contract.jobs import Progress, current_user
 from analysis.errors import AnalysisError, CancelledError, PromptError, WorkerStoppedError
-from analysis.job import Progress, current_user
-from dash_app import jobs
-from dash_app.job_manager import JobManager
-from dash_app.job_record import current_background
-from dash_app.ops import people
+from dash_app import people
+from dash_app.errors import typed
+from dash_app.jobs import progress as progress_module
+from dash_app.jobs.manager import JobManager
+from dash_app.jobs.thread import current_background
 from tests.support.dash_client import DashClient
 from tests.support.scaled import LIMIT_S, wait_for
 
@@ -63,7 +64,7 @@ def until_stopped(stopped: Mapping[Any, threading.Event]) -> Work:
     """Work that goes on until it is cancelled, and then sets the event of its value."""
 
     def work(_: Any, value: Any) -> Any:
-        job = jobs.current_job()
+        job = progress_module.current_job()
         with job.waking(stopped[value].set):
             if job.cancelled():  # before it began
                 stopped[value].set()
@@ -136,7 +137,7 @@ def test_progress_arrives_and_a_result_is_fetched_once(manager: JobManager) -> N
     seen = threading.Event()
 
     def work(set_progress: Any, value: Any) -> Any:
-        job = jobs.stages(set_progress)(0.5, 1.0)
+        job = progress_module.stages(set_progress)(0.5, 1.0)
         job.report(Progress(1, 2, "Forward pass"))
         assert seen.wait(LIMIT_S)
         return value
@@ -164,12 +165,12 @@ def test_cancel_reaches_the_jobs_of_the_callback(manager: JobManager) -> None:
     started, ended = threading.Event(), threading.Event()
 
     def work(_: Any, value: Any) -> Any:
-        first = jobs.current_job()
+        first = progress_module.current_job()
         stop = threading.Event()
         with first.waking(stop.set):
             started.set()
             assert stop.wait(LIMIT_S)
-        later = jobs.current_job()
+        later = progress_module.current_job()
         with pytest.raises(CancelledError):
             later.check()
         ended.set()
@@ -188,7 +189,7 @@ def test_a_newer_request_cancels_the_older_of_the_same_page(manager: JobManager)
     started = threading.Event()
 
     def work(_: Any, value: Any) -> Any:
-        job = jobs.current_job()
+        job = progress_module.current_job()
         asked.append(job)
         if value == "old":
             stop = threading.Event()
@@ -210,7 +211,7 @@ def test_a_forged_or_foreign_handle_reads_and_cancels_nothing(manager: JobManage
     done = threading.Event()
 
     def work(_: Any, value: Any) -> Any:
-        job = jobs.current_job()
+        job = progress_module.current_job()
         assert done.wait(LIMIT_S)
         return "cancelled" if job.cancelled() else value
 
@@ -231,7 +232,7 @@ def test_errors_reach_the_apps_handler_with_type_and_without_trace(
     raised: list[BaseException] = []
 
     def handler(problem: Exception) -> Any:
-        raised.append(jobs.typed(problem))
+        raised.append(typed(problem))
         set_props("alert", {"data": str(raised[-1])})
         return no_update
 
@@ -285,7 +286,7 @@ def test_after_a_restart_the_page_is_told_to_run_again(tmp_path: Path) -> None:
     gate.set()
     before.close()
     after.close()
-    assert isinstance(jobs.typed(errors[0]), WorkerStoppedError)
+    assert isinstance(typed(errors[0]), WorkerStoppedError)
 
 
 def test_a_second_app_does_not_take_over_the_firsts_callbacks(tmp_path: Path) -> None:
@@ -308,7 +309,7 @@ def test_too_many_jobs_are_refused_with_a_sentence(tmp_path: Path) -> None:
         return value
 
     def handler(error: Exception) -> Any:
-        errors.append(jobs.typed(error))
+        errors.append(typed(error))
         set_props("alert", {"data": "busy"})
 
     manager = JobManager(tmp_path / "jobs", max_jobs=1)
@@ -323,7 +324,7 @@ def test_too_many_jobs_are_refused_with_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_page_is_one_user_in_background_and_plain_callbacks(manager: JobManager) -> None:
-    app = make_app(manager, lambda _, value: jobs.current_job().user)
+    app = make_app(manager, lambda _, value: progress_module.current_job().user)
 
     @app.callback(Output("say", "title"), Input("alert", "data"))
     def plain(_: Any) -> str:
@@ -359,7 +360,7 @@ def test_results_wait_in_memory_where_the_folder_cant_be_written(tmp_path: Path)
     ],
 )
 def test_captions_say_what_is_done(progress: Progress, text: str) -> None:
-    assert jobs.caption(progress) == text
+    assert progress_module.caption(progress) == text
 
 
 def test_a_page_that_asks_anew_ends_what_it_asked_before(manager: JobManager) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from analysis import progress
+from analysis.contract import progress
 from analysis.errors import CancelledError, ModelLoadError, SpecError, UnknownModelError
-from analysis.models import identity, loading
+from analysis.model import fingerprint, loading
 from tests.support import tiny, tiny_gguf
 
 
@@ -34,14 +34,14 @@ def test_a_folder_loads_whole_and_frozen(tiny_llama_dir: Path) -> None:
     for name, weight in fresh.state_dict().items():
         assert torch.equal(weight, loaded.model.state_dict()[name]), name
     assert loaded.model.config._attn_implementation == "eager"
-    assert loaded.fingerprint == identity.fingerprint(str(tiny_llama_dir))
+    assert loaded.fingerprint == fingerprint.fingerprint(str(tiny_llama_dir))
     assert loaded.tokenizer.decode(loaded.tokenizer(" Paris")["input_ids"]) == " Paris"
 
 
 def test_a_dtype_can_be_asked_for(tiny_gpt2_dir: Path) -> None:
     loaded = loading.load_pretrained(str(tiny_gpt2_dir), dtype=torch.bfloat16, device="cpu")
     assert loaded.model.dtype == torch.bfloat16
-    assert loaded.fingerprint != identity.fingerprint(str(tiny_gpt2_dir))
+    assert loaded.fingerprint != fingerprint.fingerprint(str(tiny_gpt2_dir))
 
 
 def test_a_gguf_file_loads_as_an_ordinary_model(tmp_path: Path) -> None:
@@ -172,8 +172,8 @@ def test_loading_can_be_cancelled(tiny_gpt2_dir: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from analysis import progress
-from analysis.models import loading
+from analysis.contract import progress
+from analysis.model import loading
 
 def die(done, total, label):
     if label.startswith(sys.argv[2]):
@@ -186,10 +186,10 @@ with progress.listening(die):
 
 @pytest.mark.parametrize("step", ["Reading the weights", "Moving the model"])
 def test_a_killed_load_leaves_the_model_as_it_was(folder: Path, step: str) -> None:
-    before = identity.fingerprint(str(folder))
+    before = fingerprint.fingerprint(str(folder))
     done = subprocess.run([sys.executable, "-c", KILLED, str(folder), step], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert identity.fingerprint(str(folder)) == before
+    assert fingerprint.fingerprint(str(folder)) == before
     assert loading.load_pretrained(str(folder), device="cpu").fingerprint == before
 
 

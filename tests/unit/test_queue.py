@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from analysis.contract.jobs import Priority
 from analysis.errors import WorkerStoppedError
-from analysis.worker import flight as flights
-from analysis.worker.flight import Blame, Flight, Priority, Stopwatch
+from analysis.worker import queue as queue_module
 from analysis.worker.messages import Request
-from analysis.worker.queue import FairQueue
+from analysis.worker.queue import Blame, FairQueue, Flight, Stopwatch
 
 
 def flight(name: str) -> Flight:
@@ -108,7 +108,7 @@ def test_a_request_that_killed_the_worker_twice_is_refused() -> None:
 
 def test_blame_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(flights.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(queue_module.time, "monotonic", lambda: now[0])
     blame = Blame(forget_s=60)
     blame.add("k")
     blame.add("k")

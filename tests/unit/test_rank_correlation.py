@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis.rank_correlation import ranks, spearman
+from analysis.flow_graph.causal_check import ranks, spearman
 
 
 def slow_ranks(values: list[float]) -> list[float]:

@@ -9,15 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from analysis import codec
+from analysis.contract.jobs import Job
+from analysis.contract.results import InfoSpec
+from analysis.contract.specs import cache_key
 from analysis.errors import AnalysisError, CancelledError, PromptError, SpecError, UnknownModelError
-from analysis.lens_specs import EmbeddingSpec, PromotedSpec
-from analysis.link_specs import LinkSpec, NeuronSpec
-from analysis.requests import ON_MODEL, ON_TRACE
-from analysis.service import Job, Service, ServiceSettings
-from analysis.specs import FlowSpec, LensSpec, PatternSpec, RunSpec, TraceSpec, cache_key
+from analysis.flow_graph.specs import FlowSpec, LinkSpec, NeuronSpec
+from analysis.lens.specs import LensSpec, PromotedSpec
+from analysis.registry import TECHNIQUES
+from analysis.reports.specs import EmbeddingSpec, NormReport, NormSpec
+from analysis.service import Service
+from analysis.tracing.specs import PatternSpec, RunSpec, TraceSpec
+from analysis.worker.settings import ServiceSettings
 from tests.support import fake_work
 from tests.support.fake_service import FakeService
 
@@ -43,7 +49,8 @@ def service(settings: ServiceSettings) -> Iterator[Service]:
 
 def test_the_service_is_imported_and_made_without_torch(tmp_path: Path) -> None:
     script = (
-        "import sys, dash_app.jobs; from pathlib import Path; from analysis.service import *;"
+        "import sys, dash_app.jobs.progress; from pathlib import Path;"
+        "from analysis.service import Service, ServiceSettings;"
         f"Service(ServiceSettings(cache_dir=Path({str(tmp_path)!r}))).close();"
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
@@ -52,50 +59,58 @@ def test_the_service_is_imported_and_made_without_torch(tmp_path: Path) -> None:
 
 
 def test_a_second_identical_request_computes_nothing(service: Service) -> None:
-    first = service.run(SPEC)
+    first = service.ask(SPEC.model, SPEC)
     assert (service.status().forwards, service.status().computed) == (1, 1)
-    assert codec.encode(service.run(SPEC)) == codec.encode(first)
+    assert codec.encode(service.ask(SPEC.model, SPEC)) == codec.encode(first)
     assert (service.status().forwards, service.status().computed) == (1, 1)
 
 
 def test_after_a_restart_the_memo_answers_without_a_worker(settings: ServiceSettings) -> None:
     with Service(settings, fingerprint) as before:
-        before.run(SPEC)
+        before.ask(SPEC.model, SPEC)
     idle = Service(settings, fingerprint)
-    assert idle.run(SPEC).tokens[0].text == "echo x"
+    assert idle.ask(SPEC.model, SPEC).tokens[0].text == "echo x"
     assert idle.status().worker_pid is None
     idle.close()
 
 
 def test_peek_finds_what_is_there_and_computes_nothing(service: Service) -> None:
-    assert service.peek(SPEC) is None
-    assert service.peek("fake") is None
+    assert service.peek(SPEC.model, SPEC) is None
+    assert service.peek("fake", InfoSpec()) is None
     assert service.peek(TraceSpec("fake", (1,)), LensSpec()) is None
-    service.run(SPEC)
-    found = service.peek(SPEC)
+    service.ask(SPEC.model, SPEC)
+    found = service.peek(SPEC.model, SPEC)
     assert found is not None
     assert found.tokens[0].text == "echo x"
     assert service.status().computed == 1
 
 
-def test_every_kind_of_question_has_its_entry(service: Service) -> None:
-    """Whatever the tables name is looked up under its own key, and only as what it is."""
+def test_every_technique_has_its_own_memo_entry(service: Service) -> None:
+    """A spec is looked up under its own key, and only as a result of its own type."""
+    trace, subjects = TraceSpec("fake", (1, 2)), ("trace", "model")
+    wrong = codec.encode(NormReport(None, np.ones(2, np.float32), np.zeros(2, np.float32), ()))
+    for technique in TECHNIQUES:
+        if technique.subject not in subjects or technique.spec is NormSpec:
+            continue
+        spec: Any = made(technique.spec)
+        subject = trace if technique.subject == "trace" else "fake"
+        specs = (trace, spec) if technique.subject == "trace" else (spec,)
+        key = cache_key(fingerprint("fake", None), *specs)
+        assert service.peek(subject, spec) is None
+        service._memo.put(key, wrong)
+        assert service.peek(subject, spec) is None  # a result of another type is not used
+        assert service._memo.get(key) is None
+
+
+def test_a_spec_is_asked_of_what_it_belongs_to(service: Service) -> None:
     trace = TraceSpec("fake", (1, 2))
-    info = codec.encode(fake_work.result("x").info)
-    for table, where in ((ON_TRACE, trace), (ON_MODEL, "fake")):
-        for kind in table:
-            option = made(kind)
-            specs = (trace, option) if where is trace else (option,)
-            key = cache_key(fingerprint("fake", None), *specs)
-            assert service.peek(where, option) is None
-            service._memo.put(key, info)
-            assert service.peek(where, option) is None  # another kind of result: not taken
-            assert service._memo.get(key) is None
-    for ask in (service.derive, service.report):
-        with pytest.raises(SpecError, match="not a kind of request"):
-            ask(trace, SPEC)
-    with pytest.raises(SpecError, match="not a kind of request"):
-        service.peek(trace, None)
+    for subject, spec in ((trace, SPEC), ("fake", LensSpec()), (trace, NormSpec())):
+        with pytest.raises(SpecError, match="is asked of"):
+            service.ask(subject, spec)
+    with pytest.raises(SpecError, match="names another model"):
+        service.ask("other", SPEC)
+    with pytest.raises(SpecError, match="no technique"):
+        service.peek(trace, trace)
 
 
 def made(kind: type[Any]) -> Any:
@@ -109,19 +124,17 @@ def made(kind: type[Any]) -> Any:
     return kind(*needed.get(kind, ()))
 
 
-def test_a_typed_call_and_the_general_one_share_an_entry(settings: ServiceSettings) -> None:
-    """Both are answered from the memo: no worker is started."""
+def test_what_is_in_the_memo_starts_no_worker(settings: ServiceSettings) -> None:
     idle = Service(settings, fingerprint)
     trace, spec = TraceSpec("fake", (1, 2)), LensSpec()
     grid = FakeService().grid(trace, spec)
     idle._memo.put(cache_key(fingerprint("fake", None), trace, spec), codec.encode(grid))
-    for found in (idle.grid(trace, spec), idle.derive(trace, spec), idle.peek(trace, spec)):
+    for found in (idle.ask(trace, spec), idle.peek(trace, spec)):
         assert codec.encode(found) == codec.encode(grid)
-    report = FakeService().report("fake", EmbeddingSpec())
+    report = FakeService().ask("fake", EmbeddingSpec())
     key = cache_key(fingerprint("fake", None), EmbeddingSpec())
     idle._memo.put(key, codec.encode(report))
-    assert idle.report("fake", EmbeddingSpec()).sentence == report.sentence
-    assert idle.peek("fake", EmbeddingSpec()).sentence == report.sentence
+    assert idle.ask("fake", EmbeddingSpec()).sentence == report.sentence
     assert idle.status().worker_pid is None
     idle.close()
 
@@ -129,21 +142,21 @@ def test_a_typed_call_and_the_general_one_share_an_entry(settings: ServiceSettin
 def test_other_weights_dtypes_and_options_are_other_entries(
     service: Service, settings: ServiceSettings
 ) -> None:
-    service.run(SPEC)
-    assert service.peek(replace(SPEC, model="other")) is None
-    assert service.peek(replace(SPEC, new_tokens=1)) is None
+    service.ask(SPEC.model, SPEC)
+    assert service.peek("other", replace(SPEC, model="other")) is None
+    assert service.peek(SPEC.model, replace(SPEC, new_tokens=1)) is None
     half = Service(replace(settings, dtype="bfloat16"), fingerprint)
-    assert half.peek(SPEC) is None
+    assert half.peek(SPEC.model, SPEC) is None
     half.close()
 
 
 def test_an_entry_of_another_kind_is_never_taken_for_this_one(service: Service) -> None:
     key = cache_key(fingerprint("fake", None), SPEC)
     service._memo.put(key, codec.encode(fake_work.result("x").info))
-    assert service.peek(SPEC) is None
+    assert service.peek(SPEC.model, SPEC) is None
     service._memo.put(key, b"not a result")
-    assert service.peek(SPEC) is None
-    assert service.run(SPEC).tokens[0].text == "echo x"
+    assert service.peek(SPEC.model, SPEC) is None
+    assert service.ask(SPEC.model, SPEC).tokens[0].text == "echo x"
 
 
 def test_an_answer_by_other_weights_than_asked_for_is_not_kept(
@@ -151,27 +164,27 @@ def test_an_answer_by_other_weights_than_asked_for_is_not_kept(
 ) -> None:
     changed = replace(settings, function="tests.support.fake_work:changed")
     with Service(changed, fingerprint) as service:
-        assert service.run(SPEC).tokens[0].text == "echo x"
-        assert service.peek(SPEC) is None
+        assert service.ask(SPEC.model, SPEC).tokens[0].text == "echo x"
+        assert service.peek(SPEC.model, SPEC) is None
 
 
 def test_limits_are_looked_at_before_any_work(settings: ServiceSettings) -> None:
     small = Service(replace(settings, max_prompt_tokens=4, max_new_tokens=2), fingerprint)
     with pytest.raises(SpecError, match=r"3 new tokens .* at most 2"):
-        small.run(replace(SPEC, new_tokens=3))
+        small.ask("fake", replace(SPEC, new_tokens=3))
     with pytest.raises(PromptError, match="300 characters"):
-        small.run(RunSpec("fake", "x" * 300))
+        small.ask("fake", RunSpec("fake", "x" * 300))
     with pytest.raises(PromptError, match=r"7 tokens; .* at most 6"):
-        small.flow(TraceSpec("fake", (1,) * 7), FlowSpec())
+        small.ask(TraceSpec("fake", (1,) * 7), FlowSpec())
     assert small.status().worker_pid is None
     small.close()
 
 
 def test_an_unknown_model_is_refused_by_all_calls(service: Service) -> None:
     for call in (
-        lambda: service.run(RunSpec("unknown", "x")),
-        lambda: service.peek("unknown"),
-        lambda: service.model_info("unknown"),
+        lambda: service.ask("unknown", RunSpec("unknown", "x")),
+        lambda: service.peek("unknown", InfoSpec()),
+        lambda: service.ask("unknown", InfoSpec()),
     ):
         with pytest.raises(UnknownModelError):
             call()
@@ -181,20 +194,20 @@ def test_a_job_cancelled_before_it_is_asked_does_nothing(service: Service) -> No
     job = Job()
     job.cancel()
     with pytest.raises(CancelledError):
-        service.run(SPEC, job)
+        service.ask(SPEC.model, SPEC, job)
     assert service.status().computed == 0
 
 
 def test_an_answer_to_another_question_is_an_error(service: Service) -> None:
-    with pytest.raises(AnalysisError, match="another question"):
-        service.model_info("fake")
+    with pytest.raises(AnalysisError, match="different request"):
+        service.ask("fake", InfoSpec())
 
 
 def test_an_unusable_memo_is_told_and_in_nobodys_way(settings: ServiceSettings) -> None:
     assert settings.cache_dir is not None
     (settings.cache_dir / "memo").write_text("in the way")
     with Service(settings, fingerprint) as service:
-        assert service.run(SPEC).tokens[0].text == "echo x"
+        assert service.ask(SPEC.model, SPEC).tokens[0].text == "echo x"
         assert "memo" in service.problem
         assert service.status().memo.problem == service.problem
 
@@ -207,16 +220,16 @@ def test_on_the_real_model_nothing_is_computed_twice(
     spec = RunSpec("smollm2-135m-instruct", "The capital of France is", new_tokens=1)
 
     def everything(service: Service) -> list[Any]:
-        run = service.run(spec)
+        run = service.ask(spec.model, spec)
         trace = TraceSpec(spec.model, run.token_ids)
-        return [run, service.grid(trace, LensSpec()), service.flow(trace, FlowSpec(budget=50))]
+        return [run, service.ask(trace, LensSpec()), service.ask(trace, FlowSpec(budget=50))]
 
     with Service(settings) as service:
         first = everything(service)
         assert first[0].tokens[-1].text == " Paris"
         assert service.status().forwards == 2  # one to generate, one over the whole sequence
         with pytest.raises(PromptError, match=r"9 tokens.* at most 8"):
-            service.run(RunSpec(spec.model, token_ids=(1,) * 9))
+            service.ask(spec.model, RunSpec(spec.model, token_ids=(1,) * 9))
         assert [codec.encode(one) for one in everything(service)] == [
             codec.encode(one) for one in first
         ]

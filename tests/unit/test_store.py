@@ -13,7 +13,7 @@ from typing import Any
 import diskcache
 import pytest
 
-from analysis.store import BytesDisk, Memo, seal, unseal
+from analysis.store.memo import BytesDisk, Memo, seal, unseal
 
 KEY = "0123456789abcdef"
 LARGE = 100_000  # beyond this diskcache writes a file of its own

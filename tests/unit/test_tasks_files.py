@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from analysis.errors import SpecError
-from analysis.tasks import files
+from analysis.tasks import suite_files
 from analysis.tasks.commands import main
-from analysis.tasks.emergence import by_label
+from analysis.tasks.emergence_report import by_label
 from analysis.tasks.prompts import Suite, TaskPrompt
 
 
 def test_csv_with_foil_labels_and_newlines() -> None:
     text = 'prompt,answer,foil,kind\r\n"The ""sky""\nis", blue, red,colour\r\n\r\n1+1=,2,,sum\r\n'
-    suite = files.parse(("\ufeff" + text).encode(), "csv", "mine")
+    suite = suite_files.parse(("\ufeff" + text).encode(), "csv", "mine")
     first, second = suite.prompts
     assert (first.text, first.answer, first.foil) == ('The "sky"\nis', " blue", " red")
     assert first.label("kind") == "colour"
@@ -25,7 +25,7 @@ def test_csv_with_foil_labels_and_newlines() -> None:
 
 def test_json_lines_with_labels_and_line_separators_in_text() -> None:
     text = '{"prompt": "a\u2028b", "answer": "c", "labels": {"n": 1}, "kind": "x"}\n\n'
-    (prompt,) = files.parse(text.encode(), "jsonl").prompts
+    (prompt,) = suite_files.parse(text.encode(), "jsonl").prompts
     assert prompt.text == "a\u2028b"
     assert dict(prompt.labels) == {"n": "1", "kind": "x"}
 
@@ -55,20 +55,20 @@ def test_json_lines_with_labels_and_line_separators_in_text() -> None:
 )  # fmt: skip
 def test_bad_lines_are_named_with_the_reason(kind: str, text: str, said: str) -> None:
     with pytest.raises(SpecError) as caught:
-        files.parse(text.encode(), kind)
+        suite_files.parse(text.encode(), kind)
     assert said in caught.value.message
 
 
 def test_all_bad_lines_are_told_at_once_up_to_twenty() -> None:
     with pytest.raises(SpecError) as caught:
-        files.parse(("prompt,answer\n" + "x,\n" * 25).encode(), "csv")
+        suite_files.parse(("prompt,answer\n" + "x,\n" * 25).encode(), "csv")
     assert caught.value.message.count("the answer is empty") == 20
     assert "And 5 more lines." in caught.value.message
 
 
 def test_a_file_of_another_kind_is_not_read_to_its_end() -> None:
     with pytest.raises(SpecError, match="And at least 981 more lines"):
-        files.parse(b"x\n" * 500_000, "jsonl")
+        suite_files.parse(b"x\n" * 500_000, "jsonl")
 
 
 def test_groups_by_a_label_are_in_order_whatever_it_says() -> None:
@@ -81,14 +81,14 @@ def test_groups_by_a_label_are_in_order_whatever_it_says() -> None:
 
 def test_not_utf_8_says_which_line() -> None:
     with pytest.raises(SpecError, match="Line 2: not UTF-8"):
-        files.parse(b"prompt,answer\n\xff,b\n", "csv")
+        suite_files.parse(b"prompt,answer\n\xff,b\n", "csv")
 
 
 def test_files_of_other_kinds_and_missing_ones(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"neither \.csv nor \.jsonl"):
-        files.read(tmp_path / "x.txt")
+        suite_files.read(tmp_path / "x.txt")
     with pytest.raises(SpecError, match="can't be read"):
-        files.read(tmp_path / "x.csv")
+        suite_files.read(tmp_path / "x.csv")
 
 
 def test_a_bad_file_costs_no_model(tmp_path: Path) -> None:
@@ -110,8 +110,8 @@ def test_a_file_is_named_by_option_and_one_thing_only(tmp_path: Path) -> None:
 
 def test_lines_written_are_read_back() -> None:
     text = 'prompt,answer,foil,kind\n"a\nb", c, d,\u00e9\n1+1=,2,,\n'
-    suite = files.parse(text.encode(), "csv", "x")
-    again = files.parse(files.as_lines(suite).encode(), "jsonl", "x")
+    suite = suite_files.parse(text.encode(), "csv", "x")
+    again = suite_files.parse(suite_files.as_lines(suite).encode(), "jsonl", "x")
     assert again == suite
 
 
@@ -119,14 +119,14 @@ def test_half_a_character_is_refused_where_it_counts_and_mended_in_labels() -> N
     for field in ("prompt", "answer", "foil"):
         row = {"prompt": "a", "answer": "b", "foil": "c"} | {field: "\ud800"}
         with pytest.raises(SpecError, match=f"Line 1: the {field} holds half a character"):
-            files.parse(json.dumps(row).encode(), "jsonl")
+            suite_files.parse(json.dumps(row).encode(), "jsonl")
     row = {"prompt": "a", "answer": "b", "kind": "\ud800"}
-    (prompt,) = files.parse(json.dumps(row).encode(), "jsonl").prompts
+    (prompt,) = suite_files.parse(json.dumps(row).encode(), "jsonl").prompts
     assert prompt.label("kind") == "?"
 
 
 def test_no_more_prompts_than_asked_for() -> None:
     data = b"prompt,answer\n" + b"a,b\n" * 4
-    assert len(files.parse(data, "csv", most=4).prompts) == 4
+    assert len(suite_files.parse(data, "csv", most=4).prompts) == 4
     with pytest.raises(SpecError, match="Line 5: more than 3 prompts"):
-        files.parse(data, "csv", most=3)
+        suite_files.parse(data, "csv", most=3)

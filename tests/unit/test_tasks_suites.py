@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from analysis.errors import SpecError
-from analysis.tasks import addition, notes, spec, suites
+from analysis.tasks import addition, specs, suites
 from analysis.tasks.batch import groups
-from analysis.tasks.statistics import curve, share
+from analysis.tasks.emergence_report import curve, share
 
 
 @pytest.mark.parametrize("name", suites.NAMES)
@@ -142,25 +142,25 @@ def test_the_mean_row_of_few_prompts_has_no_interval() -> None:
 
 
 def test_the_notes_sum_keeps_its_carries_in_fewer_digits() -> None:
-    whole = addition.carries(np.array([notes.A]), np.array([notes.B]), 8)[0]
-    asked = notes.own_sum("addition-5digit")
+    whole = addition.carries(np.array([addition.A]), np.array([addition.B]), 8)[0]
+    asked = addition.own_sum("addition-5digit")
     a, b = (int(text) for text in asked.prompt.removesuffix("=").split("+"))
     assert addition.carries(np.array([a]), np.array([b]))[0].tolist() == whole[:6].tolist()
     assert asked.answer == addition.answer(a, b)
-    assert notes.own_sum("smollm2-135m-instruct").answer == "13622901"
-    assert notes.padded_digits("/etc") is None
+    assert addition.own_sum("smollm2-135m-instruct").answer == "13622901"
+    assert addition.padded_digits("/etc") is None
 
 
 def test_a_report_that_means_nothing_is_refused() -> None:
     for make in (
-        lambda: spec.SuiteSpec("m", "own"),
-        lambda: spec.SuiteSpec("m", "addition", content="x"),
-        lambda: spec.ContributionSpec("m", digits=16),
-        lambda: spec.ProbeSpec("m", sums=39),
-        lambda: spec.ProjectionSpec("m", "row 1", column=4, digits=3),
-        lambda: spec.PatchSpec("m", digits=2, travels=True),
-        lambda: spec.PatchSpec("m", positions="some"),  # type: ignore[arg-type]
-        lambda: spec.FailureSpec(spec.SuiteSpec("m", "facts"), most=21),
+        lambda: specs.SuiteSpec("m", "own"),
+        lambda: specs.SuiteSpec("m", "addition", content="x"),
+        lambda: specs.ContributionSpec("m", digits=16),
+        lambda: specs.ProbeSpec("m", sums=39),
+        lambda: specs.ProjectionSpec("m", "row 1", column=4, digits=3),
+        lambda: specs.PatchSpec("m", digits=2, travels=True),
+        lambda: specs.PatchSpec("m", positions="some"),  # type: ignore[arg-type]
+        lambda: specs.FailureSpec(specs.SuiteSpec("m", "facts"), most=21),
     ):
         with pytest.raises(SpecError):
             make()

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from analysis.contract.jobs import Job, Priority, Progress
 from analysis.errors import (
     AnalysisError,
     BusyError,
@@ -23,8 +24,9 @@ from analysis.errors import (
     PromptError,
     WorkerStoppedError,
 )
-from analysis.service import Job, Priority, Progress, Service, ServiceSettings
-from analysis.specs import RunSpec
+from analysis.service import Service
+from analysis.tracing.specs import RunSpec
+from analysis.worker.settings import ServiceSettings
 from tests.support.scaled import FAKE, LIMIT_S, ROOT, kill_the_worker, wait_for
 
 
@@ -44,7 +46,7 @@ class Office:
         asked = Job(on_progress=heard.append, **job)
 
         def answer() -> str:
-            return self.service.run(RunSpec("fake", text), asked).tokens[0].text
+            return self.service.ask("fake", RunSpec("fake", text), asked).tokens[0].text
 
         return self.pool.submit(answer), asked, heard
 
@@ -340,7 +342,7 @@ def test_a_worker_that_cant_start_is_told_to_each_and_hangs_nobody(
     )
     for _ in range(3):
         with pytest.raises(WorkerStoppedError, match="could not start"):
-            broken.run(RunSpec("fake", "echo x"))
+            broken.ask("fake", RunSpec("fake", "echo x"))
     broken.close()
 
 
@@ -358,17 +360,17 @@ def test_closing_tells_those_who_wait_and_ends_the_worker(office: Office) -> Non
             answer.result(LIMIT_S)
     assert not psutil.pid_exists(pid)
     with pytest.raises(CancelledError):
-        office.service.run(RunSpec("fake", "echo late"))
+        office.service.ask("fake", RunSpec("fake", "echo late"))
 
 
 PARENT = """
 import sys, threading
 from analysis.service import Service, ServiceSettings
-from analysis.specs import RunSpec
+from analysis.tracing.specs import RunSpec
 service = Service(ServiceSettings(memo=False, function={fake!r}), lambda model, dtype: "f")
-service.run(RunSpec("fake", "echo x"))
+service.ask("fake", RunSpec("fake", "echo x"))
 print(service.status().worker_pid, flush=True)
-service.run(RunSpec("fake", {text!r}))
+service.ask("fake", RunSpec("fake", {text!r}))
 """
 
 

@@ -9,10 +9,10 @@ import pytest
 from plotly.io.json import to_json_plotly as to_json
 
 from analysis.errors import CancelledError
-from analysis.specs import EmergenceSpec
-from dash_app.shell import trace_of
-from dash_app.state import Selection
-from dash_app.state_run import RunRef
+from analysis.trajectory.specs import EmergenceSpec
+from dash_app.state.context import trace_of
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Selection
 from dash_app.views.curves import actions
 from tests.support.fake_service import FakeService, refuse
 
@@ -67,16 +67,14 @@ def test_all_positions_are_measured_once_the_page_is_drawn(
     assert figure["layout"]["meta"]["positions"] == [4, 5, 6]
     assert "positions 4 to 6 of 7" in line
     assert not done
-    service.memo[trace_of(run_ref), actions.CAUSAL] = service.emergence(
-        trace_of(run_ref), actions.CAUSAL
-    )
+    service.memo[trace_of(run_ref), actions.CAUSAL] = service.ask(trace_of(run_ref), actions.CAUSAL)
     assert actions.show_strip(service, run_ref, Selection(), "light", ready)[2]
 
 
 def plain(service: FakeService, run_ref: RunRef) -> Any:
     import dataclasses
 
-    found = service.emergence(trace_of(run_ref), EmergenceSpec())
+    found = service.ask(trace_of(run_ref), EmergenceSpec())
     return dataclasses.replace(found, causal_commit=None)
 
 

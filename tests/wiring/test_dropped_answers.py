@@ -11,16 +11,15 @@ from typing import Any
 
 import pytest
 
-from analysis.lens_specs import DisagreementSpec
-from analysis.specs import LensSpec
+from analysis.lens.specs import DisagreementSpec, LensSpec
 from dash_app.app import create_app
-from dash_app.components.progress import BUSY, begun
+from dash_app.jobs.progress import BUSY, begun
 from dash_app.settings import Settings
-from dash_app.state import Selection
-from dash_app.state_run import RunRef
-from dash_app.state_stores import split
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Selection
+from dash_app.state.stores import split
+from dash_app.views.disagreement import actions as readings
 from dash_app.views.flow import actions as flow
-from dash_app.views.readings import actions as readings
 from dash_app.views.run import actions as run
 from tests.support.dash_client import DashClient
 from tests.support.fake_service import FakeService, refuse
@@ -30,7 +29,7 @@ from tests.wiring.test_readings_view import Untied
 
 @pytest.fixture(autouse=True)
 def no_lens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analysis.learned.shelf.available", lambda _name: None)
+    monkeypatch.setattr("analysis.learned.library.available", lambda _name: None)
 
 
 def held(run: RunRef, selection: Selection, **more: Any) -> dict[str, Any]:
@@ -66,9 +65,9 @@ class TestHeatmap:
     def test_what_is_there_is_not_asked_for(
         self, page: DashClient, service: FakeService, run_ref: RunRef
     ) -> None:
-        from dash_app.shell import trace_of
+        from dash_app.state.context import trace_of
 
-        service.grid(trace_of(run_ref), LensSpec())
+        service.ask(trace_of(run_ref), LensSpec())
         assert self.answer(page, "pins", run=run_ref, selection=Selection()) == "as it was"
 
 

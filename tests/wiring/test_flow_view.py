@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from plotly.io.json import to_json_plotly as to_json
 
+from analysis.contract.results import InfoSpec
 from analysis.errors import SpecError
-from analysis.results import Graph
-from dash_app.state import Selection
-from dash_app.state_address import from_query, to_query
-from dash_app.state_run import RunRef
+from analysis.flow_graph.results import Graph
+from dash_app.state import context
+from dash_app.state.address import from_query, to_query
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Selection
 from dash_app.views.flow import actions, check, inspector, specs
-from dash_app.views.flow.methods import METHODS
-from dash_app.views.flow.options import options
+from dash_app.views.flow.options import METHODS, options
 from tests.support.fake_service import LAYERS, FakeService, refuse
 
 BASE = Selection()
@@ -53,7 +54,7 @@ def test_every_button_changes_what_is_drawn_or_is_the_chosen_one(
     service: FakeService, run_ref: RunRef
 ) -> None:
     """No control that does nothing: each makes another request, or another rule."""
-    info = service.model_info("fake")
+    info = service.ask("fake", InfoSpec())
 
     def drawn(selection: Selection) -> Any:
         look = specs.look(selection, info)
@@ -166,7 +167,7 @@ def test_one_group_of_all_heads_is_no_choice(
     service: FakeService, run_ref: RunRef, monkeypatch: Any, kv_heads: int, offered: bool
 ) -> None:
     """Where all heads share keys and values, by group is summed; where none do, it is each."""
-    result = actions.result_of(service, run_ref)
+    result = context.result_of(service, run_ref)
     info = dataclasses.replace(result.info, heads=6, kv_heads=kv_heads)
     shared = dataclasses.replace(result, info=info)
     monkeypatch.setattr(actions, "result_of", lambda *_: shared)

@@ -7,9 +7,9 @@ import json
 import pytest
 from plotly.utils import PlotlyJSONEncoder
 
-from analysis.results import Ledger, LedgerEntry
-from dash_app.state import Selection
-from dash_app.state_run import RunRef
+from analysis.contract.ledger import Ledger, LedgerEntry
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Selection
 from dash_app.views.ledger import actions
 from dash_app.views.ledger.layout import badge, table
 from tests.support.fake_service import FakeService, refuse

@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.lens_specs import ColourSpec, EmbeddingSpec
-from analysis.results import Colours
-from analysis.specs import LensSpec, RunSpec
-from dash_app.figures.window import MOST, stated, window
-from dash_app.shell import trace_of
-from dash_app.state import Selection
-from dash_app.state_run import RunRef
-from dash_app.views.lens import choices
-from dash_app.views.lens.controls import MOST_SOURCES, bar
-from dash_app.views.lens.inspector import inspector
+from analysis.lens.results import Colours
+from analysis.lens.specs import ColourSpec, LensSpec
+from analysis.reports.specs import EmbeddingSpec
+from analysis.tracing.specs import RunSpec
+from dash_app.page.window import MOST, stated, window
+from dash_app.state.context import trace_of
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Selection
+from dash_app.views.disagreement import actions
+from dash_app.views.heatmap import choices
+from dash_app.views.heatmap.controls import MOST_SOURCES, bar
+from dash_app.views.heatmap.inspector import inspector
 from dash_app.views.model.layout import embedding_report
-from dash_app.views.readings import actions as readings
 from tests.support import fake_readings, synthetic
 from tests.support.fake_service import FakeService
 from tests.wiring.test_lens_view import compute, show, text
@@ -48,7 +49,7 @@ def test_norms_that_are_one_and_the_same(
 
 
 def test_a_search_goes_through_all_positions(service: FakeService, run_ref: RunRef) -> None:
-    service.grid(trace_of(run_ref), LensSpec())
+    service.ask(trace_of(run_ref), LensSpec())
     _, controls, *_ = show(service, run_ref, Selection(find="is", show="answer"))
     assert text(controls).count(choices.SEARCHED) == 2 * 2  # in each button and its label
     _, controls, *_ = show(service, run_ref, Selection(show="answer"))
@@ -93,10 +94,10 @@ def test_shares_by_norm_among_those_by_proximity(
 def test_folded_rows_count_in_what_is_said_of_the_readings(
     service: FakeService, run_ref: RunRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("analysis.learned.shelf.available", lambda _name: object())
-    readings.compute(service, run_ref, Selection(), lambda *_: None)
+    monkeypatch.setattr("analysis.learned.library.available", lambda _name: object())
+    actions.compute(service, run_ref, Selection(), lambda *_: None)
     for fold, said in ((4, True), (1, False)):
-        *_, note, _ = readings.show(service, run_ref, Selection(fold=fold), "light", None)
+        *_, note, _ = actions.show(service, run_ref, Selection(fold=fold), "light", None)
         assert "mean divergence" in note
         assert ("Rows folded away count too." in note) == said
 
@@ -110,10 +111,10 @@ def test_the_chosen_cell_names_its_layer_and_who_read_it(
     assert "row 4, layer 3: what the MLP adds" in said
     assert "Read by" not in said
     grid = replace(
-        service.grid(trace_of(run_ref), LensSpec()), decoder="max_probability",
+        service.ask(trace_of(run_ref), LensSpec()), decoder="max_probability",
         chosen=np.ones((13, 7), np.int64),
     )  # fmt: skip
-    run = service.run(RunSpec(run_ref.model, run_ref.prompt, new_tokens=run_ref.new))
+    run = service.ask(run_ref.model, RunSpec(run_ref.model, run_ref.prompt, new_tokens=run_ref.new))
     both = text(inspector(grid, run, 4, 2, ()))
     assert "row 4, after layer 3" in both
     assert "input decoder" in both

@@ -11,17 +11,27 @@ import pytest
 from dash import no_update
 from plotly.io.json import to_json_plotly as to_json
 
+from analysis.contract.results import InfoSpec
 from analysis.errors import CancelledError, WorkerStoppedError
-from analysis.lens_specs import ColourSpec
-from analysis.specs import Candidates, Component, Decoder, LensSpec, Norm, RunSpec, Similarity
-from dash_app.components.choice import Option, menu
-from dash_app.shell import trace_of
-from dash_app.state import Colour, Selection
-from dash_app.state_run import RunRef
-from dash_app.views.lens import actions, choices, promoted, specs
-from dash_app.views.lens.controls import bar
-from dash_app.views.lens.inspector import inspector
-from dash_app.views.lens.state_line import formula
+from analysis.lens.specs import (
+    Candidates,
+    ColourSpec,
+    Component,
+    Decoder,
+    LensSpec,
+    Norm,
+    Similarity,
+)
+from analysis.tracing.specs import RunSpec
+from dash_app.page.controls import Option, menu
+from dash_app.state.context import trace_of
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Colour, Selection
+from dash_app.views.heatmap import actions, choices, specs
+from dash_app.views.heatmap import inspector as inspector_module
+from dash_app.views.heatmap.controls import bar
+from dash_app.views.heatmap.inspector import inspector
+from dash_app.views.heatmap.state_line import formula
 from tests.support.fake_service import FakeService, refuse
 
 LONG = tuple(number % 30 for number in range(40))
@@ -54,7 +64,7 @@ def compute(service: FakeService, run: RunRef, selection: Selection) -> tuple[An
 
 
 def test_what_is_in_the_memo_is_shown_at_once(service: FakeService, run_ref: RunRef) -> None:
-    service.grid(trace_of(run_ref), LensSpec())
+    service.ask(trace_of(run_ref), LensSpec())
     figure, controls, line, inspector, drawn, missing = show(
         service, run_ref, Selection(row=3, pos=2)
     )
@@ -94,7 +104,7 @@ def test_the_column_alone_is_shown_with_the_others_named_as_missing(
     service: FakeService, long_run: RunRef
 ) -> None:
     selection = Selection(norm="unit", pos=7, row=3)
-    service.grid(trace_of(long_run), LensSpec(norm="unit", positions=(7,)))
+    service.ask(trace_of(long_run), LensSpec(norm="unit", positions=(7,)))
     figure, _, line, inspector, _, missing = show(service, long_run, selection)
     known = ~np.isnan(np.array(figure["data"][0]["z"]))
     assert known[:, 7].all()
@@ -130,7 +140,7 @@ def test_a_column_that_is_there_stays_when_the_rest_of_the_grid_fails(
 def test_a_colour_alone_leaves_the_tokens_where_they_are(
     service: FakeService, long_run: RunRef
 ) -> None:
-    service.grid(trace_of(long_run), LensSpec())
+    service.ask(trace_of(long_run), LensSpec())
     selection = Selection(colour="norm", pos=7)
     figure, _, _, _, _, missing = show(service, long_run, selection)
     assert missing
@@ -198,7 +208,7 @@ def test_every_option_can_be_shown(service: FakeService, run_ref: RunRef) -> Non
 def test_a_tied_model_says_that_its_decoders_coincide(
     service: FakeService, run_ref: RunRef
 ) -> None:
-    info = service.model_info("m")
+    info = service.ask("m", InfoSpec())
     barred = {
         option.value for option in choices.decoders(info, False, "block_output") if option.unless
     }
@@ -228,7 +238,7 @@ def test_a_learned_lens_reads_block_outputs_alone() -> None:
 def test_what_does_not_exist_on_a_model_comes_to_what_does(
     service: FakeService, run_ref: RunRef
 ) -> None:
-    result = service.run(specs_run(run_ref))
+    result = service.ask(run_ref.model, specs_run(run_ref))
     settled = specs.settled(Selection(decoder="learned", head=99, source=99), result, False)
     assert (settled.decoder, settled.head, settled.source) == ("output", 5, 6)
     assert "no learned lens" in specs.replacements(Selection(decoder="learned"), settled)[0]
@@ -282,7 +292,7 @@ def test_an_error_is_said_in_the_figures_place(service: FakeService, run_ref: Ru
 def test_colours_ask_about_the_answer_or_the_token_that_is_chosen(
     service: FakeService, run_ref: RunRef
 ) -> None:
-    result = service.run(specs_run(run_ref))
+    result = service.ask(run_ref.model, specs_run(run_ref))
     assert specs.asked_token(run_ref, result, Selection()) == 5
     assert specs.asked_token(run_ref, result, Selection(asked=9)) == 9
     assert specs.asked_token(run_ref, result, Selection(asked=99_999)) == 5
@@ -292,12 +302,12 @@ def test_colours_ask_about_the_answer_or_the_token_that_is_chosen(
 
 
 def test_pages_can_be_turned(service: FakeService) -> None:
-    result = service.run(words(200))
+    result = service.ask("m", words(200))
     shown = text(bar(Selection(pos=130), None, result))
     assert "show=0-127" in shown
     assert "128 to 199" in shown
     assert "All, narrow" in shown
-    assert "show=0-127" not in text(bar(Selection(pos=3), None, service.run(words(9))))
+    assert "show=0-127" not in text(bar(Selection(pos=3), None, service.ask("m", words(9))))
 
 
 def words(count: int) -> RunSpec:
@@ -305,8 +315,8 @@ def words(count: int) -> RunSpec:
 
 
 def test_candidates_of_a_cell_have_one_measure(service: FakeService, run_ref: RunRef) -> None:
-    result = service.run(specs_run(run_ref))
-    plain = service.grid(trace_of(run_ref), LensSpec())
+    result = service.ask(run_ref.model, specs_run(run_ref))
+    plain = service.ask(trace_of(run_ref), LensSpec())
     spread = np.linspace(2.0, 4.0, plain.scores.shape[-1], dtype=np.float32)
     scores = np.broadcast_to(spread, plain.scores.shape).copy()
     none = np.full_like(plain.probs, np.nan)
@@ -354,17 +364,21 @@ def test_the_inspector_pins_and_unpins(service: FakeService, run_ref: RunRef) ->
 def test_promoted_tokens_are_asked_of_the_block_below(
     service: FakeService, run_ref: RunRef
 ) -> None:
-    nothing = text(promoted.section(service, run_ref, Selection(row=4)))
+    nothing = text(inspector_module.section(service, run_ref, Selection(row=4)))
     assert "promoted-row" not in nothing
-    shown = text(promoted.section(service, run_ref, Selection(row=4, adds="head_output", adder=99)))
+    shown = text(
+        inspector_module.section(service, run_ref, Selection(row=4, adds="head_output", adder=99))
+    )
     assert "Promotes" in shown
     assert "Suppresses" in shown
     spec = next(spec for _, spec in service.memo if type(spec).__name__ == "PromotedSpec")
     assert (spec.layer, spec.position, spec.head) == (3, 4, 5)
-    bottom = text(promoted.section(service, run_ref, Selection(row=0, adds="mlp_output")))
+    bottom = text(inspector_module.section(service, run_ref, Selection(row=0, adds="mlp_output")))
     assert "Nothing was added at the embedding" in bottom
     service.fail["promoted"] = refuse("No.", "Yes.")
-    assert "No." in text(promoted.section(service, run_ref, Selection(row=4, adds="mlp_output")))
+    assert "No." in text(
+        inspector_module.section(service, run_ref, Selection(row=4, adds="mlp_output"))
+    )
 
 
 def test_an_option_that_makes_no_sense_says_why_and_can_not_be_clicked() -> None:

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from plotly.io.json import to_json_plotly as to_json
 
+from analysis.contract.results import ModelInfo
 from analysis.errors import CancelledError
-from analysis.lens_specs import DisagreementSpec
-from analysis.results import ModelInfo
-from dash_app.state import Selection
-from dash_app.state_run import RunRef
+from analysis.lens.specs import DisagreementSpec
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Selection
+from dash_app.views.disagreement import actions
 from dash_app.views.model import actions as model
-from dash_app.views.readings import actions
 from tests.support.fake_service import FakeService, refuse
 
 
@@ -42,7 +42,7 @@ def untied() -> Untied:
 
 @pytest.fixture(autouse=True)
 def no_lens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analysis.learned.shelf.available", lambda _name: None)
+    monkeypatch.setattr("analysis.learned.library.available", lambda _name: None)
 
 
 def test_decoders_are_compared_when_asked(untied: Untied, run_ref: RunRef) -> None:
@@ -88,7 +88,7 @@ def test_on_a_tied_model_there_is_one_reading(
     assert off
     assert "one and the same" in note
     assert text(controls).count('"disabled": true') == 4
-    monkeypatch.setattr("analysis.learned.shelf.available", lambda _name: Path())
+    monkeypatch.setattr("analysis.learned.library.available", lambda _name: Path())
     assert actions.show(service, run_ref, Selection(), "light", None)[3] is False
     actions.compute(service, run_ref, Selection(), no_job)
     spec = next(spec for _, spec in service.memo if isinstance(spec, DisagreementSpec))

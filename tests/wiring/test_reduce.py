@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from dash_app.reduce import (
+from dash_app.state.context import Event, PageId
+from dash_app.state.reduce import (
     Happening,
     address_note,
     changed_parts,
@@ -16,9 +17,8 @@ from dash_app.reduce import (
     reduce_all,
     unseen,
 )
-from dash_app.shell import Event, PageId
-from dash_app.state import Selection
-from dash_app.state_run import RunRef
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Selection
 
 BASE = Selection(model="m", prompt="Hello", new=1)
 NOW = Selection(model="m", prompt="Hello", new=1, attempt=1)

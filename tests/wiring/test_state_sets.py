@@ -7,10 +7,9 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from dash_app.reduce import FULL, Happening, notices, reduce_all
-from dash_app.shell import PageId
-from dash_app.state import MAX_PINS, Selection
-from dash_app.state_sets import spelt_out, toggle
+from dash_app.state.context import PageId
+from dash_app.state.reduce import FULL, Happening, notices, reduce_all
+from dash_app.state.selection import MAX_PINS, Selection, spelt_out, toggle
 
 BASE = Selection(model="m", prompt="Hello", attempt=1)
 

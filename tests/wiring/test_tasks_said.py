@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.results.failures import FailureReport, Parting
-from analysis.results.sums import ContributionReport
-from dash_app.figures import tasks_failure, tasks_maps
-from dash_app.views.tasks import showing, suite
+from analysis.tasks.results import FailureReport, Parting
+from analysis.tasks.sum_results import ContributionReport
+from dash_app.views.tasks import failure_figures, showing, suite, sum_figures
 from tests.wiring.test_tasks_view import FORM, MADE, Service, failure, figures, finished, texts
 
 RNG = np.random.default_rng(4)
@@ -41,29 +40,29 @@ def large() -> ContributionReport:
 
 def test_parts_that_the_map_has_no_row_for() -> None:
     report = large()
-    heat = tasks_maps.contributions(report, lambda *_: "", theme="light")["data"][0]
-    assert len(heat["y"]) == tasks_maps.MOST_ROWS == 40
+    heat = sum_figures.contributions(report, lambda *_: "", theme="light")["data"][0]
+    assert len(heat["y"]) == sum_figures.MOST_ROWS == 40
     everything = [report.embedding.reshape(-1)]
     for layer in range(LAYERS):
         everything += [report.heads[:, :, layer, head].reshape(-1) for head in range(HEADS)]
         everything.append(report.mlps[:, :, layer].reshape(-1))
     size = np.sort([np.abs(row).max() for row in everything])
     share = 1 - np.abs(heat["z"]).sum(0) / np.abs(np.stack(everything)).sum(0)
-    said = tasks_maps.left_out(report)
+    said = sum_figures.left_out(report)
     assert "the 40 of 51 parts" in said
     assert f"more than {size[10]:.2f} logits anywhere" in said
     assert f"at most {share.max():.0%} of" in said
     assert said in shown(report, "contributions")
-    assert tasks_maps.left_out(MADE["contributions"]()) == ""
+    assert sum_figures.left_out(MADE["contributions"]()) == ""
 
 
 def test_tokens_that_are_read_least() -> None:
     report = large()
-    figure = tasks_maps.attention(report, 3, 1, lambda *_: "", theme="light")
+    figure = sum_figures.attention(report, 3, 1, lambda *_: "", theme="light")
     drawn = figure["data"][0]["z"]
-    assert drawn.shape == (2, tasks_maps.MOST_READ) == (2, 30)
+    assert drawn.shape == (2, sum_figures.MOST_READ) == (2, 30)
     rest = (1 - drawn.sum(1)).max()
-    said = tasks_maps.unread(report, 3, 1)
+    said = sum_figures.unread(report, 3, 1)
     assert f"The 18 tokens read least are left out: together they have at most {rest:.0%}" in said
     assert said in shown(report, "contributions", {"head": "3.1"})
     assert "left out" not in shown(MADE["contributions"](), "contributions")
@@ -85,14 +84,14 @@ def parting(first: int) -> Parting:
 @pytest.mark.parametrize(("first", "equal", "more"), [(45, 44, 0), (8, 8, 12), (0, 0, 20)])
 def test_positions_that_a_failure_does_not_draw(first: int, equal: int, more: int) -> None:
     pair = parting(first)
-    said = tasks_failure.left_out(pair)
+    said = failure_figures.left_out(pair)
     assert (f"The first {equal} positions are left out: their states are equal" in said) == (
         equal > 0
     )
     most = pair.rows[:, :20].max()
     assert (f"So are {more} more, whose states differ by up to {most:.2f}" in said) == (more > 0)
     left = equal + more
-    assert tasks_failure.shown(pair) == range(left, 60)
+    assert failure_figures.shown(pair) == range(left, 60)
     assert pair.flows is not None
     passing = pair.flows.right[:, :left].sum(1).max()
     whole = shown(FailureReport((pair,), 3, 1, 0, 1), "failure")
@@ -164,7 +163,7 @@ def test_prompts_that_were_not_run() -> None:
 
 def test_the_tokens_drawn_are_those_read_most() -> None:
     report = large()
-    figure = tasks_maps.attention(report, 3, 1, lambda *_: "", theme="light")
+    figure = sum_figures.attention(report, 3, 1, lambda *_: "", theme="light")
     drawn = [int(name[1:]) for name in figure["layout"]["xaxis"]["ticktext"]]
     most = report.attention[:, 3, 1].max(0)
     rest = sorted(set(range(48)) - set(drawn))
@@ -174,7 +173,7 @@ def test_the_tokens_drawn_are_those_read_most() -> None:
 
 def test_each_state_is_patched_up_to_the_one_that_writes() -> None:
     report = replace(MADE["patching"](), effect=np.arange(8, dtype=np.float32).reshape(1, 2, 4) / 8)
-    figure = tasks_maps.patch_positions(report, 0, lambda *_: "", theme="light")
+    figure = sum_figures.patch_positions(report, 0, lambda *_: "", theme="light")
     assert figure["layout"]["xaxis"]["ticktext"] == ["a0", "plus", "b0"]
     np.testing.assert_allclose(figure["data"][0]["z"], report.effect[0, :, :3])
 
@@ -182,7 +181,7 @@ def test_each_state_is_patched_up_to_the_one_that_writes() -> None:
 @pytest.mark.parametrize(("kind", "axis"), [("carry", "Balanced accuracy"), ("sum", "Accuracy")])
 def test_lines_of_probes_are_named_and_held_against_the_best_control(kind: str, axis: str) -> None:
     report = MADE["probes"]()
-    figure = tasks_maps.probe_lines(report, lambda *_: "", kind=kind, theme="light")
+    figure = sum_figures.probe_lines(report, lambda *_: "", kind=kind, theme="light")
     *lines, control = figure["data"]
     chosen = [n for n, name in enumerate(report.targets) if name.startswith(kind)]
     first = {"carry": "carry into column 1", "sum": "sum of column 0"}[kind]

@@ -14,12 +14,19 @@ import numpy as np
 import pytest
 from plotly.io.json import to_json_plotly as to_json
 
+from analysis.contract.results import InfoSpec
 from analysis.errors import CancelledError, UnknownModelError
-from analysis.results.failures import Answered, FailureReport, FlowChange, Parting
-from analysis.results.sums import ContributionReport, PatchReport, ProbeReport, Projection
-from analysis.results.tasks import EmergenceReport, SuiteReport
-from analysis.tasks import tables
-from analysis.tasks.spec import (
+from analysis.tasks import export
+from analysis.tasks.emergence_report import curve, share
+from analysis.tasks.results import (
+    Answered,
+    EmergenceReport,
+    FailureReport,
+    FlowChange,
+    Parting,
+    SuiteReport,
+)
+from analysis.tasks.specs import (
     ContributionSpec,
     FailureSpec,
     PatchSpec,
@@ -27,11 +34,11 @@ from analysis.tasks.spec import (
     ProjectionSpec,
     SuiteSpec,
 )
-from analysis.tasks.statistics import curve, share
-from dash_app.reduce import Happening, reduce
-from dash_app.shell import PageId
-from dash_app.state import Selection
-from dash_app.views.tasks import actions, links, showing
+from analysis.tasks.sum_results import ContributionReport, PatchReport, ProbeReport, Projection
+from dash_app.state.context import PageId
+from dash_app.state.reduce import Happening, reduce
+from dash_app.state.selection import Selection
+from dash_app.views.tasks import actions, sections, showing
 from dash_app.views.tasks.reports import EVERY
 
 PROMPTS = ("12345+00000=", "<b>&=", "1+1=")
@@ -126,7 +133,7 @@ class Service:
         self.specs: list[Any] = []
         self.texts: dict[str, str] = {}
 
-    def study(self, spec: Any, job: Any = None) -> Any:
+    def ask(self, _subject: Any, spec: Any, job: Any = None) -> Any:
         self.specs.append(spec)
         if self.error is not None:
             raise self.error
@@ -139,8 +146,8 @@ class Service:
     def kept(self, name: str) -> str | None:
         return self.texts.get(name)
 
-    def peek(self, spec: Any, option: Any = None) -> Any:
-        return None if isinstance(spec, str) else self.answer
+    def peek(self, _subject: Any, spec: Any) -> Any:
+        return None if isinstance(spec, InfoSpec) else self.answer
 
 
 def no_job(_start: float, _end: float) -> None:
@@ -154,10 +161,6 @@ def run(service: Any, name: str = "suite", **changes: Any) -> dict[str, Any]:
 def finished(name: str, **changes: Any) -> dict[str, Any]:
     own = 50 if name == "probes" else 4
     return {"form": {**FORM, "digits": 3, "own": own, **changes}}
-
-
-def texts(component: Any) -> str:
-    return str(to_json(component))
 
 
 def test_a_run_ends_in_a_form_that_fits_a_store() -> None:
@@ -202,8 +205,8 @@ def test_nonsense_is_told_and_nothing_is_run(name: str, changes: dict[str, Any],
 def test_errors_and_cancellation_are_told_in_the_panel() -> None:
     ready = run(Service(error=UnknownModelError("No such model.", "Pick one.")))
     assert showing.show(Service(), "suite", ready, {}, "light") is None
-    assert "No such model." in texts(actions.ended(ready))
-    assert "start it again" in texts(actions.ended(run(Service(error=CancelledError()))))
+    assert "No such model." in to_json(actions.ended(ready))
+    assert "start it again" in to_json(actions.ended(run(Service(error=CancelledError()))))
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -211,7 +214,7 @@ def test_errors_and_cancellation_are_told_in_the_panel() -> None:
 def test_each_report_is_drawn_whole(name: str, theme: str) -> None:
     drawn = showing.show(Service(MADE[name]()), name, finished(name), {}, theme)
     assert drawn is not None
-    said = texts([drawn.summary, *drawn.figures])
+    said = to_json([drawn.summary, *drawn.figures])
     assert drawn.figures
     assert "Something went wrong" not in said
     for option in drawn.lists.values():
@@ -240,7 +243,7 @@ def test_the_suites_figures_hold_its_numbers_and_open_its_prompts() -> None:
     opened = [parse_qs(link)["prompt"][0] for link in dots["data"][0]["customdata"]]
     assert opened == list(PROMPTS)
     assert "&lt;b&gt;" in dots["data"][0]["text"][1]
-    assert curves["data"][1]["customdata"][1] == links.prompt("m", PROMPTS[0], 6)
+    assert curves["data"][1]["customdata"][1] == sections.prompt("m", PROMPTS[0], 6)
 
 
 def test_a_cell_opens_a_sum_of_its_group_at_its_part() -> None:
@@ -269,7 +272,7 @@ def test_a_model_that_has_no_pair_right_is_said_to() -> None:
     drawn = showing.show(service, "patching", {"form": FORM | {"digits": 3}}, {}, "light")
     assert drawn is not None
     assert not drawn.figures
-    assert "nothing was patched" in texts(drawn.summary)
+    assert "nothing was patched" in to_json(drawn.summary)
 
 
 def test_failures_are_aligned_and_none_is_said_to_be_none() -> None:
@@ -280,15 +283,15 @@ def test_failures_are_aligned_and_none_is_said_to_be_none() -> None:
     service = Service(failure(pairs=False))
     drawn = showing.show(service, "failure", {"form": FORM}, {}, "light")
     assert drawn is not None
-    assert "no failure" in texts(drawn.summary)
+    assert "no failure" in to_json(drawn.summary)
 
 
 @pytest.mark.parametrize("name", list(MADE))
 def test_files_hold_the_reports_own_numbers(name: str) -> None:
     report, ready = MADE[name](), finished(name)
     (own,) = (one for one in EVERY if one.name == name)
-    assert own.sheets == tuple(sheet.name for sheet in tables.sheets(report))
-    for sheet in tables.sheets(report):
+    assert own.sheets == tuple(sheet.name for sheet in export.sheets(report))
+    for sheet in export.sheets(report):
         file = showing.file_of(Service(report), name, f"csv-{sheet.name}", ready)
         assert file is not None
         rows = list(csv.reader(io.StringIO(file.text)))
@@ -302,21 +305,21 @@ def test_files_hold_the_reports_own_numbers(name: str) -> None:
 
 def test_a_table_says_what_the_arrays_say() -> None:
     report = probes()
-    rows = list(csv.DictReader(io.StringIO(tables.as_csv(report, "probes"))))
+    rows = list(csv.DictReader(io.StringIO(export.as_csv(report, "probes"))))
     (row,) = (
         r for r in rows
         if (r["target"], r["component"], r["place"]) == ("carry2", "head 0.1", "plus")
     )  # fmt: skip
     assert float(row["accuracy"]) == report.accuracy[1, 1, 1]
     assert float(row["control"]) == report.control[1, 1, 1]
-    empty = list(csv.DictReader(io.StringIO(tables.as_csv(suite(), "prompts"))))
+    empty = list(csv.DictReader(io.StringIO(export.as_csv(suite(), "prompts"))))
     assert empty[1]["mean_row"] == ""
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1"])
 def test_a_table_holds_no_formula(text: str) -> None:
     report = dataclasses.replace(suite(), prompts=(text, "12+3=", "a"))
-    first, second, _ = csv.DictReader(io.StringIO(tables.as_csv(report, "prompts"), newline=""))
+    first, second, _ = csv.DictReader(io.StringIO(export.as_csv(report, "prompts"), newline=""))
     assert first["prompt"] == f"'{text}"
     assert second["prompt"] == "12+3="
 
@@ -358,8 +361,8 @@ def test_a_bad_list_is_refused_line_by_line(contents: Any, name: Any, said: list
     service = Service()
     found = upload(service, contents, name)
     assert found.kept is None
-    assert all(one in texts(found.said) for one in said)
-    assert "what was run before is kept" in texts(found.said)
+    assert all(one in to_json(found.said) for one in said)
+    assert "what was run before is kept" in to_json(found.said)
     assert not service.texts
 
 
@@ -374,9 +377,9 @@ def test_positions_to_project_are_known_once_probes_are_fitted() -> None:
 
 
 def test_the_notes_own_sum_is_what_each_model_can_read() -> None:
-    whole = texts(actions.own_sum("smollm2-135m-instruct"))
+    whole = to_json(actions.own_sum("smollm2-135m-instruct"))
     assert "1230912 + 12391989 =" in whole
-    part = texts(actions.own_sum("addition-5digit"))
+    part = to_json(actions.own_sum("addition-5digit"))
     assert "30912+91989=" in part
     assert "5 digits and no more" in part
 
@@ -389,10 +392,10 @@ def test_digits_are_fixed_where_the_model_has_its_own() -> None:
 
 def test_a_click_asks_for_the_prompt_and_chooses_the_cell() -> None:
     before = Selection(model="other", prompt="x", row=3, pos=2, layer=9, heads=(4,), attempt=4)
-    link = links.part("m", "12345+00000=", 6, "head 0.3", 7)
+    link = sections.part("m", "12345+00000=", 6, "head 0.3", 7)
     after = reduce(Happening(PageId.GO, "data", {"to": link}), before, None, before, ()).selection
     assert (after.model, after.prompt, after.new, after.attempt) == ("m", "12345+00000=", 6, 5)
     assert (after.row, after.pos, after.layer, after.heads) == (1, 7, 0, (3,))
-    plain = links.prompt("m", "1+1=", 2)
+    plain = sections.prompt("m", "1+1=", 2)
     after = reduce(Happening(PageId.GO, "data", {"to": plain}), before, None, before, ()).selection
     assert (after.row, after.pos, after.heads) == (None, None, ())

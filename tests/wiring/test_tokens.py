@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from analysis.results import Token
-from analysis.specs import RunSpec
+from analysis.contract.results import Token
+from analysis.tracing.specs import RunSpec
 from dash_app.views.tokens.layout import chip, described, strip
 from tests.support.fake_service import FakeService
 

@@ -11,19 +11,21 @@ import pytest
 from plotly.io.json import to_json_plotly as to_json
 
 from analysis.errors import CancelledError, UnknownModelError
-from analysis.specs import LensSpec, RunSpec, StorySpec, TraceSpec
-from dash_app.components.go import target
+from analysis.lens.specs import LensSpec
+from analysis.tracing.specs import RunSpec, TraceSpec
+from analysis.trajectory.specs import StorySpec
 from dash_app.errors import explain
-from dash_app.examples import EXAMPLES, examples_for
+from dash_app.page.controls import target
 from dash_app.settings import Settings
-from dash_app.shell import Context, PageId
-from dash_app.state import Selection
-from dash_app.state_run import RunRef
+from dash_app.state.context import Context, PageId
+from dash_app.state.examples import EXAMPLES, examples_for
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Selection
 from dash_app.views.attention import actions as attention
 from dash_app.views.curves import actions as curves
 from dash_app.views.flow import actions as flow
 from dash_app.views.run import actions as run
-from dash_app.views.run.ids import RunId
+from dash_app.views.run.layout import RunId
 from dash_app.views.story import actions as story
 from dash_app.views.tokens import actions as tokens
 from tests.support.fake_service import FakeService, refuse
@@ -73,12 +75,12 @@ def test_what_is_in_the_memo_is_shown_without_a_job(context: Context, asked: Sel
     service = context.service
     assert run.remembered(context, asked) is None
     spec = RunSpec(asked.model, asked.prompt, new_tokens=asked.new)
-    result = service.memo[spec, None] = service.run(spec)
+    result = service.memo[spec.model, spec] = service.ask(spec.model, spec)
     trace = TraceSpec(asked.model, result.token_ids)
     assert run.remembered(context, asked) is None
-    service.memo[trace, LensSpec()] = service.grid(trace, LensSpec())
+    service.memo[trace, LensSpec()] = service.ask(trace, LensSpec())
     told = StorySpec(result.prompt_length - 1)
-    service.memo[trace, told] = service.story(trace, told)
+    service.memo[trace, told] = service.ask(trace, told)
     assert run.remembered(context, asked) == run.status(context, asked, no_job)
     empty = asked.model_copy(update={"prompt": " "})
     assert run.remembered(context, empty) is None

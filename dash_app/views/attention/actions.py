@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from analysis.specs import PatternSpec
-from dash_app.components.panel import failed
-from dash_app.figures.attention import attention
-from dash_app.figures.text import label, percent
-from dash_app.shell import Service, result_of, trace_of
-from dash_app.state import Selection
-from dash_app.state_run import Chosen, RunRef, resolve
+from analysis.tracing.specs import PatternSpec
+from dash_app.page.panel import failed
+from dash_app.page.token_labels import label, percent
+from dash_app.state.context import Service, result_of, trace_of
+from dash_app.state.run import Chosen, RunRef, resolve
+from dash_app.state.selection import Selection
+from dash_app.views.attention.figure import attention
 from dash_app.views.attention.layout import head_list
 
 
@@ -27,7 +27,7 @@ def draw(service: Service, run: RunRef, selection: Selection, theme: Any) -> tup
     """The matrices, the list of heads and a line that says what is seen."""
     try:
         chosen = resolve(selection, run)
-        pattern = service.pattern(trace_of(run), PatternSpec(chosen.layer))
+        pattern = service.ask(trace_of(run), PatternSpec(chosen.layer))
         result = result_of(service, run)
         figure = attention(pattern, result, heads=chosen.heads, pos=chosen.pos, theme=theme)
         line = _subtitle(pattern, result, chosen)

@@ -6,11 +6,11 @@ from typing import Any
 
 from dash import ClientsideFunction, Dash, Input, Output, no_update
 
-from dash_app.reduce import read_run
-from dash_app.shell import Context, Event, PageId
-from dash_app.state_stores import join
+from dash_app.state.context import Context, Event, PageId
+from dash_app.state.reduce import read_run
+from dash_app.state.stores import join
 from dash_app.views.attention import actions
-from dash_app.views.attention.ids import AttentionId
+from dash_app.views.attention.layout import AttentionId
 
 EVENTS = (Event(AttentionId.GRAPH, "clickData", actions.clicked),)
 

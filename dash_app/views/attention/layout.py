@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from analysis.results import PatternResult
-from dash_app.components.attributes import aria
-from dash_app.components.go import go, target
-from dash_app.components.panel import control, graph, panel
-from dash_app.figures.text import percent
-from dash_app.shell import Context
-from dash_app.state_sets import toggle
-from dash_app.views.attention.ids import AttentionId
+from analysis.tracing.specs import PatternResult
+from dash_app.page.controls import aria, go, target
+from dash_app.page.panel import control, graph, panel
+from dash_app.page.token_labels import percent
+from dash_app.state.context import Context
+from dash_app.state.selection import toggle
+
+
+class AttentionId(StrEnum):
+    """What callbacks of this view name."""
+
+    GRAPH = "attention-graph"
+    LAYER = "attention-layer"
+    HEADS = "attention-heads"
+    SUBTITLE = "attention-subtitle"
+
 
 HELP = (
     "Rows are queries (the token that reads), columns keys (the token read); each row sums to 1:"

@@ -1,6 +1,6 @@
 """Pinned tokens over the rows."""
 
-from dash_app.shell import View
+from dash_app.state.context import View
 from dash_app.views.curves import callbacks
 from dash_app.views.curves.layout import layout
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from analysis.lens_specs import StepsSpec
-from analysis.results import Emergence, Steps
-from analysis.specs import EmergenceSpec
-from dash_app.components.panel import blank, failed, told
+from analysis.trajectory.specs import Emergence, EmergenceSpec, Steps, StepsSpec
 from dash_app.errors import Trouble
-from dash_app.figures.curves import OF_THE_ROW, curves
-from dash_app.figures.emergence import strip
-from dash_app.figures.text import label
-from dash_app.figures.window import stated, window
-from dash_app.outcome import attempt, trouble_in
-from dash_app.shell import NewJob, Service, result_of, trace_of
-from dash_app.state import Selection
-from dash_app.state_run import RunRef, pinned, resolve
-from dash_app.theme import palette
+from dash_app.jobs.progress import attempt, trouble_in
+from dash_app.page.panel import blank, failed, told
+from dash_app.page.theme import palette
+from dash_app.page.token_labels import label
+from dash_app.page.window import stated, window
+from dash_app.state.context import NewJob, Service, result_of, trace_of
+from dash_app.state.run import RunRef, pinned, resolve
+from dash_app.state.selection import Selection
+from dash_app.views.curves.emergence_figure import strip
+from dash_app.views.curves.figure import OF_THE_ROW, curves
 from dash_app.views.curves.layout import TAU, pin_list, steps_table
 
 #: Figure, pins, subtitle, table.
@@ -47,7 +45,7 @@ def _drawn(service: Service, run: RunRef, selection: Selection, theme: Any) -> D
     chosen = resolve(selection, run)
     result = result_of(service, run)
     pins = pinned(selection, run, result.top_ids[chosen.pos, :2].tolist())
-    steps: Steps = service.derive(trace_of(run), StepsSpec(chosen.pos, pins, TAU))
+    steps: Steps = service.ask(trace_of(run), StepsSpec(chosen.pos, pins, TAU))
     line = f"What follows {label(result.tokens[chosen.pos])} (position {chosen.pos})"
     if not pins and selection.curve not in OF_THE_ROW:
         return blank(300, NOTHING), [], line, []
@@ -73,7 +71,7 @@ def measure(service: Service, run: RunRef, job: NewJob, *, causal: bool) -> dict
         return None
 
     def work() -> int:
-        service.emergence(trace_of(run), CAUSAL if causal else PLAIN, job(0.0, 1.0))
+        service.ask(trace_of(run), CAUSAL if causal else PLAIN, job(0.0, 1.0))
         return run.attempt
 
     return attempt(work)

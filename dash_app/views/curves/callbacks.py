@@ -7,14 +7,13 @@ from typing import Any
 from dash import Dash, Input, Output, State, ctx, no_update
 from dash.exceptions import PreventUpdate
 
-from dash_app.components.go import switch
-from dash_app.components.progress import begun, hand_over, job, news_of
-from dash_app.reduce import read_run
-from dash_app.shell import Context, Event, PageId
-from dash_app.state_stores import join
+from dash_app.jobs.progress import begun, hand_over, job, news_of
+from dash_app.page.controls import switch
+from dash_app.state.context import Context, Event, PageId
+from dash_app.state.reduce import read_run
+from dash_app.state.stores import join
 from dash_app.views.curves import actions
-from dash_app.views.curves.ids import CurvesId
-from dash_app.views.curves.layout import QUANTITIES
+from dash_app.views.curves.layout import QUANTITIES, CurvesId
 
 EVENTS = (Event(CurvesId.GRAPH, "clickData", actions.clicked),)
 

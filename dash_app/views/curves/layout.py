@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from analysis.results import LargestStep, RunResult, Steps, Token
-from dash_app.components.attributes import aria
-from dash_app.components.go import go, switch, target
-from dash_app.components.panel import graph, panel
-from dash_app.components.progress import progress, small_button, stop_button
-from dash_app.figures.text import label, percent
-from dash_app.shell import Context
-from dash_app.state_sets import toggle
-from dash_app.views.curves.ids import CurvesId
+from analysis.contract.results import Token
+from analysis.tracing.specs import RunResult
+from analysis.trajectory.specs import LargestStep, Steps
+from dash_app.jobs.progress import progress, small_button, stop_button
+from dash_app.page.controls import aria, go, switch, target
+from dash_app.page.panel import graph, panel
+from dash_app.page.token_labels import label, percent
+from dash_app.state.context import Context
+from dash_app.state.selection import toggle
+
+
+class CurvesId(StrEnum):
+    """What callbacks of this view name."""
+
+    GRAPH = "curves-graph"
+    QUANTITY = "curves-quantity"
+    FACTS = "curves-facts"
+    PINS = "curves-pins"
+    SUBTITLE = "curves-subtitle"
+    STRIP = "emergence-graph"
+    STRIP_LINE = "emergence-line"
+    COMMIT = "emergence-commit"
+    STOP = "emergence-stop"
+    PROGRESS = "emergence-progress"
+    READY = "emergence-ready"
+    LAST = "emergence-last"
+
 
 #: The probability that "emerges" asks for (``StepsSpec.tau``).
 TAU = 0.5

@@ -1,6 +1,6 @@
 """The flow into the chosen cell."""
 
-from dash_app.shell import View
+from dash_app.state.context import View
 from dash_app.views.flow import callbacks
 from dash_app.views.flow.layout import layout
 

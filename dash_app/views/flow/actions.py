@@ -7,21 +7,22 @@ from typing import Any, NamedTuple
 from dash import no_update
 from dash.development.base_component import Component
 
+from analysis.contract.results import Token
 from analysis.errors import AnalysisError
-from analysis.results import Graph, Token
-from analysis.specs import FlowSpec, LensSpec
-from dash_app.components.panel import blank, failed, told
-from dash_app.figures.flow import Picture, describe, picture
-from dash_app.figures.flow_select import select
-from dash_app.figures.flow_signed import signed_caption, signed_figure
-from dash_app.figures.flow_signed_select import select_signed
-from dash_app.figures.flow_table import signed_rows
-from dash_app.figures.text import label
-from dash_app.outcome import attempt, trouble_in
-from dash_app.shell import NewJob, Service, result_of, trace_of
-from dash_app.state import Selection
-from dash_app.state_run import RunRef, resolve
+from analysis.flow_graph.results import Graph
+from analysis.flow_graph.specs import FlowSpec
+from analysis.lens.specs import LensSpec
+from dash_app.jobs.progress import attempt, trouble_in
+from dash_app.page.panel import blank, failed, told
+from dash_app.page.token_labels import label
+from dash_app.state.context import NewJob, Service, result_of, trace_of
+from dash_app.state.run import RunRef, resolve
+from dash_app.state.selection import Selection
+from dash_app.views.flow.captions import describe, signed_rows
+from dash_app.views.flow.link_selection import select
 from dash_app.views.flow.options import Choices, options
+from dash_app.views.flow.picture import Picture, picture
+from dash_app.views.flow.signed_picture import select_signed, signed_caption, signed_figure
 from dash_app.views.flow.specs import answer, look, rule, wanted
 
 AT_THE_BOTTOM = "Row 0 is the embedding: nothing flows into it. Choose a higher row."
@@ -35,9 +36,9 @@ def follow(
     def work() -> str | None:
         spec = wanted(run, selection)
         if spec is not None:
-            service.flow(trace_of(run), spec, job(0.0, 0.5))
+            service.ask(trace_of(run), spec, job(0.0, 0.5))
             if spec.method != "signed":
-                service.grid(trace_of(run), LensSpec(), job(0.5, 1.0))  # its nodes' tokens
+                service.ask(trace_of(run), LensSpec(), job(0.5, 1.0))  # its nodes' tokens
         return repr(spec) if spec else None
 
     ready = attempt(work)
@@ -86,7 +87,7 @@ def draw(
             return Shown(blank(240, AT_THE_BOTTOM), None, "")
         flow = _remembered(service, run, spec)
         if flow is None and ready is not None and ready.get("done") == repr(spec):
-            flow = service.flow(trace_of(run), spec)  # the memo could not keep it
+            flow = service.ask(trace_of(run), spec)  # the memo could not keep it
         return None if flow is None else _drawn(service, run, selection, flow, theme)
     except Exception as error:  # noqa: BLE001 - said where the figure would be
         return Shown(failed(error), None, "")
@@ -104,7 +105,7 @@ def _drawn(service: Service, run: RunRef, selection: Selection, flow: Graph, the
     result = result_of(service, run)
     if flow.method == "signed":
         return _drawn_signed(service, run, selection, flow, theme)
-    grid = service.grid(trace_of(run), LensSpec())
+    grid = service.ask(trace_of(run), LensSpec())
     drawing = select(flow, rule(selection), look(selection, result.info))
     return Shown(
         no_update,
@@ -139,7 +140,7 @@ def names(service: Service, run: RunRef, ids: list[int]) -> dict[int, Token]:
     known = {token.id: token for token in (*result.vocabulary, *result.tokens)}
     rest = tuple(sorted({number for number in ids if 0 <= number < run.vocab} - known.keys()))
     if rest:
-        grid = service.grid(trace_of(run), LensSpec(target=rest, positions=(0,), k=1))
+        grid = service.ask(trace_of(run), LensSpec(target=rest, positions=(0,), k=1))
         known |= {number: grid.token(number) for number in rest}
     return known
 

@@ -7,13 +7,13 @@ from typing import Any
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 from dash.exceptions import PreventUpdate
 
-from dash_app.components.panel import FIGURE, FIGURE_LOADING
-from dash_app.components.progress import begun, hand_over, job, news_of
-from dash_app.reduce import read_run
-from dash_app.shell import Context, PageId
-from dash_app.state_stores import join
+from dash_app.jobs.progress import begun, hand_over, job, news_of
+from dash_app.page.panel import FIGURE, FIGURE_LOADING
+from dash_app.state.context import Context, PageId
+from dash_app.state.reduce import read_run
+from dash_app.state.stores import join
 from dash_app.views.flow import actions, check, inspector
-from dash_app.views.flow.ids import FlowId
+from dash_app.views.flow.layout import FlowId
 
 
 def register(app: Dash, context: Context) -> None:

@@ -9,18 +9,18 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.errors import AnalysisError
-from analysis.results import CausalCheck, CausalComparison
-from dash_app.components.attributes import aria
-from dash_app.components.panel import GRAPH_CONFIG, trouble
+from analysis.flow_graph.results import CausalCheck, CausalComparison
 from dash_app.errors import explain
-from dash_app.figures.flow_check import scatter
-from dash_app.figures.text import label
-from dash_app.outcome import attempt, trouble_in
-from dash_app.shell import NewJob, Service, result_of, trace_of
-from dash_app.state import Selection
-from dash_app.state_run import RunRef
+from dash_app.jobs.progress import attempt, trouble_in
+from dash_app.page.controls import aria
+from dash_app.page.panel import GRAPH_CONFIG, trouble
+from dash_app.page.token_labels import label
+from dash_app.state.context import NewJob, Service, result_of, trace_of
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Selection
 from dash_app.views.flow.actions import names
-from dash_app.views.flow.methods import METHODS
+from dash_app.views.flow.check_figure import scatter
+from dash_app.views.flow.options import METHODS
 from dash_app.views.flow.specs import check, comparison
 
 BOTTOM = "Row 0 is the embedding: there is no link to cut."
@@ -35,9 +35,9 @@ def measure(
     def work() -> str:
         trace = trace_of(run)
         if what == COMPARE:
-            service.comparison(trace, comparison(run, selection), job(0.0, 1.0))
+            service.ask(trace, comparison(run, selection), job(0.0, 1.0))
         elif (spec := check(run, selection)) is not None:
-            service.causal(trace, spec, job(0.0, 1.0))
+            service.ask(trace, spec, job(0.0, 1.0))
         return what
 
     return attempt(work)

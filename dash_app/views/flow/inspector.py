@@ -7,14 +7,16 @@ from collections.abc import Iterable
 from dash import html
 from dash.development.base_component import Component
 
-from analysis.link_specs import LinkSpec, NeuronSpec
-from analysis.results import LinkReading, Neurons, RunResult, Token
-from dash_app.components.panel import trouble
+from analysis.contract.results import Token
+from analysis.flow_graph.results import LinkReading, Neurons
+from analysis.flow_graph.specs import LinkSpec, NeuronSpec
+from analysis.tracing.specs import RunResult
 from dash_app.errors import explain
-from dash_app.figures.text import label, percent, row_name
-from dash_app.shell import Service, result_of, trace_of
-from dash_app.state import Selection
-from dash_app.state_run import RunRef
+from dash_app.page.panel import trouble
+from dash_app.page.token_labels import label, percent, row_name
+from dash_app.state.context import Service, result_of, trace_of
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Selection
 from dash_app.views.flow.actions import names
 from dash_app.views.flow.specs import link
 
@@ -29,7 +31,7 @@ def inspect(service: Service, run: RunRef, selection: Selection) -> list[Compone
         spec = link(selection)
         if spec is None:
             return [html.P(HINT, className="prompt-hint")]
-        reading = service.link(trace_of(run), spec)
+        reading = service.ask(trace_of(run), spec)
         shown = [_reading(reading, result_of(service, run))]
         if spec.kind == "mlp":
             shown.append(_most_responsible(service, run, spec))
@@ -40,9 +42,7 @@ def inspect(service: Service, run: RunRef, selection: Selection) -> list[Compone
 
 def _most_responsible(service: Service, run: RunRef, spec: LinkSpec) -> Component:
     try:
-        neurons = service.neurons(
-            trace_of(run), NeuronSpec(spec.layer, spec.target_pos, k=8, tokens=4)
-        )
+        neurons = service.ask(trace_of(run), NeuronSpec(spec.layer, spec.target_pos, k=8, tokens=4))
         return _neurons(neurons, label(names(service, run, [neurons.token])[neurons.token]))
     except Exception as error:  # noqa: BLE001 - experts have no single set of neurons
         return trouble(explain(error))

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from dash_app.components.attributes import aria
-from dash_app.components.panel import FIGURE, GRAPH_CONFIG, blank, control, panel
-from dash_app.components.progress import progress, small_button, stop_button
-from dash_app.shell import Context
-from dash_app.views.flow.ids import FlowId
-from dash_app.views.flow.methods import METHODS
-from dash_app.views.flow.options import DIRECTION_HELP, SCALE_HELP, SPLIT_HELP, options
+from dash_app.jobs.progress import progress, small_button, stop_button
+from dash_app.page.controls import aria
+from dash_app.page.panel import FIGURE, GRAPH_CONFIG, blank, control, panel
+from dash_app.state.context import Context
+from dash_app.views.flow.options import DIRECTION_HELP, METHODS, SCALE_HELP, SPLIT_HELP, options
+
+
+class FlowId(StrEnum):
+    """What callbacks of this view name."""
+
+    GRAPH = "flow-graph"
+    BOX = "flow-graph-box"
+    PICTURE = "flow-picture"
+    CANVAS = "flow-canvas"
+    DRAWN = "flow-drawn"
+    LAYERS = "flow-layers"
+    FILL = "flow-progress-fill"
+    LAST = "flow-last"
+    READY = "flow-ready"
+    OPTIONS = "flow-options"
+    SUBTITLE = "flow-subtitle"
+    TABLE = "flow-table"
+    INSPECTOR = "flow-inspector"
+    CUT = "flow-check-cut"
+    COMPARE = "flow-check-compare"
+    STOP = "flow-check-stop"
+    CHECK_PROGRESS = "flow-check-progress"
+    CHECK_READY = "flow-check-ready"
+    CHECK_LAST = "flow-check-last"
+    CHECKED = "flow-checked"
+
 
 KINDS = (
     ("residual", "residual"),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from analysis.link_specs import CausalSpec, ComparisonSpec, LinkSpec
-from analysis.results import ModelInfo
-from analysis.specs import FlowSpec
-from dash_app.figures.flow_rule import Look, Rule
-from dash_app.state import Selection
-from dash_app.state_run import RunRef, resolve
+from analysis.contract.results import ModelInfo
+from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec
+from dash_app.state.run import RunRef, resolve
+from dash_app.state.selection import Selection
+from dash_app.views.flow.link_selection import Look, Rule
 
 #: Links of a smaller share are left out of the graph: they are thinner than a line.
 THINNEST = 0.001

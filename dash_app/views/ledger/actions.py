@@ -7,12 +7,12 @@ from typing import Any
 from dash import html
 from dash.development.base_component import Component
 
+from analysis.contract.ledger import LedgerSpec, ModelLedgerSpec
 from analysis.errors import CancelledError
-from analysis.specs import LedgerSpec
 from dash_app.errors import explain
-from dash_app.shell import NewJob, Service, result_of, trace_of
-from dash_app.state import Selection
-from dash_app.state_run import RunRef, resolve
+from dash_app.state.context import NewJob, Service, result_of, trace_of
+from dash_app.state.run import RunRef, resolve
+from dash_app.state.selection import Selection
 from dash_app.views.ledger.layout import badge, table
 
 
@@ -22,11 +22,11 @@ def measure(
     """Badge, the model's table and the run's, as far as they come; None if it was cancelled."""
     told: list[Any] = []
     try:
-        model = service.ledger(run.model, job(0.0, 0.7))
+        model = service.ask(run.model, ModelLedgerSpec(), job(0.0, 0.7))
         name = result_of(service, run).info.name
         told += [badge(model), table(f"{name}, on random probes", model)]
         position = resolve(selection, run).pos
-        own = service.run_ledger(trace_of(run), LedgerSpec(position), job(0.7, 1.0))
+        own = service.ask(trace_of(run), LedgerSpec(position), job(0.7, 1.0))
         return told[0], told[1], table(f"This run, at position {position}", own)
     except CancelledError:
         return None

@@ -7,11 +7,11 @@ from typing import Any
 from dash import Dash, Input, Output
 from dash.exceptions import PreventUpdate
 
-from dash_app.reduce import read_run
-from dash_app.shell import Context, PageId
-from dash_app.state_stores import join
+from dash_app.state.context import Context, PageId
+from dash_app.state.reduce import read_run
+from dash_app.state.stores import join
 from dash_app.views.ledger import actions
-from dash_app.views.ledger.ids import LedgerId
+from dash_app.views.ledger.layout import LedgerId
 
 
 def register(app: Dash, context: Context) -> None:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from dash import html
 from dash.development.base_component import Component
 
-from analysis.results import Ledger, LedgerEntry
-from dash_app.components.attributes import aria
-from dash_app.components.panel import panel
-from dash_app.shell import Context
-from dash_app.views.ledger.ids import LedgerId
+from analysis.contract.ledger import Ledger, LedgerEntry
+from dash_app.page.controls import aria
+from dash_app.page.panel import panel
+from dash_app.state.context import Context
+
+
+class LedgerId(StrEnum):
+    """What callbacks of this view name."""
+
+    MODEL = "ledger-model"
+    RUN = "ledger-run"
+    SUBTITLE = "ledger-subtitle"
+    FILL = "ledger-progress-fill"
+    LABEL = "ledger-progress-label"
+
 
 HELP = (
     "Every picture here stands on identities: the parts of a state add up to it, the lens at the"

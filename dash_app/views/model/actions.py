@@ -7,12 +7,12 @@ from typing import Any
 
 from dash.development.base_component import Component
 
-from analysis.lens_specs import EmbeddingSpec, NormSpec, SimilaritySpec
-from dash_app.components.panel import trouble
+from analysis.reports.specs import EmbeddingSpec, NormSpec, SimilaritySpec
 from dash_app.errors import explain
-from dash_app.outcome import attempt, trouble_in
-from dash_app.shell import NewJob, Service, trace_of
-from dash_app.state_run import RunRef
+from dash_app.jobs.progress import attempt, trouble_in
+from dash_app.page.panel import trouble
+from dash_app.state.context import NewJob, Service, trace_of
+from dash_app.state.run import RunRef
 from dash_app.views.model.layout import embedding_report, norm_report, similarity_report
 
 EMBEDDINGS, NORMS = EmbeddingSpec(), NormSpec()
@@ -26,11 +26,11 @@ def measure(
     """All three reports, each told when it is there; None if it was cancelled."""
 
     def work() -> int:
-        service.report(run.model, EMBEDDINGS, job(0.0, 0.6))
+        service.ask(run.model, EMBEDDINGS, job(0.0, 0.6))
         ready({"done": 1})
-        service.report(run.model, NORMS, job(0.6, 0.7))
+        service.ask(run.model, NORMS, job(0.6, 0.7))
         ready({"done": 2})
-        service.derive(trace_of(run), SIMILARITY, job(0.7, 1.0))
+        service.ask(trace_of(run), SIMILARITY, job(0.7, 1.0))
         return 3
 
     return attempt(work)
@@ -41,7 +41,7 @@ def show(
 ) -> tuple[list[Component], bool]:
     """Reports that are measured, and whether nothing is left to measure."""
     try:
-        found = (
+        found: tuple[tuple[Any, Callable[[Any, Any], Component]], ...] = (
             (service.peek(run.model, EMBEDDINGS), embedding_report),
             (service.peek(run.model, NORMS), norm_report),
             (service.peek(trace_of(run), SIMILARITY), similarity_report),

@@ -8,11 +8,11 @@ from typing import Any
 from dash import Dash, Input, Output, State, no_update
 from dash.exceptions import PreventUpdate
 
-from dash_app.components.progress import begun, hand_over, job, news_of
-from dash_app.reduce import read_run
-from dash_app.shell import Context, PageId
+from dash_app.jobs.progress import begun, hand_over, job, news_of
+from dash_app.state.context import Context, PageId
+from dash_app.state.reduce import read_run
 from dash_app.views.model import actions
-from dash_app.views.model.ids import ModelId
+from dash_app.views.model.layout import ModelId
 
 
 def register(app: Dash, context: Context) -> None:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from analysis.results import EmbeddingReport, NormReport, NormSummary, SimilarityReport
-from dash_app.components.attributes import aria
-from dash_app.components.panel import GRAPH_CONFIG, panel
-from dash_app.components.progress import progress, small_button, stop_button
-from dash_app.figures.reports import cosines, legend, norms, scales, similarity
-from dash_app.figures.text import percent
-from dash_app.shell import Context
-from dash_app.theme import Figure, Theme
-from dash_app.views.model.ids import ModelId
+from analysis.reports.specs import EmbeddingReport, NormReport, NormSummary, SimilarityReport
+from dash_app.jobs.progress import progress, small_button, stop_button
+from dash_app.page.controls import aria
+from dash_app.page.panel import GRAPH_CONFIG, panel
+from dash_app.page.theme import Figure, Theme
+from dash_app.page.token_labels import percent
+from dash_app.state.context import Context
+from dash_app.views.model.figure import cosines, legend, norms, scales, similarity
+
+
+class ModelId(StrEnum):
+    """What callbacks of this view name."""
+
+    REPORTS = "model-reports"
+    START = "model-start"
+    STOP = "model-stop"
+    PROGRESS = "model-progress"
+    READY = "model-ready"
+    LAST = "model-last"
+
 
 HELP = (
     "Embeddings: the cosine between each token's row of the input matrix E and of the output matrix"

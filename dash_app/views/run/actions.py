@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.errors import AnalysisError, CancelledError, PromptError, SpecError, UnknownModelError
-from analysis.results import RunResult, Story
-from analysis.specs import LensSpec, RunSpec, StorySpec, TraceSpec
-from dash_app.components.panel import notice, trouble
-from dash_app.outcome import failure, trouble_in
-from dash_app.reduce import notices, read_run
-from dash_app.shell import Context, NewJob, PageId, Service
-from dash_app.state import Selection
-from dash_app.state_run import RunRef
-from dash_app.state_stores import join
-from dash_app.views.run.ids import RunId
+from analysis.lens.specs import LensSpec
+from analysis.tracing.specs import RunResult, RunSpec, TraceSpec
+from analysis.trajectory.specs import Story, StorySpec
+from dash_app.jobs.progress import failure, trouble_in
+from dash_app.page.panel import notice, trouble
+from dash_app.state.context import Context, NewJob, PageId, Service
+from dash_app.state.reduce import notices, read_run
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Selection
+from dash_app.state.stores import join
+from dash_app.views.run.layout import RunId
 
 #: Tokens up to which the page opens with every column of the heatmap.
 SHORT = 16
@@ -31,10 +32,10 @@ def perform(context: Context, asked: Selection, job: NewJob) -> RunRef:
     """
     _check(context, asked)
     service: Service = context.service
-    run = service.run(_spec(asked), job(0.0, 0.4))
+    run = service.ask(asked.model, _spec(asked), job(0.0, 0.4))
     trace = TraceSpec(asked.model, run.token_ids)
-    service.grid(trace, _opening(run), job(0.4, 0.95))
-    story = service.story(trace, StorySpec(run.prompt_length - 1), job(0.95, 1.0))
+    service.ask(trace, _opening(run), job(0.4, 0.95))
+    story = service.ask(trace, StorySpec(run.prompt_length - 1), job(0.95, 1.0))
     return _reference(asked, run, story)
 
 
@@ -42,7 +43,7 @@ def remembered(context: Context, asked: Selection) -> dict[str, Any] | None:
     """What ``status`` would say where all that the page opens with is in the memo; else None."""
     try:
         _check(context, asked)
-        run = context.service.peek(_spec(asked))
+        run = context.service.peek(asked.model, _spec(asked))
         if run is None:
             return None
         trace = TraceSpec(asked.model, run.token_ids)

@@ -7,14 +7,14 @@ from typing import Any
 from dash import Dash, Input, Output, State, ctx, no_update, set_props
 from dash.exceptions import PreventUpdate
 
-from dash_app.components.progress import begun, job
+from analysis.contract.results import InfoSpec
 from dash_app.errors import explain
-from dash_app.reduce import read_run
-from dash_app.shell import Context, Mirror, PageId
-from dash_app.state_stores import PARTS, join
+from dash_app.jobs.progress import begun, job
+from dash_app.state.context import Context, Mirror, PageId
+from dash_app.state.reduce import read_run
+from dash_app.state.stores import PARTS, join
 from dash_app.views.run import actions
-from dash_app.views.run.ids import RunId
-from dash_app.views.run.layout import chips, examples
+from dash_app.views.run.layout import RunId, chips, examples
 
 #: What Run asks for is read in the browser when it is pressed (``assets/js/controls.js``).
 MIRRORS = {
@@ -103,7 +103,7 @@ def _register_reports(app: Dash, context: Context) -> None:
         if run is None:
             return no_update
         try:
-            return chips(context.service.model_info(run.model))
+            return chips(context.service.ask(run.model, InfoSpec()))
         except Exception as error:  # noqa: BLE001 - chips are not worth a dead page
             explain(error)
             return no_update

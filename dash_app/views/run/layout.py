@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from analysis.results import ModelInfo
-from dash_app.components.attributes import aria
-from dash_app.components.go import go, target
-from dash_app.components.progress import progress
-from dash_app.examples import examples_for
-from dash_app.shell import Context, PageId
-from dash_app.state import MAX_PROMPT_CHARACTERS
-from dash_app.views.run.ids import RunId
+from analysis.contract.results import ModelInfo
+from dash_app.jobs.progress import progress
+from dash_app.page.controls import aria, go, target
+from dash_app.state.context import Context, PageId
+from dash_app.state.examples import examples_for
+from dash_app.state.selection import MAX_PROMPT_CHARACTERS
+
+
+class RunId(StrEnum):
+    """What callbacks of this view name."""
+
+    MODEL = "run-model"
+    CHIPS = "run-chips"
+    EXAMPLES = "run-examples"
+    PROMPT = "run-prompt"
+    NEW = "run-new"
+    TEMPLATE = "run-template"
+    BUTTON = "run-button"
+    CANCEL = "run-cancel"
+    LAST = "run-last"
+    PROGRESS = "run-progress"
 
 
 def layout(context: Context) -> Component:

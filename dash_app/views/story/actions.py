@@ -7,20 +7,20 @@ from typing import Any
 from dash import html, no_update
 from dash.development.base_component import Component
 
-from analysis.specs import StorySpec
+from analysis.trajectory.specs import StorySpec
 from dash_app.errors import explain
-from dash_app.figures.text import story_phrases
-from dash_app.shell import Service, result_of, trace_of
-from dash_app.state import Selection
-from dash_app.state_run import RunRef, resolve
+from dash_app.state.context import Service, result_of, trace_of
+from dash_app.state.run import RunRef, resolve
+from dash_app.state.selection import Selection
 from dash_app.views.story.layout import sentence
+from dash_app.views.story.phrases import story_phrases
 
 
 def tell(service: Service, run: RunRef, selection: Selection) -> list[Component]:
     """The sentence about the model's own choice at the chosen position."""
     try:
         position = resolve(selection, run).pos
-        story = service.story(trace_of(run), StorySpec(position))
+        story = service.ask(trace_of(run), StorySpec(position))
         return sentence(story_phrases(story, result_of(service, run)), selection.pins)
     except Exception as error:  # noqa: BLE001 - a missing sentence must not take the page with it
         problem = explain(error)

@@ -6,11 +6,11 @@ from typing import Any
 
 from dash import Dash, Input, Output, State, no_update
 
-from dash_app.reduce import read_run
-from dash_app.shell import Context, PageId
-from dash_app.state_stores import join
+from dash_app.state.context import Context, PageId
+from dash_app.state.reduce import read_run
+from dash_app.state.stores import join
 from dash_app.views.story import actions
-from dash_app.views.story.ids import StoryId
+from dash_app.views.story.layout import StoryId
 
 
 def register(app: Dash, context: Context) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from typing import Any
 
 from dash import html
 from dash.development.base_component import Component
 
-from dash_app.components.attributes import aria
-from dash_app.components.go import go, target
-from dash_app.shell import Context
-from dash_app.state_sets import toggle
-from dash_app.views.story.ids import StoryId
+from dash_app.page.controls import aria, go, target
+from dash_app.state.context import Context
+from dash_app.state.selection import toggle
+
+
+class StoryId(StrEnum):
+    """What callbacks of this view name."""
+
+    TEXT = "story-text"
 
 
 def layout(_context: Context) -> Component:

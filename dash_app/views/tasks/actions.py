@@ -12,8 +12,8 @@ from dash import html
 from dash.development.base_component import Component
 
 from analysis.errors import CancelledError, SpecError
-from analysis.tasks import files, notes, suites
-from analysis.tasks.spec import (
+from analysis.tasks import addition, suite_files, suites
+from analysis.tasks.specs import (
     OWN,
     ContributionSpec,
     FailureSpec,
@@ -22,11 +22,11 @@ from analysis.tasks.spec import (
     ProjectionSpec,
     SuiteSpec,
 )
-from dash_app.components.go import go, target
-from dash_app.components.panel import empty, notice, trouble
 from dash_app.errors import Trouble, explain
-from dash_app.outcome import failure, trouble_in
-from dash_app.shell import NewJob, Service
+from dash_app.jobs.progress import failure, trouble_in
+from dash_app.page.controls import go, target
+from dash_app.page.panel import empty, notice, trouble
+from dash_app.state.context import NewJob, Service
 from dash_app.views.tasks.ids import Option
 
 #: Digits of a sum, for models that have no count of their own.
@@ -45,7 +45,8 @@ class Uploaded:
 def run(service: Service, name: str, form: Mapping[str, Any], job: NewJob) -> dict[str, Any]:
     """Compute a report; the form that it came of, for drawing, or how else that ended."""
     try:
-        service.study(spec(service, name, form), job(0.0, 1.0))
+        asked = spec(service, name, form)
+        service.ask(asked.model, asked, job(0.0, 1.0))
         return {"form": dict(form)}
     except CancelledError:
         return {"cancelled": True}
@@ -116,8 +117,10 @@ def upload(
     """Read a file that a person chose: its mistakes by line, or how many prompts it holds."""
     name = str(filename or "list")[:80]
     try:
-        suite = files.parse(_decoded(contents, name, most_bytes), _kind(name), name, most_rows)
-        kept = {"hash": service.keep(files.as_lines(suite)), "name": name}
+        suite = suite_files.parse(
+            _decoded(contents, name, most_bytes), _kind(name), name, most_rows
+        )
+        kept = {"hash": service.keep(suite_files.as_lines(suite)), "name": name}
     except Exception as error:  # noqa: BLE001 - said beside the button
         return Uploaded(_mistakes(explain(error), name))
     count = len(suite.prompts)
@@ -173,7 +176,7 @@ def suite_options(kept: Mapping[str, Any] | None) -> list[dict[str, str]]:
 
 def digits_of(model: str, digits: Any, fixed: bool) -> tuple[Any, bool]:
     """What the digits' control shows, and whether it is fixed: a trained adder has its own."""
-    own = notes.padded_digits(model)
+    own = addition.padded_digits(model)
     if own is not None:
         return own, True
     return (DIGITS if fixed else digits), False
@@ -181,7 +184,7 @@ def digits_of(model: str, digits: Any, fixed: bool) -> tuple[Any, bool]:
 
 def own_sum(model: str) -> list[Any]:
     """The notes' own sum for a model, as a button, and why it is what it is."""
-    asked = notes.own_sum(model)
+    asked = addition.own_sum(model)
     button = go(
         asked.prompt,
         target(model=model, prompt=asked.prompt, new=asked.new),

@@ -7,11 +7,11 @@ from typing import Any
 from dash import Dash, Input, Output, State, ctx, no_update
 from dash.exceptions import PreventUpdate
 
-from analysis.tasks.spec import OWN
-from dash_app.components.progress import begun, hand_over, job
-from dash_app.reduce import read_run
-from dash_app.shell import Context, PageId
-from dash_app.state_stores import join
+from analysis.tasks.specs import OWN
+from dash_app.jobs.progress import begun, hand_over, job
+from dash_app.state.context import Context, PageId
+from dash_app.state.reduce import read_run
+from dash_app.state.stores import join
 from dash_app.views.tasks import actions, showing
 from dash_app.views.tasks.ids import Option, Part, TasksId, of
 from dash_app.views.tasks.reports import EVERY, Report

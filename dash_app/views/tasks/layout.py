@@ -8,11 +8,11 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.tasks import suites
-from analysis.tasks.spec import MOST_DIGITS
-from dash_app.components.attributes import aria
-from dash_app.components.panel import control, empty, helping, panel
-from dash_app.components.progress import progress
-from dash_app.shell import Context
+from analysis.tasks.specs import MOST_DIGITS
+from dash_app.jobs.progress import progress
+from dash_app.page.controls import aria
+from dash_app.page.panel import control, empty, helping, panel
+from dash_app.state.context import Context
 from dash_app.views.tasks.ids import Option, Part, TasksId, of
 from dash_app.views.tasks.reports import EVERY, REPORTS, SUITE, Report
 

@@ -20,7 +20,7 @@ class Report:
         size: Label, default and most of its own size; None: it has the suite's.
         asks: Options that change what is computed.
         shows: Options that change only what is drawn.
-        sheets: Its tables, for the CSV buttons (``analysis.tasks.tables``).
+        sheets: Its tables, for the CSV buttons (``analysis.tasks.export``).
     """
 
     name: str

@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.contract.results import InfoSpec
 from analysis.errors import AnalysisError
-from analysis.tasks import export, tables
-from dash_app.components.panel import trouble
+from analysis.tasks import export
 from dash_app.errors import explain
-from dash_app.shell import Service
-from dash_app.views.tasks import actions, failing, suite, sums
-from dash_app.views.tasks.drawing import Drawn, chosen
+from dash_app.page.panel import trouble
+from dash_app.state.context import Service
+from dash_app.views.tasks import actions, failures, suite, sums
+from dash_app.views.tasks.sections import Drawn, chosen
 
 DRAWING: dict[str, Callable[[Any, Mapping[str, Any], Mapping[str, Any], Any], Drawn]] = {
     "suite": suite.suite,
-    "failure": failing.failure,
+    "failure": failures.failure,
     "contributions": sums.contributions,
     "probes": sums.probes,
     "projection": sums.projection,
@@ -46,7 +47,8 @@ def show(
 
 
 def _report(service: Service, name: str, ready: Mapping[str, Any]) -> Any:
-    return service.study(actions.spec(service, name, ready["form"]))
+    asked = actions.spec(service, name, ready["form"])
+    return service.ask(asked.model, asked)
 
 
 def file_of(service: Service, name: str, part: str, ready: Any) -> File | None:
@@ -58,7 +60,7 @@ def file_of(service: Service, name: str, part: str, ready: Any) -> File | None:
     if part == "json":
         return File(f"{stem}.json", export.as_json(report))
     sheet = part.removeprefix("csv-")
-    return File(f"{stem}-{sheet}.csv", tables.as_csv(report, sheet))
+    return File(f"{stem}-{sheet}.csv", export.as_csv(report, sheet))
 
 
 def projection_lists(
@@ -72,7 +74,7 @@ def projection_lists(
     form = probed.get("form") if isinstance(probed, dict) else None
     places: tuple[str, ...] = ()
     if form is not None and form["model"] == model and form["digits"] == digits:
-        found = service.peek(actions.spec(service, "probes", form))
+        found = service.peek(model, actions.spec(service, "probes", form))
         places = found.places if found is not None else ()
     known = [{"label": name, "value": name} for name in dict.fromkeys(places) if name.strip()]
     columns = list(range(1, _columns(model, digits)))
@@ -90,7 +92,7 @@ def projection_lists(
 def _components(service: Service, model: Any) -> list[str]:
     """Names of a model's parts; of a model not loaded yet only the first rows."""
     try:
-        info = service.peek(str(model))
+        info = service.peek(str(model), InfoSpec())
     except AnalysisError:
         info = None
     if info is None:
@@ -104,7 +106,7 @@ def _components(service: Service, model: Any) -> list[str]:
 
 def _columns(model: Any, digits: Any) -> int:
     """One more than the highest column whose digit sum there is."""
-    from analysis.tasks.notes import padded_digits
+    from analysis.tasks.addition import padded_digits
 
     own = padded_digits(str(model))
     count = own or (digits if isinstance(digits, int) and 1 <= digits <= 15 else 2)

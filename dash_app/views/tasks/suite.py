@@ -9,12 +9,12 @@ import numpy as np
 from dash import html
 from dash.development.base_component import Component
 
-from analysis.results.tasks import SuiteReport
-from analysis.tasks.spec import OWN
-from dash_app.components.go import go
-from dash_app.figures import tasks, tasks_digits
-from dash_app.views.tasks import links
-from dash_app.views.tasks.drawing import Drawn, picture
+from analysis.tasks.results import SuiteReport
+from analysis.tasks.specs import OWN
+from dash_app.page.controls import go
+from dash_app.views.tasks import figures as figures_module
+from dash_app.views.tasks import sections
+from dash_app.views.tasks.sections import Drawn, picture
 
 SHOWN = 12
 LISTED = 200
@@ -26,29 +26,29 @@ def suite(
     """Accuracy, emergence by curve and by digit, a dot for each prompt, wrong answers."""
     model, found = str(form["model"]), report.emergence
     to = [
-        links.prompt(model, prompt, length)
+        sections.prompt(model, prompt, length)
         for prompt, length in zip(report.prompts, report.lengths, strict=True)
     ]
     shares = (found.accuracy, *found.by_label)
     examples = [to[0], *(to[report.groups.index(one.name)] for one in found.by_label)]
     figures = [
         picture(
-            tasks.accuracy(shares, theme=theme, links=examples),
+            figures_module.accuracy(shares, theme=theme, links=examples),
             "Share of right answers; bars: 95 % Wilson intervals. Wide bars mean few prompts.",
         ),
         picture(
-            tasks_digits.by_digit(found, theme=theme, links=to),
+            figures_module.by_digit(found, theme=theme, links=to),
             "Mean row at which each digit's choice ranks first for good; bars: 95 % bootstrap"
             " intervals over prompts, none with fewer than ten.",
         ),
         picture(
-            tasks.emergence(found, theme=theme, links=to),
+            figures_module.emergence(found, theme=theme, links=to),
             "Same frequency: another prompt's answer token in this prompt. Shuffled: the right"
             " token after the prompt's tokens in another order. In brackets: answer tokens.",
             wide=True,
         ),
         picture(
-            tasks.prompts(report, to, theme=theme),
+            figures_module.prompts(report, to, theme=theme),
             "A dot for each prompt: click one to open it.",
             wide=True,
             name="tasks-prompts",
@@ -69,7 +69,7 @@ def _summary(model: str, report: SuiteReport) -> list[Component]:
         f"{name} answers come up at row {curve.mean:.1f} on average"
         f" ({curve.mean_low:.1f} to {curve.mean_high:.1f})"
         if np.isfinite(curve.mean_low)
-        else f"{name} answers: {tasks.few(curve)} to say when they come up"
+        else f"{name} answers: {figures_module.few(curve)} to say when they come up"
         for name, curve in (("Right", right), ("Wrong", wrong))
         if curve.count
     ]

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from dash import html
 
-from analysis.results.sums import ContributionReport, PatchReport, ProbeReport, Projection
-from dash_app.figures import tasks, tasks_maps
-from dash_app.views.tasks import links
-from dash_app.views.tasks.drawing import Drawn, chosen, picture
+from analysis.tasks.sum_results import ContributionReport, PatchReport, ProbeReport, Projection
+from dash_app.views.tasks import figures as figures_module
+from dash_app.views.tasks import sections, sum_figures
 from dash_app.views.tasks.ids import Option
+from dash_app.views.tasks.sections import Drawn, chosen, picture
 
 #: What the column's list holds where no state was patched on its own.
 NOT_EACH: tuple[list[dict[str, Any]], Any] = (
@@ -35,15 +35,15 @@ def contributions(
     layer, number = (int(part) for part in head.split("."))
     figures = [
         picture(
-            tasks_maps.contributions(report, to, theme=theme),
+            sum_figures.contributions(report, to, theme=theme),
             "Purple: raises the right digit over the one that the other carry would give; orange:"
             " lowers it. Empty: no such sum. A click opens a sum of that group at that part."
-            + tasks_maps.left_out(report),
+            + sum_figures.left_out(report),
             wide=True,
         ),
         picture(
-            tasks_maps.attention(report, layer, number, to, theme=theme),
-            "Mean over sums." + tasks_maps.unread(report, layer, number),
+            sum_figures.attention(report, layer, number, to, theme=theme),
+            "Mean over sums." + sum_figures.unread(report, layer, number),
             wide=True,
         ),
     ]
@@ -57,7 +57,7 @@ def probes(
     report: ProbeReport, form: Mapping[str, Any], options: Mapping[str, Any], theme: Any
 ) -> Drawn:
     """Accuracy by component where each column is written, and the map of one fact."""
-    named = [(name, tasks_maps.titled(name)) for name in report.targets]
+    named = [(name, sum_figures.titled(name)) for name in report.targets]
     target = chosen([name for name, _ in named], options.get(Option.TARGET), report.targets[0])
     number = report.targets.index(target)
     to = _example(
@@ -67,7 +67,7 @@ def probes(
     mixed = options.get(Option.CONTROL) == "yes"
     lines = [
         picture(
-            tasks_maps.probe_lines(report, to, kind=kind, theme=theme),
+            sum_figures.probe_lines(report, to, kind=kind, theme=theme),
             f"{what} at the state that writes the column. Dashed: the control, labels shuffled"
             f" among the sums. Judged on {report.held_out} sums.",
             wide=True,
@@ -78,7 +78,7 @@ def probes(
         )
     ]
     chart = picture(
-        tasks_maps.probes(report, number, to, control=mixed, theme=theme),
+        sum_figures.probes(report, number, to, control=mixed, theme=theme),
         f"Judged on {report.held_out} sums not fitted on; guessing gives"
         f" {report.chance[number]:.0%}. A click opens a sum at that state.",
         wide=True,
@@ -106,7 +106,7 @@ def projection(
     """The same dots twice: by digit sum and by carry."""
     model = str(form["model"])
     to = [
-        links.part(model, text, report.length, report.component, report.position)
+        sections.part(model, text, report.length, report.component, report.position)
         for text in report.prompts
     ]
     captions = {
@@ -114,7 +114,10 @@ def projection(
         "carry": f"Orange diamonds: a carry goes into column {report.column}; blue: none.",
     }
     figures = [
-        picture(tasks.projection(report, colour=colour, theme=theme, links=to), captions[colour])
+        picture(
+            figures_module.projection(report, colour=colour, theme=theme, links=to),
+            captions[colour],
+        )
         for colour in ("digit_sum", "carry")
     ]
     share = float(report.explained.sum())
@@ -138,7 +141,7 @@ def patching(
     to = _example(form, report.receivers, report.length, lambda n: np.eye(len(report.columns))[n])
     figures = [
         picture(
-            tasks_maps.patches(report, to, control=mixed, theme=theme),
+            sum_figures.patches(report, to, control=mixed, theme=theme),
             "There: at the state that writes the digit. Everywhere: at all states up to it."
             f" {_margin(report)} A click opens the sum that is patched." + _blanks(report),
             wide=True,
@@ -148,7 +151,7 @@ def patching(
     column = chosen(columns, str(options.get(Option.COLUMN)), columns[0])
     if form.get(Option.POSITIONS) != "all":
         return Drawn(said, figures, {Option.COLUMN: NOT_EACH})
-    chart = tasks_maps.patch_positions(
+    chart = sum_figures.patch_positions(
         report, columns.index(column), to, control=mixed, theme=theme
     )
     figures.append(picture(chart, "Each state patched on its own.", wide=True))
@@ -175,13 +178,13 @@ def _margin(report: PatchReport) -> str:
 
 def _example(
     form: Mapping[str, Any], prompts: tuple[str, ...], length: int, fits: Callable[[int], Any]
-) -> tasks_maps.Link:
+) -> sum_figures.Link:
     """Opens the first prompt for which ``fits(group)`` holds, at a part and position."""
     model = str(form["model"])
 
     def link(group: int, part: str, position: int) -> str:
         which = np.flatnonzero(np.asarray(fits(group))[: len(prompts)])
         text = prompts[int(which[0])] if len(which) else ""
-        return links.part(model, text, length, part, position)
+        return sections.part(model, text, length, part, position)
 
     return link

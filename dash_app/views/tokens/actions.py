@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dash.development.base_component import Component
 
-from dash_app.components.panel import trouble
 from dash_app.errors import explain
-from dash_app.shell import Service, result_of
-from dash_app.state import Selection
-from dash_app.state_run import RunRef, resolve
+from dash_app.page.panel import trouble
+from dash_app.state.context import Service, result_of
+from dash_app.state.run import RunRef, resolve
+from dash_app.state.selection import Selection
 from dash_app.views.tokens.layout import strip
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from dash import Dash, Input, Output, no_update
 
-from dash_app.reduce import read_run
-from dash_app.shell import Context, PageId
-from dash_app.state_stores import join
+from dash_app.state.context import Context, PageId
+from dash_app.state.reduce import read_run
+from dash_app.state.stores import join
 from dash_app.views.tokens import actions
-from dash_app.views.tokens.ids import TokensId
+from dash_app.views.tokens.layout import TokensId
 
 
 def register(app: Dash, context: Context) -> None:

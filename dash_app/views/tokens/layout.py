@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from dash import html
 from dash.development.base_component import Component
 
-from analysis.results import RunResult, Token
-from dash_app.components.attributes import aria
-from dash_app.components.go import go, target
-from dash_app.components.panel import notice
-from dash_app.figures.text import label, percent
-from dash_app.shell import Context
-from dash_app.views.tokens.ids import TokensId
+from analysis.contract.results import Token
+from analysis.tracing.specs import RunResult
+from dash_app.page.controls import aria, go, target
+from dash_app.page.panel import notice
+from dash_app.page.token_labels import label, percent
+from dash_app.state.context import Context
+
+
+class TokensId(StrEnum):
+    """What callbacks of this view name."""
+
+    STRIP = "tokens-strip"
+
 
 #: Alternatives listed under each answer token.
 ALTERNATIVES = 3

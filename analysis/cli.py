@@ -1,0 +1,152 @@
+"""The commands ``stratascope check`` and ``stratascope models``: what is found out, printed.
+
+Importable without torch; a command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from analysis.contract.ledger import Ledger
+from analysis.contract.results import ModelInfo
+from analysis.errors import AnalysisError
+from analysis.model import catalog
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def add_to(commands: Any) -> None:
+    """Add both to a parser's subcommands; each sets ``work``, which returns the exit status."""
+    checking = commands.add_parser(
+        "check", help="load a model and show which identities hold on it, and how closely"
+    )
+    checking.add_argument("model", help="a name, hub id, folder, .gguf file, or base+adapter")
+    checking.add_argument("--dtype", help="float32, bfloat16 or float16")
+    checking.add_argument("--device", help="cpu, cuda, cuda:N, or spread")
+    checking.set_defaults(work=check)
+    listing = commands.add_parser("models", help="list the models on offer and whether they fit")
+    listing.set_defaults(work=models)
+    for command in (checking, listing):
+        command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def check(chosen: argparse.Namespace) -> int:
+    """Print a model's ledger; 0 if every identity holds, else 1."""
+    from analysis.loading import load_model
+
+    try:
+        model = load_model(chosen.model, dtype=chosen.dtype, device=chosen.device)
+    except AnalysisError as error:
+        if not chosen.json:
+            raise
+        print(json.dumps({"passed": False, "error": error.message, "hint": error.hint}, indent=1))
+        return 1
+    ledger = model.check()
+    print("\n".join(_as_json(model.info, ledger) if chosen.json else _as_text(model.info, ledger)))
+    return 0 if ledger.passed else 1
+
+
+def _as_json(info: ModelInfo, ledger: Ledger) -> list[str]:
+    entries = [{**asdict(entry), "passed": entry.passed} for entry in ledger.entries]
+    facts = {"passed": ledger.passed, "colour": ledger.colour, "model": asdict(info)}
+    return [json.dumps({**facts, "entries": entries}, indent=1)]
+
+
+def _as_text(info: ModelInfo, ledger: Ledger) -> list[str]:
+    packed = f", {info.quantised}" if info.quantised else ""
+    head = f"{info.name} ({info.architecture}, {info.dtype}{packed}, {info.device})"
+    rows = [
+        (f"{entry.number}. {entry.name}", f"{entry.error:.1e}", f"{entry.tolerance:.0e}",
+         "ok" if entry.passed else "FAILS", entry.note)
+        for entry in ledger.entries
+    ]  # fmt: skip
+    verdict = {"green": "every identity holds", "red": "NOT every identity holds"}.get(
+        ledger.colour, "every identity holds within the tolerance of 16-bit or packed weights"
+    )
+    return [
+        f"{head}, revision {info.revision}",
+        *table(("identity", "largest relative error", "tolerance", "", ""), rows),
+        verdict,
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A model on offer as ``stratascope models`` lists it; ``needs`` and ``free`` in bytes."""
+
+    name: str
+    source: str
+    dtype: str
+    device: str
+    needs: int | None
+    free: int | None
+    trouble: str = ""
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether it could be loaded now, as far as its size goes; None where none is known."""
+        return None if self.needs is None or self.free is None else self.needs <= self.free
+
+
+def offers() -> tuple[Offer, ...]:
+    """Every model on offer, with what it needs and what is free; reads no weights."""
+    return tuple(_offer(entry) for entry in catalog.entries())
+
+
+def _offer(listed: catalog.Entry) -> Offer:
+    from analysis.model import hub as hub_module
+    from analysis.model import memory as memory_module
+    from analysis.model import placement as placement_module
+
+    source = f"{listed.source}+{listed.adapter}" if listed.adapter else listed.source
+    shown_as = listed.name, source, listed.dtype, listed.device
+    try:
+        entry = catalog.offered(listed.name)
+        if entry.kind == "hub" and not hub_module.is_cached(entry.source):
+            return Offer(*shown_as, None, None, "it is fetched when it is first loaded")
+        plan, dtype = placement_module.choose(entry), catalog.dtype_of(entry)
+        shown = f"{dtype}, {entry.quantise}" if entry.quantise else dtype
+        needs, free = memory_module.needed(entry, dtype), memory_module.free(plan.where)
+    except (AnalysisError, OSError, ValueError, KeyError) as error:
+        return Offer(*shown_as, None, None, str(error))
+    return Offer(listed.name, source, shown, plan.where, needs, free)
+
+
+def models(chosen: argparse.Namespace) -> int:
+    """Print the catalogue; 1 if a model on it does not fit, else 0."""
+    found = offers()
+    if chosen.json:
+        print(json.dumps([{**asdict(offer), "fits": offer.fits} for offer in found], indent=1))
+    else:
+        head = ("name", "source", "dtype", "device", "needs about", "free", "fits")
+        print("\n".join(table(head, [_row(offer) for offer in found])))
+        for offer in found:
+            if offer.trouble:
+                print(f"{offer.name}: {offer.trouble}", file=sys.stderr)
+    return 1 if any(offer.fits is False for offer in found) else 0
+
+
+def _row(offer: Offer) -> tuple[str, ...]:
+    def size(value: int | None) -> str:
+        """Bytes in GB, or a question mark where nobody knows."""
+        return "?" if value is None else f"{value / 1e9:.1f} GB"
+
+    fits = {True: "yes", False: "no", None: "not known"}[offer.fits]
+    return (
+        offer.name, offer.source, offer.dtype, offer.device, size(offer.needs), size(offer.free),
+        fits,
+    )  # fmt: skip
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with columns one below the other."""
+    widths = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (head, *rows)
+    ]

@@ -1,0 +1,1 @@
+"""What a spec, a result and a job are."""

@@ -1,0 +1,100 @@
+"""What all results share: tokens, the model's description, shape checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.contract.specs import Spec
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+class Result:
+    """Base of all results: frozen dataclasses of numpy arrays, numbers and texts.
+
+    ``analysis.codec`` writes a result's class by name. Only classes in ``types_by_name`` are ever
+    made from stored bytes.
+    """
+
+    __slots__ = ()
+    types_by_name: ClassVar[dict[str, type[Any]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Result.types_by_name[cls.__name__] = cls
+
+
+def check_shape(name: str, array: NDArray[Any], shape: tuple[int | None, ...]) -> None:
+    """Refuse an array whose shape is not ``shape`` (None: any size).
+
+    Raises:
+        ValueError: A result with a wrong shape is a bug of ours, not the user's.
+    """
+    fits = array.ndim == len(shape) and all(
+        wanted in (None, size) for wanted, size in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name} has shape {array.shape}, not {shape}")
+
+
+@dataclass(frozen=True, slots=True)
+class Token(Result):
+    """One token of a sequence or of the vocabulary.
+
+    Attributes:
+        id: Its number in the vocabulary.
+        text: What it decodes to on its own. A part of a character decodes to U+FFFD.
+        raw: The tokenizer's own piece (``Ġthe``, ``▁the``, ``<0x0A>``).
+        data: The bytes it stands for, as hexadecimal digits; empty where they can't be known.
+        special: Whether the tokenizer calls it special (begin, end, a chat role).
+    """
+
+    id: int
+    text: str
+    raw: str
+    data: str = ""
+    special: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo(Result):
+    """What a model is. Sizes are counts; ``fingerprint`` names its weights, revision and dtype.
+
+    ``quantised`` is "8bit", "4bit", another method's name, or empty; ``adapter`` a LoRA
+    adapter's folder or hub id; ``device`` lists all where blocks lie on several; ``plain_norm``
+    says that the final norm has neither scale nor bias.
+    """
+
+    name: str
+    architecture: str
+    layers: int
+    heads: int
+    kv_heads: int
+    d_model: int
+    d_head: int
+    vocab: int
+    max_positions: int
+    parameters: int
+    tied_embeddings: bool
+    parallel_blocks: bool
+    norm: str
+    dtype: str
+    device: str
+    source: str
+    revision: str
+    fingerprint: str
+    chat_template: bool = False
+    attention_interface: str = "function"
+    quantised: str = ""
+    adapter: str = ""
+    plain_norm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InfoSpec(Spec[ModelInfo]):
+    """What a model is: its sizes, norm, dtype, device and source."""

@@ -1,0 +1,84 @@
+"""What all specs share: validation of options and indices, and the memo's key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from numbers import Integral
+from typing import Any, ClassVar, Generic, TypeVar, cast, get_args
+
+from analysis.errors import SpecError
+
+#: Increased whenever the meaning or layout of a result changes. Older memo entries are not read.
+SCHEMA = 7
+
+Answer_co = TypeVar("Answer_co", covariant=True)
+
+
+class Spec(Generic[Answer_co]):
+    """Base of all specs: frozen, hashable inputs. A ``Spec[Grid]`` is answered by a ``Grid``.
+
+    A spec holds only what changes the answer. Two users who ask the same thing share one
+    computation.
+    """
+
+    __slots__ = ()
+    types_by_name: ClassVar[dict[str, type[Any]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Spec.types_by_name[cls.__name__] = cls
+
+
+def choose(name: str, value: str, options: Any) -> None:
+    """Refuse ``value`` unless it is one of a Literal type's values.
+
+    Raises:
+        SpecError: Naming the option, the value and what is allowed.
+    """
+    allowed = get_args(options)
+    if value not in allowed:
+        raise SpecError(f"{name} can't be {value!r}.", f"Choose one of: {', '.join(allowed)}.")
+
+
+def resolve_index(name: str, value: int, size: int) -> int:
+    """Turn an index, possibly counted from the end, into one from the start.
+
+    Raises:
+        SpecError: If it is out of range.
+    """
+    if not -size <= value < size:
+        raise SpecError(
+            f"{name} {value} does not exist.", f"Use {0} to {size - 1}, or {-size} to -1."
+        )
+    return value % size
+
+
+def cache_key(fingerprint: str, *specs: Spec[Any]) -> str:
+    """One key for one answer.
+
+    Args:
+        fingerprint: What identifies the model's weights, revision and dtype.
+        *specs: What is asked of it. A spec's ``model`` field is left out: names don't matter.
+
+    Returns:
+        64 hexadecimal digits (SHA-256 of a canonical JSON text), never holding prompt text.
+    """
+    parts: list[Any] = [SCHEMA, fingerprint]
+    for spec in specs:
+        values = asdict(cast(Any, spec))
+        values.pop("model", None)
+        parts.append([type(spec).__name__, values])
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def as_tuple(values: int | Sequence[int] | None) -> tuple[int, ...]:
+    """One id, several, or none, as a tuple."""
+    if values is None:
+        return ()
+    if isinstance(values, Integral):
+        return (int(values),)
+    return tuple(int(value) for value in values)  # type: ignore[union-attr]

@@ -1,0 +1,195 @@
+"""Does the picture tell the truth? Cut each drawn link and measure the effect on the logit."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from analysis.errors import SpecError
+from analysis.flow_graph.cuts import Cut, Target, cut_of, effects, target_of
+from analysis.flow_graph.graph import walk
+from analysis.flow_graph.results import LINK_KINDS, CausalCheck, CausalComparison, Graph, Link
+from analysis.flow_graph.signed import signed
+from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowMethod, FlowSpec
+from analysis.model.handle import Model
+from analysis.tracing.capture import Trace
+
+
+def ranks(values: ArrayLike) -> NDArray[np.float64]:
+    """Ranks from 1 of the smallest; equal values share the mean of their places."""
+    array = np.asarray(values, np.float64)
+    _, group, count = np.unique(array, return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    found: NDArray[np.float64] = (last - (count - 1) / 2.0)[group]
+    return found
+
+
+def spearman(one: ArrayLike, other: ArrayLike) -> float:
+    """Pearson's correlation of the ranks, -1 to 1.
+
+    NaN where there are fewer than three pairs, or all values of a side are equal. Source:
+    Spearman 1904, "The proof and measurement of association between two things".
+    """
+    a, b = ranks(one), ranks(other)
+    a, b = a - a.mean() if len(a) else a, b - b.mean() if len(b) else b
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / size if len(a) >= 3 and size > 0.0 else float("nan")
+
+
+def compute(model: Model, trace: Trace, spec: CausalSpec) -> CausalCheck:
+    """Cut the strongest drawn links of a graph, one at a time, many to a forward pass.
+
+    An attention link is knocked out before the softmax, which renormalises the rest of the row;
+    an MLP's output is replaced by zero or its mean at that position.
+
+    Args:
+        model: The model the trace was made with.
+        trace: From ``analysis.trace``.
+        spec: The graph, the logit, what an MLP becomes and how many links are cut.
+
+    Returns:
+        Drawn flow, measured effect, and their rank correlation.
+
+    Raises:
+        SpecError: If the root or a token does not exist, or heads can't be told apart.
+        CancelledError: If the caller's progress listener stops the work.
+    """
+    graph = _graph(model, trace, spec.flow)
+    target = _target(model, trace, spec, graph)
+    drawn = _cuttable(graph)
+    chosen = sorted(drawn, key=lambda cut: -abs(drawn[cut].flow))[: spec.limit]
+    effect, passes = effects(model, trace, chosen, target, spec.value)
+    flow = np.array([drawn[cut].flow for cut in chosen], np.float32)
+    compared = effect if graph.method == "signed" else np.abs(effect)
+    return CausalCheck(
+        method=graph.method,
+        **_measured(trace, target),
+        head=_ints([cut.head for cut in chosen]),
+        **_columns(chosen),
+        share=np.array([drawn[cut].share for cut in chosen], np.float32),
+        flow=flow,
+        effect=effect,
+        correlation=spearman(flow, compared),
+        without_cut=len(graph.links) - len(drawn),
+        unmeasured=len(drawn) - len(chosen),
+        passes=passes,
+    )
+
+
+def compare(model: Model, trace: Trace, comparison: ComparisonSpec) -> CausalComparison:
+    """Which of several methods tells the truth on this prompt.
+
+    Every method is held to the same cuts: the ``limit`` strongest that each draws, all together.
+    Some methods know the mean of the heads only, so all are taken with heads summed. Signed flow
+    draws direct paths only and counts by absolute value; it is 0 on all other cuts.
+
+    Args:
+        model: The model the trace was made with.
+        trace: From ``analysis.trace``.
+        comparison: What is cut and measured, and the methods.
+
+    Raises:
+        SpecError: If the root or a token does not exist, or heads can't be told apart.
+        CancelledError: If the caller's progress listener stops the work.
+    """
+    spec, methods = comparison.causal, comparison.methods
+    target = target_of(model, trace, _position(spec.flow), *_tokens(spec))
+    plain = replace(spec.flow, per_head=False, token=None, foil=None, method="attention")
+    found = [_drawn(model, trace, plain, method, target) for method in methods]
+    cuts = _union(found, spec.limit)
+    effect, _ = effects(model, trace, cuts, target, spec.value)
+    flow = np.array([[drawn.get(cut, 0.0) for cut in cuts] for drawn in found], np.float32)
+    return CausalComparison(
+        methods=tuple(methods),
+        correlations=np.array([spearman(row, np.abs(effect)) for row in flow], np.float32),
+        **_columns(cuts),
+        flow=flow.reshape(len(methods), len(cuts)),
+        effect=effect,
+        **_measured(trace, target),
+    )
+
+
+def _graph(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
+    return (signed if spec.method == "signed" else walk)(model, trace, spec)
+
+
+def _cuttable(graph: Graph) -> dict[Cut, Link]:
+    """The drawn links that can be cut, by their cut."""
+    pairs = ((cut_of(link), link) for link in graph.links)
+    return {cut: link for cut, link in pairs if cut is not None}
+
+
+def _drawn(
+    model: Model, trace: Trace, plain: FlowSpec, method: FlowMethod, target: Target
+) -> dict[Cut, float]:
+    """What a method draws at each cut, by absolute value."""
+    if method == "signed":
+        spec = FlowSpec(
+            target.position, method=method, per_head=False, token=target.token, foil=target.foil
+        )
+    else:
+        spec = replace(plain, method=method)
+    links = _cuttable(_graph(model, trace, spec))
+    return {cut: abs(link.flow) for cut, link in links.items()}
+
+
+def _union(found: list[dict[Cut, float]], limit: int) -> list[Cut]:
+    """The strongest cuts of each method, each once."""
+    best: dict[Cut, float] = defaultdict(float)
+    for drawn in found:
+        for cut in sorted(drawn, key=lambda cut: -drawn[cut])[:limit]:
+            best[cut] = max(best[cut], drawn[cut])
+    return sorted(best, key=lambda cut: -best[cut])
+
+
+def _tokens(spec: CausalSpec) -> tuple[int | None, int | None]:
+    if spec.token is None and spec.foil is None:
+        return spec.flow.token, spec.flow.foil
+    return spec.token, spec.foil
+
+
+def _position(flow: FlowSpec) -> int:
+    if not isinstance(flow.position, int):
+        raise SpecError("The causal check measures one root's logit.", "Choose one position.")
+    return flow.position
+
+
+def _target(model: Model, trace: Trace, spec: CausalSpec, graph: Graph) -> Target:
+    token, foil = _tokens(spec)
+    if graph.method == "signed" and (token, foil) not in ((None, None), _named(graph)):
+        raise SpecError(
+            "The graph is drawn for another token than the one measured.",
+            "Ask for the same token in both.",
+        )
+    return target_of(model, trace, _position(spec.flow), token, foil)
+
+
+def _named(graph: Graph) -> tuple[int, int | None]:
+    return graph.token, None if graph.foil < 0 else graph.foil
+
+
+def _measured(trace: Trace, target: Target) -> dict[str, Any]:
+    """Whose logit is measured, and what it is with nothing cut."""
+    return {
+        "position": target.position,
+        "token": target.token,
+        "foil": target.foil_id,
+        "logit": float(target.of(trace.logits[target.position])),
+    }
+
+
+def _columns(cuts: list[Cut]) -> dict[str, Any]:
+    return {
+        "kind": _ints([LINK_KINDS.index(cut.kind) for cut in cuts]),
+        "layer": _ints([cut.layer for cut in cuts]),
+        "source_pos": _ints([cut.source_pos for cut in cuts]),
+        "target_pos": _ints([cut.target_pos for cut in cuts]),
+    }
+
+
+def _ints(values: list[int]) -> np.ndarray:
+    return np.array(values, dtype=np.int64)

@@ -1,0 +1,199 @@
+"""The flow graph of a state: follow its mass by a method's shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from analysis.contract import progress
+from analysis.contract.specs import as_tuple, resolve_index
+from analysis.errors import SpecError
+from analysis.flow_graph.builder import GraphBuilder
+from analysis.flow_graph.links import root_positions
+from analysis.flow_graph.methods import METHODS, Shares
+from analysis.flow_graph.parts import attention_step, block_step
+from analysis.flow_graph.results import Graph
+from analysis.flow_graph.signed import signed
+from analysis.flow_graph.sinks import Hiding, hiding
+from analysis.flow_graph.specs import FlowSpec
+from analysis.model.handle import Model
+from analysis.tracing.capture import Trace
+
+#: Parts (heads times positions times keys) held at once.
+_CHUNK = 1 << 18
+
+
+@torch.no_grad()
+def walk(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
+    """The graph of a spec whose method shares states out (all but "signed").
+
+    Raises:
+        SpecError: If a root does not exist, or the heads can't be told apart.
+        CancelledError: If the caller's progress listener stops the work.
+    """
+    layers, size = model.info.layers, len(trace.tokens)
+    row = resolve_index("Row", spec.row, layers + 1)
+    roots = root_positions(spec, size)
+    builder = GraphBuilder(spec, layers, size, row, roots)
+    sharing = _Sharing(model, trace, spec, hiding(trace, spec, roots))
+    if spec.direction == "up":
+        _up(sharing, builder)
+    else:
+        _down(sharing, builder)
+    hidden = sharing.hiding
+    return replace(
+        builder.finish(),
+        hidden_positions=hidden.hidden,
+        sink_positions=hidden.folded,
+        reweighted=bool(hidden.hidden) and hidden.reweight,
+    )
+
+
+@dataclass(frozen=True)
+class _Sharing:
+    """Shares of any states of one run by one method."""
+
+    model: Model
+    trace: Trace
+    spec: FlowSpec
+    hiding: Hiding
+
+    def blocks(self, layer: int, queries: NDArray[np.int64]) -> Shares:
+        """Of sequential blocks' outputs."""
+        step = block_step(self.model, self.trace, layer, torch.from_numpy(queries))
+        return METHODS[self.spec.method].divide(step)
+
+    def attention(self, layer: int, queries: NDArray[np.int64]) -> Shares:
+        """Of mid residuals, or of parallel blocks' outputs."""
+        method = METHODS[self.spec.method]
+        where = torch.from_numpy(queries)
+        step = attention_step(self.model, self.trace, layer, where, vectors=method.vectors)
+        return self.hiding.applied(method.divide(step), queries)
+
+    def chunks(self, queries: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """The positions in pieces that fit in memory."""
+        if not len(queries):
+            return
+        wide = max(self.model.info.heads, 1) * (int(queries[-1]) + 1)
+        pieces = -(-len(queries) * wide // _CHUNK)
+        yield from np.array_split(queries, max(min(pieces, len(queries)), 1))
+
+
+def _pass_on(done: int, total: int, label: str) -> None:
+    """Tell how far it is, and let a click go first: a comparison walks once for every method."""
+    progress.step(done, total, label)
+    progress.pause()
+
+
+def _down(sharing: _Sharing, builder: GraphBuilder) -> None:
+    parallel = sharing.model.info.parallel_blocks
+    for layer in range(builder.row - 1, -1, -1):
+        done = builder.row - 1 - layer
+        _pass_on(done, builder.row, "Following the flow back")
+        for queries in sharing.chunks(builder.carrying("block", layer + 1)):
+            if parallel:
+                builder.parallel_step(layer, queries, sharing.attention(layer, queries))
+            else:
+                builder.block_step(layer, queries, sharing.blocks(layer, queries))
+            _pass_on(done, builder.row, "Following the flow back")
+        if not parallel:
+            for queries in sharing.chunks(builder.carrying("mid", layer)):
+                builder.mid_step(layer, queries, sharing.attention(layer, queries))
+                _pass_on(done, builder.row, "Following the flow back")
+    _pass_on(builder.row, max(builder.row, 1), "Following the flow back")
+
+
+def _up(sharing: _Sharing, builder: GraphBuilder) -> None:
+    """Every later position may be reached, so all of their shares are needed."""
+    layers, start = builder.layers, builder.row
+    if start == layers:
+        raise SpecError(
+            "Nothing lies above the last row.", "Start at a lower one, such as row 0, the tokens."
+        )
+    later = np.arange(min(builder.roots), builder.codes.size)
+    for layer in range(start, layers):
+        _pass_on(layer - start, layers - start, "Following the flow up")
+        for queries in sharing.chunks(later):
+            shares = sharing.attention(layer, queries)
+            if sharing.model.info.parallel_blocks:
+                builder.parallel_step(layer, queries, shares)
+            else:
+                builder.mid_step(layer, queries, shares)
+                builder.block_step(layer, queries, sharing.blocks(layer, queries))
+    _pass_on(layers - start, layers - start, "Following the flow up")
+
+
+def compute(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
+    """Where a state's mass comes from, or goes.
+
+    Only nodes that carry mass are looked at on the way down, and of those all parts, so shares
+    are exact. Upwards all later positions are looked at, which costs what the whole run costs.
+
+    Args:
+        model: The model the trace was made with.
+        trace: From ``analysis.trace``.
+        spec: Root, method, direction and pruning. ``threshold`` keeps links whose share is above
+            it; ``top_k`` the strongest attention links of each node; ``budget`` so many links in
+            all, of largest flow, among them one "other" link to each node for what it gets by
+            links that are not drawn: so every node's in-shares sum to 1, and downwards the "other"
+            links carry exactly ``hidden_share``. Without a budget what is cut is stated by
+            ``hidden_share``.
+
+    Returns:
+        A Graph; shares are over all parts before pruning, and flow is what passes by drawn links
+        alone.
+
+    Raises:
+        SpecError: If the root does not exist, or the heads can't be told apart.
+        CancelledError: If the caller's progress listener stops the work.
+    """
+    if spec.method == "signed":
+        return signed(model, trace, spec)
+    return walk(model, trace, spec)
+
+
+def flow(
+    model: Model, trace: Trace, *, position: int | Sequence[int] = -1, row: int | None = None,
+    method: str = "proximity", threshold: float = 0.0, top_k: int | None = None,
+    budget: int | None = None, per_head: bool = True, token: int | None = None,
+    foil: int | None = None, direction: str = "down", fold_sinks: bool = False,
+    hide_start: str = "keep",
+) -> Graph:  # fmt: skip
+    """Where the state at (row, position) comes from, as a graph of shares; or where it goes.
+
+    Args:
+        model: From ``load_model``.
+        trace: From ``trace``.
+        position: The root's position, or several of them.
+        row: The root's residual row; the last one unless given, upwards row 0.
+        method: "proximity" (information flow routes, arXiv 2403.00824), "norm", "attention",
+            "value_weighted" (Kobayashi 2020), "residual_norm" (InTraVisTo), "kl", "hidden_kl",
+            "rollout" (Abnar and Zuidema 2020), or "signed": direct paths, in logits.
+        threshold: Links are kept whose share is above it.
+        top_k: At each node, so many of its strongest attention links.
+        budget: So many links in all, by flow; what is cut is an "other" link to each node.
+        per_head: One attention link for each head and source, or heads summed.
+        token: Signed only: whose logit; the model's own top token unless given.
+        foil: Signed only: the token it is held against.
+        direction: "down" to the tokens, or "up" from the root to everything it reaches.
+        fold_sinks: Whether attention to sinks (``analysis.flow_graph.sinks``) ends in sink links.
+        hide_start: "keep", or hide attention to a start token: "loss" counts its mass as hidden,
+            "reweight" scales the other shares of each node.
+
+    Raises:
+        SpecError: If an option has no such value or the root does not exist.
+    """
+    row = (0 if direction == "up" else -1) if row is None else row
+    options: dict[str, Any] = {
+        "method": method, "threshold": threshold, "top_k": top_k, "budget": budget,
+        "per_head": per_head, "token": token, "foil": foil, "direction": direction,
+        "fold_sinks": fold_sinks, "hide_start": hide_start,
+    }  # fmt: skip
+    where = position if isinstance(position, int) else as_tuple(position)
+    spec = FlowSpec(where, row, **options)
+    return compute(model, trace, spec)

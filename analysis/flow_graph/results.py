@@ -1,0 +1,376 @@
+"""Results on a flow graph: the graph, sinks, links, the causal check."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from analysis.contract.results import Floats, Ints, Result, Token, check_shape
+
+LINK_KINDS = ("attention", "residual", "mlp", "bias", "sink", "other")
+NODE_KINDS = ("block", "mid", "mlp", "bias", "sink", "other")
+
+
+class Link(NamedTuple):
+    """One way by which mass enters ``target``.
+
+    Attributes:
+        kind: One of LINK_KINDS.
+        layer: The block it lies in.
+        head: The attention head; None where it has none, or where heads are summed.
+        source_pos: Token position it comes from.
+        target_pos: Token position it goes to.
+        source: Key of the node it comes from.
+        target: Key of the node it goes to.
+        share: Part of what enters ``target``, over ALL parts, before pruning; 0 to 1 (signed:
+            logits). Of an "other" link: what enters by all links that are not drawn for a budget.
+        flow: ``flow(target) * share``: part of the root's mass, 0 to 1. Upwards:
+            ``flow(source) * share``: part of the target's mass that comes from the root this way.
+            Signed: logits, as ``share``. Upwards an "other" link's flow is the part of the target's
+            mass that comes from the root by no drawn way: by links that were cut, to the target or
+            to what it is made from. It may be more than the share, or nothing.
+    """
+
+    kind: str
+    layer: int
+    head: int | None
+    source_pos: int
+    target_pos: int
+    source: str
+    target: str
+    share: float
+    flow: float
+
+
+class Node(NamedTuple):
+    """A state, MLP or terminal part that mass passes through.
+
+    Attributes:
+        key: Its name in links: "block:ROW:POS", "mid:LAYER:POS", "mlp:LAYER:POS", ...
+        kind: One of NODE_KINDS.
+        row: The residual row of a block node; None for the others.
+        layer: The layer of a node inside a block; None for block nodes.
+        pos: Token position.
+        flow: Part of the root's mass that reaches it by drawn links, 0 to 1. Upwards: part of its
+            own mass that comes from the root by drawn links; of an "other" node, which stands for
+            parts of several states, the largest of its links' flows.
+    """
+
+    key: str
+    kind: str
+    row: int | None
+    layer: int | None
+    pos: int
+    flow: float
+
+
+@dataclass(frozen=True, slots=True)
+class Graph(Result):
+    """A flow graph in columns; ``links`` and ``nodes`` give it as rows.
+
+    Downwards the root's mass of 1 is followed to row 0. Upwards (``direction`` "up") a node's
+    flow is the part of its own mass that comes from the root. In-shares of a node sum to 1, with
+    two exceptions: without a budget, what ``threshold`` or ``top_k`` cuts is in no link; and
+    upwards links from states that have nothing of the root are in none either. Within a budget an
+    "other" link to each node holds both. Signed graphs (``method`` "signed")
+    hold the direct paths into one state: shares and flows are logits, and all links, the "other"
+    link of what was pruned included, sum to ``logit``.
+
+    Attributes:
+        position, row: The root; the first of them where there are several.
+        method: How shares were computed.
+        node_kind: [node] index into NODE_KINDS.
+        node_depth: [node] row of a block node, layer of the others.
+        node_pos, node_flow: [node].
+        link_kind: [link] index into LINK_KINDS.
+        link_layer: [link].
+        link_head: [link] -1 where there is none.
+        link_source, link_target: [link] node numbers.
+        link_share, link_flow: [link].
+        hidden_share: Root mass that reaches row 0, or a drawn terminal part (bias, sink), by no
+            drawn link. Shown + hidden = 1. Upwards: of the root's mass in all states of the last
+            row, what no drawn link brings. Signed: pruned part of the sum of absolute logits.
+        terminal_share: Drawn mass that ends in a bias or a sink instead of row 0.
+        fallback_nodes: [n] nodes where every part's proximity was 0 and norm shares stand in.
+        direction: "down" or "up".
+        roots: Positions of all roots.
+        token, foil: Whose logit a signed graph explains; -1 where there is none.
+        logit: That logit before any soft cap, or difference; NaN for other methods.
+        hidden_positions: Positions whose attention links were hidden (``hide_start``).
+        sink_positions: Positions whose attention links were folded into sink links.
+        reweighted: Whether shares were scaled so that those not hidden sum to 1.
+        node_whole: [node] upwards, the part of each node's mass that comes from the root by all
+            links, drawn or not; downwards and where it is not known, empty or ``node_flow``.
+    """
+
+    position: int
+    row: int
+    method: str
+    node_kind: Ints
+    node_depth: Ints
+    node_pos: Ints
+    node_flow: Floats
+    link_kind: Ints
+    link_layer: Ints
+    link_head: Ints
+    link_source: Ints
+    link_target: Ints
+    link_share: Floats
+    link_flow: Floats
+    hidden_share: float
+    terminal_share: float
+    fallback_nodes: Ints
+    direction: str = "down"
+    roots: tuple[int, ...] = ()
+    token: int = -1
+    foil: int = -1
+    logit: float = float("nan")
+    hidden_positions: tuple[int, ...] = ()
+    sink_positions: tuple[int, ...] = ()
+    reweighted: bool = False
+    node_whole: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def __post_init__(self) -> None:
+        for name in ("node_depth", "node_pos", "node_flow"):
+            check_shape(name, getattr(self, name), self.node_kind.shape)
+        for name in ("layer", "head", "source", "target", "share", "flow"):
+            check_shape(name, getattr(self, f"link_{name}"), self.link_kind.shape)
+
+    def node_key(self, number: int) -> str:
+        """The key of node ``number``."""
+        kind = NODE_KINDS[int(self.node_kind[number])]
+        return f"{kind}:{int(self.node_depth[number])}:{int(self.node_pos[number])}"
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes, the root first."""
+        return tuple(self._node(number) for number in range(len(self.node_kind)))
+
+    def _node(self, number: int) -> Node:
+        kind = NODE_KINDS[int(self.node_kind[number])]
+        depth = int(self.node_depth[number])
+        row, layer = (depth, None) if kind == "block" else (None, depth)
+        return Node(
+            self.node_key(number),
+            kind,
+            row,
+            layer,
+            int(self.node_pos[number]),
+            float(self.node_flow[number]),
+        )
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """All drawn links, from the root downwards."""
+        keys = [self.node_key(number) for number in range(len(self.node_kind))]
+        columns = zip(
+            self.link_kind.tolist(),
+            self.link_layer.tolist(),
+            self.link_head.tolist(),
+            self.link_source.tolist(),
+            self.link_target.tolist(),
+            self.link_share.tolist(),
+            self.link_flow.tolist(),
+            strict=True,
+        )
+        pos = self.node_pos.tolist()
+        return tuple(
+            Link(
+                LINK_KINDS[kind],
+                layer,
+                None if head < 0 else head,
+                pos[source],
+                pos[target],
+                keys[source],
+                keys[target],
+                share,
+                flow,
+            )
+            for kind, layer, head, source, target, share, flow in columns
+        )
+
+    @property
+    def shown_share(self) -> float:
+        """Root mass that the drawn links carry to row 0 or to a drawn bias or sink."""
+        return float(np.clip(1.0 - self.hidden_share, 0.0, 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Sinks(Result):
+    """Which positions take attention, or norm, out of all proportion.
+
+    Attributes:
+        positions: Those that count as sinks, ascending.
+        received: [pos] mean attention that later positions pay to it, over layers and heads, 0 to
+            1; NaN where nothing comes later.
+        even: [pos] what it would be if every position were attended to alike.
+        norm_ratio: [pos] largest norm of its state over the median of the same row.
+        attention_mass: Part of all attention paid to other positions that goes to sinks, 0 to 1.
+    """
+
+    positions: tuple[int, ...]
+    received: Floats
+    even: Floats
+    norm_ratio: Floats
+    attention_mass: float
+
+    def __post_init__(self) -> None:
+        for name in ("even", "norm_ratio"):
+            check_shape(name, getattr(self, name), self.received.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class CausalCheck(Result):
+    """Drawn links of one graph against the measured effect of cutting each.
+
+    Attributes:
+        method: Of the graph.
+        position, token, foil: Whose logit was measured; foil -1 for a plain logit.
+        logit: It, or its difference from the foil's, with nothing cut.
+        kind: [link] index into LINK_KINDS (attention or mlp).
+        layer: [link]. head: [link] -1 for all heads together.
+        source_pos, target_pos: [link].
+        share: [link] of what enters the link's target (signed: logits).
+        flow: [link] as drawn: part of the root's mass (signed: logits).
+        effect: [link] logit with nothing cut minus logit with the link cut: what it adds.
+        correlation: Spearman's, of drawn flow and absolute effect (signed: of both with their
+            signs); NaN where fewer than three links were cut.
+        without_cut: Drawn links that nothing cuts: residual, biases, sinks, what was folded, and
+            position 0, which has only itself to attend to.
+        unmeasured: Drawn links beyond the limit.
+        passes: Forward passes it took, of several edits each.
+    """
+
+    method: str
+    position: int
+    token: int
+    foil: int
+    logit: float
+    kind: Ints
+    layer: Ints
+    head: Ints
+    source_pos: Ints
+    target_pos: Ints
+    share: Floats
+    flow: Floats
+    effect: Floats
+    correlation: float
+    without_cut: int
+    unmeasured: int
+    passes: int
+
+    def __post_init__(self) -> None:
+        for name in ("layer", "head", "source_pos", "target_pos", "share", "flow", "effect"):
+            check_shape(name, getattr(self, name), self.kind.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class CausalComparison(Result):
+    """Several methods against the same measured effects.
+
+    Attributes:
+        methods: [method] their names.
+        correlations: [method] Spearman's, of drawn flow and absolute effect over all cuts.
+        kind, layer, source_pos, target_pos: [cut] what was cut, heads together.
+        flow: [method, cut] what each draws there; 0 where it draws nothing.
+        effect: [cut] logits.
+        position, token, foil, logit: Whose logit.
+    """
+
+    methods: tuple[str, ...]
+    correlations: Floats
+    kind: Ints
+    layer: Ints
+    source_pos: Ints
+    target_pos: Ints
+    flow: Floats
+    effect: Floats
+    position: int
+    token: int
+    foil: int
+    logit: float
+
+    def __post_init__(self) -> None:
+        for name in ("layer", "source_pos", "target_pos", "effect"):
+            check_shape(name, getattr(self, name), self.kind.shape)
+        check_shape("correlations", self.correlations, (len(self.methods),))
+        check_shape("flow", self.flow, (len(self.methods), *self.kind.shape))
+
+
+@dataclass(frozen=True, slots=True)
+class LinkReading(Result):
+    """One link's vector, read through the final norm with its scale frozen.
+
+    Attributes:
+        kind, layer, head, source_pos, target_pos: Which link; head -1 for all together.
+        norm: L2 norm of what it writes.
+        share_of_norm: That over the norm of the state it writes into.
+        promoted: [k] token ids whose logits it raises most. promoted_logits: [k] by how much.
+        suppressed, suppressed_logits: [k] likewise, the lowest first.
+        kl_source: KL(lens of the state written into || lens of the vector alone), nats.
+        kl_without: KL(lens of the state written into || lens of it less the vector), nats.
+        vocabulary: Every token named above, by ascending id.
+    """
+
+    kind: str
+    layer: int
+    head: int
+    source_pos: int
+    target_pos: int
+    norm: float
+    share_of_norm: float
+    promoted: Ints
+    promoted_logits: Floats
+    suppressed: Ints
+    suppressed_logits: Floats
+    kl_source: float
+    kl_without: float
+    vocabulary: tuple[Token, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("promoted_logits", "suppressed", "suppressed_logits"):
+            check_shape(name, getattr(self, name), self.promoted.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Neurons(Result):
+    """The neurons of one MLP most responsible at one position.
+
+    Attributes:
+        layer, position: Where.
+        token, foil: Whose logit; foil -1 for a plain logit.
+        by: "logit" or "norm": what they are ranked by.
+        neuron: [n] their numbers, the most responsible first.
+        activation: [n] what enters the down projection.
+        logit: [n] activation times output direction: what each adds to the logit.
+        norm: [n] L2 norm of what each writes.
+        tokens: [n, k] ids that what it writes promotes most. token_logits: [n, k] by how much.
+        total: What the whole MLP adds to the logit: all neurons, and ``bias``.
+        bias: What its output bias (and a post-norm's) adds.
+        size: How many neurons it has.
+        vocabulary: Every token named above, by ascending id.
+    """
+
+    layer: int
+    position: int
+    token: int
+    foil: int
+    by: str
+    neuron: Ints
+    activation: Floats
+    logit: Floats
+    norm: Floats
+    tokens: Ints
+    token_logits: Floats
+    total: float
+    bias: float
+    size: int
+    vocabulary: tuple[Token, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("activation", "logit", "norm"):
+            check_shape(name, getattr(self, name), self.neuron.shape)
+        check_shape("tokens", self.tokens, (len(self.neuron), None))
+        check_shape("token_logits", self.token_logits, self.tokens.shape)

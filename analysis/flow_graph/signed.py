@@ -1,0 +1,175 @@
+"""Signed flow: what each direct path into the last state adds to one logit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from analysis.attribution.direct import LogitDirection, uncapped
+from analysis.contract import progress
+from analysis.contract.specs import resolve_index
+from analysis.errors import SpecError
+from analysis.flow_graph.links import root_positions
+from analysis.flow_graph.results import LINK_KINDS, NODE_KINDS, Graph
+from analysis.flow_graph.specs import FlowSpec
+from analysis.model.handle import Model
+from analysis.tracing.capture import Trace
+from analysis.tracing.heads import has_heads, head_parts
+
+#: Kind, layer, head (-1 for none), position it comes from.
+_Path = tuple[str, int, int, int]
+
+
+@dataclass
+class _Paths:
+    """Paths and what each adds, in logits."""
+
+    names: list[_Path]
+    logits: list[float]
+
+    def add(self, kind: str, layer: int, head: int, source: int, logit: float) -> None:
+        """Note a path and the logits it adds, unless it adds none."""
+        if logit != 0.0:
+            self.names.append((kind, layer, head, source))
+            self.logits.append(logit)
+
+
+@torch.no_grad()
+def signed(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
+    """The direct paths into the root's last state, each with what it adds to a logit.
+
+    Source: direct logit attribution with the final norm's scale frozen, split by head and source
+    position. How the Graph's fields read here: every link ends in the root; ``share`` and
+    ``flow`` are logits, positive or negative; the root's flow is their sum, which is ``logit``
+    (before any soft cap), or its difference from the foil's. The embedding comes as a residual
+    link from row 0, the biases of final norm and unembedding as a bias link of the layer after
+    the last. What is pruned is one "other" link, so the sum stays; ``hidden_share`` is its part
+    of the sum of absolute values.
+
+    Raises:
+        SpecError: If the root is not one state of the last row, a token does not exist, or some
+            layer's heads can't be told apart.
+        CancelledError: If the caller's progress listener stops the work.
+    """
+    position = _root(model, trace, spec)
+    token = int(trace.logits[position].argmax()) if spec.token is None else spec.token
+    vocab = int(model.readout.output_rows.shape[0])
+    for wanted in (token, 0 if spec.foil is None else spec.foil):
+        resolve_index("Token", wanted, vocab)
+    if token == spec.foil:
+        raise SpecError("A token can't be held against itself.", "Choose another foil.")
+    direction = LogitDirection(model, trace, position, token, spec.foil)
+    paths = _Paths([], [])
+    embedding = direction.of(torch.from_numpy(trace.resid[0, position]))
+    paths.add("residual", 0, -1, position, float(embedding))
+    for layer in range(model.info.layers):
+        progress.step(layer, model.info.layers, "Following the direct paths")
+        progress.pause()
+        _layer(model, trace, layer, position, direction, paths, spec)
+    paths.add("bias", model.info.layers, -1, position, direction.bias)
+    logits = uncapped(model, trace, position)
+    logit = float(logits[token]) - (0.0 if spec.foil is None else float(logits[spec.foil]))
+    return _graph(paths, spec, model.info.layers, position, token, logit)
+
+
+def _root(model: Model, trace: Trace, spec: FlowSpec) -> int:
+    layers = model.info.layers
+    if resolve_index("Row", spec.row, layers + 1) != layers:
+        raise SpecError(
+            "Signed flow is read off the last row: only there is a part's logit its own.",
+            "Choose the last row, or a method with shares.",
+        )
+    roots = root_positions(spec, len(trace.tokens))
+    if len(roots) > 1:
+        raise SpecError("Signed flow explains one position's logit.", "Choose one position.")
+    return roots[0]
+
+
+def _layer(
+    model: Model, trace: Trace, layer: int, position: int, direction: LogitDirection,
+    paths: _Paths, spec: FlowSpec,
+) -> None:  # fmt: skip
+    if has_heads(model, layer):
+        parts = head_parts(model, trace, layer)
+        table = direction.of(parts.sources(position))
+        table = table if spec.per_head else table.sum(0, keepdim=True)
+        for head, source in np.ndindex(*table.shape):
+            number = head if spec.per_head else -1
+            paths.add("attention", layer, number, source, float(table[head, source]))
+        paths.add("bias", layer, -1, position, float(direction.of(parts.bias[position])))
+    elif model.stream.blocks[layer].heads:
+        raise SpecError(f"The heads of layer {layer} can't be told apart.", "Signed flow needs it.")
+    else:
+        whole = direction.of(torch.from_numpy(trace.attn_out[layer, position]))
+        paths.add("bias", layer, -1, position, float(whole))
+    mlp = direction.of(torch.from_numpy(trace.mlp_out[layer, position]))
+    paths.add("mlp", layer, -1, position, float(mlp))
+
+
+def _kept(paths: _Paths, spec: FlowSpec) -> NDArray[np.bool_]:
+    """Which paths are drawn: large enough, among their layer's strongest, within the budget."""
+    sizes = np.abs(np.array(paths.logits))
+    kept: NDArray[np.bool_] = sizes > spec.threshold * sizes.sum()
+    order = np.argsort(-sizes, kind="stable")
+    if spec.top_k is not None:
+        seen: dict[int, int] = {}
+        for place in order.tolist():
+            kind, layer, *_ = paths.names[place]
+            if kind == "attention":
+                seen[layer] = seen.get(layer, 0) + 1
+                kept[place] &= seen[layer] <= spec.top_k
+    if spec.budget is not None and int(kept.sum()) > spec.budget:
+        # One place goes to the link that holds the rest.
+        kept[[place for place in order.tolist() if kept[place]][spec.budget - 1 :]] = False
+    return kept
+
+
+def _graph(
+    paths: _Paths, spec: FlowSpec, layers: int, position: int, token: int, logit: float
+) -> Graph:
+    kept = _kept(paths, spec)
+    logits = np.array(paths.logits)
+    names = [name for name, drawn in zip(paths.names, kept.tolist(), strict=True) if drawn]
+    shares = logits[kept].tolist()
+    if not kept.all():
+        names.append(("other", 0, -1, position))
+        shares.append(float(logits[~kept].sum()))
+    keys = [_source(name) for name in names]
+    nodes = {("block", layers, position): float(sum(shares))}
+    for key, share in zip(keys, shares, strict=True):
+        nodes[key] = nodes.get(key, 0.0) + share
+    ordered = sorted(nodes, key=lambda key: (-key[1], NODE_KINDS.index(key[0]), key[2]))
+    place = {key: number for number, key in enumerate(ordered)}
+    size = np.abs(logits).sum()
+    return Graph(
+        position=position,
+        row=layers,
+        method=spec.method,
+        node_kind=np.array([NODE_KINDS.index(kind) for kind, _, _ in ordered], np.int64),
+        node_depth=np.array([depth for _, depth, _ in ordered], np.int64),
+        node_pos=np.array([pos for _, _, pos in ordered], np.int64),
+        node_flow=np.array([nodes[key] for key in ordered], np.float32),
+        link_kind=np.array([LINK_KINDS.index(kind) for kind, *_ in names], np.int64),
+        link_layer=np.array([layer for _, layer, *_ in names], np.int64),
+        link_head=np.array([head for *_, head, _ in names], np.int64),
+        link_source=np.array([place[key] for key in keys], np.int64),
+        link_target=np.full(len(keys), place["block", layers, position], np.int64),
+        link_share=np.array(shares, np.float32),
+        link_flow=np.array(shares, np.float32),
+        hidden_share=float(np.abs(logits[~kept]).sum() / max(float(size), 1e-30)),
+        terminal_share=0.0,
+        fallback_nodes=np.zeros(0, np.int64),
+        roots=(position,),
+        token=token,
+        foil=-1 if spec.foil is None else spec.foil,
+        logit=logit,
+    )
+
+
+def _source(name: _Path) -> tuple[str, int, int]:
+    """The node that a path comes from: the state an attention head reads, a part's own node."""
+    kind, layer, _, pos = name
+    return ("block" if kind in ("attention", "residual") else kind, layer, pos)

@@ -1,0 +1,1 @@
+"""The logit lens and its variants: hidden states read as tokens."""

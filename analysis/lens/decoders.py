@@ -1,0 +1,104 @@
+"""Matrices that turn a normed state into scores: output, input, or between the two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from analysis.lens.specs import LensSpec
+from analysis.model.readout import Readout
+
+#: Decoders that read every row with the same matrix.
+_FIXED = ("output", "input", "max_probability", "learned")
+#: Bytes of decoder rows held in float64 at once.
+_BYTES = 64 << 20
+
+
+def coincide(readout: Readout) -> bool:
+    """Whether the output and input decoders, and all between them, are one and the same."""
+    return readout.tied and readout.output_bias is None
+
+
+def one_matrix(readout: Readout, decoder: str) -> bool:
+    """Whether a decoder reads every row with the same matrix, so that rows go together."""
+    return decoder in _FIXED or coincide(readout)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Scores states of one row with one matrix.
+
+    Attributes:
+        readout: The model's own readout.
+        share: Weight of the output decoder, 0 (input embedding) to 1 (unembedding).
+    """
+
+    readout: Readout
+    share: float
+
+    def logits(self, normed: Tensor) -> Tensor:
+        """Normed states [n, d_model] to float32 logits [n, vocab], scale and cap applied."""
+        readout = self.readout
+        scaled = normed * readout.state_scale
+        if self.share == 1.0 or coincide(readout):
+            raw: Tensor = readout.unembedding(scaled).float()
+            return readout.cap(raw)
+        raw = (scaled @ self._input_rows(scaled).T).float() * (1.0 - self.share)
+        if self.share > 0.0:
+            raw += readout.unembedding(scaled).float() * self.share
+        return readout.cap(raw)
+
+    def rows(self) -> Tensor:
+        """[vocab, d_model] the decoder's rows, float32."""
+        out = self.readout.output_rows.float()
+        if self.share == 1.0 or self.readout.tied:
+            return out
+        inner = self._input_rows(out).float()
+        return (1.0 - self.share) * inner + self.share * out
+
+    def _input_rows(self, like: Tensor) -> Tensor:
+        return self.readout.input_rows.to(like.device, like.dtype)
+
+
+def share_of_output(decoder: str, row: int, last_row: int) -> float:
+    """Weight of the output decoder at a row: ``s = row / L``, or its square.
+
+    Source: InTraVisTo's interpolated decoders, with rows 0..L (design: decoder).
+    """
+    fraction = row / last_row
+    weights = {"input": 0.0, "linear": fraction, "quadratic": fraction**2}
+    return weights.get(decoder, 1.0)  # output, and learned: its translator comes before the norm
+
+
+def readers(readout: Readout, spec: LensSpec, row: int, last_row: int) -> list[Reader]:
+    """The readers of a row: one, or both for the maximum of their top probabilities."""
+    names: list[str] = [spec.decoder]
+    if spec.decoder == "max_probability":
+        names = ["output"] if coincide(readout) else ["output", "input"]
+    return [Reader(readout, share_of_output(name, row, last_row)) for name in names]
+
+
+def similarity(reader: Reader, normed: Tensor, kind: str) -> Tensor:
+    """[n, vocab] cosine to, or Euclidean distance from, each of the decoder's rows."""
+    rows, states = reader.rows(), normed.float()
+    if kind == "cosine":
+        units = torch.nn.functional.normalize(states, dim=-1)
+        return (units @ rows.T).div_(rows.norm(dim=-1).clamp_min(1e-12))
+    return _distances(states.double(), rows)
+
+
+def _distances(states: Tensor, rows: Tensor) -> Tensor:
+    """[n, vocab] float32 ``sqrt(|h|^2 + |e|^2 - 2 h.e)``, as one product.
+
+    In float64: where a distance is small beside the lengths, float32 would lose its digits.
+    """
+    found = states.new_empty(len(states), len(rows), dtype=torch.float32)
+    size = max(_BYTES // (8 * rows.shape[1]), 1)
+    square = states.square().sum(-1, keepdim=True)
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size].double()
+        apart = torch.addmm(part.square().sum(-1) + square, states, part.T, alpha=-2.0)
+        found[:, start : start + size] = apart.clamp_min_(0.0).sqrt_()
+    return found

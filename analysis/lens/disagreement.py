@@ -1,0 +1,156 @@
+"""Where several decoders read a state differently: where not to trust a lens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.contract import progress
+from analysis.contract.results import Floats, Ints
+from analysis.contract.specs import as_tuple
+from analysis.lens.cell_scores import CellScores, cells_at_once
+from analysis.lens.components import entries
+from analysis.lens.decoders import coincide
+from analysis.lens.results import Disagreement
+from analysis.lens.specs import Decoder, DisagreementSpec, LensSpec
+from analysis.model.handle import Model
+from analysis.tracing.capture import Trace
+from analysis.tracing.tokens import vocabulary
+
+#: Cells that each decoder reads at once.
+CHUNK = 128
+
+
+@torch.no_grad()
+def compute(model: Model, trace: Trace, spec: DisagreementSpec) -> Disagreement:
+    """Top-1 agreement and Jensen-Shannon divergence of several decoders at every block output.
+
+    With n decoders of distributions p_i: agreement is the share of the n (n - 1) / 2 pairs with
+    the same most probable token; the divergence is ``mean_i KL(p_i || mean_j p_j)``, 0 to ln n
+    (Lin 1991, "Divergence measures based on the Shannon entropy"), equal weights. Decoders that
+    are one and the same on this model are read once and named in ``coincide``.
+
+    Args:
+        model: The model the trace was made with.
+        trace: From ``analysis.trace``.
+        spec: Which decoders, norm, rows and positions.
+
+    Raises:
+        SpecError: If a row or position does not exist, or the model has no learned lens.
+        CancelledError: If the caller's progress listener stops the work.
+    """
+    rows = np.array(entries("Row", spec.rows, model.info.layers + 1))
+    positions = np.array(entries("Position", spec.positions, len(trace.tokens)))
+    groups = coinciding(model, spec.decoders)
+    weights = torch.tensor([len(group) / len(spec.decoders) for group in groups])
+    scores = [CellScores(model, trace, LensSpec(decoder=one, norm=spec.norm)) for one, *_ in groups]
+    at_once = cells_at_once(model, CHUNK)
+    top, divergence = _compared(scores, weights, rows, positions, at_once)
+    which = [next(n for n, group in enumerate(groups) if name in group) for name in spec.decoders]
+    chosen = top[which]
+    return Disagreement(
+        rows,
+        positions,
+        tuple(spec.decoders),
+        chosen,
+        agreement(chosen),
+        divergence,
+        tuple(group for group in groups if len(group) > 1),
+        spec.norm,
+        vocabulary(model.tokenizer, np.unique(chosen).tolist()),
+    )
+
+
+def _compared(
+    scores: list[CellScores], weights: Tensor, rows: Ints, positions: Ints, at_once: int
+) -> tuple[Ints, Floats]:
+    """[reading, row, pos] top tokens, and [row, pos] divergence of readings of some weight."""
+    shape = (len(rows), len(positions))
+    top, divergence = np.full((len(scores), *shape), -1, np.int64), np.zeros(shape, np.float32)
+    chunks = _chunks(shape, at_once)
+    for done, places in enumerate(chunks):
+        read = [one.of(rows[places[0]], positions[places[1]]) for one in scores]
+        for number, logits in enumerate(read):
+            top[(number, *places)] = logits.argmax(-1).cpu().numpy()
+        divergence[places] = jensen_shannon(read, weights).cpu().numpy()
+        progress.step(done + 1, len(chunks), "Comparing decoders")
+        progress.pause()
+    return top, divergence
+
+
+def coinciding(model: Model, decoders: tuple[Decoder, ...]) -> list[tuple[Decoder, ...]]:
+    """Decoders in groups that read every state of this model in the same way.
+
+    On a model with tied embeddings whose unembedding has no bias, the output and input decoders
+    and all between them are one matrix.
+    """
+    one = coincide(model.readout)
+    same = tuple(name for name in decoders if one and name != "learned")
+    groups = [same] if same else []
+    return groups + [(name,) for name in decoders if name not in same]
+
+
+def _chunks(shape: tuple[int, int], size: int) -> list[tuple[Ints, Ints]]:
+    """Places of the cells of each chunk: row by row, for decoders with a matrix for each."""
+    places = np.arange(shape[0] * shape[1])
+    parts = [places[start : start + size] for start in range(0, len(places), size)]
+    return [(part // shape[1], part % shape[1]) for part in parts]
+
+
+def jensen_shannon(read: list[Tensor], weights: Tensor) -> Tensor:
+    """[n] ``sum_i w_i KL(p_i || sum_j w_j p_j)``, nats, of logits [n, vocab] each."""
+    if len(read) == 1:
+        return read[0].new_zeros(len(read[0]))
+    logs = [torch.log_softmax(logits, -1) for logits in read]
+    shares = weights.tolist()
+    mean = sum((log.exp() * share for log, share in zip(logs, shares, strict=True)), 0.0)
+    assert isinstance(mean, Tensor)  # noqa: S101 - there are two at least
+    # Where the mean underflows, so does every p_i: 0 times any finite number is 0.
+    log_mean = mean.clamp_min_(1e-45).log_()
+    total = read[0].new_zeros(len(read[0]))
+    for log, share in zip(logs, shares, strict=True):
+        total += share * (log.exp() * (log - log_mean)).sum(-1)
+    return total.clamp_min_(0.0)
+
+
+def agreement(top: Ints) -> Floats:
+    """[row, pos] share of pairs of decoders with the same token in ``top`` [decoder, row, pos]."""
+    count = len(top)
+    pairs = [top[one] == top[other] for one in range(count) for other in range(one)]
+    shares: Floats = np.mean(pairs, axis=0).astype(np.float32)
+    return shares
+
+
+def disagreement(
+    model: Model,
+    trace: Trace,
+    decoders: Sequence[str] = ("output", "input", "linear"),
+    *,
+    norm: str = "full",
+    rows: Sequence[int] | None = None,
+    positions: Sequence[int] | None = None,
+) -> Disagreement:
+    """How far the readings of several decoders differ, cell by cell.
+
+    Args:
+        model: From ``load_model``.
+        trace: From ``trace``.
+        decoders: "output", "input", "linear", "quadratic", "learned"; at least two.
+        norm: As in ``decode``.
+        rows: Which rows; all unless given.
+        positions: Which positions; all unless given.
+
+    Raises:
+        SpecError: If an option has no such value, or the model has no learned lens.
+    """
+    chosen: Any = {"decoders": tuple(decoders), "norm": norm}
+    spec = DisagreementSpec(
+        rows=None if rows is None else as_tuple(rows),
+        positions=None if positions is None else as_tuple(positions),
+        **chosen,
+    )
+    return compute(model, trace, spec)

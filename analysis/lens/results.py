@@ -1,0 +1,219 @@
+"""Results of readings: grids of tokens, colours, disagreement, promoted tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.contract.results import Floats, Ints, Result, Token, check_shape
+
+
+@dataclass(frozen=True, slots=True)
+class Grid(Result):
+    """Hidden states read through the unembedding (or another decoder).
+
+    A source position's share of a head has no state at positions before the source: nothing is
+    read there, and the cell is empty (ids -1, values NaN).
+
+    Attributes:
+        rows: [row] which rows (layers, for a component of a layer) the first axis holds.
+        positions: [pos] which positions the second axis holds.
+        token_ids: [row, pos, k] candidates, best first; -1 pads a short list.
+        probs: [row, pos, k] their probabilities, 0 to 1; NaN where there are none.
+        scores: [row, pos, k] the values they were ranked by (logits, cosines, minus distances).
+        entropy: [row, pos] of the cell's distribution, nats.
+        kl_to_final: [row, pos] KL(model's output || cell's distribution), nats.
+        target_ids: [target] tokens asked about; empty where none were.
+        target_probs: [row, pos, target] their probabilities.
+        target_ranks: [row, pos, target] their ranks (0 is best), on logits, ties in their favour;
+            -1 in a cell without a state.
+        chosen: [row, pos] 0 where the output decoder read the cell, 1 where the input decoder did.
+        explained: [row, pos, k] share of the state explained so far (matching pursuit), else NaN.
+        single_target: Whether one token id, not a list, was asked about.
+        vocabulary: Every token named above, by ascending id.
+    """
+
+    rows: Ints
+    positions: Ints
+    token_ids: Ints
+    probs: Floats
+    scores: Floats
+    entropy: Floats
+    kl_to_final: Floats
+    target_ids: Ints
+    target_probs: Floats
+    target_ranks: Ints
+    chosen: Ints
+    explained: Floats
+    single_target: bool
+    vocabulary: tuple[Token, ...]
+    component: str = "block_output"
+    decoder: str = "output"
+    norm: str = "full"
+    similarity: str = "dot"
+
+    def __post_init__(self) -> None:
+        cells = (len(self.rows), len(self.positions))
+        check_shape("token_ids", self.token_ids, (*cells, None))
+        for name in ("probs", "scores", "explained"):
+            check_shape(name, getattr(self, name), self.token_ids.shape)
+        for name in ("entropy", "kl_to_final", "chosen"):
+            check_shape(name, getattr(self, name), cells)
+        for name in ("target_probs", "target_ranks"):
+            check_shape(name, getattr(self, name), (*cells, len(self.target_ids)))
+
+    @property
+    def target_prob(self) -> Floats:
+        """[row, pos] for one target id, [row, pos, target] for a list."""
+        return self.target_probs[..., 0] if self.single_target else self.target_probs
+
+    @property
+    def target_rank(self) -> Ints:
+        """[row, pos] for one target id, [row, pos, target] for a list."""
+        return self.target_ranks[..., 0] if self.single_target else self.target_ranks
+
+    def token(self, token_id: int) -> Token:
+        """The vocabulary entry of a token named in this grid."""
+        return next(token for token in self.vocabulary if token.id == token_id)
+
+
+#: The parts of a block's output, in the order of ``Colours.shares``.
+SHARE_PARTS = ("residual", "attention", "mlp")
+
+
+@dataclass(frozen=True, slots=True)
+class Colours(Result):
+    """Quantities of the cells of a grid. What was not asked for is NaN.
+
+    Attributes:
+        rows: [row] which rows (layers, for a component of a layer) the first axis holds.
+        positions: [pos] which positions the second axis holds.
+        cross_entropy: [row, pos] minus log-probability of the token that really comes next under
+            the cell's reading, nats; NaN at the last position, and where cosine or Euclidean
+            similarity gives no distribution.
+        rank_change: [row, pos] rank that the cell's first candidate has one row before (read with
+            that row's own decoder), minus its rank here: positive where it rose; NaN at entry 0.
+        state_norm: [row, pos] L2 norm of the state as it is, before any norm.
+        cosine_before: [row, pos] cosine of the state to the one before on the first axis, -1 to 1;
+            NaN at entry 0, and beside a state of zeros.
+        layers: [layer] the blocks of ``shares``: all of them.
+        methods: How shares were taken, in the order of the first axis of ``shares``.
+        shares: [method, part, layer, pos] shares of residual, attention and MLP (``SHARE_PARTS``)
+            in the output of each block, 0 to 1; they sum to 1. The denominator is the block's
+            output, ``residual + attention + MLP``, in sequential and parallel blocks alike.
+        fallback: [layer, pos] whether every part's proximity was 0, so that norm shares stand in.
+        parallel_blocks: Whether attention and MLP read the same state.
+        quantities: What was computed.
+        component, decoder, norm, similarity: Of the grid.
+    """
+
+    rows: Ints
+    positions: Ints
+    cross_entropy: Floats
+    rank_change: Floats
+    state_norm: Floats
+    cosine_before: Floats
+    layers: Ints
+    methods: tuple[str, ...]
+    shares: Floats
+    fallback: NDArray[np.bool_]
+    parallel_blocks: bool
+    quantities: tuple[str, ...]
+    component: str = "block_output"
+    decoder: str = "output"
+    norm: str = "full"
+    similarity: str = "dot"
+
+    def __post_init__(self) -> None:
+        cells = (len(self.rows), len(self.positions))
+        for name in ("cross_entropy", "rank_change", "state_norm", "cosine_before"):
+            check_shape(name, getattr(self, name), cells)
+        shape = (len(self.methods), len(SHARE_PARTS), len(self.layers), len(self.positions))
+        check_shape("shares", self.shares, shape)
+        check_shape("fallback", self.fallback, shape[2:])
+
+    def share(self, part: str, method: str) -> Floats:
+        """[layer, pos] the share of "residual", "attention" or "mlp" by one method.
+
+        Raises:
+            ValueError: If the method was not asked for, or there is no such part.
+        """
+        found: Floats = self.shares[self.methods.index(method), SHARE_PARTS.index(part)]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement(Result):
+    """How far the readings of several decoders differ, cell by cell.
+
+    Attributes:
+        rows: [row]. positions: [pos].
+        decoders: Their names.
+        top1: [decoder, row, pos] each decoder's most probable token.
+        agreement: [row, pos] share of pairs of decoders with the same one, 0 to 1.
+        divergence: [row, pos] Jensen-Shannon divergence of all their distributions with equal
+            weights, nats: 0 to ``ln`` of their number.
+        coincide: Decoders of which each group holds is one and the same on this model, so that
+            their agreement says nothing; groups of one are left out.
+        norm: What states were normed by.
+        vocabulary: Every token named above, by ascending id.
+    """
+
+    rows: Ints
+    positions: Ints
+    decoders: tuple[str, ...]
+    top1: Ints
+    agreement: Floats
+    divergence: Floats
+    coincide: tuple[tuple[str, ...], ...]
+    norm: str
+    vocabulary: tuple[Token, ...]
+
+    def __post_init__(self) -> None:
+        cells = (len(self.rows), len(self.positions))
+        check_shape("top1", self.top1, (len(self.decoders), *cells))
+        check_shape("agreement", self.agreement, cells)
+        check_shape("divergence", self.divergence, cells)
+
+    @property
+    def all_coincide(self) -> bool:
+        """Whether there is only one reading under several names."""
+        return any(len(group) == len(self.decoders) for group in self.coincide)
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted(Result):
+    """What one component's output adds to the logits, and takes from them.
+
+    Attributes:
+        component: As in ``LensSpec``. layer: Its entry of the first axis (a row for block outputs).
+        position: Where it writes. head, source: -1 where there is none.
+        reading: "direct": through the final norm with its scale frozen at the final state, no
+            biases, so that the values of a state's parts add up to its logits before any soft
+            cap. "lens": normed on its own, as a grid reads it; its values don't add up to anything.
+        norm: L2 norm of the component's vector.
+        promoted: [k] token ids with the largest values, best first. promoted_logits: [k].
+        suppressed: [k] those with the lowest, lowest first. suppressed_logits: [k].
+        mean: Mean value over the vocabulary: a shift of all logits, which changes no probability.
+        vocabulary: Every token named above, by ascending id.
+    """
+
+    component: str
+    layer: int
+    position: int
+    head: int
+    source: int
+    reading: str
+    norm: float
+    promoted: Ints
+    promoted_logits: Floats
+    suppressed: Ints
+    suppressed_logits: Floats
+    mean: float
+    vocabulary: tuple[Token, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("promoted_logits", "suppressed", "suppressed_logits"):
+            check_shape(name, getattr(self, name), self.promoted.shape)

@@ -1,0 +1,1 @@
+"""Models: the catalogue, loading, the residual stream, the readout."""

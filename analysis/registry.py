@@ -1,0 +1,143 @@
+"""Every technique, declared once: its spec, its result, its computation and its subject.
+
+Importable without torch. The service looks up results by it, and the worker finds the computation
+by its dotted name. To add a technique, add one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+from analysis.contract.ledger import Ledger, LedgerSpec, ModelLedgerSpec
+from analysis.contract.results import InfoSpec, ModelInfo
+from analysis.contract.specs import Spec
+from analysis.errors import SpecError
+from analysis.flow_graph.results import CausalCheck, CausalComparison, Graph, LinkReading, Neurons
+from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec, NeuronSpec
+from analysis.lens.results import Colours, Disagreement, Grid, Promoted
+from analysis.lens.specs import ColourSpec, DisagreementSpec, LensSpec, PromotedSpec
+from analysis.reports.specs import (
+    EmbeddingReport,
+    EmbeddingSpec,
+    NormReport,
+    NormSpec,
+    SimilarityReport,
+    SimilaritySpec,
+)
+from analysis.tasks.results import FailureReport, SuiteReport
+from analysis.tasks.specs import (
+    ContributionSpec,
+    FailureSpec,
+    PatchSpec,
+    ProbeSpec,
+    ProjectionSpec,
+    SuiteSpec,
+)
+from analysis.tasks.sum_results import ContributionReport, PatchReport, ProbeReport, Projection
+from analysis.tracing.specs import PatternResult, PatternSpec, RunResult, RunSpec
+from analysis.trajectory.specs import (
+    Emergence,
+    EmergenceSpec,
+    LargestSteps,
+    LargestStepSpec,
+    Steps,
+    StepsSpec,
+    Story,
+    StorySpec,
+)
+
+#: What a technique is applied to, and so the arguments of its computation:
+#: "prompt": (model, spec) -> (result, trace); "trace": (model, trace, spec) -> result;
+#: "model": (model, spec) -> result; "study" (many prompts, long work): (model, spec, memo of
+#: finished prompts, maximum number of tokens in a prompt) -> result.
+Subject = Literal["prompt", "trace", "model", "study"]
+
+
+@dataclass(frozen=True, slots=True)
+class Technique:
+    """One technique.
+
+    Attributes:
+        name: Its name in metrics, logs and messages between processes.
+        subject: What it is applied to.
+        spec: The type of its input.
+        result: The type of its answer.
+        compute: Dotted name of its computation, ``module:function``.
+    """
+
+    name: str
+    subject: Subject
+    spec: type[Spec[Any]]
+    result: type[Any]
+    compute: str
+
+    def load(self) -> Callable[..., Any]:
+        """Import the computation; call this in the model worker only, as it imports torch."""
+        module, _, function = self.compute.partition(":")
+        found: Callable[..., Any] = getattr(import_module(module), function)
+        return found
+
+
+_ROWS: tuple[tuple[str, Subject, type[Spec[Any]], type[Any], str], ...] = (
+    ("run", "prompt", RunSpec, RunResult, "tracing.generation:run"),
+    ("grid", "trace", LensSpec, Grid, "lens.grid:compute"),
+    ("pattern", "trace", PatternSpec, PatternResult, "tracing.patterns:compute"),
+    ("flow", "trace", FlowSpec, Graph, "flow_graph.graph:compute"),
+    ("emergence", "trace", EmergenceSpec, Emergence, "trajectory.emergence:compute"),
+    ("story", "trace", StorySpec, Story, "trajectory.story:compute"),
+    ("run_ledger", "trace", LedgerSpec, Ledger, "ledger:check_run"),
+    ("causal", "trace", CausalSpec, CausalCheck, "flow_graph.causal_check:compute"),
+    ("comparison", "trace", ComparisonSpec, CausalComparison, "flow_graph.causal_check:compare"),
+    ("link", "trace", LinkSpec, LinkReading, "flow_graph.link_reading:compute"),
+    ("neurons", "trace", NeuronSpec, Neurons, "flow_graph.link_reading:compute_neurons"),
+    ("colours", "trace", ColourSpec, Colours, "lens.colours:compute"),
+    ("promoted", "trace", PromotedSpec, Promoted, "lens.promoted:compute"),
+    ("disagreement", "trace", DisagreementSpec, Disagreement, "lens.disagreement:compute"),
+    ("steps", "trace", StepsSpec, Steps, "trajectory.steps:compute"),
+    ("largest_steps", "trace", LargestStepSpec, LargestSteps, "trajectory.steps:at_every_position"),
+    ("similarity", "trace", SimilaritySpec, SimilarityReport, "reports.similarity:compute"),
+    ("info", "model", InfoSpec, ModelInfo, "model.handle:info"),
+    ("ledger", "model", ModelLedgerSpec, Ledger, "ledger:check_model"),
+    ("embedding_report", "model", EmbeddingSpec, EmbeddingReport, "reports.embeddings:compute"),
+    ("norm_report", "model", NormSpec, NormReport, "reports.norm_report:compute"),
+    ("suite", "study", SuiteSpec, SuiteReport, "tasks.suite_report:compute"),
+    ("contributions", "study", ContributionSpec, ContributionReport, "tasks.contributions:compute"),
+    ("probes", "study", ProbeSpec, ProbeReport, "tasks.probes:compute"),
+    ("projection", "study", ProjectionSpec, Projection, "tasks.probes:compute_projection"),
+    ("patching", "study", PatchSpec, PatchReport, "tasks.carry_patching:compute"),
+    ("failure", "study", FailureSpec, FailureReport, "tasks.failure_report:compute"),
+)
+
+TECHNIQUES: tuple[Technique, ...] = tuple(
+    Technique(name, subject, spec, result, f"analysis.{compute}")
+    for name, subject, spec, result, compute in _ROWS
+)
+_BY_SPEC = {technique.spec: technique for technique in TECHNIQUES}
+_BY_NAME = {technique.name: technique for technique in TECHNIQUES}
+
+
+def technique_for(spec: Spec[Any]) -> Technique:
+    """The technique that answers a spec.
+
+    Raises:
+        SpecError: If none does.
+    """
+    found = _BY_SPEC.get(type(spec))
+    if found is None:
+        raise SpecError("There is no technique for this request.", "Reload the page.")
+    return found
+
+
+def named(name: str) -> Technique:
+    """The technique of a name.
+
+    Raises:
+        SpecError: If there is none.
+    """
+    found = _BY_NAME.get(name)
+    if found is None:
+        raise SpecError(f"There is no technique named {name!r}.", "Reload the page.")
+    return found

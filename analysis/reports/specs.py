@@ -1,0 +1,257 @@
+"""Specs and results of reports on embeddings, norms and similarities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from analysis.contract.results import Floats, Ints, Result, check_shape
+from analysis.contract.specs import Spec, choose
+from analysis.errors import SpecError
+from analysis.lens.specs import Norm
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingReport(Result):
+    """Whether the input and output embeddings are the same.
+
+    Attributes:
+        tied: Whether the two matrices hold the same numbers.
+        tokens: Rows compared: of padded vocabularies, those that both matrices have.
+        d_model: Their width.
+        cosine_counts: [bin] tokens whose input and output row have such a cosine.
+        cosine_edges: [bin + 1] the bins' edges, -1 to 1.
+        quantile_levels: [level] 0 to 1, for all quantiles below.
+        cosine_quantiles: [level] of that cosine. cosine_mean: Its mean.
+        unrelated_mean: The mean cosine of each input row with another token's output row (drawn):
+            what a cosine is to be held against.
+        zero_rows: Tokens left out of cosines and ranks for having a row of zeros.
+        sampled: Tokens whose nearest row was looked for; all of them where it equals ``tokens``
+            less ``zero_rows``. seed: Of the draw.
+        self_nearest: [2] share of them whose own row is the nearest, by cosine, of all rows of the
+            other matrix: input to output, output to input.
+        self_rank_quantiles: [2, level] of the own row's rank there (0 is nearest).
+        input_norm_quantiles, output_norm_quantiles: [level] of the rows' L2 norms.
+        input_norm_mean, output_norm_mean: Their means.
+        embedding_scale: What the model multiplies input rows by; norms are without it.
+        output_bias: Whether the unembedding has a bias.
+    """
+
+    tied: bool
+    tokens: int
+    d_model: int
+    cosine_counts: Ints
+    cosine_edges: Floats
+    quantile_levels: Floats
+    cosine_quantiles: Floats
+    cosine_mean: float
+    unrelated_mean: float
+    zero_rows: int
+    sampled: int
+    seed: int
+    self_nearest: Floats
+    self_rank_quantiles: Floats
+    input_norm_quantiles: Floats
+    output_norm_quantiles: Floats
+    input_norm_mean: float
+    output_norm_mean: float
+    embedding_scale: float
+    output_bias: bool
+
+    def __post_init__(self) -> None:
+        levels = (len(self.quantile_levels),)
+        check_shape("cosine_edges", self.cosine_edges, (len(self.cosine_counts) + 1,))
+        for name in ("cosine_quantiles", "input_norm_quantiles", "output_norm_quantiles"):
+            check_shape(name, getattr(self, name), levels)
+        check_shape("self_nearest", self.self_nearest, (2,))
+        check_shape("self_rank_quantiles", self.self_rank_quantiles, (2, *levels))
+
+    @property
+    def exact(self) -> bool:
+        """Whether every token's nearest row was looked for."""
+        return self.sampled == self.tokens - self.zero_rows
+
+    @property
+    def sentence(self) -> str:
+        """The answer at a glance, in one sentence."""
+        if self.tied:
+            more = ", but the unembedding adds a bias" if self.output_bias else ""
+            return f"Input and output embeddings are one and the same matrix (tied){more}."
+        which = f"all {self.sampled:,}" if self.exact else f"{self.sampled:,} drawn"
+        return (
+            "Input and output embeddings differ (untied): a token's two rows have a mean cosine of "
+            f"{self.cosine_mean:.2f} (rows of different tokens {self.unrelated_mean:.2f}), and for "
+            f"{100 * self.self_nearest[0]:.0f} % of {which} tokens the own output row is the one "
+            "nearest to the input row."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NormSummary(Result):
+    """One normalisation layer.
+
+    Attributes:
+        name: The module's name in the model.
+        layer: Its block; -1 outside the blocks.
+        kind: "LayerNorm" (subtracts the mean) or "RMSNorm".
+        stores: "scale", "scale - 1" (Gemma), or "nothing" (no parameters).
+        size: Channels that it norms over.
+        eps: What keeps the root away from zero, as measured on the layer itself.
+        scale: [5] minimum, quartiles and maximum of the effective scale.
+        bias: [5] likewise; zeros where there is none.
+    """
+
+    name: str
+    layer: int
+    kind: str
+    stores: str
+    size: int
+    eps: float
+    scale: Floats
+    bias: Floats
+
+    def __post_init__(self) -> None:
+        check_shape("scale", self.scale, (5,))
+        check_shape("bias", self.bias, (5,))
+
+
+@dataclass(frozen=True, slots=True)
+class NormReport(Result):
+    """What a model's normalisation layers do.
+
+    Attributes:
+        final: The final norm; None where the model has none.
+        final_scale: [channel] its effective scale. final_bias: [channel].
+        others: Every other norm, in the model's order.
+    """
+
+    final: NormSummary | None
+    final_scale: Floats
+    final_bias: Floats
+    others: tuple[NormSummary, ...]
+
+    def __post_init__(self) -> None:
+        check_shape("final_bias", self.final_bias, self.final_scale.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarityReport(Result):
+    """How far cosine, Euclidean distance and dot product rank the vocabulary alike.
+
+    Overlaps are shares of the k best tokens that two rankings have in common, 0 to 1;
+    correlations are Spearman's over the whole vocabulary, -1 to 1.
+
+    Attributes:
+        norm, decoder, k, seed: As asked.
+        rows: [cell], positions: [cell] the cells looked at, drawn among ``cells_in_all``.
+        state_norm: [cell] L2 norm of the state after ``norm``.
+        overlap_euclidean, rank_euclidean: [cell] cosine beside Euclidean distance.
+        overlap_dot, rank_dot: [cell] cosine beside dot product.
+        bin_edges: [bin + 1] of ``state_norm``; 1, the unit ball's surface, is one of them where it
+            lies within. bin_counts: [bin] cells.
+        bin_overlap_euclidean, bin_rank_euclidean, bin_overlap_dot, bin_rank_dot: [bin] means; NaN
+            in an empty bin.
+        swept_norm: [length] lengths that the same directions were scaled to.
+        swept_overlap, swept_rank: [length] cosine beside Euclidean distance there, means over
+            ``swept_cells`` of the cells: what the state's length alone does.
+        row_norm: [5] minimum, quartiles and maximum of the decoder rows' L2 norms.
+    """
+
+    norm: str
+    decoder: str
+    k: int
+    seed: int
+    cells_in_all: int
+    rows: Ints
+    positions: Ints
+    state_norm: Floats
+    overlap_euclidean: Floats
+    rank_euclidean: Floats
+    overlap_dot: Floats
+    rank_dot: Floats
+    bin_edges: Floats
+    bin_counts: Ints
+    bin_overlap_euclidean: Floats
+    bin_rank_euclidean: Floats
+    bin_overlap_dot: Floats
+    bin_rank_dot: Floats
+    swept_cells: int
+    swept_norm: Floats
+    swept_overlap: Floats
+    swept_rank: Floats
+    row_norm: Floats
+
+    def __post_init__(self) -> None:
+        cells, bins = self.rows.shape, self.bin_counts.shape
+        for name in ("positions", "state_norm"):
+            check_shape(name, getattr(self, name), cells)
+        for name in ("overlap_euclidean", "rank_euclidean", "overlap_dot", "rank_dot"):
+            check_shape(name, getattr(self, name), cells)
+            check_shape(f"bin_{name}", getattr(self, f"bin_{name}"), bins)
+        check_shape("bin_edges", self.bin_edges, (len(self.bin_counts) + 1,))
+        for name in ("swept_overlap", "swept_rank"):
+            check_shape(name, getattr(self, name), self.swept_norm.shape)
+        check_shape("row_norm", self.row_norm, (5,))
+
+    @property
+    def sentence(self) -> str:
+        """What the notes' claim about the unit ball comes to on this model, in one sentence."""
+        at_one = float(self.swept_overlap[int(np.abs(np.log(self.swept_norm)).argmin())])
+        return (
+            f"Of the {self.k} best tokens cosine and Euclidean distance share "
+            f"{100 * float(self.overlap_euclidean.mean()):.0f} % at the states' own lengths "
+            f"(median {float(np.median(self.state_norm)):.3g}); the same directions at length 1, "
+            f"on the unit ball, share {100 * at_one:.0f} %, with rows "
+            f"{float(self.row_norm[0]):.3g} to {float(self.row_norm[-1]):.3g} long: only rows of "
+            "one length would make the two rank alike at any length."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SimilaritySpec(Spec[SimilarityReport]):
+    """How far dot product, cosine and Euclidean distance rank the vocabulary alike.
+
+    Attributes:
+        norm: What the states are normed by first: "full", "unit" or "none".
+        decoder: Whose rows they are compared with: "output" or "input".
+        k: How many best tokens the overlap looks at.
+        cells: At most so many (row, position) cells are looked at, drawn evenly by ``seed``.
+        seed: Of that draw.
+    """
+
+    norm: Norm = "full"
+    decoder: Literal["output", "input"] = "output"
+    k: int = 10
+    cells: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        choose("The norm", self.norm, Norm)
+        choose("The decoder", self.decoder, Literal["output", "input"])
+        if self.k < 1 or not 1 <= self.cells <= 4096:
+            raise SpecError("Look at 1 to 4096 cells and at least one token.", "Try 128 and 10.")
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingSpec(Spec[EmbeddingReport]):
+    """Whether a model uses the same embeddings at its input and its output.
+
+    Attributes:
+        sample: How many tokens have their nearest row looked for in the other matrix (for each
+            the whole matrix is read); None: all of them.
+        seed: Of the draw.
+    """
+
+    sample: int | None = 2048
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sample is not None and self.sample < 1:
+            raise SpecError("At least one token must be looked at.", "Leave it out for all.")
+
+
+@dataclass(frozen=True, slots=True)
+class NormSpec(Spec[NormReport]):
+    """What a model's normalisation layers are, and their parameters."""

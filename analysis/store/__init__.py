@@ -1,0 +1,1 @@
+"""Storage: the memo on disk, and a bounded cache in memory."""

@@ -1,0 +1,261 @@
+"""The memo: results on disk as checked bytes, bounded, and never pickle.
+
+diskcache would unpickle what it finds in its folder (CVE-2025-69872): whoever
+can write there could run code. ``BytesDisk`` takes and gives bytes only and
+refuses the rest unread. Every entry carries a checksum over its key and its
+bytes, so a damaged or swapped entry is a miss and never a wrong result.
+
+A memo that can't be used is not an error of the user's request: everything
+works on without it, and ``Memo.problem`` says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import diskcache
+
+from analysis.store.memory_cache import Bounded
+
+_MAGIC = b"SSM1"
+_DIGEST = 16
+_LOCK_TIMEOUT_S = 5.0
+_FILENAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}\.val")
+
+Answer = TypeVar("Answer")
+
+
+class BytesDisk(diskcache.Disk):  # type: ignore[misc]
+    """What diskcache may write and read: keys that are text, values that are bytes."""
+
+    def put(self, key: Any) -> tuple[str, bool]:
+        """Take a text key as it is.
+
+        Raises:
+            TypeError: If it is anything else; diskcache would pickle it.
+        """
+        if type(key) is not str:
+            raise TypeError("keys of the memo are text")
+        return key, True
+
+    def get(self, key: Any, raw: bool) -> str:
+        """Give a text key back as it is.
+
+        Raises:
+            ValueError: If the database holds anything else; diskcache would unpickle it.
+        """
+        if not raw or type(key) is not str:
+            raise ValueError("the memo holds a key that is not text")
+        return key
+
+    def store(self, value: Any, read: bool, key: Any = diskcache.UNKNOWN) -> tuple[Any, ...]:
+        """Write bytes, leaving no part of a file behind where that fails.
+
+        Raises:
+            TypeError: If the value is not bytes; diskcache would pickle it.
+        """
+        if type(value) is not bytes or read:
+            raise TypeError("values of the memo are bytes")
+        if len(value) < self.min_file_size:
+            return 0, diskcache.core.MODE_RAW, None, sqlite3.Binary(value)
+        name, path = self.filename(key, value)
+        try:
+            self._write(path, iter((value,)), "xb")
+        except BaseException:
+            with suppress(OSError):
+                Path(path).unlink()
+            raise
+        return len(value), diskcache.core.MODE_BINARY, name, None
+
+    def fetch(self, mode: int, filename: Any, value: Any, read: bool) -> bytes:
+        """Read bytes: out of the database, or of a file that diskcache itself named.
+
+        Raises:
+            ValueError: If the entry is pickle, text, or names a file elsewhere.
+        """
+        if mode == diskcache.core.MODE_RAW and type(value) is bytes and not read:
+            return value
+        if mode == diskcache.core.MODE_BINARY and not read and self._is_ours(filename):
+            return Path(str(self._directory), str(filename)).read_bytes()
+        raise ValueError("the memo holds an entry that is not bytes")
+
+    @staticmethod
+    def _is_ours(filename: Any) -> bool:
+        return type(filename) is str and _FILENAME.fullmatch(filename) is not None
+
+    def remove(self, file_path: Any) -> None:
+        """Remove a file that diskcache itself named, and no other."""
+        if self._is_ours(file_path):
+            super().remove(file_path)
+
+
+def seal(key: str, data: bytes) -> bytes:
+    """Prepend a checksum over key and data."""
+    return _MAGIC + _digest(key, data) + data
+
+
+def unseal(key: str, sealed: bytes) -> bytes | None:
+    """The data of ``seal``; None if a single byte of it is not as it was, or the key is another."""
+    head = len(_MAGIC) + _DIGEST
+    data = sealed[head:]
+    return data if sealed[:head] == _MAGIC + _digest(key, data) else None
+
+
+def _digest(key: str, data: bytes) -> bytes:
+    return hashlib.blake2b(key.encode() + b"\0" + data, digest_size=_DIGEST).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class MemoStatus:
+    """How the memo does: for the page's footer, ``cache info`` and metrics."""
+
+    folder: str
+    entries: int
+    bytes_used: int
+    bytes_limit: int
+    hits: int
+    misses: int
+    problem: str
+
+
+class Memo:
+    """Bytes by key: the recent ones in memory, all of them in one private folder.
+
+    All work on the folder is done by one thread of its own, so that the many
+    short-lived threads of a web server hold no database connections, and a
+    slow disk delays no answer.
+
+    Args:
+        folder: Where; made with mode 0700. None: memory only.
+        limit: Bytes on disk.
+        memory_limit: Bytes in memory.
+    """
+
+    def __init__(self, folder: Path | None, limit: int, memory_limit: int = 64 << 20) -> None:
+        self._folder = folder
+        self._limit = limit
+        self._recent: Bounded[bytes] = Bounded(memory_limit, len, strict=True)
+        self._thread = ThreadPoolExecutor(1, "memo")
+        self._cache: Any = None
+        self._problem = ""
+        self._hits = self._misses = 0
+        self._pending: Future[None] | None = None
+        if folder is not None:
+            self._thread.submit(self._guard, self._open, None).result()
+
+    def get(self, key: str) -> bytes | None:
+        """The bytes put under ``key``; None if there are none, or they are damaged."""
+        found = self._recent.get(key)
+        if found is None and self._cache is not None:
+            found = self._thread.submit(self._guard, lambda: self._read(key), None).result()
+            if found is not None:
+                self._recent.put(key, found)
+        self._hits += found is not None
+        self._misses += found is None
+        return found
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keep ``data`` under ``key``: in memory now, on disk as soon as may be."""
+        self._recent.put(key, data)
+        if self._cache is not None and len(data) <= self._limit // 2:
+            self._pending = self._thread.submit(self._guard, lambda: self._write(key, data), None)
+
+    def remove(self, key: str) -> None:
+        """Forget ``key``."""
+        self._recent.pop(key)
+        if self._cache is not None:
+            self._thread.submit(self._guard, lambda: self._delete(key), None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._recent.clear()
+        if self._cache is not None:
+            self._thread.submit(self._guard, self._cache.clear, None).result()
+
+    def flush(self) -> None:
+        """Wait until all that was put is on disk."""
+        self._thread.submit(lambda: None).result()
+
+    def close(self) -> None:
+        """Finish writing and let go of the folder."""
+        if self._cache is not None:
+            with suppress(RuntimeError):  # at the interpreter's end the thread is gone, all written
+                self._thread.submit(self._guard, self._cache.close, None).result()
+        self._thread.shutdown()
+
+    @property
+    def problem(self) -> str:
+        """Why the folder is not in use, and what to try; empty while all is well."""
+        return self._problem
+
+    def status(self) -> MemoStatus:
+        """Entries, bytes, hits and misses, and what is wrong, if anything."""
+        entries, used = 0, 0
+        if self._cache is not None:
+            measure = lambda: (len(self._cache), int(self._cache.volume()))  # noqa: E731
+            entries, used = self._thread.submit(self._guard, measure, (0, 0)).result()
+        return MemoStatus(
+            str(self._folder or ""), entries, used, self._limit, self._hits, self._misses,
+            self._problem,
+        )  # fmt: skip
+
+    def _guard(self, work: Callable[[], Answer], otherwise: Answer) -> Answer:
+        """Do work on the folder; where it fails, say so and go on without."""
+        try:
+            done = work()
+        except Exception as error:  # noqa: BLE001 - a damaged database makes diskcache raise anything
+            self._problem = (
+                f"Results are not kept on disk: the memo in {self._folder} can't be used "
+                f"({type(error).__name__}: {error}). Free some space there, allow writing, or "
+                "remove the folder; everything works meanwhile, only slower."
+            )
+            return otherwise
+        self._problem = ""
+        return done
+
+    def _open(self) -> None:
+        folder = self._folder
+        assert folder is not None  # noqa: S101 - only called where there is one
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+            raise PermissionError("the folder is a link or belongs to somebody else")
+        folder.chmod(0o700)
+        self._cache = diskcache.Cache(
+            str(folder),
+            timeout=_LOCK_TIMEOUT_S,
+            disk=BytesDisk,
+            size_limit=self._limit,
+            eviction_policy="least-recently-used",
+            statistics=0,
+            tag_index=0,
+            # The recent ones are kept here already; SQLite's own caches would grow to 96 MiB.
+            sqlite_mmap_size=0,
+            sqlite_cache_size=512,
+        )
+
+    def _read(self, key: str) -> bytes | None:
+        try:
+            sealed = self._cache.get(key)
+        except (ValueError, TypeError):
+            sealed = b""
+        if sealed is None:
+            return None
+        data = unseal(key, sealed) if type(sealed) is bytes else None
+        if data is None:
+            self._delete(key)
+        return data
+
+    def _write(self, key: str, data: bytes) -> None:
+        self._cache.set(key, seal(key, data))
+
+    def _delete(self, key: str) -> None:
+        self._cache.delete(key)

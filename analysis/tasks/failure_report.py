@@ -1,0 +1,228 @@
+"""What happens inside when an answer is wrong, beside the likeliest prompt answered rightly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from analysis.contract import progress
+from analysis.contract.results import Floats
+from analysis.errors import SpecError
+from analysis.flow_graph import graph as graph_module
+from analysis.flow_graph.results import LINK_KINDS, NODE_KINDS, Graph
+from analysis.flow_graph.specs import FlowMethod, FlowSpec
+from analysis.model.handle import Model
+from analysis.store.memo import Memo
+from analysis.tasks import outcomes, suite_report
+from analysis.tasks.emergence_report import finished
+from analysis.tasks.prompts import Encoded, Suite, encode
+from analysis.tasks.results import Answered, FailureReport, FlowChange, Outcome, Parting
+from analysis.tasks.specs import FailureSpec
+from analysis.tracing.capture import Trace, trace
+from analysis.tracing.heads import has_heads, head_vectors
+
+#: Links that are reported, those that differ most.
+MOST = 24
+
+Key = tuple[str, int, int, int, int]
+
+
+def compare(
+    model: Model, right: Trace, wrong: Trace, method: FlowMethod = "proximity"
+) -> FlowChange | None:
+    """Hold the flow into the last state of two runs against each other.
+
+    Args:
+        model: The model that both were made with.
+        right: One run.
+        wrong: The other, of equal length.
+        method: How shares are computed; not "signed".
+
+    Returns:
+        None where the model's heads can't be told apart.
+    """
+    try:
+        graphs = []
+        for one in (right, wrong):
+            graphs.append(graph_module.compute(model, one, FlowSpec(method=method)))
+            progress.pause()
+    except SpecError:
+        return None
+    mass, other = (_states(one, right.resid.shape[:2]) for one in graphs)
+    links = [_links(one) for one in graphs]
+    strongest = _strongest(*links)
+    places = np.array([key[1:] for key in strongest], np.int64).reshape(len(strongest), 4)
+    layers, heads, sources, targets = (np.ascontiguousarray(places[:, i]) for i in range(4))
+    flow_right, flow_wrong = (
+        np.array([own.get(key, 0.0) for key in strongest], np.float32) for own in links
+    )
+    apart = (0.5 * np.abs(mass - other).sum(1)).astype(np.float32)
+    kinds = tuple(key[0] for key in strongest)
+    return FlowChange(
+        method, mass, other, apart, kinds, layers, heads, sources, targets, flow_right, flow_wrong
+    )
+
+
+def _states(graph: Graph, shape: tuple[int, ...]) -> Floats:
+    """[row, pos] mass that passes through each residual state."""
+    mass = np.zeros(shape, np.float32)
+    block = graph.node_kind == NODE_KINDS.index("block")
+    np.add.at(mass, (graph.node_depth[block], graph.node_pos[block]), graph.node_flow[block])
+    return mass
+
+
+def _links(graph: Graph) -> dict[Key, float]:
+    """Flow of each link by kind, layer, head, source and target position."""
+    found: dict[Key, float] = {}
+    into_mlp = graph.node_kind[graph.link_target] == NODE_KINDS.index("mlp")  # counted as it leaves
+    columns: Any = zip(
+        graph.link_kind.tolist(), graph.link_layer.tolist(), graph.link_head.tolist(),
+        graph.node_pos[graph.link_source].tolist(), graph.node_pos[graph.link_target].tolist(),
+        graph.link_flow.tolist(), into_mlp.tolist(), strict=True,
+    )  # fmt: skip
+    for kind, layer, head, source, target, mass, entering in columns:
+        if entering:
+            continue
+        key = (LINK_KINDS[kind], layer, head, source, target)
+        found[key] = found.get(key, 0.0) + mass
+    return found
+
+
+def _strongest(one: dict[Key, float], other: dict[Key, float]) -> list[Key]:
+    """The links whose flow differs most, residual ones aside: they follow from the others."""
+    keys = [key for key in one.keys() | other.keys() if key[0] != "residual"]
+    keys.sort(key=lambda key: (-abs(one.get(key, 0.0) - other.get(key, 0.0)), key))
+    return keys[:MOST]
+
+
+#: A state "differs" where its distance to the other exceeds this share of the larger norm.
+APART = 0.5
+
+
+def report(
+    model: Model,
+    suite: Suite,
+    memo: Memo | None = None,
+    *,
+    most: int = 5,
+    encoded: Sequence[Encoded] | None = None,
+) -> FailureReport:
+    """Pair wrong answers with the likest right ones, and see where the runs part ways.
+
+    The likest right prompt has the same number of tokens and the fewest different ones before
+    the token at which the wrong answer first goes wrong.
+
+    Args:
+        model: From ``analysis.load_model``.
+        suite: What is asked.
+        memo: Where finished prompts are kept.
+        most: Pairs, the likest first.
+        encoded: The suite's prompts as tokens, where they are at hand.
+
+    Raises:
+        CancelledError: If the caller's progress listener stops the work.
+    """
+    if encoded is None:
+        encoded = [encode(model.tokenizer, prompt) for prompt in suite.prompts]
+    found = outcomes.run_suite(model, encoded, memo)
+    right = [n for n, outcome in enumerate(found) if finished(model, outcome)]
+    wrong = [n for n, outcome in enumerate(found) if not outcome.right]
+    pairs = sorted(_pairs(found, right, wrong))
+    made = []
+    for number, (_, good, bad) in enumerate(pairs[:most], 1):
+        made.append(_part(model, suite, found, good, bad))
+        progress.step(number, min(len(pairs), most), "Comparing right and wrong")
+    alone = len(wrong) - len(pairs)
+    return FailureReport(tuple(made), len(right), len(found) - len(right), alone, len(pairs))
+
+
+def _pairs(
+    found: Sequence[Outcome], right: Sequence[int], wrong: Sequence[int]
+) -> list[tuple[int, int, int]]:
+    """(different tokens, right, wrong) for each wrong prompt that has one of its shape."""
+    made = []
+    for bad in wrong:
+        mine = found[bad]
+        stop = mine.start + mine.hits.index(False)
+        distances = [
+            (
+                sum(
+                    x != y for x, y in zip(mine.token_ids[:stop], found[n].token_ids, strict=False)
+                ),
+                n,
+            )
+            for n in right
+            if found[n].start == mine.start and len(found[n].token_ids) == len(mine.token_ids)
+        ]
+        if distances:
+            distance, good = min(distances)
+            made.append((distance, good, bad))
+    return made
+
+
+def _part(model: Model, suite: Suite, found: Sequence[Outcome], good: int, bad: int) -> Parting:
+    token = found[bad].hits.index(False)
+    position = found[bad].start + token - 1
+    runs = []
+    for n in (good, bad):
+        runs.append(trace(model, found[n].token_ids[: position + 1]))
+        progress.pause()
+    one, other = runs
+    rows = _apart(one.resid, other.resid)
+    same = np.array([x == y for x, y in zip(one.token_ids, other.token_ids, strict=True)])
+    differs = np.argwhere((rows > APART) & same[None])
+    return Parting(
+        good,
+        bad,
+        token,
+        rows,
+        _heads(model, one, other, position),
+        _apart(one.mlp_out[:, position], other.mlp_out[:, position]),
+        found[good].right_probs[:, token],
+        found[bad].right_probs[:, token],
+        (int(differs[0][0]), int(differs[0][1])) if len(differs) else None,
+        compare(model, one, other),
+        tuple(token.text for token in one.tokens),
+        tuple(token.text for token in other.tokens),
+        _answered(model, suite, found, good),
+        _answered(model, suite, found, bad),
+    )
+
+
+def _answered(model: Model, suite: Suite, found: Sequence[Outcome], place: int) -> Answered:
+    asked, outcome = suite.prompts[place], found[place]
+    stop = outcome.hits.index(False) + 1 if not outcome.right else len(outcome.hits)
+    said = model.tokenizer.decode(outcome.choices[:stop].tolist())
+    return Answered(asked.text, asked.answer, said, len(outcome.right_ids))
+
+
+def _apart(one: Any, other: Any) -> Floats:
+    """[...] distance of states [..., d_model] over the larger of the two norms."""
+    size = np.maximum(np.linalg.norm(one, axis=-1), np.linalg.norm(other, axis=-1))
+    distance: Floats = (np.linalg.norm(one - other, axis=-1) / np.maximum(size, 1e-12)).astype(
+        np.float32
+    )
+    return distance
+
+
+@torch.no_grad()
+def _heads(model: Model, one: Trace, other: Trace, position: int) -> Floats:
+    apart = np.full((model.info.layers, model.info.heads), np.nan, np.float32)
+    for layer in range(model.info.layers):
+        if has_heads(model, layer):
+            states = [head_vectors(model, run, layer)[:, position].numpy() for run in (one, other)]
+            apart[layer] = _apart(*states)
+            progress.pause()
+    return apart
+
+
+def compute(
+    model: Model, spec: FailureSpec, memo: Memo | None = None, longest: int | None = None
+) -> FailureReport:
+    """Wrong answers of a suite beside right ones."""
+    suite = suite_report.drawn(model, spec.suite)
+    encoded = suite_report.encoded_of(model, suite, longest)
+    return report(model, suite, memo, most=spec.most, encoded=encoded)

@@ -1,1 +1,0 @@
-"""One technique, one file: ``compute(model, trace, spec) -> Result``."""

@@ -1,0 +1,1 @@
+"""One forward pass: capture, interventions, generation, heads, tokens."""

@@ -1,0 +1,191 @@
+"""One forward pass, everything kept: residual rows, increments, patterns, values, logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from analysis.contract import progress
+from analysis.contract.results import Floats, ModelInfo, Token
+from analysis.model.attention_hooks import listening_to
+from analysis.model.handle import Model
+from analysis.model.module_io import entered, first_of
+from analysis.tracing.intervention_hooks import Edits
+from analysis.tracing.interventions import Intervention
+from analysis.tracing.tokens import check_ids, describe_tokens, encode_prompt
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What one forward pass did. Arrays are float32 on the CPU.
+
+    Attributes:
+        tokens: [pos] the sequence.
+        resid: [row, pos, d_model] residual stream; row 0 is the embedding output.
+        attn_out, mlp_out: [layer, pos, d_model] what each part adds to it (scales included).
+        pattern: [layer, head, pos_query, pos_key]; NaN in a layer without attention.
+        value: [layer, kv_head, pos, d_head] values, as attention reads them.
+        logits: [pos, vocab] the model's own.
+        interventions: What was changed during the pass.
+        info: The model that ran, with its revision.
+    """
+
+    tokens: tuple[Token, ...]
+    resid: Floats
+    attn_out: Floats
+    mlp_out: Floats
+    pattern: Floats
+    value: Floats
+    logits: Floats
+    interventions: tuple[Intervention, ...] = ()
+    scratch: dict[Any, Any] = field(default_factory=dict, repr=False)
+    info: ModelInfo | None = None
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """[pos] ids."""
+        return tuple(token.id for token in self.tokens)
+
+    @property
+    def sink(self) -> Floats:
+        """[layer, head, pos_query] attention that went to no token (learned sinks)."""
+        missing: Floats = (1.0 - self.pattern.sum(-1)).astype(np.float32)
+        return missing
+
+    @property
+    def resid_mid(self) -> Floats:
+        """[layer, pos, d_model] ``resid[layer] + attn_out``; no state of a parallel model."""
+        middle: Floats = self.resid[:-1] + self.attn_out
+        return middle
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        kept = (self.resid, self.attn_out, self.mlp_out, self.pattern, self.value, self.logits)
+        return sum(array.nbytes for array in kept)
+
+
+class _Recorder:
+    """Fills preallocated arrays from hooks; edits, if any, are made before it looks."""
+
+    def __init__(self, model: Model, size: int, edits: Edits) -> None:
+        info, stream = model.info, model.stream
+        layers, width = info.layers, info.d_model
+        self.stream, self.edits = stream, edits
+        self.resid = np.empty((layers + 1, size, width), np.float32)
+        self.attn_out = np.empty((layers, size, width), np.float32)
+        self.mlp_out = np.empty((layers, size, width), np.float32)
+        self.pattern = np.full((layers, info.heads, size, size), np.nan, np.float32)
+        self.value = np.zeros((layers, info.kv_heads, size, info.d_head), np.float32)
+
+    def mask(self, module: nn.Module, scores: tuple[int, int, int], mask: Any) -> Any:
+        """Cut the edges that an intervention knocks out."""
+        return self.edits.mask(self.stream.layer(module), scores, mask)
+
+    def seen(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
+        """Keep the values and the pattern."""
+        layer = self.stream.layer(module)
+        if layer is not None:
+            store(self.pattern[layer], pattern[0])
+            store(self.value[layer], value[0])
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Listen to every block and its two writers."""
+        handles = []
+        for layer, block in enumerate(self.stream.blocks):
+            handles.append(self._on_entry(block.module, layer))
+            handles.append(self._on_exit(block.module, self.resid[layer + 1], 1.0, layer))
+            handles.append(
+                self._on_exit(block.attention_writer, self.attn_out[layer], block.attention_scale)
+            )
+            handles.append(self._on_exit(block.mlp_writer, self.mlp_out[layer], block.mlp_scale))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _on_entry(self, module: nn.Module, layer: int) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            """Keep what enters block 0, the embedding."""
+            state = entered(args, kwargs)
+            if layer == 0 and state is not None:
+                store(self.resid[0], state[0])
+
+        return module.register_forward_pre_hook(hook, with_kwargs=True)
+
+    def _on_exit(
+        self, module: nn.Module, target: Floats, scale: float, layer: int | None = None
+    ) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            """Keep what a module gave, scaled as it enters the stream; tell how far it is."""
+            store(target, first_of(output).reshape(target.shape))
+            if scale != 1.0:
+                np.multiply(target, np.float32(scale), out=target)
+            if layer is not None:
+                progress.step(layer + 1, len(self.stream.blocks), "Forward pass")
+
+        return module.register_forward_hook(hook)
+
+
+def store(target: Floats, state: Tensor) -> None:
+    """Copy a tensor of any dtype and device into a float32 array."""
+    target[...] = state.detach().to("cpu", torch.float32).numpy()
+
+
+def prompt_ids(model: Model, prompt: str | Sequence[int]) -> tuple[int, ...]:
+    """Token ids of a prompt given as text or as ids, checked against the vocabulary.
+
+    Raises:
+        PromptError: If it is empty, holds an unknown id, or is longer than the model allows.
+    """
+    ids = encode_prompt(model.tokenizer, prompt) if isinstance(prompt, str) else tuple(prompt)
+    vocab = int(model.readout.input_rows.shape[0])
+    return check_ids(ids, vocab, model.info.max_positions)
+
+
+@torch.no_grad()
+def trace(
+    model: Model, prompt: str | Sequence[int], interventions: Sequence[Intervention] = ()
+) -> Trace:
+    """Run a prompt once and keep every state.
+
+    Args:
+        model: From ``load_model``.
+        prompt: Text (tokenised as the model's tokenizer does) or token ids.
+        interventions: What to change on the way (``analysis.tracing.intervention_hooks``).
+
+    Raises:
+        PromptError: If the prompt is empty, holds an unknown id, or is too long.
+        SpecError: If an intervention names a layer, head or position that does not exist.
+        CancelledError: If the caller's progress listener stops the work.
+    """
+    ids = prompt_ids(model, prompt)
+    edits = Edits(model, tuple(interventions), len(ids))
+    recorder = _Recorder(model, len(ids), edits)
+    with model.lock, ExitStack() as stack:
+        stack.enter_context(edits.applied())
+        stack.enter_context(recorder.hooked())
+        stack.enter_context(
+            listening_to(model.stream.attending, recorder, by_hooks=model.stream.by_hooks)
+        )
+        tokens = torch.tensor([ids], device=model.device)
+        logits = model.hf(input_ids=tokens, use_cache=False).logits[0]
+    return Trace(
+        describe_tokens(model.tokenizer, ids),
+        recorder.resid,
+        recorder.attn_out,
+        recorder.mlp_out,
+        recorder.pattern,
+        recorder.value,
+        logits.to("cpu", torch.float32).numpy(),
+        tuple(interventions),
+        info=model.info,
+    )

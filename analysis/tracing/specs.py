@@ -1,0 +1,122 @@
+"""Specs and results of a run: the prompt, its forward pass, the predictions, the patterns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analysis.contract.results import Floats, Ints, ModelInfo, Result, Token, check_shape
+from analysis.contract.specs import Spec
+from analysis.errors import PromptError, SpecError
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult(Result):
+    """A prompt, the answer generated after it, and the model's own next-token choices.
+
+    Attributes:
+        info: The model that ran.
+        tokens: Prompt and answer, [pos].
+        prompt_length: How many of them are the prompt (template included).
+        top_ids: [pos, k] most probable next tokens at each position, best first.
+        top_probs: [pos, k] their probabilities, 0 to 1.
+        next_prob: [pos] probability of the token that really follows; NaN at the last position.
+        next_rank: [pos] its rank (0 is best); -1 at the last position.
+        entropy: [pos] entropy of the next-token distribution, nats.
+        vocabulary: Every token named by ``top_ids``, by ascending id.
+        stopped: "length" or "end of text": why generation ended.
+        added: Positions of prompt tokens that hold nothing of the user's text: written by the
+            chat template, or added by the tokenizer.
+    """
+
+    info: ModelInfo
+    tokens: tuple[Token, ...]
+    prompt_length: int
+    top_ids: Ints
+    top_probs: Floats
+    next_prob: Floats
+    next_rank: Ints
+    entropy: Floats
+    vocabulary: tuple[Token, ...]
+    stopped: str = "length"
+    added: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        size = len(self.tokens)
+        check_shape("top_ids", self.top_ids, (size, None))
+        check_shape("top_probs", self.top_probs, self.top_ids.shape)
+        for name in ("next_prob", "next_rank", "entropy"):
+            check_shape(name, getattr(self, name), (size,))
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """Ids of prompt and answer, [pos]."""
+        return tuple(token.id for token in self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class PatternResult(Result):
+    """Attention patterns of one layer.
+
+    Attributes:
+        layer: Which.
+        pattern: [head, query, key] attention weights; NaN in a layer without attention.
+        sink: [head, query] mass that went to a learned sink rather than to a token.
+        head_norm: [head, query] L2 norm of what each head adds to the residual stream.
+        head_share: [head, query] ``head_norm`` over its sum over heads.
+    """
+
+    layer: int
+    pattern: Floats
+    sink: Floats
+    head_norm: Floats
+    head_share: Floats
+
+    def __post_init__(self) -> None:
+        heads, size = self.pattern.shape[:2]
+        check_shape("pattern", self.pattern, (heads, size, size))
+        for name in ("sink", "head_norm", "head_share"):
+            check_shape(name, getattr(self, name), (heads, size))
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec(Spec[RunResult]):
+    """A prompt as a person gives it.
+
+    Attributes:
+        model: A catalogue name, hub id, folder or ``.gguf`` path.
+        text: The prompt's text; empty where ``token_ids`` is given.
+        token_ids: The prompt's tokens, instead of text.
+        new_tokens: How many tokens to generate greedily after it; fewer if the model stops.
+        template: Whether the model's own chat template wraps the text.
+    """
+
+    model: str
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    new_tokens: int = 0
+    template: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.text and not self.token_ids:
+            raise PromptError("The prompt is empty.", "Type some text, or click an example.")
+        if self.new_tokens < 0:
+            raise SpecError("The number of new tokens can't be negative.", "Use 0 or more.")
+
+
+@dataclass(frozen=True, slots=True)
+class TraceSpec(Spec[None]):
+    """One forward pass: the exact tokens a model read. Derived results hang on it."""
+
+    model: str
+    token_ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.token_ids:
+            raise PromptError("There are no tokens to read.", "Type some text.")
+
+
+@dataclass(frozen=True, slots=True)
+class PatternSpec(Spec[PatternResult]):
+    """The attention patterns of one layer."""
+
+    layer: int

@@ -1,0 +1,154 @@
+"""Statistics over the vocabulary: top-k, ranks, entropy, KL, promoted tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from analysis.model.handle import Model
+
+BLOCK = 256
+#: Tokens whose terms of a KL are summed in float32; such sums are added in float64.
+_SUMMED = 1024
+
+
+@dataclass
+class RowStats:
+    """What is kept of n rows of logits.
+
+    Attributes:
+        ids: [n, k] best tokens. values: [n, k] their logits.
+        log_total: [n] log-sum-exp. entropy: [n] nats.
+        target_logits: [n, m]. target_ranks: [n, m] 0 is best, ties in the target's favour.
+    """
+
+    ids: Tensor
+    values: Tensor
+    log_total: Tensor
+    entropy: Tensor
+    target_logits: Tensor
+    target_ranks: Tensor
+
+    @property
+    def probs(self) -> Tensor:
+        """[n, k]."""
+        return (self.values - self.log_total[:, None]).exp()
+
+    @property
+    def target_probs(self) -> Tensor:
+        """[n, m]."""
+        return (self.target_logits - self.log_total[:, None]).exp()
+
+
+def top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Exact k largest of each row, best first: the k best blocks hold them all."""
+    rows, vocab = logits.shape
+    k = min(k, vocab)
+    whole = vocab // BLOCK
+    if whole <= 2 * k:
+        return torch.topk(logits, k, dim=-1)
+    blocks = logits[:, : whole * BLOCK].view(rows, whole, BLOCK)
+    best = blocks.amax(-1).topk(k, dim=-1).indices
+    found = blocks.gather(1, best[..., None].expand(-1, -1, BLOCK)).flatten(1)
+    offsets = torch.arange(BLOCK, device=logits.device)
+    ids = (best[..., None] * BLOCK + offsets).flatten(1)
+    if whole * BLOCK < vocab:
+        tail = torch.arange(whole * BLOCK, vocab, device=logits.device).expand(rows, -1)
+        found, ids = torch.cat([found, logits[:, whole * BLOCK :]], 1), torch.cat([ids, tail], 1)
+    values, places = found.topk(k, dim=-1)
+    return values, ids.gather(1, places)
+
+
+def row_stats(logits: Tensor, k: int, targets: Tensor) -> RowStats:
+    """Candidates, log-sum-exp, entropy and targets of float32 logits [n, vocab].
+
+    Args:
+        logits: Read only; one temporary of the same size is made.
+        k: How many candidates.
+        targets: [n, m] token ids asked about in each row; m may be 0.
+    """
+    values, ids = top_k(logits, k)
+    shifted = logits - values[:, :1]
+    weights = shifted.exp()
+    total = weights.sum(-1)
+    # 0 * -inf would be NaN; a token of probability 0 adds nothing to the entropy. A dot product
+    # kernel would sum 50,000 terms in a row and lose three digits; sum() adds them pairwise.
+    mean = weights.mul_(shifted.clamp_min_(-1e4)).sum(-1) / total
+    log_total = values[:, 0] + total.log()
+    target_logits = logits.gather(1, targets)
+    ranks = torch.stack(
+        [(logits > target_logits[:, i : i + 1]).sum(-1) for i in range(targets.shape[1])], 1
+    ) if targets.shape[1] else torch.zeros_like(targets)  # fmt: skip
+    return RowStats(ids, values, log_total, total.log() - mean, target_logits, ranks)
+
+
+@dataclass
+class Reference:
+    """The model's own output at some positions, to measure other distributions against.
+
+    Attributes:
+        probs: [position, vocab]. negative_entropy: [position] sum of p log p, nats.
+    """
+
+    probs: Tensor
+    negative_entropy: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor) -> Reference:
+        """From the model's logits [position, vocab]; in float64, as so few rows cost nothing."""
+        log_probs = torch.log_softmax(logits.double(), -1).clamp_min(-1e4)
+        probs = log_probs.exp()
+        return cls(probs.float(), (probs * log_probs).sum(-1).float())
+
+    def kl_to(self, logits: Tensor, stats: RowStats, which: Tensor) -> Tensor:
+        """KL(model's output || row) in nats, [n].
+
+        Args:
+            logits: [n, vocab] of the rows.
+            stats: Of those logits.
+            which: [n] the reference position that each row belongs to.
+        """
+        # Cross terms with every reference at once, some tokens at a time: one product over 50,000
+        # tokens adds the many small terms to a large sum, where they are lost (5e-3 nats of 100).
+        peak = stats.values[:, :1]
+        mean = torch.zeros(len(logits), dtype=torch.float64, device=logits.device)
+        for start in range(0, logits.shape[1], _SUMMED):
+            part = logits[:, start : start + _SUMMED] - peak
+            terms = part @ self.probs[:, start : start + _SUMMED].T
+            mean += terms.gather(1, which[:, None])[:, 0]
+        own = self.negative_entropy[which]
+        return (own - mean + stats.log_total - peak[:, 0]).clamp_min(0.0).float()
+
+
+def token_logits(model: Model, parts: Tensor, state: Tensor) -> Tensor:
+    """[n, vocab] what parts [n, d_model] of a last state add to every token's logit.
+
+    The final norm's scale is frozen at ``state`` [d_model] (design: direct logit attribution),
+    so the logits of a state's parts, and the biases once, add up to its logits before any cap.
+    """
+    readout = model.readout
+    rows = readout.form.frozen(parts, state) * (readout.state_scale * readout.logit_scale)
+    weight = readout.output_rows
+    logits: Tensor = (rows.to(weight.device, weight.dtype) @ weight.T).float().cpu()
+    return logits
+
+
+def extremes(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ids and logits of the k most promoted and the k most suppressed tokens of each row."""
+    raised, promoted = top_k(logits, k)
+    lowered, suppressed = top_k(-logits, k)
+    return promoted, raised, suppressed, -lowered
+
+
+def log_probs(model: Model, states: Tensor) -> Tensor:
+    """[n, vocab] the lens, as log-probabilities in float64."""
+    readout = model.readout
+    logits = readout.logits(states.to(readout.device, readout.output_rows.dtype))
+    return torch.log_softmax(logits.double().cpu(), -1)
+
+
+def kl(wanted: Tensor, other: Tensor) -> float:
+    """KL in nats of two rows of log-probabilities."""
+    return float((wanted.exp() * (wanted - other).nan_to_num(0.0)).sum().clamp_min(0.0))

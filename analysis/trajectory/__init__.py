@@ -1,0 +1,1 @@
+"""A token's trajectory through the rows: when it emerges, and what makes it."""

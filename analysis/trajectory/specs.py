@@ -1,0 +1,227 @@
+"""Specs and results of a token's trajectory through the rows: emergence, steps, story."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analysis.attribution.results import Attribution
+from analysis.contract.results import Floats, Ints, Result, Token, check_shape
+from analysis.contract.specs import Spec
+from analysis.errors import SpecError
+
+MaybeRow = int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Emergence(Result):
+    """Per position, the rows at which the model's final choice emerges (None: never).
+
+    Attributes:
+        token_ids: [pos] the model's own top token at each position.
+        tau: The probability that ``emergence`` asks for.
+        first_top1: [pos] first row where that token ranks first.
+        emergence: [pos] first row from which its probability stays at least ``tau``.
+        saturation: [pos] first row from which it ranks first at every later row.
+        causal_commit: [pos] first row from which zeroing attention at every later layer keeps
+            the choice; None as a whole where it was not asked for.
+        probs: [row, pos] its probability under the logit lens.
+        ranks: [row, pos] its rank (0 is best).
+    """
+
+    token_ids: Ints
+    tau: float
+    first_top1: tuple[MaybeRow, ...]
+    emergence: tuple[MaybeRow, ...]
+    saturation: tuple[MaybeRow, ...]
+    causal_commit: tuple[MaybeRow, ...] | None
+    probs: Floats
+    ranks: Ints
+
+    def __post_init__(self) -> None:
+        check_shape("probs", self.probs, (None, len(self.token_ids)))
+        check_shape("ranks", self.ranks, self.probs.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Story(Result):
+    """The facts behind the page's one sentence.
+
+    Attributes:
+        position: Whose next token is told.
+        token: That token.
+        prob: Its final probability, 0 to 1.
+        first_top1, emergence, saturation: Rows, None for never.
+        step_layer: Layer of the component that adds most to the token's logit.
+        step_head: Its head; None where the MLP adds most.
+        step_logit: How much it adds, in logits.
+        step_source: Position from which the head takes the largest part of what it adds to the
+            logit; None for an MLP.
+        attribution: All of them.
+    """
+
+    position: int
+    token: Token
+    prob: float
+    first_top1: MaybeRow
+    emergence: MaybeRow
+    saturation: MaybeRow
+    step_layer: int
+    step_head: int | None
+    step_logit: float
+    step_source: int | None
+    attribution: Attribution
+
+
+@dataclass(frozen=True, slots=True)
+class LargestStep(Result):
+    """The largest rise of a token's probability between two rows, and what made it.
+
+    Attributes:
+        layer: The block between the two rows.
+        step: By how much the log-probability under the lens rose there, nats; negative where the
+            probability falls at every block.
+        component: "attention" or "mlp": whichever made more of it.
+        attention, mlp: What each made of it, nats; they sum to ``step``. In a sequential block
+            attention comes first and the MLP second; in a parallel one, where neither comes
+            first, each gets the mean over both orders (Shapley 1953).
+        heads: [n] heads of the layer, largest contribution first; empty where the layer has none
+            that can be told apart.
+        head_logits: [n] what each adds to the token's logit directly (norm's scale frozen).
+        head_sources: [n] position from which each takes the largest part of that.
+        mlp_logit: What the layer's MLP adds to that logit directly.
+    """
+
+    layer: int
+    step: float
+    component: str
+    attention: float
+    mlp: float
+    heads: Ints
+    head_logits: Floats
+    head_sources: Ints
+    mlp_logit: float
+
+    def __post_init__(self) -> None:
+        check_shape("head_logits", self.head_logits, self.heads.shape)
+        check_shape("head_sources", self.head_sources, self.heads.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps(Result):
+    """Tokens' curves over the rows of the logit lens at one position.
+
+    Attributes:
+        position: Where.
+        rows: [row] 0 to the number of layers.
+        tokens: [token] whose curves.
+        probs: [row, token] 0 to 1. log_probs: [row, token] nats. ranks: [row, token] 0 is best.
+        entropy: [row] of each row's distribution, nats.
+        kl_to_final: [row] KL(model's output || row's distribution), nats.
+        tau: The probability that ``emergence`` asks for.
+        first_top1, emergence, saturation: [token] rows (None: never), as in ``Emergence``.
+        largest: [token] the largest step of each.
+        actual: The token that really comes next; -1 at the last position.
+    """
+
+    position: int
+    rows: Ints
+    tokens: tuple[Token, ...]
+    probs: Floats
+    log_probs: Floats
+    ranks: Ints
+    entropy: Floats
+    kl_to_final: Floats
+    tau: float
+    first_top1: tuple[MaybeRow, ...]
+    emergence: tuple[MaybeRow, ...]
+    saturation: tuple[MaybeRow, ...]
+    largest: tuple[LargestStep, ...]
+    actual: int
+
+    def __post_init__(self) -> None:
+        for name in ("probs", "log_probs", "ranks"):
+            check_shape(name, getattr(self, name), (len(self.rows), len(self.tokens)))
+        for name in ("entropy", "kl_to_final"):
+            check_shape(name, getattr(self, name), (len(self.rows),))
+        for name in ("first_top1", "emergence", "saturation", "largest"):
+            if len(getattr(self, name)) != len(self.tokens):
+                raise ValueError(f"{name} has not one entry for each token")
+
+
+@dataclass(frozen=True, slots=True)
+class LargestSteps(Result):
+    """At every position: the largest step of the model's own final token, and what made it.
+
+    Attributes:
+        token_ids: [pos] the model's own top token at each position.
+        layer: [pos]. step, attention, mlp: [pos] nats; as in ``LargestStep``.
+        head: [pos] the head of that layer that adds most to the token's logit; -1 where the MLP
+            made more of the step, or heads can't be told apart.
+        head_logit: [pos] what it adds, in logits; NaN where ``head`` is -1.
+        source: [pos] position from which it takes the largest part of that; -1 likewise.
+        vocabulary: Every token named above, by ascending id.
+    """
+
+    token_ids: Ints
+    layer: Ints
+    step: Floats
+    attention: Floats
+    mlp: Floats
+    head: Ints
+    head_logit: Floats
+    source: Ints
+    vocabulary: tuple[Token, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("layer", "step", "attention", "mlp", "head", "head_logit", "source"):
+            check_shape(name, getattr(self, name), self.token_ids.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class EmergenceSpec(Spec[Emergence]):
+    """When each position's final token emerges, with the threshold ``tau``.
+
+    Attributes:
+        tau: The probability that ``emergence`` asks for.
+        causal: Whether the causal commit row is measured too: one pass a row and position.
+    """
+
+    tau: float = 0.5
+    causal: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.tau <= 1.0:
+            raise SpecError("tau is a probability: above 0, at most 1.", "Try 0.5.")
+
+
+@dataclass(frozen=True, slots=True)
+class StorySpec(Spec[Story]):
+    """The facts behind the page's one sentence: how ``token`` comes about at ``position``."""
+
+    position: int = -1
+    token: int | None = None
+    tau: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class StepsSpec(Spec[Steps]):
+    """How tokens come about at one position, row by row.
+
+    Attributes:
+        position: Where.
+        tokens: Whose curves; none: the model's own top token there.
+        tau: The probability that ``emergence`` asks for.
+    """
+
+    position: int = -1
+    tokens: tuple[int, ...] = ()
+    tau: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.tau <= 1.0:
+            raise SpecError("tau is a probability: above 0, at most 1.", "Try 0.5.")
+
+
+@dataclass(frozen=True, slots=True)
+class LargestStepSpec(Spec[LargestSteps]):
+    """At every position: what made the largest step of its final token between two rows."""

@@ -1,0 +1,134 @@
+"""The real work, in the worker process: load models, keep traces, compute techniques.
+
+Models and traces stay resident, each bounded in bytes. A trace that was dropped is made again.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from analysis import codec, registry
+from analysis.errors import PromptError
+from analysis.loading import load_model
+from analysis.model import catalog, memory, placement
+from analysis.model.handle import Model
+from analysis.store.memo import Memo
+from analysis.store.memory_cache import Bounded
+from analysis.tracing.capture import Trace, trace
+from analysis.tracing.generation import tokenize
+from analysis.tracing.specs import RunSpec
+from analysis.worker.messages import Answer, Limits, Request
+
+
+def perform(request: Request, limits: Limits) -> Answer:
+    """Answer one request.
+
+    Raises:
+        AnalysisError: Whatever keeps it from being answered, in words for the user.
+    """
+    return _engine(limits).perform(request)
+
+
+@lru_cache(maxsize=1)
+def _engine(limits: Limits) -> Engine:
+    return Engine(limits)
+
+
+class Engine:
+    """The resident models and recent traces, and what is done with them.
+
+    Args:
+        limits: Bounds on prompts and memory.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._models: Bounded[Model] = Bounded(limits.model_bytes, lambda model: model.nbytes)
+        self._traces: Bounded[Trace] = Bounded(limits.trace_bytes, lambda kept: kept.nbytes)
+        self._forwards = 0  # of the request under way
+        self._finished = Memo(Path(limits.tasks), limits.task_bytes) if limits.tasks else None
+
+    def perform(self, request: Request) -> Answer:
+        """Answer one request, and say how many forward passes it took."""
+        outer, self._forwards = self._forwards, 0  # it may come in the midst of longer work
+        try:
+            model = self._model(request)
+            result = self._result(request, model)
+            forwards = self._forwards
+        finally:
+            self._forwards = outer
+        info = model.info
+        origin = {"source": info.source, "revision": info.revision, "dtype": info.dtype}
+        data = codec.encode(result, {**origin, "quantised": info.quantised})
+        resident = tuple(str(key[0]) for key in self._models if isinstance(key, tuple))
+        return Answer(data, info.fingerprint, forwards, resident)
+
+    def _result(self, request: Request, model: Model) -> Any:
+        technique = registry.named(request.kind)
+        compute = technique.load()
+        spec: Any = request.specs[-1]
+        match technique.subject:
+            case "prompt":
+                return self._run(model, spec, compute)
+            case "trace":
+                return compute(model, self._trace(model, request.specs[0]), spec)
+            case "model":
+                return compute(model, spec)
+            case "study":
+                return compute(model, spec, self._finished, self._limits.max_prompt_tokens)
+
+    def _model(self, request: Request) -> Model:
+        key = (request.model, request.fingerprint)
+        model = self._models.get(key)
+        if model is None:
+            self._make_room(request.model)
+            model = load_model(request.model, dtype=self._limits.dtype, device=self._limits.device)
+            model.hf.register_forward_pre_hook(self._count)
+            self._models.put(key, model)
+        return model
+
+    def _make_room(self, name: str) -> None:
+        """Put out models, the least recently used first, until the next one may come in.
+
+        Before it is loaded: two large models at once might not fit, one after the other does.
+        """
+        entry = catalog.find(name)
+        place = placement.choose(entry, self._limits.dtype, self._limits.device).where
+        wanted = memory.needed(entry, catalog.dtype_of(entry, self._limits.dtype))
+        while self._models.used + wanted > self._models.limit or memory.free(place) < wanted:
+            if not self._models.shed():
+                return  # then it is loading that refuses it
+            gc.collect()
+
+    def _count(self, module: Any, args: Any) -> None:
+        self._forwards += 1
+
+    def _run(self, model: Model, spec: RunSpec, compute: Callable[..., Any]) -> Any:
+        ids = tokenize(model, spec)
+        limit = self._limits.max_prompt_tokens
+        if len(ids) > limit:
+            raise PromptError(
+                f"The prompt has {len(ids)} tokens; this server reads at most {limit}.",
+                "Shorten it, or raise STRATASCOPE_MAX_PROMPT_TOKENS.",
+            )
+        result, made = compute(model, spec)
+        self._traces.put(_trace_key(model, result.token_ids), made)
+        return result
+
+    def _trace(self, model: Model, spec: Any) -> Trace:
+        key = _trace_key(model, spec.token_ids)
+        kept = self._traces.get(key)
+        if kept is None:
+            kept = trace(model, spec.token_ids)
+            self._traces.put(key, kept)
+        return kept
+
+
+def _trace_key(model: Model, token_ids: tuple[int, ...]) -> str:
+    text = f"{model.info.fingerprint}:{','.join(map(str, token_ids))}"
+    return hashlib.sha256(text.encode()).hexdigest()

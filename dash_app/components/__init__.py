@@ -1,1 +1,0 @@
-"""Parts of the page as pure functions: values in, Dash components out."""

@@ -1,0 +1,1 @@
+"""Background callbacks: jobs, progress, errors."""

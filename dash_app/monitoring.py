@@ -1,0 +1,183 @@
+"""Health checks and Prometheus metrics. Labels never hold a prompt."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psutil
+from flask import Flask
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from werkzeug.wrappers import Response
+
+from analysis.errors import AnalysisError
+from analysis.worker.settings import ServiceStatus
+from dash_app.logs import log_event
+
+#: Not of each counter when it began: numbers that nobody asks for.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+
+class Metrics:
+    """Everything that is counted.
+
+    Args:
+        service: Whose status is told; one without a status (in a test) tells none.
+        named: From a user of the queue to what the log calls it.
+    """
+
+    def __init__(self, service: Any, named: Callable[[str], str] = str) -> None:
+        self._named = named
+        self.registry = CollectorRegistry()
+        self.jobs = Counter(
+            "stratascope_jobs", "Computations, by kind and how they ended.",
+            ("kind", "outcome"), registry=self.registry,
+        )  # fmt: skip
+        self.seconds = Histogram(
+            "stratascope_job_seconds", "From question to answer, time in the queue included.",
+            ("kind",), buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.refused = Counter(
+            "stratascope_refused", "Requests that were not answered, by status.",
+            ("status",), registry=self.registry,
+        )  # fmt: skip
+        if hasattr(service, "status"):
+            self.registry.register(_Status(service))
+
+    def job(self, kind: str, outcome: str, seconds: float, user: str) -> None:
+        """Count a computation that ended, and log it."""
+        self.jobs.labels(kind, outcome).inc()
+        self.seconds.labels(kind).observe(seconds)
+        log_event(
+            "job", kind=kind, outcome=outcome, seconds=round(seconds, 3), user=self._named(user)
+        )
+
+    def text(self) -> bytes:
+        """All of it, as Prometheus reads it."""
+        return generate_latest(self.registry)
+
+
+class _Status(Collector):
+    """What the service says of itself when asked."""
+
+    def __init__(self, service: Any) -> None:
+        self._service = service
+
+    def describe(self) -> list[Metric]:
+        """Nothing: else the registry would ask the service at once."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """The numbers of this moment."""
+        status: ServiceStatus = self._service.status()
+        memo = status.memo
+        yield _gauge("queue_length", "Computations that wait.", status.queued)
+        yield _gauge("workers", "Model workers.", status.workers)
+        yield _count("forward_passes", "Forward passes of models.", status.forwards)
+        yield _count("memo_hits", "Results found in the memo.", memo.hits)
+        yield _count("memo_misses", "Results not found there.", memo.misses)
+        yield _gauge("memo_entries", "Results in the memo.", memo.entries)
+        yield _gauge("memo_bytes", "Size of the memo on disk.", memo.bytes_used)
+        yield _gauge("memo_limit_bytes", "Its limit.", memo.bytes_limit)
+        yield _gauge("memo_broken", "1 if results can't be kept on disk.", bool(memo.problem))
+        resident = GaugeMetricFamily(
+            "stratascope_resident_model", "Models that are loaded.", labels=["model"]
+        )
+        for name in status.resident:
+            resident.add_metric([name], 1)
+        yield resident
+        yield _memory(status.worker_pid)
+
+
+def _memory(worker: int | None) -> Metric:
+    memory = GaugeMetricFamily(
+        "stratascope_memory_bytes", "Resident memory of a process.", labels=["process"]
+    )
+    for name, pid in (("web", None), ("worker", worker)):
+        if name == "worker" and worker is None:
+            continue
+        try:
+            memory.add_metric([name], psutil.Process(pid).memory_info().rss)
+        except psutil.Error:
+            continue  # it died this moment
+    return memory
+
+
+def _gauge(name: str, meaning: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"stratascope_{name}", meaning, value=value)
+
+
+def _count(name: str, meaning: str, value: float) -> Metric:
+    return CounterMetricFamily(f"stratascope_{name}", meaning, value=value)
+
+
+_log = logging.getLogger("stratascope.health")
+
+
+class Readiness:
+    """Whether a question about the model that the page opens with would be worked on at once.
+
+    Where it would not, because the server has just started or its worker died, asking has the
+    model loaded.
+
+    Args:
+        service: What answers questions.
+        model: The model.
+    """
+
+    def __init__(self, service: Any, model: str) -> None:
+        self._service = service
+        self._model = model
+        self._busy = threading.Lock()
+
+    def ready(self) -> bool:
+        """Whether it is; if not, it soon will be."""
+        if self._service.ready(self._model):
+            return True
+        self.warm()
+        return False
+
+    def warm(self) -> None:
+        """Load the model, unless that is under way."""
+        if self._busy.acquire(blocking=False):
+            threading.Thread(target=self._load, name="warm", daemon=True).start()
+
+    def _load(self) -> None:
+        try:
+            self._service.warm(self._model)
+        except AnalysisError as error:
+            _log.warning("%s could not be loaded ahead: %s", self._model, error)
+        finally:
+            self._busy.release()
+
+
+def install(server: Flask, service: Any, metrics: Metrics, model: str) -> Readiness:
+    """Add the addresses."""
+    readiness = Readiness(service, model)
+
+    def healthz() -> Response:
+        return Response("ok\n", mimetype="text/plain")
+
+    def readyz() -> Response:
+        if readiness.ready():
+            return Response("ready\n", mimetype="text/plain")
+        return Response(f"{model} is not loaded yet\n", 503, mimetype="text/plain")
+
+    def numbers() -> Response:
+        return Response(metrics.text(), content_type=CONTENT_TYPE_LATEST)
+
+    for rule, view in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", numbers)):
+        server.add_url_rule(rule, rule, view, methods=["GET"])
+    return readiness

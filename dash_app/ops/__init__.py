@@ -1,1 +1,0 @@
-"""Running the page: request ids, logs, health checks, metrics, the memo's upkeep."""

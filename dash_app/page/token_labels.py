@@ -1,0 +1,162 @@
+"""What a token looks like to a person, and what plotly must be told so that it stays that way.
+
+``label`` and ``quoted`` give plain text for the page. Plotly reads a little HTML, entities and
+LaTeX in labels and hover boxes, so figures pass every label through ``markup``.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+import re
+import unicodedata
+from collections.abc import Iterable
+from functools import lru_cache
+
+from analysis.contract.results import Token
+
+#: Longest label, in character cells, unless a figure asks for less.
+LIMIT = 28
+
+_SPACE, _ONLY_SPACE = "·", "␣"
+_VISIBLE = {"\n": "↵", "\r": "␍", "\t": "⇥", "·": "U+00B7"}
+_RUN = re.compile(r"([·␣↵⇥])\1{4,}")
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_JOINERS = ("\u200d", "\ufe0f", "\ufe0e")
+_FALLBACK = "stratascope-bytes"
+
+
+def _show_bytes(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return bytes_label(error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(_FALLBACK, _show_bytes)
+
+
+def bytes_label(data: bytes) -> str:
+    """Bytes that are no character on their own, as hexadecimal digits in angle brackets."""
+    return f"⟨{data.hex(' ').upper()}⟩"
+
+
+@lru_cache(maxsize=20_000)
+def label(token: Token, limit: int = LIMIT) -> str:
+    """A token as a person reads it: spaces, line ends, tabs and bytes made visible.
+
+    Plain text, at most ``limit`` character cells wide (wide characters count twice).
+    """
+    return shorten(_visible(_decoded(token), keep_space=False), limit)
+
+
+def quoted(token: Token, limit: int = LIMIT) -> str:
+    """A token in quotes for a sentence; one leading space stays a space: ' Paris'."""
+    return f"'{shorten(_visible(_decoded(token), keep_space=True), limit)}'"
+
+
+def markup(text: str) -> str:
+    """Plain text made safe for plotly's labels and hover boxes.
+
+    Tags, entities and LaTeX dollars come out as what they are, and right-to-left text does not
+    turn round the numbers beside it.
+    """
+    safe = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    safe = safe.replace("$", "&#36;")
+    turns = any(unicodedata.bidirectional(char) in {"R", "AL", "AN"} for char in text)
+    return f"\u2068{safe}\u2069" if turns else safe
+
+
+def plain(markup_text: str) -> str:
+    """``markup`` undone."""
+    for entity, char in (("&lt;", "<"), ("&gt;", ">"), ("&#36;", "$"), ("&amp;", "&")):
+        markup_text = markup_text.replace(entity, char)
+    return markup_text.strip("\u2068\u2069")
+
+
+def token_markup(token: Token, limit: int = LIMIT) -> str:
+    """``label`` made safe for plotly."""
+    return markup(label(token, limit))
+
+
+def labels(tokens: Iterable[Token], limit: int = LIMIT) -> list[str]:
+    """``token_markup`` of each token."""
+    return [token_markup(token, limit) for token in tokens]
+
+
+def width(text: str) -> int:
+    """Character cells that ``text`` takes: 2 for wide characters, 0 for combining ones."""
+    return sum(_cells(char) for char in text)
+
+
+def shorten(text: str, limit: int) -> str:
+    """At most ``limit`` cells of ``text``; an ellipsis says that something is missing."""
+    if width(text) <= limit:
+        return text
+    kept, used = "", 0
+    for char in text:
+        used += _cells(char)
+        if used > limit - 1:
+            break
+        kept += char
+    return kept.rstrip("".join(_JOINERS)) + "…"
+
+
+def percent(value: float) -> str:
+    """A probability as a person says it: 83 %, 4.2 %, 0.03 %, under 0.01 %."""
+    if math.isnan(value):
+        return "none"
+    if value == 0:
+        return "0 %"
+    points = value * 100
+    if points >= 99.95 and value < 1:
+        return ">99.9 %"
+    if 10 <= points < 99 or value >= 1:
+        return f"{points:.0f} %"
+    if points >= 1:  # 99.8 %: "100 %" would leave no room for a second token
+        return f"{points:.1f} %"
+    return f"{points:.2f} %" if points >= 0.01 else "<0.01 %"
+
+
+def row_name(row: int) -> str:
+    """What a residual row is: the embedding, or the output of the block before it."""
+    return "embedding" if row == 0 else f"after layer {row - 1}"
+
+
+def _cells(char: str) -> int:
+    if char in _JOINERS or unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def _decoded(token: Token) -> str:
+    piece = _BYTE_PIECE.fullmatch(token.raw)
+    if "\ufffd" in token.text and token.data:
+        return bytes.fromhex(token.data).decode("utf-8", errors=_FALLBACK)
+    if "\ufffd" in token.text and piece:
+        return bytes_label(bytes.fromhex(piece[1]))
+    return token.text or token.raw or "(empty)"
+
+
+def _visible(text: str, *, keep_space: bool) -> str:
+    body = text.strip(" ")
+    if not body:
+        return _RUN.sub(_count, _ONLY_SPACE * len(text))
+    lead = len(text) - len(text.lstrip(" "))
+    tail = len(text) - lead - len(body)
+    lead_text = " " if keep_space and lead == 1 else _SPACE * lead
+    shown = lead_text + "".join(map(_visible_char, body)) + _SPACE * tail
+    return _RUN.sub(_count, shown)
+
+
+def _count(run: re.Match[str]) -> str:
+    return f"{run[1]}×{len(run[0])}"
+
+
+def _visible_char(char: str) -> str:
+    if char in _VISIBLE:
+        return _VISIBLE[char]
+    category = unicodedata.category(char)
+    if category == "Cc":
+        return f"\\x{ord(char):02x}"
+    hidden = category in {"Cf", "Zl", "Zp"} or (category == "Zs" and char != " ")
+    return f"U+{ord(char):04X}" if hidden and char not in _JOINERS else char

@@ -1,0 +1,164 @@
+"""Which rows and positions of a run are drawn, and what is said of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.lens.results import Grid
+from analysis.lens.specs import LensSpec
+from analysis.tracing.specs import RunResult
+
+#: Positions on one page, and the most that are ever drawn at once.
+PAGE, MOST = 128, 1024
+#: Arrays of a grid by [row, position].
+_CELLS = (
+    "token_ids", "probs", "scores", "entropy", "kl_to_final", "target_probs", "target_ranks",
+    "chosen", "explained",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What is drawn.
+
+    Attributes:
+        rows: Rows of the page, ascending: a component of layer l is drawn at row l + 1.
+        positions: Positions, ascending.
+        all_rows: Every row that could be drawn.
+        size: Positions there are in all.
+    """
+
+    rows: tuple[int, ...]
+    positions: tuple[int, ...]
+    all_rows: tuple[int, ...]
+    size: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether every position is drawn."""
+        return len(self.positions) == self.size
+
+
+def window(
+    run: RunResult,
+    layered: bool,
+    *,
+    row: int,
+    pos: int,
+    show: str = "",
+    find: str = "",
+    fold: int = 1,
+) -> Window:
+    """Choose rows and positions.
+
+    Args:
+        run: Whose.
+        layered: Whether the component has one state a layer, and none at the embedding.
+        row: The chosen row, which is never folded away.
+        pos: The chosen position: the page that holds it is shown where there are several.
+        show: "" (that page), "all", "answer" or "first-last".
+        find: Only positions whose token holds this text, in any case.
+        fold: Every so manieth row, with the first and the last.
+    """
+    bottom = 1 if layered else 0
+    rows = tuple(range(bottom, run.info.layers + 1))
+    kept = {*rows[::fold], rows[-1], *([row] if row in rows else [])}
+    size = len(run.tokens)
+    found = _spanned(run, show, pos)
+    if find:
+        text = find.casefold()
+        found = [at for at in range(size) if text in run.tokens[at].text.casefold()]
+    return Window(tuple(sorted(kept)), tuple(found[:MOST]), rows, size)
+
+
+def _spanned(run: RunResult, show: str, pos: int) -> list[int]:
+    size = len(run.tokens)
+    if show == "all":
+        return list(range(size))
+    if show == "answer":
+        return list(range(max(run.prompt_length - 1, 0), size))
+    if "-" in show:
+        first, last = map(int, show.split("-"))
+        return list(range(min(first, size), min(last + 1, size)))
+    if size <= PAGE:
+        return list(range(size))
+    first = pos // PAGE * PAGE
+    return list(range(first, min(first + PAGE, size)))
+
+
+def pages(size: int) -> list[tuple[int, int]]:
+    """First and last position of each page; one page where all fit."""
+    return [(first, min(first + PAGE, size) - 1) for first in range(0, size, PAGE)]
+
+
+def stated(shown: Window, find: str = "") -> str:
+    """What is drawn of what there is: "every row; positions 128-255 of 512"."""
+    count, rows = len(shown.rows), len(shown.all_rows)
+    first = "all rows" if count == rows else f"{count} of {rows} rows (folded)"
+    if shown.whole:
+        return f"{first}, all {shown.size} positions"
+    if not shown.positions:
+        return f"{first}, no position: no token holds '{find}'"
+    if _consecutive(shown.positions):
+        span = f"positions {shown.positions[0]} to {shown.positions[-1]} of {shown.size}"
+    else:
+        span = f"{len(shown.positions)} of {shown.size} positions"
+    found = "the first tokens that hold" if len(shown.positions) == MOST else "tokens that hold"
+    return f"{first}, {span}" + (f" ({found} '{find}')" if find else "")
+
+
+def _consecutive(numbers: Sequence[int]) -> bool:
+    return numbers[-1] - numbers[0] == len(numbers) - 1
+
+
+def nothing(run: RunResult, spec: LensSpec, layered: bool) -> Grid:
+    """A grid of a run in which no position was read yet."""
+    rows = np.arange(run.info.layers + (0 if layered else 1))
+    shape, targets = (len(rows), 0), len(spec.target)
+    none = np.zeros((*shape, spec.k), np.float32)
+    cells, wide = np.zeros(shape, np.float32), np.zeros((*shape, targets), np.float32)
+    return Grid(
+        rows, np.zeros(0, np.int64), none.astype(np.int64), none, none, cells, cells,
+        np.array(spec.target, np.int64), wide, wide.astype(np.int64), cells.astype(np.int64), none,
+        False, (), spec.component, spec.decoder, spec.norm, spec.similarity,
+    )  # fmt: skip
+
+
+def laid(grid: Grid, shown: Window) -> Grid:
+    """The part of a grid that is drawn; cells that it has not are -1 and NaN.
+
+    ``rows`` of the answer are still the grid's own (layers, for a component of a layer).
+    """
+    offset = shown.all_rows[0]
+    rows = places(grid.rows + offset, shown.rows)
+    columns = places(grid.positions, shown.positions)
+    parts: dict[str, Any] = {name: taken(getattr(grid, name), rows, columns) for name in _CELLS}
+    return replace(
+        grid,
+        rows=np.array(shown.rows, np.int64) - offset,
+        positions=np.array(shown.positions, np.int64),
+        **parts,
+    )
+
+
+def places(have: NDArray[np.int64], want: Sequence[int]) -> NDArray[np.int64]:
+    """Where each wanted number stands among those there are; -1 where it is missing."""
+    found = {int(number): place for place, number in enumerate(have)}
+    return np.array([found.get(number, -1) for number in want], np.int64)
+
+
+def taken(
+    cells: NDArray[np.generic], rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.generic]:
+    """Cells by place; NaN (or -1, for whole numbers) where the place is -1."""
+    missing = np.nan if np.issubdtype(cells.dtype, np.floating) else -1
+    shape = (len(rows), len(columns), *cells.shape[2:])
+    out = np.full(shape, missing, cells.dtype)
+    here, there = rows >= 0, columns >= 0
+    out[np.ix_(here, there)] = cells[np.ix_(rows[here], columns[there])]
+    return out

@@ -1,0 +1,1 @@
+"""Run the page: server, logs, health, metrics, commands."""

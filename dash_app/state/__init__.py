@@ -1,0 +1,1 @@
+"""What is selected: one model for the address, the stores and every view."""

@@ -1,0 +1,203 @@
+"""What is selected: one model for the address, the stores and every view.
+
+A button is drawn with the selection of its time. Were it to name the whole set, a click made
+before the next drawing would undo the click before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from analysis.flow_graph.specs import Direction, FlowMethod, HideStart
+from analysis.lens.specs import Candidates, Component, Decoder, Norm, Similarity
+
+MAX_PROMPT_CHARACTERS = 20_000
+MAX_PINS = 8
+
+#: How a link is named: kind, layer, source position, target position, head (-1 for all together).
+LINK = r"^((attention|residual|mlp|bias):\d{1,4}:\d{1,6}:\d{1,6}:(-1|\d{1,4}))?$"
+
+Index = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+def _numbers(value: Any) -> Any:
+    """``1,2,3`` as a list; "none" or nothing as an empty one."""
+    if not isinstance(value, str):
+        return value
+    return [part for part in value.split(",") if part] if value != "none" else []
+
+
+def _unless_none(value: Any) -> Any:
+    """Nothing where the text says "none"."""
+    return None if value in ("", "none") else value
+
+
+def _in_order(value: tuple[int, ...]) -> tuple[int, ...]:
+    """Each number once, the least first: the order in which they were chosen says nothing."""
+    return tuple(sorted(set(value)))
+
+
+Numbers = Annotated[tuple[Index, ...], BeforeValidator(_numbers)]
+Heads = Annotated[tuple[Index, ...], BeforeValidator(_numbers), AfterValidator(_in_order)]
+Decoders = Annotated[tuple[Decoder, ...], BeforeValidator(_numbers)]
+#: A token, or none named; a layer, or all.
+MaybeToken = Annotated[Index | None, BeforeValidator(_unless_none)]
+MaybeIndex = MaybeToken
+
+#: What a cell of the heatmap can be coloured by.
+Colour = Literal[
+    "probability", "token_probability", "token_rank", "rank_change", "entropy", "kl",
+    "cross_entropy", "share", "norm", "cosine",
+]  # fmt: skip
+
+
+class Selection(BaseModel):
+    """The page's state.
+
+    Attributes:
+        model, prompt, new: What is run: model, prompt text, number of tokens to generate.
+        template: Whether the model's own chat template wraps the prompt.
+        attempt: Counts up when the same thing is to be run again; not in the URL.
+        row, pos: The chosen cell; None until one is chosen.
+        layer, heads: What the attention panel shows; no heads means the mean over all.
+        pins: Tokens in the curves; None until one is pinned or unpinned.
+        component, head, source: Whose states the heatmap reads; which head and source position,
+            where that is asked.
+        decoder, norm, similarity, candidates: How it reads them (``LensSpec``).
+        colour: What colours the heatmap.
+        asked: The token whose probability or rank colours it; None: the answer's first.
+        part, by: Whose share of the state colours it, and by what the share is measured.
+        show, find: Which positions are shown: "answer", "all", or "first-last"; those whose token
+            holds a text.
+        fold: Every so manieth row is shown.
+        adds, adder: Of which component the inspector lists what it promotes, and its head.
+        readers, differ: Decoders held against each other, and by what.
+        curve: What the curves show.
+        method: How the flow's shares are computed.
+        rule, sources, mass, least: Which links of the flow are main: so many sources at each node,
+            so many percent of the mass, or links of at least so many percent.
+        start, sinks: What becomes of attention to a start token, and to sinks.
+        root: Whether the flow goes into the chosen cell or into the whole answer.
+        direction: Whether the flow is followed down from the chosen cell, or up from it.
+        split: Heads that read the same source: summed, by shared keys and values, or each.
+        scale: Whether lanes are as tall as what passes them, or the whole flow always as tall.
+        first, last: The layers of the flow that are drawn; None: all.
+        token, foil: Signed flow: whose logit (None: the model's own choice), held against what.
+        link: The link that is looked at: kind:layer:source:target:head, or nothing.
+        theme: "auto" follows the browser.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str = Field(default="", max_length=500)
+    prompt: str = Field(default="", max_length=MAX_PROMPT_CHARACTERS)
+    new: int = Field(default=1, ge=0, le=10_000)
+    template: Literal["off", "on"] = "off"
+    attempt: int = Field(default=0, ge=0)
+    row: Index | None = None
+    pos: Index | None = None
+    layer: Index | None = None
+    heads: Heads = Field(default=(), max_length=256)
+    pins: Annotated[Numbers | None, Field(max_length=MAX_PINS)] = None
+    component: Component = "block_output"
+    head: Index = 0
+    source: MaybeToken = None
+    decoder: Decoder = "output"
+    norm: Norm = "full"
+    similarity: Similarity = "dot"
+    candidates: Candidates = "top_k"
+    colour: Colour = "probability"
+    asked: MaybeToken = None
+    part: Literal["attention", "mlp", "residual"] = "attention"
+    by: Literal["norm", "proximity", "kl", "hidden_kl"] = "norm"
+    show: str = Field(default="", max_length=20, pattern=r"^(all|answer|\d{1,6}-\d{1,6})?$")
+    find: str = Field(default="", max_length=60)
+    fold: int = Field(default=1, ge=1, le=64)
+    adds: Literal["", "attention_output", "mlp_output", "head_output", "block_increment"] = ""
+    adder: Index = 0
+    readers: Annotated[Decoders, Field(max_length=8)] = ()
+    differ: Literal["jsd", "top1"] = "jsd"
+    curve: Literal["probability", "log_probability", "rank", "entropy", "kl"] = "probability"
+    method: FlowMethod = "proximity"
+    rule: Literal["sources", "mass", "least"] = "sources"
+    sources: int = Field(default=2, ge=1, le=8)
+    mass: int = Field(default=80, ge=10, le=99)
+    least: float = Field(default=2.0, ge=0.1, le=50.0)
+    start: HideStart = "keep"
+    sinks: Literal["draw", "fold"] = "draw"
+    root: Literal["cell", "answer"] = "cell"
+    direction: Direction = "down"
+    split: Literal["sum", "group", "each"] = "sum"
+    scale: Literal["adaptive", "fixed"] = "adaptive"
+    first: MaybeIndex = None
+    last: MaybeIndex = None
+    token: MaybeToken = None
+    foil: MaybeToken = None
+    link: str = Field(default="", max_length=60, pattern=LINK)
+    theme: Literal["auto", "light", "dark"] = "auto"
+
+
+#: What belongs to one run, and is forgotten when another is asked for.
+_OF_A_RUN = (
+    "row", "pos", "layer", "heads", "pins", "token", "foil", "link",
+    "source", "asked", "show", "find",
+)  # fmt: skip
+
+
+def ask(selection: Selection, **request: Any) -> Selection:
+    """Ask for a run: what was chosen in the last one is forgotten."""
+    blank = {name: Selection.model_fields[name].default for name in _OF_A_RUN}
+    return selection.model_copy(update={**blank, "attempt": selection.attempt + 1, **request})
+
+
+#: Fields that are sets, with the most that each holds (None: no bound that a person can reach).
+SETS: dict[str, int | None] = {"heads": None, "pins": MAX_PINS, "readers": None}
+IN, OUT, SHOWN = "with", "without", "shown"
+
+
+def toggle(name: str, item: object, shown: Sequence[object]) -> str:
+    """What a button says that takes ``item`` into the set ``name``, or out where it is shown.
+
+    ``shown`` is the set as it is drawn: the set itself, until a person has chosen one.
+    """
+    held = ",".join(map(str, shown)) or "none"
+    return urlencode({OUT if item in shown else IN: f"{name}:{item}", SHOWN: held}, safe=":,")
+
+
+def spelt_out(
+    pairs: Sequence[tuple[str, str]], current: Selection
+) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
+    """What a button says, with sets named whole as ``current`` has them and it changes them.
+
+    Returns:
+        Pairs of names and texts for ``state_address.parse``, and the sets that are full already.
+    """
+    shown = dict(pairs).get(SHOWN, "none")
+    plain = [pair for pair in pairs if pair[0] not in (IN, OUT, SHOWN)]
+    full = []
+    for verb, text in pairs:
+        name, _, item = text.partition(":")
+        if verb not in (IN, OUT) or name not in SETS or not item:
+            continue
+        items = _changed(verb, item, _held(name, current, shown))
+        if (SETS[name] or len(items)) < len(items):
+            full.append(name)
+        else:
+            plain.append((name, ",".join(items) or "none"))
+    return plain, tuple(full)
+
+
+def _held(name: str, current: Selection, shown: str) -> list[str]:
+    chosen: Any = getattr(current, name)
+    if chosen == Selection.model_fields[name].default:
+        return [] if shown == "none" else shown.split(",")
+    return [str(item) for item in chosen]
+
+
+def _changed(verb: str, item: str, held: list[str]) -> list[str]:
+    rest = [other for other in held if other != item]
+    return rest if verb == OUT else ([*rest, item] if item not in held else held)

@@ -1,0 +1,285 @@
+"""Attention patterns of one layer: which keys each query reads, head by head."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.tracing.specs import PatternResult, RunResult
+from dash_app.page.theme import MONO, Figure, Theme, axis, base_layout, colour_bar, palette, scale
+from dash_app.page.token_labels import labels, percent
+
+Scaling = Literal["linear", "log"]
+
+#: Most heads drawn at once; the figure says when more were chosen.
+MOST_HEADS = 12
+#: Weights below this are one colour on the logarithmic scale.
+FLOOR = 1e-3
+#: Sides of a matrix, in pixels, for which half the page has room: 1, 2 or 3 in a row.
+SIDES = {1: 390, 2: 185, 3: 116}
+#: More tokens than this are labelled by every n-th position only.
+LABELLED = 64
+#: Unseen ticks keep the labels a little away from the cells.
+_OUTSIDE = {"ticks": "outside", "ticklen": 4, "tickcolor": "rgba(0,0,0,0)"}
+
+
+def attention(
+    pattern: PatternResult,
+    run: RunResult,
+    *,
+    heads: tuple[int, ...],
+    pos: int,
+    theme: Theme,
+    scaling: Scaling = "linear",
+) -> Figure:
+    """Query by key, one matrix for each of ``heads``, or the mean of all where none is chosen.
+
+    All matrices share one colour scale, linear from 0 to 1 or logarithmic from 0.001 to 1.
+    """
+    if np.isnan(pattern.pattern).all():
+        return _nothing(pattern.layer, theme)
+    shown = tuple(head for head in heads if 0 <= head < len(pattern.pattern))[:MOST_HEADS]
+    panes: tuple[int | None, ...] = shown or (None,)
+    plan = _Plan(len(panes), len(run.tokens))
+    layout = base_layout(
+        theme,
+        width=plan.width,
+        height=plan.height,
+        margin=plan.margin,
+        coloraxis=_colour_axis(scaling, theme),
+        annotations=[
+            *(
+                _pane_title(pattern, head, pos, plan, number, theme)
+                for number, head in enumerate(panes)
+            ),
+            *_notes(pattern, heads, shown, pos, plan, theme),
+        ],
+        shapes=query_shapes(len(panes), pos, theme),
+        meta={"view": "attention", "layer": pattern.layer},
+    )
+    layout.update(_axes(run, plan, theme))
+    data = [_pane(pattern, head, number, scaling, run) for number, head in enumerate(panes)]
+    return {"data": data, "layout": layout}
+
+
+def query_shapes(panes: int, pos: int, theme: Theme) -> list[dict[str, Any]]:
+    """The outline of the selected query's row in each of ``panes``, for ``layout.shapes``."""
+    return [
+        {
+            "type": "rect",
+            "xref": f"x{_suffix(number)}",
+            "yref": f"y{_suffix(number)}",
+            "x0": -0.5,
+            "x1": pos + 0.5,
+            "y0": pos - 0.5,
+            "y1": pos + 0.5,
+            "fillcolor": "rgba(0,0,0,0)",
+            "line": {"color": palette(theme).select, "width": 2},
+        }
+        for number in range(panes)
+    ]
+
+
+class _Plan:
+    """Where the panes of a grid of small multiples lie, in pixels and in paper units."""
+
+    def __init__(self, panes: int, tokens: int) -> None:
+        self.panes = panes
+        self.tokens = tokens
+        self.columns = 1 if panes == 1 else 2 if panes <= 4 else 3
+        self.rows = math.ceil(panes / self.columns)
+        room = SIDES[self.columns]
+        least = 12 if panes == 1 and tokens <= LABELLED else 3
+        self.cell = max(min(room / tokens, 40.0), least)
+        self.side = self.cell * tokens
+        self.labelled = self.cell >= 11 and tokens <= LABELLED
+        gutter = 96 if self.labelled else 44
+        self.margin: dict[str, Any] = {
+            "l": gutter,
+            "r": 66,
+            "t": 34,
+            "b": gutter + 40,
+            "pad": 0,
+            "autoexpand": False,
+        }
+        self.gap = 22 if panes > 1 else 0
+        self.title = 30
+        self.inner_width = self.columns * self.side + (self.columns - 1) * self.gap
+        self.inner_height = self.rows * self.side + (self.rows - 1) * (self.title + 6)
+        self.width = round(self.inner_width + self.margin["l"] + self.margin["r"])
+        self.height = round(self.inner_height + self.margin["t"] + self.margin["b"])
+
+    def domain(self, number: int) -> tuple[list[float], list[float]]:
+        """(x, y) domains of pane ``number``, filled row by row from the top left."""
+        row, column = divmod(number, self.columns)
+        left = column * (self.side + self.gap)
+        top = row * (self.side + self.title + 6)
+        return (
+            [left / self.inner_width, (left + self.side) / self.inner_width],
+            [1 - (top + self.side) / self.inner_height, 1 - top / self.inner_height],
+        )
+
+    def outer(self, number: int) -> tuple[bool, bool]:
+        """Whether pane ``number`` is at the bottom, and at the left."""
+        return number + self.columns >= self.panes, number % self.columns == 0
+
+
+def _suffix(number: int) -> str:
+    return "" if number == 0 else str(number + 1)
+
+
+def weights(pattern: PatternResult, head: int | None) -> NDArray[Any]:
+    """[query, key] of one head or the mean of all, NaN where a query can't look."""
+    chosen = pattern.pattern.mean(axis=0) if head is None else pattern.pattern[head]
+    ahead = np.triu(np.ones(chosen.shape, dtype=bool), k=1)
+    return np.where(ahead, np.float32(np.nan), chosen).astype(np.float32)
+
+
+def _pane(
+    pattern: PatternResult, head: int | None, number: int, scaling: Scaling, run: RunResult
+) -> dict[str, Any]:
+    values = weights(pattern, head)
+    drawn = np.log10(np.maximum(values, FLOOR)) if scaling == "log" else values
+    who = "mean of all heads" if head is None else f"head {head}"
+    return {
+        "type": "heatmap",
+        "xaxis": f"x{_suffix(number)}",
+        "yaxis": f"y{_suffix(number)}",
+        "z": drawn,
+        "customdata": np.round(values, 4),
+        "coloraxis": "coloraxis",
+        "hoverongaps": False,
+        "xgap": 1 if len(run.tokens) <= 48 else 0,
+        "ygap": 1 if len(run.tokens) <= 48 else 0,
+        "meta": {"head": head},
+        "hovertemplate": (
+            f"<b>layer {pattern.layer}, {who}</b><br>query %{{y}}<br>reads %{{x}}<br>"
+            "weight %{customdata:.3f}<extra></extra>"
+        ),
+    }
+
+
+def _axes(run: RunResult, plan: _Plan, theme: Theme) -> dict[str, Any]:
+    axes: dict[str, Any] = {}
+    for number in range(plan.panes):
+        bottom, left = plan.outer(number)
+        across, down = plan.domain(number)
+        names = _ticks(run, plan, theme)
+        span = len(run.tokens) - 0.5
+        title = {"x": "key: the token read", "y": "query: the token that reads"}
+        axes[f"xaxis{_suffix(number)}"] = axis(
+            theme,
+            title["x"] if bottom and number % plan.columns == 0 else "",
+            domain=across,
+            anchor=f"y{_suffix(number)}",
+            range=[-0.5, span],
+            showticklabels=bottom,
+            **_OUTSIDE,
+            tickangle=-90 if plan.labelled else 0,
+            **names,
+        )
+        axes[f"yaxis{_suffix(number)}"] = axis(
+            theme,
+            title["y"] if left and number == 0 else "",
+            domain=down,
+            anchor=f"x{_suffix(number)}",
+            range=[span, -0.5],
+            showticklabels=left,
+            **_OUTSIDE,
+            **names,
+        )
+    return axes
+
+
+def _ticks(run: RunResult, plan: _Plan, theme: Theme) -> dict[str, Any]:
+    font = {"family": MONO, "size": 11 if plan.cell >= 14 else 10, "color": palette(theme).ink_2}
+    if plan.tokens <= LABELLED:
+        names = labels(run.tokens, 10)
+        texts = [f"{name} {number}" for number, name in enumerate(names)]
+        if plan.labelled:
+            return {"tickvals": list(range(plan.tokens)), "ticktext": texts, "tickfont": font}
+    step = 10 ** max(1, math.ceil(math.log10(plan.tokens)) - 1)
+    return {"tickvals": list(range(0, plan.tokens, step)), "tickfont": font}
+
+
+def _colour_axis(scaling: Scaling, theme: Theme) -> dict[str, Any]:
+    logarithmic = scaling == "log"
+    bar = colour_bar(theme, f"attention weight ({scaling})", lenmode="pixels", len=170)
+    bar.update({"y": 1, "yanchor": "top", "xpad": 12})
+    if logarithmic:
+        bar.update({"tickvals": [-3, -2, -1, 0], "ticktext": ["≤0.001", "0.01", "0.1", "1"]})
+    return {
+        "colorscale": scale(palette(theme).magnitude),
+        "cmin": math.log10(FLOOR) if logarithmic else 0.0,
+        "cmax": 0.0 if logarithmic else 1.0,
+        "colorbar": bar,
+    }
+
+
+def _pane_title(
+    pattern: PatternResult, head: int | None, pos: int, plan: _Plan, number: int, theme: Theme
+) -> dict[str, Any]:
+    across, down = plan.domain(number)
+    if head is None:
+        text = f"layer {pattern.layer}, mean of {len(pattern.pattern)} heads"
+    else:
+        share = percent(float(pattern.head_share[head, pos]))
+        faint = palette(theme).ink_3
+        text = f'head {head} <span style="color:{faint}">writes {share}</span>'
+    return _annotation(text, across[0], down[1], theme, yanchor="bottom", yshift=6)
+
+
+def _annotation(text: str, x: float, y: float, theme: Theme, **changes: Any) -> dict[str, Any]:
+    return {
+        "text": text,
+        "x": x,
+        "y": y,
+        "xref": "paper",
+        "yref": "paper",
+        "xanchor": "left",
+        "showarrow": False,
+        "align": "left",
+        "font": {"size": 12, "color": palette(theme).ink_2},
+        **changes,
+    }
+
+
+def _notes(
+    pattern: PatternResult,
+    heads: tuple[int, ...],
+    shown: tuple[int, ...],
+    pos: int,
+    plan: _Plan,
+    theme: Theme,
+) -> list[dict[str, Any]]:
+    """What the matrices don't show: mass on a learned sink, heads left out."""
+    chosen = list(shown) or list(range(len(pattern.pattern)))
+    sink = float(np.nan_to_num(pattern.sink[chosen, pos]).mean())
+    lines = []
+    if sink > 0.001:
+        lines.append(f"{percent(sink)} of this query's attention goes to a learned sink, no token.")
+    if len(heads) > len(shown):
+        lines.append(f"{len(heads) - len(shown)} more heads are chosen than can be drawn.")
+    if not lines:
+        return []
+    note = {"yanchor": "bottom", "yshift": -plan.margin["b"] + 4}
+    return [_annotation("<br>".join(lines), 0, 0, theme, **note)]
+
+
+def _nothing(layer: int, theme: Theme) -> Figure:
+    text = f"Layer {layer} has no attention."
+    middle = {"xanchor": "center", "yanchor": "middle"}
+    hidden = {"visible": False}
+    return {
+        "data": [],
+        "layout": base_layout(
+            theme,
+            height=220,
+            xaxis=hidden,
+            yaxis=hidden,
+            annotations=[_annotation(text, 0.5, 0.5, theme, **middle)],
+        ),
+    }

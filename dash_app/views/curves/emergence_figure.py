@@ -1,0 +1,183 @@
+"""When each position's token emerges, by four measures: a strip of positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from analysis.tracing.specs import RunResult
+from analysis.trajectory.specs import Emergence
+from dash_app.page.theme import MONO, Figure, Theme, axis, base_layout, palette, scale
+from dash_app.page.token_labels import labels
+
+#: (field, name), the order on the page from above.
+MEASURES = (
+    ("first_top1", "first"),
+    ("emergence", "emerges"),
+    ("saturation", "stays"),
+    ("causal_commit", "commits"),
+)
+NEVER = "never"
+COLUMN, WIDEST, ROW = 40, 74, 24
+ROOM = 460
+MARGIN = {"l": 66, "r": 8, "t": 6, "b": 38, "pad": 0, "autoexpand": False}
+
+
+def strip(
+    found: Emergence, run: RunResult, positions: tuple[int, ...], *, pos: int, theme: Theme
+) -> Figure:
+    """One column a position, one row a measure; the number is the row of the model.
+
+    ``layout.shapes[0]`` is the chosen position.
+
+    Args:
+        found: What was computed.
+        run: Whose tokens.
+        positions: Those shown.
+        pos: The chosen one.
+        theme: Of the page.
+    """
+    values = [_measure(found, field, positions) for field, _ in MEASURES]
+    last = found.probs.shape[0] - 1
+    column = min(WIDEST, max(COLUMN, ROOM // max(len(positions), 1)))
+    told = _told(values, found, run, positions)
+    rows = list(range(len(MEASURES)))
+    names = [name for _, name in MEASURES]
+    return {
+        "data": [_cells(values, told, last, theme), _words(values, found, theme)],
+        "layout": base_layout(
+            theme,
+            width=MARGIN["l"] + MARGIN["r"] + column * max(len(positions), 1),
+            height=MARGIN["t"] + MARGIN["b"] + ROW * len(MEASURES),
+            margin=MARGIN,
+            xaxis=_token_axis(run, positions, column, theme),
+            yaxis=axis(theme, tickvals=rows, ticktext=names, range=[len(rows) - 0.5, -0.5]),
+            shapes=[_chosen(positions, pos, theme)],
+            meta={
+                "view": "emergence",
+                "positions": list(positions),
+                "values": values,
+                "last": last,
+            },
+        ),
+    }
+
+
+def _cells(
+    values: list[list[int | None]], told: list[list[str]], last: int, theme: Theme
+) -> dict[str, Any]:
+    cells = np.array(
+        [[np.nan if row is None else row for row in line] for line in values], np.float32
+    ).reshape(len(values), -1)
+    return {
+        "type": "heatmap",
+        "x": np.arange(cells.shape[1]),
+        "y": np.arange(len(values)),
+        "z": cells,
+        "zmin": 0,
+        "zmax": last,
+        "colorscale": scale(palette(theme).magnitude),
+        "showscale": False,
+        "xgap": 1,
+        "ygap": 1,
+        "text": _texts(values),
+        "texttemplate": "%{text}",
+        "textfont": {"family": MONO, "size": 11},
+        "customdata": told,
+        "hovertemplate": "%{customdata}<extra></extra>",
+        "hoverongaps": True,
+    }
+
+
+def _measure(found: Emergence, field: str, positions: tuple[int, ...]) -> list[int | None]:
+    rows = getattr(found, field)
+    return [None if rows is None else rows[position] for position in positions]
+
+
+def _measured(found: Emergence, field: str) -> bool:
+    return getattr(found, field) is not None
+
+
+def _texts(values: list[list[int | None]]) -> list[list[str]]:
+    return [["" if row is None else str(row) for row in line] for line in values]
+
+
+def _words(values: list[list[int | None]], found: Emergence, theme: Theme) -> dict[str, Any]:
+    """What has no colour has a word: never, or a dash where it is not measured yet."""
+    missing = [
+        (at, index, NEVER if _measured(found, field) else "–")
+        for index, (field, _) in enumerate(MEASURES)
+        for at, row in enumerate(values[index])
+        if row is None
+    ]
+    return {
+        "type": "scatter",
+        "mode": "text",
+        "x": [at for at, _, _ in missing],
+        "y": [index for _, index, _ in missing],
+        "text": [word for _, _, word in missing],
+        "textfont": {"size": 10, "color": palette(theme).ink_3, "family": MONO},
+        "hoverinfo": "skip",
+    }
+
+
+def _told(
+    values: list[list[int | None]], found: Emergence, run: RunResult, positions: tuple[int, ...]
+) -> list[list[str]]:
+    names = {token.id: token for token in (*run.vocabulary, *run.tokens)}
+    own = [found.token_ids[position] for position in positions]
+    said = labels([names[int(number)] for number in own if int(number) in names], 16)
+    tokens = said if len(said) == len(own) else ["the model's choice"] * len(own)
+    meanings = {
+        "first_top1": "first ranks first at",
+        "emergence": f"has p ≥ {found.tau:g} from",
+        "saturation": "stays first from",
+        "causal_commit": "is kept without attention from",
+    }
+    return [
+        [
+            f"position {position}: {tokens[at]} {meanings[field]} "
+            + (f"row {values[index][at]}" if values[index][at] is not None else "no row")
+            if _measured(found, field)
+            else "not measured: press Measure commits"
+            for at, position in enumerate(positions)
+        ]
+        for index, (field, _) in enumerate(MEASURES)
+    ]
+
+
+def _token_axis(
+    run: RunResult, positions: tuple[int, ...], column: int, theme: Theme
+) -> dict[str, Any]:
+    colours = palette(theme)
+    names = labels(
+        [run.tokens[position] for position in positions], max(2, int((column - 4) / 6.7))
+    )
+    return axis(
+        theme,
+        tickvals=list(range(len(positions))),
+        ticktext=[
+            f'{name}<br><span style="color:{colours.ink_3};font-size:10px">{position}</span>'
+            for name, position in zip(names, positions, strict=True)
+        ],
+        tickangle=0,
+        tickfont={"size": 11, "color": colours.ink, "family": MONO},
+        range=[-0.5, max(len(positions), 1) - 0.5],
+    )
+
+
+def _chosen(positions: tuple[int, ...], pos: int, theme: Theme) -> dict[str, Any]:
+    at = positions.index(pos) if pos in positions else -1
+    return {
+        "type": "rect",
+        "xref": "x",
+        "yref": "paper",
+        "x0": at - 0.5,
+        "x1": at + 0.5,
+        "y0": 0,
+        "y1": 1,
+        "fillcolor": "rgba(0,0,0,0)",
+        "line": {"color": palette(theme).select, "width": 2},
+        "visible": at >= 0,
+    }

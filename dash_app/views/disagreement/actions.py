@@ -1,0 +1,155 @@
+"""From the chosen decoders to where they disagree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dash.development.base_component import Component
+
+from analysis.learned import library
+from analysis.lens.results import Disagreement
+from analysis.lens.specs import DisagreementSpec
+from analysis.tracing.specs import RunResult
+from dash_app.jobs.progress import attempt, trouble_in
+from dash_app.page.panel import blank, failed, told
+from dash_app.page.window import PAGE, Window, stated, window
+from dash_app.state.context import NewJob, Service, result_of, trace_of
+from dash_app.state.run import RunRef, resolve
+from dash_app.state.selection import Selection
+from dash_app.views.disagreement.figure import disagreement
+from dash_app.views.disagreement.layout import NAMES, options
+
+#: Figure, controls, note, whether the button is off.
+Shown = tuple[Any, Any, str, bool]
+
+TIED = ("input", "linear", "quadratic")
+SAME = "Embeddings are tied: it is the output decoder under another name"
+NO_LENS = "None is trained for this model: stratascope lens train MODEL"
+ONE_READING = (
+    "This model's embeddings are tied, so output, input, linear and quadratic are one and the same"
+    " decoder. A learned lens would be another reading: stratascope lens train MODEL."
+)
+TOO_FEW = "Choose at least two decoders."
+WAITING = "Press Compare the readings: every decoder reads every cell, in seconds to a minute."
+
+
+def barred(result: RunResult, learned: bool) -> dict[str, str]:
+    """Decoders that can't be compared on a model, each with the reason."""
+    reasons = dict.fromkeys(TIED, SAME) if result.info.tied_embeddings else {}
+    return reasons if learned else {**reasons, "learned": NO_LENS}
+
+
+def readers(selection: Selection, result: RunResult, learned: bool) -> tuple[str, ...]:
+    """The decoders that are held against each other: those chosen, or all that differ."""
+    reasons = barred(result, learned)
+    names = [name for name in NAMES if name not in reasons]
+    default = [name for name in names if name != "quadratic"]
+    return tuple(name for name in names if name in (selection.readers or default))
+
+
+def wanted(
+    run: RunRef, result: RunResult, selection: Selection, learned: bool
+) -> tuple[DisagreementSpec | None, Window]:
+    """What is computed (None where there are not two readings), and what is drawn of it."""
+    chosen = resolve(selection, run)
+    shown = window(
+        result, False, row=chosen.row, pos=chosen.pos,
+        show=selection.show, find=selection.find, fold=selection.fold,
+    )  # fmt: skip
+    names = readers(selection, result, learned)
+    if len(names) < 2 or not shown.positions:
+        return None, shown
+    positions = None if shown.whole else shown.positions
+    return DisagreementSpec(names, selection.norm, positions=positions), shown  # type: ignore[arg-type]
+
+
+def compute(
+    service: Service, run: RunRef, selection: Selection, job: NewJob
+) -> dict[str, Any] | None:
+    """Compare unless the memo has it; how that ended, None if it was cancelled."""
+
+    def work() -> str:
+        learned = library.available(run.model) is not None
+        spec, _ = wanted(run, result_of(service, run), selection, learned)
+        if spec is not None:
+            service.ask(trace_of(run), spec, job(0.0, 1.0))
+        return repr(spec)
+
+    return attempt(work)
+
+
+def show(
+    service: Service, run: RunRef, selection: Selection, theme: Any, ready: dict[str, Any] | None
+) -> Shown:
+    """The picture where it is computed; what to do where it is not."""
+    try:
+        learned = library.available(run.model) is not None
+        result = result_of(service, run)
+        names = readers(selection, result, learned)
+        controls: list[Component] = options(names, barred(result, learned), selection.differ)
+        if wrong := trouble_in(ready):
+            return told(wrong, 200), controls, "", False
+        spec, shown = wanted(run, result, selection, learned)
+        if spec is None:
+            alone = len(barred(result, learned)) >= len(NAMES) - 1
+            return blank(20), controls, ONE_READING if alone else TOO_FEW, True
+        found = service.peek(trace_of(run), spec)
+        if found is None and ready is not None and ready.get("done") == repr(spec):
+            found = service.ask(trace_of(run), spec)  # the memo could not keep it
+        if found is None:
+            return blank(20), controls, WAITING, False
+        figure = _figure(found, result, run, selection, shown, theme)
+        return figure, controls, note(found, shown, selection), True
+    except Exception as error:  # noqa: BLE001 - said where the figure would be
+        return failed(error), [], "", False
+
+
+def key(run: RunRef, selection: Selection, theme: Any, ready: Any) -> str:
+    """Names what is drawn, whatever cell is chosen: the call that would draw it may be dropped."""
+    anywhere = selection.model_copy(update={"row": None, "pos": None})
+    return repr((run.attempt, anywhere, theme, ready))
+
+
+def still(run: RunRef, selection: Selection) -> bool:
+    """Whether a move of the chosen cell leaves the picture as it is: the browser moves the rest."""
+    return len(run.token_ids) <= PAGE and selection.fold == 1
+
+
+def _figure(
+    found: Disagreement,
+    result: RunResult,
+    run: RunRef,
+    selection: Selection,
+    shown: Window,
+    theme: Any,
+) -> Any:
+    chosen = resolve(selection, run)
+    return disagreement(
+        found,
+        result,
+        shown,
+        differ=selection.differ,
+        row=chosen.row,
+        pos=chosen.pos,
+        theme=theme,
+    )
+
+
+def _folded(shown: Window) -> str:
+    """That the figures are of more rows than the picture has, where it has not all."""
+    return " Rows folded away count too." if len(shown.rows) < len(shown.all_rows) else ""
+
+
+def note(found: Disagreement, shown: Window, selection: Selection) -> str:
+    """What is compared, how far they agree on the whole, and which of them coincide."""
+    names = ", ".join(NAMES.get(name, name).lower() for name in found.decoders)
+    agree = float(found.agreement.mean())
+    text = (
+        f"{names.capitalize()}, {selection.norm} norm: {agree:.0%} of pairs name the same best"
+        f" token, mean divergence {float(found.divergence.mean()):.2f} nats."
+        f"{_folded(shown)} Shown: {stated(shown, selection.find)}."
+    )
+    for group in found.coincide:
+        same = " and ".join(NAMES.get(name, name).lower() for name in group)
+        text += f" On this model {same} coincide, so their agreement says nothing."
+    return text

@@ -1,0 +1,262 @@
+"""The flow graph as a picture: bands between the nodes of lanes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypedDict
+
+from analysis.flow_graph.results import Graph
+from analysis.lens.results import Grid
+from analysis.tracing.specs import RunResult
+from dash_app.page.token_labels import label, percent
+from dash_app.page.token_labels import shorten as short
+from dash_app.views.flow.captions import decoded, link_hover, link_rows, node_hover, other_hover
+from dash_app.views.flow.link_selection import PLAIN, USUAL, Drawing, Look, Rule, select
+from dash_app.views.flow.paths import Drawn, Spot
+from dash_app.views.flow.placement import Places, place, place_labels, row_names
+
+#: Half the width of a node, and the least width of a band that crosses lanes, in pixels.
+HALF, THINNEST = 2.5, 0.7
+_ORDER = {"residual": 0, "attention": 1, "mlp": 2}
+
+
+class Band(NamedTuple):
+    """A link as it is drawn: its middle line from left to right, and its width, in pixels.
+
+    A ``ribbon`` is so wide from top to bottom. A line is so wide across itself, which shows a thin
+    band that crosses lanes steeply as it is; one as wide as it is long would curl.
+    """
+
+    link: Drawn
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    width: float
+    ribbon: bool
+
+
+def bands(drawing: Drawing, places: Places) -> list[Band]:
+    """The bands of all links, in the drawing's order."""
+    ends = _stacked(drawing, places, lambda link: link.target, _entering)
+    starts = _stacked(drawing, places, lambda link: link.source, _leaving)
+    found = []
+    for number, link in enumerate(drawing.links):
+        crosses = link.source.pos != link.target.pos
+        wide = max(link.flow * places.per_mass, THINNEST if crosses else 0.3)
+        x0, x1 = places.x(link.source.level) + HALF, places.x(link.target.level) - HALF
+        level = not crosses and link.kind != "attention"
+        ribbon = level or wide > 0.6 * (x1 - x0)
+        found.append(Band(link, x0, starts[number], x1, ends[number], wide, ribbon))
+    return found
+
+
+def _entering(link: Drawn) -> tuple[Any, ...]:
+    return (not link.main, link.source.pos, _ORDER.get(link.kind, 3), link.group, link.source)
+
+
+def _leaving(link: Drawn) -> tuple[Any, ...]:
+    kind = 0 if link.kind == "residual" else 1
+    return (not link.main, link.target.pos, kind, link.target.level, link.group)
+
+
+def _stacked(
+    drawing: Drawing,
+    places: Places,
+    node: Callable[[Drawn], Spot],
+    order: Callable[[Drawn], tuple[Any, ...]],
+) -> list[float]:
+    """The middle of each link where it meets its ``node``."""
+    at: dict[Spot, list[int]] = defaultdict(list)
+    for number, link in enumerate(drawing.links):
+        at[node(link)].append(number)
+    middles = [0.0] * len(drawing.links)
+    for spot, numbers in at.items():
+        tall = drawing.mass.get(spot, 0.0) * places.per_mass
+        main = sum(drawing.links[number].flow for number in numbers if drawing.links[number].main)
+        # Upwards a state sends more than it holds: its part of every state that reads it.
+        squeeze = min(1.0, tall / (main * places.per_mass)) if main > 0.0 else 1.0
+        top = places.y(spot) - tall / 2
+        bottom = top + tall
+        for number in sorted(numbers, key=lambda number: order(drawing.links[number])):
+            wide = drawing.links[number].flow * places.per_mass * squeeze
+            middles[number] = min(top + wide / 2, bottom)
+            top += wide
+    return middles
+
+
+def other_outline(drawing: Drawing, places: Places) -> list[tuple[float, float]]:
+    """The lower edge of the "other" link: as tall, at each depth, as what was left out above it.
+
+    Points (x, height) from right to left, in pixels.
+    """
+    tall, points = 0.0, [(places.x(drawing.high), 0.0)]
+    for spot, part in sorted(drawing.other.items(), key=lambda item: -item[0].level):
+        x = places.x(spot.level)
+        if points[-1][0] > x:
+            points.append((x, tall))
+        tall += part * places.per_mass
+        points.append((x, tall))
+    # Rounding, and starts too small to be drawn.
+    points.append((places.x(drawing.low), drawing.rest * places.per_mass))
+    return points
+
+
+def covered(drawing: Drawing, links: Iterable[Drawn]) -> dict[Spot, float]:
+    """The part of each node's mass that main links bring."""
+    brought: dict[Spot, float] = defaultdict(float)
+    for link in links:
+        if link.main:
+            brought[link.target] += link.flow
+    return {spot: min(brought[spot], mass) for spot, mass in drawing.mass.items()}
+
+
+#: Room at the left for token texts, at the right for what the root reads as, above and below.
+MARGIN = {"left": 128, "right": 96, "top": 16, "bottom": 30}
+#: Parts of the flow that the key may show as tall.
+_KEYS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+
+
+class Picture(TypedDict):
+    """What the browser draws, and lists in its table.
+
+    Attributes:
+        view: "flow".
+        up: The direction.
+        width, height: The whole picture; margin: around what can be zoomed.
+        lanes: [y, token, position, whether of the answer].
+        rows: [x, name].
+        nodes: [x, top, height, height covered by drawn links, kind, what a click selects, hover].
+        links: [source, target, x0, y0, x1, y1, width, kind, whether main, what a click selects,
+            hover, whether a ribbon]; source and target are places in ``nodes``.
+        other: The "other" link: {outline, top, text, hover}; None where there is none.
+        labels: [x, y, text, whether beside its point, zoom from which on].
+        key: [height, part of the flow that is so tall], tallest first; zoomed, a smaller one.
+        table: Columns and rows of the links.
+    """
+
+    view: str
+    up: bool
+    width: float
+    height: float
+    margin: dict[str, int]
+    lanes: list[list[Any]]
+    rows: list[list[Any]]
+    nodes: list[list[Any]]
+    links: list[list[Any]]
+    other: dict[str, Any] | None
+    labels: list[list[Any]]
+    key: list[list[Any]]
+    table: dict[str, Any]
+
+
+def picture(
+    graph: Graph,
+    run: RunResult,
+    grid: Grid | None,
+    *,
+    rule: Rule = USUAL,
+    look: Look = PLAIN,
+    drawing: Drawing | None = None,
+) -> Picture:
+    """The main ways into the graph's root, or out of it: tokens at the left, depth to the right.
+
+    ``grid`` labels nodes with what they read as; ``rule`` says which links are main and ``look``
+    how; ``drawing``, if at hand, is what they chose.
+    """
+    drawing = drawing or select(graph, rule, look)
+    places = place(drawing, len(run.tokens))
+    texts = decoded(grid)
+    made = bands(drawing, places)
+    return {
+        "view": "flow",
+        "up": drawing.up,
+        "width": _px(places.width + MARGIN["left"] + MARGIN["right"]),
+        "height": _px(places.height + MARGIN["top"] + MARGIN["bottom"]),
+        "margin": MARGIN,
+        "lanes": _lanes(places, run),
+        "rows": [
+            [_px(places.x(row)), f"row {row}" if row else "embedding"] for row in row_names(places)
+        ],
+        "nodes": _nodes(drawing, places, run, texts),
+        "links": _links(drawing, made, run),
+        "other": _other(drawing, places),
+        "labels": _labels(drawing, places, texts),
+        "key": _key(places),
+        "table": link_rows(drawing, run),
+    }
+
+
+def _px(value: float) -> float:
+    return round(value, 2)
+
+
+def _lanes(places: Places, run: RunResult) -> list[list[Any]]:
+    return [
+        [_px(middle), label(run.tokens[pos], 12), pos, pos >= run.prompt_length]
+        for pos, (middle, _) in places.lanes.items()
+    ]
+
+
+def _nodes(
+    drawing: Drawing, places: Places, run: RunResult, texts: dict[tuple[int, int], str]
+) -> list[list[Any]]:
+    brought = covered(drawing, drawing.links)
+    nodes = []
+    for spot, flow in drawing.node_flow.items():
+        tall = drawing.mass.get(spot, 0.0) * places.per_mass
+        full = spot not in drawing.other
+        part = tall if full else brought.get(spot, 0.0) * places.per_mass
+        hover = node_hover(spot, drawing, run, texts, seen=flow > 0)
+        nodes.append([
+            _px(places.x(spot.level)), _px(places.y(spot) - tall / 2), _px(tall), _px(part),
+            spot.kind, _selects(spot), hover,
+        ])  # fmt: skip
+    return nodes
+
+
+def _selects(spot: Spot) -> str:
+    """What a click on a node selects: its state; the inside of a layer belongs to its output."""
+    row = spot.depth if spot.kind == "block" else spot.depth + 1
+    return f"row={row}&pos={spot.pos}&layer={max(row - 1, 0)}"
+
+
+def _links(drawing: Drawing, made: list[Band], run: RunResult) -> list[list[Any]]:
+    number = {spot: index for index, spot in enumerate(drawing.node_flow)}
+    rows = link_rows(drawing, run)["rows"]
+    return [
+        [
+            number[band.link.source], number[band.link.target],
+            *map(_px, band[1:5]), round(band.width, 3), band.link.kind, int(band.link.main),
+            row[-1], link_hover(band.link, run, drawing), int(band.ribbon),
+        ]
+        for band, row in zip(made, rows, strict=True)
+    ]  # fmt: skip
+
+
+def _other(drawing: Drawing, places: Places) -> dict[str, Any] | None:
+    if places.other is None:
+        return None
+    outline = [[_px(x), _px(tall)] for x, tall in other_outline(drawing, places)]
+    return {
+        "outline": outline,
+        "top": _px(places.other),
+        "text": f"other {percent(drawing.rest)}",
+        "hover": other_hover(drawing),
+    }
+
+
+def _labels(drawing: Drawing, places: Places, texts: dict[tuple[int, int], str]) -> list[list[Any]]:
+    small = {
+        cell: short(text, 12 if cell[0] == drawing.high else 9) for cell, text in texts.items()
+    }
+    return [
+        [_px(one.x), _px(one.y), one.text, int(one.beside), one.zoom]
+        for one in place_labels(drawing, places, small)
+    ]
+
+
+def _key(places: Places) -> list[list[Any]]:
+    """Heights, and the parts of the flow that are drawn so tall."""
+    return [[_px(part * places.per_mass), percent(part)] for part in _KEYS]

@@ -1,0 +1,155 @@
+"""The panel's controls: menus in groups, each option with its formula and source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from dash import html
+from dash.development.base_component import Component
+
+from analysis.contract.results import Token
+from analysis.tracing.specs import RunResult
+from dash_app.page.controls import Option, aria, go, menu, target
+from dash_app.page.token_labels import label
+from dash_app.page.window import PAGE, pages
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Selection
+from dash_app.views.heatmap import choices
+from dash_app.views.heatmap.specs import OF_A_HEAD, OF_A_TOKEN, asked_token
+
+#: Source positions that a menu can hold.
+MOST_SOURCES = 256
+
+
+def bar(
+    selection: Selection,
+    run: RunRef | None = None,
+    result: RunResult | None = None,
+    learned: bool = False,
+    names: Mapping[int, Token] | None = None,
+) -> list[Component]:
+    """All menus; those that would change nothing are left out."""
+    info = result.info if result else None
+    read = [
+        menu("component", "State", choices.components(info), selection.component),
+        *_head(selection, run, result),
+        menu(
+            "decoder",
+            "Decoder",
+            choices.decoders(info, learned, selection.component),
+            selection.decoder,
+        ),
+    ]
+    measure = [
+        menu("norm", "Norm", choices.norms(info, selection.similarity), selection.norm),
+        menu("similarity", "Similarity", choices.SIMILARITIES, selection.similarity),
+        menu(
+            "candidates",
+            "Candidates",
+            choices.candidates(selection.similarity),
+            selection.candidates,
+        ),
+    ]
+    return [
+        _group("Read", read),
+        _group("Measure", measure),
+        _group("Colour by", _colour(selection, run, result, names or {})),
+        _group("Show", _window(selection, result)),
+    ]
+
+
+def _group(name: str, menus: Sequence[Component]) -> Component:
+    return html.Div(
+        [html.Span(name, className="menu-group-name"), *menus],
+        className="menu-group",
+        role="group",
+        **aria(label=name),
+    )
+
+
+def _head(selection: Selection, run: RunRef | None, result: RunResult | None) -> list[Component]:
+    if selection.component not in OF_A_HEAD or run is None or result is None:
+        return []
+    heads = [Option(str(head), str(head)) for head in range(run.heads)]
+    parts = [menu("head", "Head", heads, str(selection.head), short=True)]
+    if selection.component == "source_output":
+        sources = [
+            Option(str(place), f"{label(token, 14)} ({place})")
+            for place, token in enumerate(result.tokens[:MOST_SOURCES])
+        ]
+        left = len(result.tokens) - MOST_SOURCES
+        if left > 0:
+            why = f"{left} later positions: name one in the address, source={MOST_SOURCES}."
+            sources.append(Option("", "…", unless=why))
+        chosen = str(selection.source or 0)
+        parts.append(menu("source", "Source", sources, chosen, short=True))
+    return parts
+
+
+def _colour(
+    selection: Selection,
+    run: RunRef | None,
+    result: RunResult | None,
+    names: Mapping[int, Token],
+) -> list[Component]:
+    options = choices.colours(selection.similarity)
+    parts = [menu("colour", "Colour", options, selection.colour)]
+    if selection.colour in OF_A_TOKEN and run is not None and result is not None:
+        tokens = [Option(str(number), label(token, 16)) for number, token in names.items()]
+        chosen = str(asked_token(run, result, selection))
+        parts.append(menu("asked", "of", tokens, chosen, short=True))
+    if selection.colour == "share":
+        parts.append(menu("part", "of", choices.PARTS, selection.part))
+        parts.append(menu("by", "by", choices.WAYS, selection.by))
+    return parts
+
+
+def _window(selection: Selection, result: RunResult | None) -> list[Component]:
+    folds = [Option(str(number), title) for number, title in choices.FOLDS]
+    if str(selection.fold) not in {option.value for option in folds}:
+        folds.append(Option(str(selection.fold), f"Every {selection.fold}th"))
+    parts = [menu("fold", "Rows", folds, str(selection.fold), short=True)]
+    spans = positions(result)
+    if selection.find:
+        spans = [replace(option, unless=choices.SEARCHED) for option in spans]
+    elif selection.show and selection.show not in {option.value for option in spans}:
+        spans.append(Option(selection.show, selection.show))
+    return [*parts, menu("show", "Positions", spans, selection.show), *_pages(selection, result)]
+
+
+def positions(result: RunResult | None) -> list[Option]:
+    """Which positions can be shown: by page where they are many."""
+    size = len(result.tokens) if result else 0
+    first = "All" if size <= PAGE else "Page of the chosen one"
+    spans = [
+        Option("", first, "Where they are many, the page that holds the chosen position."),
+        Option("answer", "Answer", "States that answer tokens were read from, and the last."),
+    ]
+    if size > PAGE:
+        spans += [Option(f"{a}-{b}", f"{a} to {b}") for a, b in pages(size)]
+        spans.append(Option("all", "All, narrow", "An overview of all positions, without text."))
+    return spans
+
+
+def _pages(selection: Selection, result: RunResult | None) -> list[Component]:
+    """A step back and forth, where there are several pages."""
+    size = len(result.tokens) if result else 0
+    if size <= PAGE or selection.show in ("all", "answer") or selection.find:
+        return []
+    all_pages = pages(size)
+    first = int(selection.show.split("-")[0]) if selection.show else (selection.pos or 0)
+    number = min(first // PAGE, len(all_pages) - 1)
+    return [
+        _step("‹", "Earlier positions", all_pages, number - 1),
+        _step("›", "Later positions", all_pages, number + 1),
+    ]
+
+
+def _step(glyph: str, text: str, all_pages: list[tuple[int, int]], number: int) -> Component:
+    if not 0 <= number < len(all_pages):
+        return html.Button(
+            glyph, type="button", className="icon-button", disabled=True, **aria(label=text)
+        )
+    first, last = all_pages[number]
+    return go(glyph, target(show=f"{first}-{last}"), "icon-button", label=text)

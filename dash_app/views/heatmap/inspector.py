@@ -1,0 +1,271 @@
+"""The chosen cell in words: what is known of it, and its candidates to pin."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from dash import html
+from dash.development.base_component import Component
+
+from analysis.lens.results import Grid, Promoted
+from analysis.lens.specs import PromotedSpec
+from analysis.tracing.specs import RunResult
+from dash_app.errors import explain
+from dash_app.figures.cells import MARK_NAMES, layered, state_name
+from dash_app.page.controls import go, switch
+from dash_app.page.panel import trouble
+from dash_app.page.token_labels import label, percent
+from dash_app.state.context import Service, result_of, trace_of
+from dash_app.state.run import RunRef, pinned, resolve
+from dash_app.state.selection import Selection, toggle
+
+WHOSE = (
+    ("", "None"),
+    ("attention_output", "Attention"),
+    ("mlp_output", "MLP"),
+    ("head_output", "Head"),
+    ("block_increment", "Block"),
+)
+HELP = (
+    "U · N(part), the norm's scale frozen at the last state: what the part adds to each logit of"
+    " this position directly (LLM Transparency Tool; direct logit attribution)."
+)
+COUNT = 6
+
+
+def section(service: Service, run: RunRef, selection: Selection) -> list[Component]:
+    """The choice of a component and, where one is chosen, its tokens."""
+    try:
+        return [*_choice(selection, run), *_lists(service, run, selection)]
+    except Exception as error:  # noqa: BLE001 - said where the lists would be
+        return [*_choice(selection, run), trouble(explain(error))]
+
+
+def spec(run: RunRef, selection: Selection) -> PromotedSpec | None:
+    """What is asked; None at the embedding, or where nothing is chosen."""
+    chosen = resolve(selection, run)
+    if not selection.adds or chosen.row == 0:
+        return None
+    head = min(selection.adder, run.heads - 1) if selection.adds == "head_output" else None
+    return PromotedSpec(selection.adds, chosen.row - 1, chosen.pos, head=head, k=COUNT)
+
+
+def _choice(selection: Selection, run: RunRef) -> list[Component]:
+    buttons = switch("adds", WHOSE, selection.adds, "Promoted by")
+    parts = [
+        html.H3("Promoted and suppressed by", className="inspector-title"),
+        html.Div(buttons, className="segmented segmented--wrap"),
+    ]
+    if selection.adds == "head_output":
+        heads = tuple((str(head), str(head)) for head in range(run.heads))
+        chosen = str(min(selection.adder, run.heads - 1))
+        buttons = switch("adder", heads, chosen, "Head")
+        parts.append(html.Div(buttons, className="segmented segmented--wrap"))
+    return parts
+
+
+def _lists(service: Service, run: RunRef, selection: Selection) -> list[Component]:
+    asked = spec(run, selection)
+    if asked is None:
+        text = "Nothing was added at the embedding: choose a higher row." if selection.adds else ""
+        return [html.P(text or HELP, className="prompt-hint")]
+    found: Promoted = service.ask(trace_of(run), asked)
+    own = result_of(service, run).top_ids[found.position, :2].tolist()
+    pins = pinned(selection, run, own)
+    note = f"Layer {found.layer}, norm {found.norm:.3g}. {HELP}"
+    return [
+        html.Div(
+            [
+                _list("Promotes", found, found.promoted.tolist(), found.promoted_logits, pins),
+                _list(
+                    "Suppresses", found, found.suppressed.tolist(), found.suppressed_logits, pins
+                ),
+            ],
+            className="promoted",
+        ),
+        html.P(note, className="prompt-hint"),
+    ]
+
+
+def _list(
+    title: str, found: Promoted, ids: list[int], values: object, pins: tuple[int, ...]
+) -> Component:
+    names = {token.id: token for token in found.vocabulary}
+    pairs = zip(ids, values.tolist(), strict=True)  # type: ignore[attr-defined]
+    rows = [
+        go(
+            [
+                html.Span(label(names[number], 14), className="bar-label"),
+                html.Span(f"{value:+.2f}".replace("-", "−"), className="bar-value num"),
+            ],
+            toggle("pins", number, pins),
+            f"promoted-row{' is-pinned' if number in pins else ''}",
+            label=f"{title} {label(names[number])} by {value:.2f} logits. Pin it",
+            pressed=number in pins,
+        )
+        for number, value in pairs
+    ]
+    return html.Div([html.H4(title, className="promoted-title"), *rows])
+
+
+UNREAD = "Not computed yet."
+BOTTOM = "The embedding has no such part: choose a higher row."
+
+
+def unread(selection: Selection, run: RunResult, row: int, pos: int) -> list[Component]:
+    """What stands there while the cell is not read, or where there is nothing to read."""
+    why = BOTTOM if row == 0 and layered(selection.component) else UNREAD
+    facts = [_fact("State", f"row {row}"), _fact("Reads", f"{label(run.tokens[pos])}  ({pos})")]
+    return [
+        html.H3("Chosen cell", className="inspector-title"),
+        html.Dl(facts, className="inspector-facts"),
+        html.P(why, className="prompt-hint"),
+    ]
+
+
+def inspector(
+    grid: Grid,
+    run: RunResult,
+    row: int,
+    column: int,
+    pins: tuple[int, ...],
+    coloured: str = "",
+) -> list[Component]:
+    """What is known of one cell, with its candidates to pin.
+
+    Args:
+        grid: The reading.
+        run: Whose tokens.
+        row: Place of the cell along the grid's first axis.
+        column: Place along its second.
+        pins: Tokens in the curves.
+        coloured: What its colour stands for, if that is none of its other facts.
+    """
+    told = cell_facts(grid, run, row, column) + ([("Coloured by", coloured)] if coloured else [])
+    facts = [_fact(name, value) for name, value in told]
+    return [
+        html.H3("Chosen cell", className="inspector-title"),
+        html.Dl(facts, className="inspector-facts"),
+        html.H3(
+            [
+                "Its candidates ",
+                html.Span(UNITS[_measure(grid, row, column)], className="inspector-unit"),
+            ],
+            className="inspector-title",
+        ),
+        html.Div(_candidates(grid, row, column, pins), className="bar-list"),
+        html.P("Click one to pin it in the curves.", className="prompt-hint"),
+    ]
+
+
+def cell_facts(grid: Grid, run: RunResult, row: int, column: int) -> list[tuple[str, str]]:
+    """(name, value) of a cell."""
+    pos = int(grid.positions[column])
+    page_row = int(grid.rows[row]) + (1 if layered(grid.component) else 0)
+    follows = label(run.tokens[pos + 1]) if pos + 1 < len(run.tokens) else "not generated"
+    facts = [
+        ("State", f"row {page_row}, {state_name(grid.component, page_row)}"),
+        ("Reads", f"{label(run.tokens[pos])}  (position {pos})"),
+        ("Next is", follows),
+    ]
+    if not math.isnan(grid.entropy[row, column]):
+        facts += [
+            ("Entropy", f"{grid.entropy[row, column]:.2f} nats"),
+            ("KL to final", f"{grid.kl_to_final[row, column]:.2f} nats"),
+        ]
+    if grid.decoder == "max_probability":
+        facts.append(("Read by", f"{MARK_NAMES[int(grid.chosen[row, column])]} decoder"))
+    if row > 0 and (before := int(grid.token_ids[row - 1, column, 0])) >= 0:
+        facts.append(("Row below", f"{label(grid.token(before))}  {_worth(grid, row - 1, column)}"))
+    return facts
+
+
+def _worth(grid: Grid, row: int, column: int) -> str:
+    words = _words(grid, row, column)[0]
+    return f"{words} of |h|²" if _measure(grid, row, column) == "explained" else words
+
+
+def _fact(name: str, value: str) -> Component:
+    return html.Div(
+        [html.Dt(name, className="inspector-key"), html.Dd(value, className="inspector-value")],
+        className="inspector-row",
+    )
+
+
+#: What a cell's candidates are measured by, beside their heading; probabilities need no word.
+UNITS = {
+    "probability": "",
+    "explained": "share of |h|² explained so far",
+    "logit": "logit",
+    "cosine": "cosine",
+    "euclidean": "distance, nearest first",
+}
+
+
+def _measure(grid: Grid, row: int, column: int) -> str:
+    """One measure for all candidates of a cell: a key of ``UNITS``."""
+    if not math.isnan(grid.explained[row, column, 0]):
+        return "explained"
+    if grid.similarity != "dot":
+        return grid.similarity
+    there = grid.token_ids[row, column] >= 0
+    # Of subtracted tokens only the first has a probability: their logits can be compared.
+    return "logit" if np.isnan(grid.probs[row, column][there]).any() else "probability"
+
+
+def _numbers(grid: Grid, row: int, column: int) -> list[float]:
+    measure = _measure(grid, row, column)
+    values = {"probability": grid.probs, "explained": grid.explained}.get(measure, grid.scores)
+    return [float(value) for value in values[row, column]]
+
+
+def _words(grid: Grid, row: int, column: int) -> list[str]:
+    """The candidates' numbers as they are written."""
+    shares = _measure(grid, row, column) in ("probability", "explained")
+    return [percent(value) if shares else f"{value:.4g}" for value in _numbers(grid, row, column)]
+
+
+def _lengths(grid: Grid, row: int, column: int) -> list[float]:
+    """The candidates' bars, 0 to 1: the longest is the best, whatever the measure."""
+    numbers, measure = _numbers(grid, row, column), _measure(grid, row, column)
+    if measure in ("probability", "explained"):
+        return numbers
+    if measure == "euclidean":
+        return [numbers[0] / value if value else 1.0 for value in numbers]
+    most = max((abs(value) for value in numbers if not math.isnan(value)), default=0.0) or 1.0
+    return [abs(value) / most for value in numbers]
+
+
+def _candidates(grid: Grid, row: int, column: int, pins: Sequence[int]) -> list[Component]:
+    cells = zip(
+        grid.token_ids[row, column].tolist(),
+        _lengths(grid, row, column),
+        _words(grid, row, column),
+        strict=True,
+    )
+    return [
+        _candidate(label(grid.token(token)), token, part, words, tuple(pins))
+        for token, part, words in cells
+        if token >= 0
+    ]
+
+
+def _candidate(text: str, token: int, part: float, words: str, pins: tuple[int, ...]) -> Component:
+    pinned = token in pins
+    inside = [
+        html.Span(text, className="bar-label"),
+        html.Span(
+            html.Span(className="bar-fill", style={"width": f"{max(part, 0.004) * 100:.1f}%"}),
+            className="bar-track",
+        ),
+        html.Span(words, className="bar-value num"),
+    ]
+    return go(
+        inside,
+        toggle("pins", token, pins),
+        f"bar-row{' is-pinned' if pinned else ''}",
+        label=f"{'Unpin' if pinned else 'Pin'} {text}, {words}",
+        pressed=pinned,
+    )

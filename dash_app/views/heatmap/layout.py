@@ -1,0 +1,105 @@
+"""The heatmap's panel."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from dash_app.jobs.progress import progress, small_button, stop_button
+from dash_app.page.controls import aria
+from dash_app.page.panel import graph, panel
+from dash_app.state.context import Context
+from dash_app.views.heatmap.controls import bar
+
+
+class LensId(StrEnum):
+    """What callbacks of this view name."""
+
+    GRAPH = "lens-graph"
+    OPTIONS = "lens-options"
+    FIND = "lens-find"
+    STATE = "lens-state"
+    INSPECTOR = "lens-inspector"
+    ADDS = "lens-adds"
+    DRAWN = "lens-drawn"
+    WANTED = "lens-wanted"
+    READY = "lens-ready"
+    LAST = "lens-last"
+    PROGRESS = "lens-progress"
+    STOP = "lens-stop"
+    RESUME = "lens-resume"
+
+
+HELP = (
+    "Each cell is one state, read as if it were the last: softmax(U · N(h)), N the model's final"
+    " norm computed anew from the state h, U the unembedding (the logit lens; nostalgebraist,"
+    " 2020). The token written is the best one. The menus change what is read, how, and what"
+    " colours the cells; each option says its formula and source.",
+    "Row 0 is the embedding, row l the output of block l − 1; the last row is the model's own"
+    " answer. A part of layer l (attention, MLP, a head) stands at row l + 1, the row it writes"
+    " into. The state at position i predicts token i + 1: the top line (→) says what follows.",
+    "Point at a cell for its candidates; click to choose it; double click to pin its token in the"
+    " curves; arrow keys move on. When a reading is new, the chosen column comes first.",
+)
+
+
+def layout(context: Context) -> Component:
+    """Controls, line, heatmap, inspector."""
+    body = [
+        *(dcc.Store(id=name) for name in (LensId.DRAWN, LensId.WANTED, LensId.READY, LensId.LAST)),
+        html.Div(
+            [html.Div(bar(context.base()), id=LensId.OPTIONS, className="menu-bar"), _find()],
+            className="lens-controls",
+        ),
+        html.Div(id=LensId.STATE, className="lens-line"),
+        _job(),
+        html.Div(
+            [
+                graph(LensId.GRAPH, "Heatmap of layers by tokens", height=560),
+                html.Aside(
+                    [
+                        html.Div(
+                            html.Div(className="skeleton skeleton--figure"),
+                            id=LensId.INSPECTOR,
+                            **aria(live="polite"),
+                        ),
+                        html.Div(id=LensId.ADDS, className="lens-adds", **aria(live="polite")),
+                    ],
+                    className="inspector",
+                    **aria(label="Chosen cell"),
+                ),
+            ],
+            className="lens-body",
+        ),
+    ]
+    return panel(
+        "lens",
+        "What each state reads as",
+        body,
+        help_text=HELP,
+        subtitle="Rows are states of the residual stream, bottom to top; columns are tokens.",
+        wide=True,
+    )
+
+
+def _find() -> Component:
+    box = dcc.Input(
+        id=LensId.FIND,
+        type="search",
+        placeholder="token holds…",
+        debounce=True,
+        maxLength=60,
+        className="find-input",
+    )
+    return html.Label(
+        [html.Span("Find", className="visually-hidden"), box],
+        title="Only positions whose token holds this text (Enter)",
+    )
+
+
+def _job() -> Component:
+    stop = stop_button(LensId.STOP)
+    resume = small_button("Compute the rest", LensId.RESUME)
+    return progress(LensId.PROGRESS, stop, resume)

@@ -1,0 +1,136 @@
+"""A right and a wrong answer side by side: where their states, parts and flows part ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape as html_escape
+
+import numpy as np
+
+from analysis.tasks.results import FlowChange, Parting
+from dash_app.page.theme import Figure, Theme, axis, base_layout, palette
+from dash_app.views.tasks.figure_parts import line, matrix
+
+#: From row, position, layer and head to what a click opens; -1: none.
+Link = Callable[[int, int, int, int], str]
+#: Positions that are drawn at most: the last ones, where the two differ.
+WIDEST = 40
+
+
+def shown(pair: Parting) -> range:
+    """The positions that are drawn: from the first token that differs on, at most ``WIDEST``."""
+    length = pair.rows.shape[1]
+    differs = [
+        n
+        for n, (x, y) in enumerate(zip(pair.right_tokens, pair.wrong_tokens, strict=True))
+        if x != y
+    ]
+    first = max(min(differs, default=0) - 1, 0)
+    return range(max(first, length - WIDEST), length)
+
+
+def left_out(pair: Parting) -> str:
+    """What is not drawn: positions before the first difference, in long prompts further ones."""
+    drawn = shown(pair).start
+    tokens = zip(pair.right_tokens, pair.wrong_tokens, strict=True)
+    same = next((n for n, (x, y) in enumerate(tokens) if x != y), 0)
+    equal = max(min(same, drawn), 0)
+    said = f" The first {equal} positions are left out: their states are equal." if equal else ""
+    if (rest := drawn - equal) > 0:
+        most = float(pair.rows[:, equal:drawn].max())
+        said += f" So are {rest} more, whose states differ by up to {most:.2f} (the CSV has them)."
+    return said
+
+
+def _aligned(pair: Parting) -> list[str]:
+    """Both prompts' tokens, one over the other; a bold one differs."""
+    made = []
+    for n in shown(pair):
+        one, other = (_visible(tokens[n]) for tokens in (pair.right_tokens, pair.wrong_tokens))
+        made.append(f"{one}<br>{other}" if one == other else f"<b>{one}<br>{other}</b>")
+    return made
+
+
+def _visible(text: str) -> str:
+    cut = text if len(text) <= 7 else text[:6] + "…"
+    return html_escape(cut.replace(" ", "␣").replace("\n", "↵"))
+
+
+def states(pair: Parting, link: Link, *, theme: Theme) -> Figure:
+    """How far the two runs' states lie apart, row by row and position by position."""
+    where = shown(pair)
+    rows = list(range(pair.rows.shape[0]))[::-1]
+    return matrix(
+        pair.rows[::-1][:, list(where)], columns=_aligned(pair), rows=[f"row {r}" for r in rows],
+        theme=theme, quantity="distance",
+        high=max(1.0, float(pair.rows.max())),
+        title="Distance of the two states over the larger norm",
+        x_title="Token: the right prompt's above, the wrong one's below (bold: they differ)",
+        links=[[link(row, pos, -1, -1) for pos in where] for row in rows],
+    )  # fmt: skip
+
+
+def flows(pair: Parting, found: FlowChange, link: Link, *, theme: Theme) -> Figure:
+    """What more passes through each state in the wrong run than in the right one."""
+    where = list(shown(pair))
+    change = 100 * (found.wrong - found.right)[:, where]
+    rows = list(range(change.shape[0]))[::-1]
+    most = max(float(np.abs(change).max()), 0.1)
+    return matrix(
+        change[::-1], columns=_aligned(pair), rows=[f"row {r}" for r in rows], theme=theme,
+        quantity="% of the flow", low=-most, high=most, signed=True,
+        title="Flow into the state that predicts the wrong token: wrong run less right run",
+        x_title="Token: the right prompt's above, the wrong one's below (bold: they differ)",
+        links=[[link(row, pos, -1, -1) for pos in where] for row in rows],
+    )  # fmt: skip
+
+
+def parts(pair: Parting, link: Link, *, theme: Theme) -> Figure:
+    """How far each head's and MLP's output lie apart at the state that predicts the token."""
+    layers, heads = pair.heads.shape
+    table = np.concatenate([pair.heads, pair.mlps[:, None]], 1).T
+    last = pair.rows.shape[1] - 1
+    names = [*(f"head {head}" for head in range(heads)), "MLP"]
+    links = [
+        [link(layer + 1, last, layer, head if head < heads else -1) for layer in range(layers)]
+        for head in range(heads + 1)
+    ]
+    return matrix(
+        table, columns=[str(layer) for layer in range(layers)], rows=names, theme=theme,
+        quantity="distance", high=max(1.0, float(np.nanmax(table))),
+        title="Distance of what each head and MLP writes, where the wrong token is predicted",
+        x_title="Layer", links=links,
+    )  # fmt: skip
+
+
+def probabilities(pair: Parting, link: Link, *, theme: Theme) -> Figure:
+    """Probability of each prompt's own right token, and how far the flows lie apart, by row."""
+    colours = palette(theme)
+    rows = np.arange(len(pair.right_probs))
+    data = [
+        line(rows, pair.right_probs, "right prompt: its answer", colours.answer, "solid"),
+        line(rows, pair.wrong_probs, "wrong prompt: what would be right", colours.select, "dot"),
+    ]
+    if pair.flows is not None:
+        name = "flows apart (share of the mass)"
+        data.append(line(rows, pair.flows.apart, name, colours.mlp, "dash"))
+    last = pair.rows.shape[1] - 1
+    links = [link(row, last, -1, -1) for row in range(len(rows))]
+    for one in data:
+        one |= {"customdata": links, "hovertemplate": f"row %{{x}}: {one['hovertemplate']}"}
+    return {
+        "data": data,
+        "layout": base_layout(
+            theme,
+            meta={"view": "tasks"},
+            hovermode="closest",
+            height=300,
+            showlegend=True,
+            legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+            margin={"l": 64, "r": 16, "t": 56, "b": 52, "pad": 0, "autoexpand": False},
+            xaxis=axis(theme, "Row (0: embedding)", range=[-0.1, len(rows) - 0.9],
+                       dtick=max(1, len(rows) // 10)),
+            yaxis=axis(theme, "Probability (logit lens), or share", range=[-0.02, 1.03],
+                       tickformat=".0%", showgrid=True),
+        ),
+    }  # fmt: skip

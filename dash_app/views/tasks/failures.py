@@ -1,0 +1,193 @@
+"""What the failure section shows: one pair of a right and a wrong answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dash import html
+from dash.development.base_component import Component
+
+from analysis.tasks.results import Answered, FailureReport, FlowChange, Parting
+from dash_app.page.controls import go
+from dash_app.views.tasks import failure_figures, sections
+from dash_app.views.tasks.ids import Option
+from dash_app.views.tasks.sections import Drawn, chosen, picture
+
+#: Links in the table.
+LISTED = 12
+
+
+def failure(
+    report: FailureReport, form: Mapping[str, Any], options: Mapping[str, Any], theme: Any
+) -> Drawn:
+    """The chosen pair: states, parts, probabilities and flows."""
+    model = str(form["model"])
+    if not report.pairs:
+        return Drawn(_nothing(report, model))
+    names = [str(n) for n in range(len(report.pairs))]
+    number = chosen(names, options.get(Option.PAIR), "0")
+    pair = report.pairs[int(number)]
+    rows = [{"label": _name(one), "value": n} for n, one in zip(names, report.pairs, strict=True)]
+    return Drawn(
+        _said(report, pair, model), _pictures(pair, model, theme), {Option.PAIR: (rows, number)}
+    )
+
+
+def _name(pair: Parting) -> str:
+    assert pair.asked_wrong is not None  # noqa: S101 - every pair of the service has both
+    assert pair.asked_right is not None  # noqa: S101
+    wrong, right = (_last(one.prompt) for one in (pair.asked_wrong, pair.asked_right))
+    return f"{wrong} beside {right}"
+
+
+def _last(prompt: str) -> str:
+    line = prompt.splitlines()[-1].strip()
+    return line if len(line) <= 32 else "…" + line[-31:]
+
+
+def _nothing(report: FailureReport, model: str) -> Any:
+    if not report.wrong:
+        text = f"{model} has all {report.right} answers right: there is no failure to look into."
+    elif not report.right:
+        text = f"{model} has all {report.wrong} answers wrong: none is right to hold them against."
+    else:
+        text = (
+            f"{report.wrong} answers of {model} are wrong, but no right one has as many tokens"
+            " (or they go wrong only after the answer)."
+        )
+    return html.P(text, className="muted")
+
+
+def _said(report: FailureReport, pair: Parting, model: str) -> list[Component]:
+    lines: list[Any] = [html.P(_counts(report, model))]
+    for name, one in (("Wrong", pair.asked_wrong), ("Right", pair.asked_right)):
+        if one is not None:
+            lines.append(_answer(name, one, model))
+    if pair.first is not None:
+        row, pos = pair.first
+        token = pair.wrong_tokens[pos]
+        lines.append(
+            html.P(
+                f"The first state that differs by more than half where both have read the same"
+                f" token is row {row} at position {pos} ({token!r})."
+            )
+        )
+    return lines
+
+
+def _counts(report: FailureReport, model: str) -> str:
+    """Right and wrong answers, and how many of the wrong ones are shown."""
+    parts = [f"{report.right} right, {report.wrong} wrong on {model}"]
+    if len(report.pairs) < report.paired:
+        parts.append(f"the {len(report.pairs)} likest of {report.paired} pairs can be chosen")
+    if report.alone:
+        parts.append(f"{report.alone} wrong ones have no right one of equal length")
+    longer = report.wrong - report.alone - max(report.paired, len(report.pairs))
+    if longer > 0:
+        parts.append(f"{longer} go wrong only after the answer")
+    return "; ".join(parts) + "."
+
+
+def _answer(name: str, one: Answered, model: str) -> Component:
+    to = sections.prompt(model, one.prompt, one.length)
+    return html.P(
+        [
+            f"{name}: ",
+            go(_last(one.prompt), to, "example", label=f"Open {one.prompt}"),
+            f" says {one.written!r}, right is {one.answer!r}.",
+        ]
+    )
+
+
+def _pictures(pair: Parting, model: str, theme: Any) -> list[Component]:
+    asked = pair.asked_wrong
+
+    def link(row: int, pos: int, layer: int, head: int) -> str:
+        if asked is None:
+            return ""
+        if layer < 0:
+            return sections.state(model, asked.prompt, asked.length, row, pos)
+        name = f"mlp {layer}" if head < 0 else f"head {layer}.{head}"
+        return sections.part(model, asked.prompt, asked.length, name, pos)
+
+    made = [
+        picture(
+            failure_figures.states(pair, link, theme=theme),
+            "0: the same state. A click opens the wrong prompt at that state."
+            + failure_figures.left_out(pair),
+            wide=True,
+        ),
+        picture(
+            failure_figures.parts(pair, link, theme=theme),
+            "At the state that predicts the first wrong token; empty: heads that can't be told"
+            " apart.",
+        ),
+        picture(
+            failure_figures.probabilities(pair, link, theme=theme),
+            "Each prompt's own right token under the logit lens; and by row how much of the flow"
+            " takes another way.",
+        ),
+    ]
+    if pair.flows is None:
+        note = "Flows can't be compared: this model's heads can't be told apart."
+        return [*made, html.P(note, className="muted")]
+    drawn = failure_figures.flows(pair, pair.flows, link, theme=theme)
+    caption = "Purple: more flows through this state in the wrong run; orange: less."
+    caption += _not_drawn(pair, pair.flows)
+    return [*made, picture(drawn, caption, wide=True), _links(pair, pair.flows)]
+
+
+def _not_drawn(pair: Parting, found: FlowChange) -> str:
+    """How much passes through the positions that the pictures leave out."""
+    first = failure_figures.shown(pair).start
+    if not first:
+        return ""
+    right, wrong = (float(run[:, :first].sum(1).max()) for run in (found.right, found.wrong))
+    return (
+        f" Through the {first} positions left of these pass at most {right:.0%} of the right run's"
+        f" and {wrong:.0%} of the wrong run's flow (the CSV has it)."
+    )
+
+
+def _links(pair: Parting, found: FlowChange) -> Component:
+    """The links whose flow differs most, in a table."""
+    count = min(len(found.kinds), LISTED)
+    head = [
+        html.Tr(
+            [html.Th(name, scope="col") for name in ("Link", "Right run", "Wrong run", "Change")]
+        )
+    ]
+    rows = [
+        html.Tr(
+            [
+                html.Th(_link_name(pair, found, n), scope="row"),
+                html.Td(f"{found.right_links[n]:.2%}", className="num"),
+                html.Td(f"{found.wrong_links[n]:.2%}", className="num"),
+                html.Td(f"{100 * float(found.wrong_links[n] - found.right_links[n]):+.2f}",
+                        className="num"),
+            ]
+        )
+        for n in range(count)
+    ]  # fmt: skip
+    return html.Div(
+        [
+            html.H4("Links whose flow differs most", className="inspector-title"),
+            html.Table([html.Thead(head), html.Tbody(rows)], className="ledger-table"),
+            html.P(
+                f"{count} of the {len(found.kinds)} links that the CSV has. No residual links: what"
+                " they carry follows from the others.",
+                className="control-help",
+            ),
+        ],
+        className="tasks-figure--wide",
+    )
+
+
+def _link_name(pair: Parting, found: FlowChange, n: int) -> str:
+    kind, layer, head = found.kinds[n], int(found.layers[n]), int(found.heads[n])
+    source, target = int(found.sources[n]), int(found.targets[n])
+    part = f"head {layer}.{head}" if head >= 0 else f"{kind} {layer}"
+    tokens = pair.wrong_tokens
+    at = f"at {target} ({tokens[target]!r})"
+    return f"{part} {at}" if source == target else f"{part} from {source} ({tokens[source]!r}) {at}"

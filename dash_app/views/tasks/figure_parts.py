@@ -1,0 +1,109 @@
+"""What pictures of tasks are made of: a map with its numbers, a line, a title."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dash_app.page.theme import Figure, Theme, axis, base_layout, colour_bar, palette, scale
+
+
+def line(x: Any, y: Any, name: str, colour: str, dash: str = "solid") -> dict[str, Any]:
+    """A trace of shares ``y``, named when the pointer is on it."""
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": x,
+        "y": y,
+        "name": name,
+        "line": {"color": colour, "width": 2, "dash": dash},
+        "marker": {"size": 5},
+        "hovertemplate": f"%{{y:.1%}}<br>{name}<extra></extra>",
+    }
+
+
+def matrix(
+    values: Any,
+    *,
+    columns: Sequence[str],
+    rows: Sequence[str],
+    theme: Theme,
+    quantity: str,
+    low: float = 0.0,
+    high: float = 1.0,
+    signed: bool = False,
+    title: str = "",
+    x_title: str = "",
+    links: Sequence[Sequence[str]] = (),
+    hover: Sequence[Sequence[str]] = (),
+) -> Figure:
+    """A map of ``values`` [row, column] with the number in each cell; NaN stays blank.
+
+    ``links`` [row][column] is what a click on a cell opens, ``hover`` what it is called.
+    """
+    heat = {
+        **_cells(np.asarray(values, np.float32), rows, columns, quantity, hover),
+        "zmin": low,
+        "zmax": high,
+        "colorscale": scale(palette(theme).signed if signed else palette(theme).magnitude),
+        "colorbar": colour_bar(theme, quantity),
+    }
+    return {
+        "data": [{**heat, "customdata": [list(line) for line in links]} if links else heat],
+        "layout": base_layout(
+            theme,
+            meta={"view": "tasks"},
+            height=_height(len(rows)),
+            title=title_of(title, theme),
+            margin=_margin(76 if x_title else 56),
+            xaxis=axis(theme, x_title, **_named(columns)),
+            yaxis=axis(theme, autorange="reversed", **_named(rows)),
+        ),
+    }
+
+
+def _margin(below: int) -> dict[str, Any]:
+    return {"l": 96, "r": 78, "t": 36, "b": below, "pad": 0, "autoexpand": False}
+
+
+def _named(names: Sequence[str]) -> dict[str, Any]:
+    places = list(range(len(names)))
+    return {"tickmode": "array", "tickangle": 0, "tickvals": places, "ticktext": list(names)}
+
+
+def _height(rows: int) -> int:
+    """Room for a number in each cell, less where there are many rows."""
+    return (26 if rows <= 24 else 15) * rows + 138
+
+
+def title_of(text: str, theme: Theme) -> dict[str, Any]:
+    """A figure's title, small and at the left."""
+    font = {"size": 13, "color": palette(theme).ink}
+    return {"text": text, "x": 0.01, "y": 0.98, "yanchor": "top", "font": font}
+
+
+def _cells(
+    values: Any,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    quantity: str,
+    hover: Sequence[Sequence[str]],
+) -> dict[str, Any]:
+    wide = len(columns) <= 24 and len(rows) <= 24
+    named = [[f"{row} · {column}" for column in columns] for row in rows]
+    return {
+        "type": "heatmap",
+        "z": values,
+        "x": list(range(len(columns))),
+        "y": list(range(len(rows))),
+        "text": [["" if np.isnan(one) else f"{one:.2f}" for one in line] for line in values],
+        "texttemplate": "%{text}" if wide else "",
+        "textfont": {"size": 9},
+        "hovertext": [list(line) for line in hover] or named,
+        "xgap": 1,
+        "ygap": 1,
+        "hoverongaps": False,
+        "hovertemplate": "%{hovertext}<br>" + quantity + " %{z:.3f}<extra></extra>",
+    }
