@@ -150,8 +150,7 @@ class Service:
         return None if isinstance(spec, InfoSpec) else self.answer
 
 
-def no_job(_start: float, _end: float) -> None:
-    return None
+def no_job(_start: float, _end: float) -> None: ...
 
 
 def run(service: Any, name: str = "suite", **changes: Any) -> dict[str, Any]:
