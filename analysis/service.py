@@ -1,7 +1,7 @@
-"""The one facade the app calls: memo, then queue, then compute, then memo.
+"""The facade that the app calls: memo, then queue, then compute, then memo.
 
-Importable without torch. All calls block their thread until the answer is
-there and raise nothing but ``AnalysisError`` and its subclasses.
+Importable without torch. Each call blocks its thread until it has the answer. It raises only
+``AnalysisError`` and its subclasses.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from analysis.registry import Technique, technique_for
 from analysis.store.memo import Memo
 from analysis.tasks.specs import SuiteSpec
 from analysis.tracing.specs import RunSpec, TraceSpec
-from analysis.worker.backend import Backend, Keep, Local, Observed, Told
+from analysis.worker.backend import Backend, Keep, Local, Observed, OnEnd
 from analysis.worker.messages import Answer as Computed
 from analysis.worker.messages import Request
 from analysis.worker.settings import ServiceSettings, ServiceStatus
-from analysis.worker.supervisor import Keeper
+from analysis.worker.supervisor import Supervisor
 
 #: Longest text that is looked at; tokens are counted exactly by the model's own tokenizer.
 _CHARACTERS_PER_TOKEN = 64
@@ -40,7 +40,7 @@ def check(spec: Spec[Any], settings: ServiceSettings) -> None:
     """Refuse a request that is too large for this server.
 
     Args:
-        spec: Any; only prompts, their tokens and suites have a size.
+        spec: Any spec. Prompts, token sequences and suites have a size limit.
         settings: The limits.
 
     Raises:
@@ -51,9 +51,9 @@ def check(spec: Spec[Any], settings: ServiceSettings) -> None:
         _check_run(spec, settings)
     elif isinstance(spec, SuiteSpec) and spec.size > settings.max_suite_prompts:
         raise SpecError(
-            f"A suite of {spec.size} prompts was asked for; this server runs at most "
+            f"The suite has {spec.size} prompts; this server runs at most "
             f"{settings.max_suite_prompts}.",
-            "Ask for fewer, or raise STRATASCOPE_MAX_SUITE_PROMPTS.",
+            "Choose fewer, or raise STRATASCOPE_MAX_SUITE_PROMPTS.",
         )
     elif isinstance(spec, TraceSpec):
         most = settings.max_prompt_tokens + settings.max_new_tokens
@@ -68,8 +68,8 @@ def _check_run(spec: RunSpec, settings: ServiceSettings) -> None:
     prompt, new = settings.max_prompt_tokens, settings.max_new_tokens
     if spec.new_tokens > new:
         raise SpecError(
-            f"{spec.new_tokens} new tokens were asked for; this server makes at most {new}.",
-            "Ask for fewer, or raise STRATASCOPE_MAX_NEW_TOKENS.",
+            f"{spec.new_tokens} new tokens were requested; this server generates at most {new}.",
+            "Choose fewer, or raise STRATASCOPE_MAX_NEW_TOKENS.",
         )
     if len(spec.text) > prompt * _CHARACTERS_PER_TOKEN:
         raise PromptError(
@@ -88,23 +88,23 @@ STUDY_DEADLINE_S = 3600.0
 
 
 def catalog_fingerprint(name: str, dtype: str | None) -> str:
-    """What identifies the weights and dtype of a model on offer, found without loading them.
+    """The fingerprint of an offered model's weights and dtype, found without loading it.
 
     Raises:
-        UnknownModelError: If it is not on offer: a URL must not name paths or hub ids.
+        UnknownModelError: If the model is not offered. A URL must not name paths or hub ids.
     """
-    from analysis.model import catalog as catalog_module
-    from analysis.model import fingerprint as fingerprint_module
+    from analysis.model import catalog
+    from analysis.model.fingerprint import fingerprint
 
-    return fingerprint_module.fingerprint(catalog_module.offered(name), dtype)
+    return fingerprint(catalog.offered(name), dtype)
 
 
 class Service:
-    """Answers requests out of the memo, or has the model worker compute them.
+    """Answers specs from the memo, or has a model worker compute them.
 
     Args:
-        settings: Limits and places.
-        fingerprint: From a model's name and dtype to what identifies its weights.
+        settings: Limits and folders.
+        fingerprint: Gives the fingerprint of a model's weights from its name and dtype.
     """
 
     def __init__(
@@ -124,17 +124,17 @@ class Service:
         self._backend = Observed(backend_of(self.settings, self._keep))
 
     def start(self) -> None:
-        """Start the model worker now, so that the first request need not wait for its imports."""
+        """Start the model worker now, so that the first request does not wait for its imports."""
         self._backend.start()
 
-    def observe(self, told: Told) -> None:
-        """Have ``told`` hear of every computation that ends."""
-        self._backend.told = told
+    def observe(self, on_end: OnEnd) -> None:
+        """Call ``on_end`` for every computation that ends."""
+        self._backend.on_end = on_end
 
     def warm(self, model: str) -> None:
-        """Have a model loaded, whatever the memo knows of it already.
+        """Load a model, even if the memo has its description.
 
-        Workers elsewhere see to that themselves.
+        Remote workers load their own models.
         """
         if self.settings.redis_url:
             return
@@ -142,11 +142,11 @@ class Service:
         self._backend.ask(self._key(model, request.specs), request, Job(), self.settings.deadline_s)
 
     def ready(self, model: str) -> bool:
-        """Whether a question about a model would be worked on at once."""
+        """Whether a request to a model would start at once."""
         return self._backend.ready(model)
 
     def close(self) -> None:
-        """Stop the worker and finish writing; whoever still waits gets CancelledError."""
+        """Stop the worker and finish writing. Waiting calls raise CancelledError."""
         self._backend.close()
         self._memo.close()
 
@@ -160,17 +160,17 @@ class Service:
     def ask(self, subject: Subject, spec: Spec[Answer], job: Job | None = None) -> Answer:
         """Answer a spec: from the memo, or by the model worker.
 
-        Studies go behind everyone's clicks, and have an hour of computing.
+        Studies wait behind all clicks and may compute for an hour.
 
         Args:
             subject: What the spec is asked of: a ``TraceSpec`` (one forward pass), or a model's
                 name.
             spec: Any spec of ``analysis.registry``.
-            job: Who asks, and who is told of progress; a new one unless given.
+            job: The user's job, which receives progress; a new one unless given.
 
         Raises:
-            SpecError: If no technique answers the spec, it does not fit the subject, or it asks
-                for what does not exist or is over a limit.
+            SpecError: If no technique answers the spec, the spec does not fit the subject, it
+                names something that does not exist, or it is over a limit.
             PromptError: If the prompt is empty or over the limit (tokens are counted first).
         """
         technique, specs = _checked(subject, spec)
@@ -191,18 +191,18 @@ class Service:
         )
 
     def keep(self, content: str) -> str:
-        """Keep a text that a person uploaded, and give its name: the hash of what it says."""
+        """Store an uploaded text. Returns its name, the hash of its content."""
         name = hashlib.sha256(content.encode()).hexdigest()
         self._memo.put(f"upload-{name}", content.encode())
         return name
 
     def kept(self, name: str) -> str | None:
-        """A text of ``keep``; None if it has been let go, or never was."""
+        """The text that ``keep`` stored; None if it is not there any more."""
         data = self._memo.get(f"upload-{name}")
         return None if data is None else data.decode()
 
     def status(self) -> ServiceStatus:
-        """How the service does."""
+        """The state of the service."""
         return ServiceStatus(
             self._memo.status(),
             self._backend.queued,
@@ -215,7 +215,7 @@ class Service:
 
     @property
     def problem(self) -> str:
-        """What a person should know about the service (a memo that can't be used), or empty."""
+        """What the user should know, such as an unusable memo; empty if all is well."""
         return self._memo.problem
 
     def _compute(
@@ -248,7 +248,7 @@ class Service:
         try:
             found = codec.decode(data)
         except StoreError:
-            _log.warning("a memoised result could not be read and is computed anew")
+            _log.warning("a memoised result could not be read; it is computed again")
             found = None
         if isinstance(found, kind):
             return found
@@ -258,7 +258,8 @@ class Service:
     def _keep(self, key: str, request: Request, answer: Computed) -> None:
         self._forwards += answer.forwards
         self._computed += 1
-        if answer.fingerprint == request.fingerprint:  # else the model changed under our feet
+        # The model's files may have changed since the request: then the answer is not stored.
+        if answer.fingerprint == request.fingerprint:
             self._memo.put(key, answer.data)
 
 
@@ -283,7 +284,7 @@ def _checked(subject: Subject, spec: Spec[Any]) -> tuple[Technique, tuple[Spec[A
 
 
 def backend_of(settings: ServiceSettings, keep: Keep) -> Backend:
-    """Who computes, as the settings have it; Celery and redis are imported only where needed."""
+    """The backend that the settings choose; Celery and redis are imported only if needed."""
     if settings.redis_url:
         from analysis.scale.backend import Remote
         from analysis.scale.settings import ScaleSettings
@@ -292,7 +293,7 @@ def backend_of(settings: ServiceSettings, keep: Keep) -> Backend:
         return Remote(scale, keep, max_queue=settings.max_queue)
     grace = settings.cancel_grace_s
     limits = settings.limits()
-    keeper = Keeper(
+    supervisor = Supervisor(
         settings.function, limits, keep, max_queue=settings.max_queue, cancel_grace_s=grace
     )
-    return Local(keeper)
+    return Local(supervisor)

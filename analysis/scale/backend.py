@@ -24,7 +24,7 @@ TRIES = 5
 
 
 class Remote:
-    """Has requests computed by workers elsewhere; what ``Keeper`` does in one process.
+    """Has requests computed by workers elsewhere; what ``Supervisor`` does in one process.
 
     Args:
         settings: Where Redis is.

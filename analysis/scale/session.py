@@ -15,7 +15,7 @@ from analysis.errors import AnalysisError, CancelledError, WorkerStoppedError
 from analysis.scale.board import Board, Taken, Trouble
 from analysis.scale.wire import unpack_request
 from analysis.worker.messages import Request
-from analysis.worker.supervisor import Keeper, Ticket
+from analysis.worker.supervisor import Supervisor, Ticket
 
 _log = logging.getLogger("stratascope.scale")
 
@@ -27,7 +27,7 @@ class Aboard:
     Attributes:
         taken: What was taken.
         request: What it asks.
-        ticket: Our claim on it; None if the keeper refused it.
+        ticket: Our claim on it; None if the supervisor refused it.
         problem: Why.
     """
 
@@ -39,18 +39,18 @@ class Aboard:
     @property
     def over(self) -> bool:
         """Whether there is an answer or an error."""
-        return self.ticket is None or self.ticket.flight.finished
+        return self.ticket is None or self.ticket.computation.finished
 
 
 class Session:
     """Works as long as there is something to do; between two messages of Celery it does nothing.
 
-    One computation runs at a time. While it is a long one, a click is taken as well: the keeper
+    One computation runs at a time. While it is a long one, a click is taken as well: the supervisor
     then has the model worker lay the long one aside.
 
     Args:
         board: To Redis.
-        keeper: Has the model worker.
+        supervisor: Has the model worker.
         worker: This worker's name.
         stopping: Whether to take no more, and return what is not finished soon.
         now: The clock; only its differences count.
@@ -59,13 +59,13 @@ class Session:
     def __init__(
         self,
         board: Board,
-        keeper: Keeper,
+        supervisor: Supervisor,
         worker: str,
         stopping: Callable[[], bool] = lambda: False,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._board = board
-        self._keeper = keeper
+        self._supervisor = supervisor
         self._worker = worker
         self._stopping = stopping
         self._now = now
@@ -116,14 +116,14 @@ class Session:
             return Aboard(taken, Request("", "", ""), None, error)
         try:
             return Aboard(
-                taken, request, self._keeper.join(taken.key, request, taken.user, priority)
+                taken, request, self._supervisor.join(taken.key, request, taken.user, priority)
             )
         except AnalysisError as error:
             return Aboard(taken, request, None, error)
 
     def _wait(self) -> None:
-        with self._keeper.changed:
-            self._keeper.changed.wait_for(
+        with self._supervisor.changed:
+            self._supervisor.changed.wait_for(
                 lambda: any(aboard.over for aboard in self._aboard), self._board.settings.beat_s
             )
 
@@ -141,14 +141,14 @@ class Session:
     def _beat(self, aboard: Aboard) -> str:
         ticket = aboard.ticket
         assert ticket is not None  # noqa: S101 - it is not over
-        with self._keeper.changed:
-            progress = self._keeper.progress(ticket.flight)
-            seconds = ticket.flight.clock.seconds
+        with self._supervisor.changed:
+            progress = self._supervisor.progress(ticket.computation)
+            seconds = ticket.computation.clock.seconds
         said = json.dumps([progress.done, progress.total, progress.label])
         return self._board.beat(aboard.taken, self._worker, said, seconds)
 
     def _land(self, aboard: Aboard) -> None:
-        flight = aboard.ticket.flight if aboard.ticket is not None else None
+        flight = aboard.ticket.computation if aboard.ticket is not None else None
         error = aboard.problem if flight is None else flight.error
         if flight is not None and flight.answer is not None:
             answer = flight.answer
@@ -170,7 +170,7 @@ class Session:
     def _drop(self, aboard: Aboard) -> None:
         self._aboard.remove(aboard)
         if aboard.ticket is not None:
-            self._keeper.leave(aboard.ticket)
+            self._supervisor.leave(aboard.ticket)
 
     def _return_some(self, *, everything: bool) -> None:
         """Told to stop: long work goes back at once, a click when its grace is over."""
@@ -186,9 +186,9 @@ class Session:
         time.sleep(0.2)  # what it is at goes on; only word of it waits
 
 
-def preload(keeper: Keeper, request: Request) -> None:
+def preload(supervisor: Supervisor, request: Request) -> None:
     """Have a model loaded before the first question; what goes wrong is told with that one."""
     with suppress(WorkerStoppedError):
-        ticket = keeper.join("preload", request, "", Priority.LONG)
-        with keeper.changed:
-            keeper.changed.wait_for(lambda: ticket.flight.finished)
+        ticket = supervisor.join("preload", request, "", Priority.LONG)
+        with supervisor.changed:
+            supervisor.changed.wait_for(lambda: ticket.computation.finished)

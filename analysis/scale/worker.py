@@ -18,7 +18,7 @@ from analysis.scale.celery_app import QUEUE, make_app, tell
 from analysis.scale.session import Session, preload
 from analysis.scale.settings import ScaleSettings
 from analysis.worker.messages import Limits, Request
-from analysis.worker.supervisor import Keeper
+from analysis.worker.supervisor import Supervisor
 
 _log = logging.getLogger("stratascope.scale")
 
@@ -35,8 +35,8 @@ class Worker:
     def __init__(self, settings: ScaleSettings, function: str, limits: Limits) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
         self._board = Board(settings)
-        self._keeper = Keeper(function, limits, lambda _key, _request, _answer: None)
-        self._session = Session(self._board, self._keeper, self.name, told_to_stop)
+        self._supervisor = Supervisor(function, limits, lambda _key, _request, _answer: None)
+        self._session = Session(self._board, self._supervisor, self.name, told_to_stop)
         self._app = make_app(settings, self._session.work)
         self._gone = threading.Event()
         self._clerk = threading.Thread(target=self._enrol, name="enrol", daemon=True)
@@ -51,16 +51,16 @@ class Worker:
             WorkerStoppedError: If Redis can't be reached at the start.
         """
         self._require_redis()
-        self._keeper.start()
+        self._supervisor.start()
         if first is not None:
-            preload(self._keeper, first)
+            preload(self._supervisor, first)
         self._clerk.start()
         try:
             return self._serve()
         finally:
             self._gone.set()
             self._clerk.join()
-            self._keeper.close()
+            self._supervisor.close()
             with suppress(*Trouble):
                 self._board.retire(self.name)
                 if self._board.queued():

@@ -1,65 +1,64 @@
-"""Who computes what is not in the memo: a model worker of this process, or workers elsewhere."""
+"""Backends compute what is not in the memo: a local worker here, remote ones in ``scale``."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from analysis.contract.jobs import Job, Progress
 from analysis.errors import AnalysisError, DeadlineError, WorkerStoppedError
 from analysis.worker.messages import Answer, Request
-from analysis.worker.queue import Flight
-from analysis.worker.supervisor import Keeper
-
-if TYPE_CHECKING:
-    pass
+from analysis.worker.queue import Computation
+from analysis.worker.supervisor import Supervisor
 
 
-def ask(keeper: Keeper, key: str, request: Request, job: Job, deadline_s: float) -> Answer:
-    """Have ``request`` computed, alone or together with others who asked the same.
+def compute(
+    supervisor: Supervisor, key: str, request: Request, job: Job, deadline_s: float
+) -> Answer:
+    """Have a request computed, shared with equal requests of other users.
 
     Args:
-        keeper: Who has it done.
-        key: What makes another request the same.
-        request: What is asked.
-        job: Who asks; hears of progress, in this thread.
-        deadline_s: Seconds of computing (not of waiting in the queue) that are allowed.
+        supervisor: Of the model worker.
+        key: The memo key.
+        request: What to compute.
+        job: The user's job; its progress is reported in this thread.
+        deadline_s: Allowed seconds of computing; waiting in the queue does not count.
 
     Raises:
         CancelledError: If the job is cancelled, or the server shuts down.
         DeadlineError: If it takes longer than allowed.
-        WorkerStoppedError: If the worker dies at it.
+        WorkerStoppedError: If the worker ends while it computes this.
         BusyError: If the queue is full.
-        AnalysisError: Whatever the computation itself raises.
+        AnalysisError: Whatever the computation raises.
     """
     job.check()
-    ticket = keeper.join(key, request, job.user, job.priority)
+    ticket = supervisor.join(key, request, job.user, job.priority)
     try:
-        with job.waking(keeper.wake):
-            _wait(keeper, ticket.flight, job, deadline_s)
+        with job.waking(supervisor.wake):
+            _wait(supervisor, ticket.computation, job, deadline_s)
     finally:
-        keeper.leave(ticket)
-    return _outcome(ticket.flight)
+        supervisor.leave(ticket)
+    return _outcome(ticket.computation)
 
 
-def _wait(keeper: Keeper, flight: Flight, job: Job, deadline_s: float) -> None:
+def _wait(supervisor: Supervisor, computation: Computation, job: Job, deadline_s: float) -> None:
     seen: tuple[Progress | None, bool] = (None, False)
 
     def state() -> tuple[Progress | None, bool]:
-        """Where the computation stands: its progress, and whether its clock runs."""
-        return keeper.progress(flight), flight.clock.running
+        """Its progress, and whether its clock runs."""
+        return supervisor.progress(computation), computation.clock.running
 
     def news() -> bool:
-        """Whether there is anything to tell, or to stop for."""
-        return flight.finished or job.cancelled() or state() != seen
+        """Whether there is something to report, or a reason to stop."""
+        return computation.finished or job.cancelled() or state() != seen
 
     while True:
-        with keeper.changed:
-            left = deadline_s - flight.clock.seconds
-            keeper.changed.wait_for(news, max(left, 0.0) if flight.clock.running else None)
-            finished, seen = flight.finished, state()
-            late = flight.clock.seconds >= deadline_s
+        with supervisor.changed:
+            left = deadline_s - computation.clock.seconds
+            supervisor.changed.wait_for(news, max(left, 0.0) if computation.clock.running else None)
+            finished, seen = computation.finished, state()
+            late = computation.clock.seconds >= deadline_s
         if finished:
             return
         job.check()
@@ -72,105 +71,105 @@ def _wait(keeper: Keeper, flight: Flight, job: Job, deadline_s: float) -> None:
             job.report(seen[0])
 
 
-def _outcome(flight: Flight) -> Answer:
-    if flight.error is not None:
-        error = flight.error
-        raise type(error)(error.message, error.hint)  # one exception for each who waited
-    if flight.answer is None:
+def _outcome(computation: Computation) -> Answer:
+    if computation.error is not None:
+        error = computation.error
+        raise type(error)(error.message, error.hint)  # a new exception for each waiting thread
+    if computation.answer is None:
         raise WorkerStoppedError("The computation ended without an answer.", "Run it again.")
-    return flight.answer
+    return computation.answer
 
 
 Keep = Callable[[str, Request, Answer], None]
 
 
 class Backend(Protocol):
-    """What the service asks of either."""
+    """What the service needs of a backend."""
 
     def start(self) -> None:
-        """Be ready before the first request."""
+        """Start before the first request."""
 
     def close(self) -> None:
-        """Stop; whoever still waits gets CancelledError."""
+        """Stop. Waiting calls raise CancelledError."""
 
     def ask(self, key: str, request: Request, job: Job, deadline_s: float) -> Answer:
-        """Have a request computed; see ``waiting.ask`` for what it raises."""
+        """Have a request computed. Raises what ``compute`` of this module raises."""
         ...
 
     def find(self, key: str) -> bytes | None:
-        """An answer that is kept beside this process's own memo, or None."""
+        """An answer kept outside this process's memo, or None."""
         ...
 
     @property
     def queued(self) -> int:
-        """How many computations wait."""
+        """Number of waiting computations."""
         ...
 
     @property
     def pid(self) -> int | None:
-        """The model worker's process; None while there is none, or it is elsewhere."""
+        """Process id of the local model worker; None if there is none."""
         ...
 
     @property
     def workers(self) -> int:
-        """How many workers there are."""
+        """Number of workers."""
         ...
 
 
 class Local:
-    """The resident model worker of this process, behind its keeper."""
+    """The resident model worker of this process."""
 
-    def __init__(self, keeper: Keeper) -> None:
-        self._keeper = keeper
-        self.start = keeper.start
-        self.close = keeper.close
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self.start = supervisor.start
+        self.close = supervisor.close
 
     def ask(self, key: str, request: Request, job: Job, deadline_s: float) -> Answer:
-        """As ``waiting.ask`` has it."""
-        return ask(self._keeper, key, request, job, deadline_s)
+        """See ``compute``."""
+        return compute(self._supervisor, key, request, job, deadline_s)
 
     def find(self, key: str) -> bytes | None:
-        """Nothing: the memo of this process is all there is."""
+        """None: this process's memo is the only store."""
         return None
 
     @property
     def queued(self) -> int:
-        """How many computations wait."""
-        return self._keeper.queued
+        """Number of waiting computations."""
+        return self._supervisor.queued
 
     @property
     def pid(self) -> int | None:
-        """The worker's process id; None while there is none."""
-        return self._keeper.pid
+        """The worker's process id; None if there is none."""
+        return self._supervisor.pid
 
     @property
     def workers(self) -> int:
-        """One, once it has started."""
+        """1 once the worker has started, else 0."""
         return int(self.pid is not None)
 
 
-#: (kind of request, "ok" or the error's type, seconds, whose request), in the thread that asked.
-Told = Callable[[str, str, float, str], None]
+#: (technique, "ok" or the error's type, seconds, user); called in the requesting thread.
+OnEnd = Callable[[str, str, float, str], None]
 
 
 class Observed:
-    """What ``Backend`` does, watched.
+    """A backend that reports every computation that ends, and knows the loaded models.
 
     Args:
-        inner: Who computes.
+        inner: The backend that computes.
 
     Attributes:
-        told: Who hears of it.
+        on_end: Called when a computation ends.
     """
 
     def __init__(self, inner: Backend) -> None:
         self._inner = inner
         self._loaded: tuple[int | None, tuple[str, ...]] = (None, ())
-        self.told: Told = lambda *_: None
+        self.on_end: OnEnd = lambda *_: None
         self.start, self.close, self.find = inner.start, inner.close, inner.find
 
     def ask(self, key: str, request: Request, job: Job, deadline_s: float) -> Answer:
-        """As ``Backend`` has it."""
+        """See ``Backend``."""
         began, outcome = time.monotonic(), "defect"
         try:
             answer = self._inner.ask(key, request, job, deadline_s)
@@ -180,33 +179,33 @@ class Observed:
             outcome = type(error).__name__
             raise
         finally:
-            self.told(request.kind, outcome, time.monotonic() - began, job.user)
+            self.on_end(request.kind, outcome, time.monotonic() - began, job.user)
         return answer
 
     @property
     def queued(self) -> int:
-        """How many computations wait."""
+        """Number of waiting computations."""
         return self._inner.queued
 
     @property
     def pid(self) -> int | None:
-        """The worker's process; None while there is none, or it is elsewhere."""
+        """Process id of the local model worker; None if there is none."""
         return self._inner.pid
 
     @property
     def workers(self) -> int:
-        """How many workers there are."""
+        """Number of workers."""
         return self._inner.workers
 
     @property
     def resident(self) -> tuple[str, ...]:
-        """Models that the worker of this process has loaded; of workers elsewhere nothing."""
+        """Names of the models that the local worker has loaded; empty for remote workers."""
         pid, names = self._loaded
         return names if pid is not None and pid == self.pid else ()
 
     def ready(self, model: str) -> bool:
-        """Whether a question about ``model`` would be worked on at once.
+        """Whether a request to ``model`` would start at once.
 
-        Workers elsewhere load their model before they take anything.
+        Remote workers load their model before they accept requests.
         """
         return model in self.resident if self.pid is not None else self.workers > 0

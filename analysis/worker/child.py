@@ -1,8 +1,8 @@
-"""What runs in the model worker's process: one job at a time, looking up between steps.
+"""The model worker's process: it runs one job at a time.
 
-Only the main thread touches the pipe. ``progress.step`` inside a job, and ``progress.look``
-in every block of a model, come here to look for a cancel; ``progress.pause`` also takes in
-a more urgent job and runs it before the first goes on.
+Only the main thread uses the pipe. ``progress.step`` inside a job, and ``progress.look`` in every
+block of a model, check for a cancel. ``progress.pause`` also runs more urgent jobs before the
+first continues.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from analysis.worker.messages import (
 
 Work = Callable[[Request, Limits], Answer]
 
-#: Set before torch is imported: spinning threads made a forward 2 to 8 times slower, and each of
-#: glibc's arenas keeps the largest mess that was made in it.
+#: Set before torch is imported. Spinning threads made a forward pass 2 to 8 times slower. Each
+#: arena of glibc keeps the largest amount of memory that was ever used in it.
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "MALLOC_ARENA_MAX": "2"}
 
-#: The setting that says what log lines look like.
+#: The setting for the format of log lines.
 LOG_FORMAT = "STRATASCOPE_LOG_FORMAT"
 
-#: On a processor that both share, pictures that are there already go before new ones.
+#: Niceness: on shared cores, the web process answers known views before new ones are computed.
 NICE = 5
 
 _REPORT_EVERY_S = 0.05
@@ -67,38 +67,38 @@ class Child:
         self._waiting: list[Run] = []
 
     def serve(self) -> None:
-        """Do what comes, until the other end closes."""
-        self._say(Ready())
+        """Run requests until the other end closes."""
+        self._send(Ready())
         while True:
             if not self._waiting:
-                self._take_in(self._pipe.recv())
-            self._drain()
+                self._accept(self._pipe.recv())
+            self._receive_all()
             while self._waiting:
-                self._do(self._waiting.pop(0))
+                self._run(self._waiting.pop(0))
 
-    def _say(self, message: Any) -> None:
+    def _send(self, message: Any) -> None:
         try:
             self._pipe.send(message)
         except OSError:
-            os._exit(0)  # nobody is left to hear it
+            os._exit(0)  # the web process has ended
 
-    def _drain(self) -> None:
+    def _receive_all(self) -> None:
         try:
             while self._pipe.poll():
-                self._take_in(self._pipe.recv())
+                self._accept(self._pipe.recv())
         except (EOFError, OSError):
-            os._exit(0)  # nobody is left to answer
+            os._exit(0)  # the web process has ended
 
-    def _take_in(self, message: Any) -> None:
+    def _accept(self, message: Any) -> None:
         if isinstance(message, Run):
             self._waiting.append(message)
         elif isinstance(message, Cancel):
             self._cancelled.add(message.number)
 
-    def _do(self, run: Run) -> None:
-        self._say(Started(run.number))
+    def _run(self, run: Run) -> None:
+        self._send(Started(run.number))
         try:
-            self._say(Done(run.number, self._compute(run)))
+            self._send(Done(run.number, self._compute(run)))
         except AnalysisError as error:
             self._fail(run, type(error).__name__, error.message, error.hint)
         except MemoryError:
@@ -108,15 +108,14 @@ class Child:
                 "There is not enough memory for this request.",
                 "Try a shorter prompt or a smaller model.",
             )
-        except Exception:  # noqa: BLE001 - a bug in one job is not the worker's end
+        except Exception:  # noqa: BLE001 - a defect in one job must not end the worker
             found = secrets.token_hex(4)
-            _log.exception("a bug in %s, shown as %s", run.request.kind, found)
+            _log.exception("a defect in %s, shown as %s", run.request.kind, found)
             self._fail(
                 run,
                 "AnalysisError",
                 f"Something went wrong inside the {run.request.kind} computation.",
-                f"The log has the details under {found}; please report it. Other views may still "
-                "work.",
+                f"Report the id {found}: the log has the details. Other views may work.",
             )
         finally:
             self._cancelled.discard(run.number)
@@ -125,26 +124,26 @@ class Child:
         reported, last_label = 0.0, ""
 
         def check() -> None:
-            """Hear what has come in, and stop if this run is no longer wanted."""
-            self._drain()
+            """Read new messages, and stop if this run was cancelled."""
+            self._receive_all()
             if run.number in self._cancelled:
                 raise CancelledError
 
         def step(done: int, total: int, label: str) -> None:
-            """Look for a cancel; report, but not more often than anyone can read."""
+            """Check for a cancel, and report at a readable rate."""
             nonlocal reported, last_label
             check()
             now = time.monotonic()
             if label != last_label or now - reported > _REPORT_EVERY_S:
                 reported, last_label = now, label
-                self._say(Stepped(run.number, done, total, label))
+                self._send(Stepped(run.number, done, total, label))
 
         def pause() -> None:
-            """Do more urgent requests here and now, then go on."""
+            """Run more urgent requests now, then continue."""
             check()
             while self._waiting:
-                self._do(self._waiting.pop(0))
-                self._say(Started(run.number))
+                self._run(self._waiting.pop(0))
+                self._send(Started(run.number))
             check()
 
         with listening(step, pause, check):
@@ -152,32 +151,35 @@ class Child:
             return self._work(run.request, run.limits)
 
     def _fail(self, run: Run, kind: str, message: str, hint: str) -> None:
-        self._say(Failed(run.number, kind, message, hint))
+        self._send(Failed(run.number, kind, message, hint))
 
 
 def resolve(name: str) -> Work:
-    """The function that ``package.module:function`` names."""
+    """Import the function that ``package.module:function`` names."""
     module, _, function = name.partition(":")
     work: Work = getattr(importlib.import_module(module), function)
     return work
 
 
 def _exit_with_parent() -> None:
-    """Standard input is held open by the parent; its end is the parent's end."""
+    """The parent keeps standard input open. When it closes, the parent has ended."""
     with open(0, "rb", buffering=0, closefd=False) as lifeline:
         lifeline.read()
     os._exit(0)
 
 
 def main(descriptor: int, function: str) -> None:
-    """Serve on the inherited end of a pipe.
+    """Serve requests on the inherited end of a pipe.
 
     Args:
         descriptor: Its file descriptor.
-        function: Dotted name of what does the work.
+        function: Dotted name of the function that computes.
     """
     os.environ.update(ENVIRONMENT)
-    for stop in (signal.SIGINT, signal.SIGTERM):  # the parent's business: it may want to finish
+    for stop in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # the parent handles these: it may want to finish first
         signal.signal(stop, signal.SIG_IGN)
     with suppress(OSError):
         os.nice(NICE)

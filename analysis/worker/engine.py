@@ -1,4 +1,4 @@
-"""The real work, in the worker process: load models, keep traces, compute techniques.
+"""The engine in the worker process: it loads models, keeps traces and runs techniques.
 
 Models and traces stay resident, each bounded in bytes. A trace that was dropped is made again.
 """
@@ -29,7 +29,7 @@ def perform(request: Request, limits: Limits) -> Answer:
     """Answer one request.
 
     Raises:
-        AnalysisError: Whatever keeps it from being answered, in words for the user.
+        AnalysisError: If the request cannot be answered; the message is for the user.
     """
     return _engine(limits).perform(request)
 
@@ -40,7 +40,7 @@ def _engine(limits: Limits) -> Engine:
 
 
 class Engine:
-    """The resident models and recent traces, and what is done with them.
+    """The resident models and recent traces, and the computations on them.
 
     Args:
         limits: Bounds on prompts and memory.
@@ -54,8 +54,8 @@ class Engine:
         self._finished = Memo(Path(limits.tasks), limits.task_bytes) if limits.tasks else None
 
     def perform(self, request: Request) -> Answer:
-        """Answer one request, and say how many forward passes it took."""
-        outer, self._forwards = self._forwards, 0  # it may come in the midst of longer work
+        """Answer one request, and count its forward passes."""
+        outer, self._forwards = self._forwards, 0  # a click may interrupt longer work
         try:
             model = self._model(request)
             result = self._result(request, model)
@@ -93,16 +93,16 @@ class Engine:
         return model
 
     def _make_room(self, name: str) -> None:
-        """Put out models, the least recently used first, until the next one may come in.
+        """Drop models, the least recently used first, until the next one fits.
 
-        Before it is loaded: two large models at once might not fit, one after the other does.
+        This comes before loading: two large models may not fit together.
         """
         entry = catalog.find(name)
         place = placement.choose(entry, self._limits.dtype, self._limits.device).where
         wanted = memory.needed(entry, catalog.dtype_of(entry, self._limits.dtype))
         while self._models.used + wanted > self._models.limit or memory.free(place) < wanted:
             if not self._models.shed():
-                return  # then it is loading that refuses it
+                return  # loading will refuse it
             gc.collect()
 
     def _count(self, module: Any, args: Any) -> None:

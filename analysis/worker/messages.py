@@ -1,4 +1,4 @@
-"""What travels through the pipe between the web process and its model worker."""
+"""Messages between the web process and its model worker."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from analysis.errors import AnalysisError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on what the worker does.
+    """Limits of the worker.
 
     Attributes:
-        max_prompt_tokens: Tokens of a prompt, template included.
-        max_new_tokens: Tokens to generate after it.
-        model_bytes: Weights kept resident; the least recently used model goes first.
-        trace_bytes: Forward passes kept, likewise.
-        dtype: Of the weights; None for the model's default.
-        device: Where they lie; None to choose.
-        tasks: Folder where finished prompts of suites are kept; empty: nowhere.
-        task_bytes: Bytes of them.
+        max_prompt_tokens: Largest number of tokens in a prompt, template included.
+        max_new_tokens: Largest number of tokens to generate.
+        model_bytes: Bytes of weights kept in memory. The least recently used model is dropped.
+        trace_bytes: Bytes of forward passes kept in memory. The least recently used is dropped.
+        dtype: The dtype of the weights; None for the model's default.
+        device: The device of the weights; None to choose.
+        tasks: Folder for finished prompts of suites; empty to store none.
+        task_bytes: Bytes of finished prompts kept on disk.
     """
 
     max_prompt_tokens: int = 512
@@ -37,13 +37,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One thing to compute.
+    """One computation.
 
     Attributes:
         kind: The technique's name in ``analysis.registry``.
         model: The model's name.
-        fingerprint: What identifies its weights.
-        specs: What is asked of it.
+        fingerprint: The fingerprint of its weights.
+        specs: The spec, after the ``TraceSpec`` where it is asked of a trace.
     """
 
     kind: str
@@ -54,12 +54,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A result as bytes, and what it took.
+    """A result as bytes, and its cost.
 
     Attributes:
         data: ``codec.encode`` of the result.
-        fingerprint: Of the model that really made it.
-        forwards: Forward passes it took.
+        fingerprint: The fingerprint of the model that computed it.
+        forwards: Number of forward passes.
         resident: Names of the models that are loaded now.
     """
 
@@ -71,7 +71,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """To the worker: do this."""
+    """To the worker: run this request."""
 
     number: int
     request: Request
@@ -80,26 +80,26 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """To the worker: stop that, if you are at it."""
+    """To the worker: stop this request if it runs."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """From the worker: libraries are imported, send work."""
+    """From the worker: the libraries are imported; requests are accepted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """From the worker: this is being worked on now."""
+    """From the worker: this request runs now."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """From the worker: so far has it come."""
+    """From the worker: the progress of a request."""
 
     number: int
     done: int
@@ -117,7 +117,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """From the worker: why there is no answer; ``kind`` names a class of ``analysis.errors``."""
+    """From the worker: the error of a request; ``kind`` names a class of ``analysis.errors``."""
 
     number: int
     kind: str
@@ -125,5 +125,5 @@ class Failed:
     hint: str
 
     def error(self) -> AnalysisError:
-        """The exception to raise for whoever waits."""
+        """The exception for the waiting threads."""
         return errors.rebuild(self.kind, self.message, self.hint)

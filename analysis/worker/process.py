@@ -1,4 +1,4 @@
-"""Starting the model worker's process, and noticing its end."""
+"""The model worker's process: start it, send to it, end it."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from typing import Any
 from analysis.worker.child import ENVIRONMENT
 
 
-class Doorbell:
-    """Rung from any thread; ``handle`` is what the waiting thread waits on."""
+class Wakeup:
+    """Wakes a thread that waits on pipes. It waits on ``handle``; any thread may wake it."""
 
     def __init__(self) -> None:
-        self.handle, self._button = multiprocessing.Pipe(duplex=False)
-        self._rung = False
+        self.handle, self._sender = multiprocessing.Pipe(duplex=False)
+        self._pending = False
         self._lock = threading.Lock()
 
-    def ring(self) -> None:
-        """Wake the waiting thread; once is enough until it answers."""
+    def wake(self) -> None:
+        """Wake the waiting thread. Further calls do nothing until it acknowledges."""
         with self._lock:
-            if not self._rung and not self._button.closed:
-                self._rung = True
-                self._button.send_bytes(b"!")
+            if not self._pending and not self._sender.closed:
+                self._pending = True
+                self._sender.send_bytes(b"!")
 
-    def answer(self) -> None:
-        """The waiting thread is awake."""
+    def acknowledge(self) -> None:
+        """Called by the waiting thread when it is awake."""
         with self._lock:
             self.handle.recv_bytes()
-            self._rung = False
+            self._pending = False
 
     def close(self) -> None:
-        """Let go of the pipe; ringing does nothing from now on."""
+        """Close the pipe. Later calls of ``wake`` do nothing."""
         with self._lock:
             self.handle.close()
-            self._button.close()
+            self._sender.close()
 
 
 class WorkerProcess:
     """A fresh interpreter that runs ``analysis.worker.child``, and the pipe to it.
 
-    It is started by exec, never by a bare fork (a fork after a threaded forward
-    pass hangs, and CUDA can't be used after one), and not by multiprocessing's
-    own spawn, which would import the web server's main module once more.
+    It starts with exec. A bare fork after a threaded forward pass hangs, and CUDA does not work
+    after a fork. The spawn method of multiprocessing would import the web server's main module
+    again.
 
     Args:
-        function: Dotted name of what does the work.
+        function: Dotted name of the function that computes.
     """
 
     def __init__(self, function: str) -> None:
@@ -67,16 +67,16 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self._process.pid
 
     def send(self, message: Any) -> None:
-        """Send a message; one to a dead worker is lost, its end shows in the pipe."""
+        """Send a message. A message to an ended worker is lost; the pipe shows its end."""
         with suppress(OSError):
             self.pipe.send(message)
 
     def kill(self) -> str:
-        """End it now, and say how it ended."""
+        """Kill the process. Returns how it ended."""
         if self._process.stdin is not None:
             with suppress(OSError):
                 self._process.stdin.close()
@@ -86,7 +86,7 @@ class WorkerProcess:
         return f"signal {-code}" if code < 0 else f"exit status {code}"
 
     def end(self) -> str:
-        """How it ended, once its end of the pipe is closed."""
+        """How the process ended. Call it once the pipe is closed."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=1.0)
         return self.kill()

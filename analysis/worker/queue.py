@@ -1,4 +1,4 @@
-"""One computation, those who wait for it, and which comes next."""
+"""Computations, the users who wait for them, and the order in which they run."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from analysis.worker.messages import Answer, Request
 
 @dataclass(eq=False, slots=True)
 class Stopwatch:
-    """Seconds a computation really ran: neither queued nor laid aside for a click."""
+    """Seconds that a computation ran: neither queued nor paused for a click."""
 
     now: Callable[[], float] = time.monotonic
     _spent: float = 0.0
     _since: float | None = None
 
     def start(self) -> None:
-        """It runs (again)."""
+        """Start or continue counting."""
         if self._since is None:
             self._since = self.now()
 
     def stop(self) -> None:
-        """It is laid aside, or over."""
+        """Stop counting."""
         if self._since is not None:
             self._spent += self.now() - self._since
             self._since = None
@@ -38,25 +38,25 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """Seconds so far."""
+        """Seconds counted so far."""
         return self._spent + (self.now() - self._since if self._since is not None else 0.0)
 
 
 @dataclass(eq=False, slots=True)
-class Flight:
-    """One computation, however many asked for it.
+class Computation:
+    """One computation, shared by all users who requested it.
 
     Attributes:
-        number: Its number in the pipe.
-        key: What makes another request the same.
+        number: Its number in messages to the worker.
+        key: Its memo key. Requests with equal keys share one computation.
         request: What is computed.
-        waiters: How many still want it.
-        progress: The last step heard of; None before the first.
-        answer: What came of it, or
-        error: why nothing did.
-        returned: How often it came back from a worker that had died before it began.
-        cancel_sent: When the worker was told to stop, on the monotonic clock; 0 if it wasn't.
-        clock: Counts the seconds it really ran.
+        waiters: Number of users who wait for it.
+        progress: The last reported step; None before the first.
+        answer: The result, once there is one.
+        error: The reason why there is none.
+        returned: How often a worker ended after it was sent and before it started.
+        cancel_sent: Monotonic time at which the worker was asked to stop it; 0 if never.
+        clock: Counts the seconds that it ran.
     """
 
     number: int
@@ -76,62 +76,62 @@ class Flight:
         return self.answer is not None or self.error is not None
 
 
-class Blame:
-    """Which requests killed the worker, so that none does it a third time.
+class CrashHistory:
+    """Requests that ended the worker, so that none does so a third time.
 
     Args:
-        limit: Deaths after which a request is refused.
-        forget_s: Seconds after the last of them until it may be tried again.
+        limit: Number of crashes after which a request is refused.
+        forget_s: Seconds after the last crash until the request may be tried again.
     """
 
     def __init__(self, limit: int = 2, forget_s: float = 3600.0) -> None:
         self._limit = limit
         self._forget_s = forget_s
-        self._deaths: dict[str, tuple[int, float]] = {}
+        self._crashes: dict[str, tuple[int, float]] = {}
 
     def add(self, key: str) -> None:
-        """The worker died while it worked on ``key``."""
-        count, _ = self._deaths.pop(key, (0, 0.0))
-        self._deaths[key] = (count + 1, time.monotonic())
-        while len(self._deaths) > 256:
-            del self._deaths[next(iter(self._deaths))]
+        """Note that the worker ended while it computed ``key``."""
+        count, _ = self._crashes.pop(key, (0, 0.0))
+        self._crashes[key] = (count + 1, time.monotonic())
+        while len(self._crashes) > 256:
+            del self._crashes[next(iter(self._crashes))]
 
     def clear(self, key: str) -> None:
-        """``key`` was answered after all."""
-        self._deaths.pop(key, None)
+        """Forget the crashes of ``key``: it was answered."""
+        self._crashes.pop(key, None)
 
     def check(self, key: str) -> None:
-        """Refuse ``key`` if it was the end of too many workers.
+        """Refuse ``key`` if it ended too many workers.
 
         Raises:
-            WorkerStoppedError: Then.
+            WorkerStoppedError: If it did.
         """
-        count, last = self._deaths.get(key, (0, 0.0))
+        count, last = self._crashes.get(key, (0, 0.0))
         if time.monotonic() - last > self._forget_s:
             self.clear(key)
         elif count >= self._limit:
             raise WorkerStoppedError(
-                f"This request stopped the model worker {count} times and is not tried again.",
-                "It may need more memory than there is: try a shorter prompt or a smaller model.",
+                f"This request stopped the model worker {count} times. It is not tried again.",
+                "It may need too much memory. Try a shorter prompt or a smaller model.",
             )
 
 
 @dataclass(eq=False, slots=True)
 class Entry:
-    """One person's wish for one computation."""
+    """One user's request for one computation."""
 
-    flight: Flight
+    computation: Computation
     user: str
     priority: int
     order: int
 
 
 class FairQueue:
-    """Computations that wait. Not safe for several threads: its owner holds a lock.
+    """Waiting computations. Not thread-safe: the owner holds a lock.
 
-    A computation that several asked for stands once in each one's line, with
-    each one's priority, and leaves all lines together: joining makes nobody
-    wait longer.
+    The order is by priority, then by user in turn, then by arrival. A computation that several
+    users requested has one entry for each, with that user's priority. All entries leave together,
+    so sharing a computation never makes a user wait longer.
     """
 
     def __init__(self) -> None:
@@ -141,49 +141,49 @@ class FairQueue:
         self._arrivals = count(1)
 
     def __len__(self) -> int:
-        return len({id(entry.flight) for entry in self._entries})
+        return len({id(entry.computation) for entry in self._entries})
 
-    def add(self, flight: Flight, user: str, priority: int) -> Entry:
-        """Put a wish in line."""
-        entry = Entry(flight, user, priority, next(self._arrivals))
+    def add(self, computation: Computation, user: str, priority: int) -> Entry:
+        """Add a user's entry."""
+        entry = Entry(computation, user, priority, next(self._arrivals))
         self._entries.append(entry)
         return entry
 
     def put_back(self, entries: list[Entry]) -> None:
-        """Return wishes that were taken out and could not be served, to where they stood."""
+        """Return entries that were removed and could not be served to their old places."""
         self._entries.extend(entries)
 
     def withdraw(self, entry: Entry) -> None:
-        """Take one person's wish out of the line, if it still stands there."""
+        """Remove one user's entry, if it still waits."""
         self._entries = [other for other in self._entries if other is not entry]
 
-    def drop(self, flight: Flight) -> None:
-        """Take every wish for a computation out of the line."""
-        self._entries = [entry for entry in self._entries if entry.flight is not flight]
+    def drop(self, computation: Computation) -> None:
+        """Remove every entry of a computation."""
+        self._entries = [entry for entry in self._entries if entry.computation is not computation]
 
     def pop(self) -> list[Entry]:
-        """Take out the next computation: every wish for it. Empty if nobody waits."""
+        """Remove and return all entries of the next computation; empty if none waits."""
         first = next(self._in_turn(), None)
         if first is None:
             return []
-        taken = [entry for entry in self._entries if entry.flight is first.flight]
-        self.drop(first.flight)
+        taken = [entry for entry in self._entries if entry.computation is first.computation]
+        self.drop(first.computation)
         self._served[first.user] = next(self._ticks)
         self._forget_absent()
         return taken
 
     def first_priority(self) -> int | None:
-        """The priority of the next computation; None if nobody waits."""
+        """The priority of the next computation; None if none waits."""
         return min((entry.priority for entry in self._entries), default=None)
 
-    def position(self, flight: Flight) -> int:
-        """How many computations go before it."""
-        before: list[Flight] = []
+    def position(self, computation: Computation) -> int:
+        """Number of computations before it."""
+        before: list[Computation] = []
         for entry in self._in_turn():
-            if entry.flight is flight:
+            if entry.computation is computation:
                 break
-            if entry.flight not in before:
-                before.append(entry.flight)
+            if entry.computation not in before:
+                before.append(entry.computation)
         return len(before)
 
     def _in_turn(self) -> Iterator[Entry]:

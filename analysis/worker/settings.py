@@ -1,4 +1,4 @@
-"""What the service is set up with, and what it says of itself."""
+"""Settings and status of the service."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from analysis.worker.messages import Limits
 
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
-    """Where things lie and what they may cost.
+    """Folders and limits of the service.
 
     Attributes:
-        cache_dir: Folder of the memo; None: the user's cache folder.
-        memo: Whether results are kept on disk at all.
+        cache_dir: Folder of the memo; None for the user's cache folder.
+        memo: Whether results are kept on disk.
         memo_bytes: Bytes of results kept on disk.
         recent_bytes: Bytes of results kept in memory.
         task_bytes: Bytes of finished prompts of suites kept on disk.
-        max_suite_prompts: Most prompts of one suite.
-        max_prompt_tokens: Longest prompt, template included.
-        max_new_tokens: Most tokens to generate after it.
-        model_bytes: Bytes of weights kept resident in the worker.
-        trace_bytes: Bytes of forward passes kept there.
-        max_queue: Computations that may wait.
-        deadline_s: Seconds of computing allowed to one request.
-        cancel_grace_s: Seconds a cancelled computation has to stop before the worker is restarted.
-        dtype: Of the weights; None for the default.
-        device: Where they lie; None for the best one there.
-        function: Dotted name of what computes, in the worker process.
-        redis_url: Where workers on other machines are met; empty: a worker of this process.
-        redis_prefix: Put before every key there.
+        max_suite_prompts: Largest number of prompts in a suite.
+        max_prompt_tokens: Largest number of tokens in a prompt, template included.
+        max_new_tokens: Largest number of tokens to generate.
+        model_bytes: Bytes of weights that the worker keeps in memory.
+        trace_bytes: Bytes of forward passes that the worker keeps in memory.
+        max_queue: Largest number of waiting computations.
+        deadline_s: Seconds of computing allowed for one request.
+        cancel_grace_s: Seconds that a cancelled computation has to stop before the worker is
+            restarted.
+        dtype: The dtype of the weights; None for the default.
+        device: The device of the weights; None for the best one.
+        function: Dotted name of the function that computes, in the worker process.
+        redis_url: URL of the Redis that connects workers; empty for a worker of this process.
+        redis_prefix: Prefix of every Redis key.
     """
 
     cache_dir: Path | None = None
@@ -55,7 +56,7 @@ class ServiceSettings:
     redis_prefix: str = "stratascope:"
 
     def limits(self) -> Limits:
-        """What of this the worker needs to know."""
+        """The limits that the worker needs."""
         return Limits(
             self.max_prompt_tokens,
             self.max_new_tokens,
@@ -70,16 +71,16 @@ class ServiceSettings:
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """How the service does, for the page's footer, health checks and metrics.
+    """The state of the service, for the page's footer, health checks and metrics.
 
     Attributes:
         memo: The memo's own status.
-        queued: Computations that wait.
-        worker_pid: The worker's process; None while there is none.
-        forwards: Forward passes made since the start.
-        computed: Requests that the worker answered since the start.
-        workers: Model workers that are there: this process's own, or those elsewhere.
-        resident: Models that this process's worker has loaded.
+        queued: Number of waiting computations.
+        worker_pid: Process id of the local worker; None if there is none.
+        forwards: Number of forward passes since the start.
+        computed: Number of requests that workers answered since the start.
+        workers: Number of model workers, local or remote.
+        resident: Names of the models that the local worker has loaded.
     """
 
     memo: MemoStatus

@@ -1,4 +1,4 @@
-"""The web process's side: one thread that feeds the model worker and watches over it."""
+"""The web process's side: one thread sends requests to the model worker and watches it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from analysis.worker.messages import (
     Started,
     Stepped,
 )
-from analysis.worker.process import Doorbell, WorkerProcess
-from analysis.worker.queue import Blame, Entry, FairQueue, Flight
+from analysis.worker.process import Wakeup, WorkerProcess
+from analysis.worker.queue import Computation, CrashHistory, Entry, FairQueue
 
 
-class Aboard:
-    """Computations in the worker, the last sent on top. Its owner holds a lock."""
+class SentComputations:
+    """Computations that the worker has, the last sent on top. The owner holds a lock."""
 
     def __init__(self) -> None:
         self._stack: list[list[Entry]] = []
@@ -38,51 +38,53 @@ class Aboard:
     def __len__(self) -> int:
         return len(self._stack)
 
-    def __iter__(self) -> Iterator[Flight]:
-        return iter([entries[0].flight for entries in self._stack])
+    def __iter__(self) -> Iterator[Computation]:
+        return iter([entries[0].computation for entries in self._stack])
 
-    def add(self, entries: list[Entry]) -> Flight:
-        """Put a computation on top: all wishes for it, as the queue gave them."""
+    def add(self, entries: list[Entry]) -> Computation:
+        """Put a computation on top, with all its queue entries."""
         self._stack.append(entries)
-        return entries[0].flight
+        return entries[0].computation
 
-    def find(self, number: int) -> Flight | None:
-        """The computation with this number, if it is aboard."""
-        return next((flight for flight in self if flight.number == number), None)
+    def find(self, number: int) -> Computation | None:
+        """The computation with this number, or None."""
+        return next((computation for computation in self if computation.number == number), None)
 
-    def remove(self, flight: Flight) -> None:
-        """Take a computation off."""
-        self._stack = [entries for entries in self._stack if entries[0].flight is not flight]
+    def remove(self, computation: Computation) -> None:
+        """Remove a computation."""
+        self._stack = [
+            entries for entries in self._stack if entries[0].computation is not computation
+        ]
 
     def empty(self) -> list[list[Entry]]:
-        """Take all off."""
+        """Remove and return all entries."""
         stack, self._stack = self._stack, []
         return stack
 
     @property
-    def top(self) -> Flight | None:
-        """The last that was sent."""
-        return self._stack[-1][0].flight if self._stack else None
+    def top(self) -> Computation | None:
+        """The computation that was sent last."""
+        return self._stack[-1][0].computation if self._stack else None
 
     def yields_to(self, priority: int) -> bool:
         """Whether a computation of this priority may be sent now."""
         return not self._stack or priority < min(entry.priority for entry in self._stack[-1])
 
-    def running(self, flight: Flight) -> None:
-        """This one is being worked on now, and no other."""
+    def running(self, computation: Computation) -> None:
+        """Note that the worker now runs this computation and no other."""
         for other in self:
             other.clock.stop()
-        flight.clock.start()
+        computation.clock.start()
 
-    def culprit(self, was_ready: bool) -> Flight | None:
-        """What the worker was at when it died: the one that was running.
+    def culprit(self, was_ready: bool) -> Computation | None:
+        """The computation that ended the worker: the one that was running.
 
-        None if it died idle, before it began what was sent last; but one that keeps dying so,
-        or that died before it was ready at all, is held against what was sent.
+        None if the worker ended idle, before it started what was sent last. If that happens twice,
+        or the worker was never ready, the computation sent last counts as the cause.
         """
-        for flight in self:
-            if flight.clock.running:
-                return flight
+        for computation in self:
+            if computation.clock.running:
+                return computation
         top = self.top
         return None if was_ready and top is not None and not top.returned else top
 
@@ -92,21 +94,22 @@ _log = logging.getLogger("stratascope.jobs")
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """One person's claim on a computation; ``Keeper`` alone changes it."""
+    """One user's share in a computation. Only ``Supervisor`` changes it."""
 
-    flight: Flight
+    computation: Computation
     entry: Entry
 
 
-class Keeper:
+class Supervisor:
     """Runs requests in one resident worker process, in the queue's order.
 
     Args:
-        function: Dotted name of what does the work, resolved in the worker.
+        function: Dotted name of the function that computes, resolved in the worker.
         limits: Passed to it with every request.
-        on_answer: Called with a request's key and its answer, before anybody waiting is told.
-        max_queue: How many computations may wait.
-        cancel_grace_s: Seconds a cancelled computation has to stop before the worker is killed.
+        on_answer: Called with a request's key and its answer, before the waiting threads wake.
+        max_queue: Largest number of waiting computations.
+        cancel_grace_s: Seconds that a cancelled computation has to stop before the worker is
+            killed.
     """
 
     def __init__(
@@ -123,18 +126,18 @@ class Keeper:
         self._on_answer = on_answer
         self._max_queue = max_queue
         self._grace_s = cancel_grace_s
-        self.changed = threading.Condition()  # guards all below, and tells of every change
+        self.changed = threading.Condition()  # guards all below; notified of every change
         self._queue = FairQueue()
-        self._flights: dict[str, Flight] = {}
-        self._aboard = Aboard()
-        self._blame = Blame()
+        self._computations: dict[str, Computation] = {}
+        self._sent = SentComputations()
+        self._crashes = CrashHistory()
         self._numbers = count(1)
         self._started = self._closing = False
         self._worker: WorkerProcess | None = None
-        self._bell = Doorbell()
-        self._thread = threading.Thread(target=self._keep, name="model-worker", daemon=True)
+        self._wakeup = Wakeup()
+        self._thread = threading.Thread(target=self._run, name="model-worker", daemon=True)
 
-    # What other threads call.
+    # Called by other threads.
 
     def start(self) -> None:
         """Start the thread and, ahead of the first request, the worker."""
@@ -144,59 +147,60 @@ class Keeper:
                 self._thread.start()
 
     def close(self) -> None:
-        """Stop: whatever still waits is told that it was cancelled."""
+        """Stop. Everything that still waits is cancelled."""
         with self.changed:
             if self._closing:
                 return
             self._closing = True
-        self._bell.ring()
+        self._wakeup.wake()
         if self._started:
             self._thread.join()
-        self._bell.close()
+        self._wakeup.close()
 
     def join(self, key: str, request: Request, user: str, priority: int) -> Ticket:
-        """Ask for a computation: a new one, or a share in the same one under way.
+        """Request a computation: start a new one, or share an equal one that is under way.
 
         Raises:
-            WorkerStoppedError: If it has killed the worker before, twice.
-            BusyError: If too many wait already.
+            WorkerStoppedError: If this request has already ended the worker twice.
+            BusyError: If the queue is full.
+            CancelledError: If the server is shutting down.
         """
         self.start()
         with self.changed:
             if self._closing:
                 raise CancelledError("The server is shutting down.", "Try again in a moment.")
-            flight = self._flights.get(key)
-            if flight is None or flight.cancel_sent:
-                flight = self._new_flight(key, request)
-            flight.waiters += 1
-            if self._aboard.find(flight.number) is None:
-                entry = self._queue.add(flight, user, priority)
+            computation = self._computations.get(key)
+            if computation is None or computation.cancel_sent:
+                computation = self._new_computation(key, request)
+            computation.waiters += 1
+            if self._sent.find(computation.number) is None:
+                entry = self._queue.add(computation, user, priority)
             else:
-                entry = Entry(flight, user, priority, 0)
+                entry = Entry(computation, user, priority, 0)
             self.changed.notify_all()
-        self._bell.ring()
-        return Ticket(flight, entry)
+        self._wakeup.wake()
+        return Ticket(computation, entry)
 
     def leave(self, ticket: Ticket) -> None:
-        """Give up a claim; work that nobody wants any more is stopped."""
+        """Give up a ticket. Work that nobody waits for is stopped."""
         with self.changed:
-            ticket.flight.waiters -= 1
+            ticket.computation.waiters -= 1
             self._queue.withdraw(ticket.entry)
             self.changed.notify_all()
-        self._bell.ring()
+        self._wakeup.wake()
 
-    def progress(self, flight: Flight) -> Progress:
-        """How far a computation has come. The caller holds ``changed``."""
-        if flight.clock.running and flight.progress is not None:
-            return flight.progress
-        if flight.finished or self._aboard.find(flight.number) is not None:
-            return flight.progress or Progress(0, 0, "Starting")
-        position = self._queue.position(flight) + len(self._aboard)
+    def progress(self, computation: Computation) -> Progress:
+        """The progress of a computation. The caller holds ``changed``."""
+        if computation.clock.running and computation.progress is not None:
+            return computation.progress
+        if computation.finished or self._sent.find(computation.number) is not None:
+            return computation.progress or Progress(0, 0, "Starting")
+        position = self._queue.position(computation) + len(self._sent)
         return Progress(0, 0, "Waiting", position)
 
     @property
     def queued(self) -> int:
-        """How many computations wait."""
+        """Number of waiting computations."""
         with self.changed:
             return len(self._queue)
 
@@ -206,124 +210,131 @@ class Keeper:
         worker = self._worker
         return worker.pid if worker is not None else None
 
-    def _new_flight(self, key: str, request: Request) -> Flight:
-        self._blame.check(key)
+    def _new_computation(self, key: str, request: Request) -> Computation:
+        self._crashes.check(key)
         if len(self._queue) >= self._max_queue:
             raise BusyError("Too many requests are waiting.", "Try again in a minute.")
-        flight = Flight(next(self._numbers), key, request)
-        self._flights[key] = flight
-        return flight
+        computation = Computation(next(self._numbers), key, request)
+        self._computations[key] = computation
+        return computation
 
     def wake(self) -> None:
-        """Have everybody who waits look again."""
+        """Wake every waiting thread."""
         with self.changed:
             self.changed.notify_all()
 
-    # What the thread does.
+    # Run by the supervisor's own thread.
 
-    def _keep(self) -> None:
+    def _run(self) -> None:
         try:
             with self.changed:
                 self._start_worker()
             while not self._closing:
                 with self.changed:
                     self._stop_unwanted()
-                    self._feed()
-                    patience = self._patience()
-                self._hear(patience)
+                    self._send_next()
+                    patience = self._seconds_until_kill()
+                self._receive(patience)
         except Exception:
-            _log.exception("a bug in the keeper of the model worker: it takes no more requests")
+            _log.exception("the supervisor of the model worker failed and accepts no more requests")
             raise
         finally:
             with self.changed:
                 self._closing = True
                 self._shut_down()
 
-    def _hear(self, patience: float | None) -> None:
-        sources: list[Any] = [self._bell.handle]
+    def _receive(self, patience: float | None) -> None:
+        sources: list[Any] = [self._wakeup.handle]
         worker = self._worker
         if worker is not None:
             sources.append(worker.pipe)
         for source in wait(sources, patience):
-            if source is self._bell.handle:
-                self._bell.answer()
+            if source is self._wakeup.handle:
+                self._wakeup.acknowledge()
             elif worker is not None and worker is self._worker:
-                self._listen(worker)
+                self._read(worker)
 
-    def _listen(self, worker: WorkerProcess) -> None:
+    def _read(self, worker: WorkerProcess) -> None:
         try:
             message = worker.pipe.recv()
         except (EOFError, OSError):
             with self.changed:
-                self._bury(worker.end())
+                self._worker_ended(worker.end())
             return
         with self.changed:
-            self._take(message)
+            self._handle(message)
             self.changed.notify_all()
 
-    def _take(self, message: Any) -> None:
+    def _handle(self, message: Any) -> None:
         if isinstance(message, Ready):
             if self._worker is not None:
                 self._worker.ready = True
             return
-        flight = self._aboard.find(message.number)
-        if flight is None:
+        computation = self._sent.find(message.number)
+        if computation is None:
             return
         if isinstance(message, Started):
-            self._aboard.running(flight)
-            if flight.cancel_sent:
-                flight.cancel_sent = time.monotonic()  # it was laid aside and can only stop now
+            self._sent.running(computation)
+            if computation.cancel_sent:
+                computation.cancel_sent = time.monotonic()  # it was paused, and can stop only now
         elif isinstance(message, Stepped):
-            flight.progress = Progress(message.done, message.total, message.label)
+            computation.progress = Progress(message.done, message.total, message.label)
         elif isinstance(message, Done):
-            self._blame.clear(flight.key)
-            self._on_answer(flight.key, flight.request, message.answer)
-            self._land(flight, answer=message.answer)
+            self._crashes.clear(computation.key)
+            self._on_answer(computation.key, computation.request, message.answer)
+            self._finish(computation, answer=message.answer)
         elif isinstance(message, Failed):
-            self._land(flight, error=message.error())
+            self._finish(computation, error=message.error())
 
-    def _land(
-        self, flight: Flight, answer: Answer | None = None, error: AnalysisError | None = None
+    def _finish(
+        self,
+        computation: Computation,
+        answer: Answer | None = None,
+        error: AnalysisError | None = None,
     ) -> None:
-        flight.answer, flight.error = answer, error
-        flight.clock.stop()
-        self._aboard.remove(flight)
-        if self._flights.get(flight.key) is flight:
-            del self._flights[flight.key]
+        computation.answer, computation.error = answer, error
+        computation.clock.stop()
+        self._sent.remove(computation)
+        if self._computations.get(computation.key) is computation:
+            del self._computations[computation.key]
         self.changed.notify_all()
 
-    def _feed(self) -> None:
-        """Send the next computation, if the worker is free or the next is more urgent."""
+    def _send_next(self) -> None:
+        """Send the next computation if the worker is free or the next one is more urgent."""
         priority = self._queue.first_priority()
-        if priority is None or not self._aboard.yields_to(priority):
+        if priority is None or not self._sent.yields_to(priority):
             return
-        flight = self._aboard.add(self._queue.pop())
+        computation = self._sent.add(self._queue.pop())
         if self._worker is None:
             self._start_worker()
         if self._worker is not None:
-            self._worker.send(Run(flight.number, flight.request, self._limits))
+            self._worker.send(Run(computation.number, computation.request, self._limits))
         self.changed.notify_all()
 
     def _stop_unwanted(self) -> None:
-        """Drop what nobody waits for; tell the worker to stop it if it is at it."""
-        for flight in list(self._flights.values()):
-            if flight.waiters <= 0 and self._aboard.find(flight.number) is None:
-                del self._flights[flight.key]
-                self._queue.drop(flight)
-        for flight in self._aboard:
-            if flight.waiters <= 0 and not flight.cancel_sent and self._worker is not None:
-                flight.cancel_sent = time.monotonic()
-                self._worker.send(Cancel(flight.number))
+        """Drop computations that nobody waits for, and cancel those that the worker has."""
+        for computation in list(self._computations.values()):
+            if computation.waiters <= 0 and self._sent.find(computation.number) is None:
+                del self._computations[computation.key]
+                self._queue.drop(computation)
+        for computation in self._sent:
+            if (
+                computation.waiters <= 0
+                and not computation.cancel_sent
+                and self._worker is not None
+            ):
+                computation.cancel_sent = time.monotonic()
+                self._worker.send(Cancel(computation.number))
 
-    def _patience(self) -> float | None:
-        """Seconds until a cancelled computation that does not stop costs the worker its life."""
-        top = self._aboard.top
+    def _seconds_until_kill(self) -> float | None:
+        """Seconds until the worker is killed because a cancelled computation does not stop."""
+        top = self._sent.top
         if top is None or not top.cancel_sent:
             return None
         left = top.cancel_sent + self._grace_s - time.monotonic()
         if left <= 0 and self._worker is not None:
-            _log.warning("the model worker did not stop a cancelled job: restarting it")
-            self._bury(self._worker.kill())
+            _log.warning("the model worker did not stop a cancelled job; restarting it")
+            self._worker_ended(self._worker.kill())
             return 0.0
         return max(left, 0.0)
 
@@ -332,41 +343,41 @@ class Keeper:
             self._worker = WorkerProcess(self._function)
         except OSError as error:
             _log.exception("the model worker could not be started")
-            self._lose(f"It could not be started ({error}).", was_ready=False)
+            self._put_back_all(f"It could not be started ({error}).", was_ready=False)
 
-    def _bury(self, how: str) -> None:
-        """The worker is dead: the job it was at is lost, the others go back into the queue."""
+    def _worker_ended(self, how: str) -> None:
+        """The worker has ended: its running job fails, the others return to the queue."""
         was_ready = self._worker is not None and self._worker.ready
         self._worker = None
         _log.error("the model worker stopped (%s)", how)
-        why = "" if was_ready else f"It could not start ({how}); the server's log says why."
-        self._lose(why, was_ready=was_ready)
+        why = "" if was_ready else f"It could not start ({how}). The server's log has the reason."
+        self._put_back_all(why, was_ready=was_ready)
         if was_ready and not self._closing:
             self._start_worker()
         self.changed.notify_all()
 
-    def _lose(self, why: str, *, was_ready: bool) -> None:
-        culprit = self._aboard.culprit(was_ready)
-        for entries in self._aboard.empty():
-            flight = entries[0].flight
-            flight.clock.stop()
-            if flight is culprit:
+    def _put_back_all(self, why: str, *, was_ready: bool) -> None:
+        culprit = self._sent.culprit(was_ready)
+        for entries in self._sent.empty():
+            computation = entries[0].computation
+            computation.clock.stop()
+            if computation is culprit:
                 continue
-            if flight.cancel_sent:
-                self._land(flight, error=CancelledError())
+            if computation.cancel_sent:
+                self._finish(computation, error=CancelledError())
             else:
-                flight.progress = None
-                flight.returned += 1
+                computation.progress = None
+                computation.returned += 1
                 self._queue.put_back(entries)
         if culprit is not None:
             if was_ready:
-                self._blame.add(culprit.key)
+                self._crashes.add(culprit.key)
             message = f"The model worker stopped while it worked on this. {why}".strip()
-            self._land(culprit, error=WorkerStoppedError(message, "Run it again."))
+            self._finish(culprit, error=WorkerStoppedError(message, "Run it again."))
 
     def _shut_down(self) -> None:
         if self._worker is not None:
             self._worker.kill()
             self._worker = None
-        for flight in list(self._flights.values()):
-            self._land(flight, error=CancelledError("The server is shutting down.", ""))
+        for computation in list(self._computations.values()):
+            self._finish(computation, error=CancelledError("The server is shutting down.", ""))

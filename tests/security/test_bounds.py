@@ -56,12 +56,14 @@ def test_a_suite_over_the_limit(small: Service) -> None:
 
 def test_a_full_queue_says_so() -> None:
     from analysis.worker.messages import Limits, Request
-    from analysis.worker.supervisor import Keeper
+    from analysis.worker.supervisor import Supervisor
 
-    keeper = Keeper("tests.support.fake_work:perform", Limits(), lambda *_: None, max_queue=0)
+    supervisor = Supervisor(
+        "tests.support.fake_work:perform", Limits(), lambda *_: None, max_queue=0
+    )
     with pytest.raises(BusyError, match="waiting"):
-        keeper.join("key", Request("run", "fake", "f", (RunSpec("fake", "echo"),)), "user", 0)
-    keeper.close()
+        supervisor.join("key", Request("run", "fake", "f", (RunSpec("fake", "echo"),)), "user", 0)
+    supervisor.close()
 
 
 def test_the_memo_stays_under_its_limit(tmp_path: Path) -> None:

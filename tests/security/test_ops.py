@@ -294,9 +294,9 @@ def test_a_defect_in_the_worker_is_shown_under_the_id_that_its_log_has(
     with pytest.raises(AnalysisError, match="Something went wrong inside the run") as caught:
         service.ask("fake", RunSpec("fake", f"bug {SECRET}"))
     service.close()
-    found = re.findall(r"under ([0-9a-f]{8})", str(caught.value))
+    found = re.findall(r"id ([0-9a-f]{8})", str(caught.value))
     written = capfd.readouterr().err
-    (line,) = [json.loads(line) for line in written.splitlines() if "a bug in run" in line]
+    (line,) = [json.loads(line) for line in written.splitlines() if "a defect in run" in line]
     assert found[0] in line["message"]
     assert line["trace"][0] == "RuntimeError"
     assert any("fake_work.py" in frame for frame in line["trace"])

@@ -8,27 +8,27 @@ from analysis.contract.jobs import Priority
 from analysis.errors import WorkerStoppedError
 from analysis.worker import queue as queue_module
 from analysis.worker.messages import Request
-from analysis.worker.queue import Blame, FairQueue, Flight, Stopwatch
+from analysis.worker.queue import Computation, CrashHistory, FairQueue, Stopwatch
 
 
-def flight(name: str) -> Flight:
-    return Flight(0, name, Request("run", "m", "f"))
+def computation(name: str) -> Computation:
+    return Computation(0, name, Request("run", "m", "f"))
 
 
 def drained(queue: FairQueue) -> list[str]:
     names = []
     while entries := queue.pop():
-        names.append(entries[0].flight.key)
+        names.append(entries[0].computation.key)
     return names
 
 
 def test_interactive_goes_before_long_and_each_user_gets_a_turn() -> None:
     queue = FairQueue()
     for name in ("a1", "a2", "a3"):
-        queue.add(flight(name), "anna", Priority.INTERACTIVE)
-    queue.add(flight("long"), "ben", Priority.LONG)
-    queue.add(flight("b1"), "ben", Priority.INTERACTIVE)
-    queue.add(flight("c1"), "cleo", Priority.INTERACTIVE)
+        queue.add(computation(name), "anna", Priority.INTERACTIVE)
+    queue.add(computation("long"), "ben", Priority.LONG)
+    queue.add(computation("b1"), "ben", Priority.INTERACTIVE)
+    queue.add(computation("c1"), "cleo", Priority.INTERACTIVE)
     assert queue.first_priority() == Priority.INTERACTIVE
     assert drained(queue) == ["a1", "b1", "c1", "a2", "a3", "long"]
     assert queue.first_priority() is None
@@ -36,16 +36,16 @@ def test_interactive_goes_before_long_and_each_user_gets_a_turn() -> None:
 
 def test_a_user_who_was_just_served_stands_behind_the_others() -> None:
     queue = FairQueue()
-    queue.add(flight("a1"), "anna", Priority.INTERACTIVE)
+    queue.add(computation("a1"), "anna", Priority.INTERACTIVE)
     assert drained(queue) == ["a1"]
-    queue.add(flight("a2"), "anna", Priority.INTERACTIVE)
-    queue.add(flight("b1"), "ben", Priority.INTERACTIVE)
+    queue.add(computation("a2"), "anna", Priority.INTERACTIVE)
+    queue.add(computation("b1"), "ben", Priority.INTERACTIVE)
     assert drained(queue) == ["b1", "a2"]
 
 
 def test_positions_are_the_order_of_service() -> None:
     queue = FairQueue()
-    waiting = {name: flight(name) for name in ("a1", "a2", "b1", "long")}
+    waiting = {name: computation(name) for name in ("a1", "a2", "b1", "long")}
     queue.add(waiting["long"], "ben", Priority.LONG)
     queue.add(waiting["a1"], "anna", Priority.INTERACTIVE)
     queue.add(waiting["a2"], "anna", Priority.INTERACTIVE)
@@ -57,9 +57,9 @@ def test_positions_are_the_order_of_service() -> None:
 
 def test_a_shared_computation_comes_at_its_best_place_and_once() -> None:
     queue = FairQueue()
-    shared = flight("shared")
+    shared = computation("shared")
     for name in ("a1", "a2"):
-        queue.add(flight(name), "anna", Priority.INTERACTIVE)
+        queue.add(computation(name), "anna", Priority.INTERACTIVE)
     queue.add(shared, "anna", Priority.LONG)
     queue.add(shared, "ben", Priority.INTERACTIVE)
     assert len(queue) == 3
@@ -69,7 +69,7 @@ def test_a_shared_computation_comes_at_its_best_place_and_once() -> None:
 
 def test_withdrawing_one_wish_leaves_the_others() -> None:
     queue = FairQueue()
-    shared = flight("shared")
+    shared = computation("shared")
     mine = queue.add(shared, "anna", Priority.INTERACTIVE)
     queue.add(shared, "ben", Priority.LONG)
     queue.withdraw(mine)
@@ -80,8 +80,8 @@ def test_withdrawing_one_wish_leaves_the_others() -> None:
 
 def test_what_is_put_back_stands_where_it_stood() -> None:
     queue = FairQueue()
-    queue.add(flight("a1"), "anna", Priority.INTERACTIVE)
-    queue.add(flight("a2"), "anna", Priority.INTERACTIVE)
+    queue.add(computation("a1"), "anna", Priority.INTERACTIVE)
+    queue.add(computation("a2"), "anna", Priority.INTERACTIVE)
     queue.put_back(queue.pop())
     assert drained(queue) == ["a1", "a2"]
 
@@ -89,13 +89,13 @@ def test_what_is_put_back_stands_where_it_stood() -> None:
 def test_many_users_of_long_ago_are_forgotten() -> None:
     queue = FairQueue()
     for number in range(1100):
-        queue.add(flight("x"), f"user {number}", Priority.INTERACTIVE)
+        queue.add(computation("x"), f"user {number}", Priority.INTERACTIVE)
         queue.pop()
     assert len(queue._served) <= 1000
 
 
 def test_a_request_that_killed_the_worker_twice_is_refused() -> None:
-    blame = Blame()
+    blame = CrashHistory()
     blame.add("k")
     blame.check("k")
     blame.add("k")
@@ -109,7 +109,7 @@ def test_a_request_that_killed_the_worker_twice_is_refused() -> None:
 def test_blame_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(queue_module.time, "monotonic", lambda: now[0])
-    blame = Blame(forget_s=60)
+    blame = CrashHistory(forget_s=60)
     blame.add("k")
     blame.add("k")
     now[0] += 61
