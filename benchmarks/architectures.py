@@ -19,7 +19,7 @@ from analysis.model.handle import Model
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- architectures: begin -->", "<!-- architectures: end -->"
-HEAD = "| Architecture | Attention heard by | Blocks | Norm | Tied | Largest error | Verdict |"
+HEAD = "| Architecture | Attention captured by | Blocks | Norm | Tied | Largest error | Verdict |"
 
 #: What the machine of the last run could not try, and how far its code path is tested.
 NOT_EXERCISED = {
