@@ -39,7 +39,7 @@ def click(service: Service, place: str) -> tuple[float, float]:
     run = service.ask(MODEL, RunSpec(MODEL, f"The capital of {place} is", new_tokens=1))
     answered = time.perf_counter() - start
     trace = TraceSpec(MODEL, run.token_ids)
-    views = [threading.Thread(target=service.derive, args=(trace, spec)) for spec in VIEWS]
+    views = [threading.Thread(target=service.ask, args=(trace, spec)) for spec in VIEWS]
     for view in views:
         view.start()
     for view in views:

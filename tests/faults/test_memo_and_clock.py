@@ -58,7 +58,7 @@ PUT = (
 @pytest.mark.full
 def test_every_byte_of_an_entry_flipped_in_turn_is_computed_anew(tmp_path: Path) -> None:
     with make(tmp_path) as first:
-        right = codec.encode(first.run(SPEC))
+        right = codec.encode(first.ask(SPEC.model, SPEC))
     memo = Memo(tmp_path / "memo", 1 << 20, memory_limit=0)
     with database(tmp_path) as entries:
         row, key, whole = entries.execute("SELECT rowid, key, value FROM Cache").fetchone()
@@ -72,25 +72,25 @@ def test_every_byte_of_an_entry_flipped_in_turn_is_computed_anew(tmp_path: Path)
         entries.execute(PUT, (row, key, whole[:-1], len(whole)))
     memo.close()
     with make(tmp_path) as again:
-        assert codec.encode(again.run(SPEC)) == right
+        assert codec.encode(again.ask(SPEC.model, SPEC)) == right
         assert again.status().computed == 1
 
 
 @pytest.mark.full
 def test_the_database_itself_damaged_at_many_places(tmp_path: Path) -> None:
     with make(tmp_path / "whole") as first:
-        right = codec.encode(first.run(SPEC))
+        right = codec.encode(first.ask(SPEC.model, SPEC))
     whole = (tmp_path / "whole" / "memo" / "cache.db").read_bytes()
     folder = tmp_path / "damaged"
-    with make(folder) as keeper:  # one worker for all: what is lost is computed by it
+    with make(folder) as service:  # one worker for all: what is lost is computed by it
         for place in range(0, len(whole), 211):
             damaged = bytearray(whole)
             damaged[place] ^= 0xFF
             (folder / str(place)).mkdir()
             (folder / str(place) / "cache.db").write_bytes(bytes(damaged))
-            keeper._memo = Memo(folder / str(place), 1 << 20)
-            assert codec.encode(keeper.run(SPEC)) == right, f"byte {place}"
-            keeper._memo.close()
+            service._memo = Memo(folder / str(place), 1 << 20)
+            assert codec.encode(service.ask(SPEC.model, SPEC)) == right, f"byte {place}"
+            service._memo.close()
 
 
 def test_no_space_is_told_and_costs_nothing_else(

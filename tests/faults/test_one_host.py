@@ -78,7 +78,7 @@ def test_the_model_worker_is_killed_in_the_midst_of_a_suite(
     spec = SuiteSpec(MODEL, "addition", size=500)
     heard: list[Progress] = []
     with Service(ServiceSettings(cache_dir=tmp_path)) as service, ThreadPoolExecutor(2) as pool:
-        suite = pool.submit(service.suite, spec, Job(user="a", on_progress=heard.append))
+        suite = pool.submit(service.ask, spec.model, spec, Job(user="a", on_progress=heard.append))
         wait_for(lambda: any(progress.done > 1 for progress in heard))
         click = RunSpec(MODEL, PROMPT, new_tokens=6)
         with recovery("model worker killed in a suite: its user is told"):
