@@ -15,8 +15,7 @@ from analysis.contract.specs import as_tuple, resolve_index
 from analysis.errors import SpecError
 from analysis.flow_graph.builder import GraphBuilder
 from analysis.flow_graph.links import root_positions
-from analysis.flow_graph.methods import METHODS, Shares
-from analysis.flow_graph.parts import attention_step, block_step
+from analysis.flow_graph.methods import METHODS, Shares, attention_step, block_step
 from analysis.flow_graph.results import Graph
 from analysis.flow_graph.signed import signed
 from analysis.flow_graph.sinks import Hiding, hiding

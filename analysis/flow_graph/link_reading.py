@@ -57,8 +57,8 @@ def compute(model: Model, trace: Trace, spec: LinkSpec) -> LinkReading:
         promoted_logits=raised[0].numpy(),
         suppressed=suppressed[0].numpy(),
         suppressed_logits=lowered[0].numpy(),
-        kl_source=kl(read[0], read[1]),
-        kl_without=kl(read[0], read[2]),
+        kl_source=float(kl(read[0], read[1])),
+        kl_without=float(kl(read[0], read[2])),
         vocabulary=vocabulary(model.tokenizer, ids),
     )
 

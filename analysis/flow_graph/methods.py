@@ -1,7 +1,9 @@
-"""How states are shared out among their parts: one function for each method.
+"""How states are divided among their parts: one function for each method.
 
-Each takes the states of many positions at once and gives the share of every
-part, hidden ones included; they sum to 1. Formulas and sources stand at each.
+A ``Step`` holds states of many positions of one layer with their parts. A method gives the share
+of every part; hidden parts are included, so the shares sum to 1. Nothing here forms a vector for
+each head, source and query: those parts are products of a weight and a vector that does not
+depend on the query (``HeadParts.factors``).
 """
 
 from __future__ import annotations
@@ -14,13 +16,119 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from analysis.flow_graph.parts import Attention, Step
-from analysis.lens import shares as shares_module
-from analysis.lens.shares import of_products, of_vectors
+from analysis.errors import SpecError
+from analysis.lens.shares import (
+    hidden_kl,
+    kl_shares,
+    norm_shares,
+    proximity_of_products,
+    proximity_of_vectors,
+    vocabulary_kl,
+)
+from analysis.model.handle import Model
+from analysis.model.readout import Readout
+from analysis.tracing.capture import Trace
+from analysis.tracing.heads import has_heads, head_parts
 
 Array = NDArray[np.float64]
 #: Less than this of the pattern is rounding, not a learned sink.
 _ROUNDING = 1e-5
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What attention adds to the stream at some positions of one layer.
+
+    Attributes:
+        total: [q, d_model] the attention output.
+        pattern: [head, q, key] attention weights; None in a layer without attention.
+        bias: [q, d_model] the part of the output that comes from biases alone; None if it is 0.
+            In a layer without attention it is the whole output, whose sources are unknown.
+        weights, vectors: [head, q, key], [head, key, d_model]; their products are the parts of
+            each head and source. None if the method does not use them.
+    """
+
+    total: Tensor
+    pattern: Tensor | None
+    bias: Tensor | None
+    weights: Tensor | None = None
+    vectors: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """States of one kind at some positions of one layer, and their parts.
+
+    Attributes:
+        whole: [q, d_model] the states: the sum of all parts.
+        rest: [part, q, d_model] the residual first, then the MLP if it is a part.
+        attention: None if attention is no part.
+        readout: How the model reads states, for methods that decode.
+    """
+
+    whole: Tensor
+    rest: Tensor
+    readout: Readout
+    attention: Attention | None = None
+
+    @property
+    def parts(self) -> Tensor:
+        """[part, q, d_model] residual, MLP if it is a part, and attention as one part, last."""
+        if self.attention is None:
+            return self.rest
+        return torch.cat([self.rest, self.attention.total[None]])
+
+
+def block_step(model: Model, trace: Trace, layer: int, queries: Tensor) -> Step:
+    """Outputs of a sequential block: the mid residual and the MLP."""
+    residual, added, mlp = (
+        torch.from_numpy(array[layer])[queries]
+        for array in (trace.resid, trace.attn_out, trace.mlp_out)
+    )
+    whole = torch.from_numpy(trace.resid[layer + 1])[queries]
+    return Step(whole, torch.stack([residual + added, mlp]), model.readout)
+
+
+def attention_step(
+    model: Model, trace: Trace, layer: int, queries: Tensor, *, vectors: bool
+) -> Step:
+    """Mid residuals, or a parallel block's outputs: the residual, attention, and there the MLP.
+
+    Args:
+        model: The model.
+        trace: Its trace.
+        layer: The block.
+        queries: [q] positions, ascending.
+        vectors: Whether the method uses what each head reads from each source.
+
+    Raises:
+        SpecError: If it does, and the attention can't be split into heads.
+    """
+    attention = _attention(model, trace, layer, queries, vectors)
+    rest = [torch.from_numpy(trace.resid[layer])[queries]]
+    whole = rest[0] + attention.total
+    if model.info.parallel_blocks:
+        rest.append(torch.from_numpy(trace.mlp_out[layer])[queries])
+        whole = torch.from_numpy(trace.resid[layer + 1])[queries]
+    return Step(whole, torch.stack(rest), model.readout, attention)
+
+
+def _attention(model: Model, trace: Trace, layer: int, queries: Tensor, vectors: bool) -> Attention:
+    total = torch.from_numpy(trace.attn_out[layer])[queries]
+    if not model.stream.blocks[layer].heads:
+        return Attention(total, None, total)
+    pattern = torch.from_numpy(trace.pattern[layer])[:, queries, : int(queries[-1]) + 1]
+    if not vectors:
+        return Attention(total, pattern, None)
+    if not has_heads(model, layer):
+        raise SpecError(
+            f"The attention of layer {layer} can't be split into heads, as this method needs.",
+            "Choose a row below that layer, or the method attention.",
+        )
+    parts = head_parts(model, trace, layer)
+    bias = parts.bias[queries]
+    weights, moved = parts.factors(queries)
+    return Attention(total, pattern, bias if bool(bias.any()) else None, weights, moved)
 
 
 @dataclass(frozen=True)
@@ -31,8 +139,8 @@ class Shares:
         heads: [head, q, key]; no heads where there is no attention.
         bias, sink: [q].
         rest: [part, q].
-        fallback: [q] whether norm shares stand in because every proximity was 0.
-        averaged: Whether ``heads`` holds one entry that stands for the mean of all heads.
+        fallback: [q] whether every proximity was 0, so that norm shares replace them.
+        averaged: Whether ``heads`` holds one entry, the mean of all heads.
     """
 
     heads: Array
@@ -61,11 +169,11 @@ class Shares:
 
 @dataclass(frozen=True)
 class Method:
-    """One way to share a state out.
+    """One way to divide a state among its parts.
 
     Attributes:
         divide: From states to shares.
-        vectors: Whether it looks at what each head reads from each source.
+        vectors: Whether it uses what each head reads from each source.
     """
 
     divide: Callable[[Step], Shares]
@@ -76,40 +184,52 @@ def proximity(step: Step) -> Shares:
     """``max(|y|_1 - |z - y|_1, 0)``, normalised over all parts z of y.
 
     Source: information flow routes, Ferrando and Voita 2024, arXiv 2403.00824. Where every
-    part scores 0, ``|z|_2`` stands in and the node is marked.
+    part scores 0, norm shares replace them and the node is marked.
     """
-    found = _scored(step, of_products, lambda part: of_vectors(part, step.whole))
+    found = _scores(step, proximity_of_products, lambda z: proximity_of_vectors(z, step.whole))
     total = found.total
-    if (total > 0.0).all():
+    zero = total <= 0.0
+    if not zero.any():
         return found.scaled(1.0 / total)
-    lost = total <= 0.0
-    instead = norm(step)
-    kept = found.scaled(np.where(lost, 0.0, 1.0 / np.where(lost, 1.0, total)))
+    other = norm(step)
+    shares = found.scaled(np.where(zero, 0.0, 1.0 / np.where(zero, 1.0, total)))
     return Shares(
-        np.where(lost[:, None], instead.heads, kept.heads),
-        np.where(lost, instead.bias, kept.bias),
-        kept.sink,
-        np.where(lost, instead.rest, kept.rest),
-        lost,
+        np.where(zero[:, None], other.heads, shares.heads),
+        np.where(zero, other.bias, shares.bias),
+        shares.sink,
+        np.where(zero, other.rest, shares.rest),
+        zero,
     )
 
 
 def norm(step: Step) -> Shares:
     """``|z|_2 / sum |z|_2`` over all parts: every head and source, biases, residual, MLP."""
-    found = _scored(
+    found = _scores(
         step,
         lambda weights, vectors, _: (weights * vectors.norm(dim=-1)[:, None]).double(),
         lambda part: part.norm(dim=-1).double(),
     )
-    return _divided(found)
+    total = found.total
+    empty = total <= 0.0
+    if empty.any():  # every part is the zero vector: all of it is residual
+        rest = found.rest.copy()
+        rest[0, empty] = 1.0
+        found, total = replace(found, rest=rest), np.where(empty, 1.0, total)
+    return found.scaled(1.0 / total)
 
 
-def _scored(
+def _scores(
     step: Step,
     products: Callable[[Tensor, Tensor, Tensor], Tensor],
     score: Callable[[Tensor], Tensor],
 ) -> Shares:
-    """The score of each part in the shares' places."""
+    """Scores of all parts, not yet normalised.
+
+    Args:
+        step: The states.
+        products: From weights, vectors and states to scores of heads and sources.
+        score: From parts [..., d_model] to scores [...].
+    """
     attention, size = step.attention, len(step.whole)
     heads, bias = np.zeros((0, size, 0)), np.zeros(size)
     if attention is not None and attention.weights is not None and attention.vectors is not None:
@@ -119,36 +239,25 @@ def _scored(
     return Shares(heads, bias, np.zeros(size), score(step.rest).numpy(), np.zeros(size, bool))
 
 
-def _divided(found: Shares) -> Shares:
-    """Scores over their sum; where every part is the zero vector, all of it is residual."""
-    total = found.total
-    empty = total <= 0.0
-    if empty.any():
-        rest = found.rest.copy()
-        rest[0, empty] = 1.0
-        found, total = replace(found, rest=rest), np.where(empty, 1.0, total)
-    return found.scaled(1.0 / total)
-
-
 def attention(step: Step) -> Shares:
     """Residual, attention and MLP split by L2 norm; attention's part by pattern over heads.
 
-    What a learned sink takes of the pattern is a part of its own (kind "sink").
+    The pattern's weight on a learned sink is a part of its own (kind "sink").
     """
-    return _by_pattern(step, _norm_split(step))
+    return _by_pattern(step, norm_shares(step.parts))
 
 
 def value_weighted(step: Step) -> Shares:
     """Attention's part split by ``|pattern[i,j] · v_j · W_O|_2`` of each head and source.
 
-    Source: Kobayashi et al. 2020, arXiv 2004.10102. Their norms weigh attention alone, so it is
-    our choice that residual, attention as a whole and MLP are split by L2 norm first, as in
-    ``attention``. Post-norms and multipliers are included; biases have no share of their own.
+    Source: Kobayashi et al. 2020, arXiv 2004.10102. Their norms weigh attention alone. Splitting
+    residual, attention as a whole and MLP by L2 norm first, as in ``attention``, is our choice.
+    Post-norms and multipliers are included; biases have no share of their own.
     """
-    split, inside = _norm_split(step), step.attention
-    if inside is None or inside.weights is None or inside.vectors is None:
-        return _by_pattern(step, split)
+    split, inside = norm_shares(step.parts), step.attention
     found = _by_pattern(step, split)
+    if inside is None or inside.weights is None or inside.vectors is None:
+        return found
     norms = (inside.weights * inside.vectors.norm(dim=-1)[:, None]).double()
     total = norms.sum((0, 2))
     known = (total > 0.0).numpy()
@@ -161,17 +270,17 @@ def value_weighted(step: Step) -> Shares:
 
 
 def residual_norm(step: Step) -> Shares:
-    """``|x| / (|x| + |a|)`` for the residual, the rest for the component, as InTraVisTo has it.
+    """``|x| / (|x| + |a|)`` for the residual, the rest for the component, as in InTraVisTo.
 
     Attention's part is divided by the head-mean pattern, so links have no head. Source:
     InTraVisTo 2024, ``utils.py``. It knows sequential blocks only; in a parallel one the split
     is nested the same way: the MLP against ``x + a``, then ``x`` against ``a``.
     """
     if step.attention is None or len(step.rest) == 1:
-        return _averaged(_by_pattern(step, _norm_split(step)))
+        return _averaged(_by_pattern(step, norm_shares(step.parts)))
     residual, mlp, added = step.rest[0], step.rest[1], step.attention.total
-    outer = _split([residual + added, mlp])
-    inner = _split([residual, added]) * outer[0]
+    outer = norm_shares([residual + added, mlp])
+    inner = norm_shares([residual, added]) * outer[0]
     return _averaged(_by_pattern(step, torch.stack([inner[0], outer[1], inner[1]])))
 
 
@@ -179,20 +288,15 @@ def kl(step: Step) -> Shares:
     """Two or three parts by ``1 / (KL(p_whole || p_part) + 1e-10)`` on vocabulary distributions.
 
     The parts are residual, attention and MLP, read through the lens; attention's part is divided
-    by the pattern over heads (a decoding for every head and source would take minutes). After
-    InTraVisTo 2024, which takes ``hidden_kl``.
+    by the pattern over heads (decoding every head and source would take minutes). After
+    InTraVisTo 2024, which uses ``hidden_kl``.
     """
-    return _by_pattern(
-        step,
-        shares_module.shares(shares_module.vocabulary(step.readout, step.whole, _wholes(step))),
-    )
+    return _by_pattern(step, kl_shares(vocabulary_kl(step.readout, step.whole, step.parts)))
 
 
-def hidden_kl(step: Step) -> Shares:
+def kl_of_coordinates(step: Step) -> Shares:
     """As ``kl``, on the softmax over hidden coordinates: InTraVisTo's own (2024, ``utils.py``)."""
-    return _by_pattern(
-        step, shares_module.shares(shares_module.hidden(step.readout, step.whole, _wholes(step)))
-    )
+    return _by_pattern(step, kl_shares(hidden_kl(step.readout, step.whole, step.parts)))
 
 
 def rollout(step: Step) -> Shares:
@@ -210,42 +314,22 @@ def rollout(step: Step) -> Shares:
     return _averaged(_by_pattern(step, split))
 
 
-def _wholes(step: Step) -> Tensor:
-    """[part, q, d_model] residual, the MLP where it is a part, and attention as one part."""
-    if step.attention is None:
-        return step.rest
-    return torch.cat([step.rest, step.attention.total[None]])
-
-
-def _norm_split(step: Step) -> Tensor:
-    return _split(list(_wholes(step)))
-
-
-def _split(parts: list[Tensor]) -> Tensor:
-    """[part, q] L2 norms over their sum; where all are 0, the first has everything."""
-    norms = torch.stack([part.norm(dim=-1) for part in parts]).double()
-    norms[0] += (norms.sum(0) <= 0.0).double()
-    return norms / norms.sum(0)
-
-
 def _by_pattern(step: Step, split: Tensor) -> Shares:
-    """Residual, MLP and, last, attention from ``split`` [part, q]; attention by its pattern."""
+    """Attention's share, the last of ``split`` [part, q], divided by its pattern."""
     size, inside = len(step.whole), step.attention
-    nothing = np.zeros(size)
-    marks = nothing.astype(bool)
+    zeros, marks = np.zeros(size), np.zeros(size, bool)
     if inside is None:
-        return Shares(np.zeros((0, size, 0)), nothing, nothing, split.numpy(), marks)
+        return Shares(np.zeros((0, size, 0)), zeros, zeros, split.numpy(), marks)
     rest, share = split[:-1].numpy(), split[-1]
     if inside.pattern is None:
-        return Shares(np.zeros((0, size, 0)), share.numpy(), nothing, rest, marks)
-    heads, sink = _pattern_shares(inside)
-    return Shares((heads * share[:, None]).numpy(), nothing, (sink * share).numpy(), rest, marks)
+        return Shares(np.zeros((0, size, 0)), share.numpy(), zeros, rest, marks)
+    heads, sink = _pattern_shares(inside.pattern)
+    return Shares((heads * share[:, None]).numpy(), zeros, (sink * share).numpy(), rest, marks)
 
 
-def _pattern_shares(inside: Attention) -> tuple[Tensor, Tensor]:
-    """Pattern over heads [head, q, key], and what a learned sink takes [q]; they sum to 1."""
-    assert inside.pattern is not None  # noqa: S101 - callers looked
-    pattern = inside.pattern.double() / len(inside.pattern)
+def _pattern_shares(pattern: Tensor) -> tuple[Tensor, Tensor]:
+    """Pattern over heads [head, q, key], and the weight on a learned sink [q]; they sum to 1."""
+    pattern = pattern.double() / len(pattern)
     total = pattern.sum((0, 2))
     sink = (1.0 - total).clamp_min(0.0)
     sink = torch.where(sink > _ROUNDING, sink, 0.0)
@@ -264,6 +348,6 @@ METHODS: dict[str, Method] = {
     "value_weighted": Method(value_weighted, vectors=True),
     "residual_norm": Method(residual_norm),
     "kl": Method(kl),
-    "hidden_kl": Method(hidden_kl),
+    "hidden_kl": Method(kl_of_coordinates),
     "rollout": Method(rollout),
 }

@@ -1,4 +1,4 @@
-"""Secondary tokens: peel one decoder row after another off a state."""
+"""Secondary tokens: subtract one decoder row after another from a state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Peeled = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
 
 
 def peel(readout: Readout, reader: Reader, states: Tensor, spec: LensSpec) -> Peeled:
-    """Candidates of each state by subtraction or matching pursuit, a round at a time for all.
+    """Candidates of each state by subtraction or matching pursuit, one round for all at a time.
 
     Args:
         readout: The model's readout.
@@ -29,15 +29,15 @@ def peel(readout: Readout, reader: Reader, states: Tensor, spec: LensSpec) -> Pe
         ids [n, k] (-1 pads), scores [n, k], explained share [n, k] (NaN for subtraction).
     """
     method = _Subtraction if spec.candidates == "subtraction" else _Pursuit
-    found = method(readout, reader, states.float().clone(), spec)
+    peeling = method(readout, reader, states.float().clone(), spec)
     for _ in range(spec.k):
-        if not found.round():
+        if not peeling.round():
             break
-    return found.ids, found.scores, found.explained
+    return peeling.ids, peeling.scores, peeling.explained
 
 
 class _Peeling:
-    """The candidates found so far, and what is left of the states that are still peeled."""
+    """The candidates so far, and the remainders of the states that are not finished."""
 
     def __init__(self, readout: Readout, reader: Reader, states: Tensor, spec: LensSpec) -> None:
         self.readout, self.reader, self.states, self.norm = readout, reader, states, spec.norm
@@ -48,17 +48,17 @@ class _Peeling:
         self.alive = torch.arange(len(states), device=states.device)
 
     def add(self, places: NDArray[np.int64], values: dict[str, Tensor]) -> None:
-        """Append a candidate to the lists of the states at ``places``."""
+        """Append one candidate each to the lists of the states at ``places``."""
         for name, value in values.items():
             getattr(self, name)[places, self.count[places]] = value.cpu().numpy()
         self.count[places] += 1
 
 
 class _Subtraction(_Peeling):
-    """InTraVisTo's iterative decoding (2024, utils.py); repeats are not shown twice.
+    """InTraVisTo's iterative decoding (2024, utils.py), without repeated tokens.
 
-    The best token's decoder row is taken off the un-normed state; a state is left when its norm
-    is at most 0.01 or has not fallen since the round before.
+    The best token's decoder row is subtracted from the un-normed state. A state is finished when
+    its norm is at most 0.01 or has not fallen since the round before.
     """
 
     def __init__(self, readout: Readout, reader: Reader, states: Tensor, spec: LensSpec) -> None:
@@ -67,7 +67,7 @@ class _Subtraction(_Peeling):
         self.before = torch.full((len(states),), torch.inf, device=states.device)
 
     def round(self) -> bool:
-        """One token off each state; whether any was left."""
+        """Subtract one token from each state; False if all states are finished."""
         norm = self.states[self.alive].norm(dim=-1)
         on = (norm > SMALLEST_NORM) & (norm < self.before[self.alive])
         self.alive, norm = self.alive[on], norm[on]
@@ -94,7 +94,7 @@ class _Pursuit(_Peeling):
         self.alive = self.alive[self.whole > 0.0]
 
     def round(self) -> bool:
-        """The nearest unit row off each state; whether any was left."""
+        """Project the nearest unit row out of each state; False if all states are finished."""
         best, token = (self.states[self.alive] @ self.units.T).max(-1)
         on = best > 0.0
         self.alive, best, token = self.alive[on], best[on], token[on]

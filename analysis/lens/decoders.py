@@ -1,4 +1,4 @@
-"""Matrices that turn a normed state into scores: output, input, or between the two."""
+"""Matrices that turn a normed state into scores: unembedding, embedding, or a mix of the two."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _BYTES = 64 << 20
 
 
 def coincide(readout: Readout) -> bool:
-    """Whether the output and input decoders, and all between them, are one and the same."""
+    """Whether the output decoder, the input decoder and all mixes of them are one matrix."""
     return readout.tied and readout.output_bias is None
 
 
 def one_matrix(readout: Readout, decoder: str) -> bool:
-    """Whether a decoder reads every row with the same matrix, so that rows go together."""
+    """Whether a decoder reads every row with the same matrix, so that rows can share a product."""
     return decoder in _FIXED or coincide(readout)
 
 
@@ -69,7 +69,7 @@ def share_of_output(decoder: str, row: int, last_row: int) -> float:
     """
     fraction = row / last_row
     weights = {"input": 0.0, "linear": fraction, "quadratic": fraction**2}
-    return weights.get(decoder, 1.0)  # output, and learned: its translator comes before the norm
+    return weights.get(decoder, 1.0)  # output; and learned, which translates before the norm
 
 
 def readers(readout: Readout, spec: LensSpec, row: int, last_row: int) -> list[Reader]:
@@ -92,13 +92,13 @@ def similarity(reader: Reader, normed: Tensor, kind: str) -> Tensor:
 def _distances(states: Tensor, rows: Tensor) -> Tensor:
     """[n, vocab] float32 ``sqrt(|h|^2 + |e|^2 - 2 h.e)``, as one product.
 
-    In float64: where a distance is small beside the lengths, float32 would lose its digits.
+    In float64: float32 would lose the digits of a distance that is small beside the lengths.
     """
     found = states.new_empty(len(states), len(rows), dtype=torch.float32)
     size = max(_BYTES // (8 * rows.shape[1]), 1)
     square = states.square().sum(-1, keepdim=True)
     for start in range(0, len(rows), size):
         part = rows[start : start + size].double()
-        apart = torch.addmm(part.square().sum(-1) + square, states, part.T, alpha=-2.0)
-        found[:, start : start + size] = apart.clamp_min_(0.0).sqrt_()
+        squared = torch.addmm(part.square().sum(-1) + square, states, part.T, alpha=-2.0)
+        found[:, start : start + size] = squared.clamp_min_(0.0).sqrt_()
     return found

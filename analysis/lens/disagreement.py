@@ -1,4 +1,4 @@
-"""Where several decoders read a state differently: where not to trust a lens."""
+"""How far several decoders' readings of a state differ: where a lens can't be trusted."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from torch import Tensor
 from analysis.contract import progress
 from analysis.contract.results import Floats, Ints
 from analysis.contract.specs import as_tuple
-from analysis.lens.cell_scores import CellScores, cells_at_once
-from analysis.lens.components import entries
+from analysis.lens.cells import CellReader, cells_at_once, entries
 from analysis.lens.decoders import coincide
 from analysis.lens.results import Disagreement
 from analysis.lens.specs import Decoder, DisagreementSpec, LensSpec
@@ -32,7 +31,7 @@ def compute(model: Model, trace: Trace, spec: DisagreementSpec) -> Disagreement:
     With n decoders of distributions p_i: agreement is the share of the n (n - 1) / 2 pairs with
     the same most probable token; the divergence is ``mean_i KL(p_i || mean_j p_j)``, 0 to ln n
     (Lin 1991, "Divergence measures based on the Shannon entropy"), equal weights. Decoders that
-    are one and the same on this model are read once and named in ``coincide``.
+    are the same matrix on this model are read once and named in ``coincide``.
 
     Args:
         model: The model the trace was made with.
@@ -47,9 +46,9 @@ def compute(model: Model, trace: Trace, spec: DisagreementSpec) -> Disagreement:
     positions = np.array(entries("Position", spec.positions, len(trace.tokens)))
     groups = coinciding(model, spec.decoders)
     weights = torch.tensor([len(group) / len(spec.decoders) for group in groups])
-    scores = [CellScores(model, trace, LensSpec(decoder=one, norm=spec.norm)) for one, *_ in groups]
-    at_once = cells_at_once(model, CHUNK)
-    top, divergence = _compared(scores, weights, rows, positions, at_once)
+    specs = [LensSpec(decoder=name, norm=spec.norm) for name, *_ in groups]
+    readers = [CellReader(model, trace, one) for one in specs]
+    top, divergence = _compare(readers, weights, rows, positions, cells_at_once(model, CHUNK))
     which = [next(n for n, group in enumerate(groups) if name in group) for name in spec.decoders]
     chosen = top[which]
     return Disagreement(
@@ -65,28 +64,28 @@ def compute(model: Model, trace: Trace, spec: DisagreementSpec) -> Disagreement:
     )
 
 
-def _compared(
-    scores: list[CellScores], weights: Tensor, rows: Ints, positions: Ints, at_once: int
+def _compare(
+    readers: list[CellReader], weights: Tensor, rows: Ints, positions: Ints, at_once: int
 ) -> tuple[Ints, Floats]:
-    """[reading, row, pos] top tokens, and [row, pos] divergence of readings of some weight."""
+    """[reader, row, pos] top tokens, and [row, pos] divergence of the weighted readings."""
     shape = (len(rows), len(positions))
-    top, divergence = np.full((len(scores), *shape), -1, np.int64), np.zeros(shape, np.float32)
+    top, divergence = np.full((len(readers), *shape), -1, np.int64), np.zeros(shape, np.float32)
     chunks = _chunks(shape, at_once)
     for done, places in enumerate(chunks):
-        read = [one.of(rows[places[0]], positions[places[1]]) for one in scores]
-        for number, logits in enumerate(read):
-            top[(number, *places)] = logits.argmax(-1).cpu().numpy()
-        divergence[places] = jensen_shannon(read, weights).cpu().numpy()
+        logits = [one.scores(rows[places[0]], positions[places[1]])[0] for one in readers]
+        for number, one in enumerate(logits):
+            top[(number, *places)] = one.argmax(-1).cpu().numpy()
+        divergence[places] = jensen_shannon(logits, weights).cpu().numpy()
         progress.step(done + 1, len(chunks), "Comparing decoders")
         progress.pause()
     return top, divergence
 
 
 def coinciding(model: Model, decoders: tuple[Decoder, ...]) -> list[tuple[Decoder, ...]]:
-    """Decoders in groups that read every state of this model in the same way.
+    """Decoders in groups that read every state of this model alike.
 
-    On a model with tied embeddings whose unembedding has no bias, the output and input decoders
-    and all between them are one matrix.
+    If the embeddings are tied and the unembedding has no bias, the output decoder, the input
+    decoder and the interpolations between them are one matrix.
     """
     one = coincide(model.readout)
     same = tuple(name for name in decoders if one and name != "learned")
@@ -95,23 +94,23 @@ def coinciding(model: Model, decoders: tuple[Decoder, ...]) -> list[tuple[Decode
 
 
 def _chunks(shape: tuple[int, int], size: int) -> list[tuple[Ints, Ints]]:
-    """Places of the cells of each chunk: row by row, for decoders with a matrix for each."""
+    """Indices of the cells of each chunk, row by row: some decoders have a matrix for each row."""
     places = np.arange(shape[0] * shape[1])
     parts = [places[start : start + size] for start in range(0, len(places), size)]
     return [(part // shape[1], part % shape[1]) for part in parts]
 
 
-def jensen_shannon(read: list[Tensor], weights: Tensor) -> Tensor:
+def jensen_shannon(logits: list[Tensor], weights: Tensor) -> Tensor:
     """[n] ``sum_i w_i KL(p_i || sum_j w_j p_j)``, nats, of logits [n, vocab] each."""
-    if len(read) == 1:
-        return read[0].new_zeros(len(read[0]))
-    logs = [torch.log_softmax(logits, -1) for logits in read]
+    if len(logits) == 1:
+        return logits[0].new_zeros(len(logits[0]))
+    logs = [torch.log_softmax(one, -1) for one in logits]
     shares = weights.tolist()
     mean = sum((log.exp() * share for log, share in zip(logs, shares, strict=True)), 0.0)
     assert isinstance(mean, Tensor)  # noqa: S101 - there are two at least
     # Where the mean underflows, so does every p_i: 0 times any finite number is 0.
     log_mean = mean.clamp_min_(1e-45).log_()
-    total = read[0].new_zeros(len(read[0]))
+    total = logits[0].new_zeros(len(logits[0]))
     for log, share in zip(logs, shares, strict=True):
         total += share * (log.exp() * (log - log_mean)).sum(-1)
     return total.clamp_min_(0.0)
@@ -134,7 +133,7 @@ def disagreement(
     rows: Sequence[int] | None = None,
     positions: Sequence[int] | None = None,
 ) -> Disagreement:
-    """How far the readings of several decoders differ, cell by cell.
+    """How far several decoders' readings differ, cell by cell.
 
     Args:
         model: From ``load_model``.

@@ -1,40 +1,41 @@
-"""The logit lens and its kin: every hidden state read as tokens."""
+"""The logit lens and its variants: every hidden state read as tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from numbers import Integral
-from typing import Any, NamedTuple, Unpack
+from typing import NamedTuple, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from analysis.contract import progress
-from analysis.contract.results import Floats, Ints, Token
+from analysis.contract.results import Ints, Token
 from analysis.contract.specs import as_tuple
-from analysis.learned.files import lens_of
 from analysis.lens.candidates import peel
-from analysis.lens.components import axis_size, decoder_row, entries, readable, states_of
-from analysis.lens.decoders import Reader, one_matrix, readers, similarity
+from analysis.lens.cells import CellReader, axis_size, cells_at_once, entries, lens_spec, readable
+from analysis.lens.decoders import one_matrix
 from analysis.lens.results import Grid
 from analysis.lens.specs import DecodeOptions, LensSpec
 from analysis.model.handle import Model
-from analysis.model.readout import Readout
 from analysis.tracing.capture import Trace
 from analysis.tracing.tokens import check_ids, vocabulary
 from analysis.tracing.vocabulary import Reference, RowStats, row_stats
 
+#: Cells decoded at once: their rows of logits stay near the cache, the matrix is read once.
+CHUNK = 128
+
 
 class Cells(NamedTuple):
-    """Places (not numbers) of n cells along the grid's two axes."""
+    """Indices (not numbers) of n cells along the grid's two axes."""
 
     rows: Ints
     positions: Ints
 
 
-class GridCells:
+class GridArrays:
     """Arrays of a Grid, NaN or -1 until filled."""
 
     def __init__(self, rows: Sequence[int], positions: Sequence[int], spec: LensSpec) -> None:
@@ -48,38 +49,19 @@ class GridCells:
         self.target_probs = np.full((*shape, len(spec.target)), np.nan, np.float32)
         self.target_ranks = np.full((*shape, len(spec.target)), -1, np.int64)
 
-    def store_best(self, readings: list[tuple[RowStats, Tensor]], cells: Cells) -> None:
-        """Store, cell by cell, the reading whose top probability is highest."""
-        top = np.stack([_numpy(stats.probs[:, 0]) for stats, _ in readings])
-        winner = top.argmax(0)
-        self.chosen[cells] = winner
-        for number, (stats, kl) in enumerate(readings):
-            mine = winner == number
-            where = (cells.rows[mine], cells.positions[mine])
-            k = stats.ids.shape[1]
-            self.token_ids[(*where, slice(k))] = _numpy(stats.ids)[mine]
-            self.probs[(*where, slice(k))] = _numpy(stats.probs)[mine]
-            self.scores[(*where, slice(k))] = _numpy(stats.values)[mine]
-            self.entropy[where] = _numpy(stats.entropy)[mine]
-            self.kl[where] = _numpy(kl)[mine]
-            self.target_probs[where] = _numpy(stats.target_probs)[mine]
-            self.target_ranks[where] = _numpy(stats.target_ranks)[mine]
-
-    def store_scores(self, stats: RowStats, winner: Tensor, sign: float, cells: Cells) -> None:
-        """Store a ranking that is no distribution (cosine, distance)."""
-        k = stats.ids.shape[1]
-        self.chosen[cells] = _numpy(winner)
-        self.token_ids[(*cells, slice(k))] = _numpy(stats.ids)
-        self.scores[(*cells, slice(k))] = sign * _numpy(stats.values)
+    def store_ranking(self, stats: RowStats, sign: float, chosen: Tensor, cells: Cells) -> None:
+        """Store the best tokens, by scores that ``sign`` turned so that the largest is best."""
+        best = (*cells, slice(stats.ids.shape[1]))
+        self.chosen[cells] = _numpy(chosen)
+        self.token_ids[best] = _numpy(stats.ids)
+        self.scores[best] = sign * _numpy(stats.values)
         self.target_ranks[cells] = _numpy(stats.target_ranks)
 
-    def store_candidates(
-        self, ids: Ints, scores: Floats, explained: Floats, first_prob: Floats, cells: Cells
-    ) -> None:
-        """Put other candidates in place of the k most probable ones."""
-        self.token_ids[cells], self.scores[cells], self.explained[cells] = ids, scores, explained
-        self.probs[cells] = np.nan
-        self.probs[(*cells, slice(1))] = np.where(ids[:, :1] >= 0, first_prob, np.nan)
+    def store_distribution(self, stats: RowStats, kl: Tensor, cells: Cells) -> None:
+        """Store what only a distribution over the vocabulary has (no cosine, no distance)."""
+        self.probs[(*cells, slice(stats.ids.shape[1]))] = _numpy(stats.probs)
+        self.entropy[cells], self.kl[cells] = _numpy(stats.entropy), _numpy(kl)
+        self.target_probs[cells] = _numpy(stats.target_probs)
 
     def grid(self, spec: LensSpec, named: tuple[Token, ...]) -> Grid:
         """The finished result."""
@@ -110,10 +92,6 @@ def _numpy(tensor: Tensor) -> np.ndarray:
     return array
 
 
-#: Cells decoded at once: their rows of logits stay near the cache, the matrix is read once.
-CHUNK = 128
-
-
 def compute(model: Model, trace: Trace, spec: LensSpec) -> Grid:
     """Decode rows x positions of one component into tokens.
 
@@ -135,114 +113,75 @@ def compute(model: Model, trace: Trace, spec: LensSpec) -> Grid:
     positions = entries("Position", spec.positions, size)
     if spec.target:
         check_ids(spec.target, int(model.readout.output_rows.shape[0]))
-    cells = GridCells(rows, positions, spec)
-    states = _States(model, trace, spec, rows)
+    arrays, reader = GridArrays(rows, positions, spec), CellReader(model, trace, spec)
     places = readable(spec, positions, size)
-    chunks = list(_chunks(rows, places, not one_matrix(model.readout, spec.decoder)))
-    for done, (row_places, pos_places) in enumerate(chunks):
-        _fill(model, trace, spec, states, cells, Cells(row_places, pos_places))
+    by_row = not one_matrix(model.readout, spec.decoder)
+    chunks = list(_chunks(len(rows), places, cells_at_once(model, CHUNK), by_row=by_row))
+    for done, cells in enumerate(chunks):
+        _fill(model, trace, spec, reader, arrays, cells)
         progress.step(done + 1, len(chunks), "Decoding")
-    named = vocabulary(model.tokenizer, [*np.unique(cells.token_ids).tolist(), *spec.target])
-    return cells.grid(spec, named)
+    named = vocabulary(model.tokenizer, [*np.unique(arrays.token_ids).tolist(), *spec.target])
+    return arrays.grid(spec, named)
 
 
-def _chunks(rows: list[int], places: Ints, row_by_row: bool) -> Iterator[tuple[Ints, Ints]]:
-    """Places of the cells of each chunk; late positions first, as they are looked at first."""
+def _chunks(rows: int, places: Ints, size: int, *, by_row: bool) -> Iterator[Cells]:
+    """The cells, ``size`` at a time, late positions first: they are looked at first."""
     order = places[::-1]
-    groups = [[place] for place in range(len(rows))] if row_by_row else [list(range(len(rows)))]
-    for group in groups:
+    for group in [[row] for row in range(rows)] if by_row else [list(range(rows))]:
         row_places = np.tile(np.array(group), len(order))
         pos_places = np.repeat(order, len(group))
-        for start in range(0, len(row_places), CHUNK):
-            yield row_places[start : start + CHUNK], pos_places[start : start + CHUNK]
-
-
-class _States:
-    """The states of each row, made once: a head's output is not an array of the trace.
-
-    A learned lens moves them first to where the last row's states would be (arXiv 2303.08112).
-    """
-
-    def __init__(self, model: Model, trace: Trace, spec: LensSpec, rows: list[int]) -> None:
-        lens = lens_of(model, spec.decoder)
-        plain = {row: torch.from_numpy(states_of(model, trace, spec, row)) for row in rows}
-        self._made = {row: lens.translate(states, row).numpy() for row, states in plain.items()}
-
-    def of(self, rows: Ints, positions: Ints) -> Tensor:
-        """[n, d_model] states of cells."""
-        pairs = zip(rows.tolist(), positions.tolist(), strict=True)
-        return torch.from_numpy(np.stack([self._made[row][pos] for row, pos in pairs]))
+        for start in range(0, len(row_places), size):
+            yield Cells(row_places[start : start + size], pos_places[start : start + size])
 
 
 @torch.no_grad()
 def _fill(
-    model: Model,
-    trace: Trace,
-    spec: LensSpec,
-    states: _States,
-    arrays: GridCells,
-    cells: Cells,
+    model: Model, trace: Trace, spec: LensSpec, reader: CellReader, arrays: GridArrays, cells: Cells
 ) -> None:
-    readout = model.readout
     rows, positions = arrays.rows[cells.rows], arrays.positions[cells.positions]
-    vectors = states.of(rows, positions).to(readout.device, readout.output_rows.dtype)
-    normed = readout.normed(vectors, spec.norm)
-    targets = torch.tensor(spec.target, dtype=torch.long, device=readout.device)
-    targets = targets.expand(len(cells.rows), -1)
-    row = decoder_row(spec.component, int(rows[0]))
-    choices = readers(readout, spec, row, model.info.layers)
+    scores, chosen = reader.scores(rows, positions)
+    targets = torch.tensor(spec.target, dtype=torch.long, device=scores.device)
+    stats = row_stats(scores, spec.k, targets.expand(len(rows), -1))
+    sign = -1.0 if spec.similarity == "euclidean" else 1.0
+    arrays.store_ranking(stats, sign, chosen, cells)
     if spec.similarity != "dot":
-        _store_similarity(choices, normed, spec, targets, arrays, cells)
         return
-    wanted, which = np.unique(positions, return_inverse=True)
-    final = Reference.of(torch.from_numpy(trace.logits[wanted]).to(readout.device))
-    numbers = torch.from_numpy(which).to(readout.device)
-    readings = []
-    for reader in choices:
-        logits = reader.logits(normed)
-        stats = row_stats(logits, spec.k, targets)
-        readings.append((stats, final.kl_to(logits, stats, numbers)))
-    arrays.store_best(readings, cells)
-    if spec.candidates == "top_k":
-        return
-    winner = arrays.chosen[cells]  # a cell's candidates are those of the decoder that read it
-    for number, reader in enumerate(choices):
-        mine = np.flatnonzero(winner == number)
-        if len(mine):
-            part = Cells(cells.rows[mine], cells.positions[mine])
-            _store_peeled(readout, reader, vectors[mine], normed[mine], spec, arrays, part)
-
-
-def _store_similarity(
-    choices: list[Reader],
-    normed: Tensor,
-    spec: LensSpec,
-    targets: Tensor,
-    arrays: GridCells,
-    cells: Cells,
-) -> None:
-    """Rank by cosine (largest first) or Euclidean distance (smallest first)."""
-    sign = 1.0 if spec.similarity == "cosine" else -1.0
-    scores = torch.stack([sign * similarity(reader, normed, spec.similarity) for reader in choices])
-    winner = scores.amax(-1).argmax(0)
-    best = scores[winner, torch.arange(len(winner), device=winner.device)]
-    arrays.store_scores(row_stats(best, spec.k, targets), winner, sign, cells)
+    different, which = np.unique(positions, return_inverse=True)
+    final = Reference.of(torch.from_numpy(trace.logits[different]).to(scores.device))
+    kl = final.kl_to(scores, stats, torch.from_numpy(which).to(scores.device))
+    arrays.store_distribution(stats, kl, cells)
+    if spec.candidates != "top_k":
+        log_probs = scores - stats.log_total[:, None]
+        _store_peeled(model, spec, reader, arrays, cells, chosen, log_probs)
 
 
 def _store_peeled(
-    readout: Readout,
-    reader: Reader,
-    vectors: Tensor,
-    normed: Tensor,
+    model: Model,
     spec: LensSpec,
-    arrays: GridCells,
+    reader: CellReader,
+    arrays: GridArrays,
     cells: Cells,
+    chosen: Tensor,
+    log_probs: Tensor,
 ) -> None:
-    """Only the first candidate stands for the state itself and has a probability."""
-    ids, scores, explained = peel(readout, reader, vectors, spec)
-    first = torch.from_numpy(ids[:, :1]).clamp_min(0).to(normed.device)
-    probs = torch.log_softmax(reader.logits(normed), -1).gather(1, first).exp().cpu().numpy()
-    arrays.store_candidates(ids, scores, explained, probs, cells)
+    """Put the candidates of subtraction or matching pursuit in place of the most probable.
+
+    Only the first candidate stands for the state itself and has a probability.
+    """
+    rows = arrays.rows[cells.rows]
+    vectors = reader.vectors(rows, arrays.positions[cells.positions])
+    for number, matrix in enumerate(reader.readers(int(rows[0]))):
+        mine = torch.nonzero(chosen == number)[:, 0]
+        if not len(mine):
+            continue
+        ids, scores, explained = peel(model.readout, matrix, vectors[mine], spec)
+        first = torch.from_numpy(ids[:, :1]).clamp_min(0).to(log_probs.device)
+        probs = _numpy(log_probs[mine].gather(1, first).exp())
+        places = _numpy(mine)
+        where = (cells.rows[places], cells.positions[places])
+        arrays.token_ids[where], arrays.scores[where] = ids, scores
+        arrays.explained[where], arrays.probs[where] = explained, np.nan
+        arrays.probs[(*where, slice(1))] = np.where(ids[:, :1] >= 0, probs, np.nan)
 
 
 def decode(
@@ -253,7 +192,7 @@ def decode(
     target: int | Sequence[int] | None = None,
     **options: Unpack[DecodeOptions],
 ) -> Grid:
-    """Read hidden states as tokens (logit lens, nostalgebraist 2020, and its kin).
+    """Read hidden states as tokens (logit lens, nostalgebraist 2020, and its variants).
 
     Args:
         model: From ``load_model``.
@@ -266,9 +205,5 @@ def decode(
     Raises:
         SpecError: If an option has no such value, or a row, position or head does not exist.
     """
-    chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    for name in ("rows", "positions"):
-        if name in chosen:
-            chosen[name] = as_tuple(chosen[name])
-    grid = compute(model, trace, LensSpec(k=k, target=as_tuple(target), **chosen))
+    grid = compute(model, trace, lens_spec(options, k=k, target=as_tuple(target)))
     return replace(grid, single_target=isinstance(target, Integral))

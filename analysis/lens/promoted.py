@@ -1,4 +1,4 @@
-"""What a component adds to the logits and takes from them, in two readings."""
+"""The tokens that a component's output promotes and suppresses, in two readings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from analysis.contract.specs import resolve_index
 from analysis.errors import SpecError
-from analysis.lens.components import axis_size, states_of
+from analysis.lens.cells import axis_size, states_of
 from analysis.lens.results import Promoted
 from analysis.lens.specs import PromotedSpec
 from analysis.model.handle import Model
@@ -23,12 +23,12 @@ from analysis.tracing.vocabulary import extremes, token_logits
 def compute(model: Model, trace: Trace, spec: PromotedSpec) -> Promoted:
     """The tokens that a component promotes most and suppresses most at one position.
 
-    "direct" is its direct effect: ``U (scale · c(z) / r(h_L))``, c taking off the mean where the
-    norm does and r the final norm's root at the final state h_L (direct logit attribution; Elhage
-    et al. 2021 for the path). It is linear, so the values of all parts of the last state, and the
+    "direct" is its direct effect ``U (scale · c(z) / r(h_L))`` (direct logit attribution; Elhage
+    et al. 2021 for the path). c subtracts the mean where the norm does; r is the final norm's root
+    at the final state h_L. This is linear: the values of all parts of the last state, and the
     biases once, add up to the logits before any soft cap. "lens" is the lens of the part alone,
-    ``U(N(z))``, as a grid shows it: its norm is recomputed, so that a small part speaks as loudly
-    as a large one, and the unembedding's bias and any soft cap are in it.
+    ``U(N(z))``, as a grid shows it. Its norm is recomputed, so a small part looks as strong as a
+    large one, and the unembedding's bias and any soft cap are included.
 
     Args:
         model: The model the trace was made with.
@@ -79,7 +79,7 @@ def _source(trace: Trace, spec: PromotedSpec, position: int) -> int:
 def _values(
     model: Model, trace: Trace, spec: PromotedSpec, position: int, vector: Tensor
 ) -> Tensor:
-    """[1, vocab] what the component does to every token's logit."""
+    """[1, vocab] what the component adds to every token's logit."""
     if spec.reading == "direct":
         return token_logits(model, vector[None], torch.from_numpy(trace.resid[-1, position]))
     readout = model.readout
@@ -105,12 +105,12 @@ def promoted(
         trace: From ``trace``.
         component: As in ``decode``.
         layer: Entry of its first axis (a row for "block_output").
-        position: Where it writes.
+        position: The position it writes to.
         head: Which head, with "head_output" and "source_output".
         source: Which source position, with "source_output".
         k: How many tokens.
         reading: "direct" (the final norm's scale frozen at the final state: parts add up), or
-            "lens" (normed on its own, as ``decode`` does).
+            "lens" (normalised on its own, as ``decode`` does).
 
     Raises:
         SpecError: If an option has no such value, or there is no such component.

@@ -1,4 +1,4 @@
-"""Results of readings: grids of tokens, colours, disagreement, promoted tokens."""
+"""Results of the lens: grids of tokens, colours, disagreement, promoted tokens."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from analysis.contract.results import Floats, Ints, Result, Token, check_shape
 class Grid(Result):
     """Hidden states read through the unembedding (or another decoder).
 
-    A source position's share of a head has no state at positions before the source: nothing is
-    read there, and the cell is empty (ids -1, values NaN).
+    What a head adds from one source position has no state at earlier positions: such a cell is
+    empty (ids -1, values NaN).
 
     Attributes:
-        rows: [row] which rows (layers, for a component of a layer) the first axis holds.
-        positions: [pos] which positions the second axis holds.
+        rows: [row] the rows (layers, for a component of a layer) of the first axis.
+        positions: [pos] the positions of the second axis.
         token_ids: [row, pos, k] candidates, best first; -1 pads a short list.
         probs: [row, pos, k] their probabilities, 0 to 1; NaN where there are none.
         scores: [row, pos, k] the values they were ranked by (logits, cosines, minus distances).
         entropy: [row, pos] of the cell's distribution, nats.
         kl_to_final: [row, pos] KL(model's output || cell's distribution), nats.
-        target_ids: [target] tokens asked about; empty where none were.
+        target_ids: [target] the tokens that are followed; may be empty.
         target_probs: [row, pos, target] their probabilities.
         target_ranks: [row, pos, target] their ranks (0 is best), on logits, ties in their favour;
             -1 in a cell without a state.
-        chosen: [row, pos] 0 where the output decoder read the cell, 1 where the input decoder did.
+        chosen: [row, pos] the matrix that read the cell: 0 the output decoder's, 1 the input's.
         explained: [row, pos, k] share of the state explained so far (matching pursuit), else NaN.
-        single_target: Whether one token id, not a list, was asked about.
+        single_target: Whether ``target`` was one token id, not a list.
         vocabulary: Every token named above, by ascending id.
     """
 
@@ -85,25 +85,25 @@ SHARE_PARTS = ("residual", "attention", "mlp")
 
 @dataclass(frozen=True, slots=True)
 class Colours(Result):
-    """Quantities of the cells of a grid. What was not asked for is NaN.
+    """Quantities of the cells of a grid. A quantity that was not requested is NaN.
 
     Attributes:
-        rows: [row] which rows (layers, for a component of a layer) the first axis holds.
-        positions: [pos] which positions the second axis holds.
-        cross_entropy: [row, pos] minus log-probability of the token that really comes next under
-            the cell's reading, nats; NaN at the last position, and where cosine or Euclidean
-            similarity gives no distribution.
+        rows: [row] the rows (layers, for a component of a layer) of the first axis.
+        positions: [pos] the positions of the second axis.
+        cross_entropy: [row, pos] minus log-probability of the prompt's own next token in the
+            cell, nats; NaN at the last position, and where cosine or Euclidean similarity gives
+            no distribution.
         rank_change: [row, pos] rank that the cell's first candidate has one row before (read with
             that row's own decoder), minus its rank here: positive where it rose; NaN at entry 0.
-        state_norm: [row, pos] L2 norm of the state as it is, before any norm.
-        cosine_before: [row, pos] cosine of the state to the one before on the first axis, -1 to 1;
-            NaN at entry 0, and beside a state of zeros.
+        state_norm: [row, pos] L2 norm of the state itself, before the final norm.
+        cosine_before: [row, pos] cosine of the state to the one before it on the first axis, -1 to
+            1; NaN at entry 0, and where one of the two is zero.
         layers: [layer] the blocks of ``shares``: all of them.
-        methods: How shares were taken, in the order of the first axis of ``shares``.
+        methods: The methods, in the order of the first axis of ``shares``.
         shares: [method, part, layer, pos] shares of residual, attention and MLP (``SHARE_PARTS``)
             in the output of each block, 0 to 1; they sum to 1. The denominator is the block's
             output, ``residual + attention + MLP``, in sequential and parallel blocks alike.
-        fallback: [layer, pos] whether every part's proximity was 0, so that norm shares stand in.
+        fallback: [layer, pos] whether every part's proximity was 0, so that norm shares replace it.
         parallel_blocks: Whether attention and MLP read the same state.
         quantities: What was computed.
         component, decoder, norm, similarity: Of the grid.
@@ -138,7 +138,7 @@ class Colours(Result):
         """[layer, pos] the share of "residual", "attention" or "mlp" by one method.
 
         Raises:
-            ValueError: If the method was not asked for, or there is no such part.
+            ValueError: If the method was not requested, or there is no such part.
         """
         found: Floats = self.shares[self.methods.index(method), SHARE_PARTS.index(part)]
         return found
@@ -146,7 +146,7 @@ class Colours(Result):
 
 @dataclass(frozen=True, slots=True)
 class Disagreement(Result):
-    """How far the readings of several decoders differ, cell by cell.
+    """How far several decoders' readings differ, cell by cell.
 
     Attributes:
         rows: [row]. positions: [pos].
@@ -155,9 +155,9 @@ class Disagreement(Result):
         agreement: [row, pos] share of pairs of decoders with the same one, 0 to 1.
         divergence: [row, pos] Jensen-Shannon divergence of all their distributions with equal
             weights, nats: 0 to ``ln`` of their number.
-        coincide: Decoders of which each group holds is one and the same on this model, so that
-            their agreement says nothing; groups of one are left out.
-        norm: What states were normed by.
+        coincide: Groups of decoders that are the same matrix on this model, so that their
+            agreement means nothing; groups of one are left out.
+        norm: How states were normalised.
         vocabulary: Every token named above, by ascending id.
     """
 
@@ -179,23 +179,23 @@ class Disagreement(Result):
 
     @property
     def all_coincide(self) -> bool:
-        """Whether there is only one reading under several names."""
+        """Whether all the decoders are the same matrix."""
         return any(len(group) == len(self.decoders) for group in self.coincide)
 
 
 @dataclass(frozen=True, slots=True)
 class Promoted(Result):
-    """What one component's output adds to the logits, and takes from them.
+    """The tokens whose logits one component's output raises and lowers most.
 
     Attributes:
         component: As in ``LensSpec``. layer: Its entry of the first axis (a row for block outputs).
-        position: Where it writes. head, source: -1 where there is none.
+        position: The position it writes to. head, source: -1 where there is none.
         reading: "direct": through the final norm with its scale frozen at the final state, no
             biases, so that the values of a state's parts add up to its logits before any soft
-            cap. "lens": normed on its own, as a grid reads it; its values don't add up to anything.
+            cap. "lens": normalised on its own, as in a grid; such values add up to nothing.
         norm: L2 norm of the component's vector.
         promoted: [k] token ids with the largest values, best first. promoted_logits: [k].
-        suppressed: [k] those with the lowest, lowest first. suppressed_logits: [k].
+        suppressed: [k] those with the lowest values, lowest first. suppressed_logits: [k].
         mean: Mean value over the vocabulary: a shift of all logits, which changes no probability.
         vocabulary: Every token named above, by ascending id.
     """

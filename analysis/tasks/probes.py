@@ -17,7 +17,7 @@ from torch import Tensor
 from analysis.contract import progress
 from analysis.contract.results import Floats
 from analysis.errors import SpecError
-from analysis.lens.components import entries
+from analysis.lens.cells import entries
 from analysis.model.handle import Model
 from analysis.store.memo import Memo
 from analysis.tasks.components import Component, affordable, all_of, collect, named

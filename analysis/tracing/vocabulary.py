@@ -149,6 +149,9 @@ def log_probs(model: Model, states: Tensor) -> Tensor:
     return torch.log_softmax(logits.double().cpu(), -1)
 
 
-def kl(wanted: Tensor, other: Tensor) -> float:
-    """KL in nats of two rows of log-probabilities."""
-    return float((wanted.exp() * (wanted - other).nan_to_num(0.0)).sum().clamp_min(0.0))
+def kl(wanted: Tensor, other: Tensor) -> Tensor:
+    """[...] KL(wanted || other) in nats, from log-probabilities [..., vocab].
+
+    Where both probabilities are 0 the term is 0, not the NaN of ``0 * (inf - inf)``.
+    """
+    return (wanted.exp() * (wanted - other).nan_to_num(0.0)).sum(-1).clamp_min(0.0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis.lens import cell_scores
+from analysis.lens import cells as lens_cells
 from analysis.lens import shares as shares_module
 from analysis.lens.results import Colours
 from tests.numerical.conftest import Case
@@ -205,8 +205,8 @@ def test_how_much_is_held_at_once_changes_nothing(
 ) -> None:
     whole = analysis.colours(llama.model, llama.trace, decoder="linear")
     apart = analysis.disagreement(llama.model, llama.trace)
-    monkeypatch.setattr(shares_module, "_AT_ONCE", 600)
-    monkeypatch.setattr(cell_scores, "_AT_ONCE", 600)
+    monkeypatch.setattr(shares_module, "_MAX_LOG_PROBS", 600)
+    monkeypatch.setattr(lens_cells, "_MAX_SCORES", 600)
     part = analysis.colours(llama.model, llama.trace, decoder="linear")
     np.testing.assert_allclose(part.shares, whole.shares, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(part.cross_entropy, whole.cross_entropy, rtol=1e-4)
@@ -239,15 +239,16 @@ def test_the_residuals_share_is_not_the_components(small: Case) -> None:
     assert found.share("residual", "norm")[0, 3] == pytest.approx(sizes[0] / sum(sizes), rel=1e-4)
 
 
-def test_where_all_proximities_are_0_norm_shares_stand_in() -> None:
+def test_norm_shares_replace_proximities_that_are_all_0() -> None:
     import torch
 
-    from analysis.lens.shares import norm, proximity
+    from analysis.lens.shares import norm_shares, proximity_shares
 
     residual = torch.tensor([[4.0, 0.0], [1.0, 2.0]])
     attention = torch.tensor([[-4.0, 3.0], [0.5, 0.0]])
     mlp = torch.tensor([[0.0, -3.0], [0.0, 1.0]])
-    shares, lost = proximity(residual, attention, mlp)
-    assert lost.tolist() == [True, False]
-    assert torch.equal(shares[:, 0], norm(residual, attention, mlp)[:, 0])
+    parts = (residual, attention, mlp)
+    shares, all_zero = proximity_shares(parts)
+    assert all_zero.tolist() == [True, False]
+    assert torch.equal(shares[:, 0], norm_shares(parts)[:, 0])
     np.testing.assert_allclose(shares.sum(0), 1.0, atol=1e-6)

@@ -11,7 +11,7 @@ import torch
 
 import analysis
 from analysis.learned.translators import LogitLens, new_lens
-from analysis.lens import cell_scores
+from analysis.lens import cells as lens_cells
 from analysis.lens.disagreement import jensen_shannon
 from tests.numerical.conftest import Case
 from tests.numerical.test_lens import matrices, slow_norm, slow_share, softmax
@@ -110,7 +110,7 @@ def test_a_learned_lens_is_a_reading_of_its_own(
             translator.matrix.copy_(0.7 * torch.eye(width).roll(row + 1, 0))
             translator.bias.fill_(0.3)
     monkeypatch.setattr(
-        cell_scores, "lens_of", lambda _, name: lens if name == "learned" else LogitLens()
+        lens_cells, "lens_of", lambda _, name: lens if name == "learned" else LogitLens()
     )
     found = analysis.disagreement(model, trace, ("output", "learned", "input"))
     coloured = analysis.colours(model, trace, decoder="learned", quantities=["cross_entropy"])

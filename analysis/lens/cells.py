@@ -1,0 +1,228 @@
+"""The cells of a grid: which states a component has, and their scores over the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.contract.results import Floats, Ints
+from analysis.contract.specs import as_tuple, resolve_index
+from analysis.errors import SpecError
+from analysis.learned.files import lens_of
+from analysis.lens.decoders import Reader, one_matrix, readers, similarity
+from analysis.lens.specs import LensSpec, PromotedSpec
+from analysis.model.handle import Model
+from analysis.tracing.capture import Trace
+from analysis.tracing.heads import head_parts
+
+#: A spec that names a component, its head and its source.
+ComponentSpec: TypeAlias = LensSpec | PromotedSpec
+#: Scores held at once, float32.
+_MAX_SCORES = 1 << 25
+
+
+def lens_spec(options: Mapping[str, Any], **more: Any) -> LensSpec:
+    """A spec from the keyword arguments of a public function; None means the default.
+
+    Raises:
+        SpecError: If an option has no such value.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in {"rows", "positions"} & given.keys():
+        given[name] = as_tuple(given[name])
+    return LensSpec(**given, **more)
+
+
+def axis_size(model: Model, component: str) -> int:
+    """Entries of the first axis: rows for block outputs, layers for the parts of a block."""
+    return model.info.layers + (1 if component == "block_output" else 0)
+
+
+def decoder_row(component: str, index: int) -> int:
+    """The row at which an interpolated decoder reads entry ``index``: after its layer."""
+    return index if component == "block_output" else index + 1
+
+
+def entries(name: str, wanted: tuple[int, ...] | None, size: int) -> list[int]:
+    """Selected entries of an axis, counted from the start; all of them for None.
+
+    Args:
+        name: The axis, for the error message.
+        wanted: Indices; negative ones count from the end.
+        size: Length of the axis.
+
+    Raises:
+        SpecError: If an entry does not exist.
+    """
+    if wanted is None:
+        return list(range(size))
+    return [resolve_index(name, value, size) for value in wanted]
+
+
+def readable(spec: ComponentSpec, positions: list[int], size: int) -> Ints:
+    """Indices into ``positions`` of those that have a state.
+
+    A head reads nothing from a source position that comes later.
+
+    Raises:
+        SpecError: If the source position does not exist.
+    """
+    first = 0 if spec.source is None else resolve_index("Source position", spec.source, size)
+    places: Ints = np.flatnonzero(np.array(positions) >= first)
+    return places
+
+
+def states_of(model: Model, trace: Trace, spec: ComponentSpec, index: int) -> Floats:
+    """[pos, d_model] the states of one row or layer.
+
+    "block_increment" is what a block adds, ``resid[layer + 1] - resid[layer]``. "source_output" is
+    what one head adds from one source position, ``pattern[i, j] · v[j] · W_O`` (Kobayashi et al.
+    2020, arXiv 2004.10102), through a post-norm with its scale frozen and any multiplier; over
+    all sources it sums to "head_output". At positions before the source it is 0.
+
+    Args:
+        model: The model the trace was made with.
+        trace: From ``analysis.trace``.
+        spec: Names the component, and its head and source.
+        index: Entry of the component's first axis.
+
+    Raises:
+        SpecError: If the model has no mid residual, a head or source does not exist, or the
+            attention can't be split into heads.
+    """
+    states: Floats = _STATES[spec.component](model, trace, spec, index)
+    return states
+
+
+def _mid_residual(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
+    if model.info.parallel_blocks:
+        raise SpecError(
+            "This model's attention and MLP run in parallel: it has no mid residual.",
+            "Read the block output instead.",
+        )
+    middle: Floats = trace.resid[layer] + trace.attn_out[layer]
+    return middle
+
+
+def _head_output(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
+    head = resolve_index("Head", spec.head or 0, model.info.heads)
+    states: Floats = head_parts(model, trace, layer).heads()[head].numpy().astype(np.float32)
+    return states
+
+
+def _source_output(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
+    head = resolve_index("Head", spec.head or 0, model.info.heads)
+    source = resolve_index("Source position", spec.source or 0, len(trace.tokens))
+    weights, vectors = head_parts(model, trace, layer).factors(torch.arange(len(trace.tokens)))
+    states: Floats = (weights[head, :, source, None] * vectors[head, source]).numpy()
+    return states.astype(np.float32)
+
+
+_STATES: dict[str, Callable[[Model, Trace, ComponentSpec, int], Floats]] = {
+    "block_output": lambda _model, trace, _spec, row: trace.resid[row],
+    "attention_output": lambda _model, trace, _spec, layer: trace.attn_out[layer],
+    "mlp_output": lambda _model, trace, _spec, layer: trace.mlp_out[layer],
+    "block_increment": lambda _model, trace, _spec, layer: (
+        trace.resid[layer + 1] - trace.resid[layer]
+    ),
+    "mid_residual": _mid_residual,
+    "head_output": _head_output,
+    "source_output": _source_output,
+}
+
+
+def cells_at_once(model: Model, most: int) -> int:
+    """How many cells to decode together: ``most``, fewer where the vocabulary is large."""
+    return min(max(_MAX_SCORES // int(model.readout.output_rows.shape[0]), 1), most)
+
+
+class CellReader:
+    """Reads cells of one component with one decoder, norm and similarity.
+
+    Args:
+        model: The model the trace was made with.
+        trace: From ``analysis.trace``.
+        spec: The component and how it is read.
+    """
+
+    def __init__(self, model: Model, trace: Trace, spec: LensSpec) -> None:
+        self._model, self._trace, self._spec = model, trace, spec
+        self._lens = lens_of(model, spec.decoder)
+        self._states: dict[int, Floats] = {}
+        self._translated: dict[int, Tensor] = {}
+
+    def states(self, row: int) -> Floats:
+        """[pos, d_model] the states of one entry of the first axis; computed once."""
+        if row not in self._states:
+            self._states[row] = states_of(self._model, self._trace, self._spec, row)
+        return self._states[row]
+
+    @torch.no_grad()
+    def translated(self, row: int) -> Tensor:
+        """[pos, d_model] the states as the decoder gets them.
+
+        A learned lens translates them to the last row's basis first (arXiv 2303.08112); for
+        other decoders they are the states themselves.
+        """
+        if row not in self._translated:
+            states = torch.from_numpy(self.states(row))
+            self._translated[row] = self._lens.translate(states, row)
+        return self._translated[row]
+
+    def vectors(self, rows: Ints, positions: Ints) -> Tensor:
+        """[n, d_model] the translated states of n cells, on the readout's device."""
+        pairs = zip(rows.tolist(), positions.tolist(), strict=True)
+        states = torch.stack([self.translated(row)[pos] for row, pos in pairs])
+        readout = self._model.readout
+        return states.to(readout.device, readout.output_rows.dtype)
+
+    def readers(self, row: int) -> list[Reader]:
+        """The matrices that one row is read with: two for the decoder "max_probability"."""
+        row = decoder_row(self._spec.component, row)
+        return readers(self._model.readout, self._spec, row, self._model.info.layers)
+
+    @torch.no_grad()
+    def scores(self, rows: Ints, positions: Ints) -> tuple[Tensor, Tensor]:
+        """Score n cells, and say which matrix read each.
+
+        Where each row has a matrix of its own, cells are read row by row.
+
+        Returns:
+            [n, vocab] float32 logits, cosines, or minus distances; and [n] 0 or, where the input
+            embedding gives the higher top probability ("max_probability"), 1.
+        """
+        vectors = self.vectors(rows, positions)
+        if one_matrix(self._model.readout, self._spec.decoder):
+            return self._scores(vectors, int(rows[0]))
+        found: Tensor | None = None
+        chosen = torch.zeros(len(rows), dtype=torch.long, device=vectors.device)
+        for row in np.unique(rows).tolist():
+            here = torch.from_numpy(rows == row).to(vectors.device)
+            part, chosen[here] = self._scores(vectors[here], row)
+            if found is None:
+                found = part.new_empty(len(rows), part.shape[1])
+            found[here] = part
+        assert found is not None  # noqa: S101 - there is at least one row
+        return found, chosen
+
+    def _scores(self, vectors: Tensor, row: int) -> tuple[Tensor, Tensor]:
+        """Scores of cells that share their matrices; the reading with the surest top token."""
+        spec = self._spec
+        normed = self._model.readout.normed(vectors, spec.norm)
+        choices = self.readers(row)
+        if spec.similarity == "dot":
+            scores = [reader.logits(normed) for reader in choices]
+        else:
+            sign = 1.0 if spec.similarity == "cosine" else -1.0
+            scores = [sign * similarity(reader, normed, spec.similarity) for reader in choices]
+        if len(scores) == 1:
+            return scores[0], torch.zeros(len(vectors), dtype=torch.long, device=vectors.device)
+        top = torch.stack([one.amax(-1) for one in scores])
+        if spec.similarity == "dot":
+            top -= torch.stack([one.logsumexp(-1) for one in scores])
+        chosen = top.argmax(0)
+        return torch.stack(scores)[chosen, torch.arange(len(chosen), device=chosen.device)], chosen
