@@ -33,7 +33,12 @@ from dash_app.views import (
     tokens,
 )
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
+#: In an installed package ``dash_app/assets``, in a checkout ``assets`` beside ``dash_app``.
+ASSETS = next(
+    folder / "assets"
+    for folder in Path(__file__).resolve().parents[:2]
+    if (folder / "assets").is_dir()
+)
 VIEWS: tuple[View, ...] = (
     run.VIEW,
     story.VIEW,
