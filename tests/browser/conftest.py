@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.support.patience import PATIENCE_MS
 from tests.support.servers import Servers, loaded
+from tests.support.time_limits import PATIENCE_MS
 
 expect.set_options(timeout=PATIENCE_MS)
 

@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import expect
 
 from dash_app.views.flow.options import METHODS
-from tests.support.patience import PATIENCE_S
 from tests.support.pictures import IMAGES
+from tests.support.time_limits import PATIENCE_S
 
 pytestmark = [pytest.mark.browser, pytest.mark.real]
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.support.held import held
-from tests.support.patience import PATIENCE_S
+from tests.support.held_requests import held
 from tests.support.pictures import IMAGES
+from tests.support.time_limits import PATIENCE_S
 
 pytestmark = [pytest.mark.browser, pytest.mark.real]
 

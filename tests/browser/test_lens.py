@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 
 from analysis.learned import library
 from dash_app.views.heatmap import choices
-from tests.support.patience import PATIENCE_S
+from tests.support.time_limits import PATIENCE_S
 
 pytestmark = [pytest.mark.browser, pytest.mark.real]
 

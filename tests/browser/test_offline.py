@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.support.held import CALLBACKS, outputs
-from tests.support.patience import PATIENCE_MS, PATIENCE_S
+from tests.support.held_requests import CALLBACKS, outputs
 from tests.support.servers import Servers, loaded
+from tests.support.time_limits import PATIENCE_MS, PATIENCE_S
 
 pytestmark = [pytest.mark.browser, pytest.mark.real, pytest.mark.full]
 

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import expect
 
 from analysis.tasks.specs import ContributionSpec
-from tests.support.patience import PATIENCE_S
+from tests.support.time_limits import PATIENCE_S
 
 pytestmark = [pytest.mark.browser, pytest.mark.real]
 START = "?model=addition-5digit&prompt=99999%2B00001%3D&new=7"

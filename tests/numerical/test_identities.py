@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import analysis
-from tests.numerical import brute
+from tests.numerical import reference
 from tests.numerical.conftest import Case
 from tests.support import built
 
@@ -42,7 +42,7 @@ def test_rows_equal_hugging_face_hidden_states(case: Case) -> None:
 
 
 def test_a_forward_pass_by_hand_gives_the_same_states(small: Case) -> None:
-    slow = brute.forward(small.model.hf, small.trace.token_ids)
+    slow = reference.forward(small.model.hf, small.trace.token_ids)
     assert relative(small.trace.resid, np.stack(slow.rows)) < 1e-5
     assert relative(small.trace.attn_out, np.stack(slow.attn)) < 1e-5
     assert relative(small.trace.mlp_out, np.stack(slow.mlp)) < 1e-5
@@ -77,7 +77,7 @@ def test_heads_and_bias_sum_to_attention(case: Case) -> None:
 
 
 def test_a_head_by_hand(small: Case) -> None:
-    slow = brute.forward(small.model.hf, small.trace.token_ids)
+    slow = reference.forward(small.model.hf, small.trace.token_ids)
     for layer, vectors in enumerate(slow.vectors):
         heads = analysis.head_output(small.model, small.trace, layer)
         assert relative(heads, vectors.sum(2)) < 1e-5
@@ -97,7 +97,7 @@ def test_attribution_sums_to_the_logit(case: Case, foil: int | None) -> None:
 def test_attribution_by_hand(small: Case) -> None:
     """Each head's part is its vector through the final norm with the last state's scale."""
     trace, hf = small.trace, small.model.hf
-    slow = brute.forward(hf, trace.token_ids)
+    slow = reference.forward(hf, trace.token_ids)
     state = slow.rows[-1][-1]
     row = hf.get_output_embeddings().weight[3].double().numpy()
     if small.model.info.norm == "LayerNorm":

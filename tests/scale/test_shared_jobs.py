@@ -16,7 +16,7 @@ from dash_app.jobs.shared_manager import SharedJobManager
 from tests.support.dash_client import DashClient
 from tests.support.redis import RedisServer
 from tests.support.scaled import LIMIT_S, settings, wait_for
-from tests.unit.test_jobs import make_app, until_stopped
+from tests.wiring.jobs.test_background_callbacks import make_app, until_stopped
 
 Make = Callable[..., tuple[Dash, SharedJobManager]]
 ASKED = {"in.data": 1}

@@ -26,6 +26,7 @@ from dash_app.jobs.manager import JobManager
 from dash_app.page.token_labels import plain, token_markup
 from tests.security.conftest import MakeApp, Watched, signed_in
 from tests.support.dash_client import DashClient
+from tests.support.repository import ROOT
 
 PASSWORD = "another password"  # noqa: S105 - of a made-up user
 LIMIT = 1 << 20
@@ -260,10 +261,9 @@ def test_a_models_title_ends_no_script(
 
 def test_nothing_writes_markup_into_the_page() -> None:
     """Texts are set as text, in the browser as on the server."""
-    root = Path(__file__).resolve().parents[2]
     writers = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(",
                "new Function", "dcc.Markdown", "dangerously", "srcDoc", "Iframe")  # fmt: skip
-    sources = [*(root / "assets" / "js").rglob("*.js"), *(root / "dash_app").rglob("*.py")]
+    sources = [*(ROOT / "assets" / "js").rglob("*.js"), *(ROOT / "dash_app").rglob("*.py")]
     found = [
         f"{path.name}: {writer}"
         for path in sources
@@ -361,12 +361,11 @@ def test_an_address_says_nothing_in_the_page_itself(make_app: MakeApp, said: str
 
 def test_diskcache_is_used_nowhere_but_in_the_store() -> None:
     """Its own ``Disk`` unpickles (docs/adr/0021-audit.md)."""
-    root = Path(__file__).resolve().parents[2]
     using = {
-        path.relative_to(root).as_posix()
+        path.relative_to(ROOT).as_posix()
         for part in ("analysis", "dash_app")
-        for path in (root / part).rglob("*.py")
+        for path in (ROOT / part).rglob("*.py")
         if "import diskcache" in path.read_text(encoding="utf-8")
     }
     assert using == {"analysis/store/memo.py"}
-    assert "disk=BytesDisk" in (root / "analysis" / "store" / "memo.py").read_text(encoding="utf-8")
+    assert "disk=BytesDisk" in (ROOT / "analysis" / "store" / "memo.py").read_text(encoding="utf-8")

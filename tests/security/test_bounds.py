@@ -17,8 +17,7 @@ from analysis.tasks.specs import SuiteSpec
 from analysis.tracing.specs import RunSpec, TraceSpec
 from dash_app.server import server
 from dash_app.settings import MIB, Settings
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.repository import ROOT
 
 
 @pytest.fixture

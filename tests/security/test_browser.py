@@ -16,7 +16,7 @@ from dash_app.security.users import Users
 from tests.security.conftest import PASSWORD, MakeApp, Watched
 from tests.security.live import served
 from tests.support import fake_service, pictures
-from tests.support.patience import PATIENCE_MS, PATIENCE_S
+from tests.support.time_limits import PATIENCE_MS, PATIENCE_S
 
 pytestmark = [
     pytest.mark.browser,

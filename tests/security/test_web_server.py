@@ -15,9 +15,9 @@ from gunicorn.http.parser import RequestParser
 from dash_app.server import gunicorn
 from dash_app.server.gunicorn import Server
 from dash_app.settings import Settings
+from tests.support.repository import ROOT
 
 KIB = 1024
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.programs import located
+from tests.support.find_program import located
 
 #: Kept from calling home: its tests must not depend on a network.
 FLAGS = [

@@ -26,8 +26,8 @@ from dash_app.views.attention.figure import attention
 from dash_app.views.curves.figure import Quantity, curves
 from dash_app.views.story.phrases import story_phrases
 from tests.support import fake_readings, synthetic
+from tests.support.repository import ROOT
 
-ROOT = Path(__file__).parents[2]
 CHROMIUM = os.environ.get("STRATASCOPE_CHROMIUM", "/usr/bin/chromium")
 
 

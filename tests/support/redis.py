@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tests.support.programs import located
+from tests.support.find_program import located
 
 VARIABLE = "STRATASCOPE_REDIS_SERVER"
 NAMES = ("redis-server", "valkey-server")

@@ -20,10 +20,10 @@ from analysis.contract.jobs import Job
 from analysis.service import Service
 from analysis.tracing.specs import RunSpec
 from analysis.worker.messages import Request
-from tests.support.patience import PATIENCE_S
+from tests.support.repository import ROOT
+from tests.support.time_limits import PATIENCE_S
 
 LIMIT_S = float(PATIENCE_S)
-ROOT = Path(__file__).resolve().parents[2]
 FAKE = "tests.support.fake_work:perform"
 #: Short silences: a killed worker is noticed within seconds, and a busy machine's is not.
 QUICK = {"lease_s": 4.0, "lost_s": 2.5, "patience_s": 15.0, "beat_s": 0.05, "grace_s": 5.0}

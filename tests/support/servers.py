@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from tests.support.patience import PATIENCE_S
 from tests.support.redis import RedisServer
+from tests.support.repository import ROOT
+from tests.support.time_limits import PATIENCE_S
 
-ROOT = Path(__file__).resolve().parents[2]
 ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/?")
 CHILD = "analysis.worker.child"
 

@@ -26,6 +26,7 @@ from analysis.tracing.specs import PatternSpec, RunSpec, TraceSpec
 from analysis.worker.settings import ServiceSettings
 from tests.support import fake_work
 from tests.support.fake_service import FakeService
+from tests.support.repository import ROOT
 
 SPEC = RunSpec("fake", "echo x")
 
@@ -54,8 +55,7 @@ def test_the_service_is_imported_and_made_without_torch(tmp_path: Path) -> None:
         f"Service(ServiceSettings(cache_dir=Path({str(tmp_path)!r}))).close();"
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
-    root = Path(__file__).resolve().parents[2]
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=root)
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
 
 
 def test_a_second_identical_request_computes_nothing(service: Service) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.repository import ROOT
+
 PARTS = ("analysis", "dash_app", "tools", "benchmarks", "tests")
 SOURCES = sorted(path for part in PARTS for path in (ROOT / part).rglob("*.py"))
 ASSETS = sorted((ROOT / "assets").rglob("*.js"))

@@ -1,0 +1,93 @@
+"""The curves' panel: pins, tables of steps, and the strip of all positions."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+
+from analysis.errors import CancelledError
+from analysis.trajectory.specs import EmergenceSpec
+from dash_app.state.context import trace_of
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Selection
+from dash_app.views.curves import actions
+from tests.support.components import text
+from tests.support.fake_service import FakeService, refuse
+
+
+def no_job(_start: float, _end: float) -> None:
+    return None
+
+
+def test_curves_follow_the_pins(service: FakeService, run_ref: RunRef) -> None:
+    figure, pins, line, table = actions.draw(service, run_ref, Selection(pins=(5, 7)), "light")
+    assert figure["layout"]["meta"]["pins"] == [5, 7]
+    assert figure["layout"]["meta"]["chosen"]
+    assert len(pins) == 2
+    assert "position 4" in line
+    said = text(table)
+    assert "layer 9, attention" in said
+    assert "head 3 +2.1 reading The" in said
+    assert "layer=9&row=10&pos=4&heads=3" in said
+    assert "never" in said  # the second token's
+    figure, pins, _, _ = actions.draw(service, run_ref, Selection(), "light")
+    assert len(pins) == 2
+    assert not figure["layout"]["meta"]["chosen"]
+
+
+@pytest.mark.parametrize("curve", get_args(Selection.model_fields["curve"].annotation))
+def test_with_nothing_pinned_only_rows_have_curves(
+    service: FakeService, run_ref: RunRef, curve: Any
+) -> None:
+    figure, pins, _, table = actions.draw(
+        service, run_ref, Selection(pins=(), curve=curve), "light"
+    )
+    assert ("Nothing is pinned" in text(figure)) == (curve not in ("entropy", "kl"))
+    assert pins == []
+    assert table == []
+
+
+def test_all_positions_are_measured_once_the_page_is_drawn(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    figure, line, done = actions.show_strip(service, run_ref, Selection(), "light", None)
+    assert line == actions.MEASURING
+    assert not done
+    ready = actions.measure(service, run_ref, no_job, causal=False)
+    service.memo[trace_of(run_ref), actions.PLAIN] = plain(service, run_ref)
+    figure, line, done = actions.show_strip(
+        service, run_ref, Selection(show="answer"), "light", ready
+    )
+    assert figure["layout"]["meta"]["positions"] == [4, 5, 6]
+    assert "positions 4 to 6 of 7" in line
+    assert not done
+    service.memo[trace_of(run_ref), actions.CAUSAL] = service.ask(trace_of(run_ref), actions.CAUSAL)
+    assert actions.show_strip(service, run_ref, Selection(), "light", ready)[2]
+
+
+def plain(service: FakeService, run_ref: RunRef) -> Any:
+    import dataclasses
+
+    found = service.ask(trace_of(run_ref), EmergenceSpec())
+    return dataclasses.replace(found, causal_commit=None)
+
+
+def test_errors_and_cancels_are_told_where_they_belong(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    before = plain(service, run_ref)
+    service.memo.clear()
+    service.fail["emergence"] = CancelledError()
+    assert actions.measure(service, run_ref, no_job, causal=True) is None
+    service.fail["emergence"] = refuse("It broke.", "Again.")
+    ready = actions.measure(service, run_ref, no_job, causal=True)
+    assert "It broke." in text(actions.show_strip(service, run_ref, Selection(), "light", ready))
+    service.memo[trace_of(run_ref), actions.PLAIN] = before
+    figure, line, whole = actions.show_strip(service, run_ref, Selection(), "light", ready)
+    assert figure["layout"]["meta"]["positions"] == list(range(7))  # what was measured stays
+    assert line.startswith("It broke. Again. Request ")
+    assert "the row at which its token emerges" in line
+    assert not whole  # commits can be asked for again
+    service.fail["steps"] = refuse("No steps.", "Again.")
+    assert "No steps." in text(actions.draw(service, run_ref, Selection(), "light"))

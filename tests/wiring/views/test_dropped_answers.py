@@ -1,0 +1,236 @@
+"""What a person does while the server answers: no late or dropped answer undoes or loses it.
+
+Dash drops an answer when the callback is asked again, and tells the second call only of what set
+that off. So none may leave out what an earlier call would have done because *that* has not changed
+now. And what an answer sets of a control, a person may have changed since it was asked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from analysis.lens.specs import DisagreementSpec, LensSpec
+from dash_app.app import create_app
+from dash_app.jobs.progress import BUSY, begun
+from dash_app.settings import Settings
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Selection
+from dash_app.state.stores import split
+from dash_app.views.disagreement import actions as readings
+from dash_app.views.flow import actions as flow
+from dash_app.views.run import actions as run
+from tests.support.dash_client import DashClient
+from tests.support.fake_service import FakeService, refuse
+from tests.wiring.test_app import components
+from tests.wiring.views.test_disagreement_and_reports import Untied
+
+
+@pytest.fixture(autouse=True)
+def no_lens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analysis.learned.library.available", lambda _name: None)
+
+
+def held(run: RunRef, selection: Selection, **more: Any) -> dict[str, Any]:
+    """What the page's stores hold."""
+    stores = {f"{part}.data": data for part, data in split(selection).items()}
+    further = {f"{name.replace('_', '-')}.data": value for name, value in more.items()}
+    return {**stores, "run.data": run.model_dump(), "scheme.data": "light", **further}
+
+
+class TestHeatmap:
+    """A cell's column is computed though the call that would have asked for it was dropped."""
+
+    @pytest.fixture
+    def page(self, service: FakeService, settings: Settings) -> DashClient:
+        return DashClient(create_app(service, settings))
+
+    def answer(self, page: DashClient, *changed: str, **values: Any) -> Any:
+        run, selection = values.pop("run"), values.pop("selection")
+        found = page.answer(
+            "lens-wanted.data", {f"{one}.data" for one in changed}, held(run, selection, **values)
+        )
+        return found.get("lens-wanted", {}).get("data", "as it was")
+
+    def test_a_pin_after_a_new_reading_still_asks_for_it(
+        self, page: DashClient, run_ref: RunRef
+    ) -> None:
+        unread = Selection(norm="unit", pins=(5,))
+        wanted = self.answer(page, "pins", run=run_ref, selection=unread)
+        assert "unit" in wanted
+        again = self.answer(page, "scheme", run=run_ref, selection=unread, lens_wanted=wanted)
+        assert again == "as it was"  # it was asked for; a stopped one is not begun anew
+
+    def test_what_is_there_is_not_asked_for(
+        self, page: DashClient, service: FakeService, run_ref: RunRef
+    ) -> None:
+        from dash_app.state.context import trace_of
+
+        service.ask(trace_of(run_ref), LensSpec())
+        assert self.answer(page, "pins", run=run_ref, selection=Selection()) == "as it was"
+
+
+class TestReadings:
+    """A move of the cell leaves the picture alone only where it shows what it should."""
+
+    @pytest.fixture
+    def service(self) -> Untied:
+        return Untied()
+
+    @pytest.fixture
+    def page(self, service: Untied, settings: Settings) -> DashClient:
+        return DashClient(create_app(service, settings))
+
+    def answer(self, page: DashClient, *changed: str, **values: Any) -> Any:
+        run, selection = values.pop("run"), values.pop("selection")
+        return page.answer(
+            "readings-graph.figure",
+            {f"{one}.data" for one in changed},
+            held(run, selection, **values),
+        )
+
+    def test_a_move_during_the_drawing_does_not_lose_it(
+        self, page: DashClient, service: Untied, run_ref: RunRef
+    ) -> None:
+        chosen = Selection(row=3, pos=2)
+        ready = readings.compute(service, run_ref, chosen, lambda *_: None)
+        assert any(isinstance(spec, DisagreementSpec) for _, spec in service.memo)
+        moved = self.answer(page, "cell", run=run_ref, selection=chosen, readings_ready=ready)
+        assert moved["readings-graph"]["figure"]["data"]
+        drawn = moved["readings-drawn"]["data"]
+        values = {"run": run_ref, "readings_ready": ready, "readings_drawn": drawn}
+        elsewhere = chosen.model_copy(update={"pos": 3})
+        assert self.answer(page, "cell", selection=elsewhere, **values) == {}
+        by_best = elsewhere.model_copy(update={"differ": "top1"})
+        assert self.answer(page, "cell", selection=by_best, **values)
+        values["run"] = run_ref.model_copy(update={"attempt": 2})
+        assert self.answer(page, "cell", selection=elsewhere, **values)
+
+
+class TestFlow:
+    """What went wrong is said of the graph that is asked for, whatever the page draws it for."""
+
+    def test_a_failure_outlives_a_change_of_theme_and_not_of_the_cell(
+        self, service: FakeService, settings: Settings, run_ref: RunRef
+    ) -> None:
+        page = DashClient(create_app(service, settings))
+        chosen = Selection(row=3, pos=2)
+        service.fail["flow"] = refuse("It broke.", "Again.")
+        ready = flow.follow(service, run_ref, chosen, lambda *_: None)
+
+        def drawn(selection: Selection) -> str:
+            stored = held(run_ref, selection, flow_ready=ready)
+            return str(page.answer("flow-graph.figure", {"scheme.data"}, stored))
+
+        assert "It broke." in drawn(chosen)
+        assert drawn(Selection(row=4, pos=2)) == "{}"
+
+
+class TestControls:
+    """A control is set by an answer that counts, and not to what it was set to by itself before."""
+
+    NOW = Selection(model="m", prompt="Hello", attempt=1)
+    FORM = {  # noqa: RUF012 - never written
+        "form": {"model": "m", "prompt": "Typed", "new": "4", "template": "on"},
+        "from": "run-button",
+    }
+
+    @pytest.fixture
+    def page(self, service: FakeService, settings: Settings) -> DashClient:
+        return DashClient(create_app(service, settings))
+
+    def after(self, page: DashClient, *reports: dict[str, Any]) -> Any:
+        numbered = [{**one, "n": n + 1} for n, one in enumerate(reports)]
+        stores = {f"{part}.data": data for part, data in split(self.NOW).items()}
+        return page.answer("query.data", {"go.data"}, {**stores, "go.data": {"reports": numbered}})
+
+    def test_the_form_is_asked_for_as_it_was_when_run_was_pressed(self, page: DashClient) -> None:
+        told = self.after(page, self.FORM)
+        asked = {"model": "m", "prompt": "Typed", "new": 4, "template": "on", "attempt": 2}
+        assert told["request"]["data"] == asked
+        assert told["query"]["data"]["set"] == {}  # more may have been typed since
+
+    def test_nonsense_in_the_form_leaves_what_was_there(self, page: DashClient) -> None:
+        told = self.after(
+            page, {"form": {**self.FORM["form"], "prompt": "", "new": "x", "template": 7}}
+        )
+        asked = {"model": "m", "prompt": "", "new": 1, "template": "off", "attempt": 2}
+        assert told["request"]["data"] == asked
+
+    def test_run_and_an_example_count_in_turn(self, page: DashClient) -> None:
+        form, example = self.FORM, {"to": "prompt=Example&new=2"}
+        told = self.after(page, form, example)
+        assert told["request"]["data"]["prompt"] == "Example"
+        assert told["query"]["data"]["set"]["run-prompt"] == "Example"
+        told = self.after(page, example, form)
+        assert told["request"]["data"]["prompt"] == "Typed"
+        assert told["query"]["data"]["set"] == {}
+
+    def test_an_example_is_shown_over_a_draft_though_it_is_what_was_run(
+        self, page: DashClient
+    ) -> None:
+        told = self.after(page, {"to": "prompt=Hello&new=1"})
+        assert told["query"]["data"]["set"]["run-prompt"] == "Hello"
+
+    def test_a_move_sets_no_control(self, page: DashClient) -> None:
+        assert self.after(page, {"to": "row=3&pos=1"})["query"]["data"]["set"] == {}
+
+    def test_nothing_is_set_beside_the_answer_which_may_be_dropped(self, page: DashClient) -> None:
+        told = self.after(page, {"to": "layer=3"}, {"to": "prompt=Example"}, {"to": "find=x"})
+        assert {"run-prompt", "attention-layer", "lens-find"}.isdisjoint(told)
+
+
+def test_a_job_can_be_stopped_once_the_page_knows_it_and_not_before(app: Any) -> None:
+    told = app.server.test_client().get("/_dash-dependencies").get_json()
+    stops = {one["output"].removesuffix(".id") for one in told if one["output"].endswith(".id")}
+    assert len(stops) > 10
+    off = {one.id for one in components(app.layout()) if getattr(one, "disabled", False)}
+    assert stops <= off
+    turned = {name for one in told for name in (one.get("running") or {}).get("running", ())}
+    assert turned  # by the start of a job
+    assert turned.isdisjoint({f"{stop}.disabled" for stop in stops})
+    said: list[Any] = []
+    show = begun(said.append)
+    show([{"width": "40%"}, "Reading"])
+    assert said == [[{"width": "0%"}, "", BUSY, False], [{"width": "40%"}, "Reading", BUSY, False]]
+
+
+class TestTasks:
+    """Lists are filled and digits fixed without setting what a person may be choosing just then."""
+
+    @pytest.fixture
+    def page(self, service: FakeService, settings: Settings) -> DashClient:
+        return DashClient(create_app(service, settings))
+
+    def test_a_new_model_leaves_the_digits_that_are_being_typed(self, page: DashClient) -> None:
+        values = {"tasks-model.value": "smollm2-135m-instruct", "tasks-digits.value": 4}
+        told = page.answer("tasks-digits.disabled", {"tasks-model.value"}, values)
+        assert told["tasks-digits"] == {"disabled": False}
+        values["tasks-model.value"] = "addition-5digit"
+        told = page.answer("tasks-digits.disabled", {"tasks-model.value"}, values)
+        assert told["tasks-digits"] == {"value": 5, "disabled": True}
+
+    def test_another_prompt_leaves_the_model_that_was_chosen_here(
+        self, page: DashClient, run_ref: RunRef
+    ) -> None:
+        for model, told in ((run_ref.model, None), ("other", "other")):
+            stored = held(run_ref, Selection(model=model, prompt="Next", attempt=2))
+            found = page.answer("tasks-model.value", {"request.data"}, stored)
+            assert found.get("tasks-model", {}).get("value") == told
+
+    def test_lists_are_filled_about_what_is_chosen(self, page: DashClient) -> None:
+        lists = {"component": "row 0", "place": "", "column": 1}
+        values = {f"tasks-projection-{name}.value": value for name, value in lists.items()}
+        values |= {"tasks-model.value": "smollm2-135m-instruct", "tasks-digits.value": 2}
+        told = page.answer("tasks-projection-place.options", {"run.data"}, values)
+        assert all(list(told[f"tasks-projection-{name}"]) == ["options"] for name in lists)
+        values["tasks-projection-component.value"] = "head 99.0"
+        told = page.answer("tasks-projection-place.options", {"run.data"}, values)
+        assert told["tasks-projection-component"]["value"] == "row 1"
+
+
+def test_a_run_that_was_replaced_says_nothing_of_its_end() -> None:
+    failed = {"attempt": 1, "trouble": ["The prompt is empty.", "Type some text.", "id"]}
+    assert run.ended(failed, None, Selection(attempt=2)) is None
+    assert run.ended(failed, None, Selection(attempt=1))

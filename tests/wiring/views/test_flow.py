@@ -1,0 +1,260 @@
+"""The flow's controls, its signed picture, the reading of a link and the causal check."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from analysis.contract.results import InfoSpec
+from analysis.errors import SpecError
+from analysis.flow_graph.results import Graph
+from dash_app.state import context
+from dash_app.state.address import from_query, to_query
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Selection
+from dash_app.views.flow import actions, check, inspector, specs
+from dash_app.views.flow.options import METHODS, options
+from tests.support.components import text
+from tests.support.fake_service import LAYERS, FakeService, refuse
+
+BASE = Selection()
+
+
+def no_job(_start: float, _end: float) -> None:
+    return None
+
+
+def gos(parts: Any) -> set[str]:
+    """What the buttons among the components select."""
+    found: set[str] = set()
+    for part in parts if isinstance(parts, (list, tuple)) else [parts]:
+        if hasattr(part, "to_plotly_json"):
+            found |= {value for name, value in part.to_plotly_json()["props"].items()
+                      if name == "data-go"}  # fmt: skip
+            found |= gos(getattr(part, "children", None) or [])
+    return found
+
+
+def test_every_method_has_a_button_and_help(service: FakeService, run_ref: RunRef) -> None:
+    found = gos(actions.controls(service, run_ref, Selection()))
+    assert {f"method={method.value}" for method in METHODS} <= found
+    for method in METHODS:
+        shown = text(actions.controls(service, run_ref, Selection(method=method.value)))  # type: ignore[arg-type]
+        assert shown.count(method.help) == 2  # on its button, and in a line of its own
+
+
+def test_every_button_changes_what_is_drawn_or_is_the_chosen_one(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    """No control that does nothing: each makes another request, or another rule."""
+    info = service.ask("fake", InfoSpec())
+
+    def drawn(selection: Selection) -> Any:
+        look = specs.look(selection, info)
+        return specs.wanted(run_ref, selection), specs.rule(selection), look
+
+    starts = (Selection(), Selection(rule="mass"), Selection(method="signed"))
+    for start in (*starts, Selection(direction="up"), Selection(method="rollout")):
+        before = drawn(start)
+        same = 0
+        for address in gos(actions.controls(service, run_ref, start)):
+            after, ignored = from_query(address, start)
+            assert ignored == ()
+            same += drawn(after) == before
+        shown = text(actions.controls(service, run_ref, start))
+        assert same == shown.count('"aria-pressed": "true"')
+
+
+def test_a_value_between_the_presets_is_shown() -> None:
+    assert "mass=73" in gos(options(Selection(rule="mass", mass=73)))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("method=magic", "rule=all", "sources=9", "sources=0", "mass=100", "least=nan"),
+        *("least=0", "direction=left", "split=some", "scale=huge", "first=-1", "last=x"),
+        *("start=gone", "sinks=drown", "root=tree", "token=x", "foil=-1", "link=mlp:1:2"),
+        "link=cat:1:2:3:-1",
+    ],
+)  # fmt: skip
+def test_nonsense_about_the_flow_is_left_out_and_named(query: str) -> None:
+    assert from_query(query, BASE) == (BASE, (query.partition("=")[0],))
+
+
+def test_the_flows_options_are_in_the_address() -> None:
+    chosen = Selection(
+        method="signed", rule="least", sources=3, mass=55, least=0.5, start="reweight",
+        sinks="fold", root="answer", direction="up", split="each", scale="fixed", first=2, last=9,
+        token=5, foil=7, link="attention:3:0:4:2",
+    )  # fmt: skip
+    assert from_query(to_query(chosen, BASE), BASE) == (chosen, ())
+    assert from_query("token=none&foil=none", chosen)[0].token is None
+
+
+def test_options_become_the_request(run_ref: RunRef) -> None:
+    spec = specs.wanted(run_ref, Selection(start="loss", sinks="fold", row=6, pos=3))
+    assert spec is not None
+    assert (spec.hide_start, spec.fold_sinks, spec.row, spec.position) == ("loss", True, 6, 3)
+    up = specs.wanted(run_ref, Selection(direction="up", row=6, pos=3, root="answer"))
+    assert up is not None
+    assert (up.direction, up.row, up.position) == ("up", 6, 3)
+    from_token = specs.wanted(run_ref, Selection(direction="up", pos=3))
+    assert from_token is not None
+    assert (from_token.direction, from_token.row) == ("up", 0)
+    assert specs.wanted(run_ref, Selection(direction="up", row=0)) is not None
+    whole = specs.wanted(run_ref, Selection(root="answer", row=6))
+    assert whole is not None
+    assert (whole.position, whole.row) == ((4, 5), LAYERS)
+    signed = specs.wanted(run_ref, Selection(method="signed", row=3, token=5, foil=10**6))
+    assert signed is not None
+    assert (signed.row, signed.token, signed.foil) == (LAYERS, 5, None)
+
+
+def test_choices_of_look_reach_the_picture(service: FakeService, run_ref: RunRef) -> None:
+    def made(selection: Selection) -> Any:
+        ready = actions.follow(service, run_ref, selection, no_job)
+        drawn = actions.draw(service, run_ref, selection, "light", ready)
+        assert drawn is not None
+        return drawn
+
+    usual = made(Selection())
+    few = made(Selection(first=2, last=3))
+    assert len(few.picture["rows"]) < len(usual.picture["rows"])
+    assert "folded into the left edge" in few.line
+    assert made(Selection(scale="fixed")).picture["key"] != usual.picture["key"]
+    calls = service.calls.count("flow")
+    made(Selection(split="group", scale="fixed", first=1))
+    assert service.calls.count("flow") == calls + 1  # asked for, found in the memo by the service
+
+
+def test_what_there_is_not_to_hide_is_said(service: FakeService, run_ref: RunRef) -> None:
+    def line(selection: Selection) -> str:
+        drawn = actions.draw(service, run_ref, selection, "light", None)
+        assert drawn is not None
+        return drawn.line
+
+    asked = Selection(start="loss", sinks="fold")
+    for selection in (asked, Selection()):
+        actions.follow(service, run_ref, selection, no_job)
+    assert "No start is hidden" in line(asked)
+    assert "No sink is folded" in line(asked)
+    assert "hidden" not in line(Selection())
+    for key, kept in service.memo.items():
+        if isinstance(kept, Graph):
+            found = dataclasses.replace(kept, hidden_positions=(0,), sink_positions=(1,))
+            service.memo[key] = found
+    assert "Attention to the start (position 0) is hidden" in line(asked)
+    assert "No start" not in line(asked)
+    assert "No sink" not in line(asked)
+
+
+def test_heads_are_offered_by_group_where_there_are_groups() -> None:
+    assert "split=group" in gos(options(Selection(), grouped=True))
+    assert "split=group" not in gos(options(Selection()))
+    assert not {"split=sum", "split=each"} & gos(options(Selection(method="rollout")))
+
+
+@pytest.mark.parametrize(("kv_heads", "offered"), [(1, False), (2, True), (6, False)])
+def test_one_group_of_all_heads_is_no_choice(
+    service: FakeService, run_ref: RunRef, monkeypatch: Any, kv_heads: int, offered: bool
+) -> None:
+    """Where all heads share keys and values, by group is summed; where none do, it is each."""
+    result = context.result_of(service, run_ref)
+    info = dataclasses.replace(result.info, heads=6, kv_heads=kv_heads)
+    shared = dataclasses.replace(result, info=info)
+    monkeypatch.setattr(actions, "result_of", lambda *_: shared)
+    found = gos(actions.controls(service, run_ref, Selection()))
+    assert ("split=group" in found) == offered
+    assert "split=each" in found
+
+
+def test_a_signed_graph_has_a_picture_of_its_own(service: FakeService, run_ref: RunRef) -> None:
+    selection = Selection(method="signed", token=5, foil=7, pos=4)
+    ready = actions.follow(service, run_ref, selection, no_job)
+    drawn = actions.draw(service, run_ref, selection, "light", ready)
+    assert drawn is not None
+    figure, made, line = drawn
+    assert made is None
+    assert figure["data"][0]["type"] == "bar"
+    assert "' Paris' less that of" in line
+    assert "sum to +2.000, the model says +2.000" in line
+    assert figure["layout"]["meta"]["table"]["rows"][0][-1] == (
+        f"layer={LAYERS - 1}&heads=2&link=attention:{LAYERS - 1}:0:4:2"
+    )
+
+
+def test_a_token_held_against_itself_is_said(service: FakeService, run_ref: RunRef) -> None:
+    selection = Selection(method="signed", token=5, foil=5)
+    ready = actions.follow(service, run_ref, selection, no_job)
+    drawn = actions.draw(service, run_ref, selection, "light", ready)
+    assert drawn is not None
+    assert "held against itself" in text(drawn[0])
+
+
+def test_a_link_is_read_and_an_mlps_neurons_are_named(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    shown = text(inspector.inspect(service, run_ref, Selection(link="attention:3:0:4:2")))
+    assert "head 2 of layer 3" in shown
+    assert "Promotes" in shown
+    assert "neurons" not in service.calls
+    shown = text(inspector.inspect(service, run_ref, Selection(link="mlp:3:4:4:-1")))
+    assert "3,072" in shown
+    assert "·Paris" in shown
+    assert "Click a link" in text(inspector.inspect(service, run_ref, Selection()))
+
+
+@pytest.mark.parametrize(
+    ("link", "said"), [("mlp:99:4:4:-1", "does not exist"), ("mlp:3:1:4:-1", "Only attention")]
+)
+def test_a_link_that_is_none_is_said(
+    service: FakeService, run_ref: RunRef, link: str, said: str
+) -> None:
+    assert said in text(inspector.inspect(service, run_ref, Selection(link=link)))
+
+
+def test_cuts_are_shown_once_they_are_measured(service: FakeService, run_ref: RunRef) -> None:
+    selection = Selection()
+    assert check.show(service, run_ref, selection, "light", None) == []
+    ready = check.measure(service, run_ref, selection, check.CUT, no_job)
+    shown = text(check.show(service, run_ref, selection, "light", ready))
+    assert "Rank correlation (Spearman) +0.40 over 4 links cut" in shown
+    assert "7 links have nothing to cut" in shown
+    assert "Methods on this prompt" not in shown
+    other = Selection(method="norm")
+    assert check.show(service, run_ref, other, "light", None) == []
+
+
+def test_cuts_that_are_there_stay_when_the_comparison_fails(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    check.measure(service, run_ref, Selection(), check.CUT, no_job)
+    service.fail["comparison"] = refuse("The worker stopped.", "Run it again.")
+    ready = check.measure(service, run_ref, Selection(), check.COMPARE, no_job)
+    shown = text(check.show(service, run_ref, Selection(), "light", ready))
+    assert "The worker stopped." in shown
+    assert "over 4 links cut" in shown
+
+
+def test_methods_are_compared_best_first(service: FakeService, run_ref: RunRef) -> None:
+    ready = check.measure(service, run_ref, Selection(), check.COMPARE, no_job)
+    shown = text(check.show(service, run_ref, Selection(), "light", ready))
+    best_first = ["Rollout", "Hidden KL", "KL", "Proximity", "Signed"]
+    assert [shown.index(f'"{name}"') for name in best_first] == sorted(
+        shown.index(f'"{name}"') for name in best_first
+    )
+    assert shown.index('"none"') > shown.index('"+0.10"')
+
+
+def test_what_cannot_be_cut_is_said(service: FakeService, run_ref: RunRef) -> None:
+    whole = Selection(root="answer")
+    with pytest.raises(SpecError):
+        specs.check(run_ref, whole)
+    ready = check.measure(service, run_ref, whole, check.CUT, no_job)
+    assert "one root" in text(check.show(service, run_ref, whole, "light", ready))
+    bottom = Selection(row=0)
+    ready = check.measure(service, run_ref, bottom, check.CUT, no_job)
+    assert "no link to cut" in text(check.show(service, run_ref, bottom, "light", ready))

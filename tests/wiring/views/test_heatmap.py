@@ -1,0 +1,385 @@
+"""The heatmap's panel: what there is at once, what a job computes, and what is said of the rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from dash import no_update
+
+from analysis.contract.results import InfoSpec
+from analysis.errors import CancelledError, WorkerStoppedError
+from analysis.lens.specs import (
+    Candidates,
+    ColourSpec,
+    Component,
+    Decoder,
+    LensSpec,
+    Norm,
+    Similarity,
+)
+from analysis.tracing.specs import RunSpec
+from dash_app.page.controls import Option, menu
+from dash_app.state.context import trace_of
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Colour, Selection
+from dash_app.views.heatmap import actions, choices, specs
+from dash_app.views.heatmap import inspector as inspector_module
+from dash_app.views.heatmap.controls import bar
+from dash_app.views.heatmap.inspector import inspector
+from dash_app.views.heatmap.state_line import formula
+from tests.support.components import text
+from tests.support.fake_service import FakeService, refuse
+
+LONG = tuple(number % 30 for number in range(40))
+
+
+def no_job(_start: float, _end: float) -> None:
+    return None
+
+
+@pytest.fixture
+def long_run(run_ref: RunRef, service: FakeService, monkeypatch: Any) -> RunRef:
+    """A run of 40 tokens, and a service that says so."""
+    prompt = " ".join(["word"] * 40)
+    return run_ref.model_copy(
+        update={"token_ids": LONG, "prompt_length": 40, "prompt": prompt, "new": 0}
+    )
+
+
+def show(service: FakeService, run: RunRef, selection: Selection, *more: Any) -> tuple[Any, ...]:
+    return actions.show(service, run, selection, "light", *more)
+
+
+def compute(service: FakeService, run: RunRef, selection: Selection) -> tuple[Any, list[Any]]:
+    told: list[Any] = []
+    return actions.compute(service, run, selection, no_job, told.append), told
+
+
+def test_what_is_in_the_memo_is_shown_at_once(service: FakeService, run_ref: RunRef) -> None:
+    service.ask(trace_of(run_ref), LensSpec())
+    figure, controls, line, inspector, drawn, missing = show(
+        service, run_ref, Selection(row=3, pos=2)
+    )
+    assert missing is None
+    assert figure["layout"]["shapes"][-1]["x0"] == 1.5
+    assert figure["layout"]["shapes"][-1]["y0"] == 2.5
+    assert "softmax(U · N(h))" in text(line)
+    assert "row 3" in text(inspector)
+    assert "menu-decoder" in text(controls)
+    again = show(service, run_ref, Selection(row=5, pos=2), drawn)
+    assert again[0] is no_update  # the browser moves the outline alone
+    assert again[1] is no_update  # an open menu stays open
+    assert "row 5" in text(again[3])
+
+
+def test_the_chosen_column_comes_first_and_then_the_rest(
+    service: FakeService, long_run: RunRef
+) -> None:
+    selection = Selection(norm="unit", pos=7, row=3)
+    figure, _, line, inspector, _, missing = show(service, long_run, selection)
+    assert missing
+    assert "Computed so far: 0 of 40 positions" in text(line)
+    assert "Not computed yet" in text(inspector)
+    assert np.isnan(np.array(figure["data"][0]["z"])).all()
+
+    service.fail["grid"] = CancelledError()
+    assert compute(service, long_run, selection)[0] is None
+    del service.fail["grid"]
+    done, told = compute(service, long_run, selection)
+    assert told == [{"part": missing}]
+    assert done == {"done": missing}
+    asked = [spec for _, spec in service.memo if isinstance(spec, LensSpec)]
+    assert [spec.positions for spec in asked] == [(7,), None]
+
+
+def test_the_column_alone_is_shown_with_the_others_named_as_missing(
+    service: FakeService, long_run: RunRef
+) -> None:
+    selection = Selection(norm="unit", pos=7, row=3)
+    service.ask(trace_of(long_run), LensSpec(norm="unit", positions=(7,)))
+    figure, _, line, inspector, _, missing = show(service, long_run, selection)
+    known = ~np.isnan(np.array(figure["data"][0]["z"]))
+    assert known[:, 7].all()
+    assert known.sum() == known.shape[0]
+    assert missing
+    assert "Computed so far: 1 of 40 positions" in text(line)
+    assert "Its candidates" in text(inspector)
+
+
+def test_a_column_that_is_there_stays_when_the_rest_of_the_grid_fails(
+    service: FakeService, long_run: RunRef
+) -> None:
+    selection, grid = Selection(norm="unit", pos=7, row=3), service.grid
+
+    def column_only(trace: Any, spec: LensSpec, job: Any = None) -> Any:
+        if spec.positions is None:
+            raise WorkerStoppedError("The worker stopped.", "Run it again.")
+        return grid(trace, spec, job)
+
+    service.grid = column_only  # type: ignore[method-assign]
+    ready, told = compute(service, long_run, selection)
+    assert len(told) == 1
+    figure, _, line, inspector, _, missing = show(service, long_run, selection, None, ready)
+    known = ~np.isnan(np.array(figure["data"][0]["z"]))
+    assert known[:, 7].all()
+    assert "The worker stopped." in text(line)
+    assert "Run it again." in text(line)
+    assert "lens-partial" in text(line)  # which brings up the button that computes the rest
+    assert "Its candidates" in text(inspector)
+    assert missing
+
+
+def test_a_colour_alone_leaves_the_tokens_where_they_are(
+    service: FakeService, long_run: RunRef
+) -> None:
+    service.ask(trace_of(long_run), LensSpec())
+    selection = Selection(colour="norm", pos=7)
+    figure, _, _, _, _, missing = show(service, long_run, selection)
+    assert missing
+    assert np.isnan(np.array(figure["data"][0]["z"])).all()
+    done, _ = compute(service, long_run, selection)
+    figure, *_, missing = show(service, long_run, selection, None, done)
+    assert missing is None
+    assert not np.isnan(np.array(figure["data"][0]["z"])).any()
+    kinds = [type(spec).__name__ for _, spec in service.memo if isinstance(spec, ColourSpec)]
+    assert kinds
+
+
+def test_a_short_prompt_is_read_in_one_go(service: FakeService, run_ref: RunRef) -> None:
+    _, told = compute(service, run_ref, Selection(norm="none"))
+    assert told == []
+
+
+def test_what_a_memo_could_not_keep_is_shown_once_it_is_computed(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    done, _ = compute(service, run_ref, Selection(norm="none"))
+    service.memo.clear()
+    *_, missing = show(service, run_ref, Selection(norm="none"), None, done)
+    assert missing is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("component", Component),
+        ("decoder", Decoder),
+        ("norm", Norm),
+        ("similarity", Similarity),
+        ("candidates", Candidates),
+        ("colour", Colour),
+    ],
+)
+def test_every_option_has_a_title_and_a_formula(name: str, kind: Any) -> None:
+    options = {
+        "component": choices.COMPONENTS, "decoder": choices.DECODERS, "norm": choices.NORMS,
+        "similarity": choices.SIMILARITIES, "candidates": choices.CANDIDATES,
+        "colour": choices.COLOURS,
+    }[name]  # fmt: skip
+    assert {option.value for option in options} == set(get_args(kind))
+    assert all(option.title and len(option.help) > 10 for option in options)
+
+
+def test_every_option_can_be_shown(service: FakeService, run_ref: RunRef) -> None:
+    for name, kind in (
+        ("component", Component), ("norm", Norm), ("similarity", Similarity),
+        ("candidates", Candidates), ("colour", Colour),
+        ("part", Selection.model_fields["part"].annotation),
+        ("by", Selection.model_fields["by"].annotation),
+    ):  # fmt: skip
+        for value in get_args(kind):
+            colour = {"colour": "share"} if name in ("part", "by") else {}
+            selection = Selection(**{**colour, name: value}, row=4, pos=2)
+            done, _ = compute(service, run_ref, selection)
+            assert "done" in done, (value, done)
+            figure, *_, missing = show(service, run_ref, selection, None, done)
+            assert missing is None, value
+            assert figure["data"][0]["z"].shape[1] == 7
+
+
+def test_a_tied_model_says_that_its_decoders_coincide(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    info = service.ask("m", InfoSpec())
+    barred = {
+        option.value for option in choices.decoders(info, False, "block_output") if option.unless
+    }
+    assert barred == {"input", "linear", "quadratic", "max_probability", "learned"}
+    done, _ = compute(service, run_ref, Selection(decoder="input"))
+    assert all(spec.decoder == "output" for _, spec in service.memo if isinstance(spec, LensSpec))
+    _, controls, line, *_ = show(service, run_ref, Selection(decoder="input"), None, done)
+    assert "it is the same matrix" in text(controls)
+    assert "softmax(U · N(h))" in text(line)
+    assert "Input and output coincide here" in text(line)
+    _, _, plain, *_ = show(service, run_ref, Selection(), None, done)
+    assert "coincide" not in text(plain)
+
+
+def test_a_learned_lens_reads_block_outputs_alone() -> None:
+    reasons = {
+        component: {
+            option.value: option.unless for option in choices.decoders(None, True, component)
+        }
+        for component in ("block_output", "mlp_output")
+    }
+    assert reasons["block_output"]["learned"] == ""
+    assert "fitted to block outputs" in reasons["mlp_output"]["learned"]
+    assert reasons["mlp_output"]["input"] == ""
+
+
+def test_what_does_not_exist_on_a_model_comes_to_what_does(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    result = service.ask(run_ref.model, specs_run(run_ref))
+    settled = specs.settled(Selection(decoder="learned", head=99, source=99), result, False)
+    assert (settled.decoder, settled.head, settled.source) == ("output", 5, 6)
+    assert "no learned lens" in specs.replacements(Selection(decoder="learned"), settled)[0]
+    kept = specs.settled(Selection(decoder="learned"), result, True)
+    assert kept.decoder == "learned"
+    assert specs.replacements(Selection(decoder="learned"), kept) == ()
+
+
+def test_cosine_and_distance_take_nothing_off_the_state(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    """Their list is the nearest rows: nothing else can be chosen, and that is said."""
+    asked = Selection(similarity="cosine", candidates="matching_pursuit")
+    done, _ = compute(service, run_ref, asked)
+    read = [spec for _, spec in service.memo if isinstance(spec, LensSpec)]
+    assert {(spec.similarity, spec.candidates) for spec in read} == {("cosine", "top_k")}
+    _, controls, line, *_ = show(service, run_ref, asked, None, done)
+    assert choices.NO_PEELING in text(controls)
+    assert "list the nearest rows: top k" in text(line)
+    assert "matching pursuit on h" not in text(line)
+    assert not any(option.unless for option in choices.candidates("dot"))
+
+
+def specs_run(run: RunRef) -> RunSpec:
+    return RunSpec(run.model, run.prompt, new_tokens=run.new)
+
+
+def test_the_formula_says_what_is_read() -> None:
+    assert formula(Selection()) == "softmax(U · N(h))"
+    assert formula(Selection(norm="none", similarity="euclidean")) == "|U − h|"
+    assert formula(Selection(decoder="input", norm="unit")) == "softmax(E · N₁(h))"
+    assert formula(Selection(decoder="learned")) == "softmax(U · N(h + A·h + b))"
+    assert formula(Selection(decoder="max_probability")).count("softmax") == 2
+
+
+def test_a_part_of_the_embedding_is_said_to_be_none(service: FakeService, run_ref: RunRef) -> None:
+    compute(service, run_ref, Selection(component="mlp_output"))
+    *_, inspector, _, _ = show(service, run_ref, Selection(component="mlp_output", row=0))
+    assert "The embedding has no such part" in text(inspector)
+
+
+def test_an_error_is_said_in_the_figures_place(service: FakeService, run_ref: RunRef) -> None:
+    service.fail["grid"] = refuse("The model file is cut off.", "Fetch it again.")
+    ready, _ = compute(service, run_ref, Selection(norm="none"))
+    figure, *_ = show(service, run_ref, Selection(norm="none"), None, ready)
+    assert "The model file is cut off." in text(figure)
+    service.fail["run"] = refuse("Gone.", "Again.")
+    assert "Gone." in text(show(service, run_ref, Selection())[0])
+
+
+def test_colours_ask_about_the_answer_or_the_token_that_is_chosen(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    result = service.ask(run_ref.model, specs_run(run_ref))
+    assert specs.asked_token(run_ref, result, Selection()) == 5
+    assert specs.asked_token(run_ref, result, Selection(asked=9)) == 9
+    assert specs.asked_token(run_ref, result, Selection(asked=99_999)) == 5
+    compute(service, run_ref, Selection(colour="token_rank", asked=9))
+    _, controls, *_ = show(service, run_ref, Selection(colour="token_rank", asked=9))
+    assert "menu-asked" in text(controls)
+
+
+def test_pages_can_be_turned(service: FakeService) -> None:
+    result = service.ask("m", words(200))
+    shown = text(bar(Selection(pos=130), None, result))
+    assert "show=0-127" in shown
+    assert "128 to 199" in shown
+    assert "All, narrow" in shown
+    assert "show=0-127" not in text(bar(Selection(pos=3), None, service.ask("m", words(9))))
+
+
+def words(count: int) -> RunSpec:
+    return RunSpec("m", " ".join(["word"] * count))
+
+
+def test_candidates_of_a_cell_have_one_measure(service: FakeService, run_ref: RunRef) -> None:
+    result = service.ask(run_ref.model, specs_run(run_ref))
+    plain = service.ask(trace_of(run_ref), LensSpec())
+    spread = np.linspace(2.0, 4.0, plain.scores.shape[-1], dtype=np.float32)
+    scores = np.broadcast_to(spread, plain.scores.shape).copy()
+    none = np.full_like(plain.probs, np.nan)
+    first = none.copy()
+    first[..., 0] = 0.5
+
+    def said(**changes: Any) -> str:
+        grid = replace(plain, scores=scores, **changes)
+        return text(inspector(grid, result, 2, 1, ()))
+
+    assert "inspector-unit" in said()
+    logits = said(probs=first)  # as subtraction leaves it: no bar mixes 50 % with a logit
+    assert '"logit"' in logits
+    assert '"50 %"' not in logits
+    assert '"4"' in logits
+    far = said(probs=none, similarity="euclidean")
+    assert "distance, nearest first" in far
+    assert '"width": "100.0%"' in far  # the nearest
+    assert '"width": "50.0%"' in far  # twice as far away
+    told = said(probs=first, explained=scores / 8)
+    assert "share of |h|² explained" in told
+    assert '"25 %"' in told
+
+
+def test_what_a_colour_stands_for_is_said_without_a_pointer(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    selection = Selection(colour="norm", row=3, pos=2)
+    done, _ = compute(service, run_ref, selection)
+    assert "Coloured by" in text(show(service, run_ref, selection, None, done)[3])
+    plain = Selection(row=3, pos=2)
+    done, _ = compute(service, run_ref, plain)
+    assert "Coloured by" not in text(show(service, run_ref, plain, None, done)[3])
+
+
+def test_the_inspector_pins_and_unpins(service: FakeService, run_ref: RunRef) -> None:
+    selection = Selection(row=12, pos=4, pins=(5,))
+    compute(service, run_ref, selection)
+    shown = text(show(service, run_ref, selection)[3])
+    assert "Unpin" in shown
+    assert "without=pins:5" in shown
+    assert "Row below" in shown
+
+
+def test_promoted_tokens_are_asked_of_the_block_below(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    nothing = text(inspector_module.section(service, run_ref, Selection(row=4)))
+    assert "promoted-row" not in nothing
+    shown = text(
+        inspector_module.section(service, run_ref, Selection(row=4, adds="head_output", adder=99))
+    )
+    assert "Promotes" in shown
+    assert "Suppresses" in shown
+    spec = next(spec for _, spec in service.memo if type(spec).__name__ == "PromotedSpec")
+    assert (spec.layer, spec.position, spec.head) == (3, 4, 5)
+    bottom = text(inspector_module.section(service, run_ref, Selection(row=0, adds="mlp_output")))
+    assert "Nothing was added at the embedding" in bottom
+    service.fail["promoted"] = refuse("No.", "Yes.")
+    assert "No." in text(
+        inspector_module.section(service, run_ref, Selection(row=4, adds="mlp_output"))
+    )
+
+
+def test_an_option_that_makes_no_sense_says_why_and_can_not_be_clicked() -> None:
+    shown = menu("x", "X", [Option("a", "A", "help"), Option("b", "B", "help", "no b here")], "a")
+    buttons = shown.children[1].children
+    assert "data-go" in buttons[0].to_plotly_json()["props"]
+    assert buttons[1].disabled
+    assert "no b here" in text(buttons[1])
+    assert "data-go" not in buttons[1].to_plotly_json()["props"]

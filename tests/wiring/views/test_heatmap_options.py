@@ -1,0 +1,129 @@
+"""Options of the heatmap that would do nothing are off and say why; what stands in is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.lens.results import Colours
+from analysis.lens.specs import ColourSpec, LensSpec
+from analysis.reports.specs import EmbeddingSpec
+from analysis.tracing.specs import RunSpec
+from dash_app.page.window import MOST, stated, window
+from dash_app.state.context import trace_of
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Selection
+from dash_app.views.disagreement import actions
+from dash_app.views.heatmap import choices
+from dash_app.views.heatmap.controls import MOST_SOURCES, bar
+from dash_app.views.heatmap.inspector import inspector
+from dash_app.views.model.layout import embedding_report
+from tests.support import fake_readings, synthetic
+from tests.support.components import text
+from tests.support.fake_service import FakeService
+from tests.wiring.views.test_heatmap import compute, show
+
+
+def barred(options: list[Any]) -> dict[str, str]:
+    return {option.value: option.unless for option in options if option.unless}
+
+
+@pytest.mark.parametrize(
+    ("norm", "plain", "similarity", "off"),
+    [
+        ("RMSNorm", False, "dot", {}),
+        ("LayerNorm", False, "cosine", {}),
+        ("LayerNorm", True, "dot", {"unit": choices.PLAIN_NORM}),
+        ("RMSNorm", False, "cosine", {"none": choices.NO_LENGTH}),
+        ("none", False, "dot", {"unit": choices.NO_NORM, "none": choices.NO_NORM}),
+    ],
+)
+def test_norms_that_are_one_and_the_same(
+    norm: str, plain: bool, similarity: str, off: dict[str, str]
+) -> None:
+    info = replace(FakeService().model_info("m"), norm=norm, plain_norm=plain)
+    assert barred(choices.norms(info, similarity)) == off
+    assert not barred(choices.norms(None, similarity))
+
+
+def test_a_search_goes_through_all_positions(service: FakeService, run_ref: RunRef) -> None:
+    service.ask(trace_of(run_ref), LensSpec())
+    _, controls, *_ = show(service, run_ref, Selection(find="is", show="answer"))
+    assert text(controls).count(choices.SEARCHED) == 2 * 2  # in each button and its label
+    _, controls, *_ = show(service, run_ref, Selection(show="answer"))
+    assert choices.SEARCHED not in text(controls)
+
+
+def test_sources_that_the_menu_has_no_room_for(run_ref: RunRef) -> None:
+    chosen = Selection(component="source_output")
+    result = synthetic.run_result(12, MOST_SOURCES + 44)
+    said = text(bar(chosen, run_ref, result))
+    assert f"44 later positions: name one in the address, source={MOST_SOURCES}." in said
+    short = synthetic.run_result(12, MOST_SOURCES)
+    assert "later positions" not in text(bar(chosen, run_ref, short))
+
+
+def test_more_finds_than_can_be_drawn_are_said_to_be_the_first() -> None:
+    run = synthetic.run_result(2, 40_000)
+    shown = window(run, False, row=0, pos=0, find="Paris")
+    assert len(shown.positions) == MOST
+    assert "(the first tokens that hold 'Paris')" in stated(shown, "Paris")
+
+
+def test_shares_by_norm_among_those_by_proximity(
+    service: FakeService, run_ref: RunRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = fake_readings.colours
+
+    def lost(size: int, spec: ColourSpec) -> Colours:
+        found = plain(size, spec)
+        fallback = np.zeros(found.fallback.shape, bool)
+        fallback[3, 2:5] = True
+        return replace(found, fallback=fallback)
+
+    monkeypatch.setitem(fake_readings.MADE, "colours", lost)
+    for by, said in (("proximity", True), ("norm", False)):
+        selection = Selection(colour="share", by=by)  # type: ignore[arg-type]
+        done, _ = compute(service, run_ref, selection)
+        _, _, line, *_ = show(service, run_ref, selection, None, done)
+        assert ("In 3 of 84 block outputs every part has proximity 0" in text(line)) == said
+
+
+def test_folded_rows_count_in_what_is_said_of_the_readings(
+    service: FakeService, run_ref: RunRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("analysis.learned.library.available", lambda _name: object())
+    actions.compute(service, run_ref, Selection(), lambda *_: None)
+    for fold, said in ((4, True), (1, False)):
+        *_, note, _ = actions.show(service, run_ref, Selection(fold=fold), "light", None)
+        assert "mean divergence" in note
+        assert ("Rows folded away count too." in note) == said
+
+
+def test_the_chosen_cell_names_its_layer_and_who_read_it(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    chosen = Selection(component="mlp_output", row=4, pos=2)
+    done, _ = compute(service, run_ref, chosen)
+    said = text(show(service, run_ref, chosen, None, done)[3])
+    assert "row 4, layer 3: what the MLP adds" in said
+    assert "Read by" not in said
+    grid = replace(
+        service.ask(trace_of(run_ref), LensSpec()), decoder="max_probability",
+        chosen=np.ones((13, 7), np.int64),
+    )  # fmt: skip
+    run = service.ask(run_ref.model, RunSpec(run_ref.model, run_ref.prompt, new_tokens=run_ref.new))
+    both = text(inspector(grid, run, 4, 2, ()))
+    assert "row 4, after layer 3" in both
+    assert "input decoder" in both
+
+
+def test_tokens_left_out_of_the_embedding_report() -> None:
+    report = fake_readings.embedding_report(EmbeddingSpec())
+    assert "rows of zeros" not in text(embedding_report(replace(report, zero_rows=0), "light"))
+    said = text(embedding_report(replace(report, zero_rows=1234), "light"))
+    assert "Left out: rows of zeros" in said
+    assert "1,234" in said

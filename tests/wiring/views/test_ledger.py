@@ -1,0 +1,73 @@
+"""The ledger's badge and tables say what the ledger says."""
+
+from __future__ import annotations
+
+import pytest
+
+from analysis.contract.ledger import Ledger, LedgerEntry
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Selection
+from dash_app.views.ledger import actions
+from dash_app.views.ledger.layout import badge, table
+from tests.support.components import text
+from tests.support.fake_service import FakeService, refuse
+
+
+def ledger(error: float, *, exact: bool = True) -> Ledger:
+    entry = LedgerEntry(2, "resid + attention + MLP = next row", error, 1e-5 if exact else 2e-2)
+    return Ledger((entry,), "float32" if exact else "bfloat16", exact)
+
+
+@pytest.mark.parametrize(
+    ("found", "style", "word"),
+    [
+        (ledger(3e-7), "is-ok", "adds up, error 3e-07"),
+        (ledger(4e-3, exact=False), "is-warn", "adds up roughly, error 4e-03"),
+        (ledger(0.5), "is-bad", "does not add up"),
+    ],
+)
+def test_the_badge_has_the_ledgers_colour_and_error(found: Ledger, style: str, word: str) -> None:
+    drawn = badge(found)
+    assert style in drawn.className
+    assert word in drawn.children
+
+
+def test_a_failed_identity_is_marked_in_its_row() -> None:
+    drawn = text(table("Model", ledger(0.5)))
+    assert "does not add up" in drawn
+    assert "5.0e-01" in drawn
+
+
+@pytest.fixture
+def run() -> RunRef:
+    return RunRef(
+        model="fake", prompt="The capital", new=1, attempt=1, token_ids=(0, 1, 5), layers=12,
+        heads=6, vocab=40, layer=11, prompt_length=2,
+    )  # fmt: skip
+
+
+def test_both_ledgers_are_asked_for(run: RunRef) -> None:
+    service = FakeService()
+    found = actions.measure(service, run, Selection(pos=1), lambda start, end: None)
+    assert found is not None
+    assert service.calls == ["ledger", "run", "model_info", "run_ledger"]
+    assert "hidden 3.0% of the flow" in text(found[2])
+    assert "position 1" in text(found[2])
+
+
+def test_a_failure_is_told_in_words(run: RunRef) -> None:
+    service = FakeService()
+    service.fail["ledger"] = refuse("The worker stopped.", "Run it again.")
+    found = actions.measure(service, run, Selection(), lambda start, end: None)
+    assert found is not None
+    assert "The worker stopped. Run it again." in text(found[1])
+
+
+def test_the_models_ledger_stays_when_the_runs_fails(run: RunRef) -> None:
+    service = FakeService()
+    service.fail["run_ledger"] = refuse("The worker stopped.", "Run it again.")
+    found = actions.measure(service, run, Selection(), lambda start, end: None)
+    assert found is not None
+    assert "adds up" in text(found[0])
+    assert "on random probes" in text(found[1])
+    assert "The worker stopped. Run it again." in text(found[2])

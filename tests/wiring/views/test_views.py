@@ -1,0 +1,265 @@
+"""What each view makes of results, of clicks and of errors; no browser, no Dash server."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from typing import Any
+
+import pytest
+
+from analysis.errors import CancelledError, UnknownModelError
+from analysis.lens.specs import LensSpec
+from analysis.tracing.specs import RunSpec, TraceSpec
+from analysis.trajectory.specs import StorySpec
+from dash_app.errors import explain
+from dash_app.page.controls import target
+from dash_app.settings import Settings
+from dash_app.state.context import Context, PageId
+from dash_app.state.examples import EXAMPLES, examples_for
+from dash_app.state.run import RunRef
+from dash_app.state.selection import Selection
+from dash_app.views.attention import actions as attention
+from dash_app.views.curves import actions as curves
+from dash_app.views.flow import actions as flow
+from dash_app.views.run import actions as run
+from dash_app.views.run.layout import RunId
+from dash_app.views.story import actions as story
+from dash_app.views.tokens import actions as tokens
+from tests.support.components import text
+from tests.support.fake_service import FakeService, refuse
+
+MODELS = (("smollm2-135m-instruct", "SmolLM2"),)
+
+
+def no_job(_start: float, _end: float) -> None:
+    return None
+
+
+@pytest.fixture
+def context(service: FakeService, settings: Settings) -> Context:
+    return Context(service, settings, MODELS)
+
+
+def at(**point: Any) -> dict[str, Any]:
+    return {"points": [point]}
+
+
+# Run
+
+
+def test_a_run_is_referred_to(context: Context, asked: Selection, run_ref: RunRef) -> None:
+    status = run.status(context, asked, no_job)
+    assert status is not None
+    assert RunRef.model_validate(status["run"]) == run_ref
+    assert len(json.dumps(status)) < 1000
+    assert run.adopt(status, asked.model_dump(), None) == status["run"]
+    assert run.adopt(status, asked.model_dump(), status["run"]) is None  # it is shown already
+
+
+def test_a_run_that_nobody_waits_for_any_more_is_not_shown(
+    context: Context, asked: Selection
+) -> None:
+    status = run.status(context, asked, no_job)
+    later = asked.model_copy(update={"attempt": 2})
+    assert run.adopt(status, later.model_dump(), None) is None
+    assert run.adopt(None, asked.model_dump(), None) is None
+
+
+def test_what_is_in_the_memo_is_shown_without_a_job(context: Context, asked: Selection) -> None:
+    service = context.service
+    assert run.remembered(context, asked) is None
+    spec = RunSpec(asked.model, asked.prompt, new_tokens=asked.new)
+    result = service.memo[spec.model, spec] = service.ask(spec.model, spec)
+    trace = TraceSpec(asked.model, result.token_ids)
+    assert run.remembered(context, asked) is None
+    service.memo[trace, LensSpec()] = service.ask(trace, LensSpec())
+    told = StorySpec(result.prompt_length - 1)
+    service.memo[trace, told] = service.ask(trace, told)
+    assert run.remembered(context, asked) == run.status(context, asked, no_job)
+    empty = asked.model_copy(update={"prompt": " "})
+    assert run.remembered(context, empty) is None
+
+
+def test_a_long_prompt_opens_with_its_last_column(context: Context, asked: Selection) -> None:
+    long = asked.model_copy(update={"prompt": "word " * 40})
+    service = context.service
+    reference = RunRef.model_validate((run.status(context, long, no_job) or {})["run"])
+    asked_for = [spec for _, spec in service.memo if isinstance(spec, LensSpec)]
+    assert asked_for == [LensSpec(positions=(reference.prompt_length - 1,))]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"prompt": ""}, "The prompt is empty"),
+        ({"prompt": " \n"}, "The prompt is empty"),
+        ({"model": "nope"}, "No model on offer is called 'nope'"),
+        ({"model": "/etc"}, "No model on offer"),
+        ({"new": 9999}, "9999 new tokens"),
+        ({"prompt": "word " * 400}, "The prompt has 400 tokens"),
+    ],
+)
+def test_bad_requests_are_sentences(
+    context: Context, asked: Selection, change: dict[str, Any], said: str
+) -> None:
+    status = run.status(context, asked.model_copy(update=change), no_job)
+    assert status is not None
+    assert said in status["trouble"][0]
+    assert status["trouble"][1]
+    assert said in text(run.ended(status, None, asked))
+
+
+def test_a_defect_shows_no_detail(
+    context: Context, service: FakeService, asked: Selection, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.fail["run"] = KeyError("internal")
+    with caplog.at_level(logging.ERROR):
+        status = run.status(context, asked, no_job)
+    assert status is not None
+    message, _, request = status["trouble"]
+    assert "internal" not in text(run.ended(status, None, asked))
+    assert "went wrong" in message
+    assert request in {record.event["request"] for record in caplog.records}  # type: ignore[attr-defined]
+    assert "internal" in caplog.text
+
+
+def test_a_cancelled_run_says_nothing_later(
+    context: Context, service: FakeService, asked: Selection
+) -> None:
+    service.fail["grid"] = CancelledError()
+    assert run.status(context, asked, no_job) is None
+
+
+def test_what_is_said_at_once() -> None:
+    assert "Cancelled" in text(run.said(frozenset({RunId.CANCEL}), None))
+    assert run.said(frozenset({PageId.DISMISS}), None) == []
+    assert run.said(frozenset({PageId.REQUEST}), {"ignored": ["x"]}) == []
+    assert "colour" in text(run.said(frozenset({PageId.QUERY}), {"ignored": ["colour"]}))
+    assert run.said(frozenset({PageId.QUERY}), {"ignored": []}) is None
+
+
+def test_a_memo_that_cannot_be_used_is_said(context: Context, asked: Selection) -> None:
+    status = run.status(context, asked, no_job)
+    assert "The memo is full." in text(run.ended(status, None, asked, "The memo is full."))
+    failed = {"attempt": 1, "trouble": ["It broke.", "Again.", "abc"]}
+    both = text(run.ended(failed, {"ignored": ["pos"]}, asked, "The memo is full."))
+    assert all(said in both for said in ("It broke.", "pos", "The memo is full."))
+
+
+def test_an_address_that_asks_for_too_much_is_named(context: Context, asked: Selection) -> None:
+    status = run.status(context, asked, no_job)
+    shown = text(run.ended(status, {"ignored": ["foo"]}, asked.model_copy(update={"pos": 77})))
+    assert "foo" in shown
+    assert "pos" in shown
+
+
+# The other views, one by one
+
+
+def test_the_sentence_selects_what_it_names(service: FakeService, run_ref: RunRef) -> None:
+    shown = text(story.tell(service, run_ref, Selection()))
+    assert "row=7&pos=4" in shown
+    assert "heads=3" in shown
+
+
+def test_tokens_are_buttons_with_alternatives(service: FakeService, run_ref: RunRef) -> None:
+    shown = tokens.show(service, run_ref, Selection(pos=2))
+    assert len(shown) == 7
+    assert text(shown).count("is-selected") == 1
+    assert "is-selected" in text(shown[2])
+    assert "is-next" in text(shown[3])
+    assert "is-answer" in text(shown[5])
+    assert "pins=5," in text(shown[5])
+    assert "token-alternatives" not in text(shown[4])
+
+
+def test_heads_are_ordered_by_what_they_write(service: FakeService, run_ref: RunRef) -> None:
+    figure, heads, line = attention.draw(service, run_ref, Selection(heads=(2,)), "dark")
+    shares = [float(h.children[1].children.rstrip(" %")) for h in heads[1:]]
+    assert shares == sorted(shares, reverse=True)
+    assert "reads" in line
+    assert figure["layout"]["meta"]["layer"] == 10
+    assert text(heads).count("is-selected") == 1
+
+
+def test_a_click_in_the_pattern_chooses_query_and_layer(run_ref: RunRef) -> None:
+    after = attention.clicked(at(x=1, y=3), Selection(layer=6), run_ref)
+    assert (after.pos, after.layer, after.row) == (3, 6, 7)
+
+
+def test_a_click_on_a_curve_chooses_the_row() -> None:
+    assert curves.clicked(at(x=6, y=0.4), Selection(pos=3), None).row == 6
+
+
+def test_the_flow_is_drawn_once_it_is_computed(service: FakeService, run_ref: RunRef) -> None:
+    selection = Selection(row=9, pos=3)
+    assert flow.draw(service, run_ref, selection, "light", None) is None
+    ready = flow.follow(service, run_ref, selection, no_job)
+    drawn = flow.draw(service, run_ref, selection, "light", ready)
+    assert drawn is not None
+    assert "% of the flow" in drawn.line
+    count = service.calls.count("flow")
+    assert flow.draw(service, run_ref, selection, "dark", None) is not None
+    assert service.calls.count("flow") == count
+
+
+def test_the_bottom_has_no_flow(service: FakeService, run_ref: RunRef) -> None:
+    drawn = flow.draw(service, run_ref, Selection(row=0), "light", None)
+    assert drawn is not None
+    assert "nothing flows into it" in text(drawn[0])
+    assert flow.follow(service, run_ref, Selection(row=0), no_job) == {"done": None}
+
+
+@pytest.mark.parametrize("name", ["run", "pattern", "story"])
+def test_an_error_in_a_view_is_said_in_the_view(
+    service: FakeService, run_ref: RunRef, name: str
+) -> None:
+    service.fail[name] = refuse("The model file is cut off.", "Fetch it again.")
+    selection = Selection(row=4)
+    shown = {
+        "run": tokens.show(service, run_ref, selection),
+        "pattern": attention.draw(service, run_ref, selection, "light"),
+        "story": story.tell(service, run_ref, selection),
+    }[name]
+    assert "The model file is cut off." in text(shown)
+
+
+def test_an_error_in_the_flow_is_said_in_the_flow(service: FakeService, run_ref: RunRef) -> None:
+    service.fail["flow"] = refuse()
+    ready = flow.follow(service, run_ref, Selection(row=4), no_job)
+    drawn = flow.draw(service, run_ref, Selection(row=4), "light", ready)
+    assert drawn is not None
+    assert "The model file is cut off." in text(drawn[0])
+
+
+# Small parts
+
+
+def test_errors_have_an_id_and_a_hint() -> None:
+    told = explain(UnknownModelError("No model is called 'x'.", "Pick one."))
+    assert (told.message, told.hint) == ("No model is called 'x'.", "Pick one.")
+    assert len(told.request) == 8
+    assert explain(RuntimeError("x")).request != told.request
+
+
+def test_targets_are_read_back_by_the_page() -> None:
+    assert target(row=3, pins=(1, 2)) == "row=3&pins=1,2"
+    assert target(heads=()) == "heads=none"
+
+
+def test_a_model_of_digits_is_offered_sums_it_has_tokens_for() -> None:
+    offered = examples_for("addition-5digit")
+    assert len(offered) > 1
+    for example in offered:
+        assert re.fullmatch(r"\d{5}\+\d{5}=", example.prompt), example
+    assert examples_for(MODELS[0][0]) == EXAMPLES
+
+
+def test_examples_can_be_run(context: Context) -> None:
+    for example in EXAMPLES:
+        asked = Selection(model=MODELS[0][0], prompt=example.prompt, new=example.new, attempt=1)
+        status = run.status(context, asked, no_job)
+        assert status is not None
+        assert "run" in status, example
