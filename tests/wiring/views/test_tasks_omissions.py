@@ -140,9 +140,7 @@ def test_what_is_not_patched_or_probed() -> None:
     )  # fmt: skip
     assert "Heads are not patched" not in shown(two, "patching")
     assert "Empty: of fewer than five pairs nothing is said" in shown(two, "patching")
-    assert "With 9 pairs, the fewest of a column, 50 % is known to ± 33%" in shown(
-        two, "patching"
-    )
+    assert "With 9 pairs, the fewest of a column, 50 % is known to ± 33%" in shown(two, "patching")
     both = replace(two, effect=np.full((2, 2, 4), 0.5), pairs=np.array([64, 16]))
     assert "With 16 pairs, the fewest of a column" in shown(both, "patching")
     probed = MADE["probes"]()
