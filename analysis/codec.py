@@ -1,10 +1,14 @@
-"""Results as bytes: arrays in safetensors, the rest as JSON in its header. Never pickle."""
+"""Specs and results as JSON, and results as bytes: arrays in safetensors, the rest in its header.
+
+Nothing is ever pickled.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from safetensors.numpy import load as load_arrays
@@ -13,22 +17,24 @@ from safetensors.numpy import save as save_arrays
 from analysis.contract.results import Result
 from analysis.errors import StoreError
 
+Array: TypeAlias = np.ndarray[Any, Any]
+
 
 def encode(result: Any, origin: dict[str, str] | None = None) -> bytes:
-    """Turn a result of ``analysis.contract.results`` into bytes.
+    """Turn a result into bytes.
 
     Args:
-        result: Any of them.
-        origin: Which model made it, at which revision.
+        result: Any ``Result``.
+        origin: The model that made it: source, revision and dtype.
     """
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
-    document = json.dumps({"result": _pack(result, arrays), "origin": origin or {}})
+    arrays: dict[str, Array] = {}
+    document = json.dumps({"result": to_json(result, arrays), "origin": origin or {}})
     # One entry only: safetensors writes several in an order that changes from call to call.
     return bytes(save_arrays(arrays, metadata={"document": document}))
 
 
 def origin(data: bytes) -> dict[str, str]:
-    """Which model made the result in bytes of ``encode``: source, revision, dtype.
+    """The model that made the result in bytes of ``encode``: source, revision, dtype.
 
     Raises:
         StoreError: If the bytes are not what ``encode`` made.
@@ -36,7 +42,7 @@ def origin(data: bytes) -> dict[str, str]:
     try:
         found: dict[str, str] = _document(data)["origin"]
     except Exception as error:
-        raise StoreError("A memoised result could not be read.", "It is computed anew.") from error
+        raise _unreadable() from error
     return found
 
 
@@ -47,9 +53,9 @@ def decode(data: bytes) -> Any:
         StoreError: If the bytes are not what ``encode`` made.
     """
     try:
-        return _unpack(_document(data)["result"], load_arrays(data))
+        return from_json(_document(data)["result"], load_arrays(data), Result.types_by_name)
     except Exception as error:
-        raise StoreError("A memoised result could not be read.", "It is computed anew.") from error
+        raise _unreadable() from error
 
 
 def _document(data: bytes) -> dict[str, Any]:
@@ -58,27 +64,50 @@ def _document(data: bytes) -> dict[str, Any]:
     return found
 
 
-def _pack(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+def _unreadable() -> StoreError:
+    return StoreError("A memoised result could not be read.", "It is computed again.")
+
+
+def to_json(value: Any, arrays: dict[str, Array]) -> Any:
+    """Return dataclasses, tuples and plain values as a JSON value; dataclasses keep their name.
+
+    Args:
+        value: What to convert.
+        arrays: Gets the numpy arrays, by the names that stand for them.
+    """
     if isinstance(value, np.ndarray):
         name = f"a{len(arrays)}"
         arrays[name] = np.ascontiguousarray(value)
         return {"$array": name}
     if is_dataclass(value):
-        packed = {field.name: _pack(getattr(value, field.name), arrays) for field in fields(value)}
-        return {"$type": type(value).__name__, **packed}
+        members = {
+            field.name: to_json(getattr(value, field.name), arrays) for field in fields(value)
+        }
+        return {"$type": type(value).__name__, **members}
     if isinstance(value, (tuple, list)):
-        return [_pack(item, arrays) for item in value]
+        return [to_json(item, arrays) for item in value]
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _unpack(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+def from_json(value: Any, arrays: dict[str, Array], types: Mapping[str, type[Any]]) -> Any:
+    """Return the value of ``to_json``.
+
+    Args:
+        value: A JSON value.
+        arrays: The arrays by name.
+        types: The dataclasses that may be created, by name.
+
+    Raises:
+        KeyError: If it names another type or a missing array.
+        TypeError: If a type gets wrong members.
+    """
     if isinstance(value, list):
-        return tuple(_unpack(item, arrays) for item in value)
+        return tuple(from_json(item, arrays, types) for item in value)
     if isinstance(value, dict) and "$array" in value:
         return arrays[value["$array"]]
     if isinstance(value, dict):
-        kind = Result.types_by_name[value["$type"]]
-        return kind(
-            **{name: _unpack(item, arrays) for name, item in value.items() if name != "$type"}
-        )
+        members = {
+            name: from_json(item, arrays, types) for name, item in value.items() if name != "$type"
+        }
+        return types[value["$type"]](**members)
     return value

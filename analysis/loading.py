@@ -10,12 +10,12 @@ from analysis.ledger import check, require
 from analysis.model import attention_hooks
 from analysis.model.find_stream import find_stream
 from analysis.model.handle import Model, describe, probes, set_attention
-from analysis.model.loading import load_pretrained
+from analysis.model.pretrained import load_pretrained
 from analysis.model.readout import find_readout
 
 
 def build_model(loaded: Any) -> Model:
-    """Understand what ``analysis.model.loading.load_pretrained`` gave.
+    """Understand what ``analysis.model.pretrained.load_pretrained`` gave.
 
     Raises:
         UnsupportedModelError: If an identity that the pictures stand on fails.

@@ -84,7 +84,7 @@ class Technique:
 _ROWS: tuple[tuple[str, Subject, type[Spec[Any]], type[Any], str], ...] = (
     ("run", "prompt", RunSpec, RunResult, "tracing.generation:run"),
     ("grid", "trace", LensSpec, Grid, "lens.grid:compute"),
-    ("pattern", "trace", PatternSpec, PatternResult, "tracing.patterns:compute"),
+    ("pattern", "trace", PatternSpec, PatternResult, "tracing.heads:attention_pattern"),
     ("flow", "trace", FlowSpec, Graph, "flow_graph.graph:compute"),
     ("emergence", "trace", EmergenceSpec, Emergence, "trajectory.emergence:compute"),
     ("story", "trace", StorySpec, Story, "trajectory.story:compute"),

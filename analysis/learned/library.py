@@ -1,8 +1,8 @@
-"""Which learned lenses there are, and which belongs to a model. No torch here.
+"""The learned lenses on disk, and which of them fits a model. Importable without torch.
 
-A lens is one safetensors file with a JSON document in its header. It lies in the package's own
-folder or in ``lenses`` of the data folder, where training puts it; nothing else is looked at, so
-no request can name a path. It belongs to a model by the fingerprint of its weights, never by name.
+A lens is one safetensors file with a JSON document in its header. It is in the package's own
+folder, or in ``lenses`` of the data folder, where training writes it. No other folder is read, so
+a request can't name a path. The fingerprint of the model's weights selects the lens, not its name.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from typing import Any
 from analysis import paths
 from analysis.errors import AnalysisError, StoreError
 from analysis.model import catalog
-from analysis.model import fingerprint as fingerprint_module
+from analysis.model import fingerprint as model_fingerprint
 
-#: Raised when what a file holds changes: older lenses are then refused, with their command.
+#: Version of the file layout; a lens of another version is refused.
 FORMAT = 1
 #: The decoder's name in every spec.
 DECODER = "learned"
 SHIPPED = Path(__file__).parent / "lenses"
-#: Longest header read; a real one has some ten kilobytes.
+#: Largest header to read, bytes; a real one has about ten kilobytes.
 _LONGEST_HEADER = 1 << 20
 _log = logging.getLogger("stratascope.lenses")
 
 
 @dataclass(frozen=True, slots=True)
 class RowFigures:
-    """How two lenses read one row of the same text.
+    """The learned lens and the logit lens at one row, on the same text.
 
     Attributes:
-        row: Which row.
+        row: The residual row.
         logit_kl: Mean KL(model's output || logit lens), nats a token.
         learned_kl: Mean KL(model's output || learned lens), nats a token.
-        logit_top1: Share of tokens at which the logit lens names the model's own top token.
-        learned_top1: The same of the learned lens.
+        logit_top1: Share of tokens whose top token in the logit lens is the model's own, 0 to 1.
+        learned_top1: The same for the learned lens.
     """
 
     row: int
@@ -53,11 +53,11 @@ class RowFigures:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A lens beside the logit lens on one text that it was not trained on.
+    """A learned lens compared with the logit lens on one held-out text.
 
     Attributes:
-        text: What the text is, for a person.
-        tokens: How many positions were judged.
+        text: Title of the text.
+        tokens: Number of positions.
         rows: One entry for each row before the last.
     """
 
@@ -73,21 +73,21 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class LensInfo:
-    """A learned lens, as its file's header describes it.
+    """A learned lens, as described by its file's header.
 
     Attributes:
         path: Its file.
-        model: What the model was called in training.
-        fingerprints: Of that model's weights in each dtype; one of them is the model's own.
-        layers, d_model, vocab: Of that model.
-        rank: Of each row's translator; 0: a full matrix.
-        nbytes: Of the file.
-        digest: SHA-256 of its numbers: two lenses with the same digest read alike.
-        text: What it was trained on.
-        tokens: Training positions.
-        steps, seed: Of the training.
-        command: What made it.
-        evaluations: On text that was held out.
+        model: Name of its model during training.
+        fingerprints: Fingerprints of that model's weights, one per dtype.
+        layers, d_model, vocab: Sizes of that model.
+        rank: Rank of each row's translator; 0 for a full matrix.
+        nbytes: Size of the file.
+        digest: SHA-256 of its parameters.
+        text: Title of the training text.
+        tokens: Number of training positions.
+        steps, seed: Number of training steps, and the seed.
+        command: The command that trained it.
+        evaluations: Comparisons with the logit lens on held-out text.
     """
 
     path: Path
@@ -108,64 +108,61 @@ class LensInfo:
 
     @property
     def shipped(self) -> bool:
-        """Whether it came with the package."""
+        """Whether it is part of the package."""
         return self.path.parent == SHIPPED
 
     @property
     def shape(self) -> str:
-        """Its kind in a few words."""
+        """Its rank, as text."""
         return f"rank {self.rank}" if self.rank else "full matrices"
 
 
 def own_folder() -> Path:
-    """Where lenses trained here lie."""
+    """The folder of lenses trained on this machine."""
     return paths.data_dir() / "lenses"
 
 
 def available(model_name: str) -> LensInfo | None:
-    """The learned lens of a model on offer, or None where there is none.
+    """The learned lens of a catalogue model, or None.
 
-    Cheap: reads headers, and a file's numbers only when it is new. Never loads a model.
+    Cheap: it reads headers, hashes only new files, and never loads a model.
 
     Args:
-        model_name: As the catalogue calls it.
+        model_name: Its name in the catalogue.
     """
     if not _files():
         return None
     try:
-        return of_fingerprint(fingerprint_module.fingerprint(catalog.offered(model_name)))
+        return of_fingerprint(model_fingerprint.fingerprint(catalog.offered(model_name)))
     except AnalysisError:
         return None
 
 
 def of_fingerprint(fingerprint: str) -> LensInfo | None:
-    """The lens of the model with this fingerprint; one trained here goes before a shipped one.
-
-    Of several trained here the newest is taken.
-    """
+    """The lens of the model with this fingerprint: the newest trained here, else a shipped one."""
     return next((found for found in lenses() if fingerprint in found.fingerprints), None)
 
 
 def lenses() -> tuple[LensInfo, ...]:
-    """Every readable lens: trained here, newest first, then shipped."""
+    """Every readable lens: those trained here, newest first, then the shipped ones."""
     found = []
     for path in _files():
         try:
             found.append(describe(path))
         except (StoreError, OSError) as error:
-            _log.warning("the lens %s is left out: %s", path.name, error)
+            _log.warning("the lens %s is skipped: %s", path.name, error)
     return tuple(found)
 
 
 def key_part(fingerprint: str, specs: Sequence[Any]) -> str:
-    """What a memo's key needs besides fingerprint and specs: the lens, where one is asked for.
+    """The part of a memo key that depends on the learned lens.
 
     Args:
-        fingerprint: The model's.
-        specs: Any specs; one that names the decoder "learned" anywhere in its fields counts.
+        fingerprint: The model's fingerprint.
+        specs: Any specs; a spec uses the lens if any of its fields names the decoder "learned".
 
     Returns:
-        The lens's digest, or "none" where there is none; empty where no spec asks for it.
+        The lens's digest, "none" if the model has no lens, or "" if no spec uses it.
     """
     if not any(_names(asdict(spec)) for spec in specs):
         return ""
@@ -180,10 +177,10 @@ def _names(value: Any) -> bool:
 
 
 def describe(path: Path) -> LensInfo:
-    """A lens by its header.
+    """A lens as described by its header.
 
     Raises:
-        StoreError: If the file is no lens, or one of another format.
+        StoreError: If the file is not a lens, or has another format.
     """
     facts = path.stat()
     return _described(path, facts.st_size, facts.st_mtime_ns)
@@ -201,25 +198,25 @@ def _described(path: Path, size: int, modified: int) -> LensInfo:
         with path.open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))
             if length > _LONGEST_HEADER:
-                raise StoreError(f"{path.name} has too long a header.", "It is no learned lens.")
+                raise StoreError(f"{path.name} has too long a header.", "Remove the file.")
             document = json.loads(json.loads(opened.read(length))["__metadata__"]["lens"])
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
         return from_document(document, path, size, digest)
     except (ValueError, KeyError, TypeError, RecursionError, struct.error) as error:
         raise StoreError(
-            f"{path.name} is no learned lens.", "Train one with 'stratascope lens train MODEL'."
+            f"{path.name} is not a learned lens.", "Train one with 'stratascope lens train MODEL'."
         ) from error
 
 
 def from_document(document: dict[str, Any], path: Path, size: int, digest: str) -> LensInfo:
-    """Rebuild what ``as_document`` took apart.
+    """The inverse of ``as_document``.
 
     Raises:
-        StoreError: If the format is another one.
+        StoreError: If the document has another format.
     """
     values = dict(document)
     if values.pop("format") != FORMAT:
-        raise StoreError(f"{path.name} has another version's format.", "Train the lens anew.")
+        raise StoreError(f"{path.name} has the format of another version.", "Train the lens again.")
     evaluations = tuple(
         Evaluation(part["text"], part["tokens"], tuple(RowFigures(**row) for row in part["rows"]))
         for part in values.pop("evaluations")
@@ -232,7 +229,7 @@ def from_document(document: dict[str, Any], path: Path, size: int, digest: str) 
 
 
 def as_document(info: LensInfo) -> dict[str, Any]:
-    """What of a lens goes into its file's header, as JSON values."""
+    """The JSON document of a lens for its file's header."""
     values = asdict(info)
     for name in ("path", "nbytes", "digest"):
         del values[name]

@@ -1,4 +1,4 @@
-"""The lenses: a translator per row, then the model's own norm and unembedding.
+"""The lenses: one translator per row, then the model's own norm and unembedding.
 
 Source: Belrose et al. 2023, arXiv 2303.08112, eq. 7 (affine translator before the logit lens) and
 the residual parametrisation of its code: ``lens_row(h) = logits(h + W_row h + b_row)``, W and b 0
@@ -18,8 +18,8 @@ from analysis.model.readout import Readout
 class Translator(nn.Module, ABC):
     """One row's affine map into the last row's coordinates: ``h + scale_out (M (h/scale_in) + b)``.
 
-    The two scales are constants of the row: they make training well conditioned and let M be
-    stored in 16 bits. The map is affine all the same, W being ``scale_out M diag(1/scale_in)``.
+    The two scales are constants of the row. They condition the training and let M be stored in
+    16 bits. The map is affine, with W = ``scale_out M diag(1/scale_in)``.
 
     Args:
         scale_in: [d_model] typical size of each coordinate of the row's states.
@@ -40,7 +40,7 @@ class Translator(nn.Module, ABC):
         """M times scaled states, [n, d_model]."""
 
     def forward(self, states: Tensor) -> Tensor:
-        """[n, d_model] states of the row, as they would stand at the last row."""
+        """[n, d_model] states of the row, translated to the last row."""
         return states + self.scale_out * (self.product(states / self.scale_in) + self.bias)
 
 
@@ -63,8 +63,8 @@ class LowRankTranslator(Translator):
     Args:
         scale_in: [d_model].
         scale_out: [].
-        rank: Of M.
-        generator: Draws ``down``.
+        rank: Rank of M.
+        generator: Random generator for ``down``.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class LowRankTranslator(Translator):
 
 
 class Lens(ABC):
-    """Reads any row as the model reads its last one."""
+    """Decodes any row as the model decodes its last one."""
 
     @abstractmethod
     def translate(self, states: Tensor, row: int) -> Tensor:
-        """States [n, d_model] of a row as they would stand at the last row."""
+        """States [n, d_model] of a row, translated to the last row."""
 
     def logits(self, readout: Readout, states: Tensor, row: int) -> Tensor:
         """Float32 logits [n, vocab] by the model's own final norm, unembedding and cap."""
@@ -95,10 +95,10 @@ class Lens(ABC):
 
 
 class LogitLens(Lens):
-    """States as they are (nostalgebraist 2020)."""
+    """No translation (nostalgebraist 2020)."""
 
     def translate(self, states: Tensor, row: int) -> Tensor:
-        """The states themselves."""
+        """The states unchanged."""
         return states
 
 
@@ -114,18 +114,18 @@ class LearnedLens(Lens):
 
     @property
     def rank(self) -> int:
-        """Of the translators; 0: full matrices."""
+        """Rank of the translators; 0 for full matrices."""
         first = self.translators[0]
         return first.down.shape[0] if isinstance(first, LowRankTranslator) else 0
 
     @property
     def d_model(self) -> int:
-        """Width of the states it reads."""
+        """Width of the states."""
         first = self.translators[0]
         return len(first.bias) if isinstance(first, Translator) else 0
 
     def translate(self, states: Tensor, row: int) -> Tensor:
-        """States [n, d_model], float32, of a row as they would stand at the last row."""
+        """States [n, d_model], float32, of a row, translated to the last row."""
         if row == len(self.translators):
             return states
         moved: Tensor = self.translators[row](states)
@@ -133,13 +133,13 @@ class LearnedLens(Lens):
 
 
 def new_lens(scale_in: Tensor, scale_out: Tensor, rank: int, seed: int) -> LearnedLens:
-    """A lens that reads like the logit lens until it is trained.
+    """An untrained lens, equal to the logit lens.
 
     Args:
         scale_in: [row, d_model] typical sizes of the coordinates, rows before the last.
         scale_out: [row].
-        rank: Of the translators; 0 for full matrices.
-        seed: Of the low-rank ones' start.
+        rank: Rank of the translators; 0 for full matrices.
+        seed: Seed of the low-rank translators' initial values.
     """
     generator = torch.Generator().manual_seed(seed)
     made: list[Translator] = [

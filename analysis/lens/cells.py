@@ -12,7 +12,7 @@ from torch import Tensor
 from analysis.contract.results import Floats, Ints
 from analysis.contract.specs import as_tuple, resolve_index
 from analysis.errors import SpecError
-from analysis.learned.files import lens_of
+from analysis.learned.lens_files import lens_of
 from analysis.lens.decoders import Reader, one_matrix, readers, similarity
 from analysis.lens.specs import LensSpec, PromotedSpec
 from analysis.model.handle import Model

@@ -105,14 +105,14 @@ def _command(chosen: argparse.Namespace, given: dict[str, Any]) -> str:
 
 def _evaluate(chosen: argparse.Namespace) -> int:
     import analysis
-    from analysis.learned import files as files_module
+    from analysis.learned import lens_files
     from analysis.lens_training import texts as texts_module
     from analysis.lens_training import training as training_module
     from analysis.lens_training.evaluate import evaluate, table
 
     info = named(chosen.file)
     model = analysis.load_model(chosen.model)
-    files_module.require(info, model.info)
+    lens_files.require(info, model.info)
     seed = info.seed if chosen.seed is None else chosen.seed
     with progress.listening(_told):
         if chosen.text:
@@ -121,7 +121,7 @@ def _evaluate(chosen: argparse.Namespace) -> int:
             judged = [texts_module.drawn(model, chosen.tokens, seed, "held_out")]
             judged += training_module.human_words(model, chosen.tokens, seed)
         found = [
-            evaluate(model, files_module.load_lens(info), text, chosen.tokens) for text in judged
+            evaluate(model, lens_files.load_lens(info), text, chosen.tokens) for text in judged
         ]
     _say("\n\n".join(table(part) for part in found))
     return 0

@@ -15,6 +15,7 @@ from analysis.learned.translators import Lens, LogitLens
 from analysis.lens_training.texts import Text
 from analysis.model.handle import Model
 from analysis.tracing.capture import trace
+from analysis.tracing.vocabulary import kl
 
 
 @dataclass(frozen=True)
@@ -22,21 +23,18 @@ class _Reference:
     """The model's own output at n positions."""
 
     log_probs: Tensor
-    probs: Tensor
     top: Tensor
 
     @classmethod
     def of(cls, logits: Tensor) -> _Reference:
         """From the model's own logits, [pos, vocab]."""
-        log_probs = torch.log_softmax(logits, -1)
-        return cls(log_probs, log_probs.exp(), logits.argmax(-1))
+        return cls(torch.log_softmax(logits, -1), logits.argmax(-1))
 
     def sums(self, logits: Tensor) -> tuple[float, int]:
         """KL in nats and agreements of the top token, both summed over positions."""
-        apart = (self.log_probs - torch.log_softmax(logits, -1)).mul_(self.probs)
+        divergence = kl(self.log_probs, torch.log_softmax(logits, -1))
         agreed = logits.argmax(-1) == self.top
-        # Tokens of probability 0 would give 0 times infinity.
-        return float(apart.nan_to_num_(0.0, 0.0, 0.0).double().sum()), int(agreed.sum())
+        return float(divergence.sum()), int(agreed.sum())
 
 
 @torch.no_grad()

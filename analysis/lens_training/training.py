@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from analysis.errors import SpecError, UnknownModelError
-from analysis.learned import files
-from analysis.learned.files import read, write
+from analysis.learned import lens_files
+from analysis.learned.lens_files import read, write
 from analysis.learned.library import Evaluation, LensInfo, own_folder
 from analysis.learned.translators import LearnedLens, new_lens
 from analysis.lens_training import fit as fit_module
@@ -138,9 +138,9 @@ def run(session: Session, *, resume: bool, say: Say) -> LensInfo:
     text = _kept(session.folder / "text.safetensors", lambda: _training_text(session))
     say(f"Training text: {text.title}, {text.size} tokens in {len(text.parts)} pieces")
     lens = _fitted(session, text, say)
-    as_stored = files.restored(files.stored(lens))
+    as_stored = lens_files.restored(lens_files.stored(lens))
     found = [evaluate(session.model, as_stored, judged, session.judged) for judged in unseen]
-    info = files.save_lens(as_stored, _info(session, text, tuple(found)))
+    info = lens_files.save_lens(as_stored, _info(session, text, tuple(found)))
     shutil.rmtree(session.folder)
     return info
 

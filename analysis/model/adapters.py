@@ -1,21 +1,29 @@
-"""LoRA adapters by name: what their files say, without torch or peft."""
+"""LoRA adapters (Hu et al. 2021, arXiv 2106.09685): find, check, and apply one with peft.
+
+The module can be imported without torch or peft. peft's layers stay in the model, so the
+observed forward pass is the adapted model's own. Only the embedding and the unembedding, which
+are read as matrices, are replaced by plain layers with the merged weights.
+"""
 
 from __future__ import annotations
 
+import copy
 import json
+import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from analysis.errors import ModelLoadError
-from analysis.model import files, hub
+from analysis.model import hub, model_files
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-_AGAIN = "Save the adapter anew with peft's save_pretrained."
+_SAVE_AGAIN = "Save the adapter again with peft's save_pretrained."
 
 
 def split(source: str) -> tuple[str, str]:
-    """``base+adapter`` in two; a path that exists is never split."""
+    """Split ``base+adapter`` in two; a path that exists is never split."""
     base, plus, adapter = source.rpartition("+")
     try:
         whole = not plus or Path(source).expanduser().exists()
@@ -33,16 +41,13 @@ def is_adapter(folder: Path) -> bool:
 
 
 def base_of(folder: Path) -> str:
-    """What the adapter's own configuration names as its base, at the revision it names.
+    """The base model named in the adapter's configuration, with its revision if it names one.
 
     Raises:
         ModelLoadError: If it names none.
     """
-    try:
-        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        base, revision = values["base_model_name_or_path"], values.get("revision")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelLoadError(f"{folder / CONFIG} can't be read.", _AGAIN) from error
+    values = _configuration(folder)
+    base, revision = values.get("base_model_name_or_path"), values.get("revision")
     if not isinstance(base, str) or not base:
         raise ModelLoadError(
             f"{folder / CONFIG} names no base model.", "Name both, as base+adapter."
@@ -52,12 +57,93 @@ def base_of(folder: Path) -> str:
 
 
 def identity(adapter: str) -> list[Any]:
-    """What makes an adapter's weights these and no others, as JSON values."""
+    """What identifies an adapter's weights, as JSON values."""
     path = Path(adapter)
     if path.is_dir():
-        return files.stamp(path)
+        return model_files.stamp(path)
     _require_hub_id(adapter)
     return [hub.repository(adapter), hub.commit(adapter, CONFIG)]
+
+
+def folder_of(adapter: str) -> Path:
+    """The adapter's folder, with its files checked; a hub adapter is downloaded first.
+
+    Raises:
+        ModelLoadError: If it is not a complete adapter saved as safetensors.
+    """
+    path = Path(adapter)
+    if not path.is_dir():
+        _require_hub_id(adapter)
+    folder = path if path.is_dir() else hub.snapshot(adapter, CONFIG)
+    if not (folder / CONFIG).is_file():
+        raise ModelLoadError(f"{folder} has no {CONFIG}, so it is not an adapter.", _SAVE_AGAIN)
+    if not (folder / WEIGHTS).is_file():
+        pickled = (folder / "adapter_model.bin").is_file()
+        reason = "stores its weights as pickle, which can run code when loaded" if pickled else (
+            f"has a configuration but not the weights {WEIGHTS}"
+        )  # fmt: skip
+        raise ModelLoadError(f"{folder} {reason}.", _SAVE_AGAIN)
+    model_files.check_safetensors(folder / WEIGHTS)
+    return folder
+
+
+def require_peft() -> None:
+    """Check that peft is installed.
+
+    Raises:
+        ModelLoadError: With the command that installs it.
+    """
+    if find_spec("peft") is None:
+        raise ModelLoadError(
+            "Adapters need the package peft, which is not installed.",
+            "Install the extra 'lora' (.venv/bin/pip install -e '.[lora]'), "
+            "or name the base model alone.",
+        )
+
+
+def apply(model: Any, folder: Path) -> Any:
+    """Put an adapter into the layers of its base model.
+
+    Args:
+        model: The base; changed in place.
+        folder: From ``folder_of``.
+
+    Raises:
+        ModelLoadError: If the adapter is not LoRA, or does not fit the base.
+    """
+    require_peft()
+    from peft import PeftConfig, PeftModel
+
+    from analysis.model.transformers_io import without_progress_bars
+
+    kind = _configuration(folder).get("peft_type")
+    if kind != "LORA":
+        raise ModelLoadError(
+            f"The adapter in {folder} has the type {str(kind)[:40]}, not LORA.",
+            "Use a LoRA adapter.",
+        )
+    config = PeftConfig.from_pretrained(str(folder))
+    config.inference_mode = True
+    try:
+        with without_progress_bars(), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            adapted: Any = PeftModel.from_pretrained(model, str(folder), config=config)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise _misfit(folder, str(error)) from error
+    for warning in caught:  # peft only warns if a layer's weights are missing
+        if "missing adapter keys" in str(warning.message):
+            raise _misfit(folder, str(warning.message))
+    base = adapted.get_base_model()
+    _merge_ends(base)
+    return base
+
+
+def _configuration(folder: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        return dict(values)
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelLoadError(f"{folder / CONFIG} can't be read.", _SAVE_AGAIN) from error
 
 
 def _require_hub_id(adapter: str) -> None:
@@ -65,23 +151,29 @@ def _require_hub_id(adapter: str) -> None:
         raise ModelLoadError(f"There is no adapter {adapter}.", "Name its folder or hub id.")
 
 
-def folder_of(adapter: str) -> Path:
-    """The adapter's folder, fetched if it is a hub's, its files checked.
+def _misfit(folder: Path, reason: str) -> ModelLoadError:
+    return ModelLoadError(
+        f"The adapter in {folder} does not fit its base: {reason.splitlines()[0][:200]}",
+        "Name the base that it was trained on, as base+adapter.",
+    )
 
-    Raises:
-        ModelLoadError: If it is no whole adapter saved as safetensors.
-    """
-    path = Path(adapter)
-    if not path.is_dir():
-        _require_hub_id(adapter)
-    folder = path if path.is_dir() else hub.snapshot(adapter, CONFIG)
-    if not (folder / CONFIG).is_file():
-        raise ModelLoadError(f"{folder} holds no {CONFIG}, so it is no adapter.", _AGAIN)
-    if not (folder / WEIGHTS).is_file():
-        pickled = (folder / "adapter_model.bin").is_file()
-        why = "holds its weights as pickle, which can run code when read" if pickled else (
-            f"holds a configuration but not the weights {WEIGHTS}"
-        )  # fmt: skip
-        raise ModelLoadError(f"{folder} {why}.", _AGAIN)
-    files.check_safetensors(folder / WEIGHTS)
-    return folder
+
+def _merge_ends(model: Any) -> None:
+    """Replace an adapted embedding and unembedding by plain layers with the merged weights."""
+    before, after = model.get_input_embeddings(), model.get_output_embeddings()
+    if not _is_plain(before):
+        model.set_input_embeddings(_merged(before))
+    if not _is_plain(after):
+        model.set_output_embeddings(_merged(after))
+
+
+def _is_plain(module: Any) -> bool:
+    return module is None or not any(True for _ in module.children())
+
+
+def _merged(layer: Any) -> Any:
+    if hasattr(layer, "modules_to_save"):  # a trained copy replaces the layer
+        return layer.modules_to_save[layer.active_adapters[0]]
+    own = copy.deepcopy(layer)  # merging must not change a weight tied to the other end
+    own.merge()
+    return own.get_base_layer()

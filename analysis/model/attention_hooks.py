@@ -1,4 +1,4 @@
-"""Observe attention: a tap on the model's own function, or hooks where it has none."""
+"""Observe attention through transformers' attention interface, or with hooks if it has none."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-from analysis.model.module_io import entered
+from analysis.model.module_io import hidden_input
 
 NAME = "stratascope"
 
 
 class Tap(Protocol):
-    """Who listens to attention while a forward pass runs."""
+    """An observer of the attention calls in a forward pass."""
 
     def mask(self, module: nn.Module, scores: tuple[int, int, int], mask: Tensor | None) -> Any:
-        """May return another additive mask for scores of shape (heads, queries, keys)."""
+        """Return the additive mask to use for scores of shape (heads, queries, keys)."""
 
-    def seen(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
-        """Gets value [1, kv_head, key, d], pattern [1, head, query, key] and the heads' results.
+    def observe(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
+        """Receive the values, the pattern and the heads' outputs of one call.
 
-        Those, ``output``, are [1, query, head, d].
+        Args:
+            module: The attention module.
+            value: [1, kv_head, key, d].
+            pattern: [1, head, query, key].
+            output: [1, query, head, d].
         """
 
 
@@ -37,7 +41,7 @@ _tap: ContextVar[Tap | None] = ContextVar("stratascope_attention_tap", default=N
 
 @contextmanager
 def tapping(tap: Tap) -> Iterator[None]:
-    """Let ``tap`` hear every attention call inside this block."""
+    """Send every attention call inside this block to ``tap``."""
     token = _tap.set(tap)
     try:
         yield
@@ -62,7 +66,7 @@ def observed_attention(
     attention_mask: Tensor | None,
     **options: Any,
 ) -> tuple[Tensor, Tensor]:
-    """The registered attention function: eager, observed."""
+    """The attention function registered as ``NAME``: the model's eager one, observed."""
     eager = eager_function(module)
     if eager is None:
         raise NotImplementedError(f"{type(module).__name__} has no eager attention function")
@@ -72,12 +76,12 @@ def observed_attention(
         attention_mask = tap.mask(module, shape, attention_mask)
     output, pattern = eager(module, query, key, value, attention_mask, **options)
     if tap is not None:
-        tap.seen(module, value, pattern, output)
+        tap.observe(module, value, pattern, output)
     return output, pattern
 
 
 def register() -> None:
-    """Make ``observed_attention`` known to transformers under NAME; may be called again."""
+    """Register ``observed_attention`` with transformers as ``NAME``; idempotent."""
     AttentionInterface.register(NAME, observed_attention)
     AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
 
@@ -110,8 +114,8 @@ _PRODUCT: set[Callable[..., Any]] = {
 }
 
 
-class _Watch(TorchFunctionMode):
-    """Sees softmax and matrix products called inside the modules on its stack."""
+class _AttentionMode(TorchFunctionMode):
+    """Intercepts softmax and matrix products inside the modules on its stack."""
 
     def __init__(self, tap: Tap) -> None:
         super().__init__()
@@ -131,7 +135,7 @@ class _Watch(TorchFunctionMode):
             return pattern
         result = func(*args, **options)
         if func in _PRODUCT and self._is_pattern(args[0]):
-            self._seen(args[0], args[1], result)
+            self._observe(args[0], args[1], result)
         return result
 
     def _masked(self, scores: Tensor) -> Tensor:
@@ -148,24 +152,24 @@ class _Watch(TorchFunctionMode):
         return masked
 
     def _is_pattern(self, left: Any) -> bool:
-        # Dropout, casts and views hand on the same numbers, mostly the same memory.
-        kept = self._pattern
-        if kept is None or not isinstance(left, Tensor) or left.numel() != kept.numel():
+        # Dropout, casts and views keep the same numbers, mostly in the same memory.
+        last = self._pattern
+        if last is None or not isinstance(left, Tensor) or left.numel() != last.numel():
             return False
-        return left.data_ptr() == kept.data_ptr() or (
-            left.shape[-2:] == kept.shape[-2:]
-            and torch.equal(left.reshape(kept.shape), kept.to(left.dtype))
+        return left.data_ptr() == last.data_ptr() or (
+            left.shape[-2:] == last.shape[-2:]
+            and torch.equal(left.reshape(last.shape), last.to(left.dtype))
         )
 
-    def _seen(self, pattern: Tensor, value: Tensor, output: Tensor) -> None:
+    def _observe(self, pattern: Tensor, value: Tensor, output: Tensor) -> None:
         module, batch = self.stack[-1]
         self._pattern = None
 
         def by_head(tensor: Tensor) -> Tensor:
-            """[batch, head, i, j], whether the two came in one axis or not."""
+            """[batch, head, i, j]; batch and head may share an axis."""
             return tensor.reshape(batch, -1, *tensor.shape[-2:])
 
-        self.tap.seen(module, by_head(value), by_head(pattern), by_head(output).transpose(1, 2))
+        self.tap.observe(module, by_head(value), by_head(pattern), by_head(output).transpose(1, 2))
 
 
 def _square(scores: Any) -> bool:
@@ -173,26 +177,26 @@ def _square(scores: Any) -> bool:
 
 
 @contextmanager
-def watching(modules: Iterable[nn.Module], tap: Tap) -> Iterator[None]:
-    """Let ``tap`` hear the softmax attention inside ``modules`` while the block runs."""
-    watch = _Watch(tap)
+def _intercepting(modules: Iterable[nn.Module], tap: Tap) -> Iterator[None]:
+    """Send the softmax attention inside ``modules`` to ``tap`` while the block runs."""
+    mode = _AttentionMode(tap)
 
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
-        """Note whose attention comes next, and for how many prompts."""
-        state = entered(args, kwargs)
-        watch.stack.append((module, 1 if state is None or state.dim() < 3 else state.shape[0]))
+        """Push the module and its batch size."""
+        state = hidden_input(args, kwargs)
+        mode.stack.append((module, 1 if state is None or state.dim() < 3 else state.shape[0]))
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
-        """Forget the module that ended."""
-        watch.stack.pop()
+        """Pop the module."""
+        mode.stack.pop()
 
     handles: list[Any] = []
     try:
         for module in modules:
             handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
-            # Called even where forward raises: the stack must not keep what was left.
+            # Called even if forward raises, so that the stack stays consistent.
             handles.append(module.register_forward_hook(leave, always_call=True))
-        with watch:
+        with mode:
             yield
     finally:
         for handle in handles:
@@ -200,10 +204,10 @@ def watching(modules: Iterable[nn.Module], tap: Tap) -> Iterator[None]:
 
 
 @contextmanager
-def listening_to(attending: Iterable[nn.Module], tap: Tap, *, by_hooks: bool) -> Iterator[None]:
-    """Let ``tap`` hear a model's attention, through its interface or by hooks."""
+def observing(attending: Iterable[nn.Module], tap: Tap, *, by_hooks: bool) -> Iterator[None]:
+    """Send a model's attention to ``tap``, through the attention interface or with hooks."""
     with ExitStack() as stack:
         stack.enter_context(tapping(tap))
         if by_hooks:
-            stack.enter_context(watching(attending, tap))
+            stack.enter_context(_intercepting(attending, tap))
         yield

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from analysis import paths
 from analysis.contract import progress
 from analysis.errors import AnalysisError, ModelLoadError
-from analysis.model import catalog, files, fingerprint
+from analysis.model import catalog, fingerprint, model_files
 
 _CHUNK = 1 << 20
 
@@ -171,18 +171,18 @@ def _convert_into(target: Path, sha256: str, fetch: Callable[[Path], Path]) -> N
 
 def _write_model(gguf: Path, building: Path) -> None:
     _step(1, "loading libraries")
-    from analysis.model import gguf as gguf_module
+    from analysis.model import transformers_io
 
     _step(2, "reading its tokenizer")
-    tokenizer = gguf_module.tokenizer(gguf)
+    tokenizer = transformers_io.gguf_tokenizer(gguf)
     _step(3, "reading its weights")
-    model = gguf_module.model(gguf)
+    model = transformers_io.gguf_model(gguf)
     _step(4, "saving it")
-    gguf_module.save(model, tokenizer, building)
+    transformers_io.save(model, tokenizer, building)
 
 
 def _write_stamp(building: Path, sha256: str) -> None:
-    files.check_folder(building)
+    model_files.check_folder(building)
     sizes = {item.name: item.stat().st_size for item in building.iterdir() if item.is_file()}
     stamp = {"format": fingerprint.CONVERSION_FORMAT, "gguf_sha256": sha256, "files": sizes}
     (building / STAMP).write_text(json.dumps(stamp, indent=1), encoding="utf-8")

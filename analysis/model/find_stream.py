@@ -1,4 +1,4 @@
-"""Find a model's residual stream: its blocks and what writes to the stream in each."""
+"""Find a model's residual stream: its blocks, and the modules that write to it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from analysis.errors import UnsupportedModelError
-from analysis.model.module_io import first_of, keep, replace_first
-from analysis.model.probe import Record, relative_error, tolerance, watched_pass
+from analysis.model.module_io import float32_copy, hidden_output, with_hidden_output
+from analysis.model.probe import Record, recorded_pass, relative_error, tolerance
 from analysis.model.stream import Stream
 from analysis.model.writers import solve_block
 
 
 def find_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The blocks, in order, by the model class's own record of its hidden states.
+    """The blocks with their names, in order.
+
+    They are the modules that the model class records as hidden states, else the only list with
+    as many modules as the configuration has layers.
 
     Raises:
-        UnsupportedModelError: If neither that record nor one list of layers names them.
+        UnsupportedModelError: If neither finds them.
     """
     wanted = {record for module in model.modules() for record in _recorded_blocks(module)}
     count = _configured_layers(model)
@@ -56,7 +59,9 @@ def _configured_layers(model: nn.Module) -> int:
 
 @torch.no_grad()
 def reads_same_state(model: nn.Module, stream: Stream, probe: Tensor, record: Record) -> bool:
-    """Whether the MLPs ignore attention's output: one pass with it zeroed, rows restored.
+    """Whether the blocks are parallel: the MLP does not read the output of attention.
+
+    One pass with the attention outputs zeroed and the block outputs restored tells.
 
     Raises:
         UnsupportedModelError: If some blocks are parallel and others are not.
@@ -67,8 +72,8 @@ def reads_same_state(model: nn.Module, stream: Stream, probe: Tensor, record: Re
         mlp, whole = record.of(block.mlp_writer), record.of(block.module)
         if mlp is not None and whole is not None:
             handles.append(block.attention_writer.register_forward_hook(_zero))
-            handles.append(block.mlp_writer.register_forward_hook(_compare(mlp.left, changed)))
-            handles.append(block.module.register_forward_hook(_restore(whole.left)))
+            handles.append(block.mlp_writer.register_forward_hook(_compare(mlp.output, changed)))
+            handles.append(block.module.register_forward_hook(_restore(whole.output)))
     try:
         model(input_ids=probe, use_cache=False)
     finally:
@@ -76,50 +81,53 @@ def reads_same_state(model: nn.Module, stream: Stream, probe: Tensor, record: Re
             handle.remove()
     if any(changed) and not all(changed):
         raise UnsupportedModelError(
-            "Some blocks feed attention into the MLP and others do not.",
-            "Mixed parallel and sequential blocks are not supported.",
+            "Some blocks are parallel and others are sequential.",
+            "Choose a model whose blocks are all of one kind.",
         )
     return not any(changed)
 
 
 def _zero(module: nn.Module, args: Any, output: Any) -> Any:
-    return replace_first(output, torch.zeros_like(first_of(output)))
+    return with_hidden_output(output, torch.zeros_like(hidden_output(output)))
 
 
 def _compare(wanted: Tensor, changed: list[bool]) -> Any:
     def hook(module: nn.Module, args: Any, output: Any) -> None:
-        """Note whether this pass gives something else than was wanted."""
-        changed.append(not torch.equal(keep(first_of(output)), wanted))
+        """Record whether the output differs from ``wanted``."""
+        changed.append(not torch.equal(float32_copy(hidden_output(output)), wanted))
 
     return hook
 
 
 def _restore(wanted: Tensor) -> Any:
     def hook(module: nn.Module, args: Any, output: Any) -> Any:
-        """Put the wanted output in place of this pass's."""
-        return replace_first(output, wanted.to(first_of(output)))
+        """Replace the output by ``wanted``."""
+        return with_hidden_output(output, wanted.to(hidden_output(output)))
 
     return hook
 
 
 def find_stream(model: nn.Module, probes: Sequence[Tensor]) -> tuple[Stream, list[Record]]:
-    """Solve for the writers of every block on each probe.
+    """Find the blocks and the two writers of each.
 
     Args:
         model: A decoder with the observed attention function set.
-        probes: Token ids, [1, pos] each; the answer must be the same on all of them.
+        probes: Token ids, [1, pos] each; the writers must be the same on all of them.
+
+    Returns:
+        The stream, and a recorded pass of each probe.
 
     Raises:
-        UnsupportedModelError: If a block's increment is no sum of two of its modules' outputs,
-            or is more than one such sum.
+        UnsupportedModelError: If the increment of a block is not the sum of two of its modules'
+            outputs, or is more than one such sum.
     """
     named = find_blocks(model)
-    records, by_hooks = _watch_probes(model, probes)
+    records, by_hooks = _recorded_probes(model, probes)
     dtype = next(model.parameters()).dtype
     _check_chain(records[0], named, tolerance(dtype))
     blocks = [solve_block(layer, *entry, records, dtype) for layer, entry in enumerate(named)]
     first = records[0].of(named[0][1])
-    d_model = int(first.left.shape[-1]) if first is not None else 0
+    d_model = int(first.output.shape[-1]) if first is not None else 0
     stream = Stream(blocks, d_model=d_model, by_hooks=by_hooks)
     stream.layer_of = {
         id(block.attention): layer
@@ -130,23 +138,25 @@ def find_stream(model: nn.Module, probes: Sequence[Tensor]) -> tuple[Stream, lis
     return stream, records
 
 
-def _watch_probes(model: nn.Module, probes: Sequence[Tensor]) -> tuple[list[Record], bool]:
-    """Records of all probes, and whether attention had to be heard by hooks."""
-    records = [watched_pass(model, probe) for probe in probes]
+def _recorded_probes(model: nn.Module, probes: Sequence[Tensor]) -> tuple[list[Record], bool]:
+    """Recorded passes of all probes, and whether attention had to be observed with hooks."""
+    records = [recorded_pass(model, probe) for probe in probes]
     if any(record.attention for record in records):
         return records, False
-    return [watched_pass(model, probe, by_hooks=True) for probe in probes], True
+    return [recorded_pass(model, probe, by_hooks=True) for probe in probes], True
 
 
 def _check_chain(record: Record, named: list[tuple[str, nn.Module]], limit: float) -> None:
     calls = [record.of(module) for _, module in named]
     for layer, (here, after) in enumerate(itertools.pairwise(calls)):
-        if here is None or after is None or after.entered is None:
-            raise UnsupportedModelError(f"Layer {layer} did not run.", "It can't be traced.")
-        error = relative_error(here.left, after.entered)
+        if here is None or after is None or after.input is None:
+            raise UnsupportedModelError(
+                f"Layer {layer} did not run.", "Choose a model whose blocks all run."
+            )
+        error = relative_error(here.output, after.input)
         if error > limit:
             raise UnsupportedModelError(
-                f"What leaves layer {layer} is not what enters layer {layer + 1} "
+                f"The output of layer {layer} is not the input of layer {layer + 1} "
                 f"(relative error {error:.1e}).",
-                "The residual stream of this model can't be followed.",
+                "This model has no single residual stream; choose another.",
             )

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from analysis.model import adapters, catalog, files, hub
+from analysis.model import adapters, catalog, hub, model_files
 from analysis.model.catalog import Entry
 
 #: Raised when the converter changes what it writes: older conversions are then made anew.
@@ -52,7 +52,7 @@ def _base_identity(entry: Entry) -> list[Any]:
     if entry.kind == "hub":
         repository = hub.repository(entry.source)
         return ["hub", repository, hub.commit(entry.source)]
-    return [entry.kind, *files.stamp(Path(entry.source))]
+    return [entry.kind, *model_files.stamp(Path(entry.source))]
 
 
 def revision(entry: Entry) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from analysis.contract import progress
 from analysis.errors import AnalysisError, ModelLoadError
-from analysis.model import files
+from analysis.model import model_files
 
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 #: Other formats of the same weights lie in sub-folders, or beside them under this name.
@@ -76,7 +76,7 @@ def snapshot(source: str, config: str = "config.json") -> Path:
     try:
         folder = Path(snapshot_download(name, revision=found, local_files_only=True))
         if config == "config.json":
-            files.check_folder(folder)
+            model_files.check_folder(folder)
         elif not any(folder.glob("*.safetensors")):
             raise FileNotFoundError(folder)
     except (OSError, AnalysisError):  # not cached, or not all of it

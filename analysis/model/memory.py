@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 from analysis.errors import AnalysisError, ModelLoadError
-from analysis.model import adapters, catalog, files, hub
+from analysis.model import adapters, catalog, hub, model_files
 
 _BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
 #: Bytes of a packed weight: one, or half a one with its share of a block's scale (64 a block).
@@ -52,7 +52,7 @@ def _base(entry: catalog.Entry, dtype: str) -> float:
     if entry.kind == "wheel":
         return _default(entry, dtype)
     if entry.kind == "folder":
-        files.check_folder(Path(entry.source))
+        model_files.check_folder(Path(entry.source))
         return _weights(Path(entry.source), dtype, entry.quantise)
     folder = hub.config_folder(entry.source)
     try:
@@ -72,9 +72,9 @@ def _default(entry: catalog.Entry, dtype: str) -> float:
 
 def _weights(folder: Path, dtype: str, quantise: str) -> float:
     """Bytes by the headers of the weights' files, which are exact and quickly read."""
-    names = files.weight_files(folder)
+    names = model_files.weight_files(folder)
     packed = _is_packed(folder)
-    headers = [files.safetensors_header(folder / name) for name in names]
+    headers = [model_files.safetensors_header(folder / name) for name in names]
     return sum(
         _tensor_bytes(name, facts, dtype, quantise, packed=packed)
         for header in headers

@@ -1,4 +1,4 @@
-"""Hidden states in what modules take and return, whatever they are wrapped in."""
+"""Hidden states in what modules take and return, and the weights of a linear module."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 
-def keep(tensor: Tensor) -> Tensor:
+def float32_copy(tensor: Tensor) -> Tensor:
     """A float32 copy on the CPU."""
     return tensor.detach().to("cpu", torch.float32, copy=True)
 
 
 def first_tensor(value: Any) -> Tensor | None:
-    """The hidden states among what a module takes or gives."""
+    """The hidden states among what a module takes or returns."""
     if isinstance(value, Tensor):
         return value
     if isinstance(value, (tuple, list)) and value:
@@ -25,18 +26,18 @@ def first_tensor(value: Any) -> Tensor | None:
     return None
 
 
-def entered(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
+def hidden_input(args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
     """The hidden states among the arguments of a call."""
     return first_tensor(args[0] if args else kwargs.get("hidden_states"))
 
 
-def first_of(output: Any) -> Tensor:
+def hidden_output(output: Any) -> Tensor:
     """The hidden states in a module's output."""
     tensor: Tensor = output[0] if isinstance(output, (tuple, list)) else output
     return tensor
 
 
-def replace_first(output: Any, state: Tensor) -> Any:
+def with_hidden_output(output: Any, state: Tensor) -> Any:
     """The same output with other hidden states."""
     if isinstance(output, tuple):
         return (state, *output[1:])
@@ -46,3 +47,24 @@ def replace_first(output: Any, state: Tensor) -> Any:
 def batched(state: Tensor, batch: int) -> Tensor:
     """[batch, pos, d] of states that some models flatten to [batch * pos, d] (OPT's MLP)."""
     return state if state.dim() == 3 else state.reshape(batch, -1, state.shape[-1])
+
+
+@torch.no_grad()
+def linear_weights(module: Any, width: int) -> tuple[Tensor, Tensor]:
+    """Weight [in, out] and bias [out], zero if there is none, float32 on the CPU.
+
+    Args:
+        module: A linear module: torch's, GPT-2's Conv1D, a quantised or an adapted one.
+        width: Size of its input.
+    """
+    if type(module) is nn.Linear or type(module) is Conv1D:
+        weight = module.weight.detach().float().cpu()
+        weight = weight if type(module) is Conv1D else weight.T
+        bias = module.bias
+        return weight, torch.zeros(weight.shape[1]) if bias is None else bias.detach().float().cpu()
+    # Quantised or adapted: apply the module to one unit vector at a time.
+    like = next(module.parameters())
+    dtype = like.dtype if like.is_floating_point() else torch.float32
+    offset = module(torch.zeros(1, width, dtype=dtype, device=like.device))[0].float().cpu()
+    rows = module(torch.eye(width, dtype=dtype, device=like.device)).float().cpu() - offset
+    return rows, offset

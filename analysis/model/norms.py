@@ -1,7 +1,7 @@
-"""What a normalisation layer does, found by asking it rather than by its name.
+"""The formula of a normalisation layer, found from its outputs rather than from its name.
 
-A norm that stores ``scale - 1`` (Gemma) and one that stores ``scale`` answer
-alike, so the effective scale is read off the layer's own output.
+Some norms store ``scale - 1`` (Gemma), others ``scale``; the effective scale is fitted to the
+layer's own output.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class NormForm:
     """``scale * (x - centre) / sqrt(mean((x - centre)^2) + eps) + bias``.
 
     Attributes:
-        kind: "layer" subtracts the mean, "rms" does not, "none" is no norm at all.
+        kind: "layer" subtracts the mean, "rms" does not, "none" is the identity.
         scale: [d_model] effective scale.
-        bias: [d_model] zero where there is none.
-        eps: What keeps the root away from zero.
+        bias: [d_model], zero if there is none.
+        eps: Added under the root.
     """
 
     kind: Kind
@@ -34,16 +34,16 @@ class NormForm:
 
     @property
     def plain(self) -> bool:
-        """Whether it normalises only: its scale is 1 and its bias 0, up to what a fit can tell."""
+        """Whether scale is 1 and bias 0, within the accuracy of the fit."""
         off = max(float((self.scale - 1.0).abs().max()), float(self.bias.abs().max()))
         return self.kind != "none" and off < 1e-4
 
     def centred(self, x: Tensor) -> Tensor:
-        """``x`` less its mean over d_model, where the norm takes it off."""
+        """``x`` minus its mean over d_model for "layer", else ``x``."""
         return x - x.mean(-1, keepdim=True) if self.kind == "layer" else x
 
     def inverse_root(self, x: Tensor) -> Tensor:
-        """[..., 1] what the centred state is multiplied by."""
+        """[..., 1] factor on the centred state."""
         if self.kind == "none":
             return torch.ones_like(x[..., :1])
         return torch.rsqrt(self.centred(x).square().mean(-1, keepdim=True) + self.eps)
@@ -53,28 +53,28 @@ class NormForm:
         return self.centred(x) * self.inverse_root(x)
 
     def full(self, x: Tensor) -> Tensor:
-        """The whole norm; equals the layer's own output up to rounding."""
+        """The full norm; equals the layer's own output up to rounding."""
         return self.unit(x) * self.scale + self.bias
 
     def frozen(self, part: Tensor, state: Tensor) -> Tensor:
-        """Send a part of ``state`` through the norm with the state's own statistics, no bias.
+        """Apply the norm to a part of ``state`` with the state's own statistics, without bias.
 
-        Linear in ``part``: the parts of a state, and the bias once, add up to ``full(state)``.
+        Linear in ``part``: the parts of a state, and the bias once, sum to ``full(state)``.
         """
         return self.centred(part) * self.inverse_root(state) * self.scale
 
 
 def identity_norm(d_model: int) -> NormForm:
-    """The form of no norm at all."""
+    """The form of the identity: no norm."""
     return NormForm("none", torch.ones(d_model), torch.zeros(d_model), 0.0)
 
 
 @torch.no_grad()
 def norm_form(module: nn.Module | None, d_model: int) -> NormForm | None:
-    """Find the form of ``module``, or None if it is not a norm of either kind.
+    """Find the form of ``module``; None if it is neither an RMSNorm nor a LayerNorm.
 
     Args:
-        module: A layer that maps [..., d_model] to the same shape; None is no norm.
+        module: A layer from [..., d_model] to the same shape; None for no norm.
         d_model: Width of the residual stream.
     """
     if module is None:
@@ -104,10 +104,10 @@ def _fit(kind: Kind, probe: Tensor, answer: Tensor, bias: Tensor, eps: float) ->
 
 
 def _with_eps(form: NormForm, small: Tensor, answer: Tensor) -> NormForm:
-    """Read eps off a state so small that it matters: ``scale * c / (y - bias) = root``."""
+    """Fit eps on a state so small that eps matters: ``scale * c / (y - bias) = root``."""
     centred = form.centred(small)
     weight = (form.scale * centred).square()
-    # Weighted mean over coordinates: those near zero say little.
+    # Weighted mean over coordinates: those near zero carry little information.
     root = (weight.sum() / (answer - form.bias).square().sum()).item()
     eps = root - float(centred.square().mean())
     return NormForm(form.kind, form.scale, form.bias, max(eps, 0.0))

@@ -1,4 +1,4 @@
-"""One watched forward pass: which module gave what, in which order."""
+"""A recorded forward pass: the input and output of every module call, in order."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analysis.model.attention_hooks import listening_to
-from analysis.model.module_io import entered, first_tensor, keep
+from analysis.model.attention_hooks import observing
+from analysis.model.module_io import first_tensor, float32_copy, hidden_input
 
-#: Largest relative error at which two float32 sums count as the same; 16-bit models get more.
+#: Largest relative error at which two sums count as equal, by dtype.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-5}
+#: The same for 16-bit weights.
 LOOSE_TOLERANCE = 2e-2
 
 
@@ -31,17 +32,17 @@ def relative_error(found: Tensor, wanted: Tensor, *parts: Tensor) -> float:
 
 @dataclass
 class Event:
-    """One call of one module: its first tensor in, its first tensor out (float32 copies)."""
+    """One call of one module: the hidden states it read and returned (float32 copies)."""
 
     module: nn.Module
     name: str
-    entered: Tensor | None
-    left: Tensor
+    input: Tensor | None
+    output: Tensor
 
 
 @dataclass
 class AttentionEvent:
-    """One attention call: the module that called, and the heads' results side by side."""
+    """One attention call: the calling module, and the heads' outputs, concatenated."""
 
     module: nn.Module
     heads: int
@@ -52,7 +53,7 @@ class AttentionEvent:
 
 @dataclass
 class Record:
-    """A whole watched pass, calls in the order in which they ended."""
+    """A recorded pass: module calls in the order in which they returned."""
 
     events: list[Event] = field(default_factory=list)
     attention: list[AttentionEvent] = field(default_factory=list)
@@ -72,37 +73,36 @@ class Record:
             if event.name.startswith(prefix + "."):
                 yield number, event
 
-    # The attention tap of a probe only looks.
     def mask(self, module: nn.Module, scores: tuple[int, int, int], mask: Any) -> Any:
-        """Leave the mask as it is."""
+        """Return the mask unchanged."""
         return mask
 
-    def seen(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
-        """Keep what the heads gave."""
+    def observe(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
+        """Record the heads' outputs."""
         self.attention.append(
             AttentionEvent(
                 module,
                 pattern.shape[1],
                 value.shape[1],
                 output.shape[-1],
-                keep(output.flatten(-2)),
+                float32_copy(output.flatten(-2)),
             )
         )
 
 
 @contextmanager
-def _watch(model: nn.Module, record: Record) -> Iterator[None]:
+def _recording(model: nn.Module, record: Record) -> Iterator[None]:
     def hook(name: str) -> Any:
         """A hook that records the module of this name."""
 
         def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            """Record what came in and what left, where they are floats."""
-            left = first_tensor(output)
-            if left is not None and left.is_floating_point():
-                came = entered(args, kwargs)
-                floats = came is not None and came.is_floating_point()
-                came = keep(came) if floats and came is not None else None
-                record.events.append(Event(module, name, came, keep(left)))
+            """Record input and output if they are floating point."""
+            returned = first_tensor(output)
+            if returned is not None and returned.is_floating_point():
+                state = hidden_input(args, kwargs)
+                floats = state is not None and state.is_floating_point()
+                state = float32_copy(state) if floats and state is not None else None
+                record.events.append(Event(module, name, state, float32_copy(returned)))
 
         return after
 
@@ -119,17 +119,17 @@ def _watch(model: nn.Module, record: Record) -> Iterator[None]:
 
 
 @torch.no_grad()
-def watched_pass(model: nn.Module, token_ids: Tensor, *, by_hooks: bool = False) -> Record:
-    """Run ``token_ids`` [1, pos] through ``model`` and record every module's call.
+def recorded_pass(model: nn.Module, token_ids: Tensor, *, by_hooks: bool = False) -> Record:
+    """Run ``token_ids`` [1, pos] through ``model`` and record every module call.
 
     Args:
         model: A decoder.
         token_ids: The probe.
-        by_hooks: Whether attention is heard by hooks instead of the attention interface.
+        by_hooks: Whether to observe attention with hooks instead of the attention interface.
     """
     record = Record()
     modules = [part for name, part in model.named_modules() if name]
-    with _watch(model, record), listening_to(modules, record, by_hooks=by_hooks):
+    with _recording(model, record), observing(modules, record, by_hooks=by_hooks):
         output = model(input_ids=token_ids, use_cache=False)
-    record.logits = keep(output.logits)
+    record.logits = float32_copy(output.logits)
     return record

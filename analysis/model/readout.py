@@ -1,4 +1,4 @@
-"""From a hidden state to logits: final norm, unembedding, the model's own scale or cap."""
+"""The readout, from a hidden state to logits: final norm, unembedding, scale, soft cap."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from analysis.model.stream import Stream
 
 @dataclass
 class Readout:
-    """How the model reads its last state.
+    """How the model turns its last state into logits.
 
     Attributes:
-        norm: The final norm as a module; None where the model has none.
-        form: What it does.
+        norm: The final norm as a module; None if the model has none.
+        form: The formula of that norm.
         unembedding: The module from normed state to logits.
         embedding: The token embedding module.
-        state_scale: What the normed state is multiplied by before the unembedding.
-        logit_scale: What the logits are multiplied by after it.
-        softcap: ``cap * tanh(logits / cap)`` where the model caps its logits.
-        embedding_scale: What a token's embedding row is multiplied by on its way to row 0.
-        tied: Whether input and output embeddings are the same numbers.
+        state_scale: Factor on the normed state, before the unembedding.
+        logit_scale: Factor on the logits, after the unembedding.
+        softcap: ``cap`` in ``cap * tanh(logits / cap)``; None if the model does not cap.
+        embedding_scale: Factor from a token's embedding row to row 0.
+        tied: Whether input and output embeddings are equal.
     """
 
     norm: nn.Module | None
@@ -42,7 +42,7 @@ class Readout:
 
     @property
     def device(self) -> torch.device:
-        """Where the unembedding lives; states are decoded there."""
+        """The device of the unembedding; states are decoded there."""
         return next(self.unembedding.parameters()).device
 
     @property
@@ -69,7 +69,7 @@ class Readout:
         if mode == "unit":
             return self.form.unit(states.float()).to(states.dtype)
         result: Tensor = self.norm(states)
-        return result.to(states.device)  # a norm on another device moves what it reads
+        return result.to(states.device)  # the norm may be on another device
 
     def cap(self, logits: Tensor) -> Tensor:
         """The model's own scale and soft cap, on float32 logits, in place."""
@@ -80,7 +80,7 @@ class Readout:
         return logits
 
     def logits(self, states: Tensor, *, capped: bool = True) -> Tensor:
-        """The lens: [n, d_model] un-normed states to float32 logits [n, vocab]."""
+        """The logit lens: [n, d_model] un-normed states to float32 logits [n, vocab]."""
         raw: Tensor = self.unembedding(self.normed(states) * self.state_scale).float()
         if capped:
             return self.cap(raw)
@@ -88,10 +88,10 @@ class Readout:
 
 
 def find_readout(model: Any, stream: Stream, record: Record) -> Readout:
-    """Find the final norm and what happens to the logits, and check them on a probe.
+    """Find the final norm, the scales and the soft cap, and check them on a probe.
 
     Raises:
-        UnsupportedModelError: If lens(last row) does not give the model's logits.
+        UnsupportedModelError: If lens(last row) is not the model's logits.
     """
     embedding, unembedding = model.get_input_embeddings(), model.get_output_embeddings()
     if unembedding is None or record.logits is None:
@@ -99,18 +99,20 @@ def find_readout(model: Any, stream: Stream, record: Record) -> Readout:
             f"{type(model).__name__} has no unembedding.", "Name a causal language model."
         )
     last, head = record.of(stream.blocks[-1].module), record.of(unembedding)
-    if last is None or head is None or head.entered is None:
-        raise UnsupportedModelError("The unembedding was not called.", "It can't be read.")
+    if last is None or head is None or head.input is None:
+        raise UnsupportedModelError(
+            "The unembedding was not called.", "Choose a causal language model."
+        )
     limit = tolerance(next(model.parameters()).dtype)
-    norm, scale = _find_norm(record, last.left, head, limit)
+    norm, scale = _find_norm(record, last.output, head, limit)
     form = norm_form(norm, stream.d_model)
     if form is None:
         raise UnsupportedModelError(
             f"The final norm {type(norm).__name__} is neither RMSNorm nor LayerNorm.",
-            "Its parts can't be told apart.",
+            "Choose a model with one of these norms.",
         )
     readout = Readout(norm, form, unembedding, embedding, state_scale=scale)
-    readout.logit_scale, readout.softcap = _find_cap(model, head.left, record.logits, limit)
+    readout.logit_scale, readout.softcap = _find_cap(model, head.output, record.logits, limit)
     readout.embedding_scale = _embedding_scale(record, stream, embedding, limit)
     readout.tied = _tied(readout)
     _check(readout, last, record.logits, next(model.parameters()).dtype)
@@ -120,25 +122,26 @@ def find_readout(model: Any, stream: Stream, record: Record) -> Readout:
 def _find_norm(
     record: Record, last: Tensor, head: Event, limit: float
 ) -> tuple[nn.Module | None, float]:
-    """The module that reads the last row and gives what the unembedding reads, up to a scale."""
-    assert head.entered is not None  # noqa: S101 - narrowed by the caller
+    """The module from the last row to the unembedding's input, up to a scale, and that scale."""
+    assert head.input is not None  # noqa: S101 - narrowed by the caller
     for event in record.events:
-        reads = event.entered is not None and torch.equal(event.entered, last)
-        if reads and event.module is not head.module and event.left.shape == last.shape:
-            scale = _ratio(event.left, head.entered, limit)
+        reads = event.input is not None and torch.equal(event.input, last)
+        if reads and event.module is not head.module and event.output.shape == last.shape:
+            scale = _ratio(event.output, head.input, limit)
             if scale is not None:
                 return event.module, scale
-    scale = _ratio(last, head.entered, limit)
+    scale = _ratio(last, head.input, limit)
     if scale is None:
         raise UnsupportedModelError(
-            "What the unembedding reads is not the last row after one norm.",
-            "lens(last row) = logits can't hold for this model.",
+            "The unembedding does not read the last row after a single norm, so "
+            "lens(last row) = logits fails.",
+            "Choose another model.",
         )
     return None, scale
 
 
 def _ratio(one: Tensor, other: Tensor, limit: float) -> float | None:
-    """The number that turns ``one`` into ``other``, 1 where they are equal, else None."""
+    """The factor from ``one`` to ``other``; None if they are not proportional."""
     if one.shape != other.shape:
         return None
     if torch.equal(one, other):
@@ -157,18 +160,19 @@ def _find_cap(model: Any, raw: Tensor, logits: Tensor, limit: float) -> tuple[fl
         if cap and relative_error(cap * torch.tanh(raw / cap), logits) < limit:
             return 1.0, float(cap)
     raise UnsupportedModelError(
-        "The logits are neither the unembedding's output, nor a multiple, nor a soft cap of it.",
-        "lens(last row) = logits can't hold for this model.",
+        "The logits are neither the unembedding's output, nor a multiple, nor a soft cap of it, "
+        "so lens(last row) = logits fails.",
+        "Choose another model.",
     )
 
 
 def _embedding_scale(record: Record, stream: Stream, embedding: nn.Module, limit: float) -> float:
-    """What multiplies a row of the embedding matrix; 1 where positions are added."""
+    """Factor from a row of the embedding matrix to row 0; 1 if positions are added."""
     looked_up, first = record.of(embedding), record.of(stream.blocks[0].module)
-    if looked_up is None or first is None or first.entered is None:
+    if looked_up is None or first is None or first.input is None:
         return 1.0
     inside = float(getattr(embedding, "embed_scale", getattr(embedding, "scalar_embed_scale", 1.0)))
-    return (_ratio(looked_up.left, first.entered, limit) or 1.0) * inside
+    return (_ratio(looked_up.output, first.input, limit) or 1.0) * inside
 
 
 def _tied(readout: Readout) -> bool:
@@ -180,10 +184,10 @@ def _tied(readout: Readout) -> bool:
 
 @torch.no_grad()
 def _check(readout: Readout, last: Event, logits: Tensor, dtype: torch.dtype) -> None:
-    states = last.left[0].to(readout.device, dtype)
+    states = last.output[0].to(readout.device, dtype)
     error = relative_error(readout.logits(states).cpu(), logits[0])
     if error > 10 * tolerance(dtype):
         raise UnsupportedModelError(
             f"lens(last row) = logits fails with relative error {error:.1e}.",
-            "No picture of this model would be right.",
+            "Choose another model.",
         )

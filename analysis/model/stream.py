@@ -1,4 +1,4 @@
-"""The residual stream of a model: its blocks, and what writes to it in each."""
+"""The residual stream of a model: its blocks, and the modules that write to it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ class Block:
     Attributes:
         module: The block.
         attention_writer, mlp_writer: Modules whose outputs, scaled, are added to the stream.
-        attention_scale, mlp_scale: Those scales (1 almost everywhere; Granite's multipliers).
-        attention: The module that calls the attention function; None where a block has none.
-        projection: The output projection that mixes the heads; None if it could not be found.
-        post_norm: A norm between the projection and the stream, where there is one.
-        heads, kv_heads, d_head: Shape of its attention (0 without attention).
+        attention_scale, mlp_scale: Those scales; 1 in most models (not in Granite).
+        attention: The module that calls the attention function; None if the block has none.
+        projection: The output projection that mixes the heads; None if it was not found.
+        post_norm: The norm between the projection and the stream; None if there is none.
+        heads, kv_heads, d_head: Shape of its attention; 0 without attention.
+        error: Relative error of ``resid + attention + MLP = next row`` on the first probe.
     """
 
     module: nn.Module
@@ -37,7 +38,15 @@ class Block:
 
 @dataclass
 class Stream:
-    """The residual stream of a model: its blocks, and whether both parts read the same state."""
+    """The residual stream of a model.
+
+    Attributes:
+        blocks: [layer].
+        parallel: Whether attention and MLP read the same state (parallel blocks).
+        d_model: Its width.
+        layer_of: Layer of each attention module, by the module's ``id``.
+        by_hooks: Whether attention is observed with hooks instead of the attention interface.
+    """
 
     blocks: list[Block]
     parallel: bool = False
@@ -51,5 +60,5 @@ class Stream:
         return [block.attention for block in self.blocks if block.attention is not None]
 
     def layer(self, module: nn.Module) -> int | None:
-        """The layer that an attention module belongs to."""
+        """The layer of an attention module; None if it is not in the stream."""
         return self.layer_of.get(id(module))

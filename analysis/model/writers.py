@@ -1,7 +1,7 @@
-"""Find the two writers of a block, by solving the identity on probes.
+"""Find the two writers of a block by solving ``resid + attention + MLP = next row`` on probes.
 
-They are the two modules inside it whose outputs, scaled, make up what the block adds to the
-residual stream; which of them is attention's is told by who reads the heads' results.
+The writers are the two modules in the block whose scaled outputs sum to the block's increment of
+the residual stream. The attention writer is the one after the output projection.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class _Pair:
 def solve_block(
     layer: int, name: str, module: nn.Module, records: list[Record], dtype: torch.dtype
 ) -> Block:
-    """The block and its writers: the one pair of modules that fits on every probe.
+    """The block and its writers: the only pair of modules that fits on every probe.
 
     Args:
-        layer: Of the block, for the message.
-        name: Of the block's module in the model.
+        layer: The block's layer, for the message.
+        name: The name of the block's module in the model.
         module: The block.
-        records: A watched pass of each probe.
-        dtype: Of the weights: how closely a sum must hold.
+        records: A recorded pass of each probe.
+        dtype: Dtype of the weights; it sets the tolerance.
 
     Raises:
         UnsupportedModelError: If no pair fits, or more than one.
@@ -44,15 +44,16 @@ def solve_block(
     if not shared:
         best = min(error for _, error in solutions)
         raise UnsupportedModelError(
-            f"In layer {layer} no two modules add up to what the block adds to the residual "
+            f"In layer {layer} no two modules sum to the block's increment of the residual "
             f"stream: resid + attention + MLP = next row fails with relative error {best:.1e}.",
-            "A third part writes to the stream, or one that is not a module.",
+            "Choose another model: here a third part writes to the stream, or one that is not "
+            "a module.",
         )
     if len(shared) > 1:
         raise UnsupportedModelError(
-            f"In layer {layer} {len(shared)} different pairs of modules add up to what the "
-            "block adds to the residual stream.",
-            "Which of them are the writers can't be told, so no picture would be sure.",
+            f"In layer {layer} {len(shared)} different pairs of modules sum to the block's "
+            "increment of the residual stream, so its writers are ambiguous.",
+            "Choose another model.",
         )
     pair = next(iter(shared))
     return _describe(module, name, records[0], pair, solutions[0][0][pair])
@@ -61,11 +62,11 @@ def solve_block(
 def _solve_probe(
     name: str, module: nn.Module, record: Record, dtype: torch.dtype
 ) -> tuple[dict[tuple[str, str], _Pair], float]:
-    """All pairs of outputs below ``name`` whose scaled sum is the block's increment."""
+    """All pairs of modules below ``name`` whose scaled outputs sum to the block's increment."""
     whole = record.of(module)
-    if whole is None or whole.entered is None:
+    if whole is None or whole.input is None:
         return {}, float("inf")
-    increment = whole.left - whole.entered
+    increment = whole.output - whole.input
     candidates = _distinct(record, name, increment)
     found: dict[tuple[str, str], _Pair] = {}
     best = float("inf")
@@ -73,36 +74,36 @@ def _solve_probe(
         for second in candidates[place + 1 :]:
             pair = _fit_pair(first, second, increment, whole)
             best = min(best, pair.error)
-            if _explains(first[1].left, second[1].left, pair, whole, dtype):
+            if _explains(first[1].output, second[1].output, pair, whole, dtype):
                 found[first[1].name, second[1].name] = pair
     return found, best
 
 
 def _distinct(record: Record, name: str, increment: Tensor) -> list[tuple[int, Event]]:
-    """Calls that could write, the last of each set of equal outputs standing for it.
+    """Calls that could be writers; of several with equal outputs only the last.
 
-    A module that is called twice in a block (Phi's dropout) can't be told apart by a hook, so
-    it stands for nothing.
+    A module that is called twice in a block (Phi's dropout) is left out: a hook can't tell its
+    calls apart.
     """
     kept: list[tuple[int, Event]] = []
     for number, event in record.under(name):
-        same_size = event.left.numel() == increment.numel()
-        if not same_size or event.left.shape[-1] != increment.shape[-1]:
+        same_size = event.output.numel() == increment.numel()
+        if not same_size or event.output.shape[-1] != increment.shape[-1]:
             continue
-        if float(event.left.norm()) == 0.0 or record.calls(event.module) > 1:
+        if float(event.output.norm()) == 0.0 or record.calls(event.module) > 1:
             continue
-        flat = event.left.reshape(increment.shape)
-        kept = [item for item in kept if not torch.equal(item[1].left, flat)]
-        kept.append((number, replace(event, left=flat)))
+        flat = event.output.reshape(increment.shape)
+        kept = [item for item in kept if not torch.equal(item[1].output, flat)]
+        kept.append((number, replace(event, output=flat)))
     return kept
 
 
 def _fit_pair(
     first: tuple[int, Event], second: tuple[int, Event], increment: Tensor, whole: Event
 ) -> _Pair:
-    one, two = first[1].left, second[1].left
-    assert whole.entered is not None  # noqa: S101 - narrowed by the caller
-    plain = relative_error(whole.entered + one + two, whole.left)
+    one, two = first[1].output, second[1].output
+    assert whole.input is not None  # noqa: S101 - narrowed by the caller
+    plain = relative_error(whole.input + one + two, whole.output)
     best = _Pair(first[0], second[0], (1.0, 1.0), plain)
     matrix = torch.stack([one.flatten(), two.flatten()], 1).double()
     gram = matrix.T @ matrix
@@ -110,25 +111,25 @@ def _fit_pair(
         return best
     scales = torch.linalg.solve(gram, matrix.T @ increment.flatten().double())
     a, b = (float(scale) for scale in scales)
-    error = relative_error(whole.entered + a * one + b * two, whole.left)
+    error = relative_error(whole.input + a * one + b * two, whole.output)
     usable = abs(a) > 1e-3 and abs(b) > 1e-3
-    # A fitted scale must explain clearly more than a plain sum does, or rounding would choose.
+    # A fitted scale must be clearly better than a plain sum, or rounding would decide.
     if usable and error < 0.05 * plain:
         best = _Pair(first[0], second[0], (a, b), error)
     return best
 
 
 def _explains(one: Tensor, two: Tensor, pair: _Pair, whole: Event, dtype: torch.dtype) -> bool:
-    """Whether a pair makes up the increment at every position, up to rounding.
+    """Whether a pair sums to the increment at every position, up to rounding.
 
-    Measured against the increment, not the state: beside a massive activation any two small
-    vectors would do.
+    The error is relative to the increment, not to the state: beside a massive activation any two
+    small vectors would fit.
     """
-    assert whole.entered is not None  # noqa: S101 - narrowed by the caller
+    assert whole.input is not None  # noqa: S101 - narrowed by the caller
     a, b = pair.scales[0] * one, pair.scales[1] * two
-    missing = (whole.entered + a + b - whole.left).norm(dim=-1)
-    sizes = [part.norm(dim=-1) for part in (a, b, whole.entered, whole.left)]
-    # Two additions, each rounded once: relative to the largest of what is added.
+    missing = (whole.input + a + b - whole.output).norm(dim=-1)
+    sizes = [part.norm(dim=-1) for part in (a, b, whole.input, whole.output)]
+    # Two additions, each rounded once, relative to the largest summand.
     allowed = 2 * torch.finfo(dtype).eps * torch.stack(sizes).amax(0)
     return bool((missing <= allowed).all())
 
@@ -150,40 +151,40 @@ def _describe(
     if mixed is None:
         return block
     number, event = mixed
-    if number > pair.first:  # the MLP ran first: the later writer is attention's
+    if number > pair.first:  # the MLP ran first, so the later writer is attention's
         block.attention_writer, block.mlp_writer = second.module, first.module
         block.attention_scale, block.mlp_scale = pair.scales[1], pair.scales[0]
         first = second
     block.projection = event.module
-    if not torch.equal(event.left.flatten(), first.left.flatten()):
-        block.post_norm = first.module if _takes(first, event.left) else None
+    if not torch.equal(event.output.flatten(), first.output.flatten()):
+        block.post_norm = first.module if _takes(first, event.output) else None
         block.projection = event.module if block.post_norm is not None else None
     return block
 
 
 def _takes(event: Event, state: Tensor) -> bool:
-    return event.entered is not None and torch.equal(event.entered, state)
+    return event.input is not None and torch.equal(event.input, state)
 
 
 def _projection(
     record: Record, name: str, heads: Tensor, writers: tuple[Event, Event]
 ) -> tuple[int, Event] | None:
-    """The module that reads the heads' results side by side and gives what a writer adds or takes.
+    """The output projection: it reads the heads, and a writer returns or reads its output.
 
-    An adapted projection holds a plain one that reads the same; where no reader fits, the first
-    stands for it.
+    An adapted projection contains a plain one with the same input. If no reader fits, the first
+    is taken.
     """
     readers = [
         (number, event)
         for number, event in record.under(name)
-        if event.entered is not None
-        and event.entered.shape == heads.shape
-        and torch.equal(event.entered, heads)
+        if event.input is not None
+        and event.input.shape == heads.shape
+        and torch.equal(event.input, heads)
     ]
     for number, event in readers:
         for writer in writers:
-            same = event.left.numel() == writer.left.numel()
-            same = same and torch.equal(event.left.flatten(), writer.left.flatten())
-            if same or (_takes(writer, event.left) and writer.module is not event.module):
+            same = event.output.numel() == writer.output.numel()
+            same = same and torch.equal(event.output.flatten(), writer.output.flatten())
+            if same or (_takes(writer, event.output) and writer.module is not event.module):
                 return number, event
     return readers[0] if readers else None

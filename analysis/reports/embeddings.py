@@ -14,6 +14,7 @@ from analysis.errors import SpecError
 from analysis.model.handle import Model
 from analysis.model.readout import Readout
 from analysis.reports.specs import EmbeddingReport, EmbeddingSpec
+from analysis.tracing.vocabulary import rank
 
 LEVELS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 BINS = 80
@@ -127,7 +128,7 @@ def _own_ranks(queries: Tensor, rows: Tensor, tokens: Tensor, number: int) -> Te
     for done, part in enumerate(torch.split(tokens, CHUNK)):
         # The queries' lengths change no rank.
         near = queries[part] @ units.T
-        found.append((near > near.gather(1, part[:, None])).sum(-1).cpu())
+        found.append(rank(near, part).cpu())
         done_in_all = number * len(tokens) + done * CHUNK + len(part)
         progress.step(done_in_all, 2 * len(tokens), "Nearest embeddings")
         progress.pause()

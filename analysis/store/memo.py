@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import diskcache
 
-from analysis.store.memory_cache import Bounded
+from analysis.store.lru_cache import LruCache
 
 _MAGIC = b"SSM1"
 _DIGEST = 16
@@ -143,7 +143,7 @@ class Memo:
     def __init__(self, folder: Path | None, limit: int, memory_limit: int = 64 << 20) -> None:
         self._folder = folder
         self._limit = limit
-        self._recent: Bounded[bytes] = Bounded(memory_limit, len, strict=True)
+        self._recent: LruCache[bytes] = LruCache(memory_limit, len, strict=True)
         self._thread = ThreadPoolExecutor(1, "memo")
         self._cache: Any = None
         self._problem = ""

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from analysis.contract import progress
 from analysis.contract.results import Floats
-from analysis.model.attention_hooks import listening_to
+from analysis.model.attention_hooks import observing
 from analysis.model.handle import Model
-from analysis.model.module_io import batched, entered, first_of
+from analysis.model.module_io import batched, hidden_input, hidden_output
 from analysis.tracing.capture import Trace, store
 from analysis.tracing.tokens import check_ids, describe_tokens
 
@@ -219,7 +219,7 @@ def _run(
         stack.enter_context(recorder.hooked())
         if whole:
             stream = model.stream
-            stack.enter_context(listening_to(stream.attending, recorder, by_hooks=stream.by_hooks))
+            stack.enter_context(observing(stream.attending, recorder, by_hooks=stream.by_hooks))
         logits = model.hf(input_ids=torch.tensor(rest, device=model.device), **options).logits
     kept = logits.to("cpu", torch.float32).numpy() if whole else np.empty(0, np.float32)
     return States(
@@ -245,7 +245,7 @@ class _Recorder:
         """Leave every edge."""
         return mask
 
-    def seen(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
+    def observe(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
         """Keep values and patterns."""
         layer = self.stream.layer(module)
         if layer is not None:
@@ -275,14 +275,14 @@ class _Recorder:
                 handle.remove()
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        state = entered(args, kwargs)
+        state = hidden_input(args, kwargs)
         if state is not None:
             store(self.resid[:, 0], batched(state, self.size))
 
     def _on_exit(self, module: nn.Module, target: Floats, scale: float) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             """Keep what a module gave for every prompt, scaled as it enters the stream."""
-            store(target, batched(first_of(output), self.size).reshape(target.shape))
+            store(target, batched(hidden_output(output), self.size).reshape(target.shape))
             if scale != 1.0:
                 np.multiply(target, np.float32(scale), out=target)
 

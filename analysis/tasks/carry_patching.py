@@ -20,7 +20,7 @@ from analysis.contract import progress
 from analysis.contract.results import Floats, Ints
 from analysis.errors import SpecError
 from analysis.model.handle import Model
-from analysis.model.module_io import batched, entered, first_of, replace_first
+from analysis.model.module_io import batched, hidden_input, hidden_output, with_hidden_output
 from analysis.store.memo import Memo
 from analysis.tasks import sum_table
 from analysis.tasks.batch import fitting
@@ -259,8 +259,8 @@ def _hook(model: Model, component: Component, size: int, edit: Any) -> Any:
 def _after(edit: Any, size: int) -> Any:
     def hook(module: Any, args: Any, output: Any) -> Any:
         """Edit what a module gave, one prompt a row."""
-        states = first_of(output)
-        return replace_first(output, edit(batched(states, size)).reshape(states.shape))
+        states = hidden_output(output)
+        return with_hidden_output(output, edit(batched(states, size)).reshape(states.shape))
 
     return hook
 
@@ -268,7 +268,7 @@ def _after(edit: Any, size: int) -> Any:
 def _before(edit: Any, part: slice, size: int) -> Any:
     def hook(module: Any, args: Any, kwargs: Any) -> Any:
         """Edit the chosen columns of what a module gets, one prompt a row."""
-        state = entered(args, kwargs)
+        state = hidden_input(args, kwargs)
         assert state is not None  # noqa: S101 - a block without hidden states was refused at load
         changed = batched(state, size).clone()
         changed[..., part] = edit(changed[..., part])

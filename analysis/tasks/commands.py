@@ -78,7 +78,7 @@ def _train(chosen: argparse.Namespace) -> int:
 
 
 def _evaluate(chosen: argparse.Namespace) -> int:
-    from analysis.model.loading import load_pretrained
+    from analysis.model.pretrained import load_pretrained
     from analysis.tasks.adder_training import evaluate, table
 
     loaded = load_pretrained(str(chosen.model))

@@ -11,9 +11,10 @@ import torch
 from analysis.contract.results import Floats
 from analysis.errors import SpecError
 from analysis.model.handle import Model
+from analysis.model.module_io import linear_weights
 from analysis.tasks.batch import States, states
 from analysis.tasks.sum_table import Table
-from analysis.tracing.heads import has_heads, projection_weight
+from analysis.tracing.heads import has_heads
 
 KINDS = ("row", "attention", "head", "mlp")
 #: A model with more parts than this is looked at without its heads, unless one asks for them.
@@ -112,8 +113,8 @@ def _of(
 @torch.no_grad()
 def _head(model: Model, batch: States, component: Component) -> Floats:
     block, head = model.stream.blocks[component.index], component.head or 0
-    weight, _ = projection_weight(block, block.heads * block.d_head)
-    own = weight.cpu().view(block.heads, block.d_head, -1)[head]
+    weight, _ = linear_weights(block.projection, block.heads * block.d_head)
+    own = weight.view(block.heads, block.d_head, -1)[head]
     shared = head // (block.heads // block.kv_heads)
     pattern = torch.from_numpy(batch.pattern[:, component.index, head])
     value = torch.from_numpy(batch.value[:, component.index, shared])

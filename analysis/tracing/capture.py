@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from analysis.contract import progress
 from analysis.contract.results import Floats, ModelInfo, Token
-from analysis.model.attention_hooks import listening_to
+from analysis.model.attention_hooks import observing
 from analysis.model.handle import Model
-from analysis.model.module_io import entered, first_of
+from analysis.model.module_io import hidden_input, hidden_output
 from analysis.tracing.intervention_hooks import Edits
 from analysis.tracing.interventions import Intervention
 from analysis.tracing.tokens import check_ids, describe_tokens, encode_prompt
@@ -88,7 +88,7 @@ class _Recorder:
         """Cut the edges that an intervention knocks out."""
         return self.edits.mask(self.stream.layer(module), scores, mask)
 
-    def seen(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
+    def observe(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
         """Keep the values and the pattern."""
         layer = self.stream.layer(module)
         if layer is not None:
@@ -115,7 +115,7 @@ class _Recorder:
     def _on_entry(self, module: nn.Module, layer: int) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             """Keep what enters block 0, the embedding."""
-            state = entered(args, kwargs)
+            state = hidden_input(args, kwargs)
             if layer == 0 and state is not None:
                 store(self.resid[0], state[0])
 
@@ -126,7 +126,7 @@ class _Recorder:
     ) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             """Keep what a module gave, scaled as it enters the stream; tell how far it is."""
-            store(target, first_of(output).reshape(target.shape))
+            store(target, hidden_output(output).reshape(target.shape))
             if scale != 1.0:
                 np.multiply(target, np.float32(scale), out=target)
             if layer is not None:
@@ -174,7 +174,7 @@ def trace(
         stack.enter_context(edits.applied())
         stack.enter_context(recorder.hooked())
         stack.enter_context(
-            listening_to(model.stream.attending, recorder, by_hooks=model.stream.by_hooks)
+            observing(model.stream.attending, recorder, by_hooks=model.stream.by_hooks)
         )
         tokens = torch.tensor([ids], device=model.device)
         logits = model.hf(input_ids=tokens, use_cache=False).logits[0]

@@ -1,4 +1,4 @@
-"""What each head reads from each position, as vectors in the residual stream."""
+"""What each head moves from each position into the residual stream, and the patterns."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
+from torch import Tensor
 
 from analysis.contract.results import Floats
 from analysis.contract.specs import resolve_index
 from analysis.errors import SpecError
 from analysis.model.handle import Model
+from analysis.model.module_io import linear_weights
 from analysis.model.norms import NormForm, identity_norm, norm_form
 from analysis.model.stream import Block
 from analysis.tracing.capture import Trace
+from analysis.tracing.specs import PatternResult, PatternSpec
 
-#: Bytes of moved values that a trace keeps for the next caller.
-KEPT_BYTES = 12 << 20
+#: Bytes of moved values that are cached on a trace.
+CACHED_BYTES = 12 << 20
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,12 @@ class HeadParts:
 
     Attributes:
         pattern: [head, query, key].
-        moved: [head, key, d_model] each position's value through its head's part of W_O.
-        post: What follows the projection.
-        raw: [query, d_model] the projection's output, for the post-norm's statistics; empty
-            where no norm follows.
-        bias: [query, d_model] what the stream gets from biases alone.
-        scale: The multiplier of attention's increment.
+        moved: [head, key, d_model] each position's value times its head's part of W_O.
+        post: The norm after the projection; ``identity_norm`` if there is none.
+        raw: [query, d_model] the projection's output, which gives the post-norm its statistics;
+            empty if there is no post-norm.
+        bias: [query, d_model] what the biases alone add to the stream.
+        scale: The multiplier of attention's output.
     """
 
     pattern: Tensor
@@ -43,7 +44,7 @@ class HeadParts:
     scale: float
 
     def through(self, part: Tensor, query: int) -> Tensor:
-        """Parts [..., d_model] of the output at ``query`` as the stream gets them."""
+        """Parts [..., d_model] of the projection's output at ``query``, as added to the stream."""
         if self.post.kind == "none":
             return part * self.scale if self.scale != 1.0 else part
         return self.post.frozen(part, self.raw[query]) * self.scale
@@ -56,9 +57,9 @@ class HeadParts:
     def factors(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Weights [head, q, key] and vectors [head, key, d_model] whose products are the parts.
 
-        What a head reads from a position is the same vector for every query up to a factor: the
-        attention weight, and the post-norm's frozen scale where there is one. So norms and
-        products with any direction need no array over head, query, key and d_model.
+        What a head moves from a position is the same vector for every query up to a factor: the
+        attention weight, times the post-norm's frozen scale if there is one. Norms and products
+        with a direction therefore need no array over head, query, key and d_model.
 
         Args:
             queries: [q] positions, ascending; keys end at the last of them.
@@ -83,53 +84,35 @@ def has_heads(model: Model, layer: int) -> bool:
     return model.stream.blocks[layer].projection is not None
 
 
-def projection_weight(block: Block, width: int) -> tuple[Tensor, Tensor | None]:
-    """W_O as [head * d_head, d_model] and b_O [d_model], float32, whatever the module is."""
-    module = block.projection
-    assert module is not None  # noqa: S101 - callers ask has_heads first
-    if type(module) is nn.Linear:
-        bias = None if module.bias is None else module.bias.detach().float()
-        return module.weight.detach().T.float(), bias
-    if type(module) is Conv1D:
-        return module.weight.detach().float(), module.bias.detach().float()
-    # Quantised or adapted: ask the module itself, one unit vector at a time.
-    like = next(module.parameters())
-    dtype = like.dtype if like.is_floating_point() else torch.float32
-    bias = module(torch.zeros(1, width, dtype=dtype, device=like.device))[0].float()
-    rows = module(torch.eye(width, dtype=dtype, device=like.device)).float() - bias
-    return rows, bias if bool(bias.any()) else None
-
-
 @torch.no_grad()
 def head_parts(model: Model, trace: Trace, layer: int) -> HeadParts:
-    """The parts of one layer's attention output, kept on the trace for the next caller.
+    """The parts of one layer's attention output, cached on the trace.
 
     Raises:
-        SpecError: If the layer has no attention, or its heads can't be told apart.
+        SpecError: If the layer has no attention, or its output can't be split into heads.
     """
-    cached = trace.scratch.get(("parts", layer))
+    cached: HeadParts | None = trace.scratch.get(("parts", layer))
     if cached is not None:
-        kept: HeadParts = cached
-        return kept
+        return cached
     block = model.stream.blocks[layer]
     if not has_heads(model, layer):
         raise SpecError(
             f"The attention of layer {layer} can't be split into heads.",
-            "Look at its attention output as a whole.",
+            "Use the attention output as a whole.",
         )
     parts = _head_parts(model, trace, layer, block)
-    _keep(trace, layer, parts)
+    _cache(trace, layer, parts)
     return parts
 
 
-def _keep(trace: Trace, layer: int, parts: HeadParts) -> None:
-    """Keep a layer's parts for the next caller, and let the oldest go beyond ``KEPT_BYTES``.
+def _cache(trace: Trace, layer: int, parts: HeadParts) -> None:
+    """Cache a layer's parts, and drop the oldest beyond ``CACHED_BYTES``.
 
-    Of 256 tokens of a small model all layers would be as large as the whole trace.
+    With 256 tokens of a small model, the parts of all layers are as large as the whole trace.
     """
-    most = max(KEPT_BYTES // max(parts.moved.nbytes, 1), 1)
-    kept = [key for key in trace.scratch if key[0] == "parts"]
-    for key in kept[: max(len(kept) + 1 - most, 0)]:
+    most = max(CACHED_BYTES // max(parts.moved.nbytes, 1), 1)
+    cached = [key for key in trace.scratch if key[0] == "parts"]
+    for key in cached[: max(len(cached) + 1 - most, 0)]:
         trace.scratch.pop(key, None)
     trace.scratch["parts", layer] = parts
 
@@ -137,13 +120,11 @@ def _keep(trace: Trace, layer: int, parts: HeadParts) -> None:
 def _head_parts(model: Model, trace: Trace, layer: int, block: Block) -> HeadParts:
     pattern = torch.from_numpy(trace.pattern[layer])
     value = torch.from_numpy(trace.value[layer])
-    weight, bias = projection_weight(block, block.heads * block.d_head)
-    weight, size = weight.cpu(), value.shape[1]
+    weight, bias = linear_weights(block.projection, block.heads * block.d_head)
+    size = value.shape[1]
     value = value.repeat_interleave(block.heads // block.kv_heads, dim=0)
     moved = torch.bmm(value, weight.view(block.heads, block.d_head, -1))
-    offset = torch.zeros(size, moved.shape[-1])
-    if bias is not None:
-        offset = offset + bias.cpu()
+    offset = bias.repeat(size, 1)
     post, raw = identity_norm(model.info.d_model), offset[:0]
     if block.post_norm is not None:
         post = norm_form(block.post_norm, model.info.d_model) or post
@@ -155,30 +136,28 @@ def _head_parts(model: Model, trace: Trace, layer: int, block: Block) -> HeadPar
 
 
 def head_vectors(model: Model, trace: Trace, layer: int, head: int | None = None) -> Tensor:
-    """What each head adds to the residual stream.
-
-    Args:
-        model: The model the trace was made with.
-        trace: From ``analysis.trace``.
-        layer: Which block.
-        head: One head, or None for all.
-
-    Returns:
-        [head, pos, d_model], or [pos, d_model] for one head. With the biases they sum to
-        ``trace.attn_out[layer]``.
-    """
+    """What each head adds to the residual stream, as a tensor; see ``head_output``."""
     outputs = head_parts(model, trace, layer).heads()
     return outputs if head is None else outputs[head]
 
 
 def head_output(model: Model, trace: Trace, layer: int, head: int | None = None) -> Floats:
-    """What each head adds to the residual stream, [head, pos, d_model], or [pos, d_model] of one.
+    """What each head adds to the residual stream.
 
-    Through the output projection, the post-norm with its scale frozen, and any multiplier;
-    heads and bias sum to ``trace.attn_out[layer]``.
+    Each head's part goes through the output projection, the post-norm with its scale frozen, and
+    the multiplier. Heads and bias sum to ``trace.attn_out[layer]``.
+
+    Args:
+        model: The model that made the trace.
+        trace: From ``analysis.trace``.
+        layer: Which block.
+        head: One head, or None for all.
+
+    Returns:
+        [head, pos, d_model], or [pos, d_model] for one head.
 
     Raises:
-        SpecError: If the layer or head does not exist, or its heads can't be told apart.
+        SpecError: If the layer or head does not exist, or the layer can't be split into heads.
     """
     layer = resolve_index("Layer", layer, model.info.layers)
     if head is not None:
@@ -188,7 +167,33 @@ def head_output(model: Model, trace: Trace, layer: int, head: int | None = None)
 
 
 def attention_bias(model: Model, trace: Trace, layer: int) -> Floats:
-    """[pos, d_model] what a layer's attention adds from biases alone."""
+    """[pos, d_model] what the biases of a layer's attention add to the residual stream."""
     layer = resolve_index("Layer", layer, model.info.layers)
     bias: Floats = head_parts(model, trace, layer).bias.numpy().astype(np.float32)
     return bias
+
+
+@torch.no_grad()
+def attention_pattern(model: Model, trace: Trace, spec: PatternSpec) -> PatternResult:
+    """Patterns [head, query, key] of one layer and the norm of each head's output.
+
+    A head's contribution is the L2 norm of what it adds to the residual stream
+    (Kobayashi et al. 2020, arXiv 2004.10102, summed over source positions as vectors).
+
+    Raises:
+        SpecError: If the layer does not exist.
+    """
+    layer = resolve_index("Layer", spec.layer, model.info.layers)
+    pattern = trace.pattern[layer]
+    if has_heads(model, layer):
+        norms = head_vectors(model, trace, layer).norm(dim=-1).numpy()
+    else:
+        norms = np.full(pattern.shape[:2], np.nan, np.float32)
+    total = np.maximum(norms.sum(0, keepdims=True), 1e-30)
+    return PatternResult(
+        layer,
+        pattern,
+        trace.sink[layer],
+        norms.astype(np.float32),
+        (norms / total).astype(np.float32),
+    )

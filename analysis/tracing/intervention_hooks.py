@@ -13,9 +13,9 @@ from torch import Tensor
 
 from analysis.contract.specs import resolve_index
 from analysis.errors import SpecError
-from analysis.model.attention_hooks import cut_edges, listening_to
+from analysis.model.attention_hooks import cut_edges, observing
 from analysis.model.handle import Model
-from analysis.model.module_io import batched, entered, first_of, replace_first
+from analysis.model.module_io import batched, hidden_input, hidden_output, with_hidden_output
 from analysis.tracing.interventions import (
     Ablate,
     Inject,
@@ -245,7 +245,7 @@ def _edited(states: Tensor, edits: list[tuple[int, _Edit]], size: int) -> Tensor
 def _after(edits: list[tuple[int, _Edit]], size: int) -> Any:
     def hook(module: Any, args: Any, output: Any) -> Any:
         """Change what a module gave."""
-        return replace_first(output, _edited(first_of(output), edits, size))
+        return with_hidden_output(output, _edited(hidden_output(output), edits, size))
 
     return hook
 
@@ -253,7 +253,7 @@ def _after(edits: list[tuple[int, _Edit]], size: int) -> Any:
 def _before(edits: list[tuple[int, _Edit]], size: int) -> Any:
     def hook(module: Any, args: Any, kwargs: Any) -> Any:
         """Change the states that a module gets, whichever way it is handed them."""
-        state = entered(args, kwargs)
+        state = hidden_input(args, kwargs)
         assert state is not None  # noqa: S101 - a block without hidden states was refused at load
         changed = _edited(state, edits, size)
         if args:
@@ -306,7 +306,7 @@ def applied(model: Model, interventions: Sequence[Any], length: int = 0) -> Iter
     with (
         model.lock,
         edits.applied(),
-        listening_to(stream.attending, tap, by_hooks=stream.by_hooks),
+        observing(stream.attending, tap, by_hooks=stream.by_hooks),
     ):
         yield edits
 
@@ -321,5 +321,5 @@ class _EditTap:
         """The mask with this layer's knocked-out links in it."""
         return self.edits.mask(self.edits.model.stream.layer(module), scores, mask)
 
-    def seen(self, module: Any, value: Tensor, pattern: Tensor, output: Tensor) -> None:
+    def observe(self, module: Any, value: Tensor, pattern: Tensor, output: Tensor) -> None:
         """Look at no pattern: an intervention only changes the mask."""

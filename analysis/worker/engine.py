@@ -17,8 +17,8 @@ from analysis.errors import PromptError
 from analysis.loading import load_model
 from analysis.model import catalog, memory, placement
 from analysis.model.handle import Model
+from analysis.store.lru_cache import LruCache
 from analysis.store.memo import Memo
-from analysis.store.memory_cache import Bounded
 from analysis.tracing.capture import Trace, trace
 from analysis.tracing.generation import tokenize
 from analysis.tracing.specs import RunSpec
@@ -48,8 +48,8 @@ class Engine:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._models: Bounded[Model] = Bounded(limits.model_bytes, lambda model: model.nbytes)
-        self._traces: Bounded[Trace] = Bounded(limits.trace_bytes, lambda kept: kept.nbytes)
+        self._models: LruCache[Model] = LruCache(limits.model_bytes, lambda model: model.nbytes)
+        self._traces: LruCache[Trace] = LruCache(limits.trace_bytes, lambda kept: kept.nbytes)
         self._forwards = 0  # of the request under way
         self._finished = Memo(Path(limits.tasks), limits.task_bytes) if limits.tasks else None
 
@@ -101,7 +101,7 @@ class Engine:
         place = placement.choose(entry, self._limits.dtype, self._limits.device).where
         wanted = memory.needed(entry, catalog.dtype_of(entry, self._limits.dtype))
         while self._models.used + wanted > self._models.limit or memory.free(place) < wanted:
-            if not self._models.shed():
+            if not self._models.evict():
                 return  # loading will refuse it
             gc.collect()
 

@@ -17,7 +17,7 @@ from dash import Dash
 from analysis import codec
 from analysis.contract.results import InfoSpec, Token
 from analysis.errors import ModelLoadError, StoreError, UnknownModelError
-from analysis.model import catalog, files
+from analysis.model import catalog, model_files
 from analysis.service import Service
 from analysis.store.memo import Memo
 from analysis.tracing.specs import RunSpec
@@ -64,7 +64,7 @@ def test_a_model_that_is_not_on_offer_is_never_looked_for(
     """A name out of a URL must not become a path, nor a download."""
     looked: list[Any] = []
     monkeypatch.setattr("analysis.model.hub.commit", looked.append)
-    monkeypatch.setattr("analysis.model.files.stamp", looked.append)
+    monkeypatch.setattr("analysis.model.model_files.stamp", looked.append)
     with Service(ServiceSettings(cache_dir=tmp_path)) as service:
         with pytest.raises(UnknownModelError):
             service.ask(name, RunSpec(name, "a prompt"))
@@ -152,10 +152,10 @@ def test_a_bomb_in_a_models_folder_does_not_go_off(tmp_path: Path, blown: Path) 
     for name in ("pytorch_model.bin", "model.pt", "model.ckpt", "training_args.bin", "x.pkl"):
         (tmp_path / name).write_bytes(bomb)
     with pytest.raises(ModelLoadError, match="as pickle"):
-        files.check_folder(tmp_path)
+        model_files.check_folder(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(bomb)
     with pytest.raises(ModelLoadError):
-        files.check_folder(tmp_path)
+        model_files.check_folder(tmp_path)
     assert not blown.exists()
 
 

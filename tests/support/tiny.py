@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from analysis.model.progress_bars import without_progress_bars
+from analysis.model.transformers_io import without_progress_bars
 
 END = "<|end|>"
 _WORDS = ("the", "capital", "of", "France", "is", "Paris", "one", "two")

@@ -18,7 +18,7 @@ import torch
 
 from analysis.contract import progress
 from analysis.errors import AnalysisError, CancelledError, ModelLoadError
-from analysis.model import catalog, default_model, loading
+from analysis.model import catalog, default_model, pretrained
 from tests.support import tiny_gguf
 
 
@@ -47,8 +47,8 @@ def left_beside(target: Path) -> list[str]:
 
 
 def test_a_converted_model_says_what_the_file_said(target: Path, source: Path) -> None:
-    converted = loading.load_pretrained(str(make(target, source)), device="cpu")
-    direct = loading.load_pretrained(str(source), device="cpu")
+    converted = pretrained.load_pretrained(str(make(target, source)), device="cpu")
+    direct = pretrained.load_pretrained(str(source), device="cpu")
     ids = direct.tokenizer("the capital of France is", return_tensors="pt")["input_ids"]
     assert converted.tokenizer("the capital of France is")["input_ids"] == ids[0].tolist()
     assert torch.equal(converted.model(ids).logits, direct.model(ids).logits)
@@ -267,7 +267,7 @@ def test_the_command_reports_failure_in_a_sentence(
 def test_the_real_model_converts_from_nothing(data_dir: Path) -> None:
     folder = default_model.ensure()
     assert folder.parent == data_dir / "models"
-    loaded = loading.load_pretrained(catalog.DEFAULT.name, device="cpu")
+    loaded = pretrained.load_pretrained(catalog.DEFAULT.name, device="cpu")
     ids = loaded.tokenizer("The capital of France is", return_tensors="pt")["input_ids"]
     assert loaded.tokenizer.decode(loaded.model(ids).logits[0, -1].argmax()) == " Paris"
     assert loaded.model.config.num_hidden_layers == 30

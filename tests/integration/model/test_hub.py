@@ -25,8 +25,8 @@ from analysis.errors import AnalysisError
 from analysis.model import fingerprint
 try:
     fingerprint.fingerprint(sys.argv[1])  # what fails here fails before torch is imported
-    from analysis.model import loading
-    loaded = loading.load_pretrained(sys.argv[1], device="cpu")
+    from analysis.model import pretrained
+    loaded = pretrained.load_pretrained(sys.argv[1], device="cpu")
     found = {"revision": loaded.revision, "source": loaded.source,
              "fingerprint": loaded.fingerprint, "layers": loaded.model.config.num_hidden_layers,
              "again": fingerprint.fingerprint(sys.argv[1])}

@@ -16,7 +16,7 @@ import torch
 
 from analysis.contract import progress
 from analysis.errors import CancelledError, ModelLoadError, SpecError, UnknownModelError
-from analysis.model import fingerprint, loading
+from analysis.model import fingerprint, pretrained, transformers_io
 from tests.support import tiny, tiny_gguf
 
 
@@ -27,7 +27,7 @@ def folder(tiny_llama_dir: Path, tmp_path: Path) -> Path:
 
 
 def test_a_folder_loads_whole_and_frozen(tiny_llama_dir: Path) -> None:
-    loaded = loading.load_pretrained(str(tiny_llama_dir), device="cpu")
+    loaded = pretrained.load_pretrained(str(tiny_llama_dir), device="cpu")
     fresh = tiny.tiny_llama()
     assert not loaded.model.training
     assert not any(weight.requires_grad for weight in loaded.model.parameters())
@@ -39,14 +39,14 @@ def test_a_folder_loads_whole_and_frozen(tiny_llama_dir: Path) -> None:
 
 
 def test_a_dtype_can_be_asked_for(tiny_gpt2_dir: Path) -> None:
-    loaded = loading.load_pretrained(str(tiny_gpt2_dir), dtype=torch.bfloat16, device="cpu")
+    loaded = pretrained.load_pretrained(str(tiny_gpt2_dir), dtype=torch.bfloat16, device="cpu")
     assert loaded.model.dtype == torch.bfloat16
     assert loaded.fingerprint != fingerprint.fingerprint(str(tiny_gpt2_dir))
 
 
 def test_a_gguf_file_loads_as_an_ordinary_model(tmp_path: Path) -> None:
     path = tiny_gguf.write(tmp_path / "tiny.gguf")
-    loaded = loading.load_pretrained(str(path), device="cpu")
+    loaded = pretrained.load_pretrained(str(path), device="cpu")
     assert not hasattr(loaded.model.config, "quantization_config")
     assert loaded.source == str(path)
     ids = loaded.tokenizer("the capital of France", return_tensors="pt")["input_ids"]
@@ -57,20 +57,20 @@ def test_weights_that_are_cut_off_are_refused(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ModelLoadError, match=r"is cut off: .* bytes are there"):
-        loading.load_pretrained(str(folder))
+        pretrained.load_pretrained(str(folder))
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", b"\xff" * 64, b"\x02\0\0\0\0\0\0\0[]"])
 def test_weights_that_are_garbage_are_refused(folder: Path, content: bytes) -> None:
     (folder / "model.safetensors").write_bytes(content)
     with pytest.raises(ModelLoadError, match=r"model\.safetensors"):
-        loading.load_pretrained(str(folder))
+        pretrained.load_pretrained(str(folder))
 
 
 def test_a_configuration_without_weights_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelLoadError, match=r"not the weights model\.safetensors"):
-        loading.load_pretrained(str(folder))
+        pretrained.load_pretrained(str(folder))
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model.pt"])
@@ -78,21 +78,21 @@ def test_pickled_weights_are_refused_unread(folder: Path, name: str) -> None:
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / name)
     with pytest.raises(ModelLoadError, match="as pickle"):
-        loading.load_pretrained(str(folder))
+        pretrained.load_pretrained(str(folder))
 
 
 def test_a_missing_shard_is_named(folder: Path) -> None:
     index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelLoadError, match=r"model-2\.safetensors"):
-        loading.load_pretrained(str(folder))
+        pretrained.load_pretrained(str(folder))
 
 
 def test_an_index_may_not_lead_out_of_the_folder(folder: Path) -> None:
     index = {"weight_map": {"a": "../model.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelLoadError, match="can't be read"):
-        loading.load_pretrained(str(folder))
+        pretrained.load_pretrained(str(folder))
 
 
 def test_absent_weights_are_not_filled_with_random_numbers(folder: Path) -> None:
@@ -103,12 +103,12 @@ def test_absent_weights_are_not_filled_with_random_numbers(folder: Path) -> None
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, path, metadata={"format": "pt"})
     with pytest.raises(ModelLoadError, match=r"lack model\.layers\.1\.mlp\.up_proj\.weight"):
-        loading.load_pretrained(str(folder))
+        pretrained.load_pretrained(str(folder))
 
 
 def test_a_folder_without_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"no config\.json"):
-        loading.load_pretrained(str(tmp_path))
+        pretrained.load_pretrained(str(tmp_path))
 
 
 def test_code_from_a_model_is_never_run(folder: Path, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_code_from_a_model_is_never_run(folder: Path, tmp_path: Path) -> None:
     config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelLoadError, match="never runs"):
-        loading.load_pretrained(str(folder))
+        pretrained.load_pretrained(str(folder))
     assert not proof.exists()
 
 
@@ -127,20 +127,20 @@ def test_a_broken_gguf_file_is_explained(tmp_path: Path) -> None:
     whole = tiny_gguf.write(tmp_path / "tiny.gguf").read_bytes()
     (tmp_path / "tiny.gguf").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelLoadError, match="can't be loaded"):
-        loading.load_pretrained(str(tmp_path / "tiny.gguf"))
+        pretrained.load_pretrained(str(tmp_path / "tiny.gguf"))
 
 
 def test_an_unknown_model_and_an_uncached_one_are_told_apart() -> None:
     with pytest.raises(UnknownModelError):
-        loading.load_pretrained("no-such-model")
+        pretrained.load_pretrained("no-such-model")
     with pytest.raises(ModelLoadError, match="HF_HUB_OFFLINE"):
-        loading.load_pretrained("stratascope-tests/not-cached")
+        pretrained.load_pretrained("stratascope-tests/not-cached")
 
 
 @pytest.mark.parametrize("device", ["toaster", "cuda:99", 3.5])
 def test_a_device_that_is_not_here_is_refused(tiny_gpt2_dir: Path, device: Any) -> None:
     with pytest.raises(SpecError, match="no device"):
-        loading.load_pretrained(str(tiny_gpt2_dir), device=device)
+        pretrained.load_pretrained(str(tiny_gpt2_dir), device=device)
 
 
 @pytest.mark.parametrize(
@@ -157,9 +157,9 @@ def test_the_machines_limits_are_explained(
     def fail(*_args: Any) -> None:
         raise raised
 
-    monkeypatch.setattr(loading, "_read_weights", fail)
+    monkeypatch.setattr(transformers_io, "read_weights", fail)
     with pytest.raises(ModelLoadError, match=told):
-        loading.load_pretrained(str(tiny_gpt2_dir))
+        pretrained.load_pretrained(str(tiny_gpt2_dir))
 
 
 def test_loading_can_be_cancelled(tiny_gpt2_dir: Path) -> None:
@@ -167,20 +167,20 @@ def test_loading_can_be_cancelled(tiny_gpt2_dir: Path) -> None:
         raise CancelledError
 
     with pytest.raises(CancelledError), progress.listening(stop):
-        loading.load_pretrained(str(tiny_gpt2_dir))
+        pretrained.load_pretrained(str(tiny_gpt2_dir))
 
 
 KILLED = """
 import os, signal, sys
 from analysis.contract import progress
-from analysis.model import loading
+from analysis.model import pretrained
 
 def die(done, total, label):
     if label.startswith(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
 
 with progress.listening(die):
-    loading.load_pretrained(sys.argv[1], device="cpu")
+    pretrained.load_pretrained(sys.argv[1], device="cpu")
 """
 
 
@@ -190,12 +190,12 @@ def test_a_killed_load_leaves_the_model_as_it_was(folder: Path, step: str) -> No
     done = subprocess.run([sys.executable, "-c", KILLED, str(folder), step], check=False)
     assert done.returncode == -signal.SIGKILL
     assert fingerprint.fingerprint(str(folder)) == before
-    assert loading.load_pretrained(str(folder), device="cpu").fingerprint == before
+    assert pretrained.load_pretrained(str(folder), device="cpu").fingerprint == before
 
 
 @pytest.mark.real
 def test_the_default_model_knows_the_capital_of_france(default_model_dir: Path) -> None:
-    loaded = loading.load_pretrained("smollm2-135m-instruct", device="cpu")
+    loaded = pretrained.load_pretrained("smollm2-135m-instruct", device="cpu")
     assert default_model_dir.name.endswith(loaded.revision[:12])
     inputs = loaded.tokenizer("The capital of France is", return_tensors="pt")
     best = int(loaded.model(**inputs).logits[0, -1].argmax())

@@ -13,7 +13,7 @@ import torch
 import analysis
 from analysis.errors import ModelLoadError, SpecError
 from analysis.ledger import PACKED_TOLERANCE
-from analysis.model import catalog, fingerprint, loading, memory, placement
+from analysis.model import catalog, fingerprint, memory, placement, pretrained, transformers_io
 from tests.support import built, tiny, tiny_gguf, zoo
 
 
@@ -45,7 +45,7 @@ def test_the_estimate_is_what_the_weights_take(tiny_llama_dir: Path, tmp_path: P
     assert bytes_of(tiny_llama_dir, "bfloat16") == pytest.approx(size / 2, rel=1e-3)
     assert memory._by_configuration(tiny_llama_dir, "float32", "") == size
     gguf = catalog.Entry("x", "x", str(tiny_gguf.write(tmp_path / "a.gguf")), "gguf")
-    read = loading.load_pretrained(gguf.source, device="cpu").model
+    read = pretrained.load_pretrained(gguf.source, device="cpu").model
     assert memory.needed(gguf, "float32") >= 2 * 4 * sum(p.numel() for p in read.parameters())
 
 
@@ -55,10 +55,10 @@ def test_a_model_that_would_not_fit_is_refused_unread(
     def read(*_args: Any) -> None:
         raise AssertionError("it was read")
 
-    monkeypatch.setattr(loading, "_read_weights", read)
+    monkeypatch.setattr(transformers_io, "read_weights", read)
     monkeypatch.setattr(memory, "free", lambda _device: 10_000)
     with pytest.raises(ModelLoadError, match=r"needs about 0\.2 GB in float32, and 0\.0 GB are"):
-        loading.load_pretrained(str(tiny_llama_dir), device="cpu")
+        pretrained.load_pretrained(str(tiny_llama_dir), device="cpu")
 
 
 def test_a_large_models_size_is_known_from_its_configuration_alone(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_few_bits_add_up_within_their_tolerance(
     assert heads.error <= heads.tolerance == PACKED_TOLERANCE
     # How exact the sums are depends on the processor (one with AVX-512 multiplies packed weights in
     # bfloat16, another unpacks them); that numbers were lost in packing does not.
-    whole = loading.load_pretrained(str(wide_dir), device="cpu").model
+    whole = pretrained.load_pretrained(str(wide_dir), device="cpu").model
     ids = torch.arange(9)[None]
     lost = (model.hf(ids).logits - whole(ids).logits).abs().max() / whole(ids).logits.abs().max()
     assert float(lost) > 1e-3
@@ -120,7 +120,7 @@ def test_weights_packed_by_a_package_that_is_missing_are_explained(
     config["quantization_config"] = {"quant_method": "awq", "bits": 4, "group_size": 16}
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelLoadError, match=r"packed can't be loaded|needs a package"):
-        loading.load_pretrained(str(folder), device="cpu")
+        pretrained.load_pretrained(str(folder), device="cpu")
 
 
 def test_a_device_without_64_bit_floats_is_neither_chosen_nor_taken(

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 import analysis
 from analysis.contract import progress
 from analysis.errors import CancelledError, SpecError, StoreError
-from analysis.learned import files, library
+from analysis.learned import lens_files, library
 from analysis.learned.translators import LogitLens, new_lens
 from analysis.lens.specs import ColourSpec, DisagreementSpec, LensSpec
 from analysis.lens_training import texts
@@ -70,7 +70,7 @@ def test_it_beats_the_logit_lens_on_text_it_never_saw(toy: library.LensInfo) -> 
 
 
 def test_figures_are_those_of_a_loop_over_tokens(opened: Model, toy: library.LensInfo) -> None:
-    lens, text = files.load_lens(toy), texts.manual(opened, 200, 5)
+    lens, text = lens_files.load_lens(toy), texts.manual(opened, 200, 5)
     found = evaluate(opened, lens, text, 150)
     sums = np.zeros((3, 4))
     for ids in (text.parts[0], text.parts[1][:22]):  # 128 tokens a window
@@ -97,7 +97,7 @@ def test_full_matrices_learn_too(opened: Model, tmp_path: Path) -> None:
         say=quiet,
     )
     assert info.shape == "full matrices"
-    assert files.load_lens(info).rank == 0
+    assert lens_files.load_lens(info).rank == 0
     assert all(part.better == 3 for part in info.evaluations)
 
 
@@ -278,10 +278,10 @@ def test_another_model_is_refused(
     with pytest.raises(SpecError, match="no learned lens for llama"):
         analysis.decode(llama.model, trace, decoder="learned")  # type: ignore[attr-defined]
     with pytest.raises(SpecError, match="other weights"):
-        files.require(toy, llama.model.info)  # type: ignore[attr-defined]
+        lens_files.require(toy, llama.model.info)  # type: ignore[attr-defined]
     for name in ("layers", "d_model", "vocab"):
         with pytest.raises(SpecError, match=f"with {name} "):
-            files.require(replace(toy, **{name: 7}), opened.info)
+            lens_files.require(replace(toy, **{name: 7}), opened.info)
 
 
 def test_a_new_lens_makes_a_new_memo_key(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis.learned import files, library
+from analysis.learned import lens_files, library
 from analysis.learned.library import Evaluation, LensInfo
 from analysis.lens_training import texts
 from analysis.lens_training.evaluate import evaluate, table
@@ -58,7 +58,7 @@ def test_it_reads_a_prompt_better_than_the_logit_lens(smollm: Case, shipped: Len
 def test_fresh_text_gives_the_figures_that_it_was_shipped_with(
     smollm: Case, shipped: LensInfo
 ) -> None:
-    lens = files.load_lens(shipped)
+    lens = lens_files.load_lens(shipped)
     fresh = (
         texts.generated(smollm.model, 300, 77, "held_out"),
         texts.manual(smollm.model, 300, 77),

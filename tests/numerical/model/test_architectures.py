@@ -20,7 +20,7 @@ DOZEN = (
     "gpt2", "gpt_neox", "gptj", "bloom", "falcon", "opt", "phi", "qwen3_moe", "gemma2", "olmo2",
     "cohere", "granite", "gpt_oss", "deepseek_v3", "jamba",
 )  # fmt: skip
-REFUSED = {"mamba": "no two modules add up"}
+REFUSED = {"mamba": "no two modules sum"}
 KINDS = [
     kind if kind in DOZEN else pytest.param(kind, marks=pytest.mark.full)
     for kind in zoo.CONFIGS

@@ -12,7 +12,8 @@ import torch
 
 import analysis
 from analysis.errors import ModelLoadError
-from analysis.model import catalog, fingerprint, loading, peft_adapter
+from analysis.model import adapters as model_adapters
+from analysis.model import catalog, fingerprint, pretrained
 from tests.support import adapters
 
 pytestmark = [
@@ -52,13 +53,13 @@ def test_an_adapted_model_is_pefts_and_adds_up(
 
 
 def test_base_and_adapter_can_be_named_together(tiny_llama_dir: Path, folder: Path) -> None:
-    named = loading.load_pretrained(f"{tiny_llama_dir}+{folder}", device="cpu")
-    alone = loading.load_pretrained(str(folder), device="cpu")
+    named = pretrained.load_pretrained(f"{tiny_llama_dir}+{folder}", device="cpu")
+    alone = pretrained.load_pretrained(str(folder), device="cpu")
     ids = torch.tensor([adapters.TOKENS])
     assert torch.equal(named.model(ids).logits, alone.model(ids).logits)
     assert named.fingerprint == alone.fingerprint
     assert named.source == f"{tiny_llama_dir}+{folder}"
-    base = loading.load_pretrained(str(tiny_llama_dir), device="cpu")
+    base = pretrained.load_pretrained(str(tiny_llama_dir), device="cpu")
     assert named.revision.partition("+")[0] == base.revision
     assert named.fingerprint != base.fingerprint
 
@@ -79,18 +80,18 @@ def test_an_adapter_of_another_base_is_refused(
     folder: Path, tiny_gpt2_dir: Path, tiny_llama_dir: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelLoadError, match="does not fit its base"):
-        loading.load_pretrained(f"{tiny_gpt2_dir}+{folder}", device="cpu")
+        pretrained.load_pretrained(f"{tiny_gpt2_dir}+{folder}", device="cpu")
     narrow = tmp_path / "narrow"
     adapters.write(narrow, tiny_llama_dir, target_modules=["q_proj"])
     adapters.change(narrow, r=8)
     with pytest.raises(ModelLoadError, match="does not fit its base"):
-        loading.load_pretrained(str(narrow), device="cpu")
+        pretrained.load_pretrained(str(narrow), device="cpu")
 
 
 def test_a_layer_whose_adapter_is_missing_is_not_left_as_it_was(folder: Path) -> None:
     adapters.change(folder, target_modules=["q_proj", "v_proj", "k_proj"])
     with pytest.raises(ModelLoadError, match="missing adapter keys"):
-        loading.load_pretrained(str(folder), device="cpu")
+        pretrained.load_pretrained(str(folder), device="cpu")
 
 
 def test_pickled_missing_and_cut_off_adapters_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -98,36 +99,36 @@ def test_pickled_missing_and_cut_off_adapters_are_refused(folder: Path, tmp_path
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-40])
     with pytest.raises(ModelLoadError, match="is cut off"):
-        loading.load_pretrained(str(folder))
+        pretrained.load_pretrained(str(folder))
     weights.unlink()
     with pytest.raises(ModelLoadError, match="not the weights"):
-        loading.load_pretrained(str(folder))
+        pretrained.load_pretrained(str(folder))
     torch.save({}, folder / "adapter_model.bin")
     with pytest.raises(ModelLoadError, match="as pickle"):
-        loading.load_pretrained(str(folder))
+        pretrained.load_pretrained(str(folder))
 
 
 def test_other_kinds_of_adapters_and_broken_ones_are_refused(folder: Path, tmp_path: Path) -> None:
     prompt = shutil.copytree(folder, tmp_path / "prompt")
     adapters.change(prompt, peft_type="PROMPT_TUNING")
     with pytest.raises(ModelLoadError, match="PROMPT_TUNING, not LORA"):
-        loading.load_pretrained(str(prompt))
+        pretrained.load_pretrained(str(prompt))
     adapters.change(folder, base_model_name_or_path=None)
     with pytest.raises(ModelLoadError, match="names no base model"):
-        loading.load_pretrained(str(folder))
+        pretrained.load_pretrained(str(folder))
     (folder / "adapter_config.json").write_text("{")
     with pytest.raises(ModelLoadError, match="can't be read"):
-        loading.load_pretrained(str(folder))
+        pretrained.load_pretrained(str(folder))
 
 
 def test_an_adapter_that_is_nowhere_is_named(tiny_llama_dir: Path) -> None:
     with pytest.raises(ModelLoadError, match="There is no adapter /no/such"):
-        loading.load_pretrained(f"{tiny_llama_dir}+/no/such")
+        pretrained.load_pretrained(f"{tiny_llama_dir}+/no/such")
 
 
 def test_without_peft_it_is_said_what_to_install(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peft_adapter, "find_spec", lambda _name: None)
+    monkeypatch.setattr(model_adapters, "find_spec", lambda _name: None)
     with pytest.raises(ModelLoadError, match=r"pip install -e '\.\[lora\]'"):
-        loading.load_pretrained(str(folder))
+        pretrained.load_pretrained(str(folder))

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import analysis
-from analysis.tracing import patterns
 from analysis.tracing.generation import run
+from analysis.tracing.heads import attention_pattern
 from analysis.tracing.specs import PatternSpec, RunSpec
 from analysis.trajectory import story
 from analysis.trajectory.specs import StorySpec
@@ -36,7 +36,7 @@ def test_alternatives_and_entropy_are_the_plain_models(case: Case) -> None:
 def test_a_heads_share_is_the_norm_of_what_it_writes(small: Case) -> None:
     slow = reference.forward(small.model.hf, small.trace.token_ids)
     for layer, vectors in enumerate(slow.vectors):
-        found = patterns.compute(small.model, small.trace, PatternSpec(layer))
+        found = attention_pattern(small.model, small.trace, PatternSpec(layer))
         np.testing.assert_allclose(found.pattern, slow.patterns[layer], atol=1e-5)
         for pos in range(len(small.trace.tokens)):
             norms = [
@@ -58,7 +58,7 @@ def test_a_learned_sinks_share_moves_as_its_weight_says() -> None:
         hf = zoo.make("gpt_oss")
         hf.model.layers[0].self_attn.sinks += push
         model = built.understood(hf, "gpt_oss")
-        shares[push] = patterns.compute(model, analysis.trace(model, ids), PatternSpec(0))
+        shares[push] = attention_pattern(model, analysis.trace(model, ids), PatternSpec(0))
     before, raised, without = shares.values()
     assert before.sink.min() > 0.01
     grown = before.sink * np.exp(1.5)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from analysis.errors import UnknownModelError
-from analysis.model import catalog, fingerprint, loading, placement
+from analysis.model import catalog, fingerprint, placement, pretrained
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_entries_say_how_they_are_loaded(write: object, tiny_llama_dir: Path) ->
     assert (far.source, far.kind, far.quantise, far.adapter, far.title) == (
         "owner/name@v2", "hub", "4bit", "owner/adapter", "far",
     )  # fmt: skip
-    loaded = loading.load_pretrained("half")
+    loaded = pretrained.load_pretrained("half")
     assert loaded.model.dtype == torch.bfloat16
     assert loaded.fingerprint == fingerprint.fingerprint("half") == fingerprint.fingerprint(half)
     assert loaded.fingerprint != fingerprint.fingerprint("half", "float32")
@@ -110,8 +110,8 @@ def test_the_settings_hold_where_an_entry_is_silent(
 ) -> None:
     monkeypatch.setenv(catalog.DTYPE_SETTING, "bfloat16")
     monkeypatch.setenv(placement.SETTING, "cpu")
-    loaded = loading.load_pretrained(str(tiny_llama_dir))
+    loaded = pretrained.load_pretrained(str(tiny_llama_dir))
     assert loaded.model.dtype == torch.bfloat16
     assert loaded.fingerprint == fingerprint.fingerprint(str(tiny_llama_dir))
-    exact = loading.load_pretrained(str(tiny_llama_dir), dtype="float32")
+    exact = pretrained.load_pretrained(str(tiny_llama_dir), dtype="float32")
     assert exact.model.dtype == torch.float32

@@ -1,4 +1,4 @@
-"""A cache in memory that is bounded in bytes: the least recently used goes first."""
+"""A cache in memory with a limit in bytes; it evicts the least recently used value first."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 
-class Bounded(Generic[Value]):
-    """Values by key, at most ``limit`` bytes of them, safe to use from several threads.
+class LruCache(Generic[Value]):
+    """Values by key, at most ``limit`` bytes of them. It is thread-safe.
 
-    The newest value is kept even if it alone is larger than the limit, unless
-    ``strict``: a model that fills the memory must still be usable.
+    The newest value stays even if it alone is larger than the limit, unless ``strict``: a model
+    that fills the memory must still be usable.
 
     Args:
-        limit: Bytes to stay under.
-        size: How many bytes a value takes.
-        strict: Whether a value larger than the limit is not kept at all.
+        limit: Largest total size, bytes.
+        size: Gives the size of a value, bytes.
+        strict: Whether to drop a value that is larger than the limit.
     """
 
     def __init__(self, limit: int, size: Callable[[Value], int], *, strict: bool = False) -> None:
@@ -31,7 +31,7 @@ class Bounded(Generic[Value]):
         self._lock = Lock()
 
     def get(self, key: Hashable) -> Value | None:
-        """The value of ``key``, now the most recently used; None if it is not there."""
+        """The value of ``key``, which becomes the most recently used; None if it is absent."""
         with self._lock:
             if key not in self._values:
                 return None
@@ -39,7 +39,7 @@ class Bounded(Generic[Value]):
             return self._values[key][0]
 
     def put(self, key: Hashable, value: Value) -> None:
-        """Keep ``value``, and let go of the least recently used beyond the limit."""
+        """Store ``value``, and evict the least recently used values beyond the limit."""
         size = self._size(value)
         with self._lock:
             self._drop(key)
@@ -51,12 +51,12 @@ class Bounded(Generic[Value]):
                 self._drop(next(iter(self._values)))
 
     def pop(self, key: Hashable) -> None:
-        """Let go of ``key``, if it is there."""
+        """Remove ``key`` if it is present."""
         with self._lock:
             self._drop(key)
 
-    def shed(self) -> bool:
-        """Let go of the least recently used; False if there is nothing left."""
+    def evict(self) -> bool:
+        """Remove the least recently used value; False if the cache is empty."""
         with self._lock:
             if self._values:
                 self._drop(next(iter(self._values)))
@@ -64,7 +64,7 @@ class Bounded(Generic[Value]):
             return False
 
     def clear(self) -> None:
-        """Let go of everything."""
+        """Remove everything."""
         with self._lock:
             self._values.clear()
             self._used = 0
@@ -75,12 +75,12 @@ class Bounded(Generic[Value]):
 
     @property
     def limit(self) -> int:
-        """Bytes to stay under."""
+        """Largest total size, bytes."""
         return self._limit
 
     @property
     def used(self) -> int:
-        """Bytes kept."""
+        """Total size of the stored values, bytes."""
         return self._used
 
     def __iter__(self) -> Iterator[Hashable]:

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from analysis.store.memory_cache import Bounded
+from analysis.store.lru_cache import LruCache
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    cache: Bounded[bytes] = Bounded(10, len)
+    cache: LruCache[bytes] = LruCache(10, len)
     cache.put("a", b"1234")
     cache.put("b", b"1234")
     assert cache.get("a") == b"1234"
@@ -15,25 +15,25 @@ def test_the_least_recently_used_goes_first() -> None:
 
 
 def test_a_value_put_again_is_counted_once() -> None:
-    cache: Bounded[bytes] = Bounded(10, len)
+    cache: LruCache[bytes] = LruCache(10, len)
     cache.put("a", b"1234")
     cache.put("a", b"12")
     assert (cache.used, len(cache)) == (2, 1)
 
 
 def test_one_value_over_the_limit_is_kept_unless_strict() -> None:
-    lax: Bounded[bytes] = Bounded(1, len)
+    lax: LruCache[bytes] = LruCache(1, len)
     lax.put("a", b"x")
     lax.put("b", b"12345")
     assert (lax.get("a"), lax.get("b")) == (None, b"12345")
-    strict: Bounded[bytes] = Bounded(1, len, strict=True)
+    strict: LruCache[bytes] = LruCache(1, len, strict=True)
     strict.put("a", b"x")
     strict.put("b", b"12345")
     assert (strict.get("a"), strict.get("b")) == (b"x", None)
 
 
 def test_pop_and_clear_let_go() -> None:
-    cache: Bounded[bytes] = Bounded(10, len)
+    cache: LruCache[bytes] = LruCache(10, len)
     cache.put("a", b"1")
     cache.put("b", b"2")
     cache.pop("a")

@@ -1,4 +1,4 @@
-"""From a name to a model in memory. Code from a hub is never run, pickles are never read."""
+"""From a model's name to its weights and tokenizer in memory."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM as _AutoModel
-from transformers import AutoTokenizer
-from transformers.utils import logging as _logging
 
 from analysis.contract import progress
 from analysis.errors import AnalysisError, ModelLoadError
@@ -20,20 +17,14 @@ from analysis.model import (
     adapters,
     catalog,
     default_model,
-    files,
+    fingerprint,
     hub,
     memory,
-    peft_adapter,
+    model_files,
     placement,
+    transformers_io,
 )
-from analysis.model import fingerprint as fingerprint_module
 from analysis.model.placement import Placement
-from analysis.model.progress_bars import without_progress_bars
-
-logging: Any = _logging  # transformers types only some of it
-
-
-AutoModelForCausalLM: Any = _AutoModel  # transformers types only some of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +37,7 @@ class Loaded:
         entry: The catalogue's entry.
         source: Where the weights came from.
         revision: SHA-256, hub commit or stamp of the weights.
-        fingerprint: ``identity.fingerprint`` of entry and dtype.
+        fingerprint: ``fingerprint.fingerprint`` of entry and dtype.
     """
 
     model: Any
@@ -64,23 +55,24 @@ def load_pretrained(name: str, *, dtype: Any = None, device: Any = None) -> Load
         name: A catalogue name, hub id, folder, ``.gguf`` path, or base+adapter.
         dtype: "float32", "float16", "bfloat16", or torch's own. None: the entry's, else
             ``STRATASCOPE_DTYPE``, else float32.
-        device: Where it shall run; "spread" for all CUDA devices together. None: the entry's,
-            else ``STRATASCOPE_DEVICE``, else CUDA or the CPU, the first there is.
+        device: The device to run on; "spread" for all CUDA devices together. None: the entry's,
+            else ``STRATASCOPE_DEVICE``, else CUDA if available, else the CPU.
 
     Raises:
         UnknownModelError: If there is no such model.
-        ModelLoadError: If it can't be had, is cut off, pickled, or does not fit in memory.
-        SpecError: If dtype or device mean nothing.
+        ModelLoadError: If it can't be downloaded, is truncated, is pickled, or does not fit in
+            memory.
+        SpecError: If dtype or device are not known.
     """
     entry = catalog.find(name)
     plan = placement.choose(entry, dtype, device)
     plain = catalog.dtype_of(entry, dtype)
-    with _explained(entry.name):
+    with _load_errors(entry.name):
         adapter = _adapter(entry)
         memory.require(entry, plain, plan.where)
         model, tokenizer = _read(entry, plan)
         if adapter is not None:
-            model = peft_adapter.apply(model, adapter)
+            model = adapters.apply(model, adapter)
         progress.step(0, 1, f"Moving the model to {plan.device}")
         placement.settle(model, plan)
     model.eval().requires_grad_(False)
@@ -89,30 +81,32 @@ def load_pretrained(name: str, *, dtype: Any = None, device: Any = None) -> Load
         tokenizer=tokenizer,
         entry=entry,
         source=f"{entry.source}+{entry.adapter}" if entry.adapter else entry.source,
-        revision=fingerprint_module.revision(entry),
-        fingerprint=fingerprint_module.fingerprint(entry, plain),
+        revision=fingerprint.revision(entry),
+        fingerprint=fingerprint.fingerprint(entry, plain),
     )
+
+
+def _adapter(entry: catalog.Entry) -> Path | None:
+    """The adapter's folder, checked before the much larger base is read."""
+    if not entry.adapter:
+        return None
+    adapters.require_peft()
+    return adapters.folder_of(entry.adapter)
 
 
 def _read(entry: catalog.Entry, plan: Placement) -> tuple[Any, Any]:
     if entry.kind == "gguf":
-        model, tokenizer = _read_gguf(Path(entry.source), plan.dtype)
-    else:
-        folder = _folder(entry)
-        files.check_folder(folder)
-        progress.step(0, 1, "Reading the tokenizer")
-        tokenizer = _read_tokenizer(folder)
-        progress.step(0, 1, "Reading the weights")
-        model = _read_weights(folder, plan)
-    return model, tokenizer
-
-
-def _adapter(entry: catalog.Entry) -> Path | None:
-    """The adapter's folder, looked at before the much larger base is read."""
-    if not entry.adapter:
-        return None
-    peft_adapter.require_peft()
-    return adapters.folder_of(entry.adapter)
+        path = Path(entry.source)
+        progress.step(0, 2, f"Reading the tokenizer of {path.name}")
+        tokenizer = transformers_io.gguf_tokenizer(path)
+        progress.step(1, 2, f"Reading the weights of {path.name}")
+        return transformers_io.gguf_model(path, plan.dtype), tokenizer
+    folder = _folder(entry)
+    model_files.check_folder(folder)
+    progress.step(0, 1, "Reading the tokenizer")
+    tokenizer = transformers_io.read_tokenizer(folder)
+    progress.step(0, 1, "Reading the weights")
+    return transformers_io.read_weights(folder, plan.options()), tokenizer
 
 
 def _folder(entry: catalog.Entry) -> Path:
@@ -121,46 +115,9 @@ def _folder(entry: catalog.Entry) -> Path:
     return hub.snapshot(entry.source) if entry.kind == "hub" else Path(entry.source)
 
 
-def _read_gguf(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    from analysis.model import gguf as gguf_module
-
-    progress.step(0, 2, f"Reading the tokenizer of {path.name}")
-    tokenizer = gguf_module.tokenizer(path)
-    progress.step(1, 2, f"Reading the weights of {path.name}")
-    return gguf_module.model(path, dtype), tokenizer
-
-
-def _read_tokenizer(folder: Path) -> Any:
-    with without_progress_bars():
-        return AutoTokenizer.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
-        )
-
-
-def _read_weights(folder: Path, plan: Placement) -> Any:
-    options = plan.options()
-    with without_progress_bars():
-        model, report = AutoModelForCausalLM.from_pretrained(
-            str(folder),
-            **options,
-            attn_implementation="eager",
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    absent = sorted(report["missing_keys"])
-    if absent:  # transformers would fill them with random numbers
-        raise ModelLoadError(
-            f"The weights in {folder} lack {absent[0]} ({len(absent)} in all).",
-            "Fetch the model again, or choose one made for generating text.",
-        )
-    return model
-
-
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """Turn what a load can raise into a sentence; the cause stays attached for the log."""
+def _load_errors(name: str) -> Iterator[None]:
+    """Turn every error of a load into an ``AnalysisError``; the cause stays attached."""
     try:
         yield
     except AnalysisError:
@@ -187,7 +144,7 @@ def _load_error(name: str, error: Exception) -> ModelLoadError:
         )
     return ModelLoadError(
         f"{name} can't be loaded: {_line(error)}",
-        "Check that it is a whole causal language model of a kind that transformers knows.",
+        "Check that it is a complete causal language model that transformers supports.",
     )
 
 

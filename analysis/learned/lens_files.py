@@ -1,4 +1,4 @@
-"""Lenses on disk: safetensors and JSON, written whole or not at all."""
+"""Learned lenses on disk: safetensors with a JSON document in the header, written atomically."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from analysis.learned.translators import (
 )
 from analysis.model.handle import Model
 
-#: How numbers are stored; the scales, few and of any size, stay float32.
+#: The dtype on disk; the scales stay float32, as their range is larger.
 STORED = torch.float16
 _SCALES = ("scale_in", "scale_out")
 
 
 def write(path: Path, tensors: dict[str, Tensor], document: Any, key: str) -> None:
-    """Write one safetensors file with a JSON document in its header, whole or not at all.
+    """Write one safetensors file with a JSON document in its header, atomically.
 
     Raises:
-        StoreError: If it can't be written.
+        StoreError: If the file can't be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.part")
@@ -47,26 +47,26 @@ def write(path: Path, tensors: dict[str, Tensor], document: Any, key: str) -> No
         half.unlink(missing_ok=True)
         raise StoreError(
             f"{path} can't be written ({error}).",
-            "Free some space there; a training that was begun goes on by --resume.",
+            "Free some space there. Continue an interrupted training with --resume.",
         ) from error
 
 
 def read(path: Path, key: str) -> tuple[dict[str, Tensor], Any]:
-    """What ``write`` wrote.
+    """The tensors and the document of a file from ``write``.
 
     Raises:
-        StoreError: If it is something else.
+        StoreError: If the file is not one.
     """
     try:
         with safe_open(path, "pt") as opened:
             document = json.loads(opened.metadata()[key])
             return {name: opened.get_tensor(name) for name in opened.keys()}, document  # noqa: SIM118
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        raise StoreError(f"{path} can't be read.", "Make it anew.") from error
+        raise StoreError(f"{path} can't be read.", "Create it again.") from error
 
 
 def stored(lens: LearnedLens) -> dict[str, Tensor]:
-    """The lens's numbers as they are stored: one array a name, rows stacked."""
+    """The lens's parameters as stored: one tensor per name, rows stacked."""
     names = lens.translators[0].state_dict()
     return {
         name: torch.stack([part.state_dict()[name] for part in lens.translators]).to(
@@ -77,14 +77,14 @@ def stored(lens: LearnedLens) -> dict[str, Tensor]:
 
 
 def restored(tensors: dict[str, Tensor]) -> LearnedLens:
-    """A lens from what ``stored`` gave, computing in float32, and not to be trained.
+    """The lens of ``stored`` tensors, in float32 and without gradients.
 
     Raises:
-        StoreError: If a number is NaN or infinite: what it reads would be nothing, drawn as tokens.
+        StoreError: If a parameter is NaN or infinite.
     """
     if not all(value.isfinite().all() for value in tensors.values()):
         raise StoreError(
-            "The lens holds numbers that are not finite: its training ran away.",
+            "The lens has parameters that are not finite: its training diverged.",
             "Remove it, and train another with a smaller --rate.",
         )
     made: list[Translator] = []
@@ -104,16 +104,16 @@ def _empty(own: dict[str, Tensor]) -> Translator:
 
 
 def save_lens(lens: LearnedLens, info: LensInfo) -> LensInfo:
-    """Write a lens where ``info.path`` says, and describe it as it lies there."""
+    """Write a lens to ``info.path`` and describe the file."""
     write(info.path, stored(lens), library.as_document(info), "lens")
     return library.describe(info.path)
 
 
 def load_lens(info: LensInfo) -> LearnedLens:
-    """The lens of a file; the last few are kept.
+    """The lens of a file; the last four are cached.
 
     Raises:
-        StoreError: If its numbers are not those of its header.
+        StoreError: If its parameters do not match its header.
     """
     return _loaded(info.path, info.digest, info.layers, info.d_model)
 
@@ -123,17 +123,17 @@ def _loaded(path: Path, digest: str, layers: int, width: int) -> LearnedLens:
     tensors, _ = read(path, "lens")
     try:
         if tensors["scale_in"].shape != (layers, width):
-            raise StoreError(f"{path.name} is not what its header says.", "Train the lens anew.")
+            raise StoreError(f"{path.name} does not match its header.", "Train the lens again.")
         return restored(tensors)
     except (KeyError, RuntimeError, IndexError, TypeError) as error:
-        raise StoreError(f"{path.name} is not whole.", "Train the lens anew.") from error
+        raise StoreError(f"{path.name} is incomplete.", "Train the lens again.") from error
 
 
 def lens_for(model: Model) -> LearnedLens:
-    """The lens that belongs to a model.
+    """The learned lens of a model.
 
     Raises:
-        SpecError: If there is none.
+        SpecError: If it has none.
     """
     info = library.of_fingerprint(model.info.fingerprint)
     if info is None:
@@ -147,7 +147,7 @@ def lens_for(model: Model) -> LearnedLens:
 
 
 def lens_of(model: Model, decoder: str) -> Lens:
-    """What comes before norm and unembedding with a decoder: the model's lens, or nothing.
+    """The lens of a decoder: the model's learned lens, or the logit lens.
 
     Raises:
         SpecError: If the decoder is "learned" and the model has no lens.
@@ -159,7 +159,7 @@ def require(info: LensInfo, model: ModelInfo) -> None:
     """Refuse a lens that was fitted to another model.
 
     Raises:
-        SpecError: Saying what differs.
+        SpecError: Naming the difference.
     """
     for name in ("layers", "d_model", "vocab"):
         has, wanted = getattr(info, name), getattr(model, name)
