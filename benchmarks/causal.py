@@ -15,7 +15,7 @@ import numpy as np
 import analysis
 from analysis.flow_graph import causal_check
 from analysis.flow_graph.results import CausalComparison
-from analysis.flow_graph.specs import AblationValue, CausalSpec, ComparisonSpec, FlowSpec
+from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec
 from analysis.model.handle import Model
 
 MODEL = "smollm2-135m-instruct"
@@ -29,7 +29,7 @@ PROMPTS = {
 LIMIT = 40
 
 
-def compared(model: Model, prompt: str, value: AblationValue) -> CausalComparison:
+def compared(model: Model, prompt: str, value: str) -> CausalComparison:
     """All methods on one prompt's last position."""
     trace = analysis.trace(model, prompt)
     spec = CausalSpec(FlowSpec(threshold=1e-4), value=value, limit=LIMIT)
@@ -44,7 +44,7 @@ def line(name: str, values: list[float]) -> str:
 def main() -> None:
     """Print a table for each kind of ablation: methods by prompts."""
     model = analysis.load_model(sys.argv[1] if len(sys.argv) > 1 else MODEL)
-    kinds: tuple[AblationValue, ...] = ("zero", "mean")
+    kinds: tuple[str, ...] = ("zero", "mean")
     for value in kinds:
         start, found = time.process_time(), {}
         for name, prompt in PROMPTS.items():

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from numbers import Integral
-from typing import Any, ClassVar, Generic, TypeVar, cast, get_args
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from analysis.errors import SpecError
 
@@ -30,17 +30,6 @@ class Spec(Generic[Answer_co]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         Spec.types_by_name[cls.__name__] = cls
-
-
-def choose(name: str, value: str, options: Any) -> None:
-    """Refuse ``value`` unless it is one of a Literal type's values.
-
-    Raises:
-        SpecError: Naming the option, the value and what is allowed.
-    """
-    allowed = get_args(options)
-    if value not in allowed:
-        raise SpecError(f"{name} can't be {value!r}.", f"Choose one of: {', '.join(allowed)}.")
 
 
 def resolve_index(name: str, value: int, size: int) -> int:

@@ -14,7 +14,7 @@ from analysis.flow_graph.cuts import Cut, Target, cut_of, effects, target_of
 from analysis.flow_graph.graph import walk
 from analysis.flow_graph.results import LINK_KINDS, CausalCheck, CausalComparison, Graph, Link
 from analysis.flow_graph.signed import signed
-from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowMethod, FlowSpec
+from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 
@@ -124,7 +124,7 @@ def _cuttable(graph: Graph) -> dict[Cut, Link]:
 
 
 def _drawn(
-    model: Model, trace: Trace, plain: FlowSpec, method: FlowMethod, target: Target
+    model: Model, trace: Trace, plain: FlowSpec, method: str, target: Target
 ) -> dict[Cut, float]:
     """What a method draws at each cut, by absolute value."""
     if method == "signed":

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from analysis.contract import progress
 from analysis.contract.specs import resolve_index
 from analysis.flow_graph.results import Link
-from analysis.flow_graph.specs import AblationValue
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.intervention_hooks import applied
@@ -48,7 +47,7 @@ def cut_of(link: Link) -> Cut | None:
     return None
 
 
-def edit(cut: Cut, value: AblationValue) -> Intervention:
+def edit(cut: Cut, value: str) -> Intervention:
     """The intervention that makes a cut."""
     if cut.kind == "attention":
         head = None if cut.head < 0 else cut.head
@@ -93,7 +92,7 @@ def target_of(
 
 @torch.no_grad()
 def effects(
-    model: Model, trace: Trace, cuts: Sequence[Cut], target: Target, value: AblationValue
+    model: Model, trace: Trace, cuts: Sequence[Cut], target: Target, value: str
 ) -> tuple[NDArray[np.float32], int]:
     """What each cut takes from the target's logit, [cut], and how many passes that took.
 

@@ -15,7 +15,8 @@ from analysis.contract.specs import as_tuple, resolve_index
 from analysis.errors import SpecError
 from analysis.flow_graph.builder import GraphBuilder
 from analysis.flow_graph.links import root_positions
-from analysis.flow_graph.methods import METHODS, Shares, attention_step, block_step
+from analysis.flow_graph.methods import Shares, Step, attention_step, block_step
+from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import Graph
 from analysis.flow_graph.signed import signed
 from analysis.flow_graph.sinks import Hiding, hiding
@@ -65,14 +66,18 @@ class _Sharing:
     def blocks(self, layer: int, queries: NDArray[np.int64]) -> Shares:
         """Of sequential blocks' outputs."""
         step = block_step(self.model, self.trace, layer, torch.from_numpy(queries))
-        return METHODS[self.spec.method].divide(step)
+        return self._shares(step)
 
     def attention(self, layer: int, queries: NDArray[np.int64]) -> Shares:
         """Of mid residuals, or of parallel blocks' outputs."""
-        method = METHODS[self.spec.method]
+        vectors = FLOW_METHODS[self.spec.method].vectors
         where = torch.from_numpy(queries)
-        step = attention_step(self.model, self.trace, layer, where, vectors=method.vectors)
-        return self.hiding.applied(method.divide(step), queries)
+        step = attention_step(self.model, self.trace, layer, where, vectors=vectors)
+        return self.hiding.applied(self._shares(step), queries)
+
+    def _shares(self, step: Step) -> Shares:
+        found: Shares = FLOW_METHODS[self.spec.method].load()(step)
+        return found
 
     def chunks(self, queries: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """The positions in pieces that fit in memory."""
@@ -151,7 +156,7 @@ def compute(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
         SpecError: If the root does not exist, or the heads can't be told apart.
         CancelledError: If the caller's progress listener stops the work.
     """
-    if spec.method == "signed":
+    if FLOW_METHODS[spec.method].signed:
         return signed(model, trace, spec)
     return walk(model, trace, spec)
 

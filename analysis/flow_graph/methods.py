@@ -1,4 +1,4 @@
-"""How states are divided among their parts: one function for each method.
+"""How states are divided among their parts: the functions of ``options.FLOW_METHODS``.
 
 A ``Step`` holds states of many positions of one layer with their parts. A method gives the share
 of every part; hidden parts are included, so the shares sum to 1. Nothing here forms a vector for
@@ -167,19 +167,6 @@ class Shares:
         )
 
 
-@dataclass(frozen=True)
-class Method:
-    """One way to divide a state among its parts.
-
-    Attributes:
-        divide: From states to shares.
-        vectors: Whether it uses what each head reads from each source.
-    """
-
-    divide: Callable[[Step], Shares]
-    vectors: bool = False
-
-
 def proximity(step: Step) -> Shares:
     """``max(|y|_1 - |z - y|_1, 0)``, normalised over all parts z of y.
 
@@ -339,15 +326,3 @@ def _pattern_shares(pattern: Tensor) -> tuple[Tensor, Tensor]:
 
 def _averaged(shares: Shares) -> Shares:
     return replace(shares, heads=shares.heads.sum(0, keepdims=True), averaged=True)
-
-
-METHODS: dict[str, Method] = {
-    "proximity": Method(proximity, vectors=True),
-    "norm": Method(norm, vectors=True),
-    "attention": Method(attention),
-    "value_weighted": Method(value_weighted, vectors=True),
-    "residual_norm": Method(residual_norm),
-    "kl": Method(kl),
-    "hidden_kl": Method(kl_of_coordinates),
-    "rollout": Method(rollout),
-}

@@ -3,57 +3,71 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
-from analysis.contract.specs import Spec, choose
+from analysis.contract.choices import about, check_choices, one_of
+from analysis.contract.specs import Spec
 from analysis.errors import SpecError
+from analysis.flow_graph.options import (
+    DIRECTIONS,
+    FLOW_METHODS,
+    LINKS,
+    NEURON_ORDERS,
+    START_TOKEN,
+)
 from analysis.flow_graph.results import CausalCheck, CausalComparison, Graph, LinkReading, Neurons
+from analysis.tracing.options import ABLATION_VALUES
 
-FlowMethod = Literal[
-    "proximity", "norm", "attention", "value_weighted", "residual_norm", "kl", "hidden_kl",
-    "rollout", "signed",
-]  # fmt: skip
-Direction = Literal["down", "up"]
-HideStart = Literal["keep", "loss", "reweight"]
+_K = about("How many promoted and suppressed tokens.")
+_FOIL = about("The id of the token whose logit is subtracted; none unless given.")
 
 
 @dataclass(frozen=True, slots=True)
 class FlowSpec(Spec[Graph]):
-    """Which flow graph to draw; the options of ``analysis.flow``.
+    """Which flow graph to draw; the options of ``analysis.flow``."""
 
-    Attributes:
-        position: The root's position, or several that carry an equal part of the mass each.
-        row: The root's residual row.
-        method: How shares are computed.
-        threshold: Links are kept whose share is above it (signed: part of the absolute mass).
-        top_k: At each node, so many of its strongest attention links (signed: of each layer).
-        budget: So many links in all, by flow.
-        per_head: One attention link for each head and source, or heads summed.
-        token, foil: Signed only: whose logit, and what it is held against; None: the model's
-            own top token, and nothing.
-        direction: "down" from the root to the tokens, or "up" to everything it reaches.
-        fold_sinks: Whether attention to positions that soak it up ends in one sink link.
-        hide_start: What becomes of attention to a start token or sink at position 0: kept,
-            hidden with its mass counted as hidden, or hidden and the node's other shares scaled.
-    """
-
-    position: int | tuple[int, ...] = -1
-    row: int = -1
-    method: FlowMethod = "proximity"
-    threshold: float = 0.0
-    top_k: int | None = None
-    budget: int | None = None
-    per_head: bool = True
-    token: int | None = None
-    foil: int | None = None
-    direction: Direction = "down"
-    fold_sinks: bool = False
-    hide_start: HideStart = "keep"
+    position: int | tuple[int, ...] = field(
+        default=-1,
+        metadata=about("The root's position, or several that carry an equal part of the mass."),
+    )
+    row: int = field(default=-1, metadata=about("The root's residual row."))
+    method: str = field(default="proximity", metadata=one_of(FLOW_METHODS))
+    threshold: float = field(
+        default=0.0,
+        metadata=about("Keep links of a larger share (signed: of the absolute mass)."),
+    )
+    top_k: int | None = field(
+        default=None,
+        metadata=about("Keep this many attention links at each node (signed: in each layer)."),
+    )
+    budget: int | None = field(
+        default=None, metadata=about("Keep this many links in all, by flow; all unless given.")
+    )
+    per_head: bool = field(
+        default=True,
+        metadata=about("One attention link for each head and source; else heads are summed."),
+    )
+    token: int | None = field(
+        default=None,
+        metadata=about(
+            "Signed only: the id of the token whose logit is explained; the model's own top token"
+            " unless given."
+        ),
+    )
+    foil: int | None = field(
+        default=None,
+        metadata=about(
+            "Signed only: the id of the token whose logit is subtracted; none unless given."
+        ),
+    )
+    direction: str = field(default="down", metadata=one_of(DIRECTIONS))
+    fold_sinks: bool = field(
+        default=False,
+        metadata=about("Attention to sinks ends in one sink link at each node."),
+    )
+    hide_start: str = field(default="keep", metadata=one_of(START_TOKEN))
 
     def __post_init__(self) -> None:
-        choose("The flow method", self.method, FlowMethod)
-        choose("The direction", self.direction, Direction)
-        choose("Hiding the start", self.hide_start, HideStart)
+        check_choices(self)
         if not 0.0 <= self.threshold < 1.0:
             raise SpecError("The threshold must be at least 0 and below 1.", "Try 0.03.")
         for name, value in (("top_k", self.top_k), ("budget", self.budget)):
@@ -66,7 +80,7 @@ class FlowSpec(Spec[Graph]):
         self._check_signed()
 
     def _check_signed(self) -> None:
-        if self.method != "signed":
+        if not FLOW_METHODS[self.method].signed:
             if self.token is not None or self.foil is not None:
                 raise SpecError(
                     f"The method {self.method} asks about no token.", "Use the method signed."
@@ -81,30 +95,28 @@ class FlowSpec(Spec[Graph]):
             raise SpecError("A token can't be held against itself.", "Choose another foil.")
 
 
-AblationValue = Literal["zero", "mean"]
-LinkKind = Literal["attention", "residual", "mlp", "bias"]
-NeuronOrder = Literal["logit", "norm"]
-
-
 @dataclass(frozen=True, slots=True)
 class CausalSpec(Spec[CausalCheck]):
-    """Cut each drawn link of a flow graph and measure what that does to a logit.
+    """Cut each drawn link of a flow graph and measure what that does to a logit."""
 
-    Attributes:
-        flow: The graph.
-        token, foil: Whose logit; None: the flow's, or else the model's own top token.
-        value: What an MLP's output is replaced by: "zero" or "mean".
-        limit: At most so many links are cut, those of largest flow.
-    """
-
-    flow: FlowSpec = field(default_factory=FlowSpec)
-    token: int | None = None
-    foil: int | None = None
-    value: AblationValue = "zero"
-    limit: int = 100
+    flow: FlowSpec = field(default_factory=FlowSpec, metadata=about("The graph."))
+    token: int | None = field(
+        default=None,
+        metadata=about(
+            "The id of the token whose logit is measured; the graph's, or the model's own top"
+            " token, unless given."
+        ),
+    )
+    foil: int | None = field(default=None, metadata=_FOIL)
+    value: str = field(
+        default="zero", metadata=one_of(ABLATION_VALUES, "What replaces the output of a cut MLP.")
+    )
+    limit: int = field(
+        default=100, metadata=about("Cut at most this many links, those of largest flow.")
+    )
 
     def __post_init__(self) -> None:
-        choose("The ablation", self.value, AblationValue)
+        check_choices(self)
         if self.limit < 1:
             raise SpecError("At least one link must be cut.", "Try 100.")
         if not isinstance(self.flow.position, int) or self.flow.direction == "up":
@@ -116,47 +128,40 @@ class CausalSpec(Spec[CausalCheck]):
 
 @dataclass(frozen=True, slots=True)
 class ComparisonSpec(Spec[CausalComparison]):
-    """Which of several flow methods tells the truth on one prompt.
+    """Which of several flow methods agrees best with causal effects on one prompt."""
 
-    Attributes:
-        causal: What is cut and measured; its flow's method is left aside.
-        methods: Their names.
-    """
-
-    causal: CausalSpec = field(default_factory=CausalSpec)
-    methods: tuple[FlowMethod, ...] = get_args(FlowMethod)
+    causal: CausalSpec = field(
+        default_factory=CausalSpec,
+        metadata=about("What is cut and measured. The method of its graph is ignored."),
+    )
+    methods: tuple[str, ...] = field(
+        default_factory=lambda: tuple(FLOW_METHODS),
+        metadata=one_of(FLOW_METHODS, "The methods to compare."),
+    )
 
     def __post_init__(self) -> None:
-        for method in self.methods:
-            choose("The flow method", method, FlowMethod)
+        check_choices(self)
         if not self.methods:
             raise SpecError("There is no method to compare.", "Name at least one.")
 
 
 @dataclass(frozen=True, slots=True)
 class LinkSpec(Spec[LinkReading]):
-    """What one link of a flow graph writes.
+    """What one link of a flow graph writes."""
 
-    Attributes:
-        kind: "attention", "residual", "mlp" or "bias".
-        layer: The block it lies in.
-        source_pos: Position it comes from.
-        target_pos: Position it goes to.
-        head: The attention head; None for all heads together.
-        k: How many promoted and suppressed tokens.
-    """
-
-    kind: LinkKind
-    layer: int
-    source_pos: int
-    target_pos: int
-    head: int | None = None
-    k: int = 10
+    kind: str = field(metadata=one_of(LINKS))
+    layer: int = field(metadata=about("The block of the link."))
+    source_pos: int = field(metadata=about("The position that it comes from."))
+    target_pos: int = field(metadata=about("The position that it goes to."))
+    head: int | None = field(
+        default=None, metadata=about("The attention head; all heads together unless given.")
+    )
+    k: int = field(default=10, metadata=_K)
 
     def __post_init__(self) -> None:
-        choose("The kind of link", self.kind, LinkKind)
+        check_choices(self)
         if self.k < 1:
-            raise SpecError("At least one token must be asked for.", "Use k = 1 or more.")
+            raise SpecError("At least one token is needed.", "Use k = 1 or more.")
         moves = self.head is not None or self.source_pos != self.target_pos
         if self.kind != "attention" and moves:
             raise SpecError(
@@ -167,26 +172,22 @@ class LinkSpec(Spec[LinkReading]):
 
 @dataclass(frozen=True, slots=True)
 class NeuronSpec(Spec[Neurons]):
-    """Which neurons of an MLP are most responsible, at one position.
+    """Which neurons of an MLP contribute most at one position."""
 
-    Attributes:
-        layer: The block.
-        position: Where.
-        token, foil: Whose logit; None: the model's own top token there, and nothing.
-        by: "logit" ranks by what a neuron adds to that logit, "norm" by the norm it writes.
-        k: How many neurons.
-        tokens: How many promoted tokens of each.
-    """
-
-    layer: int
-    position: int = -1
-    token: int | None = None
-    foil: int | None = None
-    by: NeuronOrder = "logit"
-    k: int = 10
-    tokens: int = 5
+    layer: int = field(metadata=about("The block of the MLP."))
+    position: int = field(default=-1, metadata=about("The position."))
+    token: int | None = field(
+        default=None,
+        metadata=about(
+            "The id of the token whose logit is explained; the model's own top token unless given."
+        ),
+    )
+    foil: int | None = field(default=None, metadata=_FOIL)
+    by: str = field(default="logit", metadata=one_of(NEURON_ORDERS))
+    k: int = field(default=10, metadata=about("How many neurons."))
+    tokens: int = field(default=5, metadata=about("How many promoted tokens of each neuron."))
 
     def __post_init__(self) -> None:
-        choose("The order", self.by, NeuronOrder)
+        check_choices(self)
         if self.k < 1 or self.tokens < 1:
-            raise SpecError("At least one neuron and token must be asked for.", "Use 1 or more.")
+            raise SpecError("At least one neuron and one token are needed.", "Use 1 or more.")

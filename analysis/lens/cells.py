@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +14,7 @@ from analysis.contract.specs import as_tuple, resolve_index
 from analysis.errors import SpecError
 from analysis.learned.lens_files import lens_of
 from analysis.lens.decoders import Reader, one_matrix, readers, similarity
+from analysis.lens.options import COMPONENTS
 from analysis.lens.specs import LensSpec, PromotedSpec
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
@@ -39,12 +40,12 @@ def lens_spec(options: Mapping[str, Any], **more: Any) -> LensSpec:
 
 def axis_size(model: Model, component: str) -> int:
     """Entries of the first axis: rows for block outputs, layers for the parts of a block."""
-    return model.info.layers + (1 if component == "block_output" else 0)
+    return model.info.layers + COMPONENTS[component].by_row
 
 
 def decoder_row(component: str, index: int) -> int:
     """The row at which an interpolated decoder reads entry ``index``: after its layer."""
-    return index if component == "block_output" else index + 1
+    return index if COMPONENTS[component].by_row else index + 1
 
 
 def entries(name: str, wanted: tuple[int, ...] | None, size: int) -> list[int]:
@@ -94,11 +95,36 @@ def states_of(model: Model, trace: Trace, spec: ComponentSpec, index: int) -> Fl
         SpecError: If the model has no mid residual, a head or source does not exist, or the
             attention can't be split into heads.
     """
-    states: Floats = _STATES[spec.component](model, trace, spec, index)
+    states: Floats = COMPONENTS[spec.component].load()(model, trace, spec, index)
     return states
 
 
-def _mid_residual(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
+def block_output(model: Model, trace: Trace, spec: ComponentSpec, row: int) -> Floats:
+    """``resid[row]``."""
+    states: Floats = trace.resid[row]
+    return states
+
+
+def attention_output(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
+    """``attn_out[layer]``."""
+    states: Floats = trace.attn_out[layer]
+    return states
+
+
+def mlp_output(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
+    """``mlp_out[layer]``."""
+    states: Floats = trace.mlp_out[layer]
+    return states
+
+
+def block_increment(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
+    """``resid[layer + 1] - resid[layer]``."""
+    states: Floats = trace.resid[layer + 1] - trace.resid[layer]
+    return states
+
+
+def mid_residual(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
+    """``resid[layer] + attn_out[layer]``; refused where blocks are parallel."""
     if model.info.parallel_blocks:
         raise SpecError(
             "This model's attention and MLP run in parallel: it has no mid residual.",
@@ -108,31 +134,20 @@ def _mid_residual(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -
     return middle
 
 
-def _head_output(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
+def head_output(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
+    """What one head adds."""
     head = resolve_index("Head", spec.head or 0, model.info.heads)
     states: Floats = head_parts(model, trace, layer).heads()[head].numpy().astype(np.float32)
     return states
 
 
-def _source_output(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
+def source_output(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
+    """What one head adds from one source position."""
     head = resolve_index("Head", spec.head or 0, model.info.heads)
     source = resolve_index("Source position", spec.source or 0, len(trace.tokens))
     weights, vectors = head_parts(model, trace, layer).factors(torch.arange(len(trace.tokens)))
     states: Floats = (weights[head, :, source, None] * vectors[head, source]).numpy()
     return states.astype(np.float32)
-
-
-_STATES: dict[str, Callable[[Model, Trace, ComponentSpec, int], Floats]] = {
-    "block_output": lambda _model, trace, _spec, row: trace.resid[row],
-    "attention_output": lambda _model, trace, _spec, layer: trace.attn_out[layer],
-    "mlp_output": lambda _model, trace, _spec, layer: trace.mlp_out[layer],
-    "block_increment": lambda _model, trace, _spec, layer: (
-        trace.resid[layer + 1] - trace.resid[layer]
-    ),
-    "mid_residual": _mid_residual,
-    "head_output": _head_output,
-    "source_output": _source_output,
-}
 
 
 def cells_at_once(model: Model, most: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Unpack, cast
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -13,9 +13,10 @@ from analysis.contract import progress
 from analysis.contract.results import Floats, Ints
 from analysis.lens.cells import CellReader, axis_size, cells_at_once, entries, lens_spec, readable
 from analysis.lens.decoders import one_matrix
+from analysis.lens.options import QUANTITIES, SHARE_METHODS
 from analysis.lens.results import Colours
 from analysis.lens.shares import block_shares
-from analysis.lens.specs import QUANTITIES, SHARE_METHODS, ColourSpec, DecodeOptions, LensSpec
+from analysis.lens.specs import ColourSpec, DecodeOptions, LensSpec
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.vocabulary import rank
@@ -178,7 +179,7 @@ def colours(
     model: Model,
     trace: Trace,
     *,
-    quantities: Sequence[str] = QUANTITIES,
+    quantities: Sequence[str] = tuple(QUANTITIES),
     **options: Unpack[DecodeOptions],
 ) -> Colours:
     """Quantities that can colour the cells of a grid.
@@ -195,5 +196,4 @@ def colours(
         SpecError: If an option has no such value, or a row, position, head or source does not
             exist.
     """
-    chosen = cast("Any", tuple(quantities))
-    return compute(model, trace, ColourSpec(lens_spec(options), chosen))
+    return compute(model, trace, ColourSpec(lens_spec(options), tuple(quantities)))

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from analysis.lens.options import DECODERS
 from analysis.lens.specs import LensSpec
 from analysis.model.readout import Readout
 
-#: Decoders that read every row with the same matrix.
-_FIXED = ("output", "input", "max_probability", "learned")
 #: Bytes of decoder rows held in float64 at once.
 _BYTES = 64 << 20
 
@@ -23,7 +22,7 @@ def coincide(readout: Readout) -> bool:
 
 def one_matrix(readout: Readout, decoder: str) -> bool:
     """Whether a decoder reads every row with the same matrix, so that rows can share a product."""
-    return decoder in _FIXED or coincide(readout)
+    return not DECODERS[decoder].by_row or coincide(readout)
 
 
 @dataclass(frozen=True)
@@ -62,22 +61,43 @@ class Reader:
         return self.readout.input_rows.to(like.device, like.dtype)
 
 
-def share_of_output(decoder: str, row: int, last_row: int) -> float:
-    """Weight of the output decoder at a row: ``s = row / L``, or its square.
+def output_matrix(readout: Readout, depth: float) -> list[Reader]:
+    """The unembedding U. A learned lens uses it too: its translator comes before the norm."""
+    return [Reader(readout, 1.0)]
 
-    Source: InTraVisTo's interpolated decoders, with rows 0..L (design: decoder).
-    """
-    fraction = row / last_row
-    weights = {"input": 0.0, "linear": fraction, "quadratic": fraction**2}
-    return weights.get(decoder, 1.0)  # output; and learned, which translates before the norm
+
+def input_matrix(readout: Readout, depth: float) -> list[Reader]:
+    """The input embedding E."""
+    return [Reader(readout, 0.0)]
+
+
+def linear(readout: Readout, depth: float) -> list[Reader]:
+    """``(1 - s) E + s U`` with ``s = row / last row`` (InTraVisTo 2024, rows 0..L)."""
+    return [Reader(readout, depth)]
+
+
+def quadratic(readout: Readout, depth: float) -> list[Reader]:
+    """``(1 - s) E + s U`` with ``s = (row / last row)^2`` (InTraVisTo 2024)."""
+    return [Reader(readout, depth**2)]
+
+
+def output_and_input(readout: Readout, depth: float) -> list[Reader]:
+    """U and E; one of them where they are the same matrix."""
+    both = [Reader(readout, 1.0), Reader(readout, 0.0)]
+    return both[:1] if coincide(readout) else both
 
 
 def readers(readout: Readout, spec: LensSpec, row: int, last_row: int) -> list[Reader]:
-    """The readers of a row: one, or both for the maximum of their top probabilities."""
-    names: list[str] = [spec.decoder]
-    if spec.decoder == "max_probability":
-        names = ["output"] if coincide(readout) else ["output", "input"]
-    return [Reader(readout, share_of_output(name, row, last_row)) for name in names]
+    """The readers of a row: one, or several of which the surest one reads a cell.
+
+    Args:
+        readout: The model's own readout.
+        spec: Names the decoder.
+        row: 0 to ``last_row``.
+        last_row: The number of layers.
+    """
+    found: list[Reader] = DECODERS[spec.decoder].load()(readout, row / last_row)
+    return found
 
 
 def similarity(reader: Reader, normed: Tensor, kind: str) -> Tensor:

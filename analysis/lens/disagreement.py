@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from analysis.contract.specs import as_tuple
 from analysis.lens.cells import CellReader, cells_at_once, entries
 from analysis.lens.decoders import coincide
 from analysis.lens.results import Disagreement
-from analysis.lens.specs import Decoder, DisagreementSpec, LensSpec
+from analysis.lens.specs import DisagreementSpec, LensSpec
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.tokens import vocabulary
@@ -81,7 +80,7 @@ def _compare(
     return top, divergence
 
 
-def coinciding(model: Model, decoders: tuple[Decoder, ...]) -> list[tuple[Decoder, ...]]:
+def coinciding(model: Model, decoders: tuple[str, ...]) -> list[tuple[str, ...]]:
     """Decoders in groups that read every state of this model alike.
 
     If the embeddings are tied and the unembedding has no bias, the output decoder, the input
@@ -146,10 +145,10 @@ def disagreement(
     Raises:
         SpecError: If an option has no such value, or the model has no learned lens.
     """
-    chosen: Any = {"decoders": tuple(decoders), "norm": norm}
     spec = DisagreementSpec(
+        tuple(decoders),
+        norm,
         rows=None if rows is None else as_tuple(rows),
         positions=None if positions is None else as_tuple(positions),
-        **chosen,
     )
     return compute(model, trace, spec)

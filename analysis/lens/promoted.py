@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +9,7 @@ from torch import Tensor
 from analysis.contract.specs import resolve_index
 from analysis.errors import SpecError
 from analysis.lens.cells import axis_size, states_of
+from analysis.lens.options import COMPONENTS
 from analysis.lens.results import Promoted
 from analysis.lens.specs import PromotedSpec
 from analysis.model.handle import Model
@@ -63,7 +62,7 @@ def compute(model: Model, trace: Trace, spec: PromotedSpec) -> Promoted:
 
 
 def _layer(model: Model, spec: PromotedSpec) -> int:
-    first = "Row" if spec.component == "block_output" else "Layer"
+    first = "Row" if COMPONENTS[spec.component].by_row else "Layer"
     return resolve_index(first, spec.layer, axis_size(model, spec.component))
 
 
@@ -115,6 +114,5 @@ def promoted(
     Raises:
         SpecError: If an option has no such value, or there is no such component.
     """
-    chosen: Any = {"component": component, "reading": reading}
-    spec = PromotedSpec(layer=layer, position=position, head=head, source=source, k=k, **chosen)
+    spec = PromotedSpec(component, layer, position, head, source, k, reading)
     return compute(model, trace, spec)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from analysis.contract.choices import Choices, about, check_choices, one_of
 from analysis.contract.results import Floats, Ints, Result, check_shape
-from analysis.contract.specs import Spec, choose
+from analysis.contract.specs import Spec
 from analysis.errors import SpecError
-from analysis.lens.specs import Norm
+from analysis.lens.options import DECODERS, NORMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,43 +209,42 @@ class SimilarityReport(Result):
         )
 
 
+#: Decoders whose rows states are compared with.
+ROWS = Choices(
+    "decoder", DECODERS["output"], DECODERS["input"], help="Whose rows states are compared with."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class SimilaritySpec(Spec[SimilarityReport]):
-    """How far dot product, cosine and Euclidean distance rank the vocabulary alike.
+    """How far dot product, cosine and Euclidean distance rank the vocabulary alike."""
 
-    Attributes:
-        norm: What the states are normed by first: "full", "unit" or "none".
-        decoder: Whose rows they are compared with: "output" or "input".
-        k: How many best tokens the overlap looks at.
-        cells: At most so many (row, position) cells are looked at, drawn evenly by ``seed``.
-        seed: Of that draw.
-    """
-
-    norm: Norm = "full"
-    decoder: Literal["output", "input"] = "output"
-    k: int = 10
-    cells: int = 128
-    seed: int = 0
+    norm: str = field(default="full", metadata=one_of(NORMS))
+    decoder: str = field(default="output", metadata=one_of(ROWS))
+    k: int = field(default=10, metadata=about("How many best tokens the overlap looks at."))
+    cells: int = field(
+        default=128, metadata=about("At most this many (row, position) cells, drawn by the seed.")
+    )
+    seed: int = field(default=0, metadata=about("The seed of that draw."))
 
     def __post_init__(self) -> None:
-        choose("The norm", self.norm, Norm)
-        choose("The decoder", self.decoder, Literal["output", "input"])
+        check_choices(self)
         if self.k < 1 or not 1 <= self.cells <= 4096:
             raise SpecError("Look at 1 to 4096 cells and at least one token.", "Try 128 and 10.")
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingSpec(Spec[EmbeddingReport]):
-    """Whether a model uses the same embeddings at its input and its output.
+    """Whether a model uses the same embeddings at its input and its output."""
 
-    Attributes:
-        sample: How many tokens have their nearest row looked for in the other matrix (for each
-            the whole matrix is read); None: all of them.
-        seed: Of the draw.
-    """
-
-    sample: int | None = 2048
-    seed: int = 0
+    sample: int | None = field(
+        default=2048,
+        metadata=about(
+            "For how many tokens to find the nearest row of the other matrix. Each reads the whole"
+            " matrix. None: for all."
+        ),
+    )
+    seed: int = field(default=0, metadata=about("The seed of that draw."))
 
     def __post_init__(self) -> None:
         if self.sample is not None and self.sample < 1:

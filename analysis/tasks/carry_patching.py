@@ -25,7 +25,7 @@ from analysis.store.memo import Memo
 from analysis.tasks import sum_table
 from analysis.tasks.batch import fitting
 from analysis.tasks.components import Component, affordable, all_of
-from analysis.tasks.specs import PatchSpec, Positions
+from analysis.tasks.specs import PatchSpec
 from analysis.tasks.sum_results import PatchReport
 from analysis.tasks.sum_table import Table, table
 
@@ -44,7 +44,7 @@ def report(
     travels: bool = False,
     wanted: tuple[Component, ...] | None = None,
     columns: tuple[int, ...] | None = None,
-    positions: Positions = "all",
+    positions: str = "all",
 ) -> PatchReport:
     """Patch every component at every position, and at all of them, for every column.
 
@@ -86,7 +86,7 @@ def _told(
 
 
 def _patch_all(
-    trials: list[_Trial], wanted: tuple[Component, ...], positions: Positions
+    trials: list[_Trial], wanted: tuple[Component, ...], positions: str
 ) -> tuple[Floats, Floats]:
     """[column, component, place] effects of the donors with a carry and of those without."""
     shape = (len(trials), len(wanted), len(trials[0].places) + 1)
@@ -165,7 +165,7 @@ class _Trial:
         self.donor = _ids(donors)[kept, : self.position + 1]
         self.harmless = _ids(harmless)[kept, : self.position + 1]
 
-    def changed(self, component: Component, donor: Tensor, positions: Positions) -> Any:
+    def changed(self, component: Component, donor: Tensor, positions: str) -> Any:
         """[place + 1] share of pairs whose digit becomes the donor's, patched at each place."""
         shares = np.full(len(self.places) + 1, np.nan, np.float32)
         if self.count < FEWEST_PAIRS:

@@ -19,6 +19,7 @@ from analysis.errors import SpecError
 from analysis.store.memo import Memo
 from analysis.tasks import suite_files, suites
 from analysis.tasks.prompts import Suite
+from analysis.tasks.specs import MEASURES
 
 #: Where the weights that come with the package lie.
 SHIPPED = Path(__file__).parent / "models" / "addition-5digit"
@@ -46,7 +47,7 @@ def _run_parser(found: Any) -> None:
     running.add_argument("--digits", type=int, default=None, help="of each operand (5)")
     running.add_argument("--seed", type=int, default=0)
     running.add_argument("--label", default="", help="split accuracy by this label")
-    running.add_argument("--measure", choices=("saturation", "first_top1"), default="saturation")
+    running.add_argument("--measure", choices=tuple(MEASURES), default="saturation")
     running.add_argument("--json", type=Path, help="write the report here as well")
     running.set_defaults(work=_run)
 

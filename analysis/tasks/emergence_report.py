@@ -15,7 +15,6 @@ from analysis.store.memo import Memo
 from analysis.tasks import outcomes
 from analysis.tasks.prompts import Encoded, Suite, encode
 from analysis.tasks.results import EmergenceCurve, EmergenceReport, Outcome, Share
-from analysis.tasks.specs import Measure
 from analysis.trajectory.emergence import first_row, staying_row
 
 DRAWS = 1000
@@ -112,7 +111,7 @@ def report(
     suite: Suite,
     memo: Memo | None = None,
     *,
-    measure: Measure = "saturation",
+    measure: str = "saturation",
     label: str = "",
     seed: int = 0,
 ) -> EmergenceReport:
@@ -162,7 +161,7 @@ def _named(encoded: Sequence[Encoded]) -> list[list[str]]:
 
 
 def _by_digit(
-    names: list[list[str]], found: Sequence[Outcome], measure: Measure, last: int, seed: int
+    names: list[list[str]], found: Sequence[Outcome], measure: str, last: int, seed: int
 ) -> tuple[EmergenceCurve, ...]:
     """Right and wrong answers, one place of the answer at a time, the last written first."""
     cells: dict[tuple[str, bool], list[Cell]] = {}
@@ -182,7 +181,7 @@ def _by_digit(
 
 
 def _curves(
-    found: Sequence[Outcome], control: Sequence[Outcome], measure: Measure, last: int, seed: int
+    found: Sequence[Outcome], control: Sequence[Outcome], measure: str, last: int, seed: int
 ) -> tuple[EmergenceCurve, ...]:
     cells = {
         "right answers": _rows(found, "choice", measure, hit=True),
@@ -252,7 +251,7 @@ def shuffled(encoded: Sequence[Encoded], seed: int) -> list[Encoded]:
 
 
 def _rows(
-    found: Iterable[Outcome], followed: str, measure: Measure, hit: bool | None = None
+    found: Iterable[Outcome], followed: str, measure: str, hit: bool | None = None
 ) -> list[Cell]:
     """(prompt, row) for each answer token; wrong answers by their first wrong token only.
 

@@ -13,7 +13,7 @@ from analysis.contract.results import Floats
 from analysis.errors import SpecError
 from analysis.flow_graph import graph as graph_module
 from analysis.flow_graph.results import LINK_KINDS, NODE_KINDS, Graph
-from analysis.flow_graph.specs import FlowMethod, FlowSpec
+from analysis.flow_graph.specs import FlowSpec
 from analysis.model.handle import Model
 from analysis.store.memo import Memo
 from analysis.tasks import outcomes, suite_report
@@ -31,7 +31,7 @@ Key = tuple[str, int, int, int, int]
 
 
 def compare(
-    model: Model, right: Trace, wrong: Trace, method: FlowMethod = "proximity"
+    model: Model, right: Trace, wrong: Trace, method: str = "proximity"
 ) -> FlowChange | None:
     """Hold the flow into the last state of two runs against each other.
 

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
-from analysis.contract.specs import Spec, choose
+from analysis.contract.choices import Choice, Choices, check_choices, one_of
+from analysis.contract.specs import Spec
 from analysis.errors import SpecError
 from analysis.tasks.results import FailureReport, SuiteReport
 from analysis.tasks.sum_results import ContributionReport, PatchReport, ProbeReport, Projection
 
-Measure = Literal["saturation", "first_top1"]
-Positions = Literal["written", "all"]
+MEASURES = Choices(
+    "measure",
+    Choice("saturation", "Saturation", help="First row from which the token ranks first to the"
+           " end.", source="Geva et al., 2022"),
+    Choice("first_top1", "First", help="First row where the token ranks first."),
+    help="Which row counts as the one where the answer emerges.",
+)  # fmt: skip
+PATCH_POSITIONS = Choices(
+    "choice of positions",
+    Choice(
+        "written", "Written",
+        help="At the state that writes the digit, and at all states together.",
+    ),
+    Choice("all", "All", help="At each state on its own as well."),
+    help="Where the patched component is replaced.",
+)  # fmt: skip
 #: A person's job must leave the queue in minutes.
 MOST_PROMPTS = 2000
 #: A suite of a person's own has this name, and its prompts in ``content``.
@@ -29,7 +43,6 @@ class SuiteSpec(Spec[SuiteReport]):
         size: Prompts; of a list of one's own at most so many, the first ones.
         seed: Of the drawing.
         digits: Of each operand; the trained adder's own count goes ahead.
-        measure: What "has come up" means in the emergence curves.
         content: A list of one's own as JSON lines (``files.as_lines``); empty for the others.
         title: What the list is called.
     """
@@ -39,12 +52,12 @@ class SuiteSpec(Spec[SuiteReport]):
     size: int = 100
     seed: int = 0
     digits: int = 3
-    measure: Measure = "saturation"
+    measure: str = field(default="saturation", metadata=one_of(MEASURES))
     content: str = ""
     title: str = ""
 
     def __post_init__(self) -> None:
-        choose("The measure", self.measure, Measure)
+        check_choices(self)
         _check("A suite can't have {} prompts.", self.size, MOST_PROMPTS)
         if (self.suite == OWN) != bool(self.content):
             raise SpecError("A list of one's own needs prompts.", "Upload a CSV or JSONL file.")
@@ -108,8 +121,6 @@ class PatchSpec(Spec[PatchReport]):
     Attributes:
         pairs: Pairs of sums a column.
         travels: Whether the carry comes through a nine; else it is made next door.
-        positions: "written": at the state that writes the digit, and at all states together;
-            "all": at each state on its own as well.
     """
 
     model: str
@@ -117,10 +128,10 @@ class PatchSpec(Spec[PatchReport]):
     pairs: int = 32
     seed: int = 0
     travels: bool = False
-    positions: Positions = "written"
+    positions: str = field(default="written", metadata=one_of(PATCH_POSITIONS))
 
     def __post_init__(self) -> None:
-        choose("Positions", self.positions, Positions)
+        check_choices(self)
         _check_sums(self.digits, self.pairs, 500)
         if self.digits < 2 + self.travels:
             raise SpecError(

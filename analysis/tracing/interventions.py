@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from analysis.errors import SpecError
+from analysis.tracing.options import ABLATION_VALUES, INJECTION_MODES
 
 Where = int | tuple[int, ...] | None
 _ALIASES = {
@@ -32,7 +33,7 @@ class Ablate:
     layer: int
     head: int | None = None
     pos: Where = None
-    value: Literal["zero", "mean"] = "zero"
+    value: str = "zero"
 
     def __post_init__(self) -> None:
         component = _ALIASES.get(self.component, self.component)
@@ -45,8 +46,7 @@ class Ablate:
             raise SpecError(
                 "A head goes with the component head_output, and with no other.", "Name a head."
             )
-        if self.value not in ("zero", "mean"):
-            raise SpecError(f"Ablation to {self.value!r} is not known.", "Use zero or mean.")
+        ABLATION_VALUES.check(self.value)
         object.__setattr__(self, "component", component)
 
 
@@ -100,13 +100,10 @@ class Inject:
     row: int
     pos: Where
     token: int
-    mode: Literal["replace", "main_component"] = "replace"
+    mode: str = "replace"
 
     def __post_init__(self) -> None:
-        if self.mode not in ("replace", "main_component"):
-            raise SpecError(
-                f"Injection mode {self.mode!r} is not known.", "Use replace or main_component."
-            )
+        INJECTION_MODES.check(self.mode)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,17 @@ from urllib.parse import urlencode
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from analysis.flow_graph.specs import Direction, FlowMethod, HideStart
-from analysis.lens.specs import Candidates, Component, Decoder, Norm, Similarity
+from analysis.contract.choices import Choices
+from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, START_TOKEN
+from analysis.lens.options import (
+    CANDIDATES,
+    COMPONENTS,
+    DECODERS,
+    NORMS,
+    SHARE_METHODS,
+    SIMILARITIES,
+)
+from dash_app.state import options
 
 MAX_PROMPT_CHARACTERS = 20_000
 MAX_PINS = 8
@@ -43,6 +52,20 @@ def _in_order(value: tuple[int, ...]) -> tuple[int, ...]:
 
 Numbers = Annotated[tuple[Index, ...], BeforeValidator(_numbers)]
 Heads = Annotated[tuple[Index, ...], BeforeValidator(_numbers), AfterValidator(_in_order)]
+
+
+def _one_of(table: Choices[Any]) -> AfterValidator:
+    """Accept the names of a table's choices."""
+
+    def known(name: str) -> str:
+        if name not in table:
+            raise ValueError(f"There is no {table.option} {name!r}.")
+        return name
+
+    return AfterValidator(known)
+
+
+Decoder = Annotated[str, _one_of(DECODERS)]
 Decoders = Annotated[tuple[Decoder, ...], BeforeValidator(_numbers)]
 #: A token, or none named; a layer, or all.
 MaybeToken = Annotated[Index | None, BeforeValidator(_unless_none)]
@@ -103,42 +126,42 @@ class Selection(BaseModel):
     layer: Index | None = None
     heads: Heads = Field(default=(), max_length=256)
     pins: Annotated[Numbers | None, Field(max_length=MAX_PINS)] = None
-    component: Component = "block_output"
+    component: Annotated[str, _one_of(COMPONENTS)] = COMPONENTS.default
     head: Index = 0
     source: MaybeToken = None
-    decoder: Decoder = "output"
-    norm: Norm = "full"
-    similarity: Similarity = "dot"
-    candidates: Candidates = "top_k"
+    decoder: Decoder = DECODERS.default
+    norm: Annotated[str, _one_of(NORMS)] = NORMS.default
+    similarity: Annotated[str, _one_of(SIMILARITIES)] = SIMILARITIES.default
+    candidates: Annotated[str, _one_of(CANDIDATES)] = CANDIDATES.default
     colour: Colour = "probability"
     asked: MaybeToken = None
-    part: Literal["attention", "mlp", "residual"] = "attention"
-    by: Literal["norm", "proximity", "kl", "hidden_kl"] = "norm"
+    part: Annotated[str, _one_of(options.PARTS)] = options.PARTS.default
+    by: Annotated[str, _one_of(SHARE_METHODS)] = SHARE_METHODS.default
     show: str = Field(default="", max_length=20, pattern=r"^(all|answer|\d{1,6}-\d{1,6})?$")
     find: str = Field(default="", max_length=60)
     fold: int = Field(default=1, ge=1, le=64)
-    adds: Literal["", "attention_output", "mlp_output", "head_output", "block_increment"] = ""
+    adds: Annotated[str, _one_of(options.PROMOTED_BY)] = options.PROMOTED_BY.default
     adder: Index = 0
     readers: Annotated[Decoders, Field(max_length=8)] = ()
-    differ: Literal["jsd", "top1"] = "jsd"
-    curve: Literal["probability", "log_probability", "rank", "entropy", "kl"] = "probability"
-    method: FlowMethod = "proximity"
-    rule: Literal["sources", "mass", "least"] = "sources"
+    differ: Annotated[str, _one_of(options.DIFFERENCES)] = options.DIFFERENCES.default
+    curve: Annotated[str, _one_of(options.CURVES)] = options.CURVES.default
+    method: Annotated[str, _one_of(FLOW_METHODS)] = FLOW_METHODS.default
+    rule: Annotated[str, _one_of(options.MAIN_PATHS)] = options.MAIN_PATHS.default
     sources: int = Field(default=2, ge=1, le=8)
     mass: int = Field(default=80, ge=10, le=99)
     least: float = Field(default=2.0, ge=0.1, le=50.0)
-    start: HideStart = "keep"
-    sinks: Literal["draw", "fold"] = "draw"
-    root: Literal["cell", "answer"] = "cell"
-    direction: Direction = "down"
-    split: Literal["sum", "group", "each"] = "sum"
-    scale: Literal["adaptive", "fixed"] = "adaptive"
+    start: Annotated[str, _one_of(START_TOKEN)] = START_TOKEN.default
+    sinks: Annotated[str, _one_of(options.SINKS)] = options.SINKS.default
+    root: Annotated[str, _one_of(options.ROOTS)] = options.ROOTS.default
+    direction: Annotated[str, _one_of(DIRECTIONS)] = DIRECTIONS.default
+    split: Annotated[str, _one_of(options.SPLITS)] = options.SPLITS.default
+    scale: Annotated[str, _one_of(options.SCALES)] = options.SCALES.default
     first: MaybeIndex = None
     last: MaybeIndex = None
     token: MaybeToken = None
     foil: MaybeToken = None
     link: str = Field(default="", max_length=60, pattern=LINK)
-    theme: Literal["auto", "light", "dark"] = "auto"
+    theme: Annotated[str, _one_of(options.THEMES)] = options.THEMES.default
 
 
 #: What belongs to one run, and is forgotten when another is asked for.

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from analysis.contract.results import Token
+from analysis.lens.options import SHARE_METHODS
 from analysis.lens.results import Colours, Disagreement, Promoted
-from analysis.lens.specs import SHARE_METHODS, ColourSpec, DisagreementSpec, PromotedSpec
+from analysis.lens.specs import ColourSpec, DisagreementSpec, PromotedSpec
 from analysis.reports.specs import (
     EmbeddingReport,
     EmbeddingSpec,

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import plotly
 from plotly.utils import PlotlyJSONEncoder
@@ -22,8 +22,9 @@ from analysis.trajectory.specs import StepsSpec
 from dash_app.figures.colours import paint
 from dash_app.figures.heatmap import heatmap
 from dash_app.page.window import laid, window
+from dash_app.state.options import CURVES
 from dash_app.views.attention.figure import attention
-from dash_app.views.curves.figure import Quantity, curves
+from dash_app.views.curves.figure import curves
 from dash_app.views.story.phrases import story_phrases
 from tests.support import fake_readings, synthetic
 from tests.support.repository import ROOT
@@ -62,7 +63,7 @@ def figures(results: dict[str, Any], theme: Any) -> Iterator[tuple[str, dict[str
         figure = attention(pattern, run, heads=heads, pos=pos, theme=theme, scaling=scaling)
         yield f"attention-{name}", figure, ""
     steps = fake_readings.steps(len(run.tokens), StepsSpec(pos, (5, 6, 7)))
-    for quantity in get_args(Quantity):
+    for quantity in CURVES:
         figure = curves(steps, quantity=quantity, theme=theme, row=row - 4)
         figure["layout"]["width"] = 600
         yield f"curves-{quantity}", figure, ""

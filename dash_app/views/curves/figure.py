@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from analysis.trajectory.specs import LargestStep, Steps
 from dash_app.page.theme import Figure, Theme, axis, base_layout, palette, rgba
 from dash_app.page.token_labels import token_markup
-
-Quantity = Literal["probability", "log_probability", "rank", "entropy", "kl"]
 
 #: What the marks are called, in the order in which they are drawn.
 MARKS = (("first_top1", "first"), ("emergence", "emerges"), ("saturation", "stays"))
@@ -32,7 +30,7 @@ MARGIN = {"l": 60, "t": 34, "b": 44, "pad": 0, "autoexpand": False}
 def curves(
     steps: Steps,
     *,
-    quantity: Quantity,
+    quantity: str,
     theme: Theme,
     row: int | None = None,
     chosen: bool = False,
@@ -81,7 +79,7 @@ def mark_lines(steps: Steps) -> list[tuple[int, str]]:
     return [(at, " · ".join(names)) for at, names in sorted(named.items())]
 
 
-def series(steps: Steps, index: int, quantity: Quantity) -> NDArray[Any]:
+def series(steps: Steps, index: int, quantity: str) -> NDArray[Any]:
     """[row] values: of token number ``index``, or of the row; ranks from 1."""
     if quantity == "rank":
         return steps.ranks[:, index] + 1
@@ -92,7 +90,7 @@ def series(steps: Steps, index: int, quantity: Quantity) -> NDArray[Any]:
     return values[:, index]
 
 
-def _curve(steps: Steps, index: int, quantity: Quantity, theme: Theme) -> list[dict[str, Any]]:
+def _curve(steps: Steps, index: int, quantity: str, theme: Theme) -> list[dict[str, Any]]:
     own = quantity in OF_THE_ROW
     colour = palette(theme).ink_2 if own else _colour(index, theme)
     name = TITLES[quantity] if own else token_markup(steps.tokens[index], 16)
@@ -160,7 +158,7 @@ def _row_axis(steps: Steps, theme: Theme) -> dict[str, Any]:
     )
 
 
-def _value_axis(steps: Steps, quantity: Quantity, theme: Theme) -> dict[str, Any]:
+def _value_axis(steps: Steps, quantity: str, theme: Theme) -> dict[str, Any]:
     title, grid_line = TITLES[quantity], {"showgrid": True}
     if quantity == "probability":
         return axis(theme, title, range=[-0.02, 1.04], tickformat=".0%", **grid_line)
@@ -241,7 +239,7 @@ def _mark_labels(lines: list[tuple[int, str]], steps: Steps, theme: Theme) -> li
     return annotations
 
 
-def _end_labels(steps: Steps, quantity: Quantity, theme: Theme) -> list[dict[str, Any]]:
+def _end_labels(steps: Steps, quantity: str, theme: Theme) -> list[dict[str, Any]]:
     """The tokens' names at the right end of their curves, moved apart where they would overlap."""
     ends = [float(series(steps, i, quantity)[-1]) for i in range(len(steps.tokens))]
     heights = [np.log10(value) if quantity == "rank" else value for value in ends]
@@ -263,7 +261,7 @@ def _end_labels(steps: Steps, quantity: Quantity, theme: Theme) -> list[dict[str
     ]
 
 
-def _height(value: float, steps: Steps, quantity: Quantity) -> float:
+def _height(value: float, steps: Steps, quantity: str) -> float:
     """Where ``value`` (a logarithm on a log axis) lies on the paper, 0 to 1."""
     low, high = _value_axis(steps, quantity, "light")["range"]
     return float((value - low) / (high - low))

@@ -60,7 +60,7 @@ def wanted(
     if len(names) < 2 or not shown.positions:
         return None, shown
     positions = None if shown.whole else shown.positions
-    return DisagreementSpec(names, selection.norm, positions=positions), shown  # type: ignore[arg-type]
+    return DisagreementSpec(names, selection.norm, positions=positions), shown
 
 
 def compute(

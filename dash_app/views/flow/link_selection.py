@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from analysis.flow_graph.results import Graph
 from dash_app.views.flow.paths import (
     ENDS,
     RESIDUAL_LEAST,
     Drawn,
-    Heads,
     Part,
     Spot,
     collapse,
@@ -23,8 +22,6 @@ from dash_app.views.flow.paths import (
     walk,
     wholes,
 )
-
-RuleName = Literal["sources", "mass", "least"]
 
 #: Main links carry at least this part of the root's mass, unless the rule says otherwise.
 LEAST = 0.004
@@ -47,7 +44,7 @@ class Rule:
         least: For "least", 0 to 1.
     """
 
-    name: RuleName = "sources"
+    name: str = "sources"
     sources: int = 2
     mass: float = 0.8
     least: float = 0.02
@@ -97,7 +94,7 @@ class Look:
 
     first: int | None = None
     last: int | None = None
-    heads: Heads = "sum"
+    heads: str = "sum"
     group_size: int = 1
     adaptive: bool = True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,8 +12,6 @@ from analysis.flow_graph.results import LINK_KINDS, NODE_KINDS, Graph
 
 #: Nodes in which mass ends before it reaches a token.
 ENDS = ("sink", "bias")
-#: Attention links: heads of one source summed, those that share keys and values, or each alone.
-Heads = Literal["sum", "group", "each"]
 
 
 class Spot(NamedTuple):
@@ -59,7 +57,7 @@ class Part(NamedTuple):
         return self.source, self.target, self.kind, self.group
 
 
-def merge(graph: Graph, heads: Heads = "sum", group_size: int = 1) -> dict[Spot, list[Part]]:
+def merge(graph: Graph, heads: str = "sum", group_size: int = 1) -> dict[Spot, list[Part]]:
     """The ways into each node, each MLP one link from its reader to its writer.
 
     Args:
@@ -116,7 +114,7 @@ def flows(graph: Graph) -> dict[Spot, float]:
     return dict(zip(_spots(graph), graph.node_flow.tolist(), strict=True))
 
 
-def _group(head: int, heads: Heads, group_size: int) -> int:
+def _group(head: int, heads: str, group_size: int) -> int:
     if head < 0 or heads == "sum":
         return -1
     return head // group_size if heads == "group" else head

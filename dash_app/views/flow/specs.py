@@ -99,5 +99,5 @@ def link(selection: Selection) -> LinkSpec | None:
     kind, *numbers = selection.link.split(":")
     layer, source, target, head = map(int, numbers)
     return LinkSpec(
-        kind, layer, source, target, None if head < 0 else head, k=6,  # type: ignore[arg-type]
+        kind, layer, source, target, None if head < 0 else head, k=6,
     )  # fmt: skip

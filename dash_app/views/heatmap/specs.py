@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from analysis.lens.results import Colours, Grid
-from analysis.lens.specs import ColourSpec, LensSpec, Quantity
+from analysis.lens.specs import ColourSpec, LensSpec
 from analysis.tracing.specs import RunResult
 from dash_app.figures.cells import layered
 from dash_app.figures.colours import OF_THE_GRID, effective
@@ -18,7 +18,7 @@ from dash_app.views.heatmap.choices import TIED
 
 OF_A_HEAD = ("head_output", "source_output")
 OF_A_TOKEN = ("token_probability", "token_rank")
-QUANTITY: dict[str, Quantity] = {"norm": "state_norm", "cosine": "cosine_before"}
+QUANTITY: dict[str, str] = {"norm": "state_norm", "cosine": "cosine_before"}
 #: So few positions are read at once; of more, the chosen one first.
 AT_ONCE = 8
 
@@ -127,8 +127,8 @@ def wanted(run: RunRef, result: RunResult, selection: Selection) -> Wanted:
     quantity = QUANTITY.get(colour, colour)
     if colour in QUANTITY:  # of the state, however it is read
         plain = LensSpec(component=lens.component, head=lens.head, source=lens.source)
-        return Wanted(lens, ColourSpec(plain, (quantity,)))  # type: ignore[arg-type]
-    return Wanted(lens, ColourSpec(lens, (quantity,)))  # type: ignore[arg-type]
+        return Wanted(lens, ColourSpec(plain, (quantity,)))
+    return Wanted(lens, ColourSpec(lens, (quantity,)))
 
 
 def shown(run: RunRef, result: RunResult, selection: Selection) -> Window:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 
 from analysis.trajectory.specs import Emergence, Steps, StepsSpec
+from dash_app.state.options import CURVES
 from dash_app.views.curves.emergence_figure import strip
-from dash_app.views.curves.figure import OF_THE_ROW, Quantity, curves, mark_lines, step_words
+from dash_app.views.curves.figure import OF_THE_ROW, curves, mark_lines, step_words
 from tests.support import fake_readings, synthetic
 
 
@@ -21,7 +22,7 @@ def steps(*tokens: int, **changes: Any) -> Steps:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("quantity", get_args(Quantity))
+@pytest.mark.parametrize("quantity", CURVES)
 def test_curves_are_a_plotly_figure_of_the_numbers(theme: str, quantity: str) -> None:
     made = steps()
     figure = curves(made, quantity=quantity, theme=theme, row=4)  # type: ignore[arg-type]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from analysis.errors import CancelledError
 from analysis.trajectory.specs import EmergenceSpec
 from dash_app.state.context import trace_of
+from dash_app.state.options import CURVES
 from dash_app.state.run import RunRef
 from dash_app.state.selection import Selection
 from dash_app.views.curves import actions
@@ -36,7 +37,7 @@ def test_curves_follow_the_pins(service: FakeService, run_ref: RunRef) -> None:
     assert not figure["layout"]["meta"]["chosen"]
 
 
-@pytest.mark.parametrize("curve", get_args(Selection.model_fields["curve"].annotation))
+@pytest.mark.parametrize("curve", CURVES)
 def test_with_nothing_pinned_only_rows_have_curves(
     service: FakeService, run_ref: RunRef, curve: Any
 ) -> None:

@@ -11,18 +11,19 @@ from dash import no_update
 
 from analysis.contract.results import InfoSpec
 from analysis.errors import CancelledError, WorkerStoppedError
-from analysis.lens.specs import (
-    Candidates,
-    ColourSpec,
-    Component,
-    Decoder,
-    LensSpec,
-    Norm,
-    Similarity,
+from analysis.lens.options import (
+    CANDIDATES,
+    COMPONENTS,
+    DECODERS,
+    NORMS,
+    SHARE_METHODS,
+    SIMILARITIES,
 )
+from analysis.lens.specs import ColourSpec, LensSpec
 from analysis.tracing.specs import RunSpec
 from dash_app.page.controls import Option, menu
 from dash_app.state.context import trace_of
+from dash_app.state.options import PARTS
 from dash_app.state.run import RunRef
 from dash_app.state.selection import Colour, Selection
 from dash_app.views.heatmap import actions, choices, specs
@@ -165,12 +166,12 @@ def test_what_a_memo_could_not_keep_is_shown_once_it_is_computed(
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("component", Component),
-        ("decoder", Decoder),
-        ("norm", Norm),
-        ("similarity", Similarity),
-        ("candidates", Candidates),
-        ("colour", Colour),
+        ("component", COMPONENTS),
+        ("decoder", DECODERS),
+        ("norm", NORMS),
+        ("similarity", SIMILARITIES),
+        ("candidates", CANDIDATES),
+        ("colour", get_args(Colour)),
     ],
 )
 def test_every_option_has_a_title_and_a_formula(name: str, kind: Any) -> None:
@@ -179,18 +180,17 @@ def test_every_option_has_a_title_and_a_formula(name: str, kind: Any) -> None:
         "similarity": choices.SIMILARITIES, "candidates": choices.CANDIDATES,
         "colour": choices.COLOURS,
     }[name]  # fmt: skip
-    assert {option.value for option in options} == set(get_args(kind))
+    assert {option.value for option in options} == set(kind)
     assert all(option.title and len(option.help) > 10 for option in options)
 
 
 def test_every_option_can_be_shown(service: FakeService, run_ref: RunRef) -> None:
     for name, kind in (
-        ("component", Component), ("norm", Norm), ("similarity", Similarity),
-        ("candidates", Candidates), ("colour", Colour),
-        ("part", Selection.model_fields["part"].annotation),
-        ("by", Selection.model_fields["by"].annotation),
+        ("component", COMPONENTS), ("norm", NORMS), ("similarity", SIMILARITIES),
+        ("candidates", CANDIDATES), ("colour", get_args(Colour)), ("part", PARTS),
+        ("by", SHARE_METHODS),
     ):  # fmt: skip
-        for value in get_args(kind):
+        for value in kind:
             colour = {"colour": "share"} if name in ("part", "by") else {}
             selection = Selection(**{**colour, name: value}, row=4, pos=2)
             done, _ = compute(service, run_ref, selection)

@@ -1,0 +1,120 @@
+"""The options of a flow graph, each a table of choices.
+
+Notation: y is a state, z one of its parts, x the residual, a what attention or the MLP adds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analysis.contract.choices import Choice, Choices
+from analysis.lens.options import SEPARATE_HEADS
+
+
+@dataclass(frozen=True, slots=True)
+class FlowMethod(Choice):
+    """How states are shared out among their parts.
+
+    Its function takes a ``flow_graph.parts.Step`` and gives ``flow_graph.methods.Shares``. A
+    signed method has none: it adds up direct paths instead.
+
+    Attributes:
+        vectors: Whether it needs the vector that each head reads from each source.
+        per_head: Whether its attention links have heads; else they stand for the heads' mean.
+        signed: Whether its links are logits of either sign.
+    """
+
+    vectors: bool = False
+    per_head: bool = True
+    signed: bool = False
+
+
+_SHARES = "analysis.flow_graph.methods"
+FLOW_METHODS = Choices(
+    "flow method",
+    FlowMethod(
+        "proximity", "Proximity", "max(‖y‖₁ − ‖z − y‖₁, 0)",
+        "How close a part z is to the whole y, normalised over all parts.",
+        "information flow routes; Ferrando and Voita, 2024", (SEPARATE_HEADS,),
+        f"{_SHARES}:proximity", vectors=True,
+    ),
+    FlowMethod(
+        "norm", "Norm", "‖z‖₂ / Σ ‖z‖₂", "The length of a part. Ignores its direction.",
+        needs=(SEPARATE_HEADS,), function=f"{_SHARES}:norm", vectors=True,
+    ),
+    FlowMethod(
+        "residual_norm", "Residual norm", "‖x‖ / (‖x‖ + ‖a‖)",
+        "Two parts at a time. Attention's part is divided by the mean pattern of the heads.",
+        "InTraVisTo, 2024", function=f"{_SHARES}:residual_norm", per_head=False,
+    ),
+    FlowMethod(
+        "kl", "KL", "1 / KL(lens(y) ‖ lens(z))",
+        "On distributions over the vocabulary, normalised over residual, attention and MLP."
+        " Attention's part is divided by the pattern.",
+        function=f"{_SHARES}:kl",
+    ),
+    FlowMethod(
+        "hidden_kl", "Hidden KL", "1 / KL(softmax(N(y)) ‖ softmax(N(z)))",
+        "As KL, on a softmax over hidden coordinates.", "InTraVisTo, 2024",
+        function=f"{_SHARES}:kl_of_coordinates",
+    ),
+    FlowMethod(
+        "attention", "Attention", "pattern[i, j] / heads",
+        "Residual and attention are split by L2 norm, attention's part by the pattern.",
+        function=f"{_SHARES}:attention",
+    ),
+    FlowMethod(
+        "rollout", "Rollout", "½ · mean pattern of the heads + ½ · identity",
+        "In each layer. MLPs carry nothing.", "Abnar and Zuidema, 2020",
+        function=f"{_SHARES}:rollout", per_head=False,
+    ),
+    FlowMethod(
+        "value_weighted", "Value-weighted", "‖pattern[i, j] · v[j] · W_O‖₂",
+        "Attention weighted by what it moves.", "Kobayashi et al., 2020", (SEPARATE_HEADS,),
+        f"{_SHARES}:value_weighted", vectors=True,
+    ),
+    FlowMethod(
+        "signed", "Signed", "U[token] · N(z) with the scale of N frozen at the final state",
+        "What each direct path adds to one token's logit, or to the difference of two logits. The"
+        " paths sum to the logit.",
+        "direct logit attribution; Elhage et al., 2021", (SEPARATE_HEADS,), signed=True,
+    ),
+    help="How a state is shared out among its parts.",
+)  # fmt: skip
+
+DIRECTIONS = Choices(
+    "direction",
+    Choice("down", "Down", help="Where the chosen state comes from, down to the tokens."),
+    Choice(
+        "up", "Up",
+        help="Everything that the chosen state reaches. Shares are of the states that it reaches."
+        " From the last row, the chosen token itself is followed up.",
+    ),
+    help="Whether the flow is followed down to the tokens or up from the chosen state.",
+)  # fmt: skip
+
+START_TOKEN = Choices(
+    "start token",
+    Choice("keep", "Keep", help="Attention to the start token is drawn."),
+    Choice("loss", "Hide", help="It is hidden, and its mass counts as hidden."),
+    Choice("reweight", "Re-weight", help="It is hidden, and each node's other shares are scaled."),
+    help="What becomes of attention to a start token or sink at position 0.",
+)
+
+LINKS = Choices(
+    "kind of link",
+    Choice("attention", "Attention", help="From a source position, by one head or all."),
+    Choice("residual", "Residual", help="The state that the block reads."),
+    Choice("mlp", "MLP", help="What the MLP adds."),
+    Choice("bias", "Bias", help="What attention's bias adds."),
+    help="The kind of the link.",
+)
+
+NEURON_ORDERS = Choices(
+    "order",
+    Choice(
+        "logit", "Logit", "U[token] · activation · output direction", "What it adds to a logit."
+    ),
+    Choice("norm", "Norm", "|activation| · ‖output direction‖₂", "The length of what it writes."),
+    help="What neurons are ranked by.",
+)

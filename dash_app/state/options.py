@@ -1,0 +1,88 @@
+"""Options of the page alone, each a table of choices; the others are declared beside their specs.
+
+p is a token's probability in a cell, q the model's output distribution.
+"""
+
+from __future__ import annotations
+
+from analysis.contract.choices import Choice, Choices
+
+PARTS = Choices(
+    "part of a block",
+    Choice("attention", "Attention", help="The attention output's share."),
+    Choice("mlp", "MLP", help="The MLP output's share."),
+    Choice("residual", "Residual", help="The share of the state before the block."),
+    help="Whose share of the block's output colours the heatmap.",
+)
+PROMOTED_BY = Choices(
+    "component",
+    Choice("", "None"),
+    Choice("attention_output", "Attention"),
+    Choice("mlp_output", "MLP"),
+    Choice("head_output", "Head"),
+    Choice("block_increment", "Block"),
+    help="Which component's promoted and suppressed tokens the inspector lists.",
+)
+DIFFERENCES = Choices(
+    "difference",
+    Choice(
+        "jsd", "Divergence", "H(mean p) − mean H(p)",
+        "Jensen-Shannon divergence with equal weights, in nats.", "Lin, 1991",
+    ),
+    Choice(
+        "top1", "Best token", "pairs that differ / pairs",
+        "The share of pairs of decoders whose most probable tokens differ.",
+    ),
+    help="What measures the disagreement of decoders.",
+)  # fmt: skip
+CURVES = Choices(
+    "curve",
+    Choice("probability", "p", "p(token)", "Of each pinned token."),
+    Choice("log_probability", "ln p", "ln p(token)", "Of each pinned token."),
+    Choice("rank", "Rank", "1 + number of tokens with a higher score", "1 is best."),
+    Choice("entropy", "Entropy", "−Σ p · ln p", "Of each row, in nats."),
+    Choice("kl", "KL", "Σ q · ln(q / p)", "Of each row, in nats."),
+    help="What the curves show.",
+)
+MAIN_PATHS = Choices(
+    "rule",
+    Choice("sources", "Sources", help="This many of the strongest attention sources of each node."),
+    Choice("mass", "Mass", help="The strongest links that carry this much of the mass together."),
+    Choice("least", "Share", help="Every link that carries at least this much of the mass."),
+    help="Which links of the flow are drawn at once. The others come out on hover.",
+)
+SINKS = Choices(
+    "choice for sinks",
+    Choice("draw", "Draw", help="Attention to sinks is drawn."),
+    Choice("fold", "Fold", help="It ends in one short sink link at each state."),
+    help="What becomes of attention to sinks.",
+)
+ROOTS = Choices(
+    "root",
+    Choice("cell", "Cell", help="The flow into the chosen cell."),
+    Choice("answer", "Whole answer", help="The flow into all states that the answer is read from."),
+    help="What the flow leads into.",
+)
+SPLITS = Choices(
+    "split of heads",
+    Choice("sum", "Summed", help="Heads that read the same token are one link, split on hover."),
+    Choice("group", "By group", help="Heads that share keys and values are one link."),
+    Choice("each", "Each", help="Each head is a link of its own."),
+    help="How attention links are joined. For shares by pattern the sum is the heads' mean.",
+)
+SCALES = Choices(
+    "scale",
+    Choice("adaptive", "Adaptive", help="Lanes are as tall as what passes them."),
+    Choice(
+        "fixed", "Fixed",
+        help="The whole flow is 36 pixels tall in every picture, so that pictures compare.",
+    ),
+    help="How tall the links are drawn. The key says how much is how tall.",
+)  # fmt: skip
+THEMES = Choices(
+    "theme",
+    Choice("auto", "Auto", help="Follows the browser."),
+    Choice("light", "Light"),
+    Choice("dark", "Dark"),
+    help="Light or dark colours.",
+)
