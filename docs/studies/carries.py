@@ -1,4 +1,4 @@
-"""Make the figures and numbers of ``carries.md``.
+"""Compute the figures and numbers of ``carries.md``.
 
     .venv/bin/python docs/studies/carries.py [--only PART ...]
 
@@ -36,11 +36,11 @@ from dash_app.views.tasks import failure_figures, figures
 
 HERE = Path(__file__).parent
 SUMS, ATTRIBUTED, PAIRS = 3000, 600, 128
-READABLE = 0.99
+DECODABLE = 0.99
 
 
-def reading(model: Model, sums: Table) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Probes: where each carry is first readable before its digit is written, and the maps."""
+def probe(model: Model, sums: Table) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Probes: where each carry is decodable before its digit is written, with figures."""
     found = probes.report(model, sums)
     drawn, numbers = {}, {"held_out": found.held_out, "control_max": float(found.control[:5].max())}
     digits = sums.digits
@@ -52,7 +52,7 @@ def reading(model: Model, sums: Table) -> tuple[dict[str, Any], dict[str, Any]]:
             "at_place": _by_component(found.components, found.accuracy[target, :, position]),
             "readable_at": [
                 f"{found.components[c]} at {found.places[p]} ({found.accuracy[target, c, p]:.3f})"
-                for c, p in np.argwhere(found.accuracy[target, :, : position + 1] >= READABLE)
+                for c, p in np.argwhere(found.accuracy[target, :, : position + 1] >= DECODABLE)
                 if found.components[c].startswith("row")
             ],
         }
@@ -79,8 +79,8 @@ def _short(names: tuple[str, ...]) -> list[str]:
     return [name.replace("answer", "ans") for name in names]
 
 
-def writing(model: Model, sums: Table) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Attribution and attention: what writes each digit, what each head reads."""
+def attribute(model: Model, sums: Table) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Attribution and attention: what writes each digit, and what each head reads."""
     found = contributions.report(model, sums)
     numbers: dict[str, Any] = {"counts": found.counts.tolist()}
     drawn = {}
@@ -122,23 +122,21 @@ def _strongest(names: tuple[str, ...], line: Any) -> str:
     return ", ".join(f"{names[place]} {line[place]:.2f}" for place in order if line[place] >= 0.1)
 
 
-def handing(model: Model, digits: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Patching: which component carries the carry, made next door or come from afar."""
+def patch(model: Model, digits: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Patching: which component carries a carry from the neighbouring column or from further."""
     numbers, drawn = {}, {}
     for name, travels in (("made below", False), ("travelled", True)):
         found = carry_patching.report(model, digits, pairs=PAIRS, travels=travels)
         names = [f"column {column}" for column in found.columns]
         spots = range(len(found.columns))
         at_place = np.stack([found.effect[j, :, _last(found.effect[j, 0, :-1])] for j in spots], 1)
-        harmless = np.stack(
-            [found.control[j, :, _last(found.control[j, 0, :-1])] for j in spots], 1
-        )
+        control = np.stack([found.control[j, :, _last(found.control[j, 0, :-1])] for j in spots], 1)
         anywhere = found.effect[:, :, -1].T
         numbers[name] = {
             "pairs": found.pairs.tolist(),
             "columns": found.columns.tolist(),
             "at the state that writes the digit": _table(found.components, at_place),
-            "control": _table(found.components, harmless),
+            "control": _table(found.components, control),
             "everywhere": _table(found.components, anywhere),
             "control everywhere": _table(found.components, found.control[:, :, -1].T),
         }
@@ -159,8 +157,8 @@ def _table(names: tuple[str, ...], values: Any) -> dict[str, list[float]]:
     return {name: np.round(line, 3).tolist() for name, line in zip(names, values, strict=True)}
 
 
-def emerging(model: Model, digits: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """When digits emerge, and where a wrong answer parts from a right one."""
+def emerge(model: Model, digits: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """When the digits emerge, and how many answers are wrong."""
     suite = suites.build("addition-chains", 500, 1, digits, padded=True)
     found = emergence_report.report(model, suite, label="chain")
     broken = failure_report.report(model, suite)
@@ -175,14 +173,14 @@ def emerging(model: Model, digits: int) -> tuple[dict[str, Any], dict[str, Any]]
     return numbers, {"emergence": figures.emergence(found, theme="light")}
 
 
-def failing(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A model that can't add: its likest pair of a right and a wrong sum, and where they part."""
+def compare_failure(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The most similar right and wrong sums of a model that cannot add, and where they diverge."""
     model = analysis.load_model(name)
     found = failure_report.report(model, suites.build("addition-lengths", 24, 0, 3), most=1)
     (pair,) = found.pairs
     flow = pair.flows
     if flow is None:
-        raise SystemExit(f"The heads of {name} can't be told apart.")
+        raise SystemExit(f"The heads of {name} cannot be separated.")
     head = np.unravel_index(int(np.nanargmax(pair.heads)), pair.heads.shape)
     strongest = [
         f"{flow.kinds[n]} {flow.layers[n]} head {flow.heads[n]} from {flow.sources[n]} at "
@@ -207,8 +205,8 @@ def failing(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return numbers, drawn
 
 
-def shapes(model: Model, sums: Table) -> dict[str, Any]:
-    """States that write column 1 on two axes, coloured by the carry or by the raw digit sum."""
+def project(model: Model, sums: Table) -> dict[str, Any]:
+    """The states that write column 1 on two axes, coloured by the carry or by the digit sum."""
     drawn = {}
     place = sums.answers[1] - 1
     for component, colour in (
@@ -222,7 +220,7 @@ def shapes(model: Model, sums: Table) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers to four places, NaN as null."""
+    """Round numbers to four places, and replace NaN by null."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -254,12 +252,16 @@ def render(drawn: dict[str, Any], folder: Path) -> None:
 
 
 def main() -> None:
-    """Run everything, or some parts of it; minutes on one core."""
+    """Compute all parts, or those of ``--only``; this takes minutes on one core."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--model", default="addition-5digit")
-    parser.add_argument("--failing", default="smollm2-135m-instruct", help="one that can't add")
+    parser.add_argument(
+        "--failing", default="smollm2-135m-instruct", help="a model that cannot add"
+    )
     parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument("--only", nargs="*", default=[], help="parts; the others stay as they are")
+    parser.add_argument(
+        "--only", nargs="*", default=[], help="compute these parts and keep the others"
+    )
     chosen = parser.parse_args()
     model = analysis.load_model(chosen.model)
     digits = sum_table.operand_digits(model) or 5
@@ -269,12 +271,12 @@ def main() -> None:
     numbers["model"] = model.info.revision
     drawn: dict[str, Any] = {}
     for name, work in (
-        ("contributions", lambda: writing(model, sums.part(np.arange(ATTRIBUTED)))),
-        ("probes", lambda: reading(model, sums)),
-        ("patching", lambda: handing(model, digits)),
-        ("emergence", lambda: emerging(model, digits)),
-        ("shapes", lambda: ({}, shapes(model, sums))),
-        ("failure", lambda: failing(chosen.failing)),
+        ("contributions", lambda: attribute(model, sums.part(np.arange(ATTRIBUTED)))),
+        ("probes", lambda: probe(model, sums)),
+        ("patching", lambda: patch(model, digits)),
+        ("emergence", lambda: emerge(model, digits)),
+        ("shapes", lambda: ({}, project(model, sums))),
+        ("failure", lambda: compare_failure(chosen.failing)),
     ):
         if chosen.only and name not in chosen.only:
             continue
