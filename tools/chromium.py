@@ -1,4 +1,4 @@
-"""Sees to it that the browser tests have a Chromium: ``python -m tools.chromium``."""
+"""Find or install a Chromium for the browser tests: ``python -m tools.chromium``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tests.support.chromium import VARIABLE, find
 from tools.programs import ensure, from_debian, succeeds
 
 ADVICE = (
-    "No Chromium could be installed. Install chromium or google-chrome by hand, "
-    f"or set {VARIABLE} to the path of one."
+    "Chromium could not be installed. Install chromium or google-chrome, "
+    f"or set {VARIABLE} to its path."
 )
 
 
 def main() -> int:
-    """Find a Chromium, else install one; prints its path, returns the exit status."""
+    """Find or install a Chromium, print its path and return the exit status."""
     return ensure(find, VARIABLE, (_from_debian, _from_playwright), ADVICE)
 
 

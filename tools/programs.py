@@ -1,4 +1,4 @@
-"""Sees to it that a program is there which the tests start."""
+"""Find or install a program that the tests start."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 def ensure(
     find: Callable[[], str], variable: str, installers: Sequence[Callable[[], bool]], advice: str
 ) -> int:
-    """Find a program, else install it; prints its path, returns the exit status.
+    """Find or install a program, print its path and return the exit status.
 
     Args:
-        find: Gives its path, or raises ``FileNotFoundError``.
-        variable: Environment variable that names one: then nothing is installed.
-        installers: Tried in order until one says that it did it.
-        advice: What is told where none did.
+        find: Returns its path, or raises ``FileNotFoundError``.
+        variable: Environment variable that can name the path; if it is set, nothing is installed.
+        installers: Called in order until one returns True.
+        advice: Printed if none does.
     """
     try:
         print(find())
@@ -39,7 +39,7 @@ def _install(find: Callable[[], str], installers: Sequence[Callable[[], bool]], 
 
 
 def from_debian(package: str, **environment: str) -> bool:
-    """Install a package, and a program of its name, by apt; False where that can't be done."""
+    """Install a Debian package and return whether its program is then on the path."""
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0
     if not is_root or not shutil.which("apt-get"):
         return False
@@ -50,5 +50,5 @@ def from_debian(package: str, **environment: str) -> bool:
 
 
 def succeeds(command: list[str], environment: dict[str, str]) -> bool:
-    """Whether a command ends well."""
+    """Run a command and return whether it succeeds."""
     return subprocess.run(command, env=environment, check=False).returncode == 0

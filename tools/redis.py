@@ -1,4 +1,4 @@
-"""Sees to it that the tests of scale-out have a Redis server: ``python -m tools.redis``."""
+"""Find or install a Redis server for the tests of scale-out: ``python -m tools.redis``."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from tests.support.redis import VARIABLE, find
 from tools.programs import ensure, from_debian
 
 ADVICE = (
-    "No redis-server could be installed. Install redis by hand, "
-    f"or set {VARIABLE} to the path of one."
+    "redis-server could not be installed. Install redis, "
+    f"or set {VARIABLE} to the path of redis-server."
 )
 
 
 def main() -> int:
-    """Find a redis-server, else install one; prints its path, returns the exit status."""
+    """Find or install a redis-server, print its path and return the exit status."""
     return ensure(find, VARIABLE, (_from_debian,), ADVICE)
 
 
 def _from_debian() -> bool:
     print("setup: installing redis-server for the tests", file=sys.stderr, flush=True)
-    # RUNLEVEL=1: the package's own service is not started, the tests start theirs.
+    # RUNLEVEL=1 prevents the package from starting its service; the tests start their own.
     return from_debian("redis-server", RUNLEVEL="1")
 
 
