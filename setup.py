@@ -15,6 +15,6 @@ setup(
         "analysis.tasks": ["models/*/*"],
         "analysis.learned": ["lenses/*"],
         "analysis.scale": ["lua/*.lua"],
-        **dict.fromkeys(ASSETS, ["*.*"]),
+        **{package: ["*.*"] for package in ASSETS},
     },
 )

@@ -1,1 +1,1 @@
-"""What things cost: each module prints ratios measured in one run."""
+"""Measurements of time and memory; each module compares what it measures in one run."""

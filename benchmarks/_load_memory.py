@@ -1,4 +1,4 @@
-"""What memory and time the servers of the load test take."""
+"""Memory and CPU time of the servers of the load test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psutil
 from tests.support.servers import Servers
 
 MIB = 1 << 20
-#: Small caches: they are full when the warm-up ends, and growth after it is a leak.
+#: Small caches: they are full at the end of the warm-up, so any later growth is a leak.
 CACHES = {
     "TRACES_MIB": "16",
     "RECENT_MIB": "4",
@@ -20,27 +20,36 @@ CACHES = {
 
 
 class Memory(threading.Thread):
-    """Samples the servers' memory every second."""
+    """Sample the servers' memory every second."""
 
     def __init__(self, servers: Servers) -> None:
         super().__init__(name="memory", daemon=True)
         self._servers = servers
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self.samples: list[tuple[float, dict[str, int]]] = []
 
     def run(self) -> None:
         """Sample until stopped."""
-        while not self._over.is_set():
+        while not self._stopped.is_set():
             self.samples.append((time.monotonic(), self._sizes()))
-            self._over.wait(1.0)
+            self._stopped.wait(1.0)
 
     def stop(self) -> None:
-        """Sample no more."""
-        self._over.set()
+        """Stop sampling."""
+        self._stopped.set()
         self.join()
 
     def growth(self, part: str, warm: float) -> tuple[float, float, float]:
-        """Bytes after the warm-up and at the end (medians of a tenth of the time), and growth."""
+        """Return the memory of one server after the warm-up and at the end, and its growth.
+
+        Args:
+            part: The server's name.
+            warm: Fraction of the time that is warm-up, 0 to 1.
+
+        Returns:
+            Bytes after the warm-up, bytes at the end (medians of a tenth of the time each), and the
+            growth as a fraction.
+        """
         values = [sizes[part] for _, sizes in self.samples if part in sizes]
         width = max(1, len(values) // 10)
         start = int(warm * len(values))
@@ -50,21 +59,23 @@ class Memory(threading.Thread):
 
     def _sizes(self) -> dict[str, int]:
         parts = self._servers.parts()
-        return {name: sum(map(resident, processes)) for name, processes in parts.items()}
+        return {name: sum(map(resident_bytes, processes)) for name, processes in parts.items()}
 
     def cpu(self) -> dict[str, float]:
-        """CPU seconds that each part has spent."""
+        """Return the CPU seconds of each server so far."""
         parts = self._servers.parts()
-        spent = {name: sum(map(busy, processes)) for name, processes in parts.items()}
+        spent = {name: sum(map(cpu_seconds, processes)) for name, processes in parts.items()}
         return {**spent, "clients": time.process_time()}
 
     def report(self, warm: float) -> None:
-        """Print memory over time, and what it grew by after the warm-up."""
+        """Print the memory over time and its growth after the warm-up."""
         parts = sorted({part for _, sizes in self.samples for part in sizes})
         print(f"\n{'memory, MiB':28}" + "".join(f" {part:>8}" for part in parts))
         for tenth in range(11):
-            at, sizes = self.samples[min(tenth * len(self.samples) // 10, len(self.samples) - 1)]
-            label = f"after {at - self.samples[0][0]:.0f} s"
+            moment, sizes = self.samples[
+                min(tenth * len(self.samples) // 10, len(self.samples) - 1)
+            ]
+            label = f"after {moment - self.samples[0][0]:.0f} s"
             print(f"{label:28}" + "".join(f" {sizes.get(p, 0) / MIB:8.0f}" for p in parts))
         for part in parts:
             early, late, grown = self.growth(part, warm)
@@ -73,16 +84,16 @@ class Memory(threading.Thread):
             )
 
 
-def resident(process: psutil.Process) -> int:
-    """Bytes in memory; 0 if it has just ended."""
+def resident_bytes(process: psutil.Process) -> int:
+    """Return the bytes in memory; 0 if the process has just ended."""
     try:
         return int(process.memory_info().rss)
     except psutil.NoSuchProcess:
         return 0
 
 
-def busy(process: psutil.Process) -> float:
-    """CPU seconds; 0 if it has just ended."""
+def cpu_seconds(process: psutil.Process) -> float:
+    """Return the CPU seconds; 0 if the process has just ended."""
     try:
         times = process.cpu_times()
     except psutil.NoSuchProcess:

@@ -1,9 +1,9 @@
-"""The README's table of architectures: each one built small and random, measured, written down.
+"""Build one small random model of each architecture, check its identities, and make a table.
 
     python -m benchmarks.architectures            # print it
-    python -m benchmarks.architectures --write    # into README.md, between its markers
+    python -m benchmarks.architectures --write    # write it into README.md, between the markers
 
-Run it from the root of a checkout: the models are the tests' own.
+Run it from the root of a checkout: the tests define the models.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- architectures: begin -->", "<!-- architectures: end -->"
 HEAD = "| Architecture | Attention captured by | Blocks | Norm | Tied | Largest error | Verdict |"
 
-#: What the machine of the last run could not try, and how far its code path is tested.
-NOT_EXERCISED = {
+#: Hardware that a machine may lack, how to detect that, and how the code is tested without it.
+HARDWARE = {
     "8- and 4-bit weights on a GPU": (
         lambda: not torch.cuda.is_available(),
-        "run by bitsandbytes on the CPU; sums of heads hold to 5e-2, all else to 2e-2",
+        "bitsandbytes on the CPU; tolerance 5e-2 for sums of heads, 2e-2 for all else",
     ),
     "a CUDA device": (
         lambda: not torch.cuda.is_available(),
-        "the same code with device cpu",
+        "the same code on the CPU",
     ),
     "blocks on several cards (`spread`)": (
         lambda: torch.cuda.device_count() < 2,
-        "accelerate's hooks on every module of a model on the CPU; what is asked of accelerate",
+        "accelerate's hooks on every module of a model on the CPU; the calls of accelerate",
     ),
     "MPS": (
         lambda: not torch.backends.mps.is_available(),
-        "refused, with the reason: it has no 64-bit floats, in which identities are computed",
+        "refused with the reason: MPS has no 64-bit floats, which the identities need",
     ),
 }
 
 
 def row(kind: str) -> str:
-    """One line of the table."""
+    """Return the table's line for one architecture."""
     from tests.support import built, zoo
 
     try:
@@ -54,9 +54,8 @@ def row(kind: str) -> str:
     failed = [entry for entry in ledger.entries if not entry.passed]
     verdict = "; ".join(f"fails: {entry.name}" for entry in failed) or "every identity holds"
     notes = "; ".join(dict.fromkeys(entry.note for entry in ledger.entries if entry.note))
-    shown = f"{verdict} ({notes})" if notes else verdict
-    facts = _facts(model)
-    return f"| {kind} | {' | '.join(facts)} | {ledger.largest_error:.0e} | {shown} |"
+    verdict += f" ({notes})" if notes else ""
+    return f"| {kind} | {' | '.join(_facts(model))} | {ledger.largest_error:.0e} | {verdict} |"
 
 
 def _facts(model: Model) -> tuple[str, ...]:
@@ -70,31 +69,31 @@ def _facts(model: Model) -> tuple[str, ...]:
 
 
 def section() -> str:
-    """Both tables, as they stand between the markers."""
+    """Return both tables with their markers."""
     from tests.support import zoo
 
     lines = [BEGIN, "", HEAD, "| --- | --- | --- | --- | --- | --- | --- |"]
     for kind in sorted(zoo.CONFIGS):
         lines.append(row(kind))
         print(lines[-1], file=sys.stderr, flush=True)
-    lines += ["", "| Not exercised on the machine that made this table | Tested as far as |"]
+    lines += ["", "| Not tested on the machine that made this table | Tested instead |"]
     lines += ["| --- | --- |"]
-    lines += [f"| {what} | {far} |" for what, (absent, far) in NOT_EXERCISED.items() if absent()]
+    lines += [f"| {name} | {instead} |" for name, (absent, instead) in HARDWARE.items() if absent()]
     return "\n".join([*lines, "", END])
 
 
 def write(text: str) -> None:
-    """Put the tables between the README's markers."""
+    """Replace the text between the README's markers."""
     old = README.read_text(encoding="utf-8")
     before, _, rest = old.partition(BEGIN)
     after = rest.partition(END)[2]
     if not after:
-        raise SystemExit(f"{README} holds no {BEGIN} and {END}.")
+        raise SystemExit(f"{README} has no {BEGIN} and {END}.")
     README.write_text(f"{before}{text}{after}", encoding="utf-8")
 
 
 def main() -> None:
-    """Make the tables."""
+    """Print the tables, or write them into the README."""
     text = section()
     if "--write" in sys.argv[1:]:
         write(text)

@@ -1,9 +1,10 @@
-"""A click while a suite runs: how long one person waits for another's long job.
+"""Measure how long a click waits while another user's suite runs.
 
-Run with ``python -m benchmarks.busy``.
+    python -m benchmarks.busy
 
-One model worker, SmolLM2. Each line is the median and the longest of some clicks on new prompts:
-until the answer is there, and until heatmap, emergence, attention and flow are.
+One model worker computes with SmolLM2. Each line shows the median and the longest time of several
+clicks on new prompts: until the answer is ready, and until heatmap, emergence, attention and flow
+are ready.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from analysis.worker.settings import ServiceSettings
 
 MODEL = "smollm2-135m-instruct"
 ALONE = ("Peru", "Chad", "Oman", "Fiji", "Nepal")
-BESIDE = ("Kenya", "France", "Japan", "Italy", "Egypt", "Ghana", "Cuba", "Spain")
+DURING = ("Kenya", "France", "Japan", "Italy", "Egypt", "Ghana", "Cuba", "Spain")
 VIEWS: tuple[Spec, ...] = (LensSpec(), EmergenceSpec(), PatternSpec(layer=9), FlowSpec())
 
 
 def click(service: Service, place: str) -> tuple[float, float]:
-    """Seconds to the answer, and to all views of it, which are asked for at once as a page does."""
+    """Return the seconds to the answer, and to all views, which are requested at once."""
     start = time.perf_counter()
     run = service.ask(MODEL, RunSpec(MODEL, f"The capital of {place} is", new_tokens=1))
     answered = time.perf_counter() - start
@@ -47,8 +48,8 @@ def click(service: Service, place: str) -> tuple[float, float]:
     return answered, time.perf_counter() - start
 
 
-def told(name: str, times: Sequence[tuple[float, float]]) -> None:
-    """One line."""
+def print_times(name: str, times: Sequence[tuple[float, float]]) -> None:
+    """Print one line."""
     answers, views = zip(*times, strict=True)
     print(
         f"{name:20} answer {statistics.median(answers):5.2f} s, at most {max(answers):5.2f} s; "
@@ -57,27 +58,27 @@ def told(name: str, times: Sequence[tuple[float, float]]) -> None:
     )
 
 
-def suite(service: Service, job: Job) -> None:
-    """A suite that outlasts the clicks; it is cancelled after them."""
+def run_suite(service: Service, job: Job) -> None:
+    """Run a suite that takes longer than the clicks, until it is cancelled."""
     with suppress(CancelledError):
         service.ask(MODEL, SuiteSpec(MODEL, "addition", size=500, digits=2, seed=7), job)
 
 
 def main() -> None:
-    """Clicks by themselves, then beside a suite."""
+    """Measure clicks alone, then clicks during a suite."""
     with (
         tempfile.TemporaryDirectory() as folder,
         Service(ServiceSettings(cache_dir=Path(folder))) as service,
     ):
         service.warm(MODEL)
-        told("alone", [click(service, place) for place in ALONE])
+        print_times("alone", [click(service, place) for place in ALONE])
         job = Job()
-        running = threading.Thread(target=suite, args=(service, job))
+        running = threading.Thread(target=run_suite, args=(service, job))
         running.start()
-        time.sleep(3)  # it is under way
-        times = [click(service, place) for place in BESIDE]
-        assert running.is_alive(), "the suite was over before the clicks were"
-        told("beside a suite", times)
+        time.sleep(3)  # until the suite runs
+        times = [click(service, place) for place in DURING]
+        assert running.is_alive(), "the suite ended before the clicks"
+        print_times("during a suite", times)
         job.cancel()
         running.join()
 

@@ -1,6 +1,6 @@
-"""What capturing everything costs beside a plain forward pass, in one run.
+"""Compare the time of a captured forward pass with that of a plain one.
 
-Run with ``python -m benchmarks.capture [MODEL]``.
+python -m benchmarks.capture [MODEL]
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ ROUNDS = 9
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Return the wall time of one call."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def plain(model: Model, tokens: torch.Tensor) -> object:
-    """The model as transformers runs it, with its own eager attention."""
+    """Run the model as transformers does, with its own eager attention."""
     with torch.no_grad():
         return model.hf(input_ids=tokens, use_cache=False).logits
 
 
 def ratios(model: Model, size: int) -> tuple[float, float]:
-    """Median plain time, and median ratio of capture to plain, alternating the two."""
+    """Return the median plain time, and the median ratio of captured to plain time."""
     ids = torch.randint(0, model.info.vocab, (size,), generator=torch.Generator().manual_seed(3))
     tokens, prompt = ids[None], tuple(ids.tolist())
-    found, base = [], []
+    ratio, base = [], []
     for _ in range(ROUNDS + 1):
         model.hf.set_attn_implementation("eager")
         one = seconds(lambda: plain(model, tokens))
         model.hf.set_attn_implementation("stratascope")
-        found.append(seconds(lambda: analysis.trace(model, prompt)) / one)
+        ratio.append(seconds(lambda: analysis.trace(model, prompt)) / one)
         base.append(one)
-    return statistics.median(base[1:]), statistics.median(found[1:])
+    return statistics.median(base[1:]), statistics.median(ratio[1:])
 
 
 def main() -> None:
-    """Print one line a size."""
+    """Print one line for each number of tokens."""
     name = sys.argv[1] if len(sys.argv) > 1 else "smollm2-135m-instruct"
     start = time.perf_counter()
     model = analysis.load_model(name)

@@ -1,8 +1,10 @@
-"""Does the flow graph tell the truth? Rank correlation of drawn flow and measured effect.
+"""Measure the rank correlation between the flow of each link and the effect of cutting it.
 
-Run with ``python -m benchmarks.causal [MODEL]``. Every method is held to the same cuts on a
-prompt: the 40 strongest that each draws, heads together; an attention edge is knocked out, an
-MLP set to zero (or its mean) at that position, and the effect on the root's logit measured.
+    python -m benchmarks.causal [MODEL]
+
+All flow methods are compared on the same cuts of a prompt: the 40 strongest links of each method,
+with heads summed. A cut knocks out an attention edge, or sets an MLP's output to zero (or to its
+mean) at that position. The effect is the change of the root's logit.
 """
 
 from __future__ import annotations
@@ -29,29 +31,29 @@ PROMPTS = {
 LIMIT = 40
 
 
-def compared(model: Model, prompt: str, value: str) -> CausalComparison:
-    """All methods on one prompt's last position."""
+def compare(model: Model, prompt: str, value: str) -> CausalComparison:
+    """Compare all methods at the last position of one prompt."""
     trace = analysis.trace(model, prompt)
     spec = CausalSpec(FlowSpec(threshold=1e-4), value=value, limit=LIMIT)
     return causal_check.compare(model, trace, ComparisonSpec(spec))
 
 
 def line(name: str, values: list[float]) -> str:
-    """One row of the table."""
+    """Format one row of the table."""
     return f"{name:16s}" + "".join(f"{value:12.2f}" for value in values)
 
 
 def main() -> None:
-    """Print a table for each kind of ablation: methods by prompts."""
+    """Print one table for each ablation value: methods by prompts."""
     model = analysis.load_model(sys.argv[1] if len(sys.argv) > 1 else MODEL)
     kinds: tuple[str, ...] = ("zero", "mean")
     for value in kinds:
         start, found = time.process_time(), {}
         for name, prompt in PROMPTS.items():
-            found[name] = compared(model, prompt, value)
+            found[name] = compare(model, prompt, value)
             token = model.tokenizer.decode([found[name].token])
             print(f"{name:12s} {len(found[name].kind):4d} cuts, answer {token!r}")
-        print(f"MLPs to {value}, {time.process_time() - start:.0f} CPU seconds")
+        print(f"MLP outputs set to {value}, {time.process_time() - start:.0f} CPU seconds")
         print(" " * 16 + "".join(f"{name:>12s}" for name in [*PROMPTS, "mean"]))
         table = np.array([result.correlations for result in found.values()]).T
         methods = next(iter(found.values())).methods
@@ -62,7 +64,7 @@ def main() -> None:
 
 
 def largest_effect(result: CausalComparison) -> float:
-    """The largest absolute effect of one cut, in logits."""
+    """Return the largest absolute effect of one cut, in logits."""
     return float(np.abs(result.effect).max())
 
 

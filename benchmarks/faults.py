@@ -1,4 +1,4 @@
-"""How long it takes until all is well again, after each fault of ``tests/faults``.
+"""Print the recovery time after each fault of ``tests/faults``.
 
 python -m benchmarks.faults
 """
@@ -13,17 +13,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:
-    """Run the fault tests and print a table of the recovery times they note."""
+    """Run the fault tests and print a table of the recovery times that they report."""
     command = [sys.executable, "-m", "pytest", "-q", "tests/faults"]
     done = subprocess.run(  # noqa: S603 - our own interpreter and module
         command, cwd=ROOT, capture_output=True, text=True, check=False
     )
-    print(f"{'fault: what is waited for':80} recovered")
+    print(f"{'fault: recovery':80} seconds")
     for line in done.stdout.splitlines():
         mark, _, rest = line.partition(" | ")
         if mark == "recovery":
-            what, _, seconds = rest.rpartition(" | ")
-            print(f"{what:80} {seconds:>9}")
+            fault, _, seconds = rest.rpartition(" | ")
+            print(f"{fault:80} {seconds:>9}")
     if done.returncode:
         print(done.stdout)
     return done.returncode

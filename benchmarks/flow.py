@@ -1,13 +1,15 @@
-"""Time and memory of a flow graph, beside the naive way at the sizes that it can reach.
+"""Measure the time and memory of a flow graph, and compare them with the naive method.
 
-Run with ``python -m benchmarks.flow [MODEL]``; ``--quick`` does proximity and norm only. Each line
-is a process of its own, one thread. Time is CPU time of the graph alone, the forward pass done.
-Memory is the kernel's high-water mark of the process above what it holds once the model is loaded
-and every weight was read; the run's trace is in it ("capture" is that alone: states, patterns and
-logits, of which the patterns grow with the square of the length). The naive way forms every head's
-and source's vector of all positions of a layer at once and shares out every node, as LLM
-Transparency Tool does (Meta 2024, ``contributions.py``). Where that can't be done the line says
-why: its one array is compared with the memory that is free.
+    python -m benchmarks.flow [MODEL] [--quick]    # --quick: proximity and norm only
+
+Each line is measured in its own process with one thread. The time is the CPU time of the graph
+alone, without the forward pass. The memory is the process's peak above its size after the model is
+loaded and every weight is read. It includes the trace ("capture" is the trace alone: states,
+patterns and logits; the patterns grow with the square of the length).
+
+The naive method computes the vectors of every head and source for all positions of a layer at
+once, and the shares of every node, as LLM Transparency Tool does (Meta 2024,
+``contributions.py``). If its array is larger than the free memory, the line says so.
 """
 
 from __future__ import annotations
@@ -32,9 +34,9 @@ from benchmarks.memory import peak, reset_peak, resident, touch
 
 MODEL = "smollm2-135m-instruct"
 SIZES = (16, 64, 256, 1024)
-#: The naive way holds its array, and what it is compared with and summed from, at once.
+#: Arrays of the full size that the naive method holds at once.
 NAIVE_COPIES = 3
-#: Beyond this it takes many minutes where it fits at all.
+#: With more tokens the naive method takes many minutes.
 NAIVE_UP_TO = 256
 PRUNED = {"top_k": 2, "per_head": False}
 SPECS: dict[str, FlowSpec] = {
@@ -55,7 +57,7 @@ QUICK = ("proximity", "norm")
 
 @torch.no_grad()
 def naive(model: Model, trace: Trace) -> None:
-    """Proximities of all parts of all nodes, every vector of a layer formed."""
+    """Compute the proximities of all parts of all nodes from every vector of a layer."""
     for layer in range(model.info.layers):
         parts = head_parts(model, trace, layer)
         mid = torch.from_numpy(trace.resid[layer] + trace.attn_out[layer])
@@ -66,18 +68,18 @@ def naive(model: Model, trace: Trace) -> None:
 
 
 def naive_bytes(model: Model, size: int) -> int:
-    """What ``naive`` holds at once."""
+    """Return the bytes that ``naive`` holds at once."""
     return NAIVE_COPIES * 4 * model.info.heads * size * size * model.info.d_model
 
 
 def tokens(model: Model, size: int) -> tuple[int, ...]:
-    """Seeded random ids: their attention is wider than a text's, so more carries mass."""
+    """Return seeded random ids. Their attention is wider than in text, so more links carry mass."""
     generator = torch.Generator().manual_seed(7)
     return tuple(torch.randint(0, model.info.vocab, (size,), generator=generator).tolist())
 
 
-def measured(name: str, model_name: str, size: int) -> dict[str, float]:
-    """CPU seconds, and megabytes above the loaded model, of one computation."""
+def measure(name: str, model_name: str, size: int) -> dict[str, float]:
+    """Return the CPU seconds of one computation, and its megabytes above the loaded model."""
     model = analysis.load_model(model_name)
     if name == "naive" and (size > NAIVE_UP_TO or not _fits(naive_bytes(model, size))):
         free = psutil.virtual_memory().available
@@ -87,14 +89,14 @@ def measured(name: str, model_name: str, size: int) -> dict[str, float]:
     reset_peak()
     base = resident()
     trace = analysis.trace(model, ids)
-    works: dict[str, Callable[[], object]] = {
+    computations: dict[str, Callable[[], object]] = {
         "naive": lambda: naive(model, trace),
         "capture": lambda: None,
     }
     start = time.process_time()
-    made = works.get(name, lambda: graph.compute(model, trace, SPECS[name]))()
+    result = computations.get(name, lambda: graph.compute(model, trace, SPECS[name]))()
     seconds = time.process_time() - start
-    hidden = getattr(made, "hidden_share", float("nan"))
+    hidden = getattr(result, "hidden_share", float("nan"))
     return {"s": seconds, "mb": (peak() - base) / 2**20, "hidden": float(np.float64(hidden))}
 
 
@@ -102,8 +104,8 @@ def _fits(size: int) -> bool:
     return size < 0.8 * psutil.virtual_memory().available
 
 
-def apart(name: str, model: str, size: int) -> dict[str, float]:
-    """``measured`` in a fresh process."""
+def measure_in_process(name: str, model: str, size: int) -> dict[str, float]:
+    """Run ``measure`` in a fresh process."""
     command = [sys.executable, "-m", "benchmarks.flow", "--one", name, model, str(size)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -111,12 +113,12 @@ def apart(name: str, model: str, size: int) -> dict[str, float]:
 
 
 def line(name: str, size: int, one: dict[str, float], slow: dict[str, float]) -> str:
-    """One line of the table; the ratio is to the naive way in the same run."""
+    """Format one line of the table; the ratio is to the naive method in the same run."""
     start = f"{size:5d} tokens  {name:32s}"
     if "needs" in one:
         return (
-            f"{start} not run: its arrays alone need {one['needs']:.1f} GB at once,"
-            f" {one['free']:.1f} GB are free; its work grows with the square of the length"
+            f"{start} not run: it needs {one['needs']:.1f} GB, {one['free']:.1f} GB are free;"
+            " its time grows with the square of the length"
         )
     text = f"{start} {one['s']:7.2f} s {one['mb']:6.0f} MB"
     if name in ("naive", "capture"):
@@ -126,18 +128,18 @@ def line(name: str, size: int, one: dict[str, float], slow: dict[str, float]) ->
 
 
 def main() -> None:
-    """Print one line for each way and size."""
+    """Print one line for each method and number of tokens."""
     if sys.argv[1:2] == ["--one"]:
         torch.set_num_threads(1)
-        print(json.dumps(measured(sys.argv[2], sys.argv[3], int(sys.argv[4]))))
+        print(json.dumps(measure(sys.argv[2], sys.argv[3], int(sys.argv[4]))))
         return
-    given = [word for word in sys.argv[1:] if word != "--quick"]
-    model = given[0] if given else MODEL
+    words = [word for word in sys.argv[1:] if word != "--quick"]
+    model = words[0] if words else MODEL
     names = QUICK if "--quick" in sys.argv else tuple(SPECS)
     for size in SIZES:
         slow: dict[str, float] = {}
         for name in ("naive", "capture", *names):
-            one = apart(name, model, size)
+            one = measure_in_process(name, model, size)
             slow = one if name == "naive" else slow
             print(line(name, size, one, slow), flush=True)
 

@@ -1,7 +1,9 @@
-"""What each reading of 64 tokens costs on the default model: one column first, then everything.
+"""Measure the time of each quantity of 64 tokens: one column, then the whole grid.
 
-Run with ``python -m benchmarks.lens``. Prints seconds, the best of a few runs, and the CPU seconds
-of that run; then the reports' sentences.
+    python -m benchmarks.lens
+
+It uses the default model. It prints the seconds of the fastest of a few runs, the CPU seconds of
+that run, and then the sentences of the reports.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ COLOURS = (
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds on the clock and of CPU, of the fastest run."""
+    """Return the wall seconds and CPU seconds of the fastest run."""
     runs = []
     for _ in range(REPEATS):
         start, cpu = time.perf_counter(), time.process_time()
@@ -50,34 +52,34 @@ def timed(work: Callable[[], Any]) -> tuple[float, float]:
     return min(runs)
 
 
-def line(name: str, ask: Callable[..., Any]) -> None:
-    """One line of the table; what this model can't answer says why."""
+def print_line(name: str, compute: Callable[..., Any]) -> None:
+    """Print one line of the table, or the reason why the model has no result."""
     try:
-        column = timed(partial(ask, positions=[-1]))
-        whole = timed(partial(ask, positions=None))
+        column = timed(partial(compute, positions=[-1]))
+        whole = timed(partial(compute, positions=None))
     except analysis.AnalysisError as error:
         print(f"{name:52} {error}")
         return
     print(f"{name:52} {column[0]:8.2f} s {whole[0]:8.2f} s {whole[1]:8.2f} s")
 
 
-def readings(model: Model, trace: analysis.Trace) -> None:
-    """Grids, colours and disagreement."""
+def measure_grids(model: Model, trace: analysis.Trace) -> None:
+    """Measure grids, colours and disagreement."""
     print(f"{'':52} {'column':>10} {'all':>10} {'CPU':>10}")
     for options in GRIDS:
         name = ", ".join(str(value) for value in options.values()) or "logit lens"
-        line(name, partial(analysis.decode, model, trace, **options))
+        print_line(name, partial(analysis.decode, model, trace, **options))
     for quantities in COLOURS:
-        ask = partial(analysis.colours, model, trace, quantities=quantities)
-        line(", ".join(quantities), ask)
+        compute = partial(analysis.colours, model, trace, quantities=quantities)
+        print_line(", ".join(quantities), compute)
     for decoders in (("output", "input", "linear"), ("output", "learned")):
-        ask = partial(analysis.disagreement, model, trace, decoders)
-        line(f"disagreement of {', '.join(decoders)}", ask)
+        compute = partial(analysis.disagreement, model, trace, decoders)
+        print_line(f"disagreement of {', '.join(decoders)}", compute)
 
 
-def others(model: Model, trace: analysis.Trace) -> None:
-    """Steps, emergence and reports, which have no column."""
-    works: dict[str, Callable[[], Any]] = {
+def measure_whole(model: Model, trace: analysis.Trace) -> None:
+    """Measure steps, emergence and reports, which cannot be limited to one column."""
+    computations: dict[str, Callable[[], Any]] = {
         "steps of one position": lambda: analysis.steps(model, trace),
         "largest steps of every position": lambda: analysis.largest_steps(model, trace),
         "emergence with causal commit, every position": lambda: analysis.emergence(model, trace),
@@ -85,7 +87,7 @@ def others(model: Model, trace: analysis.Trace) -> None:
         "embedding report": lambda: analysis.embedding_report(model),
         "norm report": lambda: analysis.norm_report(model),
     }
-    for name, work in works.items():
+    for name, work in computations.items():
         seconds, cpu = timed(work)
         print(f"{name:52} {'':10} {seconds:8.2f} s {cpu:8.2f} s")
 
@@ -95,8 +97,8 @@ def main() -> None:
     model = analysis.load_model("smollm2-135m-instruct")
     trace = analysis.trace(model, " ".join(WORDS[:62]))
     print(f"{len(trace.tokens)} tokens, {torch.get_num_threads()} threads")
-    readings(model, trace)
-    others(model, trace)
+    measure_grids(model, trace)
+    measure_whole(model, trace)
     print(analysis.embedding_report(model).sentence)
     print(analysis.similarity_report(model, trace, norm="none").sentence)
 

@@ -1,12 +1,13 @@
-"""Many people at once: rate, times, errors and memory, over HTTP and without browsers.
+"""Load test: many users at once over HTTP, without browsers.
 
     python -m benchmarks.load                                  # 16 users, 10 minutes
     python -m benchmarks.load --users 4 --minutes 0.5 --model addition-5digit
-    python -m benchmarks.load --redis --processes 2            # through Redis, a Celery worker
+    python -m benchmarks.load --redis --processes 2            # with Redis and a Celery worker
 
-Each user opens the page, and then runs new prompts and such as others have run, selects cells,
-and cancels, with three seconds to think in between. A time ends when the last picture is drawn.
-"known" is what somebody has looked at before. Loopback only; it starts its servers and stops them.
+It prints rates, times, errors and memory. Each user opens the page, runs new and known prompts,
+selects cells and cancels, and pauses for three seconds on average between two actions. A time
+ends when the last picture is drawn. "Known" means that a user has seen the prompt or cell before.
+The test starts its own servers on loopback and stops them.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from tests.support.dash_page import Page, PageError
 from tests.support.servers import Servers
 
 SUBJECTS = ("France", "Japan", "Italy", "Egypt", "Peru", "Kenya")
-#: Rows and positions that are clicked: few enough to be met again.
+#: Numbers of rows and positions to click: small, so that cells repeat.
 ROWS, POSITIONS = 5, 3
-#: Part of the time that counts as warm-up.
+#: Fraction of the time that counts as warm-up.
 WARM = 0.3
 
 
 @dataclass
 class Tally:
-    """What was measured, by action and by view; several threads add to it."""
+    """The measurements by action and by view; several threads add to them."""
 
     times: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     views: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -46,56 +47,56 @@ class Tally:
     known: set[tuple[Any, ...]] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def is_known(self, *what: Any) -> bool:
-        """Whether somebody has looked at it before."""
+    def is_known(self, *item: Any) -> bool:
+        """Whether a user has seen this prompt or cell before."""
         with self.lock:
-            return what in self.known
+            return item in self.known
 
-    def looked_at(self, *what: Any) -> None:
-        """Somebody has seen all of it now."""
+    def mark_known(self, *item: Any) -> None:
+        """Record that a user has seen this prompt or cell."""
         with self.lock:
-            self.known.add(what)
+            self.known.add(item)
 
     def add(self, action: str, seconds: float) -> None:
-        """An action took so long."""
+        """Add the time of one action."""
         with self.lock:
             self.times[action].append(seconds)
 
-    def error(self, what: str) -> None:
-        """Something went wrong."""
+    def error(self, message: str) -> None:
+        """Add one error."""
         with self.lock:
-            self.errors[what[:160]] += 1
+            self.errors[message[:160]] += 1
 
 
 class User:
-    """One person at one page.
+    """One user at one page.
 
     Args:
-        url: Where the page is.
-        tally: Where times go.
-        seed: Of what this person does.
-        sums: Whether the model adds, and does nothing else.
-        think_s: Seconds between two actions, on average.
+        url: The page's address.
+        tally: Collects the times.
+        seed: Seed of the user's actions.
+        sums: Whether the model can only add.
+        think_s: Mean seconds between two actions.
     """
 
     def __init__(self, url: str, tally: Tally, seed: int, sums: bool, think_s: float) -> None:
         self._url, self._tally, self._sums, self._think_s = url, tally, sums, think_s
-        self._random = random.Random(seed)  # noqa: S311 - to be repeated, not secret
+        self._random = random.Random(seed)  # noqa: S311 - repeatable, not secret
         self._action = ""
         self._prompt: tuple[str, int] = ("", 0)
         self._at: tuple[int, int] = (-1, -1)
         self._page: Page | None = None
 
-    def live(self, until: float, most: int, stop: threading.Event) -> None:
-        """Do one thing after the other, until a time or so many of them."""
-        for _ in range(most):
+    def act(self, until: float, limit: int, stop: threading.Event) -> None:
+        """Do one action after another, until a time (monotonic) or a number of actions."""
+        for _ in range(limit):
             if time.monotonic() >= until or stop.is_set():
                 break
             try:
                 if self._page is None:
                     self._open()
                 else:
-                    self._act(self._page)
+                    self._choose_action(self._page)
             except (PageError, OSError) as error:
                 self._tally.error(f"{self._action}: {type(error).__name__}: {error}")
                 self._close()
@@ -113,11 +114,11 @@ class User:
         known = self._tally.is_known(*prompt)
         query = f"?prompt={prompt[0]}&new={prompt[1]}".replace("+", "%2B").replace(" ", "+")
         page = self._page
-        self._time(f"open, {word(known)}", page, lambda: page.open(query))
-        self._tally.looked_at(*prompt)
+        self._time(f"open, {known_or_new(known)}", page, lambda: page.open(query))
+        self._tally.mark_known(*prompt)
         self._prompt = prompt
 
-    def _act(self, page: Page) -> None:
+    def _choose_action(self, page: Page) -> None:
         choice = self._random.random()
         if choice < 0.6:
             self._cell(page)
@@ -139,17 +140,17 @@ class User:
         self._at = (row, pos)
         known = self._tally.is_known(*self._prompt, row, pos)
         to = f"row={row}&pos={pos}&layer={row - 1}"
-        self._time(f"cell, {word(known)}", page, lambda: page.go(to))
-        self._tally.looked_at(*self._prompt, row, pos)
+        self._time(f"cell, {known_or_new(known)}", page, lambda: page.go(to))
+        self._tally.mark_known(*self._prompt, row, pos)
 
     def _run(self, page: Page, prompt: tuple[str, int]) -> None:
         known = self._tally.is_known(*prompt)
-        self._time(f"run, {word(known)}", page, lambda: page.run(*prompt))
-        self._tally.looked_at(*prompt)
+        self._time(f"run, {known_or_new(known)}", page, lambda: page.run(*prompt))
+        self._tally.mark_known(*prompt)
         self._prompt = prompt
         shown = (page.props.get("run.data") or {}).get("prompt")
         if shown != prompt[0]:
-            self._tally.error(f"asked for {prompt[0]!r} and was shown {shown!r}")
+            self._tally.error(f"requested {prompt[0]!r} and got {shown!r}")
 
     def _cancel(self, page: Page) -> None:
         prompt = self._new_prompt()
@@ -160,16 +161,16 @@ class User:
         page.settle()
         self._tally.add("cancel", time.monotonic() - began)
         if page.props.get("run-prompt.value") != prompt[0]:
-            self._tally.error("a prompt was lost")
+            self._tally.error("a cancel lost the prompt")
 
     def _time(self, action: str, page: Page, work: Callable[[], Any]) -> None:
         self._action, began = action, time.monotonic()
         work()
         if page.drawn > began:
             self._tally.add(action, page.drawn - began)
-        told = page.props.get("alert.children")
-        if told and "Cancelled" not in str(told):
-            self._tally.error(f"{action}: the page says {said(told)}")
+        alert = page.props.get("alert.children")
+        if alert and "Cancelled" not in str(alert):
+            self._tally.error(f"{action}: the page shows {text_of(alert)}")
 
     def _called(self, output: str, seconds: float, status: int) -> None:
         with self._tally.lock:
@@ -191,28 +192,28 @@ class User:
         return f"Of the {pick(100000)} people in {SUBJECTS[pick(len(SUBJECTS))]}, most", 1
 
 
-def word(known: bool) -> str:
-    """How an action is called."""
+def known_or_new(known: bool) -> str:
+    """Return the second word of an action's name."""
     return "known" if known else "new"
 
 
-def said(told: Any) -> str:
-    """The texts of some components."""
-    if isinstance(told, list):
-        return " ".join(said(each) for each in told)
-    if isinstance(told, dict):
-        return said(told.get("props", {}).get("children", ""))
-    return str(told)
+def text_of(components: Any) -> str:
+    """Return the text of components."""
+    if isinstance(components, list):
+        return " ".join(text_of(each) for each in components)
+    if isinstance(components, dict):
+        return text_of(components.get("props", {}).get("children", ""))
+    return str(components)
 
 
-def percentile(values: list[float], part: float) -> float:
-    """The value below which so much of them lies."""
+def percentile(values: list[float], fraction: float) -> float:
+    """Return the value below which a fraction of the values lies."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+    return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))]
 
 
 def table(title: str, times: dict[str, list[float]]) -> None:
-    """Print how often, and p50, p95 and the longest in milliseconds."""
+    """Print the count, p50, p95 and maximum in milliseconds."""
     print(f"\n{title:28} {'count':>7} {'p50':>7} {'p95':>7} {'max':>7}  ms")
     for name in sorted(times):
         values = [1000 * value for value in times[name]]
@@ -221,7 +222,7 @@ def table(title: str, times: dict[str, list[float]]) -> None:
 
 
 def report(tally: Tally, memory: Memory, seconds: float) -> None:
-    """Print everything."""
+    """Print all measurements."""
     actions = sum(map(len, tally.times.values()))
     print(f"{actions} actions, {actions / seconds:.2f} a second; ", end="")
     print(f"{tally.requests} requests, {tally.requests / seconds:.1f} a second")
@@ -230,19 +231,19 @@ def report(tally: Tally, memory: Memory, seconds: float) -> None:
     memory.report(WARM)
     print("CPU: " + ", ".join(f"{part} {spent:.0f} s" for part, spent in memory.cpu().items()))
     print(f"\nerrors: {sum(tally.errors.values())}")
-    for what, count in tally.errors.most_common(10):
-        print(f"  {count} x {what}")
+    for message, count in tally.errors.most_common(10):
+        print(f"  {count} x {message}")
 
 
-def load_the_model(url: str) -> None:
-    """Open a page, and wait until it is drawn."""
+def warm_up(url: str) -> None:
+    """Open a page and wait until it is drawn, so that the model is loaded."""
     page = Page(url)
     page.open()
     page.close()
 
 
 def measure(chosen: argparse.Namespace) -> Tally:
-    """Start servers, let the users live, print the report."""
+    """Start the servers, run the users and print the report."""
     tally, stop = Tally(), threading.Event()
     sums = chosen.model.startswith("addition")
     settings = {
@@ -255,7 +256,7 @@ def measure(chosen: argparse.Namespace) -> Tally:
         tempfile.TemporaryDirectory() as folder,
         Servers(Path(folder), redis=chosen.redis, **settings) as servers,
     ):
-        load_the_model(servers.url)
+        warm_up(servers.url)
         memory = Memory(servers)
         seconds = 60.0 * chosen.minutes
         began = time.monotonic()
@@ -264,8 +265,8 @@ def measure(chosen: argparse.Namespace) -> Tally:
             User(servers.url, tally, chosen.seed + number, sums, chosen.think)
             for number in range(chosen.users)
         ]
-        lives = (until, chosen.actions, stop)
-        threads = [threading.Thread(target=user.live, args=lives) for user in users]
+        limits = (until, chosen.actions, stop)
+        threads = [threading.Thread(target=user.act, args=limits) for user in users]
         try:
             for thread in (memory, *threads):
                 thread.start()
@@ -279,21 +280,21 @@ def measure(chosen: argparse.Namespace) -> Tally:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--users", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--actions", type=int, default=1_000_000, help="of each user, at most")
-    parser.add_argument("--think", type=float, default=3.0, help="seconds between two actions")
+    parser.add_argument("--actions", type=int, default=1_000_000, help="maximum for each user")
+    parser.add_argument("--think", type=float, default=3.0, help="mean seconds between two actions")
     parser.add_argument("--model", default="smollm2-135m-instruct")
-    parser.add_argument("--redis", action="store_true", help="through Redis and a Celery worker")
+    parser.add_argument("--redis", action="store_true", help="use Redis and a Celery worker")
     parser.add_argument("--processes", type=int, default=1, help="web processes (with --redis)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure; the exit status says whether there were errors."""
+    """Measure, and return 1 if there were errors, else 0."""
     return int(bool(measure(parse(arguments)).errors))
 
 

@@ -1,4 +1,4 @@
-"""How long a model takes to load and check, and what memory it takes, each in a fresh process.
+"""Measure the time to load and check a model and its memory, in a fresh process for each.
 
 python -m benchmarks.loading [MODEL ...]      # MODEL may end in :DTYPE
 """
@@ -15,31 +15,31 @@ from analysis.model import catalog, memory
 
 
 def measure(name: str, dtype: str | None) -> str:
-    """One line about one model; run in a process of its own."""
-    import torch  # noqa: F401 - its own memory and time are not the model's
+    """Return one line about one model. Call it in a fresh process."""
+    import torch  # noqa: F401 - so that its own import is not measured
 
-    from analysis import loading as loading_module
+    from analysis import loading
 
     process = psutil.Process()
     before, start = process.memory_info().rss, time.perf_counter()
-    loaded = loading_module.load_pretrained(name, dtype=dtype)
+    loaded = loading.load_pretrained(name, dtype=dtype)
     read = time.perf_counter() - start
-    model = loading_module.build_model(loaded)
-    understood = time.perf_counter() - start
+    model = loading.build_model(loaded)
+    built = time.perf_counter() - start
     worst = model.check().largest_error
     entry = catalog.find(name)
     estimate = memory.needed(entry, catalog.dtype_of(entry, dtype))
     grown = process.memory_info().rss - before
     return (
         f"{name} {model.info.dtype}{' ' + model.info.quantised if model.info.quantised else ''}: "
-        f"read in {read:.1f} s, understood after {understood:.1f} s, largest error {worst:.0e}; "
+        f"read in {read:.1f} s, built after {built:.1f} s, largest error {worst:.0e}; "
         f"weights {model.nbytes / 1e6:.0f} MB, process +{grown / 1e6:.0f} MB, "
         f"estimate {estimate / 1e6:.0f} MB"
     )
 
 
 def main() -> None:
-    """Measure each model named, or the default one in two dtypes."""
+    """Measure the given models, or the default model in two dtypes."""
     if sys.argv[1:2] == ["--one"]:
         name, _, dtype = sys.argv[2].partition(":")
         print(measure(name, dtype or None), flush=True)

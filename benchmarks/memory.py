@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work in a process of its own, by the kernel's own high-water mark."""
+"""Peak memory of this process, from the kernel's high-water mark."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def touch(model: Model) -> None:
-    """Read every weight once: what a file maps is in memory, and counts as the loaded model."""
+    """Read every weight once, so that mapped files are in memory."""
     for weight in (*model.hf.parameters(), *model.hf.buffers()):
         weight.detach().view(-1)[::512].sum().item()
 
 
 def resident() -> int:
-    """Bytes of this process in memory now."""
+    """Return the bytes of this process in memory now."""
     return _field("VmRSS")
 
 
 def reset_peak() -> None:
-    """Start the high-water mark anew, at what is resident now (Linux: proc(5), clear_refs)."""
+    """Reset the high-water mark to the present size (Linux: proc(5), clear_refs)."""
     _CLEAR.write_text("5")
 
 
 def peak() -> int:
-    """Bytes at the high-water mark since ``reset_peak``: no peak between two samples is missed."""
+    """Return the largest number of bytes since ``reset_peak``. Sampling could miss a peak."""
     return _field("VmHWM")
 
 
@@ -34,4 +34,4 @@ def _field(name: str) -> int:
     for line in _STATUS.read_text().splitlines():
         if line.startswith(name):
             return int(line.split()[1]) * 1024
-    raise OSError(f"{_STATUS} has no {name}; this measurement needs Linux")
+    raise OSError(f"{_STATUS} has no {name}. This measurement needs Linux.")

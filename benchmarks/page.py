@@ -1,8 +1,8 @@
-"""From the click on Run to the pictures, in a real browser on the default model.
+"""Measure the time from the click on Run to the pictures, in a real browser.
 
-Run with ``python -m benchmarks.page``.
+    python -m benchmarks.page
 
-New prompts of 16 and 64 tokens, then the same prompts again (memoised), in one run.
+It runs prompts of 16 and 64 tokens on the default model: first new, then memoised.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ TEXT = (
     "them all the stone that was left from the wall"
 )
 WORDS = TEXT.split()
-#: (name, words): one word is one token here, nearly always.
+#: (name, words): nearly every word is one token.
 PROMPTS = (("16 tokens", WORDS[:16]), ("64 tokens", WORDS[:62]))
-#: A figure counts once it has other data: moving the outline in the old one draws that anew.
+#: A figure counts when it has new data. Moving the outline redraws the old figure.
 WATCH = """ids => {
   window.__drawn = [];
   window.__old = new Map();
@@ -55,20 +55,20 @@ START = """ids => {
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def serve(folder: str, port: int) -> subprocess.Popen[bytes]:
-    """A server with an empty memo."""
+    """Start a server with an empty memo."""
     env = {**os.environ, "STRATASCOPE_CACHE_DIR": folder, "STRATASCOPE_PORT": str(port)}
     return subprocess.Popen([sys.executable, "-m", "dash_app"], env=env)
 
 
-def settled(page: Page) -> list[list[Any]]:
-    """All drawings since the start, once nothing has been drawn for a while."""
+def wait_for_drawings(page: Page) -> list[list[Any]]:
+    """Wait until nothing is drawn for two seconds, and return all drawings since the start."""
     seen, since = -1, time.monotonic()
     while time.monotonic() - since < 2.0:
         count = page.evaluate("() => window.__drawn.length")
@@ -81,8 +81,8 @@ def settled(page: Page) -> list[list[Any]]:
     return drawn
 
 
-def timed(page: Page, text: str) -> tuple[float, float]:
-    """Seconds from the click on Run to the first heatmap, and to the last of all pictures."""
+def measure_run(page: Page, text: str) -> tuple[float, float]:
+    """Return the seconds from the click on Run to the first heatmap, and to the last picture."""
     page.fill("#run-prompt", text)
     page.wait_for_timeout(400)
     page.evaluate(START, list(GRAPHS))
@@ -92,25 +92,25 @@ def timed(page: Page, text: str) -> tuple[float, float]:
         arg=list(PICTURES),
         timeout=120_000,
     )
-    drawn = settled(page)
+    drawn = wait_for_drawings(page)
     first = min(at for name, at in drawn if name == "lens-graph")
     last = max(max(at for name, at in drawn if name == graph) for graph in PICTURES)
     return first / 1000, last / 1000
 
 
 def measure(page: Page) -> None:
-    """Print one line a prompt, new and again."""
+    """Print one line for each prompt, new and memoised."""
     page.wait_for_selector("#flow-canvas .flow-link", timeout=180_000)
     page.wait_for_timeout(3000)
     page.evaluate(WATCH, list(GRAPHS))
-    for again in ("new", "memoised"):
+    for state in ("new", "memoised"):
         for name, words in PROMPTS:
-            first, last = timed(page, " ".join(words))
-            print(f"{name}, {again:9}: first heatmap {first:5.2f} s, all views {last:5.2f} s")
+            first, last = measure_run(page, " ".join(words))
+            print(f"{name}, {state:9}: first heatmap {first:5.2f} s, all views {last:5.2f} s")
 
 
 def main() -> None:
-    """Serve, open, measure."""
+    """Start the server, open the page and measure."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         port = free_port()
         server = serve(folder, port)
@@ -132,11 +132,11 @@ def _open(page: Page, url: str) -> None:
     for _ in range(120):
         try:
             page.goto(url)
-        except Exception:  # noqa: BLE001 - not listening yet
+        except Exception:  # noqa: BLE001 - the server does not listen yet
             time.sleep(0.5)
         else:
             return
-    raise TimeoutError(f"Nothing answers at {url} after a minute.")
+    raise TimeoutError(f"No server answers at {url} after a minute.")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""The spike behind ADR 0010: what pebble, loky and huey do when a model worker is killed.
+"""The experiment of ADR 10: what pebble, loky and huey do when a model worker is killed.
 
-Eight jobs are queued, the worker is SIGKILLed in the second, and a click comes
-during a long job. Run it as ``python benchmarks/spike_worker.py`` after
-``pip install pebble loky huey``; none of them is a dependency of the product.
+    pip install pebble loky huey
+    python benchmarks/spike_worker.py [pebble] [loky] [huey]
+
+It queues eight jobs, kills the worker (SIGKILL) in the second, and cancels a running job. The three
+packages are not dependencies of the product.
 """
 
 from __future__ import annotations
@@ -23,38 +25,38 @@ _RESIDENT: dict[str, float] = {}
 
 
 def work(number: int, seconds: float = STEP) -> tuple[int, int, bool]:
-    """Stand in for a forward pass: (number, pid, whether the 'model' was already there)."""
+    """Simulate a forward pass; return the number, the pid and whether the model was resident."""
     warm = "model" in _RESIDENT
     _RESIDENT.setdefault("model", time.time())
     time.sleep(seconds)
     return number, os.getpid(), warm
 
 
-def outcome(futures: list[Any]) -> str:
-    """One letter a job: D done, x lost."""
+def outcomes(futures: list[Any]) -> str:
+    """Return one mark for each job: D for done, x for lost."""
     marks = []
     for future in futures:
         try:
             future.result(timeout=30)
             marks.append("D")
-        except Exception as error:  # noqa: BLE001 - every way of losing a job counts here
+        except Exception as error:  # noqa: BLE001 - any error is a lost job
             marks.append(f"x[{type(error).__name__}]")
     return "".join(marks)
 
 
 def kill_running(find: Callable[[], int]) -> None:
-    """SIGKILL the worker in the middle of the second job."""
+    """Kill the worker (SIGKILL) in the middle of the second job."""
     time.sleep(STEP * 1.5)
     os.kill(find(), signal.SIGKILL)
 
 
 def spike_pool(name: str, make: Callable[[], Any], schedule: Callable[[Any, int], Any]) -> None:
-    """Eight jobs, a kill, and what cancelling a running job does."""
+    """Run eight jobs with one kill, and then cancel a running job."""
     pool = make()
     pid = schedule(pool, -1).result()[1]
     futures = [schedule(pool, number) for number in range(JOBS)]
     kill_running(lambda: int(pid))
-    print(f"{name}: eight jobs, one kill -> {outcome(futures)}")
+    print(f"{name}: eight jobs, one kill -> {outcomes(futures)}")
     try:
         _, before, _ = schedule(pool, 100).result()
         running = schedule(pool, 101)
@@ -67,7 +69,7 @@ def spike_pool(name: str, make: Callable[[], Any], schedule: Callable[[Any, int]
 
 
 def spike_pebble() -> None:
-    """Pebble's process pool, one spawned worker."""
+    """Test pebble's process pool with one spawned worker."""
     from pebble import ProcessPool
 
     context = multiprocessing.get_context("spawn")
@@ -79,7 +81,7 @@ def spike_pebble() -> None:
 
 
 def spike_loky() -> None:
-    """Loky's reusable executor, one worker."""
+    """Test loky's reusable executor with one worker."""
     from loky import get_reusable_executor
 
     spike_pool(
@@ -90,7 +92,7 @@ def spike_loky() -> None:
 
 
 def spike_huey() -> None:
-    """Huey with its SQLite store: what lies on the disk while eight jobs wait."""
+    """Test huey with its SQLite store: examine the queue file while eight jobs wait."""
     from huey import SqliteHuey
 
     folder = Path(tempfile.mkdtemp())
@@ -101,12 +103,12 @@ def spike_huey() -> None:
     raw = b"".join(path.read_bytes() for path in folder.glob("queue.db*"))
     pickled = any(mark in raw for mark in (b"huey.registry", b"\x80\x04", b"\x80\x05"))
     print(f"huey: {queue.pending_count()} jobs wait; pickle in the queue file: {pickled}")
-    running = [name for name in ("cancel", "progress", "set_progress") if hasattr(queue, name)]
-    print(f"huey: interfaces for cancelling a running job or its progress: {running or 'none'}")
+    interfaces = [name for name in ("cancel", "progress", "set_progress") if hasattr(queue, name)]
+    print(f"huey: interfaces for cancelling a running job or its progress: {interfaces or 'none'}")
 
 
 def main() -> None:
-    """All three, one after the other."""
+    """Test the packages given on the command line, or all three."""
     chosen = sys.argv[1:]
     for spike in (spike_pebble, spike_loky, spike_huey):
         if chosen and spike.__name__.removeprefix("spike_") not in chosen:

@@ -1,13 +1,16 @@
-"""How much faster a suite runs in batches than prompt by prompt, in one run.
+"""Compare the time of a suite in batches with the time of its prompts one by one.
 
     python -m benchmarks.tasks [PROMPTS]
 
-Four ways over the same prompts, each doing all that it needs for accuracy and emergence: the task
-runner as it is (batches, what all prompts begin with run once), the task runner a prompt at a
-time, the public functions a prompt at a time (``trace``, then ``decode`` at the answer's positions
-only), and as the page opens a prompt (``trace``, then emergence at every position, without the
-causal commit row). For the default model it also says which part of the time is spent on reading
-rows through the unembedding, which batching can't save: on a CPU arithmetic is all there is.
+Four methods compute accuracy and emergence of the same prompts:
+
+- the task runner with batches, which computes the common beginning of the prompts once
+- the task runner with one prompt at a time
+- the public functions: ``trace``, then ``decode`` at the answer's positions
+- the page's requests: ``trace``, then emergence at every position without the causal commit row
+
+It also prints which fraction of the time is spent on forward passes, and which on decoding rows.
+Batches do not reduce the second: on a CPU it is arithmetic only.
 """
 
 from __future__ import annotations
@@ -26,20 +29,20 @@ from analysis.trajectory.specs import EmergenceSpec
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Return the wall time of one call."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-def as_the_page(model: Model, prompts: list[Encoded]) -> None:
-    """A trace and its emergence, a prompt at a time."""
+def like_the_page(model: Model, prompts: list[Encoded]) -> None:
+    """Compute a trace and its emergence, one prompt at a time."""
     for prompt in prompts:
         emergence.compute(model, analysis.trace(model, prompt.token_ids), EmergenceSpec())
 
 
 def by_public_functions(model: Model, prompts: list[Encoded]) -> None:
-    """A trace, and the answer's tokens followed through the rows, a prompt at a time."""
+    """Trace each prompt, and decode the answer's tokens at all rows."""
     for prompt in prompts:
         trace = analysis.trace(model, prompt.token_ids)
         where = list(range(prompt.start - 1, len(prompt.token_ids) - 1))
@@ -48,14 +51,14 @@ def by_public_functions(model: Model, prompts: list[Encoded]) -> None:
 
 
 def forwards(model: Model, prompts: list[Encoded]) -> None:
-    """The batched forward passes alone."""
+    """Run the batched forward passes alone."""
     since = min(prompt.start for prompt in prompts) - 1
     for _ in batch.states(model, [p.token_ids for p in prompts], whole=False, since=since):
         pass
 
 
 def compare(name: str, count: int) -> None:
-    """Print a table for a model."""
+    """Print the table of one model."""
     model = analysis.load_model(name)
     own = operand_digits(model)
     suite = suites.build("addition", count, 0, own or 3, padded=own is not None)
@@ -66,16 +69,16 @@ def compare(name: str, count: int) -> None:
     for title, work in (
         ("task runner, one by one", lambda: suite_report.run_suite(model, prompts, most=1)),
         ("trace and decode, one by one", lambda: by_public_functions(model, prompts)),
-        ("as the page opens a prompt", lambda: as_the_page(model, prompts)),
+        ("like the page, one by one", lambda: like_the_page(model, prompts)),
     ):
         took = seconds(work)
         print(f"  {title:30s} {took:7.1f} s   {took / batched:4.1f} x")
     share = seconds(lambda: forwards(model, prompts)) / batched
-    print(f"  of the batched time: forward passes {share:.0%}, reading rows {1 - share:.0%}")
+    print(f"  of the batched time: forward passes {share:.0%}, decoding rows {1 - share:.0%}")
 
 
 def main() -> None:
-    """The trained adder on 500 prompts, the default model on 20 of them."""
+    """Measure the model that adds on 500 prompts and the default model on 20."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 500
     for name, size in (("addition-5digit", count), ("smollm2-135m-instruct", max(count // 25, 20))):
         compare(name, size)

@@ -1,8 +1,8 @@
 """Check the installed packages for known vulnerabilities: ``make audit``.
 
-pip-audit runs in its own environment, ``.venv-audit``, and examines ``.venv``. If the registry knows
-none of the packages, for example a mirror without advisories, pip-audit reports success. This script
-reads its report and counts the unknown packages.
+pip-audit runs in its own environment, ``.venv-audit``, and examines ``.venv``. If the registry
+knows none of the packages, for example a mirror without advisories, pip-audit reports success.
+This script reads its report and counts the unknown packages.
 
 Exit status: 0 if nothing is found except the allowed vulnerabilities below, 1 if something else is
 found, 2 if packages are unknown.
@@ -40,7 +40,9 @@ def main() -> int:
         )  # fmt: skip
         if not report.is_file():
             print(done.stderr[-1500:], file=sys.stderr)
-            print("audit: the advisory service does not answer, so nothing was checked.", file=sys.stderr)
+            print(
+                "audit: no answer from the advisory service; nothing was checked.", file=sys.stderr
+            )
             return 2
         return judge(json.loads(report.read_text())["dependencies"])
 

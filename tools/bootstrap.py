@@ -37,7 +37,7 @@ def main(kind: str) -> int:
         except subprocess.CalledProcessError as error:
             command = " ".join(str(part) for part in error.cmd)
             print(f"\nSet-up failed at: {command}", file=sys.stderr)
-            print("Read the lines above and correct the cause. Then run set-up again: it continues.", file=sys.stderr)
+            print("Correct the error above, then run set-up again: it continues.", file=sys.stderr)
             return 1
     return 0
 
