@@ -1,83 +1,91 @@
 /*
-Controls that show a part of the selection and change it: the layers' sliders, the text to find, and
-the form at the top.
+Controls that both show a part of the selection and change it: the layer sliders, the "Find" field
+and the form at the top.
 
-A person moves them while the server answers what was done before. What a control has reported and
-nobody has answered yet, and what it holds and has not reported, is newer than any answer: it stays.
-They are set from here, not by Dash's own wiring: Dash would hear of no move of a control that it
-sets until all that it waits for is answered, and would set some of it from answers that it drops.
+A reader can change a control while the server still answers an earlier action. A change that the
+server has not confirmed yet is newer than its answer, so the control keeps it. For this reason the
+browser sets these controls, not a callback on the server: Dash would delay their changes until the
+callback is answered, and would set them from answers that it then discards.
 */
 (function () {
   "use strict";
 
-  const FORM = ["model", "prompt", "new", "template"];
-  const known = {}; // by id: the value that both sides know of, the number of its report
-  const dash = () => window.dash_clientside;
-  const plain = (value) => String(value ?? "");
-  const props = (id) => window.dash_component_api.getLayout(id)?.props || {};
+  const FORM_FIELDS = ["model", "prompt", "new", "template"];
+  const synced = {}; // by control: the value that server and control agree on, and its report number
+  const setProps = (id, props) => window.dash_clientside.set_props(id, props);
+  const getProps = (id) => window.dash_component_api.getLayout(id)?.props || {};
+  const text = (value) => String(value ?? "");
 
-  /* A control changed: reported, unless it was only set to what is selected anyway. */
-  function hears(id, value, to) {
-    if (plain(value) !== plain(known[id]?.value)) {
-      known[id] = { value, n: dash().stratascope.report({ to, from: id }) };
+  /* Reports a change by the reader; setting the control to the selected value is none. */
+  function reportChange(id, value, to) {
+    if (text(value) !== text(synced[id]?.value)) {
+      synced[id] = { value, report: window.stratascope.page.report({ to, from: id }) };
     }
   }
 
+  /* Whether a control has a change that the answer in `note` does not contain. */
   function isNewer(id, value, note) {
-    const mine = known[id];
-    const unheard = (value ?? null) !== null && plain(value) !== plain(mine?.value);
-    return Boolean(mine) && (unheard || mine.n > (note?.seen ?? 0));
+    const last = synced[id];
+    const isUnreported = (value ?? null) !== null && text(value) !== text(last?.value);
+    return Boolean(last) && (isUnreported || last.report > (note?.seen ?? 0));
   }
 
-  /* A control is set to what is selected, and to what bounds it. */
-  function shows(id, note, value, bounds) {
-    const now = props(id);
+  /* Sets a control to the selected value, unless the reader has changed it since. */
+  function showValue(id, note, value, bounds) {
+    const current = getProps(id);
     const wanted = { ...bounds };
-    if (!isNewer(id, now.value, note)) {
-      known[id] = { value, n: 0 };
+    if (!isNewer(id, current.value, note)) {
+      synced[id] = { value, report: 0 };
       wanted.value = value;
     }
-    const changed = Object.entries(wanted).filter(([name, each]) => plain(now[name]) !== plain(each));
+    const changed = Object.entries(wanted).filter(
+      ([name, prop]) => text(current[name]) !== text(prop)
+    );
     if (changed.length) {
-      dash().set_props(id, Object.fromEntries(changed));
+      setProps(id, Object.fromEntries(changed));
     }
   }
 
-  function layer(focus, run, note) {
+  function showAttentionLayer(focus, run, note) {
     if (run) {
       const max = run.layers - 1;
-      shows("attention-layer", note, Math.min(focus?.layer ?? run.layer, max), { max });
+      showValue("attention-layer", note, Math.min(focus?.layer ?? run.layer, max), { max });
     }
   }
 
-  function slide(value) {
-    if (known["attention-layer"] && (value ?? null) !== null) {
-      hears("attention-layer", value, `layer=${value}`);
+  function reportAttentionLayer(value) {
+    if (synced["attention-layer"] && (value ?? null) !== null) {
+      reportChange("attention-layer", value, `layer=${value}`);
     }
   }
 
-  function found(shown, note) {
-    shows("lens-find", note, shown?.find ?? "");
+  function showFindText(part, note) {
+    showValue("lens-find", note, part?.find ?? "");
   }
 
-  function find(text) {
-    hears("lens-find", text ?? "", `find=${encodeURIComponent(text ?? "")}`);
+  function reportFindText(value) {
+    reportChange("lens-find", value ?? "", `find=${encodeURIComponent(value ?? "")}`);
   }
 
-  /* What the form holds at this moment. */
-  function form() {
-    return Object.fromEntries(FORM.map((name) => [name, plain(props(`run-${name}`).value)]));
+  function readForm() {
+    return Object.fromEntries(FORM_FIELDS.map((name) => [name, text(getProps(`run-${name}`).value)]));
   }
 
-  /* The form shows what was asked for by other means than itself. */
-  function fill(note) {
+  /* Fills the form where something other than the form itself requested the run. */
+  function fillForm(note) {
     for (const [id, value] of Object.entries(note.set || {})) {
-      dash().set_props(id, { value });
+      setProps(id, { value });
     }
   }
 
-  const shared = (window.dash_clientside = window.dash_clientside || {});
-  shared.stratascope = Object.assign(shared.stratascope || {}, {
-    layer, slide, found, find, form, fill, hears, shows,
-  });
+  window.stratascope ??= {};
+  window.stratascope.controls = { reportChange, showValue, readForm, fillForm };
+  window.dash_clientside ??= {};
+  window.dash_clientside.stratascope = {
+    ...window.dash_clientside.stratascope,
+    layer: showAttentionLayer,
+    slide: reportAttentionLayer,
+    found: showFindText,
+    find: reportFindText,
+  };
 })();

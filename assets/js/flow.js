@@ -1,16 +1,22 @@
 /*
-The flow graph: an SVG made from the store "flow-picture" (dash_app/views/flow/picture.py says what is in
-it). Pointing at a node brings its own links out and dims the others; nothing here asks the server.
-Zoom and pan are in flow_zoom.js, the list of links in flow_table.js.
+The flow graph as an SVG. dash_app/views/flow/picture.py computes what is drawn and documents its format
+(the store "flow-picture"). Pointing at a node highlights its links, without a request.
+
+flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratascope.flow`.
 */
 (function () {
   "use strict";
 
   const SVG = "http://www.w3.org/2000/svg";
-  const ORDER = { residual: 0, sink: 1, mlp: 2, attention: 3 };
-  const flow = (window.stratascope_flow = { picture: null, svg: null });
+  const KIND_ORDER = { residual: 0, sink: 1, mlp: 2, attention: 3 };
+  const NODE_WIDTH = 5;
+  const MIN_HEIGHT = 0.6; // pixels: the drawn part of a node stays visible
+  const MAX_SCALE_BAR = 28; // pixels
+  const { charts, controls } = window.stratascope;
+  const flow = (window.stratascope.flow = { picture: null, svg: null });
+  const canvas = () => document.getElementById("flow-canvas");
 
-  function make(name, attributes, parent, text) {
+  function append(parent, name, attributes, text) {
     const element = document.createElementNS(SVG, name);
     for (const [key, value] of Object.entries(attributes)) {
       element.setAttribute(key, value);
@@ -22,254 +28,266 @@ Zoom and pan are in flow_zoom.js, the list of links in flow_table.js.
     return element;
   }
 
-  /* A click selects what `go` says (page.js); the hover box has `lines`. */
-  function alive(element, go, lines) {
-    if (go) {
-      element.dataset.go = go;
+  /* A click selects `target` (page.js); pointing at the element shows `lines`. */
+  function makeInteractive(element, target, lines) {
+    if (target) {
+      element.dataset.go = target;
     }
     element.flowLines = lines;
-    return element;
   }
 
-  /* A ribbon has its width from top to bottom, a line across itself. */
-  function shape([, , x0, y0, x1, y1, width, , , , , ribbon]) {
+  /* ------------------------------------------------------------ drawing */
+
+  /* A ribbon's width is vertical, so it is an area; a line's width is a stroke. */
+  function linkShape([, , x0, y0, x1, y1, width, , , , , isRibbon]) {
     const middle = (x0 + x1) / 2;
-    if (!ribbon) {
+    if (!isRibbon) {
       const d = `M${x0} ${y0}C${middle} ${y0} ${middle} ${y1} ${x1} ${y1}`;
       return { d, "stroke-width": width };
     }
-    const [a, b, c, d] = [y0 - width / 2, y1 - width / 2, y1 + width / 2, y0 + width / 2];
-    const over = `M${x0} ${a}C${middle} ${a} ${middle} ${b} ${x1} ${b}`;
-    return { d: `${over}V${c}C${middle} ${c} ${middle} ${d} ${x0} ${d}Z`, "stroke-width": 0 };
+    const half = width / 2;
+    const top = `M${x0} ${y0 - half}C${middle} ${y0 - half} ${middle} ${y1 - half} ${x1} ${y1 - half}`;
+    const bottom = `V${y1 + half}C${middle} ${y1 + half} ${middle} ${y0 + half} ${x0} ${y0 + half}Z`;
+    return { d: top + bottom, "stroke-width": 0 };
   }
 
-  function drawLink(link, number, parent) {
-    const [source, target] = link;
-    const [kind, main, go, lines] = link.slice(7);
-    const name = `flow-link is-${kind}${main ? "" : " is-quiet"}${link[11] ? "" : " is-line"}`;
-    const path = make("path", { class: name, ...shape(link) }, parent);
+  /* A minor link is hidden until the reader points at one of its nodes. */
+  function drawLink(link, parent) {
+    const [source, target, , , , , , kind, isMain, select, hover, isRibbon] = link;
+    const names = ["flow-link", `is-${kind}`, isMain ? "" : "is-minor", isRibbon ? "" : "is-line"];
+    const path = append(parent, "path", {
+      class: names.filter(Boolean).join(" "),
+      ...linkShape(link),
+    });
     path.flowEnds = [source, target];
-    path.flowNumber = number;
-    alive(path, go, lines);
+    makeInteractive(path, select, hover);
   }
 
-  /* Wide bands first, so that thin ones lie on them; what comes on hover on top. */
-  function inOrder(links) {
-    const rank = (link) => (link[8] ? 0 : 10) + (ORDER[link[7]] ?? 1);
-    const numbers = links.map((_, number) => number);
-    return numbers.sort((a, b) => rank(links[a]) - rank(links[b]) || links[b][6] - links[a][6]);
+  /* Wide links first, so that narrow ones stay visible; minor links last. */
+  function drawingOrder(links) {
+    const rank = ([, , , , , , , kind, isMain]) => (isMain ? 0 : 10) + (KIND_ORDER[kind] ?? 1);
+    return [...links].sort((a, b) => rank(a) - rank(b) || b[6] - a[6]);
   }
 
-  /* A node: what drawn links bring it, and below that what they don't. */
-  function drawNode(node, number, parent) {
-    const [x, top, height, covered, kind, go, lines] = node;
-    const group = make("g", { class: `flow-node is-${kind}` }, parent);
-    const box = { x: x - 2.5, width: 5 };
+  /* A node: above the part that drawn links account for, below it the rest. */
+  function drawNode(node, index, parent) {
+    const [x, top, height, covered, kind, select, hover] = node;
+    const group = append(parent, "g", { class: `flow-node is-${kind}` });
+    const box = { x: x - NODE_WIDTH / 2, width: NODE_WIDTH };
     if (height > 0) {
-      make("rect", { ...box, y: top, height: Math.max(covered, 0.6), class: "is-brought" }, group);
+      const drawn = Math.max(covered, MIN_HEIGHT);
+      append(group, "rect", { ...box, y: top, height: drawn, class: "is-covered" });
     }
     if (height - covered > 0.4) {
-      make("rect", { ...box, y: top + covered, height: height - covered, class: "is-other" }, group);
+      append(group, "rect", { ...box, y: top + covered, height: height - covered, class: "is-other" });
     }
-    make("rect", { x: x - 3, width: 6, y: top - 2, height: height + 4, class: "flow-hit" }, group);
-    group.flowNode = number;
-    alive(group, go, lines);
+    const hit = { x: x - 3, width: 6, y: top - 2, height: height + 4 };
+    append(group, "rect", { ...hit, class: "flow-hit" });
+    group.flowNode = index;
+    makeInteractive(group, select, hover);
   }
 
+  /* The one link that stands for all links that are not drawn. */
   function drawOther(other, parent) {
-    if (!other) {
-      return;
+    if (other) {
+      const { top, outline } = other;
+      const edge = outline.map(([x, height]) => `${x},${top + height}`);
+      const corners = [outline.at(-1)[0], outline[0][0]].map((x) => `${x},${top}`);
+      const points = [...edge, ...corners].join(" ");
+      const polygon = append(parent, "polygon", { class: "flow-link is-other", points });
+      makeInteractive(polygon, "", other.hover);
     }
-    const top = other.top;
-    const points = other.outline.map(([x, height]) => `${x},${top + height}`);
-    const ends = [other.outline.at(-1)[0], other.outline[0][0]].map((x) => `${x},${top}`);
-    const shape = { class: "flow-link is-other", points: [...points, ...ends].join(" ") };
-    alive(make("polygon", shape, parent), "", other.hover);
   }
 
+  /* Token names at the left, row names below. They stay where they are while the graph moves. */
   function drawNames(picture, svg) {
     const { left, top, bottom } = picture.margin;
-    const names = make("g", { class: "flow-lanes" }, svg);
-    for (const [y, token, position, answer] of picture.lanes) {
-      const at = { x: left - 8, y: top + y, "data-y": y };
-      const text = make("text", { ...at, class: answer ? "is-answer" : "" }, names);
-      make("tspan", {}, text, token);
-      make("tspan", { class: "flow-number", dx: 6 }, text, position);
+    const tokens = append(svg, "g", { class: "flow-lanes" });
+    for (const [y, token, position, isAnswer] of picture.lanes) {
+      const place = { x: left - 8, y: top + y, "data-y": y };
+      const text = append(tokens, "text", { ...place, class: isAnswer ? "is-answer" : "" });
+      append(text, "tspan", {}, token);
+      append(text, "tspan", { class: "flow-number", dx: 6 }, position);
     }
     if (picture.other) {
       const y = picture.other.top + 5;
-      make("text", { x: left - 8, y: top + y, "data-y": y }, names, picture.other.text);
+      append(tokens, "text", { x: left - 8, y: top + y, "data-y": y }, picture.other.text);
     }
-    const rows = make("g", { class: "flow-rows" }, svg);
+    const rows = append(svg, "g", { class: "flow-rows" });
     for (const [x, name] of picture.rows) {
-      const y = picture.height - bottom + 18;
-      make("text", { x: left + x, y, "data-x": x }, rows, name);
+      append(rows, "text", { x: left + x, y: picture.height - bottom + 18, "data-x": x }, name);
     }
   }
 
   function drawLabels(picture, parent) {
-    const group = make("g", { class: "flow-labels" }, parent);
-    for (const [x, y, text, beside, zoom] of picture.labels) {
-      const kind = beside ? "is-beside" : "";
-      make("text", { class: kind, "data-x": x, "data-y": y, "data-zoom": zoom }, group, text);
+    const group = append(parent, "g", { class: "flow-labels" });
+    for (const [x, y, text, isBeside, zoom] of picture.labels) {
+      const place = { "data-x": x, "data-y": y, "data-zoom": zoom };
+      append(group, "text", { ...place, class: isBeside ? "is-beside" : "" }, text);
     }
   }
 
-  function drawScene(picture, svg) {
-    const { left, top, bottom } = picture.margin;
-    const [width, height] = [picture.width, picture.height];
-    const clip = make("clipPath", { id: "flow-clip" }, make("defs", {}, svg));
-    make("rect", { x: 0, y: -top, width: width - left, height: height - bottom }, clip);
-    const window_ = make("g", { transform: `translate(${left} ${top})` }, svg);
-    const inside = make("g", { "clip-path": "url(#flow-clip)" }, window_);
-    const scene = make("g", { class: "flow-scene" }, inside);
+  function drawGraph(picture, svg) {
+    const { left, top, right, bottom } = picture.margin;
+    const { width, height } = picture;
+    const clip = append(append(svg, "defs", {}), "clipPath", { id: "flow-clip" });
+    append(clip, "rect", { x: 0, y: -top, width: width - left, height: height - bottom });
+    const area = append(svg, "g", { transform: `translate(${left} ${top})` });
+    const clipped = append(area, "g", { "clip-path": "url(#flow-clip)" });
+    const scene = append(clipped, "g", { class: "flow-scene" });
     for (const [y] of picture.lanes) {
-      make("path", { class: "flow-guide", d: `M0 ${y}H${width - left - picture.margin.right}` }, scene);
+      append(scene, "path", { class: "flow-guide", d: `M0 ${y}H${width - left - right}` });
     }
     drawOther(picture.other, scene);
-    inOrder(picture.links).forEach((number) => drawLink(picture.links[number], number, scene));
-    picture.nodes.forEach((node, number) => drawNode(node, number, scene));
-    drawLabels(picture, inside);
+    drawingOrder(picture.links).forEach((link) => drawLink(link, scene));
+    picture.nodes.forEach((node, index) => drawNode(node, index, scene));
+    drawLabels(picture, clipped);
   }
 
-  /* The scale: a bar, and the part of the flow that is as tall at this zoom. */
-  flow.key = (zoom) => {
-    const key = document.querySelector(".flow-scale");
-    const fits = flow.picture.key.find(([height]) => height * zoom <= 28);
-    const [height, part] = fits || flow.picture.key.at(-1);
-    key.querySelector(".flow-scale-bar").style.height = `${height * zoom}px`;
-    const what = flow.picture.up ? "of the state it enters" : "of the flow";
-    key.querySelector(".flow-scale-text").textContent = `${part} ${what}`;
-  };
+  /* The scale: a bar, and the part of the flow that has its height at this zoom. */
+  function showScale(zoom) {
+    const { key, up } = flow.picture;
+    const [height, part] = key.find(([each]) => each * zoom <= MAX_SCALE_BAR) || key.at(-1);
+    const scale = document.querySelector(".flow-scale");
+    scale.querySelector(".flow-scale-bar").style.height = `${height * zoom}px`;
+    const whole = up ? "of the state it enters" : "of the flow";
+    scale.querySelector(".flow-scale-text").textContent = `${part} ${whole}`;
+  }
 
-  /* Dash calls this with the store's data: a picture, or nothing where another figure is shown. */
+  /* Draws the store's picture. It is empty where the view shows a Plotly chart instead. */
   function draw(picture) {
-    const host = document.getElementById("flow-canvas");
     const started = performance.now();
     flow.picture = picture || null;
     flow.svg = null;
-    host.querySelector("svg")?.remove();
-    hideBox(host);
+    canvas().querySelector("svg")?.remove();
+    hideBox();
     if (!picture) {
       return "none";
     }
-    const svg = make("svg", { width: picture.width, height: picture.height, class: "flow-svg" });
-    drawScene(picture, svg);
+    const svg = append(null, "svg", {
+      width: picture.width,
+      height: picture.height,
+      class: "flow-svg",
+    });
+    drawGraph(picture, svg);
     drawNames(picture, svg);
-    host.prepend(svg);
+    canvas().prepend(svg);
     flow.svg = svg;
-    flow.place(true);
-    flow.list("flow", picture.table);
-    host.dataset.drawn = String(Math.round(10 * (performance.now() - started)) / 10);
+    flow.resetZoom();
+    flow.showTable("flow", picture.table);
+    canvas().dataset.drawn = (performance.now() - started).toFixed(1);
     return "flow";
   }
 
-  /* ---- under the pointer ---- */
+  /* ------------------------------------------------------------ under the pointer */
 
-  let hovered = null;
+  let hovered = null; // the link or node under the pointer
 
-  /* All nodes of one state, a block and its layer's middle, select the same. */
-  function state(number) {
-    const go = flow.picture.nodes[number][5];
-    return new Set(
-      flow.picture.nodes.flatMap((node, index) => (node[5] === go ? [index] : []))
-    );
+  /* The nodes of one state: they select the same cell. */
+  function nodesOfState(index) {
+    const target = flow.picture.nodes[index][5];
+    const indices = flow.picture.nodes.map((node, each) => (node[5] === target ? each : -1));
+    return new Set(indices.filter((each) => each >= 0));
   }
 
-  function bringOut(ends) {
+  function highlightLinks(nodes) {
     flow.svg.classList.add("is-focused");
     for (const path of flow.svg.querySelectorAll("path.flow-link")) {
-      path.classList.toggle("is-out", path.flowEnds.some((end) => ends.has(end)));
+      path.classList.toggle("is-highlighted", path.flowEnds.some((end) => nodes.has(end)));
     }
   }
 
-  function restore() {
-    if (hovered && flow.svg) {
-      flow.svg.classList.remove("is-focused");
-      flow.svg.querySelectorAll(".is-out").forEach((path) => path.classList.remove("is-out"));
+  function clearHighlight() {
+    flow.svg.classList.remove("is-focused");
+    for (const path of flow.svg.querySelectorAll(".is-highlighted")) {
+      path.classList.remove("is-highlighted");
     }
+  }
+
+  function hideBox() {
+    canvas().querySelector(".flow-box")?.remove();
     hovered = null;
   }
 
-  function hideBox(host) {
-    host.querySelector(".flow-box")?.remove();
-    hovered = null;
+  function boxLine(text, index) {
+    const line = document.createElement(index ? "div" : "b");
+    line.textContent = text;
+    return line;
   }
 
-  function showBox(host, lines, event) {
+  /* Shows lines beside the pointer, at its left where the right has no room. */
+  function showBox(lines, event) {
+    const host = canvas();
     const box = host.querySelector(".flow-box") || document.createElement("div");
     box.className = "flow-box";
-    box.replaceChildren(
-      ...lines.map((line, index) => {
-        const row = document.createElement(index ? "div" : "b");
-        row.textContent = line;
-        return row;
-      })
-    );
+    box.replaceChildren(...lines.map(boxLine));
     host.append(box);
     const frame = host.getBoundingClientRect();
     const [x, y] = [event.clientX - frame.left, event.clientY - frame.top];
-    const left = x + 16 + box.offsetWidth > frame.width ? x - 16 - box.offsetWidth : x + 16;
+    const fits = x + 16 + box.offsetWidth <= frame.width;
+    const left = fits ? x + 16 : x - 16 - box.offsetWidth;
     box.style.left = `${Math.max(left, 0) + host.scrollLeft}px`;
     box.style.top = `${Math.max(y - box.offsetHeight - 8, 0)}px`;
   }
 
   function onOver(event) {
-    const host = document.getElementById("flow-canvas");
     const target = event.target.closest?.("#flow-canvas .flow-node, #flow-canvas .flow-link");
     if (!flow.svg || target === hovered) {
       return;
     }
-    restore();
+    clearHighlight();
     if (!target) {
-      hideBox(host);
+      hideBox();
       return;
     }
     hovered = target;
     if (target.flowNode !== undefined) {
-      bringOut(state(target.flowNode));
+      highlightLinks(nodesOfState(target.flowNode));
     }
   }
 
   function onMove(event) {
     if (hovered && flow.svg) {
-      showBox(document.getElementById("flow-canvas"), hovered.flowLines, event);
+      showBox(hovered.flowLines, event);
     }
   }
 
-  /* Selects as a click on a button would (page.js): for what is no button. */
-  flow.select = (to) => {
-    const button = document.createElement("button");
-    button.hidden = true;
-    button.dataset.go = to;
-    document.body.append(button);
-    button.click();
-    button.remove();
-  };
+  /* ------------------------------------------------------------ signed flow */
 
-  let most = null;
+  /* A bar of signed flow (dash_app/figures/flow_signed.py) selects its layer, head and link. */
+  function selectBar(_chart, event) {
+    const [, kind, layer, source, target, head] = event.points[0].customdata;
+    const heads = head < 0 ? "" : `&heads=${head}`;
+    const link = `${kind}:${layer}:${source}:${target}:${head}`;
+    window.stratascope.page.select(`layer=${layer}${heads}&link=${link}`);
+  }
 
-  /* The layers' slider was moved; an end at the edge means all layers there, whatever the model. */
-  function layers(value) {
-    if (value && most !== null) {
-      const end = (number, edge) => (number === edge ? "none" : number);
-      const to = `first=${end(value[0], 0)}&last=${end(value[1], most)}`;
-      window.dash_clientside.stratascope.hears("flow-layers", value, to);
+  /* ------------------------------------------------------------ the layer slider */
+
+  let lastLayer = null;
+
+  /* Reports the slider's range. An end at the edge means "no limit", whatever the model. */
+  function reportLayers(value) {
+    if (value && lastLayer !== null) {
+      const limit = (layer, edge) => (layer === edge ? "none" : layer);
+      const to = `first=${limit(value[0], 0)}&last=${limit(value[1], lastLayer)}`;
+      controls.reportChange("flow-layers", value, to);
     }
   }
 
-  /* The slider shows what is selected (controls.js). */
-  function range(method, run, note) {
+  function showLayers(method, run, note) {
     if (run) {
-      most = run.layers - 1;
-      const first = Math.min(method?.first ?? 0, most);
-      const last = Math.max(first, Math.min(method?.last ?? most, most));
-      window.dash_clientside.stratascope.shows("flow-layers", note, [first, last], { max: most });
+      lastLayer = run.layers - 1;
+      const first = Math.min(method?.first ?? 0, lastLayer);
+      const last = Math.max(first, Math.min(method?.last ?? lastLayer, lastLayer));
+      controls.showValue("flow-layers", note, [first, last], { max: lastLayer });
     }
   }
 
   document.addEventListener("mouseover", onOver);
   document.addEventListener("mousemove", onMove);
-  const shared = (window.dash_clientside = window.dash_clientside || {});
-  shared.stratascope_flow = { draw, layers, range };
+  charts.onClick("flow-signed", selectBar);
+  Object.assign(flow, { showScale, drawingOrder });
+  window.dash_clientside ??= {};
+  window.dash_clientside.stratascope_flow = { draw, layers: reportLayers, range: showLayers };
 })();

@@ -1,137 +1,129 @@
 /*
-The links of the flow as a table, made here from what the picture or figure carries: for
-those who don't read such pictures, and for screen readers. It is made when it is opened, and sorts
-without the server. The first cell of a row is a button that selects the link.
+The links of the flow graph as a table, for screen readers and for readers who prefer numbers. The
+browser builds it from the data of the picture or chart when the reader opens it, and sorts it
+without a request. The first cell of a row is a button that selects the link.
 */
 (function () {
   "use strict";
 
-  const flow = window.stratascope_flow;
-  const sorted = { column: -1, up: false };
-  let table = null;
-  let source = null;
+  const { charts, flow } = window.stratascope;
+  const EMPTY = { columns: [], rows: [] };
+  let order = { column: -1, ascending: false };
+  let source = null; // the data that `table` was made of
+  let table = EMPTY;
 
-  function host() {
-    return document.getElementById("flow-table");
-  }
-
-  function isOpen() {
-    const box = host();
-    return Boolean(box && box.closest("details").open);
-  }
-
-  function element(name, text, attributes) {
+  function element(name, text, attributes = {}) {
     const made = document.createElement(name);
     made.textContent = text;
-    for (const [key, value] of Object.entries(attributes || {})) {
+    for (const [key, value] of Object.entries(attributes)) {
       made.setAttribute(key, value);
     }
     return made;
   }
 
-  /* Shares are parts of a whole; logits have a sign. */
-  function written(value, name) {
+  /* Logits have a sign. All other numbers are shares, shown in percent. */
+  function formatCell(value, column) {
     if (typeof value !== "number") {
       return value;
     }
-    if (name === "Logits") {
+    if (column === "Logits") {
       return (value > 0 ? "+" : "") + value.toFixed(3);
     }
     return (100 * value).toFixed(2) + " %";
   }
 
-  function head(columns) {
-    const row = document.createElement("tr");
-    columns.forEach((name, index) => {
-      const here = index === sorted.column;
-      const order = here ? (sorted.up ? "ascending" : "descending") : "none";
-      const number = table.rows.length > 0 && typeof table.rows[0][index] === "number";
-      const cell = element("th", "", { scope: "col", "aria-sort": order });
-      cell.className = number ? "num" : "";
-      const mark = here ? (sorted.up ? " ▲" : " ▼") : "";
-      const button = element("button", name + mark, { type: "button", "data-sort": index });
-      cell.append(button);
-      row.append(cell);
-    });
-    return row;
+  function sortRows(rows, { column, ascending }) {
+    const compare = (a, b) =>
+      typeof a === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true });
+    const sign = ascending ? 1 : -1;
+    return column < 0
+      ? rows
+      : [...rows].sort((a, b) => sign * compare(a[column], b[column]));
   }
 
-  function line(values, columns) {
-    const row = document.createElement("tr");
-    columns.forEach((name, index) => {
-      const value = values[index];
-      const cell = document.createElement("td");
-      if (index === 0 && values.at(-1)) {
-        cell.append(element("button", value, { type: "button", "data-go": values.at(-1) }));
+  /* A click on the sorted column reverses it; any other column starts with its largest values. */
+  function nextOrder({ column, ascending }, clicked) {
+    return { column: clicked, ascending: column === clicked ? !ascending : false };
+  }
+
+  function headerCell(name, index) {
+    const isSorted = index === order.column;
+    const [direction, arrow] = order.ascending ? ["ascending", " ▲"] : ["descending", " ▼"];
+    const cell = element("th", "", { scope: "col", "aria-sort": isSorted ? direction : "none" });
+    cell.className = typeof table.rows[0]?.[index] === "number" ? "num" : "";
+    const label = isSorted ? name + arrow : name;
+    cell.append(element("button", label, { type: "button", "data-sort": index }));
+    return cell;
+  }
+
+  function bodyRow(values) {
+    const target = values.at(-1); // after the cells: what a click selects, or nothing
+    const row = element("tr", "");
+    table.columns.forEach((name, index) => {
+      const cell = element("td", "");
+      if (index === 0 && target) {
+        cell.append(element("button", values[0], { type: "button", "data-go": target }));
       } else {
-        cell.textContent = written(value, name);
-        cell.className = typeof value === "number" ? "num" : "mono";
+        cell.textContent = formatCell(values[index], name);
+        cell.className = typeof values[index] === "number" ? "num" : "mono";
       }
       row.append(cell);
     });
     return row;
   }
 
-  function compare(one, other) {
-    const [a, b] = [one[sorted.column], other[sorted.column]];
-    const order =
-      typeof a === "number"
-        ? a - b
-        : String(a).localeCompare(String(b), undefined, { numeric: true });
-    return sorted.up ? order : -order;
-  }
-
-  function fill() {
-    const box = host();
-    if (!box || !table || !isOpen()) {
+  function render() {
+    const host = document.getElementById("flow-table");
+    if (!source || !host?.closest("details").open) {
       return;
     }
-    const rows = table.rows.slice();
-    if (sorted.column >= 0) {
-      rows.sort(compare);
-    }
-    const top = document.createElement("thead");
-    top.append(head(table.columns));
-    const body = document.createElement("tbody");
-    body.append(...rows.map((values) => line(values, table.columns)));
-    const whole = element("table", "", { class: "ledger-table", "aria-label": "Links of the flow" });
-    whole.append(top, body);
-    box.replaceChildren(whole);
+    const header = element("tr", "");
+    header.append(...table.columns.map(headerCell));
+    const head = element("thead", "");
+    head.append(header);
+    const body = element("tbody", "");
+    body.append(...sortRows(table.rows, order).map(bodyRow));
+    const label = { class: "ledger-table", "aria-label": "Links of the flow" };
+    const whole = element("table", "", label);
+    whole.append(head, body);
+    host.replaceChildren(whole);
   }
 
-  /* The links of whatever is shown now: of the picture, of signed bars, or none. */
-  flow.list = (view, next) => {
-    if (next !== source) {
-      source = next;
-      table = { columns: next.columns, rows: [...next.rows, ...(next.others || [])] };
-      fill();
+  /* Lists the links of what the view shows now: the picture, the bars of signed flow, or nothing. */
+  function showTable(view, data) {
+    if (data !== source) {
+      source = data;
+      table = { columns: data.columns, rows: [...data.rows, ...(data.others || [])] };
+      render();
     }
     document.querySelector(".panel-flow").dataset.flow = view;
-  };
+  }
 
-  function drawn(plot) {
-    if (!plot.closest("#flow-graph")) {
+  function onDraw(chart) {
+    if (!chart.closest("#flow-graph")) {
       return;
     }
-    const meta = plot.layout && plot.layout.meta;
-    if (meta && meta.view === "flow-signed") {
-      flow.list("flow-signed", meta.table);
+    const meta = charts.meta(chart);
+    if (meta?.view === "flow-signed") {
+      showTable("flow-signed", meta.table);
     } else if (!flow.picture) {
-      flow.list("none", { columns: [], rows: [] });
+      showTable("none", EMPTY);
     }
   }
 
-  document.addEventListener("toggle", (event) => event.target.matches(".flow-list") && fill(), true);
-  document.addEventListener("click", (event) => {
-    const button = event.target.closest && event.target.closest("[data-sort]");
-    if (!button) {
-      return;
+  function onClick(event) {
+    const button = event.target.closest?.("[data-sort]");
+    if (button) {
+      order = nextOrder(order, Number(button.dataset.sort));
+      render();
+      document.querySelector(`#flow-table [data-sort="${order.column}"]`).focus();
     }
-    const column = Number(button.dataset.sort);
-    sorted.up = sorted.column === column ? !sorted.up : false;
-    sorted.column = column;
-    fill();
-    host().querySelector(`[data-sort="${column}"]`).focus();
-  });
-  ["flow-signed", "none"].forEach((view) => window.stratascope_drawn(view, drawn));
+  }
+
+  // "toggle" events do not bubble, so they are caught in the capture phase.
+  document.addEventListener("toggle", (event) => event.target.matches(".flow-list") && render(), true);
+  document.addEventListener("click", onClick);
+  charts.onDraw("flow-signed", onDraw);
+  charts.onDraw(charts.NO_VIEW, onDraw);
+  Object.assign(flow, { showTable, formatCell, sortRows, nextOrder });
 })();

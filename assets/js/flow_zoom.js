@@ -1,113 +1,126 @@
 /*
-Zoom and pan in the flow graph: Ctrl and the wheel (or a pinch), dragging, the buttons, and when the
-picture has the focus + - 0 and Shift with the arrow keys. The scene is scaled; texts keep their
-size, and labels that have room only when zoomed in come then.
+Zoom and pan of the flow graph: Ctrl and the wheel (or a pinch), dragging, the buttons, and, when
+the graph has the keyboard focus, + - 0 and Shift with the arrow keys. The graph is scaled. Texts
+keep their size, and labels that need more room appear as the reader zooms in.
 */
 (function () {
   "use strict";
 
-  const flow = window.stratascope_flow;
-  const MOST = 8;
-  const view = { zoom: 1, x: 0, y: 0 };
+  const { flow } = window.stratascope;
+  const MAX_ZOOM = 8;
+  const ZOOM_STEP = 1.5;
+  const PAN_STEP = 80; // pixels
+  const WHEEL_PER_E = 300; // pixels of the wheel that multiply the zoom by e
+  const DRAG_THRESHOLD = 4; // pixels; a shorter movement is a click
+  const WHOLE = { zoom: 1, x: 0, y: 0 };
+  let view = WHOLE; // the zoom, and where the graph's origin lies in the plot area
   let drag = null;
 
-  function size() {
+  /* Width and height of the plot area. */
+  function plotSize() {
     const { width, height, margin } = flow.picture;
     return [width - margin.left - margin.right, height - margin.top - margin.bottom];
   }
 
-  function within(value, room) {
-    return Math.min(0, Math.max(room * (1 - view.zoom), value));
+  /* The same view, moved so that the graph covers the plot area. */
+  function clampPan({ zoom, x, y }, [width, height]) {
+    const clamp = (value, size) => Math.min(0, Math.max(size * (1 - zoom), value));
+    return { zoom, x: clamp(x, width), y: clamp(y, height) };
   }
 
-  /* Puts everything where the view says; `anew` starts from the whole picture. */
-  flow.place = (anew) => {
-    if (anew) {
-      Object.assign(view, { zoom: 1, x: 0, y: 0 });
-    }
-    const [width, height] = size();
-    const { left, top, bottom } = flow.picture.margin;
-    view.x = within(view.x, width);
-    view.y = within(view.y, height);
+  /* Zooms by a factor, about a point of the plot area that stays where it is. */
+  function zoomAbout(from, factor, [x, y]) {
+    const zoom = Math.min(MAX_ZOOM, Math.max(1, from.zoom * factor));
+    const scale = zoom / from.zoom;
+    return { zoom, x: x - (x - from.x) * scale, y: y - (y - from.y) * scale };
+  }
+
+  function show(next) {
+    view = clampPan(next, plotSize());
     const { zoom, x, y } = view;
     const scene = flow.svg.querySelector(".flow-scene");
     scene.setAttribute("transform", `translate(${x} ${y}) scale(${zoom})`);
-    const beyond = (at, least, most) => (at < least || at > most ? "hidden" : "visible");
-    for (const name of flow.svg.querySelectorAll(".flow-lanes text")) {
-      const at = top + y + zoom * Number(name.dataset.y);
-      name.setAttribute("y", at);
-      name.setAttribute("visibility", beyond(at, top, flow.picture.height - bottom));
-    }
-    for (const name of flow.svg.querySelectorAll(".flow-rows text")) {
-      const at = left + x + zoom * Number(name.dataset.x);
-      name.setAttribute("x", at);
-      name.setAttribute("visibility", beyond(at, left, left + width + 30));
-    }
-    for (const label of flow.svg.querySelectorAll(".flow-labels text")) {
-      const beside = label.classList.contains("is-beside");
-      label.setAttribute("x", x + zoom * Number(label.dataset.x) + (beside ? 10 : 0));
-      label.setAttribute("y", y + zoom * Number(label.dataset.y) - (beside ? 0 : 8));
-      label.setAttribute("visibility", Number(label.dataset.zoom) <= zoom ? "visible" : "hidden");
-    }
-    flow.key(zoom);
+    placeNames(view);
+    placeLabels(view);
+    flow.showScale(zoom);
     flow.svg.classList.toggle("is-zoomed", zoom > 1);
     flow.svg.dataset.zoom = zoom.toFixed(2);
-  };
+  }
 
-  /* Zooms by a factor about a point of the plot area, its middle unless told. */
-  function zoomBy(factor, at) {
-    const [width, height] = size();
-    const [x, y] = at || [width / 2, height / 2];
-    const next = Math.min(MOST, Math.max(1, view.zoom * factor));
-    view.x = x - ((x - view.x) * next) / view.zoom;
-    view.y = y - ((y - view.y) * next) / view.zoom;
-    view.zoom = next;
-    flow.place();
+  /* Moves the names of tokens and rows beside their lanes and columns; hides those outside. */
+  function placeNames({ zoom, x, y }) {
+    const { left, top, bottom } = flow.picture.margin;
+    const place = (name, axis, value, min, max) => {
+      name.setAttribute(axis, value);
+      name.setAttribute("visibility", value < min || value > max ? "hidden" : "visible");
+    };
+    for (const name of flow.svg.querySelectorAll(".flow-lanes text")) {
+      place(name, "y", top + y + zoom * Number(name.dataset.y), top, flow.picture.height - bottom);
+    }
+    for (const name of flow.svg.querySelectorAll(".flow-rows text")) {
+      place(name, "x", left + x + zoom * Number(name.dataset.x), left, left + plotSize()[0] + 30);
+    }
+  }
+
+  function placeLabels({ zoom, x, y }) {
+    for (const label of flow.svg.querySelectorAll(".flow-labels text")) {
+      const isBeside = label.classList.contains("is-beside");
+      label.setAttribute("x", x + zoom * Number(label.dataset.x) + (isBeside ? 10 : 0));
+      label.setAttribute("y", y + zoom * Number(label.dataset.y) - (isBeside ? 0 : 8));
+      label.setAttribute("visibility", Number(label.dataset.zoom) <= zoom ? "visible" : "hidden");
+    }
+  }
+
+  function zoomBy(factor, point = plotSize().map((size) => size / 2)) {
+    show(zoomAbout(view, factor, point));
   }
 
   function panBy(x, y) {
-    view.x += x;
-    view.y += y;
-    flow.place();
+    show({ ...view, x: view.x + x, y: view.y + y });
   }
 
-  const DOES = {
-    in: () => zoomBy(1.5),
-    out: () => zoomBy(1 / 1.5),
-    reset: () => flow.place(true),
-    left: () => panBy(80, 0),
-    right: () => panBy(-80, 0),
-    up: () => panBy(0, 80),
-    down: () => panBy(0, -80),
+  function resetZoom() {
+    show(WHOLE);
+  }
+
+  const ACTIONS = {
+    in: () => zoomBy(ZOOM_STEP),
+    out: () => zoomBy(1 / ZOOM_STEP),
+    reset: resetZoom,
+    left: () => panBy(PAN_STEP, 0),
+    right: () => panBy(-PAN_STEP, 0),
+    up: () => panBy(0, PAN_STEP),
+    down: () => panBy(0, -PAN_STEP),
   };
   const KEYS = { "+": "in", "=": "in", "-": "out", 0: "reset" };
   const ARROWS = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down" };
 
-  function canvas(event) {
-    return flow.svg && event.target.closest?.("#flow-canvas");
+  function isOnGraph(event) {
+    return Boolean(flow.svg && event.target.closest?.("#flow-canvas"));
   }
 
   function onKey(event) {
-    const wanted = event.shiftKey ? ARROWS[event.key] ?? KEYS[event.key] : KEYS[event.key];
-    if (canvas(event) && wanted && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    const action = KEYS[event.key] ?? (event.shiftKey ? ARROWS[event.key] : undefined);
+    const hasModifier = event.ctrlKey || event.metaKey || event.altKey;
+    if (action && !hasModifier && isOnGraph(event)) {
       event.preventDefault();
       event.stopPropagation();
-      DOES[wanted]();
+      ACTIONS[action]();
     }
   }
 
   function onWheel(event) {
-    if (canvas(event) && (event.ctrlKey || event.metaKey)) {
+    if (isOnGraph(event) && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
       const frame = flow.svg.getBoundingClientRect();
       const { left, top } = flow.picture.margin;
-      const at = [event.clientX - frame.left - left, event.clientY - frame.top - top];
-      zoomBy(Math.exp(-event.deltaY / 300), at);
+      const point = [event.clientX - frame.left - left, event.clientY - frame.top - top];
+      zoomBy(Math.exp(-event.deltaY / WHEEL_PER_E), point);
     }
   }
 
   function onDown(event) {
-    if (canvas(event) && event.button === 0 && view.zoom > 1) {
+    if (isOnGraph(event) && event.button === 0 && view.zoom > 1) {
       drag = { x: event.clientX, y: event.clientY, moved: false };
     }
   }
@@ -117,14 +130,20 @@ size, and labels that have room only when zoomed in come then.
       return;
     }
     const [x, y] = [event.clientX - drag.x, event.clientY - drag.y];
-    drag.moved ||= Math.hypot(x, y) > 4;
+    drag.moved ||= Math.hypot(x, y) > DRAG_THRESHOLD;
     if (drag.moved) {
       panBy(x, y);
       Object.assign(drag, { x: event.clientX, y: event.clientY });
     }
   }
 
-  /* The click that ends a drag selects nothing. In the window, before page.js hears it. */
+  /* A drag that ends on the graph waits for its click, which must not select anything. */
+  function onUp(event) {
+    if (!drag?.moved || !isOnGraph(event)) {
+      drag = null;
+    }
+  }
+
   function onClick(event) {
     const moved = drag?.moved;
     drag = null;
@@ -135,7 +154,7 @@ size, and labels that have room only when zoomed in come then.
     }
     const button = event.target.closest?.("[data-flow-zoom]");
     if (button && flow.svg) {
-      DOES[button.dataset.flowZoom]();
+      ACTIONS[button.dataset.flowZoom]();
     }
   }
 
@@ -143,12 +162,7 @@ size, and labels that have room only when zoomed in come then.
   document.addEventListener("wheel", onWheel, { passive: false });
   document.addEventListener("pointerdown", onDown);
   document.addEventListener("pointermove", onMove);
-  document.addEventListener("pointerup", (event) => {
-    if (drag && !drag.moved) {
-      drag = null;
-    } else if (drag && !canvas(event)) {
-      drag = null; // no click follows on what was left
-    }
-  });
-  window.addEventListener("click", onClick, true);
+  document.addEventListener("pointerup", onUp);
+  window.addEventListener("click", onClick, true); // on the window: before page.js hears the click
+  Object.assign(flow, { resetZoom, zoomAbout, clampPan });
 })();

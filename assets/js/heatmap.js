@@ -1,269 +1,269 @@
 /*
-Heatmaps of rows by positions: clicks choose a cell, a double click pins its token; the tokens are
-written into the cells that are in sight (plotly takes 200 ms for 1,000 texts, this a few); row
-names, token rows and colour key stay in sight while the picture scrolls inside its panel.
+Heatmaps of rows by positions. A click selects a cell, a double click pins its token. The tokens are
+written only into the cells that are visible: Plotly needs 200 ms for 1,000 texts, this a few. Row
+names, token rows and the colour key stay visible while the heatmap scrolls inside its panel.
 */
 (function () {
   "use strict";
 
   const SVG = "http://www.w3.org/2000/svg";
-  const DOUBLE_MS = 1000;
+  const DOUBLE_CLICK_MS = 1000;
+  const DARK_TEXT = "#17202b";
+  const LIGHT_TEXT = "#ffffff";
+  const LIGHT_CELL = 0.56; // luma from which dark text is easier to read
+  const { charts } = window.stratascope;
   const watched = new WeakSet();
-  const page = () => window.dash_clientside.stratascope;
-  let last = { plot: null, row: 0, pos: 0, at: -DOUBLE_MS };
+  let lastClick = { chart: null, row: 0, pos: 0, time: -DOUBLE_CLICK_MS };
 
-  function isHeatmap(plot) {
-    return plot && plot.layout && plot.layout.meta && plot.layout.meta.view === "heatmap";
+  function isHeatmap(chart) {
+    return charts.meta(chart)?.view === "heatmap";
   }
 
-  function drawnAxes(plot) {
-    return plot._fullLayout && plot._fullLayout.xaxis && plot._fullLayout;
+  /* Plotly's computed layout; undefined before the first drawing. */
+  function computedLayout(chart) {
+    return chart._fullLayout?.xaxis && chart._fullLayout;
   }
 
-  /* ------------------------------------------------------------ choosing and pinning */
+  /* ------------------------------------------------------------ selecting and pinning */
 
-  function onClick(plot, event) {
-    const meta = plot.layout.meta;
+  function onClick(chart, event) {
+    const { rows, positions } = chart.layout.meta;
     const point = event.points[0];
-    const row = meta.rows[Math.round(point.y)];
-    const pos = meta.positions[Math.round(point.x)];
-    if (row === undefined || pos === undefined) {
+    const row = rows[Math.round(point.y)];
+    const pos = positions[Math.round(point.x)];
+    if (row !== undefined && pos !== undefined) {
+      lastClick = { chart, row, pos, time: event.event.timeStamp };
+      window.stratascope.page.selectCell(row, pos);
+    }
+  }
+
+  /*
+  A double click, as the browser counts it. Plotly can miss the second click while the page works on
+  the first. The first click has set the cell.
+  */
+  function onMouseUp(event) {
+    const { chart, row, pos, time } = lastClick;
+    if (event.detail !== 2 || !isHeatmap(chart) || event.timeStamp - time >= DOUBLE_CLICK_MS) {
       return;
     }
-    last = { plot, row, pos, at: event.event.timeStamp };
-    page().choose(row, pos);
-  }
-
-  /*
-  The browser's own count of clicks, by the time of the presses: plotly counts from when it comes
-  to hear of them, and may miss the second where the first set the page to work. Where it was,
-  the first click said.
-  */
-  function onDoubleClick(event) {
-    const box = event.detail === 2 && isHeatmap(last.plot) && last.plot.getBoundingClientRect();
-    const inside =
-      box &&
-      event.clientX >= box.left &&
-      event.clientX <= box.right &&
-      event.clientY >= box.top &&
-      event.clientY <= box.bottom;
-    if (inside && event.timeStamp - last.at < DOUBLE_MS) {
-      pin(last.plot.layout.meta, last.row, last.pos);
+    const { left, right, top, bottom } = chart.getBoundingClientRect();
+    const { clientX: x, clientY: y } = event;
+    if (x >= left && x <= right && y >= top && y <= bottom) {
+      pinToken(chart.layout.meta, row, pos);
     }
   }
 
   /*
-  Beside what is pinned; where nothing was pinned by hand, beside the model's own choice. The first
-  click may have had other rows and positions drawn since: the cell is found again by its own.
+  Pins the token of a cell, or unpins it. The curves show the pinned tokens; without any they show
+  the model's own choice, which then stays beside the new one. The first click may have changed the
+  rows and positions that are drawn, so the cell is looked up by its row and position.
   */
-  function pin(meta, row, pos) {
+  function pinToken(meta, row, pos) {
     const column = meta.positions.indexOf(pos);
     const token = meta.ids?.[meta.rows.indexOf(row)]?.[column];
     if (token === undefined || token < 0) {
       return;
     }
-    const curves = document.querySelector("#curves-graph .js-plotly-plot")?.layout?.meta;
-    const own = meta.ids[meta.ids.length - 1][column];
-    const pins = curves && curves.chosen ? curves.pins : [own].filter((id) => id >= 0);
-    const verb = curves?.chosen && pins.includes(token) ? "without" : "with";
-    page().go(`${verb}=pins:${token}&shown=${pins.join(",") || "none"}`);
+    const curves = charts.meta(charts.find("curves-graph"));
+    const ownChoice = meta.ids.at(-1)[column];
+    const shown = curves?.chosen ? curves.pins : [ownChoice].filter((id) => id >= 0);
+    const verb = curves?.chosen && shown.includes(token) ? "without" : "with";
+    window.stratascope.page.select(`${verb}=pins:${token}&shown=${shown.join(",") || "none"}`);
   }
 
-  /* ------------------------------------------------------------ what stays in sight */
+  /* ------------------------------------------------------------ names that stay visible */
 
-  /* A strip of the panel's colour behind what stays in sight. */
-  function strip(layer, name, width, top, height, left) {
-    let back = layer.querySelector(`:scope > .${name}`);
-    if (!back) {
-      back = document.createElementNS(SVG, "rect");
-      back.setAttribute("class", name);
-      back.style.fill = "var(--surface)";
-      layer.prepend(back);
+  /* A rectangle in the panel's colour behind names, which hides the cells that scroll below them. */
+  function coverCells(layer, className, { x = 0, y, width, height }) {
+    let cover = layer.querySelector(`:scope > .${className}`);
+    if (!cover) {
+      cover = document.createElementNS(SVG, "rect");
+      cover.setAttribute("class", className);
+      cover.style.fill = "var(--surface)";
+      layer.prepend(cover);
     }
-    for (const [key, value] of Object.entries({ x: left || 0, y: top, width, height })) {
-      back.setAttribute(key, value);
+    for (const [name, value] of Object.entries({ x, y, width, height })) {
+      cover.setAttribute(name, value);
     }
-    return back;
+    return cover;
   }
 
-  function hold(plot, scroller) {
-    const full = drawnAxes(plot);
-    const rows = plot.querySelector(".yaxislayer-above");
-    const info = plot.querySelector(".infolayer");
-    if (!full || !rows || !info) {
+  /* Moves names and colour key by what the panel has scrolled. */
+  function keepNamesVisible(chart, scroller) {
+    const layout = computedLayout(chart);
+    const rowNames = chart.querySelector(".yaxislayer-above");
+    const info = chart.querySelector(".infolayer");
+    if (!layout || !rowNames || !info) {
       return;
     }
     const across = scroller.scrollLeft;
     const down = scroller.scrollTop;
     const up = Math.max(0, scroller.scrollHeight - scroller.clientHeight) - down;
-    holdRows(rows, full, across);
-    holdTokens(plot, ".x2tick", full, down, 0, full._size.t);
-    holdTokens(plot, ".xtick", full, -up, full._size.t + full._size.h, full._size.b);
-    holdCorners(info, full, across, down, up);
-    const key = plot.querySelector(".infolayer > [class^=cb]");
-    if (key) {
-      key.style.translate = `${across}px ${down}px`;
+    const { t: top, h: height, b: bottom } = layout._size;
+    moveRowNames(rowNames, layout, across);
+    moveTokenRow(chart, ".x2tick", layout, { shift: down, y: 0, height: top });
+    moveTokenRow(chart, ".xtick", layout, { shift: -up, y: top + height, height: bottom });
+    coverCorners(info, layout, { across, down, up });
+    const colourKey = chart.querySelector(".infolayer > [class^=cb]");
+    if (colourKey) {
+      colourKey.style.translate = `${across}px ${down}px`;
     }
   }
 
-  function holdRows(layer, full, across) {
-    strip(layer, "row-names-back", across > 0 ? full._size.l - 1 : 0, full._size.t, full._size.h);
+  function moveRowNames(layer, { _size: size }, across) {
+    const width = across > 0 ? size.l - 1 : 0;
+    coverCells(layer, "row-names-cover", { y: size.t, width, height: size.h });
     layer.style.translate = `${across}px`;
   }
 
-  function holdTokens(plot, ticks, full, shift, top, height) {
-    const layer = plot.querySelector(ticks)?.parentNode;
+  function moveTokenRow(chart, ticks, { _size: size }, { shift, y, height }) {
+    const layer = chart.querySelector(ticks)?.parentNode;
     if (layer) {
-      const wide = shift === 0 ? 0 : full._size.l + full._size.w + full._size.r;
-      strip(layer, "tokens-back", wide, top, height);
+      const width = shift === 0 ? 0 : size.l + size.w + size.r;
+      coverCells(layer, "tokens-cover", { y, width, height });
       layer.style.translate = `0px ${shift}px`;
     }
   }
 
-  function holdCorners(info, full, across, down, up) {
-    const wide = across > 0 ? full._size.l - 1 : 0;
-    const top = strip(info, "row-names-top", wide, 0, full._size.t);
-    top.style.translate = `${across}px ${down}px`;
-    const bottom = full._size.t + full._size.h;
-    const low = strip(info, "row-names-bottom", wide || (up ? full._size.l - 1 : 0), bottom, full._size.b);
-    low.style.translate = `${across}px ${-up}px`;
+  /* Where row names and token rows cross. */
+  function coverCorners(info, { _size: size }, { across, down, up }) {
+    const column = size.l - 1;
+    const topWidth = across > 0 ? column : 0;
+    const bottomWidth = across > 0 || up ? column : 0;
+    const top = { y: 0, width: topWidth, height: size.t };
+    const bottom = { y: size.t + size.h, width: bottomWidth, height: size.b };
+    coverCells(info, "corner-top", top).style.translate = `${across}px ${down}px`;
+    coverCells(info, "corner-bottom", bottom).style.translate = `${across}px ${-up}px`;
   }
 
   /* ------------------------------------------------------------ tokens in the cells */
 
-  function contrast(rgb) {
+  /* The colour of text on a background [r, g, b]. */
+  function textColour(rgb) {
     const [r, g, b] = rgb.map((value) => value / 255);
-    return 0.299 * r + 0.587 * g + 0.114 * b > 0.56 ? "#17202b" : "#ffffff";
+    return 0.299 * r + 0.587 * g + 0.114 * b > LIGHT_CELL ? DARK_TEXT : LIGHT_TEXT;
   }
 
-  function parse(colour) {
+  function parseColour(colour) {
     const hex = /^#(..)(..)(..)$/.exec(colour);
     return hex ? hex.slice(1).map((part) => parseInt(part, 16)) : [128, 128, 128];
   }
 
-  function colourAt(scale, at) {
-    const found = scale.findIndex((stop) => stop[0] >= at);
-    const high = found < 0 ? scale.length - 1 : found;
-    const low = Math.max(0, high - 1);
-    const [from, a] = scale[low];
-    const [to, b] = scale[high];
-    const part = to > from ? (at - from) / (to - from) : 0;
-    const [start, end] = [parse(a), parse(b)];
-    return start.map((value, index) => value + (end[index] - value) * part);
+  /* The [r, g, b] of a part, 0 to 1, of a Plotly colour scale. */
+  function colourAt(scale, part) {
+    const above = scale.findIndex((stop) => stop[0] >= part);
+    const high = above < 0 ? scale.length - 1 : above;
+    const [from, start] = scale[Math.max(0, high - 1)];
+    const [to, end] = scale[high];
+    const weight = to > from ? (part - from) / (to - from) : 0;
+    const last = parseColour(end);
+    return parseColour(start).map((value, index) => value + (last[index] - value) * weight);
   }
 
-  /* Index of the first and one past the last that lie between two edges. */
-  function between(count, size, start, room) {
-    const first = Math.max(0, Math.floor(start / size));
+  /* The first index, and one past the last, of equal cells that a window shows. */
+  function visibleRange(count, size, scrolled, room) {
+    const first = Math.max(0, Math.floor(scrolled / size));
     return [first, Math.min(count, first + Math.ceil(room / size) + 2)];
   }
 
-  function writeCells(plot, scroller) {
-    const full = drawnAxes(plot);
-    const trace = plot._fullData && plot._fullData[0];
-    const base = plot.querySelector(".heatmaplayer")?.parentNode;
-    const meta = plot.layout.meta;
-    base?.querySelector(".cell-texts")?.remove();
-    if (!full || !base || !trace || !meta.labels.length || !meta.labels[0].length) {
+  function writeTokens(chart, scroller) {
+    const layout = computedLayout(chart);
+    const trace = chart._fullData?.[0];
+    const layer = chart.querySelector(".heatmaplayer")?.parentNode;
+    const { meta } = chart.layout;
+    layer?.querySelector(".cell-texts")?.remove();
+    if (!layout || !layer || !trace || !meta.labels[0]?.length) {
       return;
     }
-    const high = full._size.h / meta.rows.length;
-    const columns = between(
-      meta.positions.length, meta.column, scroller.scrollLeft, scroller.clientWidth
-    );
-    const above = between(
-      meta.rows.length, high, scroller.scrollTop - full._size.t, scroller.clientHeight
-    );
-    base.appendChild(written(trace, full, meta, columns, above));
-  }
-
-  function written(trace, full, meta, [first, last], [top, bottom]) {
+    const rowCount = meta.rows.length;
+    const rowHeight = layout._size.h / rowCount;
+    const { scrollLeft, scrollTop, clientWidth, clientHeight } = scroller;
+    const top = scrollTop - layout._size.t;
+    const [first, last] = visibleRange(meta.positions.length, meta.column, scrollLeft, clientWidth);
+    const [above, below] = visibleRange(rowCount, rowHeight, top, clientHeight);
     const group = document.createElementNS(SVG, "g");
     group.setAttribute("class", "cell-texts");
-    const count = meta.rows.length;
-    for (let place = top; place < bottom; place += 1) {
-      const row = count - 1 - place;
-      for (let index = first; index < last; index += 1) {
-        if (meta.labels[row][index]) {
-          group.appendChild(cell(trace, full, meta, row, index));
+    for (let line = rowCount - 1 - above; line > rowCount - 1 - below; line -= 1) {
+      for (let column = first; column < last; column += 1) {
+        if (meta.labels[line][column]) {
+          group.append(cellText(trace, layout, meta, line, column));
         }
       }
     }
-    return group;
+    layer.append(group);
   }
 
-  function cell(trace, full, meta, row, index) {
+  function cellText(trace, layout, meta, line, column) {
     const element = document.createElementNS(SVG, "text");
-    const value = trace.z[row][index];
-    const text = meta.labels[row][index];
+    const value = trace.z[line][column];
+    const text = meta.labels[line][column];
     element.setAttribute("class", "cell-text");
-    element.setAttribute("x", full.xaxis.c2p(index));
-    element.setAttribute("y", full.yaxis.c2p(row) + 4);
+    element.setAttribute("x", layout.xaxis.c2p(column));
+    element.setAttribute("y", layout.yaxis.c2p(line) + 4);
     if (value === null || value === undefined || Number.isNaN(value)) {
-      element.classList.add(text === meta.waiting ? "is-waiting" : "is-bare");
+      element.classList.add(text === meta.waiting ? "is-waiting" : "is-uncoloured");
     } else {
-      const part = (value - trace.zmin) / (trace.zmax - trace.zmin);
-      const at = Math.max(0, Math.min(1, part || 0));
-      element.style.fill = contrast(colourAt(trace.colorscale, at));
+      const part = (value - trace.zmin) / (trace.zmax - trace.zmin) || 0;
+      const colour = colourAt(trace.colorscale, Math.max(0, Math.min(1, part)));
+      element.style.fill = textColour(colour);
     }
     element.textContent = text;
     return element;
   }
 
-  /* ------------------------------------------------------------ the chosen cell comes into view */
+  /* ------------------------------------------------------------ scrolling to the selected cell */
 
-  function showChosen(plot, scroller) {
-    const full = drawnAxes(plot);
-    const shape = (plot.layout.shapes || [])[0];
-    if (!full || !shape || shape.visible === false) {
+  /* Scrolls the panel so that it shows the first shape, which outlines the selected cell. */
+  function scrollToSelected(chart, scroller) {
+    const layout = computedLayout(chart);
+    const outline = chart.layout.shapes?.[0];
+    if (!layout || !outline || outline.visible === false) {
       return;
     }
-    const middle = full._size.l + full.xaxis.c2p((shape.x0 + shape.x1) / 2);
-    const half = plot.layout.meta.column / 2;
-    scroller.scrollLeft = nearest(
-      scroller.scrollLeft, scroller.clientWidth, middle - half - full._size.l - 8, middle + half + 8
-    );
-    const height = full._size.t + full.yaxis.c2p((shape.y0 + shape.y1) / 2);
-    scroller.scrollTop = nearest(
-      scroller.scrollTop,
-      scroller.clientHeight,
-      height - full._size.t - 20,
-      height + full._size.b + 20
-    );
+    const { l: left, t: top, b: bottom } = layout._size;
+    const x = left + layout.xaxis.c2p((outline.x0 + outline.x1) / 2);
+    const y = top + layout.yaxis.c2p((outline.y0 + outline.y1) / 2);
+    const half = chart.layout.meta.column / 2;
+    const { scrollLeft, scrollTop, clientWidth, clientHeight } = scroller;
+    const columns = [x - half - left - 8, x + half + 8];
+    const lines = [y - top - 20, y + bottom + 20];
+    scroller.scrollLeft = scrollTarget(scrollLeft, clientWidth, ...columns);
+    scroller.scrollTop = scrollTarget(scrollTop, clientHeight, ...lines);
   }
 
-  /* The scroll position, as near as may be, at which `from` to `to` is in sight. */
-  function nearest(now, room, from, to) {
+  /* The scroll position nearest to the present one at which `from` to `to` is visible. */
+  function scrollTarget(now, room, from, to) {
     if (from < now) {
       return from;
     }
     return to > now + room ? to - room : now;
   }
 
-  function refresh(plot, scroller) {
-    hold(plot, scroller);
-    writeCells(plot, scroller);
+  function refresh(chart, scroller) {
+    keepNamesVisible(chart, scroller);
+    writeTokens(chart, scroller);
   }
 
-  function onDrawn(plot) {
-    const scroller = plot.closest(".scroll-x");
+  function onDraw(chart) {
+    const scroller = chart.closest(".scroll-x");
     if (!scroller) {
       return;
     }
-    showChosen(plot, scroller);
-    refresh(plot, scroller);
-    if (!watched.has(plot)) {
-      watched.add(plot);
+    scrollToSelected(chart, scroller);
+    refresh(chart, scroller);
+    if (!watched.has(chart)) {
+      watched.add(chart);
       let frame = 0;
-      const later = () => {
+      const onScroll = () => {
         cancelAnimationFrame(frame);
-        frame = requestAnimationFrame(() => isHeatmap(plot) && refresh(plot, scroller));
+        frame = requestAnimationFrame(() => isHeatmap(chart) && refresh(chart, scroller));
       };
-      scroller.addEventListener("scroll", later, { passive: true });
-      plot.on("plotly_click", (event) => isHeatmap(plot) && onClick(plot, event));
+      scroller.addEventListener("scroll", onScroll, { passive: true });
     }
   }
 
-  document.addEventListener("mouseup", onDoubleClick, true); // plotly keeps "dblclick" to itself
-  window.stratascope_drawn("heatmap", onDrawn);
+  document.addEventListener("mouseup", onMouseUp, true); // Plotly stops "dblclick" events
+  charts.onDraw("heatmap", onDraw);
+  charts.onClick("heatmap", onClick);
+  window.stratascope.heatmap = { textColour, colourAt, visibleRange, scrollTarget };
 })();

@@ -1,66 +1,72 @@
 /*
-Menus (<details class="menu">): one is open at a time; a choice, Escape or a click elsewhere closes
-it. What is chosen in one is an ordinary button with data-go (page.js).
+Menus (<details class="menu">). At most one is open. A choice, Escape or a click elsewhere closes
+it. The entries are ordinary buttons with `data-go` (page.js).
 */
 (function () {
   "use strict";
 
-  function close(except) {
-    document.querySelectorAll("details.menu[open]").forEach((menu) => {
-      if (menu !== except) {
-        menu.open = false;
+  const FOCUS_TIMEOUT_MS = 4000;
+  const EDGE = 8; // pixels that a list keeps from the window's right edge
+
+  function closeOthers(menu) {
+    document.querySelectorAll("details.menu[open]").forEach((each) => {
+      if (each !== menu) {
+        each.open = false;
       }
     });
   }
 
-  /* Kept inside the window: a menu at its right edge opens to the left. */
-  function place(menu) {
-    const list = menu.querySelector(".menu-list");
-    list.classList.toggle("is-left", false);
-    const over = list.getBoundingClientRect().right > document.documentElement.clientWidth - 8;
-    list.classList.toggle("is-left", over);
+  function close(menu) {
+    menu.open = false;
+    menu.querySelector("summary").focus();
   }
 
-  /* The menus are made anew after a choice: the new one takes the focus of the old. */
+  /* Aligns the list to the menu's right side where it would leave the window. */
+  function keepInWindow(menu) {
+    const list = menu.querySelector(".menu-list");
+    list.classList.remove("is-left");
+    const overflows =
+      list.getBoundingClientRect().right > document.documentElement.clientWidth - EDGE;
+    list.classList.toggle("is-left", overflows);
+  }
+
+  /* The server replaces the menus after a choice: moves the keyboard focus to the new one. */
   function keepFocus(id) {
-    const watcher = new MutationObserver(() => {
+    const observer = new MutationObserver(() => {
       const summary = document.querySelector(`#${id} > summary`);
       if (summary && document.activeElement === document.body) {
         summary.focus({ preventScroll: true });
-        watcher.disconnect();
+        observer.disconnect();
       }
     });
-    watcher.observe(document.body, { childList: true, subtree: true });
-    setTimeout(() => watcher.disconnect(), 4000);
+    observer.observe(document.body, { childList: true, subtree: true });
+    setTimeout(() => observer.disconnect(), FOCUS_TIMEOUT_MS);
   }
 
   document.addEventListener("click", (event) => {
-    const chosen = event.target.closest(".menu-list [data-go]");
     const menu = event.target.closest("details.menu");
-    if (chosen) {
-      menu.open = false;
-      menu.querySelector("summary").focus();
+    if (event.target.closest(".menu-list [data-go]")) {
+      close(menu);
       keepFocus(menu.id);
     } else {
-      close(menu);
+      closeOthers(menu);
     }
   });
 
   document.addEventListener("keydown", (event) => {
     const menu = event.key === "Escape" && event.target.closest("details.menu[open]");
     if (menu) {
-      menu.open = false;
-      menu.querySelector("summary").focus();
+      close(menu);
     }
   });
 
-  /* "toggle" does not bubble: it is heard on its way down. */
+  // "toggle" events do not bubble, so they are caught in the capture phase.
   document.addEventListener(
     "toggle",
-    (event) => {
-      if (event.target.matches?.("details.menu") && event.target.open) {
-        close(event.target);
-        place(event.target);
+    ({ target }) => {
+      if (target.matches?.("details.menu") && target.open) {
+        closeOthers(target);
+        keepInWindow(target);
       }
     },
     true

@@ -1,48 +1,69 @@
 /*
-The page as a whole: buttons that select, arrow keys, the address, the theme.
+The page as a whole: buttons that select, keys, the address, the theme.
 
-Any element with `data-go="pos=4"` changes the selection when clicked. What is selected lives in
-Dash's stores; this file only reports to the store "go" and mirrors the result.
+A click on any element with `data-go="pos=4"` changes the selection. Dash's stores hold the
+selection; this file reports changes to the store "go" and shows the result.
+
+`note` is the content of the store "query": the page's address, and in `note.seen` the number of the
+last report that the server has processed.
 */
 (function () {
   "use strict";
 
-  const page = { cell: null, bounds: null, drawn: [], sequence: 0, moved: 0, unseen: [] };
-  const STEPS = { ArrowUp: [1, 0], ArrowDown: [-1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
-  const TAKES_KEYS = "input, textarea, select, summary, [role=slider], [role=listbox], [role=option]";
+  const ARROWS = { ArrowUp: [1, 0], ArrowDown: [-1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+  const USES_KEYS = "input, textarea, select, summary, [role=slider], [role=listbox], [role=option]";
+  const COPY_FEEDBACK_MS = 1500;
+  const SCROLL_MARGIN = 150; // pixels that stay visible beside the selected token
+  const { charts } = window.stratascope;
+
+  /* ------------------------------------------------------------ reports to the server */
+
+  let lastReport = 0;
+  let pending = []; // reports that the server has not processed yet
 
   /*
-  Dash may drop the answer to a report, so each is repeated until "query" has its number, or the
-  server has refused it (refused.js): repeated for ever, one that is too large would stop all others.
+  Dash may discard the answer to a report. Each report is therefore sent again with the next one,
+  until the server has processed it or refused it (net.js). Without the second condition a report
+  that is too large would block all later ones.
   */
   function report(data) {
-    page.sequence += 1;
-    page.unseen.push({ ...data, n: page.sequence });
-    window.dash_clientside.set_props("go", { data: { reports: page.unseen } });
-    return page.sequence;
+    lastReport += 1;
+    pending.push({ ...data, n: lastReport });
+    window.dash_clientside.set_props("go", { data: { reports: pending } });
+    return lastReport;
   }
+
+  function select(to) {
+    return report({ to });
+  }
+
+  function forgetReports() {
+    pending = [];
+  }
+
+  /* ------------------------------------------------------------ clicks and keys */
 
   function onClick(event) {
     const button = event.target.closest("[data-go]");
     if (button) {
-      report({ to: button.dataset.go });
+      select(button.dataset.go);
     } else if (event.target.closest("#run-button")) {
-      // What the form holds now: by the time of an answer more may be typed.
-      report({ form: window.dash_clientside.stratascope.form(), from: "run-button" });
+      // The form is read now: the reader may change it before the server answers.
+      report({ form: window.stratascope.controls.readForm(), from: "run-button" });
     } else if (event.target.closest("[data-copy-address]")) {
       copyAddress(event.target.closest("[data-copy-address]"));
     }
   }
 
   function copyAddress(button) {
-    button.dataset.said ??= button.textContent; // a second click finds "Copied"
-    const done = (text) => {
+    button.dataset.label ??= button.textContent; // at a second click the text is "Copied"
+    const showResult = (text) => {
       button.textContent = text;
-      setTimeout(() => (button.textContent = button.dataset.said), 1500);
+      setTimeout(() => (button.textContent = button.dataset.label), COPY_FEEDBACK_MS);
     };
     navigator.clipboard.writeText(window.location.href).then(
-      () => done("Copied"),
-      () => done("Not allowed")
+      () => showResult("Copied"),
+      () => showResult("Not allowed")
     );
   }
 
@@ -52,163 +73,175 @@ Dash's stores; this file only reports to the store "go" and mirrors the result.
       document.getElementById("run-button")?.click();
       return;
     }
-    const step = STEPS[event.key];
-    const plain = !event.ctrlKey && !event.metaKey && !event.altKey;
-    if (step && plain && page.bounds && !event.target.closest(TAKES_KEYS)) {
+    const arrow = ARROWS[event.key];
+    const hasModifier = event.ctrlKey || event.metaKey || event.altKey;
+    if (arrow && !hasModifier && limits && !event.target.closest(USES_KEYS)) {
       event.preventDefault();
-      move(step);
+      moveCell(...arrow);
     }
   }
 
-  /* To the next row or position that is shown; past the last one shown, to the next there is. */
-  function move([rows, positions]) {
-    const shown = meta("lens-graph");
-    choose(
-      step(shown && shown.rows, page.cell.row, rows, page.bounds.row),
-      step(shown && shown.positions, page.cell.pos, positions, page.bounds.pos)
+  /* ------------------------------------------------------------ the selected cell */
+
+  let cell = null; // {row, pos}
+  let limits = null; // the run's last row and position, as {row, pos}; null without a run
+  let lastMove = 0; // number of the report of the last move
+  let drawn = {}; // the cell and run that the token strip shows
+
+  function moveCell(rowStep, posStep) {
+    const meta = charts.meta(charts.find("lens-graph"));
+    selectCell(
+      stepThrough(meta?.rows, cell.row, rowStep, limits.row),
+      stepThrough(meta?.positions, cell.pos, posStep, limits.pos)
     );
   }
 
-  function step(shown, value, by, last) {
-    const next = shown && shown.includes(value) ? shown[shown.indexOf(value) + by] : undefined;
-    return next ?? Math.max(0, Math.min(last, value + by));
+  /* The next value that the heatmap shows; beyond the last shown one, the next that exists. */
+  function stepThrough(shown, value, step, max) {
+    const index = shown ? shown.indexOf(value) : -1;
+    const next = index < 0 ? undefined : shown[index + step];
+    return next ?? Math.max(0, Math.min(max, value + step));
   }
 
-  function choose(row, pos) {
-    page.cell = { row, pos };
-    outline();
-    page.moved = report({ to: `row=${row}&pos=${pos}&layer=${Math.max(row - 1, 0)}` });
-  }
-
-  function meta(id) {
-    const plot = document.querySelector(`#${id} .js-plotly-plot`);
-    return plot && plot.layout && plot.layout.meta;
-  }
-
-  /* Moves the outline in heatmaps and the band in the curves: no figure is built anew. */
-  function outline() {
-    const { row, pos } = page.cell;
-    for (const id of ["lens-graph", "readings-graph"]) {
-      const shown = meta(id);
-      if (shown && shown.rows && shown.positions) {
-        moveShapes(id, shown.view, box(shown.positions.indexOf(pos), shown.rows.indexOf(row)));
-      }
-    }
-    moveShapes("curves-graph", "curves", { x0: row - 0.5, x1: row + 0.5 }, 1);
-    const strip = meta("emergence-graph");
-    if (strip && strip.positions) {
-      const at = strip.positions.indexOf(pos);
-      const place = { x0: at - 0.5, x1: at + 0.5, visible: at >= 0 };
-      moveShapes("emergence-graph", "emergence", place, 1);
-    }
-  }
-
-  /* The outline's place by what is shown; nowhere where the cell is not shown. */
-  function box(across, down) {
-    const visible = across >= 0 && down >= 0;
-    const at = { x0: across - 0.5, x1: across + 0.5, y0: down - 0.5, y1: down + 0.5 };
-    return visible ? { ...at, visible } : { visible };
-  }
-
-  function moveShapes(id, view, place, count) {
-    const plot = document.querySelector(`#${id} .js-plotly-plot`);
-    const layout = plot && plot.layout;
-    if (!layout || !layout.meta || layout.meta.view !== view || !layout.shapes) {
-      return;
-    }
-    const change = {};
-    layout.shapes.slice(0, count || layout.shapes.length).forEach((shape, index) => {
-      for (const [name, value] of Object.entries(place)) {
-        if (shape[name] !== value) {
-          change[`shapes[${index}].${name}`] = value;
-        }
-      }
-    });
-    if (Object.keys(change).length) {
-      window.Plotly.relayout(plot, change);
-    }
+  function selectCell(row, pos) {
+    cell = { row, pos };
+    moveOutlines();
+    lastMove = select(`row=${row}&pos=${pos}&layer=${Math.max(row - 1, 0)}`);
   }
 
   /*
-  The store "cell" holds what was chosen; null means the run's own last state. A move that is not
-  answered yet is newer: the next key goes on from there.
+  The store "cell" holds the selected cell; null stands for the last row at the prompt's last token.
+  A move that the server has not processed yet is newer than the store.
   */
-  function follow(cell, run, note) {
+  function followSelection(stored, run, note) {
     if (!run) {
-      page.bounds = null;
+      limits = null;
       return;
     }
     document.documentElement.dataset.run = "shown";
-    page.bounds = { row: run.layers, pos: run.token_ids.length - 1 };
-    const chosen = page.moved > (note?.seen ?? 0) ? page.cell : cell || {};
-    page.cell = {
-      row: Math.min(chosen.row ?? run.layers, page.bounds.row),
-      pos: Math.min(chosen.pos ?? run.prompt_length - 1, page.bounds.pos),
+    limits = { row: run.layers, pos: run.token_ids.length - 1 };
+    const selected = lastMove > (note?.seen ?? 0) ? cell : stored || {};
+    cell = {
+      row: Math.min(selected.row ?? run.layers, limits.row),
+      pos: Math.min(selected.pos ?? run.prompt_length - 1, limits.pos),
     };
-    outline();
-    if (page.drawn[0] !== cell || page.drawn[1] !== run) {
-      page.drawn = [cell, run];
-      requestAnimationFrame(showChosenToken);
-      watchStrip();
+    moveOutlines();
+    if (drawn.cell !== stored || drawn.run !== run) {
+      drawn = { cell: stored, run };
+      requestAnimationFrame(scrollToToken);
+      watchTokenStrip();
     }
   }
 
-  /* The strip is filled after the run is adopted: the chosen token is shown when it is there. */
-  function watchStrip() {
+  /* ------------------------------------------------------------ outlines of the selected cell */
+
+  /* Moves the outline in the heatmaps and the band in the curves, without a new figure. */
+  function moveOutlines() {
+    const { row, pos } = cell;
+    for (const id of ["lens-graph", "readings-graph"]) {
+      const meta = charts.meta(charts.find(id));
+      if (meta?.rows && meta.positions) {
+        moveShapes(id, meta.view, cellBox(meta.positions.indexOf(pos), meta.rows.indexOf(row)));
+      }
+    }
+    moveShapes("curves-graph", "curves", { x0: row - 0.5, x1: row + 0.5 }, 1);
+    const strip = charts.meta(charts.find("emergence-graph"));
+    if (strip?.positions) {
+      const column = strip.positions.indexOf(pos);
+      const band = { x0: column - 0.5, x1: column + 0.5, visible: column >= 0 };
+      moveShapes("emergence-graph", "emergence", band, 1);
+    }
+  }
+
+  /* The outline around a cell of a heatmap; invisible where the heatmap does not show the cell. */
+  function cellBox(column, line) {
+    const visible = column >= 0 && line >= 0;
+    const box = { x0: column - 0.5, x1: column + 0.5, y0: line - 0.5, y1: line + 0.5 };
+    return visible ? { ...box, visible } : { visible };
+  }
+
+  /* Moves the first `count` shapes of a chart, or all. */
+  function moveShapes(id, view, place, count) {
+    const chart = charts.find(id);
+    const shapes = chart?.layout?.shapes;
+    if (!shapes || charts.meta(chart)?.view !== view) {
+      return;
+    }
+    const changes = {};
+    shapes.slice(0, count ?? shapes.length).forEach((shape, index) => {
+      for (const [name, value] of Object.entries(place)) {
+        if (shape[name] !== value) {
+          changes[`shapes[${index}].${name}`] = value;
+        }
+      }
+    });
+    if (Object.keys(changes).length) {
+      window.Plotly.relayout(chart, changes);
+    }
+  }
+
+  /* ------------------------------------------------------------ the token strip */
+
+  let stripObserver = null;
+
+  /* The server fills the strip after the selection has changed. */
+  function watchTokenStrip() {
     const strip = document.getElementById("tokens-strip");
-    if (strip && !page.watched) {
-      page.watched = new MutationObserver(showChosenToken);
-      page.watched.observe(strip, { childList: true });
+    if (strip && !stripObserver) {
+      stripObserver = new MutationObserver(scrollToToken);
+      stripObserver.observe(strip, { childList: true });
     }
   }
 
-  function showChosenToken() {
+  /* Scrolls the strip only: the page itself must not move under the pointer. */
+  function scrollToToken() {
     const strip = document.getElementById("tokens-strip");
-    const chosen = strip?.querySelector(".is-selected");
-    if (chosen) {
-      const from = chosen.getBoundingClientRect().left - strip.getBoundingClientRect().left;
-      scrollAcross(strip, strip.scrollLeft + from + chosen.offsetWidth / 2);
+    const token = strip?.querySelector(".is-selected");
+    if (token) {
+      const left = token.getBoundingClientRect().left - strip.getBoundingClientRect().left;
+      strip.scrollLeft = scrollTarget(strip, strip.scrollLeft + left + token.offsetWidth / 2);
     }
   }
 
-  /* Sideways only: the page itself must not jump away from what was clicked. */
-  function scrollAcross(box, at) {
-    const margin = 150;
-    if (at < box.scrollLeft + margin || at > box.scrollLeft + box.clientWidth - margin) {
-      box.scrollLeft = at - box.clientWidth / 2;
-    }
+  function scrollTarget({ scrollLeft, clientWidth }, middle) {
+    const isVisible =
+      middle >= scrollLeft + SCROLL_MARGIN && middle <= scrollLeft + clientWidth - SCROLL_MARGIN;
+    return isVisible ? scrollLeft : middle - clientWidth / 2;
   }
 
-  function address(note) {
+  /* ------------------------------------------------------------ address and theme */
+
+  function showAddress(note) {
     if (!note) {
       return;
     }
-    page.unseen = page.unseen.filter((told) => told.n > note.seen);
-    window.dash_clientside.stratascope.fill(note);
-    const to = window.location.pathname + note.query;
-    if (to === window.location.pathname + window.location.search) {
-      return;
+    pending = pending.filter((each) => each.n > note.seen);
+    window.stratascope.controls.fillForm(note);
+    const { pathname, search } = window.location;
+    if (note.query !== search) {
+      window.history[note.push ? "pushState" : "replaceState"](null, "", pathname + note.query);
     }
-    window.history[note.push ? "pushState" : "replaceState"](null, "", to);
   }
 
-  function scheme(look) {
-    const wanted = (look && look.theme) || "auto";
-    const dark = window.matchMedia("(prefers-color-scheme: dark)").matches;
-    const theme = wanted === "auto" ? (dark ? "dark" : "light") : wanted;
+  function applyTheme(data) {
+    const wanted = data?.theme || "auto";
+    const system = window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+    const theme = wanted === "auto" ? system : wanted;
     document.documentElement.dataset.theme = theme;
     return theme;
   }
 
-  /* In the capture phase: plotly keeps clicks on its nodes and links to itself. */
+  // In the capture phase: Plotly stops clicks on its own elements.
   document.addEventListener("click", onClick, true);
   document.addEventListener("keydown", onKey);
   window.addEventListener("popstate", () => report({ url: window.location.search }));
 
-  const shared = (window.dash_clientside = window.dash_clientside || {});
-  shared.stratascope = Object.assign(shared.stratascope || {}, {
-    follow, address, scheme, outline, choose, report,
-    go: (to) => report({ to }),
-    forget: () => (page.unseen = []),
-  });
+  window.stratascope.page = { report, select, selectCell, followSelection, forgetReports };
+  window.dash_clientside ??= {};
+  window.dash_clientside.stratascope = {
+    ...window.dash_clientside.stratascope,
+    follow: followSelection,
+    address: showAddress,
+    scheme: applyTheme,
+  };
 })();

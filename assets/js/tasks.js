@@ -1,43 +1,28 @@
 /*
-The tasks panel: a click on a point or cell opens the prompt that it stands for, and whoever opens
-one is brought to it: the page's top, with the keyboard on the heatmap.
+The tasks panel. A click on a point or cell of its charts opens the prompt behind it. A reader who
+opens a prompt here is taken to the top of the page, with the keyboard focus on the heatmap.
 */
 (function () {
   "use strict";
 
-  const HEATMAP = "lens-graph-box";
-  const watched = new WeakSet();
-
-  function opens(point) {
-    return typeof point.customdata === "string" ? point.customdata : "";
+  function showHeatmap() {
+    const reduced = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    window.scrollTo({ top: 0, behavior: reduced ? "auto" : "smooth" });
+    document.getElementById("lens-graph-box")?.focus({ preventScroll: true });
   }
 
-  function bringUp() {
-    const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-    window.scrollTo({ top: 0, behavior: calm ? "auto" : "smooth" });
-    document.getElementById(HEATMAP)?.focus({ preventScroll: true });
-  }
-
-  function open(event) {
-    const link = opens(event.points[0]);
-    if (link) {
-      window.dash_clientside.stratascope.go(link);
-      bringUp();
-    }
-  }
-
-  function watch(plot) {
-    if (!watched.has(plot)) {
-      watched.add(plot);
-      plot.on("plotly_click", open);
-    }
-  }
-
-  /* page.js has reported the button by now; here only the way to it. */
-  document.addEventListener("click", (event) => {
-    if (event.target.closest(".panel-tasks [data-go]")) {
-      bringUp();
+  window.stratascope.charts.onClick("tasks", (_chart, event) => {
+    const target = event.points[0].customdata;
+    if (target && typeof target === "string") {
+      window.stratascope.page.select(target);
+      showHeatmap();
     }
   });
-  window.stratascope_drawn("tasks", watch);
+
+  // page.js selects what the button names; this only scrolls.
+  document.addEventListener("click", (event) => {
+    if (event.target.closest(".panel-tasks [data-go]")) {
+      showHeatmap();
+    }
+  });
 })();

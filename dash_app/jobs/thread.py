@@ -41,7 +41,7 @@ class Running:
         jobs: Its requests to the service.
         ended: When it ended, on the monotonic clock.
         sets, page, turn: What its callback sets, for which page load, and when that page asked: its
-            requests are numbered (``assets/js/turns.js``).
+            requests are numbered (``assets/js/net.js``).
     """
 
     key: str

@@ -114,6 +114,6 @@ def _messages() -> tuple[Component, Component]:
         **aria(label="Dismiss the message"),
     )
     return (
-        html.Div(id=PageId.OFFLINE, className="messages", role="alert"),  # assets/js/offline.js's
+        html.Div(id=PageId.OFFLINE, className="messages", role="alert"),  # assets/js/messages.js
         html.Div([html.Div(id=PageId.ALERT, className="alerts"), close], className="messages"),
     )

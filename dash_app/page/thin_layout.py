@@ -3,7 +3,8 @@
 Dash keeps every component of a page in one store and asks each of them at every change whether it
 changed, and counts each new one in turn: with a thousand of them a new run cost seconds of the
 browser's time. Text, tables and buttons that nobody wires need none of it: ``thin`` replaces the
-largest subtrees of such by an ``Inert``, which draws the same elements (``assets/js/inert.js``).
+largest subtrees of such by an ``Inert``, which draws the same elements
+(``assets/js/static_html.js``).
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class Inert(Component):
     """HTML elements that are drawn and never asked.
 
     Args:
-        tree: What ``assets/js/inert.js`` draws: texts, and elements as their tag (``is``), their
-            attributes (``props``) and what is in them (``children``).
+        tree: What ``assets/js/static_html.js`` draws: texts, and elements as their tag (``is``),
+            their attributes (``props``) and what is in them (``children``).
     """
 
     _children_props = []  # noqa: RUF012 - read by Dash, never written

@@ -30,7 +30,7 @@ PICTURES = {
     },
     "addition": {"prompt": "5 + 5 =", "new": 3, "pos": 5, "row": 30},
 }
-QUIET = "[...document.querySelectorAll('#flow-canvas .flow-link.is-quiet')]"
+QUIET = "[...document.querySelectorAll('#flow-canvas .flow-link.is-minor')]"
 COUNT_SHOWN = f"""() => {QUIET}.filter(
     (link) => getComputedStyle(link).visibility === 'visible'
               && Number(getComputedStyle(link).opacity) > 0.3).length"""
@@ -50,7 +50,7 @@ BUSIEST = f"""() => {{
 }}"""
 #: A point on the widest drawn link of a kind of which nothing lies over it.
 POINT_ON = """(kind) => {
-    const drawn = `#flow-canvas .flow-link.is-${kind}:not(.is-quiet)`;
+    const drawn = `#flow-canvas .flow-link.is-${kind}:not(.is-minor)`;
     const links = [...document.querySelectorAll(drawn)]
         .sort((a, b) => b.getBoundingClientRect().height - a.getBoundingClientRect().height);
     for (const link of links) {
@@ -166,7 +166,7 @@ def test_the_flow_is_followed_up_from_a_token(visit: Visit) -> None:
     expect(page).to_have_url(re.compile("direction=up"))
     drawn(page)
     expect(page.locator(".flow-scale-text")).to_contain_text("of the state it enters")
-    assert page.evaluate("window.stratascope_flow.picture.up")
+    assert page.evaluate("window.stratascope.flow.picture.up")
     assert page.locator("#flow-canvas .flow-link").count() <= 300
     page.mouse.move(5, 300)
     page.locator(".panel-flow").screenshot(path=IMAGES / "flow-up.png")
@@ -263,7 +263,7 @@ def test_the_table_lists_the_links_and_sorts_without_a_request(visit: Visit) -> 
     page.keyboard.press("Enter")
     rows = page.locator("#flow-table tbody tr")
     count = page.evaluate("""(() => {
-        const { rows, others } = window.stratascope_flow.picture.table;
+        const { rows, others } = window.stratascope.flow.picture.table;
         return rows.length + others.length;
     })()""")
     expect(rows).to_have_count(count)

@@ -34,7 +34,7 @@ COPIED_TWICE = """async () => {
 LONG = "The quick brown fox jumps over the lazy dog and runs on. " * 16
 #: Where a node stands that the pointer can't miss, below the header, not the root itself.
 TALLEST_NODE = """() => {
-    const boxes = [...document.querySelectorAll("#flow-canvas .flow-node .is-brought")]
+    const boxes = [...document.querySelectorAll("#flow-canvas .flow-node .is-covered")]
         .map((node) => node.getBoundingClientRect())
         .filter((box) => box.left > 40 && box.top > 80 && box.bottom < innerHeight);
     const right = Math.max(...boxes.map((box) => box.right));
@@ -187,10 +187,10 @@ def test_a_key_goes_on_from_the_last_and_a_double_click_pins_what_it_hit(visit: 
     page = visit("?row=20&pos=3&fold=2")
     ready(page)
     page.evaluate("""() => {
-        const {choose, follow} = window.dash_clientside.stratascope;
+        const {selectCell, followSelection} = window.stratascope.page;
         const run = window.dash_component_api.getLayout("run").props.data;
-        choose(22, 3);
-        follow({row: 20, pos: 3}, run, {seen: 0});  // an answer to what was done before
+        selectCell(22, 3);
+        followSelection({row: 20, pos: 3}, run, {seen: 0});  // an answer to what was done before
         document.body.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowUp", bubbles: true}));
     }""")
     page.wait_for_url("**row=24*")

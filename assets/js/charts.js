@@ -1,0 +1,67 @@
+/*
+Events of the Plotly charts. Dash creates and replaces charts as the page changes, so the other
+scripts register by view, which is `layout.meta.view` of a chart:
+  onDraw(view, callback)    callback(chart) after each drawing
+  onClick(view, callback)   callback(chart, event) after a click on a point
+
+Dash loads scripts in alphabetical order. This one comes first, before those that register.
+*/
+(function () {
+  "use strict";
+
+  const NO_VIEW = "none"; // a chart without a view: the placeholder before the first result
+  const drawCallbacks = {};
+  const clickCallbacks = {};
+  const watched = new WeakSet();
+  let scheduled = false;
+
+  function find(id) {
+    return document.querySelector(`#${id} .js-plotly-plot`);
+  }
+
+  function meta(chart) {
+    return chart?.layout?.meta;
+  }
+
+  function add(callbacks, view, callback) {
+    (callbacks[view] ??= []).push(callback);
+  }
+
+  function notify(callbacks, chart, event) {
+    const view = meta(chart)?.view || NO_VIEW;
+    (callbacks[view] || []).forEach((callback) => callback(chart, event));
+  }
+
+  function watch(chart) {
+    if (!watched.has(chart) && chart.on) {
+      watched.add(chart);
+      chart.on("plotly_afterplot", () => notify(drawCallbacks, chart));
+      chart.on("plotly_click", (event) => notify(clickCallbacks, chart, event));
+      notify(drawCallbacks, chart);
+    }
+  }
+
+  function watchNewCharts(changes) {
+    if (!scheduled && changes.some((change) => change.addedNodes.length)) {
+      scheduled = true;
+      requestAnimationFrame(() => {
+        scheduled = false;
+        document.querySelectorAll(".js-plotly-plot").forEach(watch);
+      });
+    }
+  }
+
+  new MutationObserver(watchNewCharts).observe(document.documentElement, {
+    childList: true,
+    subtree: true,
+  });
+
+  window.stratascope ??= {};
+  window.stratascope.charts = {
+    NO_VIEW,
+    find,
+    meta,
+    onDraw: (view, callback) => add(drawCallbacks, view, callback),
+    onClick: (view, callback) => add(clickCallbacks, view, callback),
+  };
+})();

@@ -1,0 +1,98 @@
+/*
+The only wrapper of `window.fetch`. It changes how Dash sends its callback requests:
+  - each gets a number, so that the server knows the order in which the page sent them
+    (dash_app/job_manager.py);
+  - each is sent again while the server does not answer, for ten minutes. Dash itself gives up at
+    once, and would show a computation that it asked about as running for ever;
+  - a refusal is shown. Dash ignores it silently.
+All other requests pass unchanged.
+*/
+(function () {
+  "use strict";
+
+  const CALLBACK_PATH = "_dash-update-component";
+  const WRITES_SELECTION = /"output":"[^"]*\bquery\.data/;
+  const RETRY_DELAYS_MS = [250, 500, 1000, 2000];
+  const RETRY_LIMIT_MS = 10 * 60 * 1000;
+  const RETRYING = "Nothing you typed is lost. The page tries again by itself.";
+  const STOPPED =
+    "The page asked for ten minutes and has stopped. Copy what you typed, and reload the page.";
+  const originalFetch = window.fetch;
+  let requests = 0;
+  let unanswered = 0; // requests that have failed at least once and wait to be sent again
+
+  function isCallback(resource) {
+    return typeof resource === "string" && resource.includes(CALLBACK_PATH);
+  }
+
+  /* Adds the request's number to its address. It keeps the number when it is sent again. */
+  function withNumber(url) {
+    requests += 1;
+    return `${url}${url.includes("?") ? "&" : "?"}turn=${requests}`;
+  }
+
+  function retryDelay(failures) {
+    const delay = RETRY_DELAYS_MS[Math.min(failures, RETRY_DELAYS_MS.length) - 1];
+    return new Promise((resolve) => setTimeout(resolve, delay));
+  }
+
+  /* A request was answered, or was given up. */
+  function settle(failures) {
+    unanswered -= failures > 0 ? 1 : 0;
+    return unanswered === 0;
+  }
+
+  /* Calls `send` until the server answers. A single failure is not shown. */
+  async function retry(send) {
+    const start = performance.now();
+    for (let failures = 0; ; failures += 1) {
+      try {
+        const response = await send();
+        if (settle(failures)) {
+          window.stratascope.messages.hideOffline();
+        }
+        return response;
+      } catch (error) {
+        unanswered += failures === 0 ? 1 : 0;
+        if (performance.now() - start > RETRY_LIMIT_MS) {
+          if (settle(failures + 1)) {
+            window.stratascope.messages.showOffline(STOPPED);
+          }
+          throw error;
+        }
+        if (failures > 0) {
+          window.stratascope.messages.showOffline(RETRYING);
+        }
+        await retryDelay(failures + 1);
+      }
+    }
+  }
+
+  async function readProblem(response) {
+    try {
+      return (await response.json()).problem || {};
+    } catch {
+      return {}; // the answer is no JSON: a proxy sent it
+    }
+  }
+
+  /* The page repeats each change of the selection until it is answered. A refusal is an answer. */
+  async function handleRefusal(response, options) {
+    if (response.status < 500 && WRITES_SELECTION.test(options?.body)) {
+      window.stratascope.page.forgetReports();
+    }
+    window.stratascope.messages.showRefusal(response.status, await readProblem(response));
+  }
+
+  window.fetch = async function (resource, options) {
+    if (!isCallback(resource)) {
+      return originalFetch.call(this, resource, options);
+    }
+    const url = withNumber(resource);
+    const response = await retry(() => originalFetch.call(this, url, options));
+    if (response.status >= 400) {
+      handleRefusal(response.clone(), options);
+    }
+    return response;
+  };
+})();
