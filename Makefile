@@ -1,5 +1,6 @@
 # make run     set up, fetch the default model, serve the page
-# make test    the tests (sets up what they need, Chromium and redis-server included)
+# make test    the tests (sets up what they need: Chromium, redis-server and Node.js included)
+# make test-js the tests of the page's scripts alone
 # make check   lint, types, import rules, tests: under 10 minutes on 2 cores
 # make check-full   the long suites: under 30 minutes
 # make bench   the measurements quoted in the docs
@@ -8,7 +9,7 @@
 # make clean   remove the environment and every cache of the checkout
 # PYTHON=/path/to/python3.12 chooses the interpreter of a new environment.
 
-.PHONY: run setup setup-dev model chromium redis test check lint check-full bench oracle audit clean
+.PHONY: run setup setup-dev model chromium redis node test test-js check lint check-full bench oracle audit clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := run
 
@@ -39,7 +40,13 @@ chromium: setup-dev
 redis: setup-dev
 	@$(BIN)/python -m tools.redis
 
-test: setup-dev model chromium redis
+node: setup-dev
+	@$(BIN)/python -m tools.node
+
+test-js: node
+	@$(or $(STRATASCOPE_NODE),node) --test --test-reporter=./tests/js/reporter.js tests/js/*.test.js
+
+test: setup-dev model chromium redis test-js
 	$(BIN)/python -m pytest $(WORKERS) -m "not full"
 
 lint: setup-dev

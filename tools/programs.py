@@ -31,11 +31,15 @@ def ensure(
 
 
 def _install(find: Callable[[], str], installers: Sequence[Callable[[], bool]], advice: str) -> int:
-    if not any(install() for install in installers):
-        print(advice, file=sys.stderr)
-        return 1
-    print(find())
-    return 0
+    if any(install() for install in installers):
+        try:
+            print(find())
+        except FileNotFoundError as error:  # what was installed is not the right one
+            print(error, file=sys.stderr)
+        else:
+            return 0
+    print(advice, file=sys.stderr)
+    return 1
 
 
 def from_debian(package: str, **environment: str) -> bool:

@@ -1,0 +1,83 @@
+"use strict";
+
+const assert = require("node:assert/strict");
+const { test } = require("node:test");
+const { openPage } = require("./browser");
+
+test("a new chart is announced to its view only, and again at each drawing", () => {
+  const page = openPage();
+  const drawn = [];
+  page.stratascope.charts.onDraw("curves", (chart) => drawn.push(chart));
+  const curves = page.chart("a", { meta: { view: "curves" } });
+  const other = page.chart("b", { meta: { view: "other" } });
+  assert.deepEqual(drawn, [curves]);
+  other.emit("plotly_afterplot");
+  curves.emit("plotly_afterplot");
+  assert.deepEqual(drawn, [curves, curves]);
+});
+
+test("a chart is watched once, however often the page changes", () => {
+  const page = openPage();
+  const drawn = [];
+  const clicked = [];
+  page.stratascope.charts.onDraw("curves", (chart) => drawn.push(chart));
+  page.stratascope.charts.onClick("curves", (_chart, event) => clicked.push(event));
+  const chart = page.chart("a", { meta: { view: "curves" } });
+  page.mutate();
+  page.frame();
+  chart.emit("plotly_click", "click");
+  assert.deepEqual([drawn.length, clicked], [1, ["click"]]);
+});
+
+test("a click goes to the view that the chart shows now", () => {
+  const page = openPage();
+  const clicked = [];
+  for (const view of ["one", "two"]) {
+    page.stratascope.charts.onClick(view, () => clicked.push(view));
+  }
+  const chart = page.chart("a", { meta: { view: "one" } });
+  chart.layout = { meta: { view: "two" } };
+  chart.emit("plotly_click", {});
+  assert.deepEqual(clicked, ["two"]);
+});
+
+test("a chart without a view is announced as such", () => {
+  const page = openPage();
+  const drawn = [];
+  page.stratascope.charts.onDraw(page.stratascope.charts.NO_VIEW, (chart) => drawn.push(chart));
+  const chart = page.chart("a", {});
+  assert.deepEqual(drawn, [chart]);
+});
+
+test("the emergence strip selects the row at which the token emerges, else the last", () => {
+  const page = openPage();
+  const meta = { view: "emergence", values: [[12, null]], positions: [3, 4], last: 30 };
+  const chart = page.chart("emergence-graph", { meta });
+  chart.emit("plotly_click", { points: [{ x: 0.2, y: 0.1 }] });
+  chart.emit("plotly_click", { points: [{ x: 1, y: 0 }] });
+  const targets = page.layout.go.data.reports.map((report) => report.to);
+  assert.deepEqual(targets, ["row=12&pos=3&layer=11", "row=30&pos=4&layer=29"]);
+});
+
+test("a point of the tasks panel opens its prompt and brings the reader to the heatmap", () => {
+  const page = openPage();
+  const heatmap = page.add("div", { id: "lens-graph-box" });
+  const chart = page.chart("tasks-graph", { meta: { view: "tasks" } });
+  chart.emit("plotly_click", { points: [{ customdata: ["no prompt"] }] });
+  chart.emit("plotly_click", { points: [{}] });
+  assert.deepEqual([page.sets, page.window.scrolls], [[], []]);
+  chart.emit("plotly_click", { points: [{ customdata: "prompt=5%2B5%3D" }] });
+  assert.equal(page.layout.go.data.reports[0].to, "prompt=5%2B5%3D");
+  assert.equal(page.document.activeElement, heatmap);
+  assert.deepEqual(page.window.scrolls, [{ top: 0, behavior: "smooth" }]);
+});
+
+test("a button of the tasks panel brings the reader to the heatmap, others do not", () => {
+  const page = openPage();
+  const button = page.add("button", { "data-go": "prompt=a" });
+  button.click();
+  assert.equal(page.window.scrolls.length, 0);
+  page.add("section", { class: "panel panel-tasks" }, button);
+  button.click();
+  assert.equal(page.window.scrolls.length, 1);
+});

@@ -1,0 +1,95 @@
+"use strict";
+
+const assert = require("node:assert/strict");
+const { test } = require("node:test");
+const { openPage } = require("./browser");
+
+const RUN = { layers: 30, token_ids: [1, 2], prompt_length: 2 };
+const SLIDER = "attention-layer";
+
+/* A page whose slider shows layer 4, as the reader sees it before the first change. */
+function openSlider() {
+  const page = openPage();
+  page.layout[SLIDER] = { value: 29, max: 29 };
+  page.dash.layer({ layer: 4 }, RUN, { seen: 0 });
+  return page;
+}
+
+/* Moves the slider, as the reader does: Dash sets the value and calls the script. */
+function move(page, value) {
+  page.layout[SLIDER].value = value;
+  page.dash.slide(value);
+}
+
+function targets(page) {
+  return (page.layout.go?.data.reports ?? []).map((report) => [report.to, report.from]);
+}
+
+test("a slider shows the selected layer and the model's last one", () => {
+  const page = openPage();
+  page.layout[SLIDER] = { value: 9, max: 9 };
+  page.dash.layer({ layer: 4 }, RUN, null);
+  assert.deepEqual(page.sets, [[SLIDER, { max: 29, value: 4 }]]);
+});
+
+test("without a selected layer the last one is shown, and none above the model's last", () => {
+  const page = openPage();
+  page.layout[SLIDER] = { value: 0, max: 29 };
+  page.dash.layer(null, RUN, null);
+  page.dash.layer({ layer: 50 }, RUN, null);
+  assert.deepEqual(page.layout[SLIDER], { value: 29, max: 29 });
+  page.dash.layer({ layer: 3 }, null, null);
+  assert.equal(page.layout[SLIDER].value, 29);
+});
+
+test("a change by the reader is reported once", () => {
+  const page = openSlider();
+  move(page, 7);
+  move(page, 7);
+  assert.deepEqual(targets(page), [["layer=7", SLIDER]]);
+});
+
+test("a slider that is set to the selected layer reports nothing", () => {
+  const page = openSlider();
+  page.dash.slide(4); // Dash calls the script for its own change as well
+  assert.deepEqual(targets(page), []);
+});
+
+test("a slider reports nothing before it has shown a layer", () => {
+  const page = openPage();
+  page.dash.slide(12);
+  assert.deepEqual(page.sets, []);
+});
+
+test("a late answer does not move the slider back", () => {
+  const page = openSlider();
+  move(page, 7); // report 1
+  page.dash.layer({ layer: 4 }, RUN, { seen: 0 });
+  assert.equal(page.layout[SLIDER].value, 7);
+  page.dash.layer({ layer: 9 }, RUN, { seen: 1 });
+  assert.equal(page.layout[SLIDER].value, 9);
+});
+
+test("a change that Dash has not passed on yet stays too", () => {
+  const page = openSlider();
+  page.layout[SLIDER].value = 11; // the reader moves it; Dash waits
+  page.dash.layer({ layer: 5 }, RUN, { seen: 0 });
+  assert.equal(page.layout[SLIDER].value, 11);
+});
+
+test("bounds follow the model even where the value stays", () => {
+  const page = openSlider();
+  move(page, 7);
+  page.dash.layer({ layer: 4 }, { ...RUN, layers: 12 }, { seen: 0 });
+  assert.deepEqual(page.layout[SLIDER], { value: 7, max: 11 });
+});
+
+test("the text to find is reported in a form that an address can hold", () => {
+  const page = openPage();
+  page.layout["lens-find"] = { value: "" };
+  page.dash.found({ find: "" }, { seen: 0 });
+  page.dash.find("a&b =");
+  page.dash.find(null);
+  const expected = [["find=a%26b%20%3D", "lens-find"], ["find=", "lens-find"]];
+  assert.deepEqual(targets(page), expected);
+});

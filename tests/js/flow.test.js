@@ -1,0 +1,186 @@
+"use strict";
+
+const assert = require("node:assert/strict");
+const { test } = require("node:test");
+const { PICTURE, openFlow, targets } = require("./flow_page");
+
+const RUN = { layers: 30 };
+
+function point(page, element) {
+  (element ?? page.document.body).dispatch("mouseover");
+}
+
+function highlighted(page) {
+  return page.canvas.querySelectorAll(".is-highlighted").map((link) => link.dataset.go);
+}
+
+/* ---------------------------------------------------------------- drawing */
+
+test("a picture is drawn as one SVG, which replaces the one before", () => {
+  const page = openFlow();
+  assert.equal(page.dash.draw(PICTURE), "flow");
+  assert.equal(page.canvas.querySelectorAll("svg").length, 1);
+  assert.equal(page.canvas.querySelectorAll(".flow-node").length, 3);
+  assert.equal(page.canvas.querySelectorAll("path.flow-link").length, 4);
+  assert.equal(page.panel.dataset.flow, "flow");
+});
+
+test("without a picture the SVG goes", () => {
+  const page = openFlow();
+  assert.equal(page.dash.draw(null), "none");
+  assert.equal(page.canvas.querySelector("svg"), null);
+});
+
+test("wide links are drawn below narrow ones, minor links on top", () => {
+  const page = openFlow();
+  const order = page.canvas.querySelectorAll("path.flow-link").map((link) => link.dataset.go);
+  assert.deepEqual(order, ["link=d", "link=c", "link=b", "link=a"]);
+});
+
+test("a link's classes say its kind, whether it is minor and whether it is a line", () => {
+  const page = openFlow();
+  const classes = page.canvas.querySelectorAll("path.flow-link").map((link) => link.className);
+  assert.deepEqual(classes.slice(2), [
+    "flow-link is-attention",
+    "flow-link is-attention is-minor is-line",
+  ]);
+});
+
+test("a ribbon has its width from top to bottom, a line as its stroke", () => {
+  const page = openFlow();
+  const [, , ribbon, line] = page.canvas.querySelectorAll("path.flow-link");
+  assert.equal(
+    ribbon.getAttribute("d"),
+    "M0 16C150 16 150 16 300 16V24C150 24 150 24 0 24Z"
+  );
+  assert.equal(ribbon.getAttribute("stroke-width"), "0");
+  assert.equal(line.getAttribute("d"), "M0 20C200 20 200 20 400 20");
+  assert.equal(line.getAttribute("stroke-width"), "2");
+});
+
+test("a node shows what drawn links account for, and below it the rest", () => {
+  const page = openFlow();
+  const [node, full] = page.canvas.querySelectorAll(".flow-node");
+  const height = (part, name) => part.querySelector(name)?.getAttribute("height");
+  assert.equal(height(node, ".is-covered"), "30");
+  assert.equal(height(node, ".is-other"), "10");
+  assert.equal(node.querySelector(".is-other").getAttribute("y"), "40");
+  assert.equal(height(full, ".is-other"), undefined);
+});
+
+test("the link of all that is not drawn has the outline's height at each end", () => {
+  const page = openFlow();
+  const other = page.canvas.querySelector("polygon");
+  assert.equal(other.getAttribute("points"), "0,184 400,188 400,180 0,180");
+  assert.equal(other.dataset.go, undefined);
+});
+
+test("the scale is the tallest bar that fits, and names its part of the flow", () => {
+  const page = openFlow();
+  const text = page.panel.querySelector(".flow-scale-text");
+  const bar = page.panel.querySelector(".flow-scale-bar");
+  assert.deepEqual([bar.style.height, text.textContent], ["24px", "20 % of the flow"]);
+  page.stratascope.flow.showScale(2);
+  assert.deepEqual([bar.style.height, text.textContent], ["24px", "10 % of the flow"]);
+  page.stratascope.flow.showScale(8); // none fits: the smallest
+  assert.deepEqual([bar.style.height, text.textContent], ["48px", "5 % of the flow"]);
+  page.dash.draw({ ...PICTURE, up: true });
+  assert.equal(text.textContent, "20 % of the state it enters");
+});
+
+/* ---------------------------------------------------------------- under the pointer */
+
+test("pointing at a node highlights the links of all nodes of its state", () => {
+  const page = openFlow();
+  const [node] = page.canvas.querySelectorAll(".flow-node");
+  point(page, node.querySelector(".flow-hit"));
+  assert.deepEqual(highlighted(page), ["link=c", "link=b", "link=a"]);
+  assert.ok(page.stratascope.flow.svg.classList.contains("is-focused"));
+  point(page, page.canvas.querySelectorAll(".flow-node")[2]);
+  assert.deepEqual(highlighted(page), ["link=d", "link=c", "link=b", "link=a"]);
+});
+
+test("pointing elsewhere ends the highlight and removes the box", () => {
+  const page = openFlow();
+  const [node] = page.canvas.querySelectorAll(".flow-node");
+  point(page, node);
+  node.dispatch("mousemove", { clientX: 10, clientY: 10 });
+  point(page);
+  assert.deepEqual(highlighted(page), []);
+  assert.ok(!page.stratascope.flow.svg.classList.contains("is-focused"));
+  assert.equal(page.canvas.querySelector(".flow-box"), null);
+});
+
+test("pointing at a link highlights nothing and shows its lines as text", () => {
+  const page = openFlow({ ...PICTURE, links: [[...PICTURE.links[0].slice(0, 10), ["<b>x</b>", "2"], true]] });
+  const link = page.canvas.querySelector("path.flow-link");
+  point(page, link);
+  link.dispatch("mousemove", { clientX: 10, clientY: 10 });
+  assert.deepEqual(highlighted(page), []);
+  const lines = page.canvas.querySelector(".flow-box").children;
+  assert.deepEqual(lines.map((line) => [line.tagName, line.textContent]), [["b", "<b>x</b>"], ["div", "2"]]);
+});
+
+test("the box stands right of the pointer, left of it where the right has no room", () => {
+  const page = openFlow();
+  page.canvas.rect = { left: 100, top: 50, width: 500, height: 250 };
+  page.canvas.scrollLeft = 30;
+  const link = page.canvas.querySelector("path.flow-link");
+  point(page, link);
+  link.dispatch("mousemove", { clientX: 200, clientY: 150 });
+  const box = page.canvas.querySelector(".flow-box");
+  Object.assign(box, { offsetWidth: 120, offsetHeight: 40 });
+  const place = (clientX, clientY) => {
+    link.dispatch("mousemove", { clientX, clientY });
+    return [box.style.left, box.style.top];
+  };
+  assert.deepEqual(place(200, 150), ["146px", "52px"]);
+  assert.deepEqual(place(580, 150), ["374px", "52px"]);
+  assert.deepEqual(place(580, 60), ["374px", "0px"]);
+});
+
+test("a click on a link or a node selects", () => {
+  const page = openFlow();
+  page.canvas.querySelector("path.flow-link").click();
+  page.canvas.querySelector(".flow-node .flow-hit").click();
+  page.canvas.querySelector("polygon").click();
+  assert.deepEqual(targets(page), ["link=d", "row=30&pos=1"]);
+});
+
+/* ---------------------------------------------------------------- signed flow and layers */
+
+test("a bar of signed flow selects its layer, head and link", () => {
+  const page = openFlow(null);
+  const meta = { view: "flow-signed", table: { columns: [], rows: [] } };
+  const chart = page.chart("flow-graph", { meta }, page.panel);
+  for (const customdata of [["", "attention", 7, 2, 4, 3], ["", "mlp", 7, 4, 4, -1]]) {
+    chart.emit("plotly_click", { points: [{ customdata }] });
+  }
+  assert.deepEqual(targets(page), [
+    "layer=7&heads=3&link=attention:7:2:4:3",
+    "layer=7&link=mlp:7:4:4:-1",
+  ]);
+});
+
+test("the layer slider shows the selected range, within the model", () => {
+  const page = openFlow();
+  page.dash.range({ first: 3, last: null }, RUN, null);
+  assert.deepEqual(page.layout["flow-layers"], { max: 29, value: [3, 29] });
+  page.dash.range({ first: 50, last: 2 }, RUN, null);
+  assert.deepEqual(page.layout["flow-layers"].value, [29, 29]);
+});
+
+test("the layer slider reports a range; an end at the edge is no limit", () => {
+  const page = openFlow();
+  page.dash.layers([1, 2]); // before it has shown a model
+  page.dash.range(null, RUN, { seen: 0 });
+  for (const range of [[3, 29], [0, 28], [3, 9], [0, 29]]) {
+    page.dash.layers(range);
+  }
+  assert.deepEqual(targets(page), [
+    "first=3&last=none",
+    "first=none&last=28",
+    "first=3&last=9",
+    "first=none&last=none",
+  ]);
+});

@@ -1,0 +1,189 @@
+"use strict";
+
+const assert = require("node:assert/strict");
+const { test } = require("node:test");
+const { openPage } = require("./browser");
+
+const META = {
+  view: "heatmap",
+  rows: [0, 10, 30],
+  positions: [4, 5],
+  ids: [
+    [1, 2],
+    [3, -1],
+    [5, 6],
+  ],
+  labels: [
+    ["a", "b"],
+    ["c", ""],
+    ["…", "d"],
+  ],
+  waiting: "…",
+  column: 50,
+};
+const SIZE = { l: 60, r: 20, t: 30, b: 40, w: 100, h: 90 };
+const SCALE = [
+  [0, "#000000"],
+  [0.5, "#204060"],
+  [1, "#ffffff"],
+];
+const TRACE = { z: [[0, 1], [0.5, null], [null, NaN]], zmin: 0, zmax: 1, colorscale: SCALE };
+
+/* A heatmap as Plotly draws it, in a panel that scrolls. */
+function openHeatmap(meta = META) {
+  const page = openPage();
+  const scroller = page.add("div", { class: "figure scroll-x" });
+  Object.assign(scroller, { clientWidth: 400, clientHeight: 400 });
+  const chart = page.chart("lens-graph", { meta }, scroller);
+  const axis = (step) => ({ c2p: (value) => value * step });
+  chart._fullLayout = { xaxis: axis(50), yaxis: axis(-30), _size: SIZE };
+  chart._fullData = [TRACE];
+  page.add("g", { class: "layers", parent: chart }, page.add("g", { class: "heatmaplayer" }));
+  chart.rect = { left: 0, right: 200, top: 0, bottom: 100 };
+  return { page, chart, scroller };
+}
+
+/* Clicks a cell, then presses the button again as the browser counts it. */
+function doubleClick({ page, chart }, x, y, { detail = 2, delay = 200, clientX = 50 } = {}) {
+  chart.emit("plotly_click", { points: [{ x, y }], event: { timeStamp: 1000 } });
+  chart.dispatch("mouseup", { detail, timeStamp: 1000 + delay, clientX, clientY: 50 });
+  return page.layout.go.data.reports.map((report) => report.to);
+}
+
+/* ---------------------------------------------------------------- selecting and pinning */
+
+test("a click selects the cell under the pointer", () => {
+  const { page, chart } = openHeatmap();
+  chart.emit("plotly_click", { points: [{ x: 1.2, y: 0.9 }], event: { timeStamp: 0 } });
+  assert.deepEqual(page.layout.go.data.reports, [{ to: "row=10&pos=5&layer=9", n: 1 }]);
+});
+
+test("a click outside the cells selects nothing", () => {
+  const { page, chart } = openHeatmap();
+  chart.emit("plotly_click", { points: [{ x: 7, y: 0 }], event: { timeStamp: 0 } });
+  assert.deepEqual(page.sets, []);
+});
+
+test("a double click pins the cell's token beside the model's own choice", () => {
+  const targets = doubleClick(openHeatmap(), 0, 1);
+  assert.deepEqual(targets, ["row=10&pos=4&layer=9", "with=pins:3&shown=5"]);
+});
+
+test("a double click adds to the pinned tokens, and unpins one of them", () => {
+  const heatmap = openHeatmap();
+  heatmap.page.chart("curves-graph", { meta: { view: "curves", chosen: true, pins: [3, 9] } });
+  assert.equal(doubleClick(heatmap, 0, 0).at(-1), "with=pins:1&shown=3,9");
+  assert.equal(doubleClick(heatmap, 0, 1).at(-1), "without=pins:3&shown=3,9");
+});
+
+test("a cell without a token pins nothing", () => {
+  assert.deepEqual(doubleClick(openHeatmap(), 1, 1), ["row=10&pos=5&layer=9"]);
+});
+
+for (const [name, options] of [
+  ["a single click", { detail: 1 }],
+  ["a second click after a second", { delay: 1000 }],
+  ["a second click beside the heatmap", { clientX: 201 }],
+]) {
+  test(`${name} pins nothing`, () => {
+    assert.equal(doubleClick(openHeatmap(), 0, 1, options).length, 1);
+  });
+}
+
+test("the cell that was clicked is pinned, even if the first click moved the rows", () => {
+  const heatmap = openHeatmap();
+  heatmap.chart.emit("plotly_click", { points: [{ x: 0, y: 1 }], event: { timeStamp: 0 } });
+  const [rows, ids] = [META.rows.slice(1), META.ids.slice(1)];
+  heatmap.chart.layout = { meta: { ...META, rows, ids } };
+  heatmap.chart.dispatch("mouseup", { detail: 2, timeStamp: 9, clientX: 50, clientY: 50 });
+  assert.equal(heatmap.page.layout.go.data.reports.at(-1).to, "with=pins:3&shown=5");
+});
+
+/* ---------------------------------------------------------------- tokens in the cells */
+
+test("tokens are written at their cells, in a colour that contrasts with the cell", () => {
+  const { chart } = openHeatmap();
+  chart.emit("plotly_afterplot");
+  const texts = chart.querySelectorAll(".cell-text").map((text) => [
+    text.textContent,
+    Number(text.getAttribute("x")),
+    Number(text.getAttribute("y")),
+    text.style.fill ?? text.className,
+  ]);
+  assert.deepEqual(texts, [
+    ["…", 0, -56, "cell-text is-waiting"],
+    ["d", 50, -56, "cell-text is-uncoloured"],
+    ["c", 0, -26, "#ffffff"],
+    ["a", 0, 4, "#ffffff"],
+    ["b", 50, 4, "#17202b"],
+  ]);
+});
+
+test("only visible cells get a token, again after scrolling", () => {
+  const rows = Array.from({ length: 3 }, (_, row) => row);
+  const positions = Array.from({ length: 100 }, (_, position) => position);
+  const labels = rows.map(() => positions.map(String));
+  const { page, chart, scroller } = openHeatmap({ ...META, rows, positions, labels });
+  chart._fullData = [{ ...TRACE, z: rows.map(() => positions.map(() => 0)) }];
+  chart.emit("plotly_afterplot");
+  const columns = () => new Set(chart.querySelectorAll(".cell-text").map((text) => text.textContent));
+  assert.deepEqual([...columns()], positions.slice(0, 10).map(String)); // 400 / 50, and two more
+  scroller.scrollLeft = 1000;
+  scroller.dispatch("scroll", { bubbles: false });
+  page.frame();
+  assert.deepEqual([...columns()], positions.slice(20, 30).map(String));
+});
+
+test("a colour is interpolated between the stops of the scale", () => {
+  const { colourAt } = openPage().stratascope.heatmap;
+  assert.deepEqual(colourAt(SCALE, 0), [0, 0, 0]);
+  assert.deepEqual(colourAt(SCALE, 0.25), [16, 32, 48]);
+  assert.deepEqual(colourAt(SCALE, 0.5), [32, 64, 96]);
+  assert.deepEqual(colourAt(SCALE, 1), [255, 255, 255]);
+});
+
+test("text is dark on light cells and light on dark ones", () => {
+  const { textColour } = openPage().stratascope.heatmap;
+  const colours = [[255, 255, 255], [0, 255, 0], [255, 0, 0], [0, 0, 255]].map(textColour);
+  assert.deepEqual(colours, ["#17202b", "#17202b", "#ffffff", "#ffffff"]);
+});
+
+test("the visible range covers the window and stays within the cells", () => {
+  const { visibleRange } = openPage().stratascope.heatmap;
+  assert.deepEqual(visibleRange(100, 50, 0, 400), [0, 10]);
+  assert.deepEqual(visibleRange(100, 50, 1010, 400), [20, 30]);
+  assert.deepEqual(visibleRange(100, 50, 4900, 400), [98, 100]);
+  assert.deepEqual(visibleRange(3, 50, -80, 400), [0, 3]);
+});
+
+/* ---------------------------------------------------------------- scrolling */
+
+test("the panel scrolls as little as it must", () => {
+  const { scrollTarget } = openPage().stratascope.heatmap;
+  assert.equal(scrollTarget(100, 400, 150, 300), 100); // visible
+  assert.equal(scrollTarget(100, 400, 40, 90), 40); // left of the window
+  assert.equal(scrollTarget(100, 400, 480, 530), 130); // beyond its right edge
+});
+
+test("the selected cell comes into view when the heatmap is drawn", () => {
+  const { chart, scroller } = openHeatmap();
+  chart.layout.shapes = [{ x0: 19.5, x1: 20.5, y0: -20.5, y1: -19.5 }]; // x 1060, y 630
+  chart.emit("plotly_afterplot");
+  assert.deepEqual([scroller.scrollLeft, scroller.scrollTop], [1093 - 400, 690 - 400]);
+});
+
+test("row names and token rows move by what the panel has scrolled", () => {
+  const { page, chart, scroller } = openHeatmap();
+  const rowNames = page.add("g", { class: "yaxislayer-above", parent: chart });
+  const info = page.add("g", { class: "infolayer", parent: chart });
+  const tokens = page.add("g", { parent: chart }, page.add("g", { class: "xtick" }));
+  const colourKey = page.add("g", { class: "cbabc", parent: info });
+  Object.assign(scroller, { scrollLeft: 70, scrollTop: 15, scrollHeight: 440 });
+  chart.emit("plotly_afterplot");
+  assert.equal(rowNames.style.translate, "70px");
+  assert.equal(tokens.style.translate, "0px -25px"); // 40 pixels can scroll, 15 have
+  assert.equal(colourKey.style.translate, "70px 15px");
+  const cover = rowNames.querySelector(".row-names-cover");
+  const { x, y, width, height } = cover.attributes;
+  assert.deepEqual([x, y, width, height], ["0", "30", "59", "90"]);
+});

@@ -1,0 +1,239 @@
+"use strict";
+
+const assert = require("node:assert/strict");
+const { test } = require("node:test");
+const { openPage, settled } = require("./browser");
+
+const RUN = { layers: 30, token_ids: [1, 2, 3, 4, 5, 6], prompt_length: 4 };
+
+/* A page that shows a run, with the cell that the store "cell" holds. */
+function openRun(cell = { row: 20, pos: 3 }) {
+  const page = openPage();
+  page.dash.follow(cell, RUN, { seen: 0 });
+  return page;
+}
+
+/* The reports that the page sends now. */
+function reports(page) {
+  return page.layout.go.data.reports;
+}
+
+function lastTarget(page) {
+  return reports(page).at(-1).to;
+}
+
+/* A heatmap that shows some rows and positions. */
+function addHeatmap(page, rows, positions) {
+  const shape = { x0: 0, x1: 0, y0: 0, y1: 0, visible: true };
+  const meta = { view: "heatmap", rows, positions, labels: [], ids: [] };
+  return page.chart("lens-graph", { meta, shapes: [shape] });
+}
+
+/* ---------------------------------------------------------------- reports */
+
+test("a click on a button reports what it selects", () => {
+  const page = openPage();
+  const button = page.add("button", { "data-go": "pos=4" }, page.add("b", {}, "4"));
+  button.children[0].click();
+  assert.deepEqual(page.sets, [["go", { data: { reports: [{ to: "pos=4", n: 1 }] } }]]);
+});
+
+test("a report is repeated until the server has processed it", () => {
+  const page = openPage();
+  page.stratascope.page.select("row=1");
+  page.stratascope.page.select("row=2");
+  assert.deepEqual(reports(page).map((report) => report.n), [1, 2]);
+  page.dash.address({ seen: 1, query: "" });
+  page.stratascope.page.select("row=3");
+  assert.deepEqual(reports(page), [{ to: "row=2", n: 2 }, { to: "row=3", n: 3 }]);
+});
+
+test("Run reports what the form holds at that moment", () => {
+  const page = openPage();
+  page.layout["run-prompt"] = { value: "5 + 5 =" };
+  page.layout["run-new"] = { value: 3 };
+  page.add("button", { id: "run-button" }).click();
+  const form = { model: "", prompt: "5 + 5 =", new: "3", template: "" };
+  assert.deepEqual(reports(page), [{ form, from: "run-button", n: 1 }]);
+});
+
+test("the browser's back button reports the address", () => {
+  const page = openPage({ search: "?row=7" });
+  page.window.dispatch("popstate");
+  assert.deepEqual(reports(page), [{ url: "?row=7", n: 1 }]);
+});
+
+test("a click elsewhere reports nothing", () => {
+  const page = openPage();
+  page.add("p", {}).click();
+  assert.deepEqual(page.sets, []);
+});
+
+/* ---------------------------------------------------------------- keys */
+
+for (const [key, target] of [
+  ["ArrowUp", "row=21&pos=3&layer=20"],
+  ["ArrowDown", "row=19&pos=3&layer=18"],
+  ["ArrowLeft", "row=20&pos=2&layer=19"],
+  ["ArrowRight", "row=20&pos=4&layer=19"],
+]) {
+  test(`${key} moves the selected cell`, () => {
+    const page = openRun();
+    const event = page.key(key);
+    assert.equal(lastTarget(page), target);
+    assert.ok(event.defaultPrevented);
+  });
+}
+
+test("the selected cell stays within the run", () => {
+  const first = openRun({ row: 0, pos: 0 });
+  first.key("ArrowDown");
+  first.key("ArrowLeft");
+  assert.equal(lastTarget(first), "row=0&pos=0&layer=0");
+  const last = openRun({ row: 30, pos: 5 });
+  last.key("ArrowUp");
+  last.key("ArrowRight");
+  assert.equal(lastTarget(last), "row=30&pos=5&layer=29");
+});
+
+test("arrows move through the rows and positions that the heatmap shows", () => {
+  const page = openRun({ row: 20, pos: 1 });
+  addHeatmap(page, [10, 20, 24], [0, 1, 5]);
+  page.key("ArrowUp");
+  assert.equal(lastTarget(page), "row=24&pos=1&layer=23");
+  page.key("ArrowRight");
+  assert.equal(lastTarget(page), "row=24&pos=5&layer=23");
+});
+
+test("beyond the last shown row and position the next one that exists is selected", () => {
+  const page = openRun({ row: 24, pos: 2 });
+  addHeatmap(page, [10, 20, 24], [2, 3]);
+  page.key("ArrowUp");
+  page.key("ArrowLeft");
+  assert.equal(lastTarget(page), "row=25&pos=1&layer=24");
+});
+
+test("arrows are left to fields, sliders and menus", () => {
+  const page = openRun();
+  for (const attributes of [["textarea", {}], ["div", { role: "slider" }], ["summary", {}]]) {
+    const event = page.key("ArrowUp", {}, page.add(...attributes));
+    assert.equal(event.defaultPrevented, false);
+  }
+  assert.deepEqual(page.sets, []);
+});
+
+test("arrows with a modifier key, and arrows without a run, do nothing", () => {
+  const page = openRun();
+  page.key("ArrowUp", { altKey: true });
+  page.key("ArrowUp", { ctrlKey: true });
+  page.dash.follow(null, null, null);
+  page.key("ArrowUp");
+  assert.deepEqual(page.sets, []);
+});
+
+test("Ctrl and Enter press Run", () => {
+  const page = openPage();
+  page.add("button", { id: "run-button" });
+  page.key("Enter");
+  assert.deepEqual(page.sets, []);
+  page.key("Enter", { ctrlKey: true });
+  page.key("Enter", { metaKey: true });
+  assert.equal(reports(page).length, 2);
+});
+
+/* ---------------------------------------------------------------- the selected cell */
+
+test("without a selected cell the last row at the prompt's last token is selected", () => {
+  const page = openRun(null);
+  page.key("ArrowLeft");
+  assert.equal(lastTarget(page), "row=30&pos=2&layer=29");
+});
+
+test("a cell outside the run is moved into it", () => {
+  const page = openRun({ row: 99, pos: 99 });
+  page.key("ArrowDown");
+  assert.equal(lastTarget(page), "row=29&pos=5&layer=28");
+});
+
+test("a move that the server has not processed is newer than the stored cell", () => {
+  const page = openRun({ row: 20, pos: 3 });
+  page.key("ArrowUp");
+  page.dash.follow({ row: 20, pos: 3 }, RUN, { seen: 0 });
+  page.key("ArrowUp");
+  assert.equal(lastTarget(page), "row=22&pos=3&layer=21");
+  page.dash.follow({ row: 5, pos: 0 }, RUN, { seen: 2 });
+  page.key("ArrowUp");
+  assert.equal(lastTarget(page), "row=6&pos=0&layer=5");
+});
+
+test("the heatmap's outline moves to the selected cell, and hides where the cell is not shown", () => {
+  const page = openRun({ row: 20, pos: 1 });
+  const chart = addHeatmap(page, [10, 20, 24], [0, 1, 5]);
+  page.key("ArrowUp");
+  assert.deepEqual(page.window.relayouts, [
+    [
+      chart,
+      {
+        "shapes[0].x0": 0.5,
+        "shapes[0].x1": 1.5,
+        "shapes[0].y0": 1.5,
+        "shapes[0].y1": 2.5,
+      },
+    ],
+  ]);
+  page.key("ArrowUp"); // row 25: not shown
+  assert.deepEqual(page.window.relayouts[1], [chart, { "shapes[0].visible": false }]);
+});
+
+test("the token strip scrolls only where the selected token is near its edge", () => {
+  const page = openPage();
+  const token = page.add("button", { class: "token is-selected" });
+  const strip = page.add("div", { id: "tokens-strip" }, token);
+  Object.assign(strip, { clientWidth: 1000, scrollLeft: 100 });
+  token.rect = { left: 400 };
+  page.dash.follow(null, RUN, null);
+  page.frame();
+  assert.equal(strip.scrollLeft, 100);
+  token.rect = { left: 900 };
+  page.mutate();
+  assert.equal(strip.scrollLeft, 500);
+});
+
+/* ---------------------------------------------------------------- address and theme */
+
+test("the address follows the selection, and a new run adds a history entry", () => {
+  const page = openPage({ search: "?row=3" });
+  page.dash.address({ seen: 0, query: "?row=3", push: true });
+  assert.deepEqual(page.history, []);
+  page.dash.address({ seen: 0, query: "?row=4", push: false });
+  page.dash.address({ seen: 0, query: "?prompt=a", push: true });
+  assert.deepEqual(page.history, [["replace", "/?row=4"], ["push", "/?prompt=a"]]);
+});
+
+test("the form shows what was requested by other means", () => {
+  const page = openPage();
+  page.dash.address({ seen: 0, query: "", set: { "run-prompt": "a b" } });
+  assert.deepEqual(page.sets, [["run-prompt", { value: "a b" }]]);
+});
+
+test("the theme is the chosen one, else the system's", () => {
+  const page = openPage();
+  assert.equal(page.dash.scheme({ theme: "dark" }), "dark");
+  assert.equal(page.document.documentElement.dataset.theme, "dark");
+  assert.equal(page.dash.scheme(null), "light");
+  page.window.matchMedia = () => ({ matches: true });
+  assert.equal(page.dash.scheme({ theme: "auto" }), "dark");
+});
+
+test("Copy link copies the address and says so for a moment", async () => {
+  const page = openPage({ search: "?row=3" });
+  const button = page.add("button", { "data-copy-address": "" }, "Copy link");
+  button.click();
+  await settled();
+  button.click();
+  await settled();
+  assert.deepEqual(page.clipboard, Array(2).fill("https://example.test/?row=3"));
+  assert.equal(button.textContent, "Copied");
+  await page.clock.advance(2000);
+  assert.equal(button.textContent, "Copy link");
+});
