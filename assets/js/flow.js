@@ -254,7 +254,7 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
 
   /* ------------------------------------------------------------ signed flow */
 
-  /* A bar of signed flow (dash_app/figures/flow_signed.py) selects its layer, head and link. */
+  /* A bar of signed flow (dash_app/views/flow/signed_picture.py) selects its layer, head and link. */
   function selectBar(_chart, event) {
     const [, kind, layer, source, target, head] = event.points[0].customdata;
     const heads = head < 0 ? "" : `&heads=${head}`;

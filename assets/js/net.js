@@ -1,7 +1,7 @@
 /*
 The only wrapper of `window.fetch`. It changes how Dash sends its callback requests:
   - each gets a number, so that the server knows the order in which the page sent them
-    (dash_app/job_manager.py);
+    (dash_app/jobs/manager.py);
   - each is sent again while the server does not answer, for ten minutes. Dash itself gives up at
     once, and would show a computation that it asked about as running for ever;
   - a refusal is shown. Dash ignores it silently.

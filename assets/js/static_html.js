@@ -1,5 +1,5 @@
 /*
-The React component of dash_app/components/inert.py: a tree of plain HTML elements that Dash does
+The React component of dash_app/page/thin_layout.py: a tree of plain HTML elements that Dash does
 not track one by one. React escapes every text, so the tree cannot contain markup.
 */
 (function () {

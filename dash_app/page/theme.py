@@ -1,6 +1,6 @@
 """Colours, scales and the layout that all figures share, for the light and the dark page.
 
-The same values stand in ``assets/css/app.css``; a test holds the two together.
+The same values stand in ``assets/css/theme.css``; a test holds the two together.
 
 Scales for magnitudes are viridis (Smith and van der Walt, 2015): readable with any colour vision
 and in greyscale, because lightness grows monotonically. On a dark page it runs from the page's own

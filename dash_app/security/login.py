@@ -22,7 +22,7 @@ _PAGE = """<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title} - Stratascope</title>
 <link rel="icon" href="/_favicon.ico">
-<link rel="stylesheet" href="/assets/css/app.css">
+<link rel="stylesheet" href="/assets/css/theme.css">
 <link rel="stylesheet" href="/assets/css/controls.css">
 <link rel="stylesheet" href="/assets/css/layout.css">
 <link rel="stylesheet" href="/assets/css/panels.css">
@@ -54,7 +54,7 @@ _FORM = """<h1 class="login-title">Sign in</h1>
 
 #: The files that these pages need; all else wants a login.
 OPEN_ASSETS = (
-    *(f"/assets/css/{name}.css" for name in ("app", "controls", "layout", "panels", "login")),
+    *(f"/assets/css/{name}.css" for name in ("theme", "controls", "layout", "panels", "login")),
     *(
         f"/assets/fonts/{name}-wght-normal.woff2"
         for name in ("inter-latin", "inter-latin-ext", "jetbrains-mono-latin")

@@ -5,7 +5,7 @@ const { openPage } = require("./browser");
 
 /*
 Three nodes: 0 and 1 belong to the same state, 2 feeds it. The plot area is 400 x 200 pixels.
-dash_app/figures/flow.py documents the format.
+dash_app/views/flow/picture.py documents the format.
 */
 const PICTURE = {
   view: "flow",

@@ -53,7 +53,7 @@ def test_what_the_sign_in_page_needs_is_open(guarded: Dash) -> None:
     page = client.get("/login", headers=HTML).get_data(as_text=True)
     assert "<script" not in page
     sheets = re.findall(r'href="(/assets/[^"]+)"', page)
-    fonts = re.findall(r'url\("\.\.(/fonts/[^"]+)"', (ASSETS / "css" / "app.css").read_text())
+    fonts = re.findall(r'url\("\.\.(/fonts/[^"]+)"', (ASSETS / "css" / "theme.css").read_text())
     assert len(fonts) == 3
     for address in (*sheets, *(f"/assets{font}" for font in fonts)):
         file = client.get(address)

@@ -92,7 +92,7 @@ def test_a_process_knows_its_scripts_before_it_has_served_a_page(settings: Setti
 def test_nothing_comes_from_elsewhere(app: Any) -> None:
     page = app.server.test_client().get("/").get_data(as_text=True)
     assert "https://" not in page.replace("https://dash.plotly.com", "")
-    assert "assets/css/app.css" in page
+    assert "assets/css/theme.css" in page
     assert "assets/js/page.js" in page
 
 

@@ -17,7 +17,7 @@ from tests.support import synthetic
 from tests.support.repository import ROOT
 
 THEMES = ("light", "dark")
-CSS = ROOT / "assets" / "css" / "app.css"
+CSS = ROOT / "assets" / "css" / "theme.css"
 
 
 @pytest.mark.parametrize("theme", THEMES)

@@ -296,7 +296,7 @@ def test_the_scatter_has_every_cut(method: str) -> None:
 
 
 def test_the_key_has_the_colours_of_the_bars() -> None:
-    css = (ROOT / "assets" / "css" / "flow.css").read_text("utf-8")
-    found = re.findall(r"--positive: (#\w+); --negative: (#\w+);", css)
+    css = (ROOT / "assets" / "css" / "theme.css").read_text("utf-8")
+    found = re.findall(r"--positive: (#\w+);\s+--negative: (#\w+);", css)
     drawn = [(p.signed[5][1], p.signed[1][1]) for p in (palette("light"), palette("dark"))]
     assert found == drawn
