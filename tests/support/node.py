@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from tests.support.programs import located
+from tests.support.find_program import located
 
 VARIABLE = "STRATASCOPE_NODE"
 NAMES = ("node", "nodejs")
