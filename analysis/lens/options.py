@@ -55,7 +55,7 @@ UNTIED = Need(
 )
 LEARNED_LENS = Need(
     "a learned lens for the model",
-    "No lens is trained for this model. Train one: stratascope lens train MODEL",
+    "No lens is trained for this model. Train one with 'stratascope lens train MODEL'.",
     lambda situation: situation.learned_lens,
 )
 BLOCK_OUTPUT = Need(
@@ -169,6 +169,11 @@ class Decoder(Choice):
     matrices: tuple[str, ...] = ("U",)
     state: str = "h"
     by_row: bool = False
+
+    @property
+    def single(self) -> bool:
+        """Whether it has a reading of its own; else it picks one of several."""
+        return len(self.matrices) == 1
 
 
 _READERS = "analysis.lens.decoders"

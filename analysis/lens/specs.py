@@ -143,7 +143,7 @@ class DisagreementSpec(Spec[Disagreement]):
     def __post_init__(self) -> None:
         check_choices(self)
         for name in self.decoders:
-            if len(DECODERS[name].matrices) > 1:
+            if not DECODERS[name].single:
                 raise SpecError(
                     f"{name} picks one of several decoders: it has no reading of its own.",
                     "Name those decoders instead.",

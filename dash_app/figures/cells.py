@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.lens.options import COMPONENTS
 from analysis.lens.results import Grid
 from analysis.tracing.specs import RunResult
 from dash_app.figures.colours import Paint
@@ -23,34 +24,19 @@ MARKS = ("o", "i")
 MARK_NAMES = ("output", "input")
 #: Candidates that the pointer is told of; of so many cells at once, only the first.
 TOLD, CROWD = 5, 12_000
-LAYERED = {
-    "attention_output": "attention",
-    "mlp_output": "MLP",
-    "mid_residual": "mid",
-    "head_output": "head",
-    "source_output": "head",
-    "block_increment": "block adds",
-}
-WHOLE = {
-    "attention_output": "what attention adds",
-    "mlp_output": "what the MLP adds",
-    "mid_residual": "the state between attention and MLP",
-    "head_output": "what one head adds",
-    "source_output": "what one head adds from one source position",
-    "block_increment": "what the whole block adds: this row less the one before",
-}
 
 
 def layered(component: str) -> bool:
     """Whether a component has one state a layer, and none at the embedding."""
-    return component != "block_output"
+    return not COMPONENTS[component].by_row
 
 
 def state_name(component: str, row: int) -> str:
     """What is read at a row of the page."""
     if not layered(component):
         return row_name(row)
-    return f"layer {row - 1}: {WHOLE[component]}"
+    phrase = COMPONENTS[component].phrase.format(head="one head", source="one source position")
+    return f"layer {row - 1}: {phrase}"
 
 
 def cell_labels(grid: Grid, column: float, known: NDArray[np.bool_]) -> list[list[str]]:
@@ -184,4 +170,4 @@ def row_texts(component: str, rows: Sequence[int], muted: str) -> list[str]:
     grey = f'<span style="color:{muted}">'
     if not layered(component):
         return [f"{grey}{row_name(row)}</span> {row:>2} " for row in rows]
-    return [f"{grey}{LAYERED[component]}, layer</span> {row - 1:>2} " for row in rows]
+    return [f"{grey}{COMPONENTS[component].short}, layer</span> {row - 1:>2} " for row in rows]

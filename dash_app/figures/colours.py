@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.contract.results import Token
+from analysis.lens.options import COLOURS, SHARE_METHODS
 from analysis.lens.results import Colours, Grid
 from dash_app.page.token_labels import percent, token_markup
 from dash_app.page.window import Window, places, taken
@@ -17,17 +18,9 @@ from dash_app.page.window import Window, places, taken
 Values = NDArray[np.floating]
 Words = Callable[[float], str]
 
-#: Colours that a distribution over tokens is needed for: cosine and distance give none.
-OF_A_DISTRIBUTION = ("probability", "token_probability", "entropy", "kl", "cross_entropy")
-#: Colours that a grid has itself.
-OF_THE_GRID = ("probability", "score", "token_probability", "token_rank", "entropy", "kl")
 PART_NAMES = {"attention": "attention", "mlp": "MLP", "residual": "residual"}
-BY_NAMES = {
-    "norm": "norm",
-    "proximity": "proximity",
-    "kl": "vocabulary KL",
-    "hidden_kl": "hidden-coordinate KL",
-}
+#: The colour that stands in for those of a distribution.
+SCORE = "score"
 SCORES = {
     "cosine": "cosine similarity, −1 to 1",
     "euclidean": "Euclidean distance, embedding units",
@@ -58,7 +51,12 @@ class Paint:
 
 def effective(colour: str, similarity: str) -> str:
     """The colour there is: cosine and distance give scores, and no probabilities."""
-    return "score" if similarity != "dot" and colour in OF_A_DISTRIBUTION else colour
+    return SCORE if similarity != "dot" and COLOURS[colour].of_distribution else colour
+
+
+def of_grid(colour: str) -> bool:
+    """Whether a grid holds the colour itself."""
+    return colour == SCORE or COLOURS[colour].of_grid
 
 
 def paint(
@@ -83,7 +81,7 @@ def paint(
         asked: The token that ``grid.target_ids`` names.
     """
     name = token_markup(asked, 14) if asked else "the chosen token"
-    if colour in OF_THE_GRID:
+    if of_grid(colour):
         return _of_the_grid(colour, grid, name)
     return _extra(colour, extra, shown, part, by)
 
@@ -110,15 +108,15 @@ def _extra(colour: str, extra: Colours | None, shown: Window, part: str, by: str
             return _magnitude(
                 cells, "−ln p(next token), nats", _said("next token", lambda v: f"{v:.2f} nats")
             )
-        case "norm":
+        case "state_norm":
             return _norm(cells)
-        case "cosine":
+        case "cosine_before":
             said = _said("cosine to the row before", lambda v: f"{v:.3f}")
             return Paint(cells, "cosine to the row before", -1.0, 1.0, True, words=said)
         case "rank_change":
             return _change(cells)
-    title = f"{PART_NAMES[part]}'s share of the block's output, by {BY_NAMES[by]}"
-    said = _said(f"{PART_NAMES[part]}'s share ({BY_NAMES[by]})", percent)
+    title = f"{PART_NAMES[part]}'s share of the block's output ({SHARE_METHODS[by].label})"
+    said = _said(f"{PART_NAMES[part]}'s share ({SHARE_METHODS[by].label})", percent)
     return Paint(cells, title, 0.0, 1.0, words=said)
 
 
@@ -130,8 +128,7 @@ def _spread(extra: Colours | None, shown: Window, colour: str, part: str, by: st
     columns = places(extra.positions, shown.positions)
     if colour == "share":
         return _floats(taken(extra.share(part, by), places(extra.layers + 1, shown.rows), columns))
-    names = {"norm": "state_norm", "cosine": "cosine_before"}
-    cells: Values = getattr(extra, names.get(colour, colour))
+    cells: Values = getattr(extra, colour)
     return _floats(taken(cells, places(extra.rows + shown.all_rows[0], shown.rows), columns))
 
 

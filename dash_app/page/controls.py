@@ -10,6 +10,8 @@ from urllib.parse import urlencode
 from dash import html
 from dash.development.base_component import Component
 
+from analysis.contract.choices import Choices, Situation
+
 
 def aria(**values: str) -> dict[str, Any]:
     """``aria(live="polite")`` as the keyword arguments of an HTML component."""
@@ -52,37 +54,45 @@ def go(
     return html.Button(children, type="button", className=class_name, **more)
 
 
-def switch(
-    name: str, options: tuple[tuple[str, str], ...], chosen: str, label: str
-) -> list[Component]:
-    """The buttons of a segmented switch for the field ``name`` of the selection."""
-    return [
-        go(
-            text,
-            target(**{name: value}),
-            f"segment{' is-selected' if value == chosen else ''}",
-            label=f"{label}: {text}",
-            pressed=value == chosen,
-        )
-        for value, text in options
-    ]
-
-
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One thing to choose.
+    """One value of a control.
 
     Attributes:
         value: What the selection's field becomes.
-        title: Its name.
-        help: Formula and source, one line.
-        unless: Why it can't be chosen here; empty where it can.
+        title: The name that the page shows.
+        help: Formula, meaning and source in one line.
+        unless: Why it is off here; empty where it is available.
     """
 
     value: str
     title: str
     help: str = ""
     unless: str = ""
+
+
+def options_of(table: Choices[Any], situation: Situation | None = None) -> list[Option]:
+    """A table's choices as options; those that a situation rules out say why."""
+    here = situation or Situation()
+    return [
+        Option(choice.name, choice.label, choice.summary, choice.unavailable(here))
+        for choice in table.values()
+    ]
+
+
+def switch(name: str, options: Sequence[Option], chosen: str, label: str) -> list[Component]:
+    """The buttons of a segmented switch for the field ``name`` of the selection."""
+    return [
+        go(
+            option.title,
+            target(**{name: option.value}),
+            f"segment{' is-selected' if option.value == chosen else ''}",
+            label=f"{label}: {option.title}",
+            pressed=option.value == chosen,
+            title=option.help,
+        )
+        for option in options
+    ]
 
 
 def menu(

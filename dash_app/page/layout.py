@@ -8,11 +8,11 @@ from dash import dcc, html
 from dash.development.base_component import Component
 from flask import g, has_request_context
 
-from dash_app.page.controls import aria, data, switch
+from dash_app.page.controls import aria, data, options_of, switch
 from dash_app.state.context import Context, PageId, View
+from dash_app.state.options import THEMES
 from dash_app.state.stores import PARTS
 
-THEMES = (("auto", "Auto"), ("light", "Light"), ("dark", "Dark"))
 #: Views above the workspace; the others are its panels.
 ABOVE = ("run", "story", "tokens")
 
@@ -54,7 +54,7 @@ def _stores() -> list[Component]:
 
 def themes(chosen: str) -> list[Component]:
     """The buttons of the theme switch."""
-    return switch("theme", THEMES, chosen, "Theme")
+    return switch("theme", options_of(THEMES), chosen, "Theme")
 
 
 def _header() -> Component:

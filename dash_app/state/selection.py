@@ -16,6 +16,7 @@ from analysis.contract.choices import Choices
 from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, START_TOKEN
 from analysis.lens.options import (
     CANDIDATES,
+    COLOURS,
     COMPONENTS,
     DECODERS,
     NORMS,
@@ -71,11 +72,12 @@ Decoders = Annotated[tuple[Decoder, ...], BeforeValidator(_numbers)]
 MaybeToken = Annotated[Index | None, BeforeValidator(_unless_none)]
 MaybeIndex = MaybeToken
 
-#: What a cell of the heatmap can be coloured by.
-Colour = Literal[
-    "probability", "token_probability", "token_rank", "rank_change", "entropy", "kl",
-    "cross_entropy", "share", "norm", "cosine",
-]  # fmt: skip
+#: Colours under the names that older links have.
+_RENAMED = {"norm": "state_norm", "cosine": "cosine_before"}
+
+
+def _renamed(value: Any) -> Any:
+    return _RENAMED.get(value, value) if isinstance(value, str) else value
 
 
 class Selection(BaseModel):
@@ -133,7 +135,7 @@ class Selection(BaseModel):
     norm: Annotated[str, _one_of(NORMS)] = NORMS.default
     similarity: Annotated[str, _one_of(SIMILARITIES)] = SIMILARITIES.default
     candidates: Annotated[str, _one_of(CANDIDATES)] = CANDIDATES.default
-    colour: Colour = "probability"
+    colour: Annotated[str, BeforeValidator(_renamed), _one_of(COLOURS)] = COLOURS.default
     asked: MaybeToken = None
     part: Annotated[str, _one_of(options.PARTS)] = options.PARTS.default
     by: Annotated[str, _one_of(SHARE_METHODS)] = SHARE_METHODS.default

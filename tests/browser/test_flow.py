@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import expect
 
-from dash_app.views.flow.options import METHODS
+from analysis.flow_graph.options import FLOW_METHODS
 from tests.support.pictures import IMAGES
 from tests.support.time_limits import PATIENCE_S
 
@@ -214,18 +214,18 @@ def test_heads_and_scale_change_the_picture(visit: Visit) -> None:
 
 def test_every_method_is_drawn(visit: Visit) -> None:
     page = open_flow(visit)
-    for method in METHODS[1:]:
+    for method in tuple(FLOW_METHODS.values())[1:]:
         before = page.locator("#flow-subtitle").inner_text()
-        page.locator(f'#flow-options [data-go="method={method.value}"]').click()
-        pressed = page.locator(f'#flow-options [data-go="method={method.value}"]')
+        page.locator(f'#flow-options [data-go="method={method.name}"]').click()
+        pressed = page.locator(f'#flow-options [data-go="method={method.name}"]')
         expect(pressed).to_have_attribute("aria-pressed", "true")
-        expect(page.locator("#flow-options > .control-help")).to_have_text(method.help)
+        expect(page.locator("#flow-options > .control-help")).to_have_text(method.summary)
         line = page.locator("#flow-subtitle")
-        said = "Direct paths" if method.value == "signed" else "Showing"
+        said = "Direct paths" if method.name == "signed" else "Showing"
         expect(line).to_contain_text(said)
         expect(line).not_to_have_text(before)
-        drawn(page, BARS if method.value == "signed" else "#flow-canvas .flow-link")
-        expect(page).to_have_url(re.compile(f"method={method.value}"))
+        drawn(page, BARS if method.name == "signed" else "#flow-canvas .flow-link")
+        expect(page).to_have_url(re.compile(f"method={method.name}"))
 
 
 def test_a_click_on_a_link_selects_its_head_and_reads_it(visit: Visit) -> None:
@@ -291,7 +291,7 @@ def test_the_causal_check_can_be_stopped_and_is_shown(visit: Visit) -> None:
     expect(page.locator(".flow-scatter")).to_contain_text("Rank correlation")
     assert page.locator(".flow-scatter .points path").count() > 20
     page.locator("#flow-check-compare").click()
-    expect(page.locator(".flow-compared tbody tr")).to_have_count(len(METHODS))
+    expect(page.locator(".flow-compared tbody tr")).to_have_count(len(FLOW_METHODS))
 
 
 def test_signed_flow_names_the_sum_and_its_error(visit: Visit) -> None:

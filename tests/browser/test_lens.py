@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from analysis.learned import library
-from dash_app.views.heatmap import choices
+from analysis.lens.options import COLOURS, COMPONENTS, SHARE_METHODS
 from tests.support.time_limits import PATIENCE_S
 
 pytestmark = [pytest.mark.browser, pytest.mark.real]
@@ -44,14 +44,14 @@ MENUS = (
     ("norm", ("unit", "none", "full")),
     ("similarity", ("cosine", "euclidean", "dot")),
     ("candidates", ("subtraction", "matching_pursuit", "top_k")),
-    ("colour", tuple(option.value for option in choices.COLOURS[3:])),
+    ("colour", tuple(COLOURS)[3:]),
     ("colour", ("token_rank", "token_probability")),
     ("asked", ("*",)),
     ("colour", ("share",)),
     ("part", ("mlp", "residual", "attention")),
-    ("by", tuple(option.value for option in choices.WAYS[1:])),
+    ("by", tuple(SHARE_METHODS)[1:]),
     ("colour", ("probability",)),
-    ("component", tuple(option.value for option in choices.COMPONENTS[1:-2])),
+    ("component", tuple(COMPONENTS)[1:-2]),
     ("component", ("head_output",)),
     ("head", ("2",)),
     ("component", ("source_output",)),

@@ -8,12 +8,13 @@ from dash import Dash, Input, Output, State, ctx, no_update
 from dash.exceptions import PreventUpdate
 
 from dash_app.jobs.progress import begun, hand_over, job, news_of
-from dash_app.page.controls import switch
+from dash_app.page.controls import options_of, switch
 from dash_app.state.context import Context, Event, PageId
+from dash_app.state.options import CURVES
 from dash_app.state.reduce import read_run
 from dash_app.state.stores import join
 from dash_app.views.curves import actions
-from dash_app.views.curves.layout import QUANTITIES, CurvesId
+from dash_app.views.curves.layout import CurvesId
 
 EVENTS = (Event(CurvesId.GRAPH, "clickData", actions.clicked),)
 
@@ -46,7 +47,7 @@ def _register_curves(app: Dash, context: Context) -> None:
 
     @app.callback(Output(CurvesId.QUANTITY, "children"), Input(PageId.CURVE, "data"))
     def quantities(data: Any) -> Any:
-        return switch("curve", QUANTITIES, join(data).curve, "Curves")
+        return switch("curve", options_of(CURVES), join(data).curve, "Curves")
 
 
 def _register_job(app: Dash, context: Context) -> None:

@@ -11,10 +11,11 @@ from analysis.contract.results import Token
 from analysis.tracing.specs import RunResult
 from analysis.trajectory.specs import LargestStep, Steps
 from dash_app.jobs.progress import progress, small_button, stop_button
-from dash_app.page.controls import aria, go, switch, target
+from dash_app.page.controls import aria, go, options_of, switch, target
 from dash_app.page.panel import graph, panel
 from dash_app.page.token_labels import label, percent
 from dash_app.state.context import Context
+from dash_app.state.options import CURVES
 from dash_app.state.selection import toggle
 
 
@@ -37,13 +38,6 @@ class CurvesId(StrEnum):
 
 #: The probability that "emerges" asks for (``StepsSpec.tau``).
 TAU = 0.5
-QUANTITIES = (
-    ("probability", "p"),
-    ("log_probability", "ln p"),
-    ("rank", "Rank"),
-    ("entropy", "Entropy"),
-    ("kl", "KL"),
-)
 HELP = (
     "The logit lens (output decoder, full norm) of the chosen position, row by row. For each"
     " pinned token: its probability p, ln p, or its rank among all tokens (1 is best; ties count"
@@ -67,7 +61,7 @@ HELP = (
 def layout(context: Context) -> Component:
     """Pins, switch, curves, table, and the strip of all positions."""
     quantity = html.Div(
-        switch("curve", QUANTITIES, context.base().curve, "Curves"),
+        switch("curve", options_of(CURVES), context.base().curve, "Curves"),
         id=CurvesId.QUANTITY,
         className="segmented",
     )

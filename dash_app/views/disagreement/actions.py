@@ -6,45 +6,45 @@ from typing import Any
 
 from dash.development.base_component import Component
 
+from analysis.contract.choices import Situation
 from analysis.learned import library
+from analysis.lens.options import DECODERS
 from analysis.lens.results import Disagreement
 from analysis.lens.specs import DisagreementSpec
 from analysis.tracing.specs import RunResult
 from dash_app.jobs.progress import attempt, trouble_in
+from dash_app.page.controls import Option, options_of
 from dash_app.page.panel import blank, failed, told
 from dash_app.page.window import PAGE, Window, stated, window
 from dash_app.state.context import NewJob, Service, result_of, trace_of
 from dash_app.state.run import RunRef, resolve
 from dash_app.state.selection import Selection
 from dash_app.views.disagreement.figure import disagreement
-from dash_app.views.disagreement.layout import NAMES, options
+from dash_app.views.disagreement.layout import options
 
 #: Figure, controls, note, whether the button is off.
 Shown = tuple[Any, Any, str, bool]
 
-TIED = ("input", "linear", "quadratic")
-SAME = "Embeddings are tied: it is the output decoder under another name"
-NO_LENS = "None is trained for this model: stratascope lens train MODEL"
+#: Decoders that are compared unless others are chosen.
+DEFAULT = ("output", "input", "linear", "learned")
 ONE_READING = (
-    "This model's embeddings are tied, so output, input, linear and quadratic are one and the same"
-    " decoder. A learned lens would be another reading: stratascope lens train MODEL."
+    "Only one decoder is available for this model: its embeddings are tied, so the input decoder"
+    " and its mixes read the same. To compare, train a lens with 'stratascope lens train MODEL'."
 )
 TOO_FEW = "Choose at least two decoders."
 WAITING = "Press Compare the readings: every decoder reads every cell, in seconds to a minute."
 
 
-def barred(result: RunResult, learned: bool) -> dict[str, str]:
-    """Decoders that can't be compared on a model, each with the reason."""
-    reasons = dict.fromkeys(TIED, SAME) if result.info.tied_embeddings else {}
-    return reasons if learned else {**reasons, "learned": NO_LENS}
+def decoders(result: RunResult, learned: bool) -> list[Option]:
+    """Decoders that can be compared; those that are off on this model say why."""
+    here = Situation(result.info, learned)
+    return [option for option in options_of(DECODERS, here) if DECODERS[option.value].single]
 
 
 def readers(selection: Selection, result: RunResult, learned: bool) -> tuple[str, ...]:
-    """The decoders that are held against each other: those chosen, or all that differ."""
-    reasons = barred(result, learned)
-    names = [name for name in NAMES if name not in reasons]
-    default = [name for name in names if name != "quadratic"]
-    return tuple(name for name in names if name in (selection.readers or default))
+    """The decoders that are compared: those chosen, or the default ones."""
+    names = [option.value for option in decoders(result, learned) if not option.unless]
+    return tuple(name for name in names if name in (selection.readers or DEFAULT))
 
 
 def wanted(
@@ -86,12 +86,13 @@ def show(
         learned = library.available(run.model) is not None
         result = result_of(service, run)
         names = readers(selection, result, learned)
-        controls: list[Component] = options(names, barred(result, learned), selection.differ)
+        offered = decoders(result, learned)
+        controls: list[Component] = options(offered, names, selection.differ)
         if wrong := trouble_in(ready):
             return told(wrong, 200), controls, "", False
         spec, shown = wanted(run, result, selection, learned)
         if spec is None:
-            alone = len(barred(result, learned)) >= len(NAMES) - 1
+            alone = sum(not option.unless for option in offered) < 2
             return blank(20), controls, ONE_READING if alone else TOO_FEW, True
         found = service.peek(trace_of(run), spec)
         if found is None and ready is not None and ready.get("done") == repr(spec):
@@ -142,7 +143,7 @@ def _folded(shown: Window) -> str:
 
 def note(found: Disagreement, shown: Window, selection: Selection) -> str:
     """What is compared, how far they agree on the whole, and which of them coincide."""
-    names = ", ".join(NAMES.get(name, name).lower() for name in found.decoders)
+    names = ", ".join(DECODERS[name].label.lower() for name in found.decoders)
     agree = float(found.agreement.mean())
     text = (
         f"{names.capitalize()}, {selection.norm} norm: {agree:.0%} of pairs name the same best"
@@ -150,6 +151,6 @@ def note(found: Disagreement, shown: Window, selection: Selection) -> str:
         f"{_folded(shown)} Shown: {stated(shown, selection.find)}."
     )
     for group in found.coincide:
-        same = " and ".join(NAMES.get(name, name).lower() for name in group)
+        same = " and ".join(DECODERS[name].label.lower() for name in group)
         text += f" On this model {same} coincide, so their agreement says nothing."
     return text

@@ -7,10 +7,12 @@ from enum import StrEnum
 from dash import dcc, html
 from dash.development.base_component import Component
 
+from analysis.lens.options import DECODERS
 from dash_app.jobs.progress import progress, small_button, stop_button
-from dash_app.page.controls import aria, go, switch
+from dash_app.page.controls import Option, aria, go, options_of, switch
 from dash_app.page.panel import control, graph, panel
 from dash_app.state.context import Context
+from dash_app.state.options import DIFFERENCES
 from dash_app.state.selection import toggle
 
 
@@ -30,22 +32,11 @@ class ReadingsId(StrEnum):
     DRAWN = "readings-drawn"
 
 
-MEASURES = (("jsd", "Divergence"), ("top1", "Best token"))
-NAMES = {
-    "output": "Output",
-    "input": "Input",
-    "linear": "Linear",
-    "quadratic": "Quadratic",
-    "learned": "Learned lens",
-}
 HELP = (
-    "The same state read by several decoders. Where they say different things, none should be"
-    " trusted alone. Divergence: the Jensen-Shannon divergence of their distributions with equal"
-    " weights, H(mean p) − mean H(p), in nats (Lin, 1991). Best token: the share of pairs of"
-    " decoders whose most probable tokens differ.",
-    "Output: U · N(h). Input: E · N(h). Linear and quadratic: (1 − s)·E + s·U with s = row / last"
-    " row, or its square (InTraVisTo). Learned lens: U · N(h + A·h + b), fitted to this model"
-    " (tuned lens; Belrose et al., 2023). The norm is the one chosen above.",
+    "The same state, read by several decoders. Where they disagree, trust none of them alone.",
+    *(f"{choice.label}: {choice.summary}" for choice in DIFFERENCES.values()),
+    *(f"{choice.label}: {choice.summary}" for choice in DECODERS.values() if choice.single),
+    "The norm is the one chosen above.",
     "Click a cell to choose it, double click to pin its token. Rows and positions are those shown"
     " above.",
 )
@@ -76,31 +67,32 @@ def layout(_context: Context) -> Component:
     )
 
 
-def options(chosen: tuple[str, ...], barred: dict[str, str], differ: str) -> list[Component]:
+def options(decoders: list[Option], chosen: tuple[str, ...], differ: str) -> list[Component]:
     """Decoders to tick, and what their difference is measured by."""
-    ticks = [_tick(name, title, chosen, barred.get(name, "")) for name, title in NAMES.items()]
-    measures = switch("differ", MEASURES, differ, "Differ by")
+    ticks = [_tick(option, chosen) for option in decoders]
+    measures = switch("differ", options_of(DIFFERENCES), differ, "Differ by")
     return [
         control("Decoders", html.Div(ticks, className="segmented segmented--wrap")),
         control("Differ by", html.Div(measures, className="segmented")),
     ]
 
 
-def _tick(name: str, title: str, chosen: tuple[str, ...], barred: str) -> Component:
-    if barred:
+def _tick(option: Option, chosen: tuple[str, ...]) -> Component:
+    if option.unless:
         return html.Button(
-            title,
+            option.title,
             type="button",
             className="segment is-barred",
             disabled=True,
-            title=barred,
-            **aria(label=f"{title}: {barred}"),
+            title=option.unless,
+            **aria(label=f"{option.title}: {option.unless}"),
         )
-    held = name in chosen
+    held = option.value in chosen
     return go(
-        title,
-        toggle("readers", name, chosen),
+        option.title,
+        toggle("readers", option.value, chosen),
         f"segment{' is-selected' if held else ''}",
-        label=f"{'Leave out' if held else 'Compare'} {title}",
+        label=f"{'Leave out' if held else 'Compare'} {option.title}",
         pressed=held,
+        title=option.help,
     )

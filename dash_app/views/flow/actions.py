@@ -13,6 +13,7 @@ from analysis.flow_graph.results import Graph
 from analysis.flow_graph.specs import FlowSpec
 from analysis.lens.specs import LensSpec
 from dash_app.jobs.progress import attempt, trouble_in
+from dash_app.page.controls import Option
 from dash_app.page.panel import blank, failed, told
 from dash_app.page.token_labels import label
 from dash_app.state.context import NewJob, Service, result_of, trace_of
@@ -20,7 +21,7 @@ from dash_app.state.run import RunRef, resolve
 from dash_app.state.selection import Selection
 from dash_app.views.flow.captions import describe, signed_rows
 from dash_app.views.flow.link_selection import select
-from dash_app.views.flow.options import Choices, options
+from dash_app.views.flow.options import options
 from dash_app.views.flow.picture import Picture, picture
 from dash_app.views.flow.signed_picture import select_signed, signed_caption, signed_figure
 from dash_app.views.flow.specs import answer, look, rule, wanted
@@ -157,7 +158,9 @@ def controls(service: Service, run: RunRef | None, selection: Selection) -> list
     return options(selection, tokens=tokens, foils=foils)
 
 
-def _choices(service: Service, run: RunRef, selection: Selection) -> tuple[Choices, Choices]:
+def _choices(
+    service: Service, run: RunRef, selection: Selection
+) -> tuple[list[Option], list[Option]]:
     """Tokens whose logit may be asked for, and what it may be held against."""
     result, pos = result_of(service, run), resolve(selection, run).pos
     own = int(result.top_ids[pos, 0])
@@ -168,10 +171,12 @@ def _choices(service: Service, run: RunRef, selection: Selection) -> tuple[Choic
     named = names(service, run, ids)
     texts = {token: label(named[token], 14) for token in ids}
     target = own if selection.token is None else selection.token
-    tokens = [("none", f"{texts[own]} (its choice)")]
+    tokens = [Option("none", f"{texts[own]} (its choice)")]
     tokens += [
-        (str(token), texts[token]) for token in ids if token != own or token == selection.token
+        Option(str(token), texts[token])
+        for token in ids
+        if token != own or token == selection.token
     ]
-    foils = [("none", "nothing")]
-    foils += [(str(token), texts[token]) for token in ids if token != target]
-    return tuple(tokens), tuple(foils)
+    foils = [Option("none", "nothing")]
+    foils += [Option(str(token), texts[token]) for token in ids if token != target]
+    return tokens, foils

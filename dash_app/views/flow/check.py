@@ -9,6 +9,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.errors import AnalysisError
+from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import CausalCheck, CausalComparison
 from dash_app.errors import explain
 from dash_app.jobs.progress import attempt, trouble_in
@@ -20,7 +21,6 @@ from dash_app.state.run import RunRef
 from dash_app.state.selection import Selection
 from dash_app.views.flow.actions import names
 from dash_app.views.flow.check_figure import scatter
-from dash_app.views.flow.options import METHODS
 from dash_app.views.flow.specs import check, comparison
 
 BOTTOM = "Row 0 is the embedding: there is no link to cut."
@@ -106,7 +106,7 @@ def _logit(service: Service, run: RunRef, token: int, foil: int) -> str:
 
 
 def _table(service: Service, run: RunRef, compared: CausalComparison) -> Component:
-    titles = {method.value: method.title for method in METHODS}
+    titles = {name: method.label for name, method in FLOW_METHODS.items()}
     pairs = list(zip(compared.methods, compared.correlations.tolist(), strict=True))
     pairs.sort(key=lambda pair: -math.inf if math.isnan(pair[1]) else pair[1], reverse=True)
     rows = [

@@ -8,11 +8,14 @@ from typing import Any
 from dash import dcc, html
 from dash.development.base_component import Component
 
+from analysis.contract.choices import Choices
+from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, START_TOKEN
 from dash_app.jobs.progress import progress, small_button, stop_button
 from dash_app.page.controls import aria
 from dash_app.page.panel import FIGURE, GRAPH_CONFIG, blank, control, panel
 from dash_app.state.context import Context
-from dash_app.views.flow.options import DIRECTION_HELP, METHODS, SCALE_HELP, SPLIT_HELP, options
+from dash_app.state.options import SCALES, SINKS, SPLITS
+from dash_app.views.flow.options import options
 
 
 class FlowId(StrEnum):
@@ -65,23 +68,31 @@ LAYERS_HELP = (
     " the title says so."
 )
 SIGNS = (("positive", "raises the logit"), ("negative", "lowers it"))
+
+
+def _listed(title: str, table: Choices[Any]) -> str:
+    """A table in one paragraph."""
+    choices = " ".join(f"{choice.label}: {choice.summary}" for choice in table.values())
+    return f"{title}. {table.help} {choices}"
+
+
 HELP = (
     "Where the chosen state comes from, walked back to the embeddings, or what it reaches. A state"
     " is a sum of parts"
     " (each head's reading of each token, the MLP's output, what was there before), and each part"
-    " gets a share of the whole. " + " ".join(f"{way.title}: {way.help}" for way in METHODS),
+    " gets a share of the whole.",
+    *(f"{method.label}: {method.summary}" for method in FLOW_METHODS.values()),
     "Shares are over all parts, those not drawn included; the line under the title says how much of"
     " the flow the drawn links carry. Main paths are drawn at once, heads summed; the others come"
     ' out when you point at their node. Never more than 300 links: the rest is one "other" link'
     " at the bottom, as tall at each depth as what was left out to the right of it, and the pale"
     " part of each node; so every node and the whole picture add up.",
-    "Direction. " + DIRECTION_HELP,
-    "Heads. " + SPLIT_HELP,
-    "Scale. " + SCALE_HELP + " Layers in which nothing but the residual is drawn are narrow. Zoom"
+    _listed("Direction", DIRECTIONS),
+    _listed("Heads", SPLITS),
+    _listed("Scale", SCALES) + " Layers in which nothing but the residual is drawn are narrow. Zoom"
     " with the buttons, Ctrl and the wheel, or + - 0; drag, or Shift and arrows, to move.",
-    "A start token or sink is where heads park attention. Hide: its links go, their mass counts as"
-    " not shown. Re-weight: the other shares are scaled to sum to 1. Fold: attention to all sinks"
-    " ends in a short sink link at each state.",
+    _listed("Start token", START_TOKEN),
+    _listed("Sinks", SINKS),
     "Click a node to choose that state; click a link to choose its layer and head, and to read what"
     " it writes.",
 )

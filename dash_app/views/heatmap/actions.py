@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from analysis.contract.results import Token
 from analysis.learned import library
+from analysis.lens.options import COLOURS
 from analysis.lens.results import Grid
 from analysis.lens.specs import LensSpec
 from analysis.tracing.specs import RunResult
@@ -68,12 +69,11 @@ def scene(service: Service, run: RunRef, selection: Selection) -> Scene:
     """Work a selection out on a run."""
     result = result_of(service, run)
     learned = library.available(run.model) is not None
-    asked, selection = selection, settled(selection, result, learned)
+    selection, notes = settled(selection, result, learned)
     chosen = resolve(selection, run)
     window = shown(run, result, selection)
-    want = wanted(run, result, selection)
-    replaced = specs.replacements(asked, selection)
-    return Scene(run, result, selection, window, want, chosen.row, chosen.pos, learned, replaced)
+    want, row, pos = wanted(run, result, selection), chosen.row, chosen.pos
+    return Scene(run, result, selection, window, want, row, pos, learned, tuple(notes))
 
 
 def compute(
@@ -214,7 +214,7 @@ def _paint(here: Scene, cells: Grid, found: Found) -> Paint:
 def _names(service: Service, here: Scene) -> dict[int, Token]:
     """Tokens that colours can ask about, by id: of the run, what is pinned, what is asked."""
     result, run, selection = here.result, here.run, here.selection
-    if selection.colour not in specs.OF_A_TOKEN:
+    if not COLOURS[selection.colour].of_token:
         return {}
     known = {token.id: token for token in (*result.vocabulary, *result.tokens)}
     own = result.top_ids[here.pos, :3].tolist()

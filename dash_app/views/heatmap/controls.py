@@ -9,17 +9,28 @@ from dash import html
 from dash.development.base_component import Component
 
 from analysis.contract.results import Token
+from analysis.lens.options import (
+    CANDIDATES,
+    COLOURS,
+    COMPONENTS,
+    DECODERS,
+    NORMS,
+    SHARE_METHODS,
+    SIMILARITIES,
+)
 from analysis.tracing.specs import RunResult
-from dash_app.page.controls import Option, aria, go, menu, target
+from dash_app.page.controls import Option, aria, go, menu, options_of, target
 from dash_app.page.token_labels import label
 from dash_app.page.window import PAGE, pages
+from dash_app.state.options import PARTS
 from dash_app.state.run import RunRef
 from dash_app.state.selection import Selection
-from dash_app.views.heatmap import choices
-from dash_app.views.heatmap.specs import OF_A_HEAD, OF_A_TOKEN, asked_token
+from dash_app.views.heatmap.specs import asked_token, situation
 
 #: Source positions that a menu can hold.
 MOST_SOURCES = 256
+FOLDS = ((1, "All"), (2, "Every 2nd"), (4, "Every 4th"), (8, "Every 8th"))
+SEARCHED = "All positions are searched for the text. Clear the search to choose positions."
 
 
 def bar(
@@ -30,31 +41,23 @@ def bar(
     names: Mapping[int, Token] | None = None,
 ) -> list[Component]:
     """All menus; those that would change nothing are left out."""
-    info = result.info if result else None
+    here = situation(selection, result.info if result else None, learned)
+    component = menu("component", "State", options_of(COMPONENTS, here), selection.component)
     read = [
-        menu("component", "State", choices.components(info), selection.component),
+        component,
         *_head(selection, run, result),
-        menu(
-            "decoder",
-            "Decoder",
-            choices.decoders(info, learned, selection.component),
-            selection.decoder,
-        ),
+        menu("decoder", "Decoder", options_of(DECODERS, here), selection.decoder),
     ]
     measure = [
-        menu("norm", "Norm", choices.norms(info, selection.similarity), selection.norm),
-        menu("similarity", "Similarity", choices.SIMILARITIES, selection.similarity),
-        menu(
-            "candidates",
-            "Candidates",
-            choices.candidates(selection.similarity),
-            selection.candidates,
-        ),
+        menu("norm", "Norm", options_of(NORMS, here), selection.norm),
+        menu("similarity", "Similarity", options_of(SIMILARITIES, here), selection.similarity),
+        menu("candidates", "Candidates", options_of(CANDIDATES, here), selection.candidates),
     ]
+    colour = menu("colour", "Colour", options_of(COLOURS, here), selection.colour)
     return [
         _group("Read", read),
         _group("Measure", measure),
-        _group("Colour by", _colour(selection, run, result, names or {})),
+        _group("Colour by", [colour, *_colour(selection, run, result, names or {})]),
         _group("Show", _window(selection, result)),
     ]
 
@@ -69,11 +72,12 @@ def _group(name: str, menus: Sequence[Component]) -> Component:
 
 
 def _head(selection: Selection, run: RunRef | None, result: RunResult | None) -> list[Component]:
-    if selection.component not in OF_A_HEAD or run is None or result is None:
+    component = COMPONENTS[selection.component]
+    if not component.head or run is None or result is None:
         return []
     heads = [Option(str(head), str(head)) for head in range(run.heads)]
     parts = [menu("head", "Head", heads, str(selection.head), short=True)]
-    if selection.component == "source_output":
+    if component.source_position:
         sources = [
             Option(str(place), f"{label(token, 14)} ({place})")
             for place, token in enumerate(result.tokens[:MOST_SOURCES])
@@ -93,26 +97,25 @@ def _colour(
     result: RunResult | None,
     names: Mapping[int, Token],
 ) -> list[Component]:
-    options = choices.colours(selection.similarity)
-    parts = [menu("colour", "Colour", options, selection.colour)]
-    if selection.colour in OF_A_TOKEN and run is not None and result is not None:
+    parts = []
+    if COLOURS[selection.colour].of_token and run is not None and result is not None:
         tokens = [Option(str(number), label(token, 16)) for number, token in names.items()]
         chosen = str(asked_token(run, result, selection))
         parts.append(menu("asked", "of", tokens, chosen, short=True))
     if selection.colour == "share":
-        parts.append(menu("part", "of", choices.PARTS, selection.part))
-        parts.append(menu("by", "by", choices.WAYS, selection.by))
+        parts.append(menu("part", "of", options_of(PARTS), selection.part))
+        parts.append(menu("by", "by", options_of(SHARE_METHODS), selection.by))
     return parts
 
 
 def _window(selection: Selection, result: RunResult | None) -> list[Component]:
-    folds = [Option(str(number), title) for number, title in choices.FOLDS]
+    folds = [Option(str(number), title) for number, title in FOLDS]
     if str(selection.fold) not in {option.value for option in folds}:
         folds.append(Option(str(selection.fold), f"Every {selection.fold}th"))
     parts = [menu("fold", "Rows", folds, str(selection.fold), short=True)]
     spans = positions(result)
     if selection.find:
-        spans = [replace(option, unless=choices.SEARCHED) for option in spans]
+        spans = [replace(option, unless=SEARCHED) for option in spans]
     elif selection.show and selection.show not in {option.value for option in spans}:
         spans.append(Option(selection.show, selection.show))
     return [*parts, menu("show", "Positions", spans, selection.show), *_pages(selection, result)]

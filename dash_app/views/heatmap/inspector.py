@@ -14,20 +14,14 @@ from analysis.lens.specs import PromotedSpec
 from analysis.tracing.specs import RunResult
 from dash_app.errors import explain
 from dash_app.figures.cells import MARK_NAMES, layered, state_name
-from dash_app.page.controls import go, switch
+from dash_app.page.controls import Option, go, options_of, switch
 from dash_app.page.panel import trouble
 from dash_app.page.token_labels import label, percent
 from dash_app.state.context import Service, result_of, trace_of
+from dash_app.state.options import PROMOTED_BY
 from dash_app.state.run import RunRef, pinned, resolve
 from dash_app.state.selection import Selection, toggle
 
-WHOSE = (
-    ("", "None"),
-    ("attention_output", "Attention"),
-    ("mlp_output", "MLP"),
-    ("head_output", "Head"),
-    ("block_increment", "Block"),
-)
 HELP = (
     "U · N(part), the norm's scale frozen at the last state: what the part adds to each logit of"
     " this position directly (LLM Transparency Tool; direct logit attribution)."
@@ -53,13 +47,13 @@ def spec(run: RunRef, selection: Selection) -> PromotedSpec | None:
 
 
 def _choice(selection: Selection, run: RunRef) -> list[Component]:
-    buttons = switch("adds", WHOSE, selection.adds, "Promoted by")
+    buttons = switch("adds", options_of(PROMOTED_BY), selection.adds, "Promoted by")
     parts = [
         html.H3("Promoted and suppressed by", className="inspector-title"),
         html.Div(buttons, className="segmented segmented--wrap"),
     ]
     if selection.adds == "head_output":
-        heads = tuple((str(head), str(head)) for head in range(run.heads))
+        heads = [Option(str(head), str(head)) for head in range(run.heads)]
         chosen = str(min(selection.adder, run.heads - 1))
         buttons = switch("adder", heads, chosen, "Head")
         parts.append(html.Div(buttons, className="segmented segmented--wrap"))

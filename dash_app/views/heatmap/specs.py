@@ -5,20 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from analysis.contract.choices import Choices, Situation
+from analysis.contract.results import ModelInfo
+from analysis.lens.options import CANDIDATES, COLOURS, COMPONENTS, DECODERS
 from analysis.lens.results import Colours, Grid
 from analysis.lens.specs import ColourSpec, LensSpec
 from analysis.tracing.specs import RunResult
 from dash_app.figures.cells import layered
-from dash_app.figures.colours import OF_THE_GRID, effective
+from dash_app.figures.colours import SCORE, effective, of_grid
 from dash_app.page.window import Window, window
 from dash_app.state.context import Service, trace_of
 from dash_app.state.run import RunRef, resolve
 from dash_app.state.selection import Selection
-from dash_app.views.heatmap.choices import TIED
 
-OF_A_HEAD = ("head_output", "source_output")
-OF_A_TOKEN = ("token_probability", "token_rank")
-QUANTITY: dict[str, str] = {"norm": "state_norm", "cosine": "cosine_before"}
+#: Options that fall back on their default where a model or another option rules the choice out.
+SETTLED: dict[str, Choices[Any]] = {
+    "component": COMPONENTS, "decoder": DECODERS, "candidates": CANDIDATES
+}  # fmt: skip
 #: So few positions are read at once; of more, the chosen one first.
 AT_ONCE = 8
 
@@ -63,9 +66,10 @@ def asked_token(run: RunRef, result: RunResult, selection: Selection) -> int:
 
 def lens_spec(run: RunRef, result: RunResult, selection: Selection) -> LensSpec:
     """The reading that is selected, on this run."""
-    of_head = selection.component in OF_A_HEAD
+    component = COMPONENTS[selection.component]
     coloured = effective(selection.colour, selection.similarity)
-    target = (asked_token(run, result, selection),) if coloured in OF_A_TOKEN else ()
+    of_token = coloured != SCORE and COLOURS[coloured].of_token
+    target = (asked_token(run, result, selection),) if of_token else ()
     return LensSpec(
         component=selection.component,
         decoder=selection.decoder,
@@ -73,62 +77,50 @@ def lens_spec(run: RunRef, result: RunResult, selection: Selection) -> LensSpec:
         similarity=selection.similarity,
         candidates=selection.candidates,
         target=target,
-        head=selection.head if of_head else None,
-        source=selection.source or 0 if selection.component == "source_output" else None,
+        head=selection.head if component.head else None,
+        source=selection.source or 0 if component.source_position else None,
     )
 
 
-def settled(selection: Selection, result: RunResult, learned: bool) -> Selection:
-    """The selection with what does not exist on this model replaced by what it comes to.
+def situation(selection: Selection, info: ModelInfo | None, learned: bool) -> Situation:
+    """What decides which choices are available."""
+    options = {"component": selection.component, "similarity": selection.similarity}
+    return Situation(info, learned, options)
 
-    On a tied model, decoders that coincide with the output are the output.
+
+def settled(selection: Selection, result: RunResult, learned: bool) -> tuple[Selection, list[str]]:
+    """Replace choices that are off on this model, and indices that it does not have.
+
+    Returns:
+        The selection that is shown, and one note for each choice that was replaced.
     """
-    info = result.info
+    notes = []
+    for name, table in SETTLED.items():
+        chosen = table[getattr(selection, name)]
+        reason = chosen.unavailable(situation(selection, result.info, learned))
+        if reason:
+            selection = selection.model_copy(update={name: table.default})
+            notes.append(f"{chosen.label} is off. {reason} Shown: {table[table.default].label}.")
     last = len(result.tokens) - 1
-    change: dict[str, Any] = {
-        "head": min(selection.head, info.heads - 1),
+    change = {
+        "head": min(selection.head, result.info.heads - 1),
         "source": None if selection.source is None else min(selection.source, last),
     }
-    if info.parallel_blocks and selection.component == "mid_residual":
-        change["component"] = "block_output"
-    if info.tied_embeddings and selection.decoder in TIED:
-        change["decoder"] = "output"
-    component = change.get("component", selection.component)
-    if selection.decoder == "learned" and (not learned or component != "block_output"):
-        change["decoder"] = "output"
-    if selection.similarity != "dot":
-        change["candidates"] = "top_k"
-    return selection.model_copy(update=change)
-
-
-def replacements(asked: Selection, shown: Selection) -> tuple[str, ...]:
-    """What was asked for and is shown as something else, and why; see ``settled``."""
-    said = []
-    if asked.component != shown.component:
-        said.append("This model's blocks are parallel and have no mid residual: block output.")
-    if asked.decoder != shown.decoder and asked.decoder in TIED:
-        name = asked.decoder.replace("_", " ").capitalize()
-        said.append(f"{name} and output coincide here: this model ties its embeddings.")
-    elif asked.decoder != shown.decoder:
-        said.append("There is no learned lens for this: the output decoder reads it.")
-    if asked.candidates != shown.candidates:
-        said.append("Cosine and distance list the nearest rows: top k.")
-    return tuple(said)
+    return selection.model_copy(update=change), notes
 
 
 def wanted(run: RunRef, result: RunResult, selection: Selection) -> Wanted:
     """Grid and colours that are selected, of every position."""
     lens = lens_spec(run, result, selection)
     colour = effective(selection.colour, selection.similarity)
-    if colour in OF_THE_GRID:
+    if of_grid(colour):
         return Wanted(lens, None)
     if colour == "share":
         return Wanted(lens, ColourSpec(LensSpec(), (selection.by,)))
-    quantity = QUANTITY.get(colour, colour)
-    if colour in QUANTITY:  # of the state, however it is read
+    if COLOURS[colour].of_state:
         plain = LensSpec(component=lens.component, head=lens.head, source=lens.source)
-        return Wanted(lens, ColourSpec(plain, (quantity,)))
-    return Wanted(lens, ColourSpec(lens, (quantity,)))
+        return Wanted(lens, ColourSpec(plain, (colour,)))
+    return Wanted(lens, ColourSpec(lens, (colour,)))
 
 
 def shown(run: RunRef, result: RunResult, selection: Selection) -> Window:

@@ -7,45 +7,20 @@ from dash import html
 from dash.development.base_component import Component
 from numpy.typing import NDArray
 
+from analysis.lens.options import COMPONENTS, DECODERS, NORMS, PROBABILITIES, SIMILARITIES
 from analysis.lens.results import Grid
 from dash_app.figures.colours import effective
 from dash_app.page.window import Window, stated
 from dash_app.state.selection import Selection
-from dash_app.views.heatmap.choices import NO_SCORES
-
-MATRICES = {
-    "output": "U",
-    "input": "E",
-    "linear": "((1 − s)·E + s·U)",
-    "quadratic": "((1 − s²)·E + s²·U)",
-    "learned": "U",
-}
-NORMS = {"full": "N({})", "unit": "N₁({})", "none": "{}"}
-SIMILARITIES = {
-    "dot": "softmax({} · {})",
-    "cosine": "cos({}, {})",
-    "euclidean": "|{} − {}|",
-}
-STATES = {
-    "block_output": "the block's output",
-    "attention_output": "what attention adds",
-    "mlp_output": "what the MLP adds",
-    "mid_residual": "the state between attention and MLP",
-    "block_increment": "what the block adds",
-    "head_output": "what head {head} adds",
-    "source_output": "what head {head} adds from position {source}",
-}
-BEST_OF_TWO = "the surer of {} and {}"
 
 
 def formula(selection: Selection) -> str:
     """The reading as a formula."""
-    state = "h + A·h + b" if selection.decoder == "learned" else "h"
-    normed = NORMS[selection.norm].format(state)
-    wanted = SIMILARITIES[selection.similarity]
-    if selection.decoder == "max_probability":
-        return BEST_OF_TWO.format(wanted.format("U", normed), wanted.format("E", normed))
-    return wanted.format(MATRICES[selection.decoder], normed)
+    decoder = DECODERS[selection.decoder]
+    normed = NORMS[selection.norm].notation.format(decoder.state)
+    score = SIMILARITIES[selection.similarity].notation
+    readings = [score.format(matrix, normed) for matrix in decoder.matrices]
+    return readings[0] if decoder.single else f"the surer of {' and '.join(readings)}"
 
 
 def line(
@@ -57,7 +32,9 @@ def line(
     replaced: tuple[str, ...] = (),
 ) -> list[Component]:
     """The line, as parts of text; ``replaced`` says what was asked for and does not exist."""
-    what = STATES[selection.component].format(head=selection.head, source=selection.source or 0)
+    what = COMPONENTS[selection.component].phrase.format(
+        head=f"head {selection.head}", source=f"position {selection.source or 0}"
+    )
     read = html.Span(formula(selection), className="mono")
     parts: list[Component] = [html.Span([read, f", h is {what}."])]
     said = [f"Shown: {stated(shown, selection.find)}."]
@@ -75,7 +52,7 @@ def line(
 def _notes(selection: Selection, grid: Grid) -> list[str]:
     notes = []
     if effective(selection.colour, selection.similarity) != selection.colour:
-        notes.append(NO_SCORES)
+        notes.append(PROBABILITIES.reason)
     if selection.decoder == "max_probability" and grid.chosen.size:
         count = int((grid.chosen == 1).sum())
         notes.append(

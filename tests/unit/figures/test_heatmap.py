@@ -184,7 +184,7 @@ def painted(colour: str, **more: Any) -> Paint:
 def test_every_colour_has_a_unit_a_range_and_words() -> None:
     for colour in (
         "probability", "token_probability", "token_rank", "rank_change", "entropy", "kl",
-        "cross_entropy", "share", "norm", "cosine", "score",
+        "cross_entropy", "share", "state_norm", "cosine_before", "score",
     ):  # fmt: skip
         made = painted(colour)
         finite = made.values[np.isfinite(made.values)]
@@ -200,7 +200,7 @@ def test_every_colour_has_a_unit_a_range_and_words() -> None:
 
 
 def test_signed_colours_have_zero_in_the_middle() -> None:
-    for colour in ("rank_change", "cosine"):
+    for colour in ("rank_change", "cosine_before"):
         made = painted(colour)
         assert made.signed
         assert made.low == -made.high
@@ -212,7 +212,7 @@ def test_logarithmic_colours_give_back_the_number() -> None:
     assert np.allclose(10**-ranks.values, grid.target_ranks[..., 0] + 1)
     assert ranks.words is not None
     assert ranks.words(-math.log10(17)).endswith(" 17")
-    assert np.allclose(10 ** painted("norm").values, extra.state_norm, rtol=1e-5)
+    assert np.allclose(10 ** painted("state_norm").values, extra.state_norm, rtol=1e-5)
     change = painted("rank_change")
     back = np.sign(change.values) * (10 ** np.abs(change.values) - 1)
     assert np.allclose(back, extra.rank_change, equal_nan=True, atol=1e-3)
@@ -235,7 +235,7 @@ def test_a_share_stands_at_the_row_that_its_block_writes() -> None:
     assert np.allclose(made.values[5], 0.9)
     assert np.allclose(made.values[6], 0.3)
     assert "attention's share" in made.title
-    assert "by norm" in made.title
+    assert "(Norm)" in made.title
 
 
 def test_what_colours_a_layers_part_stands_at_the_row_that_it_writes() -> None:
@@ -243,7 +243,9 @@ def test_what_colours_a_layers_part_stands_at_the_row_that_it_writes() -> None:
     norms = np.ones((12, 9), np.float32)
     norms[4, 7] = 100.0
     shown = everything(12, 9, bottom=1)
-    made = paint("norm", synthetic.grid(12, 9), dataclasses.replace(extra, state_norm=norms), shown)
+    made = paint(
+        "state_norm", synthetic.grid(12, 9), dataclasses.replace(extra, state_norm=norms), shown
+    )
     assert np.argwhere(made.values > 1.9).tolist() == [[shown.rows.index(5), 7]]
 
 
@@ -262,7 +264,7 @@ def wide(colour: str) -> Paint:
     ("colour", "drawn"),
     [
         ("token_rank", lambda number: -math.log10(number)),
-        ("norm", math.log10),
+        ("state_norm", math.log10),
         ("rank_change", lambda number: math.copysign(math.log10(1 + abs(number)), number)),
     ],
 )
@@ -280,7 +282,7 @@ def test_ticks_say_the_number_that_they_stand_at(colour: str, drawn: Any) -> Non
 
 def test_colours_that_are_not_computed_yet_are_blank() -> None:
     shown = everything(12, 9)
-    made = paint("norm", laid(synthetic.grid(12, 9), shown), None, shown)
+    made = paint("state_norm", laid(synthetic.grid(12, 9), shown), None, shown)
     assert np.isnan(made.values).all()
 
 
@@ -288,7 +290,7 @@ def test_scores_stand_in_for_probabilities_that_do_not_exist() -> None:
     grid = synthetic.grid(4, 6)
     bare = dataclasses.replace(grid, probs=np.full_like(grid.probs, np.nan), similarity="cosine")
     assert effective("probability", "cosine") == "score"
-    assert effective("norm", "cosine") == "norm"
+    assert effective("state_norm", "cosine") == "state_norm"
     assert effective("probability", "dot") == "probability"
     figure = drawn(bare, everything(4, 6), "score")
     assert np.array_equal(figure["data"][0]["z"], grid.scores[..., 0])
@@ -300,7 +302,7 @@ def test_hover_says_score_and_explained_share() -> None:
     peeled = dataclasses.replace(
         grid, probs=np.full_like(grid.probs, np.nan), explained=np.full_like(grid.probs, 0.25)
     )
-    text = drawn(peeled, everything(4, 6), "norm", extra=None)["data"][0]["customdata"][2][3]
+    text = drawn(peeled, everything(4, 6), "state_norm", extra=None)["data"][0]["customdata"][2][3]
     assert "explains 25 %" in text
     assert f"{grid.scores[2, 3, 0]:.3g}" in text
     assert "this colour has no value here" in text

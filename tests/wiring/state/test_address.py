@@ -134,3 +134,11 @@ def test_unpinning_everything_stays_empty(run_ref: RunRef) -> None:
 @pytest.mark.parametrize("data", [{"row": "x"}, {"heads": 3}, {"theme": None}])
 def test_a_store_with_nonsense_is_a_default(data: dict[str, Any]) -> None:
     assert join(data) == Selection()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("norm", "state_norm"), ("cosine", "cosine_before"), ("share", "share")]
+)
+def test_older_links_name_the_same_colour(old: str, new: str) -> None:
+    chosen, ignored = from_query(f"colour={old}", Selection())
+    assert (chosen.colour, ignored) == (new, ())

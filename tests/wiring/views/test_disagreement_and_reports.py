@@ -81,7 +81,7 @@ def test_on_a_tied_model_there_is_one_reading(
 ) -> None:
     _, controls, note, off = actions.show(service, run_ref, Selection(), "light", None)
     assert off
-    assert "one and the same" in note
+    assert "Only one decoder is available" in note
     assert text(controls).count('"disabled": true') == 4
     monkeypatch.setattr("analysis.learned.library.available", lambda _name: Path())
     assert actions.show(service, run_ref, Selection(), "light", None)[3] is False

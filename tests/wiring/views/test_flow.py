@@ -9,13 +9,14 @@ import pytest
 
 from analysis.contract.results import InfoSpec
 from analysis.errors import SpecError
+from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import Graph
 from dash_app.state import context
 from dash_app.state.address import from_query, to_query
 from dash_app.state.run import RunRef
 from dash_app.state.selection import Selection
 from dash_app.views.flow import actions, check, inspector, specs
-from dash_app.views.flow.options import METHODS, options
+from dash_app.views.flow.options import options
 from tests.support.components import text
 from tests.support.fake_service import LAYERS, FakeService, refuse
 
@@ -39,10 +40,10 @@ def gos(parts: Any) -> set[str]:
 
 def test_every_method_has_a_button_and_help(service: FakeService, run_ref: RunRef) -> None:
     found = gos(actions.controls(service, run_ref, Selection()))
-    assert {f"method={method.value}" for method in METHODS} <= found
-    for method in METHODS:
-        shown = text(actions.controls(service, run_ref, Selection(method=method.value)))  # type: ignore[arg-type]
-        assert shown.count(method.help) == 2  # on its button, and in a line of its own
+    assert {f"method={name}" for name in FLOW_METHODS} <= found
+    for name, method in FLOW_METHODS.items():
+        shown = text(actions.controls(service, run_ref, Selection(method=name)))
+        assert shown.count(method.summary) == 2  # on its button, and in a line of its own
 
 
 def test_every_button_changes_what_is_drawn_or_is_the_chosen_one(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,20 +13,22 @@ from analysis.contract.results import InfoSpec
 from analysis.errors import CancelledError, WorkerStoppedError
 from analysis.lens.options import (
     CANDIDATES,
+    COLOURS,
     COMPONENTS,
     DECODERS,
+    DOT_PRODUCT,
     NORMS,
     SHARE_METHODS,
     SIMILARITIES,
 )
 from analysis.lens.specs import ColourSpec, LensSpec
 from analysis.tracing.specs import RunSpec
-from dash_app.page.controls import Option, menu
+from dash_app.page.controls import Option, menu, options_of
 from dash_app.state.context import trace_of
 from dash_app.state.options import PARTS
 from dash_app.state.run import RunRef
-from dash_app.state.selection import Colour, Selection
-from dash_app.views.heatmap import actions, choices, specs
+from dash_app.state.selection import Selection
+from dash_app.views.heatmap import actions, specs
 from dash_app.views.heatmap import inspector as inspector_module
 from dash_app.views.heatmap.controls import bar
 from dash_app.views.heatmap.inspector import inspector
@@ -137,7 +139,7 @@ def test_a_colour_alone_leaves_the_tokens_where_they_are(
     service: FakeService, long_run: RunRef
 ) -> None:
     service.ask(trace_of(long_run), LensSpec())
-    selection = Selection(colour="norm", pos=7)
+    selection = Selection(colour="state_norm", pos=7)
     figure, _, _, _, _, missing = show(service, long_run, selection)
     assert missing
     assert np.isnan(np.array(figure["data"][0]["z"])).all()
@@ -163,31 +165,10 @@ def test_what_a_memo_could_not_keep_is_shown_once_it_is_computed(
     assert missing is None
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("component", COMPONENTS),
-        ("decoder", DECODERS),
-        ("norm", NORMS),
-        ("similarity", SIMILARITIES),
-        ("candidates", CANDIDATES),
-        ("colour", get_args(Colour)),
-    ],
-)
-def test_every_option_has_a_title_and_a_formula(name: str, kind: Any) -> None:
-    options = {
-        "component": choices.COMPONENTS, "decoder": choices.DECODERS, "norm": choices.NORMS,
-        "similarity": choices.SIMILARITIES, "candidates": choices.CANDIDATES,
-        "colour": choices.COLOURS,
-    }[name]  # fmt: skip
-    assert {option.value for option in options} == set(kind)
-    assert all(option.title and len(option.help) > 10 for option in options)
-
-
 def test_every_option_can_be_shown(service: FakeService, run_ref: RunRef) -> None:
     for name, kind in (
         ("component", COMPONENTS), ("norm", NORMS), ("similarity", SIMILARITIES),
-        ("candidates", CANDIDATES), ("colour", get_args(Colour)), ("part", PARTS),
+        ("candidates", CANDIDATES), ("colour", COLOURS), ("part", PARTS),
         ("by", SHARE_METHODS),
     ):  # fmt: skip
         for value in kind:
@@ -204,24 +185,26 @@ def test_a_tied_model_says_that_its_decoders_coincide(
     service: FakeService, run_ref: RunRef
 ) -> None:
     info = service.ask("m", InfoSpec())
-    barred = {
-        option.value for option in choices.decoders(info, False, "block_output") if option.unless
-    }
+    offered = options_of(DECODERS, specs.situation(Selection(), info, False))
+    barred = {option.value for option in offered if option.unless}
     assert barred == {"input", "linear", "quadratic", "max_probability", "learned"}
     done, _ = compute(service, run_ref, Selection(decoder="input"))
     assert all(spec.decoder == "output" for _, spec in service.memo if isinstance(spec, LensSpec))
     _, controls, line, *_ = show(service, run_ref, Selection(decoder="input"), None, done)
-    assert "it is the same matrix" in text(controls)
+    assert "input and output are the same matrix" in text(controls)
     assert "softmax(U · N(h))" in text(line)
-    assert "Input and output coincide here" in text(line)
+    assert "Input is off. Embeddings are tied" in text(line)
     _, _, plain, *_ = show(service, run_ref, Selection(), None, done)
-    assert "coincide" not in text(plain)
+    assert "is off" not in text(plain)
 
 
 def test_a_learned_lens_reads_block_outputs_alone() -> None:
     reasons = {
         component: {
-            option.value: option.unless for option in choices.decoders(None, True, component)
+            option.value: option.unless
+            for option in options_of(
+                DECODERS, specs.situation(Selection(component=component), None, True)
+            )
         }
         for component in ("block_output", "mlp_output")
     }
@@ -234,12 +217,12 @@ def test_what_does_not_exist_on_a_model_comes_to_what_does(
     service: FakeService, run_ref: RunRef
 ) -> None:
     result = service.ask(run_ref.model, specs_run(run_ref))
-    settled = specs.settled(Selection(decoder="learned", head=99, source=99), result, False)
+    wanted = Selection(decoder="learned", head=99, source=99)
+    settled, notes = specs.settled(wanted, result, False)
     assert (settled.decoder, settled.head, settled.source) == ("output", 5, 6)
-    assert "no learned lens" in specs.replacements(Selection(decoder="learned"), settled)[0]
-    kept = specs.settled(Selection(decoder="learned"), result, True)
-    assert kept.decoder == "learned"
-    assert specs.replacements(Selection(decoder="learned"), kept) == ()
+    assert "Learned lens is off. No lens is trained" in notes[0]
+    kept, notes = specs.settled(Selection(decoder="learned"), result, True)
+    assert (kept.decoder, notes) == ("learned", [])
 
 
 def test_cosine_and_distance_take_nothing_off_the_state(
@@ -251,10 +234,11 @@ def test_cosine_and_distance_take_nothing_off_the_state(
     read = [spec for _, spec in service.memo if isinstance(spec, LensSpec)]
     assert {(spec.similarity, spec.candidates) for spec in read} == {("cosine", "top_k")}
     _, controls, line, *_ = show(service, run_ref, asked, None, done)
-    assert choices.NO_PEELING in text(controls)
-    assert "list the nearest rows: top k" in text(line)
+    assert DOT_PRODUCT.reason in text(controls)
+    assert "Matching pursuit is off. Cosine and distance list the nearest rows." in text(line)
     assert "matching pursuit on h" not in text(line)
-    assert not any(option.unless for option in choices.candidates("dot"))
+    here = specs.situation(Selection(), None, False)
+    assert not any(option.unless for option in options_of(CANDIDATES, here))
 
 
 def specs_run(run: RunRef) -> RunSpec:
@@ -339,7 +323,7 @@ def test_candidates_of_a_cell_have_one_measure(service: FakeService, run_ref: Ru
 def test_what_a_colour_stands_for_is_said_without_a_pointer(
     service: FakeService, run_ref: RunRef
 ) -> None:
-    selection = Selection(colour="norm", row=3, pos=2)
+    selection = Selection(colour="state_norm", row=3, pos=2)
     done, _ = compute(service, run_ref, selection)
     assert "Coloured by" in text(show(service, run_ref, selection, None, done)[3])
     plain = Selection(row=3, pos=2)

@@ -8,18 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis.lens.options import FINAL_NORM, LENGTH, NORM_PARAMETERS, NORMS
 from analysis.lens.results import Colours
 from analysis.lens.specs import ColourSpec, LensSpec
 from analysis.reports.specs import EmbeddingSpec
 from analysis.tracing.specs import RunSpec
+from dash_app.page.controls import options_of
 from dash_app.page.window import MOST, stated, window
 from dash_app.state.context import trace_of
 from dash_app.state.run import RunRef
 from dash_app.state.selection import Selection
 from dash_app.views.disagreement import actions
-from dash_app.views.heatmap import choices
-from dash_app.views.heatmap.controls import MOST_SOURCES, bar
+from dash_app.views.heatmap.controls import MOST_SOURCES, SEARCHED, bar
 from dash_app.views.heatmap.inspector import inspector
+from dash_app.views.heatmap.specs import situation
 from dash_app.views.model.layout import embedding_report
 from tests.support import fake_readings, synthetic
 from tests.support.components import text
@@ -36,25 +38,26 @@ def barred(options: list[Any]) -> dict[str, str]:
     [
         ("RMSNorm", False, "dot", {}),
         ("LayerNorm", False, "cosine", {}),
-        ("LayerNorm", True, "dot", {"unit": choices.PLAIN_NORM}),
-        ("RMSNorm", False, "cosine", {"none": choices.NO_LENGTH}),
-        ("none", False, "dot", {"unit": choices.NO_NORM, "none": choices.NO_NORM}),
+        ("LayerNorm", True, "dot", {"unit": NORM_PARAMETERS.reason}),
+        ("RMSNorm", False, "cosine", {"none": LENGTH.reason}),
+        ("none", False, "dot", {"unit": FINAL_NORM.reason, "none": FINAL_NORM.reason}),
     ],
 )
 def test_norms_that_are_one_and_the_same(
     norm: str, plain: bool, similarity: str, off: dict[str, str]
 ) -> None:
     info = replace(FakeService().model_info("m"), norm=norm, plain_norm=plain)
-    assert barred(choices.norms(info, similarity)) == off
-    assert not barred(choices.norms(None, similarity))
+    chosen = Selection(similarity=similarity)
+    assert barred(options_of(NORMS, situation(chosen, info, False))) == off
+    assert not barred(options_of(NORMS, situation(chosen, None, False)))
 
 
 def test_a_search_goes_through_all_positions(service: FakeService, run_ref: RunRef) -> None:
     service.ask(trace_of(run_ref), LensSpec())
     _, controls, *_ = show(service, run_ref, Selection(find="is", show="answer"))
-    assert text(controls).count(choices.SEARCHED) == 2 * 2  # in each button and its label
+    assert text(controls).count(SEARCHED) == 2 * 2  # in each button and its label
     _, controls, *_ = show(service, run_ref, Selection(show="answer"))
-    assert choices.SEARCHED not in text(controls)
+    assert SEARCHED not in text(controls)
 
 
 def test_sources_that_the_menu_has_no_room_for(run_ref: RunRef) -> None:
@@ -86,7 +89,7 @@ def test_shares_by_norm_among_those_by_proximity(
 
     monkeypatch.setitem(fake_readings.MADE, "colours", lost)
     for by, said in (("proximity", True), ("norm", False)):
-        selection = Selection(colour="share", by=by)  # type: ignore[arg-type]
+        selection = Selection(colour="share", by=by)
         done, _ = compute(service, run_ref, selection)
         _, _, line, *_ = show(service, run_ref, selection, None, done)
         assert ("In 3 of 84 block outputs every part has proximity 0" in text(line)) == said
