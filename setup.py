@@ -14,7 +14,6 @@ setup(
         "": ["py.typed"],
         "analysis.tasks": ["models/*/*"],
         "analysis.learned": ["lenses/*"],
-        "analysis.scale": ["lua/*.lua"],
         **{package: ["*.*"] for package in ASSETS},
     },
 )

@@ -286,7 +286,7 @@ def _checked(subject: Subject, spec: Spec[Any]) -> tuple[Technique, tuple[Spec[A
 def backend_of(settings: ServiceSettings, keep: Keep) -> Backend:
     """The backend that the settings choose; Celery and redis are imported only if needed."""
     if settings.redis_url:
-        from analysis.scale.backend import Remote
+        from analysis.scale.client import Remote
         from analysis.scale.settings import ScaleSettings
 
         scale = ScaleSettings(settings.redis_url, settings.redis_prefix)

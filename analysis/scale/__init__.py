@@ -1,7 +1,6 @@
-"""More than one machine: requests through Redis, computed by Celery workers.
+"""Computation on several machines, with Celery and Redis.
 
-Redis holds what is true: who waits for what, in which order, how far it has come, and the
-answer. Celery carries word that there is something to do, and runs the workers. ``backend`` is
-the web process's side, ``session`` the worker's; ``board`` and ``lua/`` are all they say to Redis.
-Imported only where ``STRATASCOPE_REDIS_URL`` is set. Nothing travels as pickle.
+``client`` is the web process's side and ``worker`` the worker's. Both use ``app`` (the Celery
+application) and ``store`` (what they share in Redis beside Celery's own queues and results).
+Imported only if ``STRATASCOPE_REDIS_URL`` is set. Nothing is ever sent or stored as pickle.
 """

@@ -1,4 +1,4 @@
-"""Where Redis is, and how long what lies there is kept."""
+"""Where Redis is, and how long its entries live."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class ScaleSettings:
-    """How web processes and workers meet.
+    """Settings that web processes and workers share.
 
     Attributes:
         url: ``redis://host:port/0``, ``rediss://...`` or ``unix:///path``.
-        prefix: Put before every key, so that several installations can share a Redis.
-        result_s: Seconds a result is kept for other web processes.
-        result_bytes: Largest result that is sent through Redis.
-        lease_s: Seconds after which a web process that went silent no longer waits for anything.
-        lost_s: Seconds of a worker's silence after which its computation is given to another.
-        patience_s: Seconds without Redis after which those who wait are told.
-        beat_s: Seconds between a busy worker's signs of life.
-        grace_s: Seconds a worker that is told to stop has for a click that runs.
+        prefix: Prepended to every key, so that several installations can share one Redis.
+        result_s: Seconds that an answer is kept for all web processes.
+        result_bytes: Largest answer that is sent through Redis.
+        lease_s: Seconds after which a silent web process no longer counts as waiting.
+        lost_s: Seconds of silence after which a worker counts as lost.
+        patience_s: Seconds without Redis after which waiting requests fail.
+        beat_s: Seconds between two state updates of a running computation.
+        grace_s: Seconds that a stopping worker gives to an interactive computation.
     """
 
     url: str = field(repr=False)
@@ -33,6 +33,16 @@ class ScaleSettings:
 
     @property
     def broker(self) -> str:
-        """The address as Celery spells it."""
+        """The address as Celery's broker expects it."""
         path = self.url.removeprefix("unix://")
         return f"redis+socket://{path}" if path != self.url else self.url
+
+    @property
+    def celery_prefix(self) -> str:
+        """What is prepended to the keys of Celery's own queues and results."""
+        return f"{self.prefix}celery:"
+
+    @property
+    def results(self) -> str:
+        """The address as Celery's result backend expects it."""
+        return self.broker.removeprefix("redis+")

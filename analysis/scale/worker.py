@@ -1,4 +1,9 @@
-"""A worker host: Celery in the main process, the resident model in a child of it."""
+"""A worker: Celery in this process, the resident model in a child of it.
+
+Celery runs at most one task of each queue at a time, in two threads. Each hands its computation
+to the embedded queue that also serves a single machine. That queue orders the two, and suspends
+long work at its next pause while a click is computed.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +11,91 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import astuple, dataclass
 from typing import Any
 
+from celery import bootsteps, current_task
+from celery.exceptions import Ignore
 from celery.worker import state as celery_state
+from kombu import messaging
+from kombu.common import ignore_errors
 
-from analysis.errors import WorkerStoppedError
-from analysis.scale.board import Board, Trouble
-from analysis.scale.celery_app import QUEUE, make_app, tell
-from analysis.scale.session import Session, preload
+from analysis.contract.jobs import Job, Priority, Progress
+from analysis.errors import AnalysisError, CancelledError, WorkerStoppedError
+from analysis.scale.app import CLICKS, LONG, TASK, make_app, send
+from analysis.scale.encoding import decode_request
 from analysis.scale.settings import ScaleSettings
+from analysis.scale.store import RedisErrors, Store, connect
+from analysis.worker.backend import Local
 from analysis.worker.messages import Limits, Request
 from analysis.worker.supervisor import Supervisor
 
 _log = logging.getLogger("stratascope.scale")
 
+#: Seconds between two attempts at storing something while Redis is unreachable.
+RETRY_S = 0.5
+#: Seconds without a sign of Celery's consumer after which this worker no longer counts as alive,
+#: and in which it leaves waiting tasks alone before it is restarted.
+TICK_S, STALL_S = 5.0, 10.0
+
+
+class LongQueue(bootsteps.ConsumerStep):  # type: ignore[misc]
+    """Consumes the queue for long work, one task at a time, on a channel of its own.
+
+    Celery limits the unacknowledged tasks of a channel, not of a queue. On one channel, two long
+    tasks would keep a click waiting.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, on_tick: Callable[[], None], **options: Any) -> None:
+        super().__init__(consumer, **options)
+        consumer.initial_prefetch_count = 1  # of Celery's own channel, which consumes clicks
+        self._parent = consumer
+        self._on_tick = on_tick
+
+    def start(self, parent: Any) -> None:
+        """Consume, and call ``on_tick`` every second for as long as the event loop runs."""
+        super().start(parent)
+        parent.timer.call_repeatedly(1.0, self._on_tick)
+
+    def get_consumers(self, channel: Any) -> list[Any]:
+        """Return the one consumer."""
+        channel.basic_qos(0, 1, False)
+        queue, handler = self._parent.app.amqp.queues[LONG], self._parent.create_task_handler()
+        make: Any = messaging.Consumer
+        return [make(channel, [queue], on_message=handler, accept=["json"])]
+
+    def stop(self, parent: Any) -> None:
+        """Consume no more. Like Celery's own, the channel stays open for acknowledgements."""
+        ignore: Any = ignore_errors
+        for consumer in self.consumers or ():
+            ignore(parent.connection, consumer.cancel)
+
+
+@dataclass(eq=False, slots=True)
+class Run:
+    """A task that this worker computes, its request to the model's process and how far it is."""
+
+    id: str
+    key: str
+    queue: str
+    job: Job
+    progress: Progress
+    returned: bool = False  # whether it goes back to its queue
+
+    def report(self, progress: Progress) -> None:
+        """Note how far it has come."""
+        self.progress = progress
+
 
 class Worker:
-    """One device's worker: register, work, leave.
+    """The worker of one device.
 
     Args:
         settings: Where Redis is.
@@ -34,12 +105,18 @@ class Worker:
 
     def __init__(self, settings: ScaleSettings, function: str, limits: Limits) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
-        self._board = Board(settings)
-        self._supervisor = Supervisor(function, limits, lambda _key, _request, _answer: None)
-        self._session = Session(self._board, self._supervisor, self.name, told_to_stop)
-        self._app = make_app(settings, self._session.work)
+        self._settings = settings
+        client = connect(settings, int(settings.patience_s / RETRY_S), RETRY_S)
+        self._store = Store(settings, client)
+        self._model = Local(Supervisor(function, limits, lambda _key, _request, _answer: None))
+        self._app = make_app(settings)
+        self._app.task(name=TASK, after_return=self._after_return)(self._compute)
+        self._app.steps["consumer"].add(LongQueue)
+        self._runs: dict[str, Run] = {}
+        self._lock = threading.Lock()  # guards the runs: no state is stored after a result
         self._gone = threading.Event()
-        self._clerk = threading.Thread(target=self._enrol, name="enrol", daemon=True)
+        self._ticked_at = time.monotonic()
+        self._pulse = threading.Thread(target=self._show_life, name="pulse", daemon=True)
 
     def run(self, first: Request | None = None) -> int:
         """Work until told to stop.
@@ -50,58 +127,148 @@ class Worker:
         Raises:
             WorkerStoppedError: If Redis can't be reached at the start.
         """
-        self._require_redis()
-        self._supervisor.start()
+        try:
+            with connect(self._settings) as client:
+                client.ping()
+        except RedisErrors as error:
+            raise WorkerStoppedError(
+                f"Redis can't be reached at the address given ({type(error).__name__}).",
+                "Start it, or set STRATASCOPE_REDIS_URL to where it is.",
+            ) from error
+        self._model.start()
         if first is not None:
-            preload(self._supervisor, first)
-        self._clerk.start()
+            with suppress(AnalysisError):  # the first request for it will say what is wrong
+                self._model.ask("preload", first, Job(priority=Priority.LONG), 3600.0)
+        self._pulse.start()
         try:
             return self._serve()
         finally:
             self._gone.set()
-            self._clerk.join()
-            self._supervisor.close()
-            with suppress(*Trouble):
-                self._board.retire(self.name)
-                if self._board.queued():
-                    tell(self._app)  # what was returned is for another to take
+            self._pulse.join()
+            self._model.close()
+            with suppress(*RedisErrors):
+                self._store.enrol(self.name, 0)
             self._app.close()
-            self._board.close()
+            self._store.close()
 
     def _serve(self) -> int:
         worker: Any = self._app.Worker(
             hostname=f"stratascope@{self.name}",
-            pool="solo",
-            concurrency=1,
-            queues=[QUEUE],
+            pool="threads",
+            concurrency=2,
+            queues=[CLICKS],
             loglevel="WARNING",
             without_gossip=True,
             without_mingle=True,
             without_heartbeat=True,
             quiet=True,
+            on_tick=self._tick,
         )
         worker.start()
         return int(worker.exitcode or 0)
 
-    def _require_redis(self) -> None:
+    # The task.
+
+    def _compute(self, key: str, request: Any, user: str, deadline_s: float) -> dict[str, Any]:
+        """Compute an answer and store its bytes; the result says where they are."""
+        task = current_task.request
+        queue = task.delivery_info["routing_key"]
+        if not self._store.take(key, task.id):
+            raise Ignore
+        priority = Priority.LONG if queue == LONG else Priority.INTERACTIVE
+        run = Run(task.id, key, queue, Job(task.id, user, priority), Progress(0, 0, "Starting"))
+        run.job.on_progress = run.report
+        with self._lock:
+            self._runs[run.id] = run
         try:
-            self._board.redis.ping()
-        except Trouble as error:
-            raise WorkerStoppedError(
-                f"Redis can't be reached at the address given ({type(error).__name__}).",
-                "Start it, or set STRATASCOPE_REDIS_URL to where it is.",
-            ) from error
+            self._beat(run)
+            return self._answer(run, decode_request(request), deadline_s)
+        except CancelledError as error:
+            if run.returned:
+                self._app.backend.store_result(run.id, None, "PENDING")
+                self._store.give_back(run.id)
+                send(self._app, queue, run.id, task.args)
+            raise Ignore from error
+        except RedisErrors as error:  # whoever waits sends the task again
+            _log.warning("a task's answer could not be stored (%s)", type(error).__name__)
+            raise Ignore from error
+        except AnalysisError as error:
+            if isinstance(error, WorkerStoppedError):
+                self._store.blame(key)
+            return {"error": [type(error).__name__, error.message, error.hint]}
+        finally:
+            with self._lock:
+                del self._runs[run.id]
 
-    def _enrol(self) -> None:
-        """Show that we are here, and have no request wait for a message that was lost."""
-        pause = self._board.settings.lease_s / 4
-        while True:
-            with suppress(*Trouble):
-                self._board.enrol(self.name)
-            if self._gone.wait(pause):
-                return
+    def _answer(self, run: Run, request: Request, deadline_s: float) -> dict[str, Any]:
+        if self._store.find(run.key) is not None:
+            return {"answer": "", "fingerprint": request.fingerprint}
+        answer = self._model.ask(run.key, request, run.job, deadline_s)
+        if len(answer.data) > self._settings.result_bytes:
+            raise AnalysisError(
+                f"The result has {len(answer.data) >> 20} MiB, more than is sent from a "
+                "worker to the page.",
+                "Ask for less: a shorter prompt, fewer candidates or links.",
+            )
+        name = "" if answer.fingerprint == request.fingerprint else run.id
+        self._store.keep(run.key, answer.data, name)
+        return {"answer": name, "fingerprint": answer.fingerprint, "forwards": answer.forwards}
 
+    def _after_return(self, *said: Any) -> None:
+        """Release the lock: Celery has stored the result."""
+        _status, _result, id, (key, *_rest), *_ = said
+        self._store.release(key, id)
 
-def told_to_stop() -> bool:
-    """Whether Celery has got a signal to stop."""
-    return celery_state.should_stop is not None or celery_state.should_terminate is not None
+    # What shows that this worker lives.
+
+    def _tick(self) -> None:
+        self._ticked_at = time.monotonic()
+
+    def _show_life(self) -> None:
+        stop_at, enrolled_at, idle_at = float("inf"), float("-inf"), time.monotonic()
+        while not self._gone.wait(self._settings.beat_s):
+            now = time.monotonic()
+            stopping = celery_state.should_stop is not None
+            if stopping or celery_state.should_terminate is not None:
+                stop_at = min(stop_at, now + self._settings.grace_s)
+                self._return(everything=now >= stop_at)
+            consumes = now - self._ticked_at < TICK_S
+            try:
+                if consumes and now - enrolled_at > self._settings.lease_s / 4:
+                    self._store.enrol(self.name, self._settings.lease_s)
+                    enrolled_at = now
+                for run in list(self._runs.values()):
+                    self._beat(run)
+                if stopping or (consumes and self._runs) or not self._store.look().waiting:
+                    idle_at = time.monotonic()
+            except RedisErrors:
+                idle_at = time.monotonic()
+            if time.monotonic() - idle_at > STALL_S:
+                self._restart()
+
+    def _beat(self, run: Run) -> None:
+        """Store the state of a task, or cancel it if nobody waits for it."""
+        if not self._store.is_wanted(run.key, run.id):
+            run.job.cancel()
+            return
+        with self._lock:
+            if run.id in self._runs and not run.returned:
+                state = {"progress": astuple(run.progress), "beat": time.monotonic()}
+                self._app.backend.store_result(run.id, state, "PROGRESS")
+
+    def _return(self, *, everything: bool) -> None:
+        """Return long work to its queue, and clicks too if ``everything`` is."""
+        for run in list(self._runs.values()):
+            if everything or run.queue == LONG:
+                run.returned = True
+                run.job.cancel()
+
+    def _restart(self) -> None:
+        """Start this process anew: tasks wait, and Celery's consumer takes none."""
+        _log.error("tasks wait, and none was taken for %g s: the worker restarts", STALL_S)
+        self._return(everything=True)
+        for _ in range(50):
+            if self._runs:
+                time.sleep(0.1)
+        self._model.close()
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - our own command line

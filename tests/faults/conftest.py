@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
-from tests.scale.conftest import bureau, hire, open_bureau, redis_server
+from tests.scale.conftest import client, open_client, redis_server, start_worker
 
-__all__ = ["bureau", "hire", "open_bureau", "recovery", "redis_server"]
+__all__ = ["client", "open_client", "recovery", "redis_server", "start_worker"]
 
 
 @pytest.fixture

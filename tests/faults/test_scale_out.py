@@ -1,34 +1,37 @@
-"""What breaks in scale-out: Celery workers, the model's process, Redis; and what becomes of it."""
+"""What breaks in scale-out, and what each person then gets: workers, model processes, Redis."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from analysis.contract.jobs import Priority
 from analysis.errors import WorkerStoppedError
 from tests.support.redis import RedisServer
-from tests.support.scaled import LIMIT_S, Bureau, WorkerHost, wait_for
+from tests.support.scaled import DEAF, LIMIT_S, Client, WorkerHost, wait_for
 
-Hire = Callable[..., WorkerHost]
+StartWorker = Callable[..., WorkerHost]
 Recovery = Callable[[str], AbstractContextManager[None]]
 
 
 @pytest.mark.full
-def test_the_models_process_is_killed(hire: Hire, bureau: Bureau, recovery: Recovery) -> None:
-    host = hire()
-    gate = bureau.folder / "gate"
-    victim, _, _ = bureau.ask(f"hold {gate}")
-    bureau.started(f"hold {gate}")
-    waiting = [bureau.ask(f"echo {number}")[0] for number in range(3)]
-    bureau.queued(3)
+def test_the_models_process_is_killed(
+    start_worker: StartWorker, client: Client, recovery: Recovery
+) -> None:
+    host = start_worker()
+    gate = client.folder / "gate"
+    victim, _, _ = client.ask(f"hold {gate}")
+    client.started(f"hold {gate}")
+    waiting = [client.ask(f"echo {number}")[0] for number in range(3)]
+    client.queued(3)
     (model,) = host.children()
-    with recovery("model process of a Celery worker killed: the asker is told"):
+    with recovery("model process of a Celery worker killed: its request fails"):
         os.kill(model.pid, signal.SIGKILL)
         with pytest.raises(WorkerStoppedError, match="stopped while it worked on this"):
             victim.result(LIMIT_S)
@@ -37,57 +40,58 @@ def test_the_models_process_is_killed(hire: Hire, bureau: Bureau, recovery: Reco
 
 
 def test_a_celery_worker_is_killed_and_its_work_goes_to_another(
-    hire: Hire, bureau: Bureau, recovery: Recovery
+    start_worker: StartWorker, client: Client, recovery: Recovery
 ) -> None:
-    first = hire("first")
-    gate = bureau.folder / "gate"
-    victim, _, heard = bureau.ask(f"hold {gate}")
-    bureau.started(f"hold {gate}")
-    hire("second")
-    wait_for(lambda: bureau.remote.workers == 2)
+    first = start_worker("first")
+    gate = client.folder / "gate"
+    victim, _, heard = client.ask(f"hold {gate}")
+    client.started(f"hold {gate}")
+    wait_for(lambda: any(progress.label == "holding" for progress in heard))
+    start_worker("second")
+    wait_for(lambda: client.remote.workers == 2)
     (model,) = first.children()
     with recovery("Celery worker killed: its work begins at another"):
         first.kill()
-        bureau.started(f"hold {gate}", times=2)
+        client.started(f"hold {gate}", times=2)
     wait_for(lambda: not model.is_running())
+    wait_for(lambda: client.remote.workers == 1)
     gate.touch()
     assert victim.result(LIMIT_S) == f"hold {gate}"
-    assert any(progress.label == "holding" for progress in heard)
 
 
 @pytest.mark.full
-def test_work_that_was_at_two_lost_workers_is_given_up_and_refused(
-    hire: Hire, bureau: Bureau, recovery: Recovery
+def test_a_request_that_two_workers_were_lost_with_is_refused(
+    start_worker: StartWorker, client: Client, recovery: Recovery
 ) -> None:
-    gate = bureau.folder / "gate"
-    victim, _, _ = bureau.ask(f"hold {gate}")
+    gate = client.folder / "gate"
+    victim, _, _ = client.ask(f"hold {gate}")
     for number in range(2):
-        host = hire(f"worker-{number}")
-        bureau.started(f"hold {gate}", times=number + 1)
+        host = start_worker(f"worker-{number}")
+        client.started(f"hold {gate}", times=number + 1)
         host.kill()
     with (
-        recovery("second Celery worker killed by the same work: the asker is told"),
+        recovery("second Celery worker killed by the same request: it fails"),
         pytest.raises(WorkerStoppedError, match="stopped twice"),
     ):
         victim.result(LIMIT_S)
     with pytest.raises(WorkerStoppedError, match="2 times and is not tried again"):
-        bureau.now(f"hold {gate}")
-    hire("healthy")
-    assert bureau.now("echo others") == "echo others"
-    assert bureau.lines().count(f"start hold {gate}") == 2
+        client.now(f"hold {gate}")
+    start_worker("healthy")
+    assert client.now("echo others") == "echo others"
+    assert client.lines().count(f"start hold {gate}") == 2
 
 
 @pytest.mark.full
 def test_redis_is_killed_and_started_again_empty(
-    hire: Hire, bureau: Bureau, redis_server: RedisServer, recovery: Recovery
+    start_worker: StartWorker, client: Client, redis_server: RedisServer, recovery: Recovery
 ) -> None:
-    hire()
-    gate = bureau.folder / "gate"
-    running, _, _ = bureau.ask(f"hold {gate}")
-    bureau.started(f"hold {gate}")
-    waiting, _, _ = bureau.ask("echo waits")
-    suite, _, _ = bureau.ask("echo suite", priority=Priority.LONG)
-    bureau.queued(2)
+    start_worker()
+    gate = client.folder / "gate"
+    running, _, _ = client.ask(f"hold {gate}")
+    client.started(f"hold {gate}")
+    waiting, _, _ = client.ask("echo waits")
+    suite, _, _ = client.ask("echo suite", priority=Priority.LONG)
+    client.queued(1)  # the worker has taken the suite too, and runs it after the click
     redis_server.kill()
     redis_server.start()
     gate.touch()
@@ -96,96 +100,175 @@ def test_redis_is_killed_and_started_again_empty(
         assert waiting.result(LIMIT_S) == "echo waits"
         assert suite.result(LIMIT_S) == "echo suite"
     with recovery("Redis killed and started empty: a new request"):
-        assert bureau.now("echo after") == "echo after"
+        assert client.now("echo after") == "echo after"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("long", [False, True])
+def test_a_job_that_ends_while_redis_is_away_costs_no_worker(
+    start_worker: StartWorker,
+    client: Client,
+    redis_server: RedisServer,
+    recovery: Recovery,
+    long: bool,
+) -> None:
+    """Its answer can't be stored, nor its message acknowledged, until Redis is back."""
+    host = start_worker()
+    gate = client.folder / "gate"
+    priority = Priority.LONG if long else Priority.INTERACTIVE
+    asked, _, _ = client.ask(f"hold {gate}", priority=priority)
+    client.started(f"hold {gate}")
+    time.sleep(0.3)
+    redis_server.kill()
+    gate.touch()
+    time.sleep(4.0)
+    assert client.remote.workers == 0
+    redis_server.start()
+    kind = "long" if long else "short"
+    with recovery(f"Redis away for 4 s while a {kind} job ends: its answer"):
+        assert asked.result(LIMIT_S) == f"hold {gate}"
+    with recovery(f"Redis away for 4 s while a {kind} job ends: a new request"):
+        assert client.now("echo after", priority=priority) == "echo after"
+    wait_for(lambda: client.remote.workers == 1)
+    assert host.process.poll() is None
+
+
+@pytest.mark.full
+def test_redis_does_not_answer_for_a_while(
+    start_worker: StartWorker, client: Client, redis_server: RedisServer, recovery: Recovery
+) -> None:
+    """SIGSTOP: connections stay open, and nothing comes through them."""
+    start_worker()
+    gate = client.folder / "gate"
+    asked, _, _ = client.ask(f"hold {gate}")
+    client.started(f"hold {gate}")
+    redis_server.signal(signal.SIGSTOP)
+    gate.touch()
+    time.sleep(7.0)
+    redis_server.signal(signal.SIGCONT)
+    with recovery("Redis silent for 7 s: an answer"):
+        assert asked.result(LIMIT_S) == f"hold {gate}"
+    assert client.now("echo after") == "echo after"
+
+
+@pytest.mark.full
+def test_a_worker_that_consumes_nothing_starts_itself_anew(
+    start_worker: StartWorker, client: Client, recovery: Recovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = client.folder / "deaf"
+    mark.touch()
+    monkeypatch.setenv(DEAF, str(mark))
+    host = start_worker()
+    wait_for(lambda: not mark.exists())
+    with recovery("Celery worker that consumes nothing: its restart, and an answer"):
+        assert client.now("echo x") == "echo x"
+    assert host.process.poll() is None
+    assert "the worker restarts" in host.log.read_text()
 
 
 @pytest.mark.full
 def test_redis_stays_away(
-    hire: Hire,
-    open_bureau: Callable[..., Bureau],
+    start_worker: StartWorker,
+    open_client: Callable[..., Client],
     redis_server: RedisServer,
     recovery: Recovery,
 ) -> None:
-    hire()
-    bureau = open_bureau(patience_s=1.0)
-    gate = bureau.folder / "gate"
-    running, _, _ = bureau.ask(f"hold {gate}")
-    bureau.started(f"hold {gate}")
+    start_worker()
+    client = open_client(patience_s=1.0)
+    gate = client.folder / "gate"
+    running, _, _ = client.ask(f"hold {gate}")
+    client.started(f"hold {gate}")
     redis_server.kill()
     with (
-        recovery("Redis gone for good: whoever waits is told"),
+        recovery("Redis gone for good: all waiting requests fail"),
         pytest.raises(WorkerStoppedError, match=r"Redis.* can't be reached"),
     ):
         running.result(LIMIT_S)
     with pytest.raises(WorkerStoppedError, match=r"Redis.* can't be reached"):
-        bureau.now("echo x")
-    assert bureau.remote.find("echo x") is None
-    assert (bureau.remote.queued, bureau.remote.workers) == (0, 0)
+        client.now("echo x")
+    assert client.remote.find("echo x") is None
+    assert (client.remote.queued, client.remote.workers) == (0, 0)
     redis_server.start()
     gate.touch()
     with recovery("Redis back after seconds: a new request"):
-        assert bureau.now("echo back") == "echo back"
+        assert client.now("echo back") == "echo back"
 
 
 @pytest.mark.full
-def test_redis_forgets_who_waits(hire: Hire, bureau: Bureau, redis_server: RedisServer) -> None:
-    """As when its clock jumps ahead: all claims have run out, the work is stopped, asked again."""
-    hire()
-    gate = bureau.folder / "gate"
+def test_redis_forgets_who_waits(
+    start_worker: StartWorker, client: Client, redis_server: RedisServer
+) -> None:
+    """As when its clock jumps ahead and all leases end: the task is cancelled, and sent again."""
+    start_worker()
+    gate = client.folder / "gate"
     text = f"hold {gate}"
-    asked, _, _ = bureau.ask(text)
-    bureau.started(text)
-    client = redis_server.client()
-    flight = f"stratascope:flight:{text}"
-    first = client.hget(flight, "id")
-    wait_for(lambda: forgotten(client, text, first))
-    bureau.started(text, times=2)
-    client.close()
+    asked, _, _ = client.ask(text)
+    client.started(text)
+    with redis_server.client() as database:
+        database.delete(f"stratascope:lock:{text}", f"stratascope:waiters:{text}")
+    client.started(text, times=2)
     gate.touch()
     assert asked.result(LIMIT_S) == text
 
 
-def forgotten(client: Any, text: str, first: bytes) -> bool:
-    """Delete the claims, unless it has been asked for anew."""
-    now = client.hget(f"stratascope:flight:{text}", "id")
-    if now == first:
-        client.delete(f"stratascope:waiters:{text}")
-    return now not in (first, None)
-
-
 @pytest.mark.full
 def test_a_result_damaged_in_redis_is_computed_anew(
-    hire: Hire, bureau: Bureau, redis_server: RedisServer
+    start_worker: StartWorker, client: Client, redis_server: RedisServer
 ) -> None:
-    hire()
-    bureau.now("echo x")
-    client = redis_server.client()
+    start_worker()
+    client.now("echo x")
     name = "stratascope:result:echo x"
-    whole = client.get(name)
-    for place in range(len(whole)):
-        damaged = bytearray(whole)
-        damaged[place] ^= 0x41
-        client.set(name, bytes(damaged))
-        assert bureau.remote.find("echo x") is None
-    client.close()
-    assert bureau.now("echo x") == "echo x"
-    assert bureau.remote.find("echo x") is not None
+    with redis_server.client() as database:
+        whole = database.get(name)
+        for place in range(len(whole)):
+            damaged = bytearray(whole)
+            damaged[place] ^= 0x41
+            database.set(name, bytes(damaged))
+            assert client.remote.find("echo x") is None
+    assert client.now("echo x") == "echo x"
+    assert client.remote.find("echo x") is not None
 
 
 @pytest.mark.full
 def test_a_silent_worker_counts_as_lost_whatever_the_time_of_day(
-    hire: Hire, bureau: Bureau
+    start_worker: StartWorker, client: Client
 ) -> None:
-    """SIGSTOP: it neither beats nor ends. Beats are counted, not dated."""
-    frozen = hire("frozen")
-    gate = bureau.folder / "gate"
-    asked, _, _ = bureau.ask(f"hold {gate}")
-    bureau.started(f"hold {gate}")
+    """SIGSTOP: it stores no state and does not end. States are compared, not dated."""
+    frozen = start_worker("frozen")
+    gate = client.folder / "gate"
+    asked, _, _ = client.ask(f"hold {gate}")
+    client.started(f"hold {gate}")
     frozen.process.send_signal(signal.SIGSTOP)
-    hire("other")
-    bureau.started(f"hold {gate}", times=2)
+    start_worker("other")
+    client.started(f"hold {gate}", times=2)
     gate.touch()
     assert asked.result(LIMIT_S) == f"hold {gate}"
     frozen.process.send_signal(signal.SIGCONT)
-    assert bureau.now("echo both are well") == "echo both are well"
-    wait_for(lambda: bureau.remote.workers == 2)
+    assert client.now("echo both are well") == "echo both are well"
+    wait_for(lambda: client.remote.workers == 2)
+
+
+@pytest.mark.full
+def test_a_message_that_celery_lost_is_sent_again(
+    start_worker: StartWorker, client: Client, redis_server: RedisServer, recovery: Recovery
+) -> None:
+    asked, _, _ = client.ask("echo x")
+    client.queued(1)
+    with redis_server.client() as database:
+        database.delete("stratascope:celery:clicks")
+    start_worker()
+    with recovery("a message lost: its task is sent again"):
+        assert asked.result(LIMIT_S) == "echo x"
+
+
+def test_an_answer_that_redis_lost_is_computed_again_a_few_times_only(
+    open_client: Callable[..., Client],
+    start_worker: StartWorker,
+    redis_server: RedisServer,
+    tmp_path: Path,
+) -> None:
+    start_worker()
+    client = open_client()
+    client.remote._store.find = lambda key, name="": None  # type: ignore[method-assign]
+    with pytest.raises(WorkerStoppedError, match="lost on its way"):
+        client.now("echo lost")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.redis import RedisServer
-from tests.support.scaled import Bureau, WorkerHost
+from tests.support.scaled import Client, WorkerHost
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def hire(redis_server: RedisServer, tmp_path: Path) -> Iterator[Callable[..., WorkerHost]]:
-    """Start workers: ``hire("name")``."""
+def start_worker(redis_server: RedisServer, tmp_path: Path) -> Iterator[Callable[..., WorkerHost]]:
+    """Start workers: ``start_worker("name")``."""
     hosts: list[WorkerHost] = []
 
     def start(name: str = "worker") -> WorkerHost:
@@ -34,29 +34,29 @@ def hire(redis_server: RedisServer, tmp_path: Path) -> Iterator[Callable[..., Wo
 
 
 @pytest.fixture
-def open_bureau(redis_server: RedisServer, tmp_path: Path) -> Iterator[Callable[..., Bureau]]:
-    """Open web processes' sides: ``open_bureau()``."""
-    bureaus: list[Bureau] = []
+def open_client(redis_server: RedisServer, tmp_path: Path) -> Iterator[Callable[..., Client]]:
+    """Open web processes' sides: ``open_client()``."""
+    clients: list[Client] = []
 
-    def start(**changed: float) -> Bureau:
-        bureaus.append(Bureau(redis_server.url, tmp_path, **changed))
-        return bureaus[-1]
+    def start(**changed: float) -> Client:
+        clients.append(Client(redis_server.url, tmp_path, **changed))
+        return clients[-1]
 
     yield start
-    for bureau in bureaus:
-        bureau.close()
+    for client in clients:
+        client.close()
 
 
 @pytest.fixture
-def bureau(open_bureau: Callable[..., Bureau]) -> Bureau:
+def client(open_client: Callable[..., Client]) -> Client:
     """One of them."""
-    return open_bureau()
+    return open_client()
 
 
 @pytest.fixture(scope="module")
-def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+def shared_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """A Redis and one worker for all tests of a module that break neither."""
-    folder = tmp_path_factory.mktemp("company")
+    folder = tmp_path_factory.mktemp("shared_worker")
     server = RedisServer(folder)
     host = WorkerHost(server.url, folder)
     yield server.url, folder
@@ -65,18 +65,18 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
 
 
 @pytest.fixture
-def desks(company: tuple[str, Path]) -> Iterator[tuple[Bureau, Bureau]]:
+def shared_clients(shared_worker: tuple[str, Path]) -> Iterator[tuple[Client, Client]]:
     """Two web processes' sides, asking that one worker."""
-    both = (Bureau(*company), Bureau(*company))
+    both = (Client(*shared_worker), Client(*shared_worker))
     yield both
-    for desk in both:
-        desk.close()
+    for shared_client in both:
+        shared_client.close()
 
 
 @pytest.fixture
-def desk(desks: tuple[Bureau, Bureau]) -> Bureau:
+def shared_client(shared_clients: tuple[Client, Client]) -> Client:
     """One of them."""
-    return desks[0]
+    return shared_clients[0]
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from dash import Dash, set_props
 
 from analysis.errors import WorkerStoppedError
+from dash_app.errors import typed
 from dash_app.jobs import progress
-from dash_app.jobs import thread as thread_module
 from dash_app.jobs.shared_manager import SharedJobManager
 from tests.support.dash_client import DashClient
 from tests.support.redis import RedisServer
@@ -40,7 +40,7 @@ def process(redis_server: RedisServer) -> Iterator[Make]:
 def working() -> list[str]:
     """Names of the threads in which jobs still run."""
     names = (thread.name for thread in threading.enumerate())
-    return [name for name in names if name.startswith("job-") and name != "job-minder"]
+    return [name for name in names if name.startswith("job-") and name != "job-heart"]
 
 
 def pages(*apps: Dash) -> list[DashClient]:
@@ -133,13 +133,13 @@ def test_the_page_is_told_that_the_process_is_gone(
     handles = here.start("out.data", ASKED)
     assert "response" not in there.poll("out.data", ASKED, handles).get_json()
     manager._closing.set()  # as if it were killed: it shows no more sign of life
-    manager._minder.join()
+    manager._heart.join()
     client = redis_server.client()
     client.delete(f"stratascope:web:{manager._owner}")
     client.close()
     there.poll("out.data", ASKED, handles)
     gate.set()
-    assert isinstance(thread_module.typed(errors[0]), WorkerStoppedError)
+    assert isinstance(typed(errors[0]), WorkerStoppedError)
 
 
 def test_redis_forgetting_everything_costs_no_result(
@@ -203,11 +203,11 @@ def test_draining_lets_runs_finish_and_tells_the_rest(process: Make, late: bool)
     assert not draining.is_alive()
     gate.set()
     if late:
-        assert "shutting down" in str(thread_module.typed(errors[0]))
+        assert "shutting down" in str(typed(errors[0]))
     else:
         assert response.get_json()["response"]["out"]["data"] == "finished"
     page.finish("out.data", {"in.data": 2}, page.start("out.data", {"in.data": 2}))
-    assert "shutting down" in str(thread_module.typed(errors[-1]))
+    assert "shutting down" in str(typed(errors[-1]))
 
 
 def test_a_job_that_ends_while_its_process_closes_is_no_defect(process: Make) -> None:

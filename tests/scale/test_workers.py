@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,15 +23,15 @@ from analysis.errors import (
     WorkerStoppedError,
 )
 from tests.support.redis import RedisServer
-from tests.support.scaled import LIMIT_S, Bureau, WorkerHost, wait_for
+from tests.support.scaled import LIMIT_S, Client, WorkerHost, wait_for
 
-Hire = Callable[..., WorkerHost]
+StartWorker = Callable[..., WorkerHost]
 
 
 def test_answers_are_shared_by_all_web_processes_and_kept(
-    desks: tuple[Bureau, Bureau], gate: Path
+    shared_clients: tuple[Client, Client], gate: Path
 ) -> None:
-    first, second = desks
+    first, second = shared_clients
     one, _, heard = first.ask(f"hold {gate}")
     first.started(f"hold {gate}")
     two, _, _ = second.ask(f"hold {gate}")
@@ -43,23 +44,27 @@ def test_answers_are_shared_by_all_web_processes_and_kept(
     assert second.remote.workers == 1
 
 
-def test_a_click_goes_before_long_work_and_into_the_midst_of_it(desk: Bureau, gate: Path) -> None:
-    long, _, heard = desk.ask(f"long {gate}", priority=Priority.LONG)
-    desk.started(f"long {gate}")
-    later, _, waiting = desk.ask("echo a suite", priority=Priority.LONG)
-    desk.queued(1)
-    assert desk.now("echo click") == "echo click"
+def test_a_click_goes_before_long_work_and_into_the_midst_of_it(
+    shared_client: Client, gate: Path
+) -> None:
+    long, _, heard = shared_client.ask(f"long {gate}", priority=Priority.LONG)
+    shared_client.started(f"long {gate}")
+    later, _, waiting = shared_client.ask("echo a suite", priority=Priority.LONG)
+    shared_client.queued(1)
+    assert shared_client.now("echo click") == "echo click"
+    wait_for(lambda: any(progress.label == "long" for progress in heard))
     assert not long.done()
     wait_for(lambda: waiting and waiting[-1].queue_position == 1)
     gate.touch()
     assert long.result(LIMIT_S) == f"long {gate}"
     assert later.result(LIMIT_S) == "echo a suite"
-    assert any(progress.label == "long" for progress in heard)
 
 
-def test_each_user_has_a_turn_and_sees_the_place_in_the_queue(desk: Bureau, gate: Path) -> None:
-    blocking, _, _ = desk.ask(f"hold {gate}", user="other")
-    desk.started(f"hold {gate}")
+def test_each_user_has_a_turn_and_sees_the_place_in_the_queue(
+    shared_client: Client, gate: Path
+) -> None:
+    blocking, _, _ = shared_client.ask(f"hold {gate}", user="other")
+    shared_client.started(f"hold {gate}")
     asked = []
     for count, (user, text) in enumerate(
         [
@@ -69,23 +74,23 @@ def test_each_user_has_a_turn_and_sees_the_place_in_the_queue(desk: Bureau, gate
             ("late", "echo turn l1"),
         ]
     ):
-        asked.append(desk.ask(text, user=user))
-        desk.queued(count + 1)
+        asked.append(shared_client.ask(text, user=user))
+        shared_client.queued(count + 1)
     for (_, _, heard), place in zip(asked, [1, 3, 4, 2], strict=True):
         wait_for(lambda heard=heard, place=place: heard and heard[-1].queue_position == place)
     gate.touch()
     blocking.result(LIMIT_S)
     for answer, _, _ in asked:
         answer.result(LIMIT_S)
-    started = [line for line in desk.lines() if line.startswith("start echo turn")]
+    started = [line for line in shared_client.lines() if line.startswith("start echo turn")]
     assert started == [f"start echo turn {name}" for name in ("g1", "l1", "g2", "g3")]
 
 
-def test_cancelling_stops_what_nobody_else_wants(desk: Bureau, gate: Path) -> None:
+def test_cancelling_stops_what_nobody_else_wants(shared_client: Client, gate: Path) -> None:
     text = f"hold {gate}"
-    mine, my_job, _ = desk.ask(text)
-    theirs, their_job, _ = desk.ask(text)
-    desk.started(text)
+    mine, my_job, _ = shared_client.ask(text)
+    theirs, their_job, _ = shared_client.ask(text)
+    shared_client.started(text)
     my_job.cancel()
     with pytest.raises(CancelledError):
         mine.result(LIMIT_S)
@@ -93,70 +98,79 @@ def test_cancelling_stops_what_nobody_else_wants(desk: Bureau, gate: Path) -> No
     their_job.cancel()
     with pytest.raises(CancelledError):
         theirs.result(LIMIT_S)
-    assert desk.now("echo next") == "echo next"
-    assert f"end {text}" not in desk.lines()
+    assert shared_client.now("echo next") == "echo next"
+    assert f"end {text}" not in shared_client.lines()
 
 
-def test_what_is_cancelled_in_the_queue_is_never_begun(desk: Bureau, gate: Path) -> None:
-    blocking, _, _ = desk.ask(f"hold {gate}")
-    desk.started(f"hold {gate}")
-    waiting, job, _ = desk.ask("echo unwanted")
-    desk.queued(1)
+def test_what_is_cancelled_in_the_queue_is_never_begun(shared_client: Client, gate: Path) -> None:
+    blocking, _, _ = shared_client.ask(f"hold {gate}")
+    shared_client.started(f"hold {gate}")
+    waiting, job, _ = shared_client.ask("echo unwanted")
+    shared_client.queued(1)
     job.cancel()
     with pytest.raises(CancelledError):
         waiting.result(LIMIT_S)
-    desk.queued(0)
+    shared_client.queued(0)
     gate.touch()
     blocking.result(LIMIT_S)
-    assert "start echo unwanted" not in desk.lines()
+    assert "start echo unwanted" not in shared_client.lines()
 
 
-def test_errors_come_back_with_their_type(desk: Bureau, gate: Path) -> None:
+def test_errors_come_back_with_their_type(shared_client: Client, gate: Path) -> None:
     with pytest.raises(PromptError, match="9 tokens") as caught:
-        desk.now("prompt too long")
+        shared_client.now("prompt too long")
     assert caught.value.hint == "Shorten it."
     with pytest.raises(AnalysisError, match="Something went wrong inside"):
-        desk.now("bug")
-    answer, _, _ = desk.ask(f"hold {gate}", deadline_s=0.3)
+        shared_client.now("bug")
+    answer, _, _ = shared_client.ask(f"hold {gate}", deadline_s=0.3)
     with pytest.raises(DeadlineError, match=r"0\.3 seconds"):
         answer.result(LIMIT_S)
-    assert desk.now("echo after") == "echo after"
+    assert shared_client.now("echo after") == "echo after"
 
 
-@pytest.mark.parametrize(("field", "value"), [("seconds", b"soon"), ("beat", b"\xff")])
-def test_what_is_no_number_in_redis_costs_nobody_an_answer(
-    company: tuple[str, Path], desk: Bureau, gate: Path, field: str, value: bytes
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"\xff",
+        b"[1]",
+        b'{"status": "PROGRESS", "result": {"done": "soon"}}',
+        b'{"status": "FAILURE", "result": {"exc_type": "system", "exc_module": "os"}}',
+    ],
+)
+def test_a_damaged_state_in_redis_costs_nobody_else_an_answer(
+    shared_worker: tuple[str, Path], shared_client: Client, gate: Path, damage: bytes
 ) -> None:
-    blocking, _, _ = desk.ask(f"hold {gate}")
-    desk.started(f"hold {gate}")
-    text = f"echo damaged {field}"
-    damaged, _, _ = desk.ask(text)
-    desk.queued(1)
-    with redis.Redis.from_url(company[0]) as client:
-        client.hset(f"stratascope:flight:{text}", field, value)
-        heard = desk.remote._watcher._heard_at
-        wait_for(lambda: desk.remote._watcher._heard_at > heard)
+    running, _, _ = shared_client.ask(f"hold {gate}")
+    shared_client.started(f"hold {gate}")
+    waiting, _, _ = shared_client.ask(f"echo {damage!r}")
+    shared_client.queued(1)
+    with redis.Redis.from_url(shared_worker[0]) as database:
+        names = database.keys("stratascope:celery:celery-task-meta-*")
+        for _ in range(20):
+            for name in names:
+                database.set(name, damage)
     gate.touch()
-    assert blocking.result(LIMIT_S) == f"hold {gate}"
-    assert damaged.result(LIMIT_S) == text
-    assert desk.now("echo afterwards") == "echo afterwards"
+    assert waiting.result(LIMIT_S) == f"echo {damage!r}"
+    assert shared_client.now(f"echo after {damage!r}") == f"echo after {damage!r}"
+    with suppress(AnalysisError):
+        running.result(LIMIT_S)
 
 
-def test_a_full_queue_refuses_with_a_sentence(open_bureau: Callable[..., Bureau]) -> None:
-    bureau = open_bureau()
-    bureau.remote._max_queue = 1
-    _, job, _ = bureau.ask("echo waits")
-    bureau.queued(1)
+def test_a_full_queue_refuses_with_a_sentence(open_client: Callable[..., Client]) -> None:
+    client = open_client()
+    client.remote._max_queue = 1
+    _, job, _ = client.ask("echo waits")
+    client.queued(1)
     with pytest.raises(BusyError, match="Too many requests"):
-        bureau.now("echo refused")
+        client.now("echo refused")
     job.cancel()
-    bureau.queued(0)
+    client.queued(0)
 
 
 def test_a_request_that_killed_two_model_workers_is_refused_everywhere(
-    desks: tuple[Bureau, Bureau],
+    shared_clients: tuple[Client, Client],
 ) -> None:
-    first, second = desks
+    first, second = shared_clients
     for asked in (first, second):
         with pytest.raises(WorkerStoppedError, match="stopped while it worked on this"):
             asked.now("crash now")
@@ -167,23 +181,23 @@ def test_a_request_that_killed_two_model_workers_is_refused_everywhere(
 
 
 def test_a_worker_told_to_stop_finishes_a_click_and_returns_long_work(
-    hire: Hire, bureau: Bureau
+    start_worker: StartWorker, client: Client
 ) -> None:
-    leaving = hire("leaving")
-    gate, other = bureau.folder / "gate", bureau.folder / "other"
-    long, _, _ = bureau.ask(f"long {other}", priority=Priority.LONG)
-    bureau.started(f"long {other}")
-    click, _, _ = bureau.ask(f"hold {gate}")
-    bureau.started(f"hold {gate}")
+    leaving = start_worker("leaving")
+    gate, other = client.folder / "gate", client.folder / "other"
+    long, _, _ = client.ask(f"long {other}", priority=Priority.LONG)
+    client.started(f"long {other}")
+    click, _, _ = client.ask(f"hold {gate}")
+    client.started(f"hold {gate}")
     (model,) = leaving.children()
     leaving.process.terminate()
-    wait_for(lambda: bureau.remote.queued == 1)  # the long one is back, the click still runs
+    wait_for(lambda: client.remote.queued == 1)  # the long one is back, the click still runs
     gate.touch()
     assert click.result(LIMIT_S) == f"hold {gate}"
     assert leaving.process.wait(LIMIT_S) == 0
     assert not model.is_running()
-    hire("staying")
-    bureau.started(f"long {other}", times=2)
+    start_worker("staying")
+    client.started(f"long {other}", times=2)
     other.touch()
     assert long.result(LIMIT_S) == f"long {other}"
 
@@ -199,25 +213,33 @@ class Bomb:
 
 
 def test_pickle_planted_in_redis_is_never_opened(
-    hire: Hire, bureau: Bureau, redis_server: RedisServer, tmp_path: Path
+    start_worker: StartWorker, client: Client, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    from analysis.scale.celery_app import QUEUE, TASK, make_app
+    from analysis.scale.app import QUEUES, TASK, make_app
     from tests.support.scaled import settings
 
     blown = tmp_path / "blown"
     app = make_app(settings(redis_server.url))
     with app.connection_for_write() as connection:
         producer = app.amqp.Producer(connection)
-        message = app.amqp.create_task_message("x", TASK, (Bomb(blown),), {})
-        producer.publish(
-            message.body, routing_key=QUEUE, headers=message.headers, serializer="pickle",
-            **message.properties,
-        )  # fmt: skip
+        for queue in QUEUES:
+            message = app.amqp.create_task_message("x", TASK, (Bomb(blown),), {})
+            producer.publish(
+                message.body, routing_key=queue, headers=message.headers, serializer="pickle",
+                **message.properties,
+            )  # fmt: skip
     app.close()
-    client = redis_server.client()
-    client.set("stratascope:result:echo x", pickle.dumps(Bomb(blown)))
-    client.close()
-    hire()
-    assert bureau.remote.find("echo x") is None
-    assert bureau.now("echo x") == "echo x"
+    database = redis_server.client()
+    database.set("stratascope:result:echo x", pickle.dumps(Bomb(blown)))
+    asked, _, _ = client.ask("echo y")
+    wait_for(lambda: database.get("stratascope:lock:echo y"))
+    task = database.get("stratascope:lock:echo y").decode()
+    planted = f"stratascope:celery:celery-task-meta-{task}"
+    database.set(planted, pickle.dumps({"status": "SUCCESS", "result": Bomb(blown)}))
+    start_worker()
+    assert client.remote.find("echo x") is None
+    assert client.now("echo x") == "echo x"
+    assert asked.result(LIMIT_S) == "echo y"
+    assert client.now("echo long", priority=Priority.LONG) == "echo long"
     assert not blown.exists()
+    database.close()

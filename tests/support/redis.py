@@ -62,6 +62,11 @@ class RedisServer:
 
         return redis.Redis.from_url(self.url)
 
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         """SIGKILL: what it knew is gone."""
         self._end(signal.SIGKILL)

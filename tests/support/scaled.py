@@ -29,6 +29,11 @@ FAKE = "tests.support.fake_work:perform"
 QUICK = {"lease_s": 4.0, "lost_s": 2.5, "patience_s": 15.0, "beat_s": 0.05, "grace_s": 5.0}
 
 
+#: Names an environment variable with a file. A worker that finds the file removes it, and then
+#: never asks Redis for a message.
+DEAF = "STRATASCOPE_TEST_DEAF"
+
+
 class WorkerHost:
     """``Worker`` in a process of its own, as ``stratascope worker`` runs it."""
 
@@ -70,11 +75,11 @@ def settings(url: str, **changed: Any) -> Any:
     return ScaleSettings(url, **{**QUICK, **changed})
 
 
-class Bureau:
-    """A web process: people who ask workers elsewhere, and the log of what these computed."""
+class Client:
+    """The web process's side, and the log of what the workers computed."""
 
     def __init__(self, url: str, folder: Path, **changed: Any) -> None:
-        from analysis.scale.backend import Remote
+        from analysis.scale.client import Remote
 
         self.folder = folder
         self.log = folder / "work.log"
@@ -137,6 +142,15 @@ def kill_the_worker(service: Service) -> int:
     return pid
 
 
+def _deafen(mark: str) -> None:
+    """Break this process's Celery consumer, once."""
+    if mark and Path(mark).exists():
+        from kombu.transport.redis import MultiChannelPoller
+
+        Path(mark).unlink()
+        MultiChannelPoller.on_poll_start = lambda self: None
+
+
 def main() -> int:
     """Run a worker until it is told to stop."""
     from analysis.scale.worker import Worker
@@ -146,6 +160,7 @@ def main() -> int:
     parser.add_argument("url")
     parser.add_argument("function")
     chosen = parser.parse_args()
+    _deafen(os.environ.get(DEAF, ""))
     return Worker(settings(chosen.url), chosen.function, Limits()).run()
 
 

@@ -17,7 +17,7 @@ from analysis.errors import CancelledError
 from analysis.lens.specs import ColourSpec, DisagreementSpec, LensSpec, PromotedSpec
 from analysis.registry import TECHNIQUES, technique_for
 from analysis.reports.specs import EmbeddingSpec, NormSpec, SimilaritySpec
-from analysis.scale import wire
+from analysis.scale.encoding import decode_request, encode_request
 from analysis.tracing.specs import RunSpec, TraceSpec
 from analysis.trajectory.specs import EmergenceSpec, LargestStepSpec, StepsSpec
 from analysis.worker.engine import Engine
@@ -127,7 +127,7 @@ def test_each_has_a_key_of_its_own() -> None:
 def test_each_goes_to_a_worker_elsewhere_and_is_the_same() -> None:
     for spec in (*ON_A_TRACE, *ON_A_MODEL):
         request = Request("kind", "model", "f", (TraceSpec("model", (1, 2)), spec))
-        assert wire.unpack_request(wire.pack_request(request)) == request
+        assert decode_request(json.loads(json.dumps(encode_request(request)))) == request
 
 
 def test_what_changes_no_colour_changes_no_key() -> None:

@@ -1,0 +1,87 @@
+"""The Celery application: two queues, JSON only, late acknowledgement, states in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from celery import Celery
+from celery.backends.redis import RedisBackend
+from kombu.exceptions import OperationalError
+
+from analysis.scale.settings import ScaleSettings
+
+#: Interactive computations, and long ones. A worker runs at most one of each at a time.
+CLICKS, LONG = QUEUES = ("clicks", "long")
+TASK = "stratascope.compute"
+
+#: Seconds after which Celery delivers a message again that was not acknowledged.
+VISIBILITY_S = 600
+
+
+class Results(RedisBackend):  # type: ignore[misc]
+    """Celery's result backend without a subscription per task: clients poll."""
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Subscribe to nothing."""
+
+    def decode_state(self, payload: bytes | None) -> tuple[str, dict[str, Any]]:
+        """Return a task's status and its result; a damaged entry counts as missing."""
+        try:
+            found = self.decode(payload) if payload else {}
+            return str(found["status"]), dict(found["result"])
+        except Exception:  # noqa: BLE001 - whatever lies in Redis
+            return "PENDING", {}
+
+    def decode_result(self, payload: bytes) -> dict[str, Any]:
+        """Return a task's state for Celery itself."""
+        status, result = self.decode_state(payload)
+        return {"status": status, "result": result}
+
+
+def make_app(settings: ScaleSettings) -> Celery:
+    """Return the application that both web processes and workers use."""
+    prefix = {"global_keyprefix": settings.celery_prefix}
+    app = Celery("stratascope", broker=settings.broker, set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        result_serializer="json",
+        event_serializer="json",
+        accept_content=["json"],
+        task_queues={name: {} for name in QUEUES},
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_publish_retry=False,
+        result_backend=f"{__name__}:{Results.__name__}+{settings.results}",
+        result_expires=3600,
+        result_backend_transport_options={**prefix, "retry_policy": {"timeout": 5.0}},
+        redis_socket_timeout=5.0,
+        redis_socket_connect_timeout=2.0,
+        worker_prefetch_multiplier=1,
+        worker_enable_prefetch_count_reduction=False,
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_connection_timeout=2.0,
+        broker_transport_options={
+            **prefix,
+            "socket_timeout": 5.0,
+            "socket_connect_timeout": 2.0,
+            "visibility_timeout": VISIBILITY_S,
+        },
+    )
+    return app
+
+
+def send(app: Celery, queue: str, id: str, arguments: Sequence[Any]) -> None:
+    """Send a task.
+
+    Raises:
+        OperationalError: If Redis can't be reached.
+    """
+    try:
+        app.send_task(TASK, arguments, task_id=id, queue=queue)
+    except Exception as error:  # while kombu reconnects, it raises whatever it stumbles over
+        raise OperationalError(str(error)) from error

@@ -1,0 +1,180 @@
+"""What web processes and workers share in Redis beside Celery's own queues and results.
+
+For each memo key, ``lock`` holds the id of the one task that computes it, and ``waiters`` the
+requests that wait for it. The lock expires unless a waiter renews it. So it is also the cancel
+flag: a worker stops a task whose id is no longer in the lock.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import redis
+from kombu.exceptions import OperationalError
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from analysis.scale.app import QUEUES
+from analysis.scale.settings import ScaleSettings
+from analysis.store.memo import seal, unseal
+
+#: What a call raises if Redis is unreachable or refuses a command; sending a task too.
+RedisErrors = (redis.exceptions.RedisError, OperationalError, OSError)
+
+#: Seconds that a request is refused after it stopped two workers; that marks of a task are kept.
+BLAME_S, MARK_S = 3600, 24 * 3600
+
+
+def connect(settings: ScaleSettings, retries: int = 1, pause_s: float = 0.01) -> Any:
+    """Return a Redis client that repeats a command so often while Redis is unreachable."""
+    return redis.Redis.from_url(
+        settings.url,
+        socket_timeout=5.0,
+        socket_connect_timeout=2.0,
+        health_check_interval=15,
+        retry=Retry(ConstantBackoff(pause_s), retries),
+    )
+
+
+class View(NamedTuple):
+    """The shared state as one request sees it."""
+
+    task: str | None  # id of the task that computes its key
+    state: bytes | None  # the result backend's entry of the task that it waits for
+    waiting: int  # tasks in both queues
+    workers: int  # workers that consume
+
+
+class Store:
+    """The shared state. Thread-safe.
+
+    Args:
+        settings: Where Redis is.
+        client: To it.
+    """
+
+    def __init__(self, settings: ScaleSettings, client: Any) -> None:
+        self._settings = settings
+        self._redis = client
+        self._queues = [settings.celery_prefix + queue for queue in QUEUES]
+        self.close = client.close
+
+    def _name(self, kind: str, rest: str) -> str:
+        return f"{self._settings.prefix}{kind}:{rest}"
+
+    # For web processes.
+
+    def look(self, key: str = "", state: str | bytes = "") -> View:
+        """Read the shared state with one round trip, given a key and an entry's name."""
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.get(self._name("lock", key)).get(state).time()
+        pipe.zrange(self._name("workers", "alive"), 0, -1, withscores=True)
+        for queue in self._queues:
+            pipe.llen(queue)
+        task, found, now, workers, *waiting = pipe.execute()
+        alive = sum(until >= now[0] for _, until in workers)
+        return View(None if task is None else task.decode(), found, sum(waiting), alive)
+
+    def renew(self, key: str, waiter: str) -> None:
+        """Register a waiter, and renew the lock."""
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.sadd(self._name("waiters", key), waiter)
+        pipe.expire(self._name("waiters", key), MARK_S)
+        pipe.pexpire(self._name("lock", key), int(1000 * self._settings.lease_s))
+        pipe.execute()
+
+    def leave(self, key: str, waiter: str) -> None:
+        """Remove a waiter. If it was the last, cancel the task."""
+        pipe, waiters = self._redis.pipeline(), self._name("waiters", key)
+        pipe.srem(waiters, waiter).scard(waiters).get(self._name("lock", key))
+        _, left, task = pipe.execute()
+        id = (task or b"").decode()
+        if not left and self.release(key, id):
+            for queue, messages in zip(self._queues, self._messages(), strict=True):
+                if id in messages:
+                    self._redis.lrem(queue, 0, messages[id])
+
+    def acquire(self, key: str, id: str) -> bool:
+        """Make ``id`` the task that computes a key, unless another is."""
+        lease = int(1000 * self._settings.lease_s)
+        return bool(self._redis.set(self._name("lock", key), id, nx=True, px=lease))
+
+    def release(self, key: str, id: str) -> bool:
+        """Remove the lock if it is this task's."""
+        lock = self._name("lock", key)
+
+        def step(pipe: Any) -> bool:
+            found: bool = pipe.get(lock) == id.encode()
+            pipe.multi()
+            if found:
+                pipe.delete(lock)
+            return found
+
+        return bool(self._redis.transaction(step, lock, value_from_callable=True))
+
+    def place(self, id: str) -> tuple[str, int]:
+        """Return the queue that a task waits in, and its position: 1 is next; "", 0 if in none."""
+        before = 0
+        for queue, messages in zip(QUEUES, self._messages(), strict=True):
+            if id in messages:
+                return queue, before + list(messages).index(id) + 1
+            before += len(messages)
+        return "", 0
+
+    def _messages(self) -> list[dict[str, bytes]]:
+        """Return Celery's messages by task id, the next one first, for each queue."""
+        pipe = self._redis.pipeline(transaction=False)
+        for queue in self._queues:
+            pipe.lrange(queue, 0, -1)
+        return [{id_of(message): message for message in found[::-1]} for found in pipe.execute()]
+
+    def find(self, key: str, name: str = "") -> bytes | None:
+        """Return the bytes that ``keep`` stored; None if they are missing or damaged."""
+        sealed = self._redis.get(self._name("result", name or key))
+        return unseal(key, sealed) if isinstance(sealed, bytes) else None
+
+    # For workers.
+
+    def take(self, key: str, id: str) -> bool:
+        """Start a task; False if a worker has it already or nobody waits for it."""
+        pipe = self._redis.pipeline()
+        pipe.get(self._name("lock", key)).set(self._name("taken", id), b"1", nx=True, ex=MARK_S)
+        lock, taken = pipe.execute()
+        return bool(taken) and lock == id.encode()
+
+    def give_back(self, id: str) -> None:
+        """Undo ``take``."""
+        self._redis.delete(self._name("taken", id))
+
+    def is_wanted(self, key: str, id: str) -> bool:
+        """Whether somebody waits for a task."""
+        found: bool = self._redis.get(self._name("lock", key)) == id.encode()
+        return found
+
+    def keep(self, key: str, data: bytes, name: str = "") -> None:
+        """Store an answer's bytes: for all who ask, or shortly under a ``name`` of its own."""
+        seconds = 300 if name else self._settings.result_s
+        self._redis.set(self._name("result", name or key), seal(key, data), ex=seconds)
+        self._redis.delete(self._name("stopped", key))
+
+    def blame(self, key: str, more: int = 1) -> int:
+        """Return how many workers stopped while they computed a key, with ``more`` that did."""
+        pipe = self._redis.pipeline()
+        pipe.incrby(self._name("stopped", key), more).expire(self._name("stopped", key), BLAME_S)
+        return int(pipe.execute()[0])
+
+    def enrol(self, worker: str, seconds: float) -> None:
+        """Count a worker as alive for ``seconds`` from now; 0 removes it."""
+        name = self._name("workers", "alive")
+        now = self._redis.time()
+        self._redis.zadd(name, {worker: now[0] + seconds})
+        self._redis.zremrangebyscore(name, "-inf", now[0])
+
+
+def id_of(message: bytes) -> str:
+    """Return the id of the task in one of Celery's messages."""
+    try:
+        return str(json.loads(message)["headers"]["id"])
+    except (ValueError, KeyError, TypeError):
+        return ""
