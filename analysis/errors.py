@@ -1,8 +1,8 @@
-"""What can go wrong, in words a person can act on.
+"""Typed errors.
 
-Every error that may reach a user is an ``AnalysisError``: ``message`` says what
-happened, ``hint`` what to try. They cross the pipe between the web process and
-the model worker, so each is rebuilt from its arguments alone.
+Every error that may reach a user is an ``AnalysisError``: ``message`` says what happened, ``hint``
+what to try. Errors cross the pipe between the web process and the model worker, so each can be
+rebuilt from its arguments.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 
 class AnalysisError(Exception):
-    """Something a person can be told.
+    """Base of all errors that may reach a user.
 
     Args:
-        message: What happened, one sentence.
-        hint: What to try, one sentence; may be empty.
+        message: What happened, in one sentence.
+        hint: What to try, in one sentence; may be empty.
     """
 
     types_by_name: ClassVar[dict[str, type[AnalysisError]]] = {}
@@ -38,19 +38,19 @@ class PromptError(AnalysisError):
 
 
 class SpecError(AnalysisError):
-    """An option has a value that means nothing: a layer or position out of range."""
+    """An option has an invalid value, such as a layer or position out of range."""
 
 
 class UnknownModelError(AnalysisError):
-    """No model goes by this name."""
+    """There is no model of this name."""
 
 
 class ModelLoadError(AnalysisError):
-    """The model exists but can't be loaded: cut off, pickled, gated, too large."""
+    """The model exists but can't be loaded: truncated, pickled, gated, or too large."""
 
 
 class UnsupportedModelError(AnalysisError):
-    """The model loads, but an identity that every picture stands on fails."""
+    """The model loads, but an identity fails on it."""
 
 
 class StoreError(AnalysisError):
@@ -58,28 +58,28 @@ class StoreError(AnalysisError):
 
 
 class WorkerStoppedError(AnalysisError):
-    """The model worker died while it worked on this request."""
+    """The model worker ended during this request."""
 
 
 class BusyError(AnalysisError):
-    """More is asked of the server than it can queue."""
+    """The server's queue is full."""
 
 
 class DeadlineError(AnalysisError):
-    """The request took longer than the server allows."""
+    """The request exceeded the server's time limit."""
 
 
 class CancelledError(AnalysisError):
-    """The user, or the server's shutdown, asked for the work to stop."""
+    """The user, or the server's shutdown, cancelled the work."""
 
     def __init__(self, message: str = "Cancelled.", hint: str = "") -> None:
         super().__init__(message, hint)
 
 
 def rebuild(kind: str, message: str, hint: str) -> AnalysisError:
-    """Make the error that another process described by class name, message and hint.
+    """Rebuild another process's error from its class name, message and hint.
 
     Returns:
-        An error of that class, or a plain ``AnalysisError`` where there is no such class.
+        An error of that class, or a plain ``AnalysisError`` if there is no such class.
     """
     return AnalysisError.types_by_name.get(kind, AnalysisError)(message, hint)

@@ -34,7 +34,7 @@ def build_model(loaded: Any) -> Model:
     readout = find_readout(hf, stream, records[0])
     info = describe(loaded, stream, readout, records[0])
     for block in stream.blocks:  # a batch of a long prompt takes seconds, a block of it a tenth
-        block.module.register_forward_pre_hook(lambda *_: progress.look())
+        block.module.register_forward_pre_hook(lambda *_: progress.check_cancelled())
     return Model(hf, loaded.tokenizer, stream, readout, info, check)
 
 

@@ -1,7 +1,7 @@
-"""Log lines for machines and for people: what happened, never what somebody typed.
+"""Log formatters: JSON lines and text lines, never with a user's input.
 
-An exception's own text may quote a prompt, so of a defect the log has its type and where it came
-from, frame by frame, and not its words.
+An exception's message may quote a prompt. The log therefore contains only the exception's type
+and its stack frames.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MOST = 2000
 
 
 def trace_of(error: BaseException) -> list[str]:
-    """Types and frames of an error and of what led to it, the last error first; no messages."""
+    """Types and stack frames of an error and its causes, the last error first; no messages."""
     lines: list[str] = []
     seen: set[int] = set()
     found: BaseException | None = error
@@ -42,10 +42,10 @@ def _message(record: logging.LogRecord) -> str:
 
 
 class _Lines(logging.Formatter):
-    """What lines for machines and for people have in common.
+    """Base of both formatters.
 
     Args:
-        request: Gives the id of the request at hand; empty if there is none.
+        request: Returns the id of the current request; "" if there is none.
     """
 
     def __init__(self, request: Callable[[], str] = str) -> None:
@@ -53,13 +53,13 @@ class _Lines(logging.Formatter):
         self._request = request
 
     def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
-        """The request at hand, and what the event itself says."""
+        """The current request, and the fields of the event."""
         named = self._request()
         return {**({"request": named} if named else {}), **getattr(record, "event", {})}
 
 
 class JsonLines(_Lines):
-    """One JSON object a line."""
+    """One JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line: time, level, logger, message, request, fields of the event, trace."""
@@ -76,10 +76,10 @@ class JsonLines(_Lines):
 
 
 class TextLines(_Lines):
-    """A line for a person; the lines of a trace follow it, indented."""
+    """A text line; the lines of a stack trace follow, indented."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line. A line break in a message can't make a second one."""
+        """The line. Line breaks in a message are escaped."""
         when = datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "seconds")
         fields = "".join(f" {name}={value}" for name, value in self._fields(record).items())
         text = _message(record) + fields
@@ -91,7 +91,7 @@ class TextLines(_Lines):
 
 
 def lines_for(kind: str, request: Callable[[], str] = str) -> logging.Formatter:
-    """A formatter: "json", "text", or "auto": text where standard error is a terminal."""
+    """A formatter: "json", "text", or "auto" (text if standard error is a terminal)."""
     as_text = kind == "text" or (kind == "auto" and sys.stderr.isatty())
     return TextLines(request) if as_text else JsonLines(request)
 

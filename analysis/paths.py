@@ -1,4 +1,4 @@
-"""Where Stratascope keeps converted models and memoised results."""
+"""The folders for converted models and memoised results."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a spec, a result and a job are."""
+"""Specs, results, jobs, progress and choices: the base classes that everything else uses."""

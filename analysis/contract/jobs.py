@@ -1,4 +1,4 @@
-"""A request's context: who asks, how urgently, progress and cancellation."""
+"""The context of a request: user, priority, progress and cancellation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from analysis.errors import CancelledError
 
 
 class Priority(IntEnum):
-    """Who goes first; lower is sooner."""
+    """Order in the queue; lower goes first."""
 
     INTERACTIVE = 0
     LONG = 10
@@ -22,13 +22,13 @@ class Priority(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a request has come.
+    """Progress of a request.
 
     Attributes:
-        done: Steps finished.
-        total: Steps in all; 0 while unknown.
-        label: What is being done.
-        queue_position: How many computations go before it; 0 while it runs.
+        done: Finished steps.
+        total: All steps; 0 while unknown.
+        label: Description of the current work.
+        queue_position: Number of computations ahead in the queue; 0 while it runs.
     """
 
     done: int
@@ -37,20 +37,19 @@ class Progress:
     queue_position: int = 0
 
 
-#: Whose requests are made in this context, where a job does not say.
+#: The user of the requests in this context, for jobs without a user.
 current_user: ContextVar[str] = ContextVar("stratascope_user", default="")
 
 
 class Job:
-    """One person's request, from the click to the answer. It may cover several computations.
+    """One request of a user, from the click to the answer. It may take several computations.
 
     Args:
-        id: Unique; made up where none is given.
-        user: Whose turn it is in the queue; equal for all requests of one person.
-            ``current_user`` where none is given.
+        id: Unique; generated if empty.
+        user: The user, for fairness in the queue; ``current_user`` if empty.
         priority: INTERACTIVE (a click) goes ahead of LONG (a suite).
-        on_progress: Told how far it has come, in the thread that waits.
-        deadline_s: Seconds of computing after which it is given up; None for the service's own.
+        on_progress: Called with the progress, in the waiting thread.
+        deadline_s: Seconds of computing before it fails; None for the service's own.
     """
 
     def __init__(
@@ -70,26 +69,26 @@ class Job:
         self._wakers: list[Callable[[], None]] = []
 
     def cancel(self) -> None:
-        """Give the request up: whoever waits in it gets CancelledError."""
+        """Cancel the request: the waiting thread gets CancelledError."""
         self._cancelled.set()
         for wake in tuple(self._wakers):
             wake()
 
     def cancelled(self) -> bool:
-        """Whether it was given up."""
+        """Whether it was cancelled."""
         return self._cancelled.is_set()
 
     def check(self) -> None:
-        """Stop here if the request was given up.
+        """Stop here if the request was cancelled.
 
         Raises:
-            CancelledError: Then.
+            CancelledError: If it was.
         """
         if self.cancelled():
             raise CancelledError
 
     def report(self, progress: Progress) -> None:
-        """Tell whoever listens how far it has come."""
+        """Pass the progress to ``on_progress``."""
         if self.on_progress is not None:
             self.on_progress(progress)
 

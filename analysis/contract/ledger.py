@@ -1,4 +1,4 @@
-"""The ledger: which identities hold on a model or run, and how closely."""
+"""The ledger: the identities of a model or a run, with their errors."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class LedgerEntry(Result):
     """One identity.
 
     Attributes:
-        number: Its number in the design's list, 1 to 8.
-        name: What must hold.
-        error: Largest relative error found: norm of the difference over the largest norm among
-            the parts.
-        tolerance: Largest error at which it counts as holding, for the model's dtype.
-        note: What a reader should know: a sink's share, layers left out.
+        number: Its number, 1 to 8.
+        name: The identity in words.
+        error: Largest relative error: norm of the difference over the largest norm among the
+            parts.
+        tolerance: Largest error at which it holds, for the model's dtype.
+        note: Details, such as a sink's share or layers without attention.
     """
 
     number: int
@@ -29,18 +29,18 @@ class LedgerEntry(Result):
 
     @property
     def passed(self) -> bool:
-        """Whether it holds; an error that is not a number does not."""
+        """Whether it holds; it does not if the error is NaN."""
         return self.error <= self.tolerance
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger(Result):
-    """All identities of a model, or of one run.
+    """The identities of a model, or of one run.
 
     Attributes:
-        entries: One for each identity.
+        entries: One per identity.
         dtype: Dtype of the model's weights.
-        exact: Whether sums are held to float32 tolerances; 16-bit and quantised weights are not.
+        exact: Whether float32 tolerances apply: not for 16-bit and quantised weights.
     """
 
     entries: tuple[LedgerEntry, ...]
@@ -49,7 +49,7 @@ class Ledger(Result):
 
     @property
     def passed(self) -> bool:
-        """Whether every identity holds within its tolerance."""
+        """Whether every identity holds."""
         return all(entry.passed for entry in self.entries)
 
     @property
@@ -59,7 +59,7 @@ class Ledger(Result):
 
     @property
     def colour(self) -> str:
-        """green: all hold; amber: they hold within 16-bit or quantised tolerances; red."""
+        """green: all hold; amber: all hold within 16-bit or quantised limits; red: one fails."""
         if not self.passed:
             return "red"
         return "green" if self.exact else "amber"
@@ -67,7 +67,7 @@ class Ledger(Result):
 
 @dataclass(frozen=True, slots=True)
 class LedgerSpec(Spec[Ledger]):
-    """The identities of one run, attribution and flow at one position."""
+    """The identities of one run; attribution and flow are checked at one position."""
 
     position: int = -1
 

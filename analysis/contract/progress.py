@@ -1,8 +1,8 @@
-"""Progress and cancellation, reported from deep inside a computation.
+"""Progress, cancellation and yielding, from inside a computation to the code that started it.
 
-A computation calls ``step`` as it goes. Whoever started it may listen with
-``listening``; the listener can raise ``CancelledError`` to stop the work there
-and then. Without a listener ``step`` costs next to nothing.
+A computation calls ``step``, ``pause`` and ``check_cancelled``. The code that started it receives
+the calls with ``listening``, and may raise ``CancelledError`` in them to stop the work. Without a
+listener the calls cost almost nothing.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-#: (done, total, what is being done); raises CancelledError to stop the work.
+#: Receives ``step``: (done, total, label). It raises CancelledError to stop the work.
 Listener = Callable[[int, int, str], None]
 
-#: Called where other work may be done in between; raises CancelledError to stop the work.
-Host = Callable[[], None]
+#: Receives ``pause``: it may run other work. It raises CancelledError to stop the work.
+PauseListener = Callable[[], None]
 
-#: Called where nothing is to be told, only a cancel to be heard; raises CancelledError.
-Guard = Callable[[], None]
+#: Receives ``check_cancelled``: it raises CancelledError to stop the work.
+CancelListener = Callable[[], None]
 
 _listener: ContextVar[Listener | None] = ContextVar("stratascope_progress", default=None)
-_host: ContextVar[Host | None] = ContextVar("stratascope_host", default=None)
-_guard: ContextVar[Guard | None] = ContextVar("stratascope_guard", default=None)
+_on_pause: ContextVar[PauseListener | None] = ContextVar("stratascope_pause", default=None)
+_on_check: ContextVar[CancelListener | None] = ContextVar("stratascope_cancel", default=None)
 
 
 def step(done: int, total: int, label: str) -> None:
-    """Say that ``done`` of ``total`` steps of ``label`` are finished.
+    """Report that ``done`` of ``total`` steps of ``label`` are finished.
 
     Raises:
-        CancelledError: If the listener wants the work to stop.
+        CancelledError: If the work was cancelled.
     """
     listener = _listener.get()
     if listener is not None:
@@ -38,50 +38,49 @@ def step(done: int, total: int, label: str) -> None:
 
 
 def pause() -> None:
-    """Let more urgent work be done in between, in this thread: a click during a long job.
+    """Let more urgent work, such as a click, run now in this thread.
 
-    Long work calls it between its chunks (prompts, batches), at least twice a second, and
-    only where it is safe: no forward pass under way and none of its hooks on a model, for
-    the other work may run the same model.
-
-    Raises:
-        CancelledError: If the listener wants the work to stop.
-    """
-    host = _host.get()
-    if host is not None:
-        host()
-
-
-def look() -> None:
-    """Look for a cancel, in the midst of a forward pass: every block of a model calls it.
+    Long work calls it between its chunks (prompts, batches), at least twice a second. Call it
+    only outside a forward pass and with no hooks on the model, since the other work may run the
+    same model.
 
     Raises:
-        CancelledError: If nobody wants the work any more.
+        CancelledError: If the work was cancelled.
     """
-    guard = _guard.get()
-    if guard is not None:
-        guard()
+    on_pause = _on_pause.get()
+    if on_pause is not None:
+        on_pause()
+
+
+def check_cancelled() -> None:
+    """Stop if the work was cancelled; every block of a model calls it during a forward pass.
+
+    Raises:
+        CancelledError: If the work was cancelled.
+    """
+    on_check = _on_check.get()
+    if on_check is not None:
+        on_check()
 
 
 @contextmanager
 def listening(
-    listener: Listener | None, host: Host | None = None, guard: Guard | None = None
+    on_step: Listener | None,
+    on_pause: PauseListener | None = None,
+    on_check: CancelListener | None = None,
 ) -> Iterator[None]:
-    """Send what this block calls to others: ``step`` to ``listener``, ``pause`` to ``host``.
-
-    ``look`` goes to ``guard``.
-    """
-    tokens = _listener.set(listener), _host.set(host), _guard.set(guard)
+    """Receive the calls of ``step``, ``pause`` and ``check_cancelled`` inside this block."""
+    tokens = _listener.set(on_step), _on_pause.set(on_pause), _on_check.set(on_check)
     try:
         yield
     finally:
-        _guard.reset(tokens[2])
-        _host.reset(tokens[1])
+        _on_check.reset(tokens[2])
+        _on_pause.reset(tokens[1])
         _listener.reset(tokens[0])
 
 
 def on_terminal(done: int, total: int, label: str) -> None:
-    """A listener that keeps one line on a terminal, and writes nothing elsewhere."""
+    """A listener that updates one line on a terminal, and writes nothing if there is none."""
     if sys.stderr.isatty():
         end = "\n" if done == total else ""
         print(f"\r{label} {done} of {total} ", end=end, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What all results share: tokens, the model's description, shape checks."""
+"""The base class of results, tokens, the model's description, and shape checks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Ints = NDArray[np.int64]
 
 
 class Result:
-    """Base of all results: frozen dataclasses of numpy arrays, numbers and texts.
+    """Base of all results: frozen dataclasses of numpy arrays, numbers and text.
 
-    ``analysis.codec`` writes a result's class by name. Only classes in ``types_by_name`` are ever
-    made from stored bytes.
+    ``analysis.codec`` stores the name of the class. Only classes in ``types_by_name`` are ever
+    created from stored bytes.
     """
 
     __slots__ = ()
@@ -33,7 +33,7 @@ def check_shape(name: str, array: NDArray[Any], shape: tuple[int | None, ...]) -
     """Refuse an array whose shape is not ``shape`` (None: any size).
 
     Raises:
-        ValueError: A result with a wrong shape is a bug of ours, not the user's.
+        ValueError: Always our own bug, never a user's mistake.
     """
     fits = array.ndim == len(shape) and all(
         wanted in (None, size) for wanted, size in zip(shape, array.shape, strict=True)
@@ -48,10 +48,10 @@ class Token(Result):
 
     Attributes:
         id: Its number in the vocabulary.
-        text: What it decodes to on its own. A part of a character decodes to U+FFFD.
+        text: Its decoded text. A part of a character decodes to U+FFFD.
         raw: The tokenizer's own piece (``Ġthe``, ``▁the``, ``<0x0A>``).
-        data: The bytes it stands for, as hexadecimal digits; empty where they can't be known.
-        special: Whether the tokenizer calls it special (begin, end, a chat role).
+        data: Its bytes, as hexadecimal digits; "" if they are unknown.
+        special: Whether it is a special token (begin, end, a chat role).
     """
 
     id: int
@@ -63,11 +63,16 @@ class Token(Result):
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo(Result):
-    """What a model is. Sizes are counts; ``fingerprint`` names its weights, revision and dtype.
+    """The description of a model. Sizes are counts.
 
-    ``quantised`` is "8bit", "4bit", another method's name, or empty; ``adapter`` a LoRA
-    adapter's folder or hub id; ``device`` lists all where blocks lie on several; ``plain_norm``
-    says that the final norm has neither scale nor bias.
+    Attributes:
+        fingerprint: Identifies its weights, revision and dtype.
+        device: Its device; all of them, if blocks are on several.
+        quantised: "8bit", "4bit", the name of another method, or "".
+        adapter: A LoRA adapter's folder or hub id, or "".
+        plain_norm: Whether the final norm has neither scale nor bias.
+        attention_interface: "function" if attention is observed through transformers' attention
+            interface, "hooks" if with hooks.
     """
 
     name: str
@@ -97,4 +102,4 @@ class ModelInfo(Result):
 
 @dataclass(frozen=True, slots=True)
 class InfoSpec(Spec[ModelInfo]):
-    """What a model is: its sizes, norm, dtype, device and source."""
+    """The description of a model: its sizes, norm, dtype, device and source."""

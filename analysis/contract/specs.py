@@ -1,4 +1,4 @@
-"""What all specs share: validation of options and indices, and the memo's key."""
+"""The base class of specs, validation of options and indices, and the memo's key."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from analysis.errors import SpecError
 
-#: Increased whenever the meaning or layout of a result changes. Older memo entries are not read.
+#: Version of the meaning and layout of results. Memo entries of another version are not read.
 SCHEMA = 7
 
 Answer_co = TypeVar("Answer_co", covariant=True)
 
 
 class Spec(Generic[Answer_co]):
-    """Base of all specs: frozen, hashable inputs. A ``Spec[Grid]`` is answered by a ``Grid``.
+    """Base of all specs: frozen, hashable inputs. The answer to a ``Spec[Grid]`` is a ``Grid``.
 
-    A spec holds only what changes the answer. Two users who ask the same thing share one
+    A spec contains only what changes the answer, so that users with equal requests share one
     computation.
     """
 
@@ -46,14 +46,14 @@ def resolve_index(name: str, value: int, size: int) -> int:
 
 
 def cache_key(fingerprint: str, *specs: Spec[Any]) -> str:
-    """One key for one answer.
+    """The memo's key of an answer.
 
     Args:
-        fingerprint: What identifies the model's weights, revision and dtype.
-        *specs: What is asked of it. A spec's ``model`` field is left out: names don't matter.
+        fingerprint: Identifies the model's weights, revision and dtype.
+        *specs: The request. A spec's ``model`` field is left out: the fingerprint replaces it.
 
     Returns:
-        64 hexadecimal digits (SHA-256 of a canonical JSON text), never holding prompt text.
+        64 hexadecimal digits: SHA-256 of canonical JSON. It never contains prompt text.
     """
     parts: list[Any] = [SCHEMA, fingerprint]
     for spec in specs:

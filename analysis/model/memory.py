@@ -1,4 +1,7 @@
-"""What a model will take, found before it is loaded, and what is free. No torch at import."""
+"""The memory that a model needs, estimated before loading it, and the memory that is free.
+
+Importable without torch.
+"""
 
 from __future__ import annotations
 
@@ -14,30 +17,30 @@ from analysis.errors import AnalysisError, ModelLoadError
 from analysis.model import adapters, catalog, hub, model_files
 
 _BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
-#: Bytes of a packed weight: one, or half a one with its share of a block's scale (64 a block).
+#: Bytes of a quantised weight: one, or half a byte plus its share of a block's scale (of 64).
 _PACKED = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}
 _FLOATS = ("F64", "F32", "F16", "BF16")
-#: What a forward pass, its copies and rounding need beside the weights: a share, and bytes that
-#: even a small model takes (measured: benchmarks/loading.py).
+#: Memory beside the weights for a forward pass and its copies: a factor, and bytes that even a
+#: small model needs (measured with benchmarks/loading.py).
 _MARGIN, _FIXED = 1.1, 150e6
-#: A GGUF file's weights are unpacked, then copied into an unquantised model of their own.
+#: A GGUF file's weights are dequantised, then copied into an unquantised model.
 _GGUF_COPIES = 2.0
-#: Of the built-in model, for the time before it is converted.
+#: Parameters of the built-in model, used before its conversion.
 _DEFAULT_PARAMETERS = 134_515_008
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 def needed(entry: catalog.Entry, dtype: str) -> int:
-    """Bytes that loading an entry takes, from its files' headers, else from its configuration.
+    """Bytes to load an entry, from its files' headers, else from its configuration.
 
-    A hub model that is not cached has its configuration fetched, and nothing else.
+    Of a hub model that is not cached, only the configuration is downloaded.
 
     Args:
         entry: From ``catalog.find``.
         dtype: From ``catalog.dtype_of``.
 
     Raises:
-        ModelLoadError: If its configuration can't be had or read.
+        ModelLoadError: If its configuration can't be downloaded or read.
     """
     size = _base(entry, dtype)
     weights = Path(entry.adapter) / adapters.WEIGHTS
@@ -57,7 +60,7 @@ def _base(entry: catalog.Entry, dtype: str) -> float:
     folder = hub.config_folder(entry.source)
     try:
         return _weights(folder, dtype, entry.quantise)
-    except AnalysisError:  # still to be fetched
+    except AnalysisError:  # not downloaded yet
         return _by_configuration(folder, dtype, entry.quantise)
 
 
@@ -65,13 +68,13 @@ def _default(entry: catalog.Entry, dtype: str) -> float:
     from analysis.model import default_model
 
     folder = default_model.folder(entry)
-    if default_model.is_whole(folder, entry.revision):
+    if default_model.is_complete(folder, entry.revision):
         return _weights(folder, dtype, entry.quantise)
     return _DEFAULT_PARAMETERS * _BYTES["float32"] * _GGUF_COPIES
 
 
 def _weights(folder: Path, dtype: str, quantise: str) -> float:
-    """Bytes by the headers of the weights' files, which are exact and quickly read."""
+    """Bytes by the headers of the weight files: exact, and quick to read."""
     names = model_files.weight_files(folder)
     packed = _is_packed(folder)
     headers = [model_files.safetensors_header(folder / name) for name in names]
@@ -98,13 +101,13 @@ def _tensor_bytes(
 
 
 def _each(name: str, dimensions: int, dtype: str, quantise: str) -> float:
-    """Bytes of one number; bitsandbytes packs linear layers, not embeddings or the last layer."""
+    """Bytes of one parameter; bitsandbytes quantises only the linear layers of the blocks."""
     ends = any(part in name for part in ("embed", "wte", "wpe", "lm_head"))
     return _PACKED[quantise] if quantise and dimensions == 2 and not ends else _BYTES[dtype]
 
 
 def _by_configuration(folder: Path, dtype: str, quantise: str) -> float:
-    """The model made on no device at all, from its configuration, and its parameters counted."""
+    """Bytes of the parameters of a model built from its configuration on the meta device."""
     import torch
     from transformers import AutoConfig
     from transformers import AutoModelForCausalLM as _AutoModel
@@ -126,12 +129,13 @@ def _gguf_elements(path: Path) -> int:
         return sum(int(tensor.n_elements) for tensor in GGUFReader(path).tensors)
     except (ValueError, IndexError, OSError, struct.error, KeyError) as error:
         raise ModelLoadError(
-            f"{path} can't be loaded: it is no whole GGUF file.", "Fetch or copy it again."
+            f"{path} can't be loaded: it is not a complete GGUF file.",
+            "Download or copy it again.",
         ) from error
 
 
 def free(device: str = "cpu") -> int:
-    """Bytes that are free for weights: on a CUDA device, on all of them ("spread"), else in RAM."""
+    """Free bytes on a CUDA device, on all of them ("spread"), or in RAM."""
     if device.startswith("cuda") or device == "spread":
         return _free_cuda(device)
     return min(int(psutil.virtual_memory().available), _free_in_cgroup())
@@ -146,7 +150,7 @@ def _free_cuda(device: str) -> int:
 
 
 def _free_in_cgroup() -> int:
-    """What a container's own limit leaves; the page cache in it can be given back."""
+    """Free bytes under the container's limit; its page cache counts as free."""
     try:
         limit = (_CGROUP / "memory.max").read_text().strip()
         used = int((_CGROUP / "memory.current").read_text())
@@ -160,10 +164,10 @@ def _free_in_cgroup() -> int:
 
 
 def require(entry: catalog.Entry, dtype: str, device: str) -> None:
-    """Refuse a model that would not fit, before anything of it is read.
+    """Refuse a model that does not fit in memory, before reading its weights.
 
     Raises:
-        ModelLoadError: With both figures.
+        ModelLoadError: With the needed and the free size.
     """
     wanted, there = needed(entry, dtype), free(device)
     if wanted > there:
@@ -175,5 +179,5 @@ def require(entry: catalog.Entry, dtype: str, device: str) -> None:
 
 
 def gigabytes(size: int) -> str:
-    """A size as a person reads it: 14.2 GB."""
+    """A size as text: 14.2 GB."""
     return f"{size / 1e9:.1f} GB"

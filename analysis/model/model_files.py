@@ -1,4 +1,4 @@
-"""What lies in a model's folder, judged before anything is loaded from it. No torch here."""
+"""Check the files of a model's folder before loading them. Importable without torch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from analysis.errors import ModelLoadError
 
 INDEX = "model.safetensors.index.json"
 
-#: Formats that unpickle on loading: whoever made the file could run code here.
+#: Formats that unpickle on loading, which can run code.
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _READ = (".json", ".safetensors", ".model", ".txt", ".jinja", ".gguf")
 
 
 def stamp(path: Path) -> list[Any]:
-    """Names, sizes and times of the files a load would read, and the configuration's SHA-256.
+    """Names, sizes and times of the files that loading reads, and the configuration's SHA-256.
 
     Args:
         path: A model folder, or a single weights file.
@@ -40,14 +40,14 @@ def _facts(path: Path) -> list[Any]:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder from which no model can be loaded safely and whole.
+    """Refuse a folder whose model is incomplete or unsafe to load.
 
     Raises:
-        ModelLoadError: Saying what is missing, cut off, or refused.
+        ModelLoadError: If files are missing, truncated, or pickled.
     """
     if not (folder / "config.json").is_file():
         raise ModelLoadError(
-            f"{folder} holds no config.json, so it is no Hugging Face model.",
+            f"{folder} has no config.json, so it is not a Hugging Face model.",
             "Name the folder that save_pretrained wrote.",
         )
     for name in weight_files(folder):
@@ -69,12 +69,13 @@ def weight_files(folder: Path) -> list[str]:
     pickles = sorted(item.name for item in folder.iterdir() if item.suffix in _PICKLES)
     if pickles and not sharded:
         raise ModelLoadError(
-            f"{folder} holds its weights as pickle ({pickles[0]}), which can run code when read.",
-            "Save the model anew with save_pretrained, which writes safetensors.",
+            f"{folder} stores its weights as pickle ({pickles[0]}), which can run code when "
+            "loaded.",
+            "Save the model again with save_pretrained, which writes safetensors.",
         )
     raise ModelLoadError(
-        f"{folder} holds a configuration but not the weights {missing[0]}.",
-        "Fetch or copy the model again, whole.",
+        f"{folder} has a configuration but not the weights {missing[0]}.",
+        "Download or copy the complete model again.",
     )
 
 
@@ -85,36 +86,36 @@ def _read_index(index: Path) -> dict[str, str]:
             return dict(names)
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
-    raise ModelLoadError(f"{index} can't be read.", "Fetch or copy the model again, whole.")
+    raise ModelLoadError(f"{index} can't be read.", "Download or copy the complete model again.")
 
 
 def check_safetensors(path: Path) -> None:
-    """Refuse a safetensors file whose size is not what its own header says.
+    """Refuse a safetensors file whose size does not match its header.
 
     Raises:
-        ModelLoadError: If it is cut off or no safetensors file.
+        ModelLoadError: If it is truncated, or not a safetensors file.
     """
     safetensors_header(path)
 
 
 def safetensors_header(path: Path) -> dict[str, Any]:
-    """What a safetensors file says it holds: dtype, shape and place of each tensor, by name.
+    """The header of a safetensors file: dtype, shape and offsets of each tensor, by name.
 
     Raises:
-        ModelLoadError: If it is cut off or no safetensors file.
+        ModelLoadError: If the file is truncated, or not a safetensors file.
     """
     size = path.stat().st_size
-    again = "Fetch or copy the file again."
+    again = "Download or copy the file again."
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > size:
-                raise ModelLoadError(f"{path} is cut off within its header.", again)
+                raise ModelLoadError(f"{path} is truncated within its header.", again)
             header: dict[str, Any] = json.loads(file.read(length))
         ends = [int(value["data_offsets"][1]) for name, value in header.items() if name[:2] != "__"]
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelLoadError(f"{path} is not a safetensors file.", again) from error
     whole = 8 + length + max(ends, default=0)
     if size < whole:
-        raise ModelLoadError(f"{path} is cut off: {size:,} of {whole:,} bytes are there.", again)
+        raise ModelLoadError(f"{path} is truncated: it has {size:,} of {whole:,} bytes.", again)
     return header

@@ -1,4 +1,4 @@
-"""Where a model's weights go and how they are packed: device, spread over several, few bits."""
+"""The placement of a model's weights: dtype, device or devices, quantisation."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import torch
 from analysis.errors import ModelLoadError, SpecError
 from analysis.model import catalog
 
-#: The device of models whose entry names none.
+#: The setting of the device, for models whose entry has none.
 SETTING = "STRATASCOPE_DEVICE"
-#: The word for all CUDA devices together, filled by accelerate.
+#: The device name for all CUDA devices together; accelerate distributes the blocks.
 SPREAD = "spread"
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How weights are read.
+    """Dtype, device and quantisation of a model's weights.
 
     Attributes:
-        dtype: Of weights that are not packed.
-        device: Where token ids go in.
-        spread: Whether blocks may lie on several devices.
-        quantise: "8bit", "4bit" or empty.
+        dtype: Dtype of weights that are not quantised.
+        device: Device of the token ids.
+        spread: Whether blocks may be on several devices.
+        quantise: "8bit", "4bit" or "".
     """
 
     dtype: torch.dtype
@@ -37,14 +37,14 @@ class Placement:
 
     @property
     def where(self) -> str:
-        """What ``memory.free`` takes."""
+        """The device for ``memory.free``."""
         return SPREAD if self.spread else str(self.device)
 
     def options(self) -> dict[str, Any]:
-        """What ``from_pretrained`` needs for it.
+        """The options for ``from_pretrained``.
 
         Raises:
-            ModelLoadError: If bitsandbytes is asked for and missing.
+            ModelLoadError: If bitsandbytes is needed and missing.
         """
         options: dict[str, Any] = {"dtype": self.dtype}
         if self.spread:
@@ -59,10 +59,10 @@ class Placement:
 
 
 def choose(entry: catalog.Entry, dtype: Any = None, device: Any = None) -> Placement:
-    """What is asked for, else what the entry says, else the settings, else the best there is.
+    """The placement by the arguments, else the entry, else the settings, else the best device.
 
     Raises:
-        SpecError: If dtype or device mean nothing, or this machine lacks the device.
+        SpecError: If dtype or device are not known, or this machine lacks the device.
     """
     plain = getattr(torch, catalog.dtype_of(entry, dtype))
     wanted = device or entry.device or os.environ.get(SETTING) or None
@@ -73,30 +73,30 @@ def choose(entry: catalog.Entry, dtype: Any = None, device: Any = None) -> Place
 
 
 def pick_device(device: Any = None) -> torch.device:
-    """The device asked for, or the best there is.
+    """The named device; without a name CUDA if available, else the CPU.
 
     Raises:
-        SpecError: If it has no such name or this machine lacks it.
+        SpecError: If there is no such device on this machine.
     """
     if device is None or device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if str(device).startswith("mps"):
         raise SpecError(
-            "MPS has no 64-bit floats, in which the identities and many measures are computed.",
-            "Leave the device out, or use cpu.",
+            "MPS has no 64-bit floats, which the identities and many measures need.",
+            "Omit the device, or use cpu.",
         )
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise SpecError(
-            f"There is no device {str(device)!r} here.", "Leave the device out, or use cpu."
+            f"This machine has no device {str(device)!r}.", "Omit the device, or use cpu."
         ) from error
     return place
 
 
 def quantisation(kind: str, dtype: torch.dtype) -> Any:
-    """The configuration that packs linear layers on loading.
+    """The configuration that quantises linear layers on loading.
 
     8 bits: LLM.int8() (Dettmers 2022, arXiv 2208.07339); 4: NF4 (Dettmers 2023, 2305.14314).
 
@@ -105,13 +105,13 @@ def quantisation(kind: str, dtype: torch.dtype) -> Any:
     """
     if find_spec("bitsandbytes") is None:
         raise ModelLoadError(
-            f"Weights of {kind} need the package bitsandbytes, which is not installed.",
+            f"Quantising to {kind} needs the package bitsandbytes, which is not installed.",
             "Install the extra 'quantise' (.venv/bin/pip install -e '.[quantise]'), "
             "or load the model without quantise.",
         )
     from transformers import BitsAndBytesConfig
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of every cast
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of every cast
     factory: Any = BitsAndBytesConfig
     if kind == "8bit":
         return factory(load_in_8bit=True)
@@ -119,16 +119,16 @@ def quantisation(kind: str, dtype: torch.dtype) -> Any:
 
 
 def settle(model: Any, placement: Placement) -> None:
-    """Move a model that lies where it was read to its device, unless it is there already.
+    """Move a model to its device, unless it was loaded there.
 
     Raises:
-        ModelLoadError: If parts of it had to stay on disk or in RAM.
+        ModelLoadError: If parts of it stayed on disk or in RAM.
     """
     placed = getattr(model, "hf_device_map", None)
     left = {str(where) for where in (placed or {}).values()} & {"disk", "cpu", "meta"}
     if placement.spread and left:
         raise ModelLoadError(
-            "The devices together are too small for the model.",
+            "The model does not fit on the devices together.",
             "Choose a smaller dtype, quantise 4bit, or a smaller model.",
         )
     if placed is None and not getattr(model, "is_quantized", False):

@@ -1,1 +1,1 @@
-"""Storage: the memo on disk, and a bounded cache in memory."""
+"""Storage: the memo on disk, and an LRU cache in memory."""

@@ -1,12 +1,11 @@
-"""The memo: results on disk as checked bytes, bounded, and never pickle.
+"""The memo: results on disk as bytes with a checksum, limited in size, never pickle.
 
-diskcache would unpickle what it finds in its folder (CVE-2025-69872): whoever
-can write there could run code. ``BytesDisk`` takes and gives bytes only and
-refuses the rest unread. Every entry carries a checksum over its key and its
-bytes, so a damaged or swapped entry is a miss and never a wrong result.
+diskcache unpickles the entries of its folder (CVE-2025-69872), so a writer of that folder could
+run code. ``BytesDisk`` stores and reads bytes only and refuses other entries unread. Every entry
+has a checksum over its key and bytes; a damaged or swapped entry is a miss, never a wrong result.
 
-A memo that can't be used is not an error of the user's request: everything
-works on without it, and ``Memo.problem`` says so.
+A request does not fail if the memo is unusable: it is computed, and ``Memo.problem`` has the
+reason.
 """
 
 from __future__ import annotations
@@ -35,30 +34,30 @@ Answer = TypeVar("Answer")
 
 
 class BytesDisk(diskcache.Disk):  # type: ignore[misc]
-    """What diskcache may write and read: keys that are text, values that are bytes."""
+    """Restricts diskcache to keys of text and values of bytes."""
 
     def put(self, key: Any) -> tuple[str, bool]:
-        """Take a text key as it is.
+        """Store a text key.
 
         Raises:
-            TypeError: If it is anything else; diskcache would pickle it.
+            TypeError: If it is not text; diskcache would pickle it.
         """
         if type(key) is not str:
             raise TypeError("keys of the memo are text")
         return key, True
 
     def get(self, key: Any, raw: bool) -> str:
-        """Give a text key back as it is.
+        """Read a text key.
 
         Raises:
-            ValueError: If the database holds anything else; diskcache would unpickle it.
+            ValueError: If it is not text; diskcache would unpickle it.
         """
         if not raw or type(key) is not str:
             raise ValueError("the memo holds a key that is not text")
         return key
 
     def store(self, value: Any, read: bool, key: Any = diskcache.UNKNOWN) -> tuple[Any, ...]:
-        """Write bytes, leaving no part of a file behind where that fails.
+        """Write bytes; a failed write leaves no partial file.
 
         Raises:
             TypeError: If the value is not bytes; diskcache would pickle it.
@@ -77,10 +76,10 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc]
         return len(value), diskcache.core.MODE_BINARY, name, None
 
     def fetch(self, mode: int, filename: Any, value: Any, read: bool) -> bytes:
-        """Read bytes: out of the database, or of a file that diskcache itself named.
+        """Read bytes from the database, or from a file that diskcache itself named.
 
         Raises:
-            ValueError: If the entry is pickle, text, or names a file elsewhere.
+            ValueError: If the entry is pickle, text, or the name of another file.
         """
         if mode == diskcache.core.MODE_RAW and type(value) is bytes and not read:
             return value
@@ -93,7 +92,7 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc]
         return type(filename) is str and _FILENAME.fullmatch(filename) is not None
 
     def remove(self, file_path: Any) -> None:
-        """Remove a file that diskcache itself named, and no other."""
+        """Remove a file, if diskcache itself named it."""
         if self._is_ours(file_path):
             super().remove(file_path)
 
@@ -104,7 +103,7 @@ def seal(key: str, data: bytes) -> bytes:
 
 
 def unseal(key: str, sealed: bytes) -> bytes | None:
-    """The data of ``seal``; None if a single byte of it is not as it was, or the key is another."""
+    """The data of ``seal``; None if a byte was changed or the key is another."""
     head = len(_MAGIC) + _DIGEST
     data = sealed[head:]
     return data if sealed[:head] == _MAGIC + _digest(key, data) else None
@@ -116,7 +115,7 @@ def _digest(key: str, data: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class MemoStatus:
-    """How the memo does: for the page's footer, ``cache info`` and metrics."""
+    """State of the memo, for the page's footer, ``cache info`` and metrics."""
 
     folder: str
     entries: int
@@ -128,16 +127,15 @@ class MemoStatus:
 
 
 class Memo:
-    """Bytes by key: the recent ones in memory, all of them in one private folder.
+    """Bytes by key: recent entries in memory, all entries in one private folder.
 
-    All work on the folder is done by one thread of its own, so that the many
-    short-lived threads of a web server hold no database connections, and a
-    slow disk delays no answer.
+    A single thread accesses the folder. The short-lived threads of a web server therefore open
+    no database connections, and a slow disk delays no answer.
 
     Args:
-        folder: Where; made with mode 0700. None: memory only.
-        limit: Bytes on disk.
-        memory_limit: Bytes in memory.
+        folder: The folder, created with mode 0700; None for memory only.
+        limit: Largest size on disk, bytes.
+        memory_limit: Largest size in memory, bytes.
     """
 
     def __init__(self, folder: Path | None, limit: int, memory_limit: int = 64 << 20) -> None:
@@ -153,7 +151,7 @@ class Memo:
             self._thread.submit(self._guard, self._open, None).result()
 
     def get(self, key: str) -> bytes | None:
-        """The bytes put under ``key``; None if there are none, or they are damaged."""
+        """The bytes of ``key``; None if there are none, or they are damaged."""
         found = self._recent.get(key)
         if found is None and self._cache is not None:
             found = self._thread.submit(self._guard, lambda: self._read(key), None).result()
@@ -164,41 +162,41 @@ class Memo:
         return found
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep ``data`` under ``key``: in memory now, on disk as soon as may be."""
+        """Store ``data`` under ``key``: in memory now, on disk soon."""
         self._recent.put(key, data)
         if self._cache is not None and len(data) <= self._limit // 2:
             self._pending = self._thread.submit(self._guard, lambda: self._write(key, data), None)
 
     def remove(self, key: str) -> None:
-        """Forget ``key``."""
+        """Remove ``key``."""
         self._recent.pop(key)
         if self._cache is not None:
             self._thread.submit(self._guard, lambda: self._delete(key), None)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove everything."""
         self._recent.clear()
         if self._cache is not None:
             self._thread.submit(self._guard, self._cache.clear, None).result()
 
     def flush(self) -> None:
-        """Wait until all that was put is on disk."""
+        """Wait until all entries are on disk."""
         self._thread.submit(lambda: None).result()
 
     def close(self) -> None:
-        """Finish writing and let go of the folder."""
+        """Finish writing and close the folder."""
         if self._cache is not None:
-            with suppress(RuntimeError):  # at the interpreter's end the thread is gone, all written
+            with suppress(RuntimeError):  # at exit the thread has ended, with everything written
                 self._thread.submit(self._guard, self._cache.close, None).result()
         self._thread.shutdown()
 
     @property
     def problem(self) -> str:
-        """Why the folder is not in use, and what to try; empty while all is well."""
+        """Why the folder is not in use, and what to try; "" if it works."""
         return self._problem
 
     def status(self) -> MemoStatus:
-        """Entries, bytes, hits and misses, and what is wrong, if anything."""
+        """Entries, bytes, hits, misses, and the problem if there is one."""
         entries, used = 0, 0
         if self._cache is not None:
             measure = lambda: (len(self._cache), int(self._cache.volume()))  # noqa: E731
@@ -209,14 +207,14 @@ class Memo:
         )  # fmt: skip
 
     def _guard(self, work: Callable[[], Answer], otherwise: Answer) -> Answer:
-        """Do work on the folder; where it fails, say so and go on without."""
+        """Run ``work`` on the folder; if it fails, record the problem and return ``otherwise``."""
         try:
             done = work()
         except Exception as error:  # noqa: BLE001 - a damaged database makes diskcache raise anything
             self._problem = (
-                f"Results are not kept on disk: the memo in {self._folder} can't be used "
+                f"Results are not stored on disk: the memo in {self._folder} can't be used "
                 f"({type(error).__name__}: {error}). Free some space there, allow writing, or "
-                "remove the folder; everything works meanwhile, only slower."
+                "remove the folder. Until then repeated requests are slower."
             )
             return otherwise
         self._problem = ""
@@ -224,10 +222,10 @@ class Memo:
 
     def _open(self) -> None:
         folder = self._folder
-        assert folder is not None  # noqa: S101 - only called where there is one
+        assert folder is not None  # noqa: S101 - only called with a folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-            raise PermissionError("the folder is a link or belongs to somebody else")
+            raise PermissionError("the folder is a link or belongs to another user")
         folder.chmod(0o700)
         self._cache = diskcache.Cache(
             str(folder),
@@ -237,7 +235,7 @@ class Memo:
             eviction_policy="least-recently-used",
             statistics=0,
             tag_index=0,
-            # The recent ones are kept here already; SQLite's own caches would grow to 96 MiB.
+            # Recent entries are in memory already; SQLite's own caches would grow to 96 MiB.
             sqlite_mmap_size=0,
             sqlite_cache_size=512,
         )

@@ -1,8 +1,8 @@
 """The model worker's process: it runs one job at a time.
 
-Only the main thread uses the pipe. ``progress.step`` inside a job, and ``progress.look`` in every
-block of a model, check for a cancel. ``progress.pause`` also runs more urgent jobs before the
-first continues.
+Only the main thread uses the pipe. ``progress.step`` inside a job, and
+``progress.check_cancelled`` in every block of a model, check for a cancel. ``progress.pause`` also
+runs more urgent jobs before the first continues.
 """
 
 from __future__ import annotations

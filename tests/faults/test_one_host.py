@@ -173,7 +173,7 @@ def test_the_disk_is_full(tmp_path: Path, visit: Open) -> None:
         page = visit(url=full.url)
         page.run(PROMPT, 6)
         assert shown(page) == PROMPT
-        assert "Results are not kept on disk" in page.told()
+        assert "Results are not stored on disk" in page.told()
         assert "free some space" in page.told().lower()
         page.go("row=1&pos=3")
         assert page.props["lens-graph.figure"]["data"]

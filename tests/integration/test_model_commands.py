@@ -50,11 +50,11 @@ def test_an_identity_that_fails_fails_the_command(
 
 def test_a_model_that_cannot_be_loaded_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "no-such"]) == 1
-    assert "No model is called 'no-such'." in capsys.readouterr().err
+    assert "There is no model named 'no-such'." in capsys.readouterr().err
     assert cli.main(["check", "no-such", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["passed"] is False
-    assert "No model is called" in told["error"]
+    assert "There is no model named" in told["error"]
 
 
 def test_the_catalogue_says_what_fits(

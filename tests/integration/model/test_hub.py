@@ -136,7 +136,7 @@ def test_a_gated_model_is_told_and_a_token_from_the_environment_opens_it(
     hub.token = SECRET
     found = look(fake_hub.REPOSITORY, tmp_path / "home", hub.address)
     assert found["kind"] == "ModelLoadError"
-    assert "lets only some people have owner/tiny" in found["told"]
+    assert "Access to owner/tiny on the hub is restricted" in found["told"]
     assert "HF_TOKEN" in found["told"]
     pinned = f"{fake_hub.REPOSITORY}@{fake_hub.COMMIT}"
     opened = look(pinned, tmp_path / "home", hub.address, token=SECRET)

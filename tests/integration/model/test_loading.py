@@ -56,7 +56,7 @@ def test_a_gguf_file_loads_as_an_ordinary_model(tmp_path: Path) -> None:
 def test_weights_that_are_cut_off_are_refused(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ModelLoadError, match=r"is cut off: .* bytes are there"):
+    with pytest.raises(ModelLoadError, match=r"is truncated: it has .* bytes"):
         pretrained.load_pretrained(str(folder))
 
 

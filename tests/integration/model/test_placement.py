@@ -153,7 +153,7 @@ def test_spread_asks_accelerate_for_all_cards_and_no_disk(
     assert memory.free("spread") == 3000
     left = tiny.tiny_llama()
     left.hf_device_map = {"model": 0, "lm_head": "disk"}
-    with pytest.raises(ModelLoadError, match="too small"):
+    with pytest.raises(ModelLoadError, match="does not fit on the devices"):
         placement.settle(left, plan)
 
 
