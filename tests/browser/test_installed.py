@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.support.patience import PATIENCE_MS
+from tests.support.repository import ROOT
 from tests.support.servers import ADDRESS, loaded
+from tests.support.time_limits import PATIENCE_MS
 
 pytestmark = [pytest.mark.browser, pytest.mark.real, pytest.mark.full]
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*command: str | Path, cwd: Path) -> str:
