@@ -83,7 +83,7 @@ class Technique:
 
 _ROWS: tuple[tuple[str, Subject, type[Spec[Any]], type[Any], str], ...] = (
     ("run", "prompt", RunSpec, RunResult, "tracing.generation:run"),
-    ("grid", "trace", LensSpec, Grid, "lens.grid:compute"),
+    ("decode", "trace", LensSpec, Grid, "lens.grid:compute"),
     ("pattern", "trace", PatternSpec, PatternResult, "tracing.heads:attention_pattern"),
     ("flow", "trace", FlowSpec, Graph, "flow_graph.graph:compute"),
     ("emergence", "trace", EmergenceSpec, Emergence, "trajectory.emergence:compute"),
@@ -115,8 +115,6 @@ TECHNIQUES: tuple[Technique, ...] = tuple(
     Technique(name, subject, spec, result, f"analysis.{compute}")
     for name, subject, spec, result, compute in _ROWS
 )
-_BY_SPEC = {technique.spec: technique for technique in TECHNIQUES}
-_BY_NAME = {technique.name: technique for technique in TECHNIQUES}
 
 
 def technique_for(spec: Spec[Any]) -> Technique:
@@ -125,7 +123,7 @@ def technique_for(spec: Spec[Any]) -> Technique:
     Raises:
         SpecError: If none does.
     """
-    found = _BY_SPEC.get(type(spec))
+    found = next((row for row in TECHNIQUES if row.spec is type(spec)), None)
     if found is None:
         raise SpecError("There is no technique for this request.", "Reload the page.")
     return found
@@ -137,7 +135,7 @@ def named(name: str) -> Technique:
     Raises:
         SpecError: If there is none.
     """
-    found = _BY_NAME.get(name)
+    found = next((row for row in TECHNIQUES if row.name == name), None)
     if found is None:
         raise SpecError(f"There is no technique named {name!r}.", "Reload the page.")
     return found

@@ -11,6 +11,7 @@ from typing import TextIO
 from pydantic import ValidationError
 
 from analysis import cli as model_commands
+from analysis import technique_commands
 from analysis.errors import AnalysisError
 from analysis.lens_training import commands as lens_commands
 from analysis.tasks import commands as task_commands
@@ -49,13 +50,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="stratascope",
         description="See, layer by layer, how a language model comes to its next token.",
     )
-    commands = parser.add_subparsers(dest="command")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     serving = commands.add_parser("serve", help="serve the page (what happens without a command)")
     for command in (parser, serving):
         command.add_argument("--host", default=argparse.SUPPRESS, help="address to listen on")
         command.add_argument("--port", default=argparse.SUPPRESS, help="port; 0 takes a free one")
     commands.add_parser("settings", help="list every setting, what it means and its default")
     model_commands.add_to(commands)
+    technique_commands.add_to(commands)
     task_commands.add_to(commands)
     user_commands.add_to(commands)
     cache_commands.add_to(commands)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from analysis.contract.choices import about
 from analysis.contract.results import Result
 from analysis.contract.specs import Spec
 
@@ -69,7 +70,9 @@ class Ledger(Result):
 class LedgerSpec(Spec[Ledger]):
     """The identities of one run; attribution and flow are checked at one position."""
 
-    position: int = -1
+    position: int = field(
+        default=-1, metadata=about("The position whose attribution and flow are checked.")
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,13 @@ from analysis.contract.specs import Spec
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+
+
+class Table(NamedTuple):
+    """Numbers as rows, for a terminal or a CSV file."""
+
+    head: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
 
 
 class Result:
@@ -27,6 +35,26 @@ class Result:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         Result.types_by_name[cls.__name__] = cls
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its values by name, for JSON."""
+        return {one.name: getattr(self, one.name) for one in fields(cast(Any, self))}
+
+    def table(self, tokens: Sequence[Token]) -> Table:
+        """Its main numbers as rows: one for each value, unless a class has a better table.
+
+        Args:
+            tokens: [pos] of the run that it belongs to.
+        """
+        pairs = [(name, _brief(value)) for name, value in self.as_dict().items()]
+        return Table(("name", "value"), [pair for pair in pairs if pair[1] is not None])
+
+
+def _brief(value: Any) -> Any:
+    """A number or text as it is, an array's shape, None for what has no short form."""
+    if isinstance(value, np.ndarray):
+        return f"array {list(value.shape)}" if value.size > 12 else " ".join(map(str, value.flat))
+    return value if isinstance(value, str | int | float) else None
 
 
 def check_shape(name: str, array: NDArray[Any], shape: tuple[int | None, ...]) -> None:

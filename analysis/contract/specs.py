@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from numbers import Integral
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from analysis.errors import SpecError
 
@@ -30,6 +30,11 @@ class Spec(Generic[Answer_co]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         Spec.types_by_name[cls.__name__] = cls
+
+    @classmethod
+    def from_options(cls, **options: Any) -> Self:
+        """A spec from the options that a user named. A default may depend on other options."""
+        return cls(**options)
 
 
 def resolve_index(name: str, value: int, size: int) -> int:

@@ -192,12 +192,11 @@ def flow(
     Raises:
         SpecError: If an option has no such value or the root does not exist.
     """
-    row = (0 if direction == "up" else -1) if row is None else row
     options: dict[str, Any] = {
         "method": method, "threshold": threshold, "top_k": top_k, "budget": budget,
         "per_head": per_head, "token": token, "foil": foil, "direction": direction,
         "fold_sinks": fold_sinks, "hide_start": hide_start,
     }  # fmt: skip
     where = position if isinstance(position, int) else as_tuple(position)
-    spec = FlowSpec(where, row, **options)
+    spec = FlowSpec.from_options(position=where, row=row, **options)
     return compute(model, trace, spec)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from analysis.contract.results import Floats, Ints, Result, Token, check_shape
+from analysis.contract.results import Floats, Ints, Result, Table, Token, check_shape
 
 LINK_KINDS = ("attention", "residual", "mlp", "bias", "sink", "other")
 NODE_KINDS = ("block", "mid", "mlp", "bias", "sink", "other")
@@ -190,6 +191,30 @@ class Graph(Result):
             )
             for kind, layer, head, source, target, share, flow in columns
         )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Nodes and links one by one instead of by columns."""
+        columns = ("node_", "link_")
+        plain = {one.name: getattr(self, one.name) for one in fields(self)}
+        values = {name: value for name, value in plain.items() if not name.startswith(columns)}
+        return {**values, "nodes": self.nodes, "links": self.links}
+
+    def table(self, tokens: Sequence[Token]) -> Table:
+        """One row for each drawn link, the largest flow first."""
+        links = sorted(self.links, key=lambda link: -abs(link.flow))
+        rows = [
+            (
+                link.kind, link.layer, "" if link.head is None else link.head, link.source_pos,
+                tokens[link.source_pos].text, link.target_pos, tokens[link.target_pos].text,
+                link.source, link.target, link.share, link.flow,
+            )
+            for link in links
+        ]  # fmt: skip
+        return Table(
+            ("kind", "layer", "head", "source_pos", "source_token", "target_pos", "target_token",
+             "source", "target", "share", "flow"),
+            rows,
+        )  # fmt: skip
 
     @property
     def shown_share(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from analysis.contract.choices import about, check_choices, one_of
 from analysis.contract.specs import Spec
@@ -23,13 +24,15 @@ _FOIL = about("The id of the token whose logit is subtracted; none unless given.
 
 @dataclass(frozen=True, slots=True)
 class FlowSpec(Spec[Graph]):
-    """Which flow graph to draw; the options of ``analysis.flow``."""
+    """The flow graph of a state: where it comes from, or what it reaches."""
 
     position: int | tuple[int, ...] = field(
         default=-1,
         metadata=about("The root's position, or several that carry an equal part of the mass."),
     )
-    row: int = field(default=-1, metadata=about("The root's residual row."))
+    row: int = field(
+        default=-1, metadata=about("The root's residual row; upwards row 0 unless given.")
+    )
     method: str = field(default="proximity", metadata=one_of(FLOW_METHODS))
     threshold: float = field(
         default=0.0,
@@ -65,6 +68,13 @@ class FlowSpec(Spec[Graph]):
         metadata=about("Attention to sinks ends in one sink link at each node."),
     )
     hide_start: str = field(default="keep", metadata=one_of(START_TOKEN))
+
+    @classmethod
+    def from_options(cls, **options: Any) -> FlowSpec:
+        """As for any spec; the root's row is 0 upwards and the last row downwards unless given."""
+        if options.get("row") is None:
+            options["row"] = 0 if options.get("direction") == "up" else -1
+        return cls(**options)
 
     def __post_init__(self) -> None:
         check_choices(self)

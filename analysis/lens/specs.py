@@ -46,7 +46,7 @@ def check_component(component: str, head: int | None, source: int | None) -> Non
 
 @dataclass(frozen=True, slots=True)
 class LensSpec(Spec[Grid]):
-    """How hidden states are read as tokens; the options of ``analysis.decode``.
+    """Hidden states read as tokens: the logit lens and its variants.
 
     ``candidates`` other than "top_k" go with "dot": cosine and distance list their nearest rows.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from analysis.contract.choices import Choice, Choices, check_choices, one_of
+from analysis.contract.choices import Choice, Choices, about, check_choices, one_of
 from analysis.contract.specs import Spec
 from analysis.errors import SpecError
 from analysis.tasks.results import FailureReport, SuiteReport
@@ -33,28 +33,29 @@ OWN = "own"
 MOST_DIGITS = 15
 
 
+_MODEL = about("A catalogue name.")
+_SEED = about("The seed of the draw.")
+_DIGITS = about("Digits of each operand.")
+_SUMS = about("How many sums.")
+
+
 @dataclass(frozen=True, slots=True)
 class SuiteSpec(Spec[SuiteReport]):
-    """A suite drawn by its name, size and seed, or a list of one's own, run on one model.
+    """A suite of prompts, built in or uploaded, run on one model."""
 
-    Attributes:
-        model: As in ``RunSpec``.
-        suite: One of ``suites.NAMES``, or "own".
-        size: Prompts; of a list of one's own at most so many, the first ones.
-        seed: Of the drawing.
-        digits: Of each operand; the trained adder's own count goes ahead.
-        content: A list of one's own as JSON lines (``files.as_lines``); empty for the others.
-        title: What the list is called.
-    """
-
-    model: str
-    suite: str
-    size: int = 100
-    seed: int = 0
-    digits: int = 3
+    model: str = field(metadata=_MODEL)
+    suite: str = field(metadata=about('A built-in suite\'s name, or "own" for an uploaded list.'))
+    size: int = field(
+        default=100, metadata=about("How many prompts; of an uploaded list, the first ones.")
+    )
+    seed: int = field(default=0, metadata=_SEED)
+    digits: int = field(
+        default=3,
+        metadata=about("Digits of each operand; a model trained on sums keeps its own number."),
+    )
     measure: str = field(default="saturation", metadata=one_of(MEASURES))
-    content: str = ""
-    title: str = ""
+    content: str = field(default="", metadata=about("An uploaded list as JSON lines; else empty."))
+    title: str = field(default="", metadata=about("The title of an uploaded list."))
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -67,10 +68,10 @@ class SuiteSpec(Spec[SuiteReport]):
 class ContributionSpec(Spec[ContributionReport]):
     """What writes each digit of a sum: attribution and attention, averaged over ``sums``."""
 
-    model: str
-    digits: int = 3
-    sums: int = 200
-    seed: int = 0
+    model: str = field(metadata=_MODEL)
+    digits: int = field(default=3, metadata=_DIGITS)
+    sums: int = field(default=200, metadata=_SUMS)
+    seed: int = field(default=0, metadata=_SEED)
 
     def __post_init__(self) -> None:
         _check_sums(self.digits, self.sums, MOST_PROMPTS)
@@ -80,10 +81,10 @@ class ContributionSpec(Spec[ContributionReport]):
 class ProbeSpec(Spec[ProbeReport]):
     """Where carries and raw digit sums can be read off a state; 30 % of ``sums`` held out."""
 
-    model: str
-    digits: int = 3
-    sums: int = 800
-    seed: int = 0
+    model: str = field(metadata=_MODEL)
+    digits: int = field(default=3, metadata=_DIGITS)
+    sums: int = field(default=800, metadata=_SUMS)
+    seed: int = field(default=0, metadata=_SEED)
 
     def __post_init__(self) -> None:
         _check_sums(self.digits, self.sums, 2 * MOST_PROMPTS)
@@ -93,21 +94,22 @@ class ProbeSpec(Spec[ProbeReport]):
 
 @dataclass(frozen=True, slots=True)
 class ProjectionSpec(Spec[Projection]):
-    """States of one component at one place on their two main axes.
+    """States of one component at one place, on their two main axes."""
 
-    Attributes:
-        component: By name: "row 1", "attention 0", "head 0.3", "mlp 1".
-        place: By name: "a2", "equals", "answer3"; empty: the state that writes ``column``.
-        column: Whose digit sum, and the carry into which, colour the dots.
-    """
-
-    model: str
-    component: str
-    place: str = ""
-    column: int = 1
-    digits: int = 3
-    sums: int = 400
-    seed: int = 0
+    model: str = field(metadata=_MODEL)
+    component: str = field(metadata=about('Such as "row 1", "attention 0", "head 0.3" or "mlp 1".'))
+    place: str = field(
+        default="",
+        metadata=about(
+            'Such as "a2", "equals" or "answer3"; the state that writes the column unless given.'
+        ),
+    )
+    column: int = field(
+        default=1, metadata=about("The column whose digit sum and carry colour the dots.")
+    )
+    digits: int = field(default=3, metadata=_DIGITS)
+    sums: int = field(default=400, metadata=_SUMS)
+    seed: int = field(default=0, metadata=_SEED)
 
     def __post_init__(self) -> None:
         _check_sums(self.digits, self.sums, MOST_PROMPTS)
@@ -116,18 +118,16 @@ class ProjectionSpec(Spec[Projection]):
 
 @dataclass(frozen=True, slots=True)
 class PatchSpec(Spec[PatchReport]):
-    """Which component hands a carry over: patch it from a sum with one into a sum without.
+    """Which component passes a carry on: patch it from a sum with one into a sum without."""
 
-    Attributes:
-        pairs: Pairs of sums a column.
-        travels: Whether the carry comes through a nine; else it is made next door.
-    """
-
-    model: str
-    digits: int = 3
-    pairs: int = 32
-    seed: int = 0
-    travels: bool = False
+    model: str = field(metadata=_MODEL)
+    digits: int = field(default=3, metadata=_DIGITS)
+    pairs: int = field(default=32, metadata=about("Pairs of sums for each column."))
+    seed: int = field(default=0, metadata=_SEED)
+    travels: bool = field(
+        default=False,
+        metadata=about("The carry comes through a nine; else from the next column."),
+    )
     positions: str = field(default="written", metadata=one_of(PATCH_POSITIONS))
 
     def __post_init__(self) -> None:
@@ -142,15 +142,10 @@ class PatchSpec(Spec[PatchReport]):
 
 @dataclass(frozen=True, slots=True)
 class FailureSpec(Spec[FailureReport]):
-    """Wrong answers of a suite beside the likest right ones.
+    """Wrong answers of a suite beside the most similar right ones."""
 
-    Attributes:
-        suite: Whose answers; its model is the one that is asked.
-        most: Pairs, the likest first.
-    """
-
-    suite: SuiteSpec
-    most: int = 3
+    suite: SuiteSpec = field(metadata=about("The suite."))
+    most: int = field(default=3, metadata=about("At most this many pairs, the most similar first."))
 
     def __post_init__(self) -> None:
         _check("There can't be {} pairs.", self.most, 20)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from analysis.contract.choices import about
 from analysis.contract.results import Floats, Ints, ModelInfo, Result, Token, check_shape
 from analysis.contract.specs import Spec
 from analysis.errors import PromptError, SpecError
@@ -80,21 +81,20 @@ class PatternResult(Result):
 
 @dataclass(frozen=True, slots=True)
 class RunSpec(Spec[RunResult]):
-    """A prompt as a person gives it.
+    """A prompt, and how many tokens to generate after it."""
 
-    Attributes:
-        model: A catalogue name, hub id, folder or ``.gguf`` path.
-        text: The prompt's text; empty where ``token_ids`` is given.
-        token_ids: The prompt's tokens, instead of text.
-        new_tokens: How many tokens to generate greedily after it; fewer if the model stops.
-        template: Whether the model's own chat template wraps the text.
-    """
-
-    model: str
-    text: str = ""
-    token_ids: tuple[int, ...] = ()
-    new_tokens: int = 0
-    template: bool = False
+    model: str = field(metadata=about("A catalogue name, hub id, folder or .gguf path."))
+    text: str = field(default="", metadata=about("The prompt; empty where token ids are given."))
+    token_ids: tuple[int, ...] = field(
+        default=(), metadata=about("The prompt's token ids, instead of its text.")
+    )
+    new_tokens: int = field(
+        default=0,
+        metadata=about("How many tokens to generate greedily; fewer if the model stops."),
+    )
+    template: bool = field(
+        default=False, metadata=about("Wrap the prompt in the model's chat template.")
+    )
 
     def __post_init__(self) -> None:
         if not self.text and not self.token_ids:
@@ -119,4 +119,4 @@ class TraceSpec(Spec[None]):
 class PatternSpec(Spec[PatternResult]):
     """The attention patterns of one layer."""
 
-    layer: int
+    layer: int = field(metadata=about("The block."))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from analysis.attribution.results import Attribution
+from analysis.contract.choices import about
 from analysis.contract.results import Floats, Ints, Result, Token, check_shape
 from analysis.contract.specs import Spec
 from analysis.errors import SpecError
@@ -177,17 +178,19 @@ class LargestSteps(Result):
             check_shape(name, getattr(self, name), self.token_ids.shape)
 
 
+_POSITION = about("The position.")
+_TAU = about("The probability from which a token counts as emerged, above 0 and at most 1.")
+
+
 @dataclass(frozen=True, slots=True)
 class EmergenceSpec(Spec[Emergence]):
-    """When each position's final token emerges, with the threshold ``tau``.
+    """When each position's final token emerges."""
 
-    Attributes:
-        tau: The probability that ``emergence`` asks for.
-        causal: Whether the causal commit row is measured too: one pass a row and position.
-    """
-
-    tau: float = 0.5
-    causal: bool = False
+    tau: float = field(default=0.5, metadata=_TAU)
+    causal: bool = field(
+        default=False,
+        metadata=about("Measure the causal commit row too: one pass for each row and position."),
+    )
 
     def __post_init__(self) -> None:
         if not 0.0 < self.tau <= 1.0:
@@ -196,26 +199,25 @@ class EmergenceSpec(Spec[Emergence]):
 
 @dataclass(frozen=True, slots=True)
 class StorySpec(Spec[Story]):
-    """The facts behind the page's one sentence: how ``token`` comes about at ``position``."""
+    """The facts behind the page's sentence: how a token emerges at a position."""
 
-    position: int = -1
-    token: int | None = None
-    tau: float = 0.5
+    position: int = field(default=-1, metadata=_POSITION)
+    token: int | None = field(
+        default=None,
+        metadata=about("The token's id; the model's own top token there unless given."),
+    )
+    tau: float = field(default=0.5, metadata=_TAU)
 
 
 @dataclass(frozen=True, slots=True)
 class StepsSpec(Spec[Steps]):
-    """How tokens come about at one position, row by row.
+    """How tokens emerge at one position, row by row."""
 
-    Attributes:
-        position: Where.
-        tokens: Whose curves; none: the model's own top token there.
-        tau: The probability that ``emergence`` asks for.
-    """
-
-    position: int = -1
-    tokens: tuple[int, ...] = ()
-    tau: float = 0.5
+    position: int = field(default=-1, metadata=_POSITION)
+    tokens: tuple[int, ...] = field(
+        default=(), metadata=about("Token ids; the model's own top token there unless given.")
+    )
+    tau: float = field(default=0.5, metadata=_TAU)
 
     def __post_init__(self) -> None:
         if not 0.0 < self.tau <= 1.0:

@@ -87,7 +87,7 @@ COLUMN, WHOLE = LensSpec(decoder="linear", positions=(11,)), LensSpec(decoder="l
 KINDS = {
     "run": Kind(RUN, "Generating", 3),
     "info": Kind(InfoSpec()),
-    "grid": Kind(WHOLE, "Decoding", kept=COLUMN),
+    "decode": Kind(WHOLE, "Decoding", kept=COLUMN),
     "pattern": Kind(PatternSpec(1)),
     "flow": Kind(FlowSpec(), BACK),
     "emergence": Kind(EmergenceSpec(causal=True), "Causal commit", patient=True,

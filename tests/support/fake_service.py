@@ -100,7 +100,7 @@ class FakeService:
         return found
 
     def grid(self, trace: TraceSpec, spec: LensSpec, job: Any = None) -> Grid:
-        self._called("grid")
+        self._called("decode")
         size = len(trace.token_ids)
         positions = np.array(range(size) if spec.positions is None else spec.positions, np.int64)
         rows = np.arange(LAYERS + (spec.component == "block_output"))

@@ -88,9 +88,9 @@ def test_the_chosen_column_comes_first_and_then_the_rest(
     assert "Not computed yet" in text(inspector)
     assert np.isnan(np.array(figure["data"][0]["z"])).all()
 
-    service.fail["grid"] = CancelledError()
+    service.fail["decode"] = CancelledError()
     assert compute(service, long_run, selection)[0] is None
-    del service.fail["grid"]
+    del service.fail["decode"]
     done, told = compute(service, long_run, selection)
     assert told == [{"part": missing}]
     assert done == {"done": missing}
@@ -260,7 +260,7 @@ def test_a_part_of_the_embedding_is_said_to_be_none(service: FakeService, run_re
 
 
 def test_an_error_is_said_in_the_figures_place(service: FakeService, run_ref: RunRef) -> None:
-    service.fail["grid"] = refuse("The model file is cut off.", "Fetch it again.")
+    service.fail["decode"] = refuse("The model file is cut off.", "Fetch it again.")
     ready, _ = compute(service, run_ref, Selection(norm="none"))
     figure, *_ = show(service, run_ref, Selection(norm="none"), None, ready)
     assert "The model file is cut off." in text(figure)

@@ -128,7 +128,7 @@ def test_a_defect_shows_no_detail(
 def test_a_cancelled_run_says_nothing_later(
     context: Context, service: FakeService, asked: Selection
 ) -> None:
-    service.fail["grid"] = CancelledError()
+    service.fail["decode"] = CancelledError()
     assert run.status(context, asked, no_job) is None
 
 

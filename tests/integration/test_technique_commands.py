@@ -1,0 +1,171 @@
+"""``stratascope decode``, ``flow`` and the other techniques from a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import analysis
+from analysis.registry import TECHNIQUES
+from dash_app import cli
+
+PROMPT = "abc def"
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(tiny_llama_dir: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command on the tiny model and give what it prints."""
+
+    def command(name: str, *more: str) -> str:
+        assert cli.main([name, str(tiny_llama_dir), PROMPT, *more]) == 0
+        return capsys.readouterr().out
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def pair(tiny_llama_dir: Path) -> tuple[Any, Any]:
+    model = analysis.load_model(str(tiny_llama_dir))
+    return model, analysis.trace(model, PROMPT)
+
+
+def test_decode_prints_the_numbers_of_the_function(run: Run, pair: tuple[Any, Any]) -> None:
+    printed = json.loads(
+        run("decode", "--component", "mlp_output", "--norm", "unit", "--k", "3", "--rows", "0",
+            "-1", "--target", "5", "7", "--json")
+    )  # fmt: skip
+    grid = analysis.decode(
+        *pair, component="mlp_output", norm="unit", k=3, rows=(0, -1), target=(5, 7)
+    )
+    found = printed["result"]
+    assert found["token_ids"] == grid.token_ids.tolist()
+    for name in ("probs", "entropy", "kl_to_final", "target_probs"):
+        assert np.array_equal(np.array(found[name], np.float32), getattr(grid, name)), name
+    assert [token["id"] for token in printed["tokens"]] == list(pair[1].token_ids)
+    assert printed["spec"]["norm"] == "unit"
+
+
+def test_decode_prints_the_same_as_csv(run: Run, pair: tuple[Any, Any]) -> None:
+    rows = list(csv.DictReader(io.StringIO(run("decode", "--k", "2", "--csv"))))
+    grid = analysis.decode(*pair, k=2)
+    assert len(rows) == grid.entropy.size
+    assert [int(row["id_2"]) for row in rows] == grid.token_ids[..., 1].flatten().tolist()
+    probs = np.array([row["probability_1"] for row in rows], np.float32)
+    assert np.array_equal(probs, grid.probs[..., 0].flatten())
+    assert {int(row["row"]) for row in rows} == set(grid.rows.tolist())
+
+
+@pytest.mark.parametrize("method", ["proximity", "signed"])
+def test_flow_prints_the_links_of_the_function(
+    run: Run, pair: tuple[Any, Any], method: str
+) -> None:
+    printed = json.loads(run("flow", "--method", method, "--no-per-head", "--json"))["result"]
+    graph = analysis.flow(*pair, method=method, per_head=False)
+    assert printed["links"] == [link._asdict() for link in graph.links]
+    assert printed["hidden_share"] == graph.hidden_share
+    shown = list(csv.DictReader(io.StringIO(run("flow", "--method", method, "--csv"))))
+    whole = analysis.flow(*pair, method=method)
+    assert len(shown) == len(whole.links)
+    assert np.isclose(
+        sum(float(row["flow"]) for row in shown), sum(link.flow for link in whole.links)
+    )
+
+
+def test_a_flow_upwards_starts_at_the_tokens(run: Run, pair: tuple[Any, Any]) -> None:
+    printed = json.loads(run("flow", "--direction", "up", "--position", "0", "--json"))["result"]
+    assert printed["row"] == 0
+    several = json.loads(run("flow", "--position", "0", "1", "--json"))["result"]
+    assert several["roots"] == [0, 1]
+
+
+def test_a_table_is_readable(run: Run) -> None:
+    lines = run("flow", "--budget", "5").splitlines()
+    assert lines[0].split() == [
+        "kind", "layer", "head", "source_pos", "source_token", "target_pos", "target_token",
+        "source", "target", "share", "flow",
+    ]  # fmt: skip
+    assert 2 <= len(lines) <= 6
+    assert "candidate_1" in run("decode", "--k", "1")
+
+
+def test_the_prompt_may_come_from_standard_input(
+    tiny_llama_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    run: Run,
+) -> None:
+    wanted = run("decode", "--csv")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{PROMPT}\n"))
+    assert cli.main(["decode", str(tiny_llama_dir), "--csv"]) == 0
+    assert capsys.readouterr().out == wanted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("decode", "MODEL", ""), "There is no prompt. Write it after the model"),
+        (("decode", "MODEL", "x", "--head", "1"), "A head goes with the components"),
+        (("flow", "MODEL", "x", "--foil", "3"), "asks about no token. Use the method signed."),
+        (("flow", "MODEL", "x", "--row", "99"), "Row 99 does not exist."),
+        (("decode", "no-such", "x"), "No model is called 'no-such'."),
+    ],
+)
+def test_what_goes_wrong_is_a_sentence(
+    arguments: tuple[str, ...],
+    said: str,
+    tiny_llama_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = [str(tiny_llama_dir) if word == "MODEL" else word for word in arguments]
+    assert cli.main(words) == 1
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert printed.out == ""
+
+
+def test_an_unknown_choice_lists_the_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["decode", "m", "x", "--decoder", "outptu"])
+    assert "invalid choice: 'outptu' (choose from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "technique", [one for one in TECHNIQUES if one.subject == "trace"], ids=lambda one: one.name
+)
+def test_every_technique_explains_its_options(
+    technique: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([technique.name.replace("_", "-"), "--help"])
+    assert ended.value.code == 0
+    assert "MODEL" in capsys.readouterr().out.upper()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pattern", "--layer", "0"),
+        ("causal", "--flow-method", "norm", "--limit", "2"),
+        ("colours", "--lens-norm", "unit", "--quantities", "state_norm", "proximity"),
+        ("promoted", "--component", "mlp_output", "--layer", "0", "--position", "-1"),
+        ("largest-steps",),
+    ],
+)
+def test_other_techniques_run(run: Run, words: tuple[str, ...]) -> None:
+    assert run(*words).splitlines()[0].split() == ["name", "value"]
+    assert json.loads(run(*words, "--json"))["result"]
+
+
+def test_the_commands_need_no_torch_to_be_listed() -> None:
+    code = "import sys; from dash_app import cli; cli._parser(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
