@@ -1,14 +1,17 @@
 """Direct logit attribution: what each part of the last state adds to one token's logit.
 
-The final norm's scale is frozen at the final state (the opposite of the lens,
-which recomputes it), so the logit is linear in the parts:
+The final norm's scale is frozen at the final state (the lens, by contrast, recomputes it), so
+the logit is linear in the parts:
 ``logit_t = scale * (w_t · frozen(part_1) + ... ) + w_t · bias_norm + b_t``.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from analysis.attribution.results import Attribution
@@ -20,7 +23,15 @@ from analysis.tracing.heads import has_heads, head_parts
 
 
 class LogitDirection:
-    """Reads any part of the last state as logit units of a token, or of a difference of two."""
+    """Reads parts of the last state as logits of a token, or of its lead over a foil.
+
+    Args:
+        model: The model the trace was made with.
+        trace: From ``analysis.trace``.
+        position: The position of the state.
+        token: The token's id.
+        foil: The id of the token that is subtracted; None for a plain logit.
+    """
 
     def __init__(
         self, model: Model, trace: Trace, position: int, token: int, foil: int | None
@@ -49,6 +60,43 @@ class LogitDirection:
         return self.norm_offset + self.offset
 
 
+@dataclass(frozen=True)
+class Target:
+    """The logit that is explained: ``token``'s at ``position``, or its lead over ``foil``."""
+
+    position: int
+    token: int
+    foil: int | None = None
+
+    @property
+    def foil_id(self) -> int:
+        """The foil's id, or -1."""
+        return -1 if self.foil is None else self.foil
+
+    def of(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """[...] from logits [..., vocab]."""
+        chosen: NDArray[np.float64] = logits[..., self.token].astype(np.float64)
+        return chosen if self.foil is None else chosen - logits[..., self.foil]
+
+
+def target_of(
+    model: Model, trace: Trace, position: int, token: int | None, foil: int | None
+) -> Target:
+    """A target from indices that may count from the end; None: the model's own top token.
+
+    Raises:
+        SpecError: If the position or a token does not exist, or token and foil are the same.
+    """
+    position = resolve_index("Position", position, len(trace.tokens))
+    vocab = int(model.readout.output_rows.shape[0])
+    token = int(trace.logits[position].argmax()) if token is None else token
+    for wanted in (token, 0 if foil is None else foil):
+        resolve_index("Token", wanted, vocab)
+    if token == foil:
+        raise SpecError("A token can't be its own foil.", "Choose another foil.")
+    return Target(position, token, foil)
+
+
 @torch.no_grad()
 def attribute_logit(
     model: Model, trace: Trace, position: int, token: int | None, foil: int | None
@@ -56,14 +104,11 @@ def attribute_logit(
     """Split a logit into embedding, heads, attention biases, MLPs and biases.
 
     Raises:
-        SpecError: If the position does not exist, or some layer's heads can't be told apart.
-        PromptError: If a token is not in the vocabulary.
+        SpecError: If the position or a token does not exist, token and foil are the same, or a
+            layer's attention can't be split into heads.
     """
-    position = resolve_index("Position", position, len(trace.tokens))
-    token = int(trace.logits[position].argmax()) if token is None else token
-    vocab = int(model.readout.output_rows.shape[0])
-    for wanted in (token, 0 if foil is None else foil):
-        resolve_index("Token", wanted, vocab)
+    target = target_of(model, trace, position, token, foil)
+    position, token = target.position, target.token
     direction = LogitDirection(model, trace, position, token, foil)
     info = model.info
     heads = np.zeros((info.layers, info.heads), np.float32)
@@ -72,11 +117,8 @@ def attribute_logit(
         heads[layer], biases[layer] = _attention(model, trace, layer, position, direction)
     mlps = direction.of(torch.from_numpy(trace.mlp_out[:, position])).numpy()
     embedding = float(direction.of(torch.from_numpy(trace.resid[0, position])))
-    logits = uncapped(model, trace, position)
-    logit = logits[token] - (0.0 if foil is None else logits[foil])
-    return Attribution(
-        position, token, foil, embedding, heads, biases, mlps, direction.bias, float(logit)
-    )
+    logit = float(target.of(uncapped(model, trace, position)))
+    return Attribution(position, token, foil, embedding, heads, biases, mlps, direction.bias, logit)
 
 
 def _attention(
@@ -85,7 +127,8 @@ def _attention(
     if not has_heads(model, layer):
         if model.stream.blocks[layer].heads:
             raise SpecError(
-                f"The heads of layer {layer} can't be told apart.", "Attribution needs them."
+                f"The attention of layer {layer} can't be split into heads.",
+                "Choose another model: attribution needs the heads.",
             )
         whole = float(direction.of(torch.from_numpy(trace.attn_out[layer, position])))
         return np.zeros(model.info.heads, np.float32), whole
@@ -96,7 +139,7 @@ def _attention(
 
 
 def uncapped(model: Model, trace: Trace, position: int) -> np.ndarray:
-    """The model's own logits; where it caps them, its unembedding's output before the cap."""
+    """[vocab] the model's own logits, before the soft cap if it has one."""
     if model.readout.softcap is None:
         own: np.ndarray = trace.logits[position]
         return own
@@ -116,11 +159,16 @@ def attribute(
 ) -> Attribution:
     """Direct logit attribution: embedding, each head, each MLP, biases.
 
-    Sums to the token's logit before any soft cap, or to its difference from the foil's.
+    The parts sum to the token's logit before any soft cap, or to its lead over the foil.
+
+    Args:
+        model: From ``load_model``.
+        trace: From ``trace``.
+        position: The position that predicts the token.
+        token: Its id; the model's own top token unless given.
+        foil: The id of the token that is subtracted; none unless given.
 
     Raises:
-        SpecError: If the position or a token does not exist.
+        SpecError: If the position or a token does not exist, or token and foil are the same.
     """
-    if foil is not None and foil == token:
-        raise SpecError("A token can't be held against itself.", "Choose another foil.")
     return attribute_logit(model, trace, position, token, foil)

@@ -12,15 +12,16 @@ class Attribution(Result):
     """Direct logit attribution at one position (the final norm's scale frozen).
 
     Attributes:
-        position: Where.
+        position: The position that predicts the token.
         token: The token whose logit is explained.
-        foil: The token it is held against; None for a plain logit.
+        foil: The token that is subtracted; None for a plain logit.
         embedding: Logit units from the embedding row.
         heads: [layer, head] from each head.
         attention_bias: [layer] from the attention output's bias.
         mlps: [layer] from each MLP.
         bias: From the final norm's and the unembedding's biases.
-        logit: What all parts add up to in the model: the logit before any soft cap, or difference.
+        logit: The model's own logit before any soft cap, or lead over the foil: what the parts
+            sum to.
     """
 
     position: int

@@ -1,1 +1,1 @@
-"""The flow graph: where a state comes from, and whether the picture tells the truth."""
+"""The flow graph: what a state is made of, and how well the graph predicts interventions."""

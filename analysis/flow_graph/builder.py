@@ -1,11 +1,19 @@
-"""Grow a flow graph step by step, cut it to the budget, state what is hidden."""
+"""Grow a flow graph step by step, cut it to the budget, and sum up what is hidden."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from analysis.contract.results import Floats
-from analysis.flow_graph.links import COLUMNS, LINK, NODE, Followed, Part, Stage, Whole, strongest
+from analysis.contract.results import Floats, Ints
+from analysis.flow_graph.mass_flow import (
+    COLUMNS,
+    LINK,
+    NODE,
+    Doubles,
+    LinkBatch,
+    MassFlow,
+    strongest,
+)
 from analysis.flow_graph.methods import Shares
 from analysis.flow_graph.results import Graph
 
@@ -13,18 +21,18 @@ from analysis.flow_graph.results import Graph
 _ROUNDING = 1e-6
 
 
-def within_budget(flow: Followed) -> None:
-    """Cut for good, and follow the mass again by what is left.
+def _fit_budget(flow: MassFlow) -> None:
+    """Keep the largest links that fit the budget, and carry the mass along these alone.
 
-    What a node gets by links that were cut is one "other" link to it. Those count too, so as
-    many of the largest links are kept as leave room for them.
+    All that enters a node by cut links becomes one "other" link to it. These count towards the
+    budget too, so a binary search finds how many links leave room for them.
     """
     budget = flow.spec.budget
-    if budget is None or not flow.stages:
+    if budget is None or not flow.batches:
         return
     flow.cut(budget)
-    known = flow.stages
-    low, high = 0, budget  # links kept: without any, one "other" link to each root
+    known = flow.batches
+    low, high = 0, budget  # with no link kept there is one "other" link to each root
     while low < high:
         middle = (low + high + 1) // 2
         fits = flow.follow(known, middle) + len(_others(flow).flow) <= budget
@@ -33,22 +41,22 @@ def within_budget(flow: Followed) -> None:
     others = _others(flow)
     others = others.only(np.arange(len(others.flow)) < budget - kept)
     if len(others.flow):
-        flow.stages.append(others)
-        # Upwards flows are parts of different states' masses, which have no sum.
+        flow.batches.append(others)
+        # Upwards, flows are parts of the masses of different states, which can't be added.
         joined = np.maximum if flow.up else np.add
         joined.at(flow.mass, others.source, others.flow)
 
 
-def _others(flow: Followed) -> Stage:
-    """A link to each node for all that enters it by no kept link: so in-shares sum to 1.
+def _others(flow: MassFlow) -> LinkBatch:
+    """One link to each node for all that enters it by cut links, so that in-shares sum to 1.
 
-    Downwards it carries the rest of the node's mass. Upwards it carries what the node has from
-    the root by no drawn way: by links that were cut, to it or to what it is made from.
+    Downwards it carries the rest of the node's mass. Upwards it carries what comes from the root
+    by no drawn way: by cut links, to the node itself or to a node below it.
     """
     entered, share = np.zeros(flow.codes.count), np.zeros(flow.codes.count)
-    for stage in flow.stages:
-        np.add.at(entered, stage.target, stage.flow)
-        np.add.at(share, stage.target, stage.share)
+    for batch in flow.batches:
+        np.add.at(entered, batch.target, batch.flow)
+        np.add.at(share, batch.target, batch.share)
     rest = np.maximum(1.0 - share, 0.0)
     carried = np.maximum(flow.reach - entered, 0.0) if flow.up else rest * flow.mass
     kind, depth, pos = flow.codes.split(np.arange(flow.codes.count))
@@ -60,14 +68,16 @@ def _others(flow: Followed) -> Stage:
     layer = (depth - block)[nodes]
     source = flow.codes.of("other", 0, pos[nodes]) + layer * flow.codes.size
     size = np.zeros(len(nodes), np.int64)
-    return Stage(size + LINK["other"], layer, size - 1, source, nodes, rest[nodes], carried[nodes])
+    return LinkBatch(
+        size + LINK["other"], layer, size - 1, source, nodes, rest[nodes], carried[nodes]
+    )
 
 
-def columns(flow: Followed) -> Graph:
-    """The graph: nodes and links, numbered, with what is hidden and where mass ends."""
+def _columns(flow: MassFlow) -> Graph:
+    """The graph with numbered nodes and links, its hidden share and its terminal share."""
     empty = np.zeros(0, np.int64)
     links = {
-        name: np.concatenate([empty, *(getattr(stage, name) for stage in flow.stages)])
+        name: np.concatenate([empty, *(getattr(batch, name) for batch in flow.batches)])
         for name in COLUMNS
     }
     roots = flow.codes.of("block", flow.row, np.array(flow.roots))
@@ -92,7 +102,7 @@ def columns(flow: Followed) -> Graph:
         link_share=links["share"].astype(np.float32),
         link_flow=links["flow"].astype(np.float32),
         hidden_share=_hidden(flow),
-        terminal_share=0.0 if flow.up else _ended(flow),
+        terminal_share=0.0 if flow.up else _terminal(flow),
         fallback_nodes=place[fallback],
         direction=flow.spec.direction,
         roots=flow.roots,
@@ -100,13 +110,13 @@ def columns(flow: Followed) -> Graph:
     )
 
 
-def _whole(flow: Followed, nodes: Whole) -> Floats:
-    """The root's part of each node by all links; downwards that is its flow."""
+def _whole(flow: MassFlow, nodes: Ints) -> Floats:
+    """The part of each node that comes from the root by all links; downwards, its flow."""
     found: Floats = (flow.reach if flow.up else flow.mass)[nodes].astype(np.float32)
     return found
 
 
-def _ended(flow: Followed) -> float:
+def _terminal(flow: MassFlow) -> float:
     codes = [
         flow.codes.of(kind, layer, np.arange(flow.codes.size))
         for kind in ("bias", "sink")
@@ -115,7 +125,7 @@ def _ended(flow: Followed) -> float:
     return float(flow.mass[np.concatenate(codes)].sum())
 
 
-def _hidden(flow: Followed) -> float:
+def _hidden(flow: MassFlow) -> float:
     positions = np.arange(flow.codes.size)
     if flow.up:
         last = flow.codes.of("block", flow.layers, positions)
@@ -123,37 +133,37 @@ def _hidden(flow: Followed) -> float:
         drawn = float(flow.mass[last].sum())
         return max(1.0 - drawn / whole, 0.0) if whole > 0.0 else 0.0
     arrived = float(flow.mass[flow.codes.of("block", 0, positions)].sum())
-    return max(1.0 - arrived - _ended(flow), 0.0)
+    return max(1.0 - arrived - _terminal(flow), 0.0)
 
 
-class GraphBuilder(Followed):
+class GraphBuilder(MassFlow):
     """Grows a graph from its roots, down to the tokens or up to the last row."""
 
-    def block_step(self, layer: int, queries: Whole, shares: Shares) -> None:
-        """Blocks' outputs: their MLPs, and the mid residuals that both come from."""
+    def block_step(self, layer: int, queries: Ints, shares: Shares) -> None:
+        """Add block outputs, made of the MLP and the mid residual that the MLP reads."""
         mid = self.codes.of("mid", layer, queries)
         target = self._target("block", layer + 1, queries, shares)
         self._add("residual", layer, mid, target, shares.rest[0])
         self._mlp(layer, queries, mid, target, shares.rest[1])
 
-    def mid_step(self, layer: int, queries: Whole, shares: Shares) -> None:
-        """Mid residuals: heads and sources, biases, and the residual."""
+    def mid_step(self, layer: int, queries: Ints, shares: Shares) -> None:
+        """Add mid residuals, made of heads and sources, biases, and the residual."""
         self._attention(layer, queries, self._target("mid", layer, queries, shares), shares)
 
-    def parallel_step(self, layer: int, queries: Whole, shares: Shares) -> None:
-        """Parallel blocks' outputs: all parts at once; the MLP reads the block's input."""
+    def parallel_step(self, layer: int, queries: Ints, shares: Shares) -> None:
+        """Add outputs of parallel blocks, made of all parts; the MLP reads the block's input."""
         target = self._target("block", layer + 1, queries, shares)
         self._attention(layer, queries, target, shares)
         below = self.codes.of("block", layer, queries)
         self._mlp(layer, queries, below, target, shares.rest[1])
 
-    def _target(self, kind: str, depth: int, queries: Whole, shares: Shares) -> Whole:
+    def _target(self, kind: str, depth: int, queries: Ints, shares: Shares) -> Ints:
         codes = self.codes.of(kind, depth, queries)
         self.fallback.append(codes[shares.fallback])
         return codes
 
-    def _mlp(self, layer: int, queries: Whole, reads: Whole, target: Whole, share: Part) -> None:
-        """The MLP's part of ``target``, and all of it from the state that the MLP reads."""
+    def _mlp(self, layer: int, queries: Ints, reads: Ints, target: Ints, share: Doubles) -> None:
+        """Add the MLP's part of ``target``, all of which comes from the state that it reads."""
         mlp = self.codes.of("mlp", layer, queries)
         drawn = share > self.spec.threshold
         inner = ("mlp", layer, reads[drawn], mlp[drawn], np.ones(int(drawn.sum())))
@@ -164,7 +174,7 @@ class GraphBuilder(Followed):
         if not self.up:
             self._add(*inner)
 
-    def _attention(self, layer: int, queries: Whole, target: Whole, shares: Shares) -> None:
+    def _attention(self, layer: int, queries: Ints, target: Ints, shares: Shares) -> None:
         below = self.codes.of("block", layer, queries)
         self._add("residual", layer, below, target, shares.rest[0])
         for kind, share in (("bias", shares.bias), ("sink", shares.sink)):
@@ -173,7 +183,7 @@ class GraphBuilder(Followed):
         if shares.heads.size:
             self._sources(layer, target, shares)
 
-    def _sources(self, layer: int, target: Whole, shares: Shares) -> None:
+    def _sources(self, layer: int, target: Ints, shares: Shares) -> None:
         heads = shares.heads
         named = self.spec.per_head and not shares.averaged
         table = heads if named else heads.sum(0, keepdims=True)
@@ -191,10 +201,10 @@ class GraphBuilder(Followed):
         self,
         kind: str,
         layer: int,
-        source: Whole,
-        target: Whole,
-        share: Part,
-        head: Whole | None = None,
+        source: Ints,
+        target: Ints,
+        share: Doubles,
+        head: Ints | None = None,
         *,
         exact: bool = True,
     ) -> None:
@@ -207,15 +217,15 @@ class GraphBuilder(Followed):
             return
         size = np.full(int(drawn.sum()), 0)
         heads = size - 1 if head is None else head[drawn]
-        stage = Stage(
+        batch = LinkBatch(
             size + LINK[kind], size + layer, heads, source[drawn], target[drawn], share[drawn],
             np.zeros(len(size)),
         )  # fmt: skip
-        self.add(stage)
+        self.add(batch)
         if self.spec.budget is not None and self.count > max(8 * self.spec.budget, 1 << 16):
             self.cut(self.spec.budget)
 
     def finish(self) -> Graph:
-        """Prune to the budget and give the graph in columns."""
-        within_budget(self)
-        return columns(self)
+        """The graph, pruned to the budget."""
+        _fit_budget(self)
+        return _columns(self)

@@ -1,4 +1,4 @@
-"""Does the picture tell the truth? Cut each drawn link and measure the effect on the logit."""
+"""The causal check: cut each drawn link, measure the effect on the logit, and compare."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from analysis.attribution.direct import Target, target_of
 from analysis.errors import SpecError
-from analysis.flow_graph.cuts import Cut, Target, cut_of, effects, target_of
+from analysis.flow_graph.cuts import Cut, cut_of, effects
 from analysis.flow_graph.graph import walk
 from analysis.flow_graph.results import LINK_KINDS, CausalCheck, CausalComparison, Graph, Link
 from analysis.flow_graph.signed import signed
@@ -31,7 +32,7 @@ def ranks(values: ArrayLike) -> NDArray[np.float64]:
 def spearman(one: ArrayLike, other: ArrayLike) -> float:
     """Pearson's correlation of the ranks, -1 to 1.
 
-    NaN where there are fewer than three pairs, or all values of a side are equal. Source:
+    NaN if there are fewer than three pairs, or all values of one side are equal. Source:
     Spearman 1904, "The proof and measurement of association between two things".
     """
     a, b = ranks(one), ranks(other)
@@ -41,21 +42,22 @@ def spearman(one: ArrayLike, other: ArrayLike) -> float:
 
 
 def compute(model: Model, trace: Trace, spec: CausalSpec) -> CausalCheck:
-    """Cut the strongest drawn links of a graph, one at a time, many to a forward pass.
+    """Cut the strongest drawn links of a graph, each on its own, many in one forward pass.
 
     An attention link is knocked out before the softmax, which renormalises the rest of the row;
-    an MLP's output is replaced by zero or its mean at that position.
+    an MLP's output at its position is replaced by zero or by its mean.
 
     Args:
         model: The model the trace was made with.
         trace: From ``analysis.trace``.
-        spec: The graph, the logit, what an MLP becomes and how many links are cut.
+        spec: The graph, the logit, the MLPs' replacement and the number of cuts.
 
     Returns:
         Drawn flow, measured effect, and their rank correlation.
 
     Raises:
-        SpecError: If the root or a token does not exist, or heads can't be told apart.
+        SpecError: If the root or a token does not exist, or the attention can't be split into
+            heads.
         CancelledError: If the caller's progress listener stops the work.
     """
     graph = _graph(model, trace, spec.flow)
@@ -81,11 +83,11 @@ def compute(model: Model, trace: Trace, spec: CausalSpec) -> CausalCheck:
 
 
 def compare(model: Model, trace: Trace, comparison: ComparisonSpec) -> CausalComparison:
-    """Which of several methods tells the truth on this prompt.
+    """How well several methods predict the effect of cuts on this prompt.
 
-    Every method is held to the same cuts: the ``limit`` strongest that each draws, all together.
-    Some methods know the mean of the heads only, so all are taken with heads summed. Signed flow
-    draws direct paths only and counts by absolute value; it is 0 on all other cuts.
+    All methods are compared on the same cuts: the union of the ``limit`` strongest of each. Some
+    methods give the mean of the heads only, so heads are summed in all of them. Methods in logits
+    count by absolute value. Signed flow draws direct paths only; it is 0 on all other cuts.
 
     Args:
         model: The model the trace was made with.
@@ -93,7 +95,8 @@ def compare(model: Model, trace: Trace, comparison: ComparisonSpec) -> CausalCom
         comparison: What is cut and measured, and the methods.
 
     Raises:
-        SpecError: If the root or a token does not exist, or heads can't be told apart.
+        SpecError: If the root or a token does not exist, or the attention can't be split into
+            heads.
         CancelledError: If the caller's progress listener stops the work.
     """
     spec, methods = comparison.causal, comparison.methods
@@ -126,7 +129,7 @@ def _cuttable(graph: Graph) -> dict[Cut, Link]:
 def _drawn(
     model: Model, trace: Trace, plain: FlowSpec, method: str, target: Target
 ) -> dict[Cut, float]:
-    """What a method draws at each cut, by absolute value."""
+    """The flow that a method draws at each cut, by absolute value."""
     if method == "signed":
         spec = FlowSpec(
             target.position, method=method, per_head=False, token=target.token, foil=target.foil
@@ -138,7 +141,7 @@ def _drawn(
 
 
 def _union(found: list[dict[Cut, float]], limit: int) -> list[Cut]:
-    """The strongest cuts of each method, each once."""
+    """The strongest cuts of each method, without repeats."""
     best: dict[Cut, float] = defaultdict(float)
     for drawn in found:
         for cut in sorted(drawn, key=lambda cut: -drawn[cut])[:limit]:
@@ -154,7 +157,7 @@ def _tokens(spec: CausalSpec) -> tuple[int | None, int | None]:
 
 def _position(flow: FlowSpec) -> int:
     if not isinstance(flow.position, int):
-        raise SpecError("The causal check measures one root's logit.", "Choose one position.")
+        raise SpecError("The causal check measures the logit of one root.", "Choose one position.")
     return flow.position
 
 
@@ -163,7 +166,7 @@ def _target(model: Model, trace: Trace, spec: CausalSpec, graph: Graph) -> Targe
     if graph.method == "signed" and (token, foil) not in ((None, None), _named(graph)):
         raise SpecError(
             "The graph is drawn for another token than the one measured.",
-            "Ask for the same token in both.",
+            "Choose the same token for both.",
         )
     return target_of(model, trace, _position(spec.flow), token, foil)
 
@@ -173,7 +176,7 @@ def _named(graph: Graph) -> tuple[int, int | None]:
 
 
 def _measured(trace: Trace, target: Target) -> dict[str, Any]:
-    """Whose logit is measured, and what it is with nothing cut."""
+    """The logit that is measured, and its value with nothing cut."""
     return {
         "position": target.position,
         "token": target.token,

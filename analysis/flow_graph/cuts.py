@@ -1,30 +1,29 @@
-"""Cut links of a flow graph, many at a time, and measure what that does to a logit."""
+"""Cut links of a flow graph, many in one forward pass, and measure the effect on a logit."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from analysis.attribution.direct import Target
 from analysis.contract import progress
-from analysis.contract.specs import resolve_index
 from analysis.flow_graph.results import Link
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.intervention_hooks import applied
 from analysis.tracing.interventions import Ablate, Intervention, KnockOut
 
-#: Tokens in one forward pass, all its edits together.
-_TOKENS = 512
+#: Tokens in one forward pass, over all sequences of its batch.
+_MAX_TOKENS = 512
 
 
 class Cut(NamedTuple):
-    """What is cut: an attention edge (of one head, or -1 for all), or an MLP at a position."""
+    """An attention edge (of one head, or -1 for all), or an MLP at a position."""
 
     kind: str
     layer: int
@@ -34,10 +33,11 @@ class Cut(NamedTuple):
 
 
 def cut_of(link: Link) -> Cut | None:
-    """The cut that takes a link out; None where there is none.
+    """The cut that removes a link; None if there is none.
 
-    The residual can't be cut without cutting all below it; a bias and a sink come from no other
-    state; position 0 has only itself to attend to; the inner link of an MLP is its outer one's.
+    Cutting the residual would cut everything below it; a bias and a sink come from no other
+    state; position 0 has only itself to attend to; the link into an MLP is cut with the link out
+    of it.
     """
     head = -1 if link.head is None else link.head
     if link.kind == "attention" and link.target_pos > 0:
@@ -55,57 +55,32 @@ def edit(cut: Cut, value: str) -> Intervention:
     return Ablate("mlp_output", cut.layer, pos=cut.target_pos, value=value)
 
 
-@dataclass(frozen=True)
-class Target:
-    """Whose logit is measured: ``token``'s at ``position``, or its lead over ``foil``."""
-
-    position: int
-    token: int
-    foil: int | None = None
-
-    @property
-    def foil_id(self) -> int:
-        """The foil's id, or -1."""
-        return -1 if self.foil is None else self.foil
-
-    def of(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        """[...] from logits [..., vocab]."""
-        chosen: NDArray[np.float64] = logits[..., self.token].astype(np.float64)
-        return chosen if self.foil is None else chosen - logits[..., self.foil]
-
-
-def target_of(
-    model: Model, trace: Trace, position: int, token: int | None, foil: int | None
-) -> Target:
-    """The token asked about, or the model's own top token.
-
-    Raises:
-        SpecError: If a position or token does not exist.
-    """
-    position = resolve_index("Position", position, len(trace.tokens))
-    vocab = int(model.readout.output_rows.shape[0])
-    token = int(trace.logits[position].argmax()) if token is None else token
-    for wanted in (token, 0 if foil is None else foil):
-        resolve_index("Token", wanted, vocab)
-    return Target(position, token, foil)
-
-
 @torch.no_grad()
 def effects(
     model: Model, trace: Trace, cuts: Sequence[Cut], target: Target, value: str
 ) -> tuple[NDArray[np.float32], int]:
-    """What each cut takes from the target's logit, [cut], and how many passes that took.
+    """How much each cut lowers the target's logit.
 
-    Positions after the target's can't change it, so they are left out (and out of the mean, where
-    an MLP is set to its mean), unless the run was itself intervened on: those edits, which may
-    name any position, stay in force.
+    Positions after the target's can't change it, so they are left out (and out of the mean, if an
+    MLP is set to its mean). If the run has interventions, which may name any position, all
+    positions are kept and the interventions stay in force.
+
+    Args:
+        model: The model the trace was made with.
+        trace: From ``analysis.trace``.
+        cuts: What is cut, one at a time.
+        target: The logit.
+        value: What an MLP's output is replaced by.
+
+    Returns:
+        [cut] logit with nothing cut minus logit with the cut; and the number of forward passes.
 
     Raises:
         CancelledError: If the caller's progress listener stops the work.
     """
     ids = trace.token_ids if trace.interventions else trace.token_ids[: target.position + 1]
     behind = len(ids) - target.position
-    batch = max(_TOKENS // len(ids), 1)
+    batch = max(_MAX_TOKENS // len(ids), 1)
     found = [_logits(model, ids, [trace.interventions], behind)]
     for start in range(0, len(cuts), batch):
         sets = [(*trace.interventions, edit(cut, value)) for cut in cuts[start : start + batch]]
@@ -120,7 +95,7 @@ def effects(
 def _logits(
     model: Model, ids: Sequence[int], sets: list[tuple[Intervention, ...]], behind: int
 ) -> NDArray[np.float32]:
-    """[edit, vocab] logits ``behind`` the end, each list of edits in a row of the batch."""
+    """[set, vocab] logits at ``behind`` positions from the end; each set edits one sequence."""
     tokens = torch.tensor([list(ids)] * len(sets), device=model.device)
     options: dict[str, Any] = {"input_ids": tokens, "use_cache": False}
     if "logits_to_keep" in inspect.signature(model.hf.forward).parameters:

@@ -1,4 +1,4 @@
-"""The flow graph of a state: follow its mass by a method's shares."""
+"""The flow graph of a state: its mass followed along the shares of a method."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from analysis.contract import progress
 from analysis.contract.specs import as_tuple, resolve_index
 from analysis.errors import SpecError
 from analysis.flow_graph.builder import GraphBuilder
-from analysis.flow_graph.links import root_positions
+from analysis.flow_graph.mass_flow import root_positions
 from analysis.flow_graph.methods import Shares, Step, attention_step, block_step
 from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import Graph
@@ -25,15 +25,15 @@ from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 
 #: Parts (heads times positions times keys) held at once.
-_CHUNK = 1 << 18
+_MAX_PARTS = 1 << 18
 
 
 @torch.no_grad()
 def walk(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
-    """The graph of a spec whose method shares states out (all but "signed").
+    """The graph of a method that divides states into shares.
 
     Raises:
-        SpecError: If a root does not exist, or the heads can't be told apart.
+        SpecError: If a root does not exist, or the attention can't be split into heads.
         CancelledError: If the caller's progress listener stops the work.
     """
     layers, size = model.info.layers, len(trace.tokens)
@@ -56,7 +56,7 @@ def walk(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
 
 @dataclass(frozen=True)
 class _Sharing:
-    """Shares of any states of one run by one method."""
+    """Shares of any states of one run, by one method."""
 
     model: Model
     trace: Trace
@@ -64,12 +64,12 @@ class _Sharing:
     hiding: Hiding
 
     def blocks(self, layer: int, queries: NDArray[np.int64]) -> Shares:
-        """Of sequential blocks' outputs."""
+        """Of outputs of sequential blocks."""
         step = block_step(self.model, self.trace, layer, torch.from_numpy(queries))
         return self._shares(step)
 
     def attention(self, layer: int, queries: NDArray[np.int64]) -> Shares:
-        """Of mid residuals, or of parallel blocks' outputs."""
+        """Of mid residuals, or of outputs of parallel blocks."""
         vectors = FLOW_METHODS[self.spec.method].vectors
         where = torch.from_numpy(queries)
         step = attention_step(self.model, self.trace, layer, where, vectors=vectors)
@@ -80,16 +80,16 @@ class _Sharing:
         return found
 
     def chunks(self, queries: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        """The positions in pieces that fit in memory."""
+        """The positions, in pieces that fit in memory."""
         if not len(queries):
             return
         wide = max(self.model.info.heads, 1) * (int(queries[-1]) + 1)
-        pieces = -(-len(queries) * wide // _CHUNK)
+        pieces = -(-len(queries) * wide // _MAX_PARTS)
         yield from np.array_split(queries, max(min(pieces, len(queries)), 1))
 
 
-def _pass_on(done: int, total: int, label: str) -> None:
-    """Tell how far it is, and let a click go first: a comparison walks once for every method."""
+def _report(done: int, total: int, label: str) -> None:
+    """Report progress, and let more urgent work run: a comparison walks once for every method."""
     progress.step(done, total, label)
     progress.pause()
 
@@ -98,22 +98,22 @@ def _down(sharing: _Sharing, builder: GraphBuilder) -> None:
     parallel = sharing.model.info.parallel_blocks
     for layer in range(builder.row - 1, -1, -1):
         done = builder.row - 1 - layer
-        _pass_on(done, builder.row, "Following the flow back")
+        _report(done, builder.row, "Following the flow back")
         for queries in sharing.chunks(builder.carrying("block", layer + 1)):
             if parallel:
                 builder.parallel_step(layer, queries, sharing.attention(layer, queries))
             else:
                 builder.block_step(layer, queries, sharing.blocks(layer, queries))
-            _pass_on(done, builder.row, "Following the flow back")
+            _report(done, builder.row, "Following the flow back")
         if not parallel:
             for queries in sharing.chunks(builder.carrying("mid", layer)):
                 builder.mid_step(layer, queries, sharing.attention(layer, queries))
-                _pass_on(done, builder.row, "Following the flow back")
-    _pass_on(builder.row, max(builder.row, 1), "Following the flow back")
+                _report(done, builder.row, "Following the flow back")
+    _report(builder.row, max(builder.row, 1), "Following the flow back")
 
 
 def _up(sharing: _Sharing, builder: GraphBuilder) -> None:
-    """Every later position may be reached, so all of their shares are needed."""
+    """Any later position may be reached, so the shares of all of them are needed."""
     layers, start = builder.layers, builder.row
     if start == layers:
         raise SpecError(
@@ -121,7 +121,7 @@ def _up(sharing: _Sharing, builder: GraphBuilder) -> None:
         )
     later = np.arange(min(builder.roots), builder.codes.size)
     for layer in range(start, layers):
-        _pass_on(layer - start, layers - start, "Following the flow up")
+        _report(layer - start, layers - start, "Following the flow up")
         for queries in sharing.chunks(later):
             shares = sharing.attention(layer, queries)
             if sharing.model.info.parallel_blocks:
@@ -129,31 +129,30 @@ def _up(sharing: _Sharing, builder: GraphBuilder) -> None:
             else:
                 builder.mid_step(layer, queries, shares)
                 builder.block_step(layer, queries, sharing.blocks(layer, queries))
-    _pass_on(layers - start, layers - start, "Following the flow up")
+    _report(layers - start, layers - start, "Following the flow up")
 
 
 def compute(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
-    """Where a state's mass comes from, or goes.
+    """The states that a state's mass comes from or, upwards, the states that it goes to.
 
-    Only nodes that carry mass are looked at on the way down, and of those all parts, so shares
-    are exact. Upwards all later positions are looked at, which costs what the whole run costs.
+    Downwards only nodes that carry mass are divided, each over all its parts, so shares are exact.
+    Upwards the states of all later positions are divided, which costs as much as a whole run.
 
     Args:
         model: The model the trace was made with.
         trace: From ``analysis.trace``.
         spec: Root, method, direction and pruning. ``threshold`` keeps links whose share is above
-            it; ``top_k`` the strongest attention links of each node; ``budget`` so many links in
-            all, of largest flow, among them one "other" link to each node for what it gets by
-            links that are not drawn: so every node's in-shares sum to 1, and downwards the "other"
-            links carry exactly ``hidden_share``. Without a budget what is cut is stated by
-            ``hidden_share``.
+            it; ``top_k`` keeps the strongest attention links of each node; ``budget`` limits the
+            number of links. Within a budget each node has one "other" link for all that enters it
+            by links that are not drawn, so its in-shares sum to 1, and downwards the "other" links
+            carry exactly ``hidden_share``. Without a budget, ``hidden_share`` alone counts what is
+            cut.
 
     Returns:
-        A Graph; shares are over all parts before pruning, and flow is what passes by drawn links
-        alone.
+        A Graph. Shares are over all parts before pruning; flow is the mass along drawn links.
 
     Raises:
-        SpecError: If the root does not exist, or the heads can't be told apart.
+        SpecError: If the root does not exist, or the attention can't be split into heads.
         CancelledError: If the caller's progress listener stops the work.
     """
     if FLOW_METHODS[spec.method].signed:
@@ -168,7 +167,7 @@ def flow(
     foil: int | None = None, direction: str = "down", fold_sinks: bool = False,
     hide_start: str = "keep",
 ) -> Graph:  # fmt: skip
-    """Where the state at (row, position) comes from, as a graph of shares; or where it goes.
+    """What the state at (row, position) is made of, as a graph of shares; or where it goes.
 
     Args:
         model: From ``load_model``.
@@ -178,12 +177,13 @@ def flow(
         method: "proximity" (information flow routes, arXiv 2403.00824), "norm", "attention",
             "value_weighted" (Kobayashi 2020), "residual_norm" (InTraVisTo), "kl", "hidden_kl",
             "rollout" (Abnar and Zuidema 2020), or "signed": direct paths, in logits.
-        threshold: Links are kept whose share is above it.
-        top_k: At each node, so many of its strongest attention links.
-        budget: So many links in all, by flow; what is cut is an "other" link to each node.
+        threshold: Keep links whose share is above it.
+        top_k: At each node, keep this many of its strongest attention links.
+        budget: Keep this many links, by flow; the rest is one "other" link to each node.
         per_head: One attention link for each head and source, or heads summed.
-        token: Signed only: whose logit; the model's own top token unless given.
-        foil: Signed only: the token it is held against.
+        token: Signed only: the token whose logit is explained; the model's own top token unless
+            given.
+        foil: Signed only: the token whose logit is subtracted.
         direction: "down" to the tokens, or "up" from the root to everything it reaches.
         fold_sinks: Whether attention to sinks (``analysis.flow_graph.sinks``) ends in sink links.
         hide_start: "keep", or hide attention to a start token: "loss" counts its mass as hidden,

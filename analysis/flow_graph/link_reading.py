@@ -1,4 +1,4 @@
-"""What a link of a flow graph writes, and which neurons write an MLP's link."""
+"""What one link of a flow graph writes, and the neurons that write the link of an MLP."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.attribution.direct import LogitDirection
+from analysis.attribution.direct import LogitDirection, target_of
 from analysis.contract.specs import resolve_index
 from analysis.errors import SpecError
-from analysis.flow_graph.cuts import target_of
 from analysis.flow_graph.results import LinkReading, Neurons
 from analysis.flow_graph.specs import LinkSpec, NeuronSpec
 from analysis.model.handle import Model
@@ -26,15 +25,15 @@ def compute(model: Model, trace: Trace, spec: LinkSpec) -> LinkReading:
 
     The vector goes through the final norm with its scale frozen at the last state of the position
     it writes to, and through the unembedding. ``kl_source`` is InTraVisTo's link KL on vocabulary
-    distributions; ``kl_without`` says how much the target's reading changes without the link.
+    distributions; ``kl_without`` is how much the target's lens changes without the link.
 
     Args:
         model: The model the trace was made with.
         trace: From ``analysis.trace``.
-        spec: Which link.
+        spec: The link.
 
     Raises:
-        SpecError: If there is no such link, or the heads can't be told apart.
+        SpecError: If there is no such link, or the attention can't be split into heads.
     """
     layer, head, source, target = _place(model, trace, spec)
     vector = _vector(model, trace, spec.kind, layer, head, source, target)
@@ -64,7 +63,7 @@ def compute(model: Model, trace: Trace, spec: LinkSpec) -> LinkReading:
 
 
 def _place(model: Model, trace: Trace, spec: LinkSpec) -> tuple[int, int | None, int, int]:
-    """Layer, head, source and target, counted from the start and known to exist."""
+    """Layer, head, source and target, checked and counted from the start."""
     layer = resolve_index("Layer", spec.layer, model.info.layers)
     source = resolve_index("Source position", spec.source_pos, len(trace.tokens))
     target = resolve_index("Target position", spec.target_pos, len(trace.tokens))
@@ -86,7 +85,8 @@ def _vector(
         if kind == "bias" and not model.stream.blocks[layer].heads:
             return torch.from_numpy(trace.attn_out[layer, target])
         raise SpecError(
-            f"The heads of layer {layer} can't be told apart.", "Read the attention output."
+            f"The attention of layer {layer} can't be split into heads.",
+            "Read the attention output.",
         )
     parts = head_parts(model, trace, layer)
     if kind == "bias":
@@ -113,10 +113,10 @@ def compute_neurons(model: Model, trace: Trace, spec: NeuronSpec) -> Neurons:
     Args:
         model: The model the trace was made with.
         trace: From ``analysis.trace``.
-        spec: Which MLP and position, and how many.
+        spec: The MLP, the position, and how many neurons.
 
     Raises:
-        SpecError: If the layer, position or token does not exist, or experts are mixed.
+        SpecError: If the layer, position or token does not exist, or the MLP mixes experts.
     """
     layer = resolve_index("Layer", spec.layer, model.info.layers)
     target = target_of(model, trace, spec.position, spec.token, spec.foil)

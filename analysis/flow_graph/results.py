@@ -1,4 +1,4 @@
-"""Results on a flow graph: the graph, sinks, links, the causal check."""
+"""Results on a flow graph: the graph, its sinks and links, the causal check."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class Link(NamedTuple):
     Attributes:
         kind: One of LINK_KINDS.
         layer: The block it lies in.
-        head: The attention head; None where it has none, or where heads are summed.
+        head: The attention head; None if it has none, or if heads are summed.
         source_pos: Token position it comes from.
         target_pos: Token position it goes to.
         source: Key of the node it comes from.
         target: Key of the node it goes to.
         share: Part of what enters ``target``, over ALL parts, before pruning; 0 to 1 (signed:
-            logits). Of an "other" link: what enters by all links that are not drawn for a budget.
+            logits). Of an "other" link: what enters by all links that a budget left out.
         flow: ``flow(target) * share``: part of the root's mass, 0 to 1. Upwards:
             ``flow(source) * share``: part of the target's mass that comes from the root this way.
             Signed: logits, as ``share``. Upwards an "other" link's flow is the part of the target's
-            mass that comes from the root by no drawn way: by links that were cut, to the target or
-            to what it is made from. It may be more than the share, or nothing.
+            mass that comes from the root by cut links, to the target itself or to a node below it;
+            it can be 0, or more than the share.
     """
 
     kind: str
@@ -46,7 +46,7 @@ class Link(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A state, MLP or terminal part that mass passes through.
+    """A state, an MLP or a terminal part that mass passes through.
 
     Attributes:
         key: Its name in links: "block:ROW:POS", "mid:LAYER:POS", "mlp:LAYER:POS", ...
@@ -55,8 +55,8 @@ class Node(NamedTuple):
         layer: The layer of a node inside a block; None for block nodes.
         pos: Token position.
         flow: Part of the root's mass that reaches it by drawn links, 0 to 1. Upwards: part of its
-            own mass that comes from the root by drawn links; of an "other" node, which stands for
-            parts of several states, the largest of its links' flows.
+            own mass that comes from the root by drawn links; of an "other" node, which holds
+            parts of several states, the largest flow of its links.
     """
 
     key: str
@@ -73,37 +73,38 @@ class Graph(Result):
 
     Downwards the root's mass of 1 is followed to row 0. Upwards (``direction`` "up") a node's
     flow is the part of its own mass that comes from the root. In-shares of a node sum to 1, with
-    two exceptions: without a budget, what ``threshold`` or ``top_k`` cuts is in no link; and
-    upwards links from states that have nothing of the root are in none either. Within a budget an
-    "other" link to each node holds both. Signed graphs (``method`` "signed")
-    hold the direct paths into one state: shares and flows are logits, and all links, the "other"
-    link of what was pruned included, sum to ``logit``.
+    two exceptions: without a budget, links cut by ``threshold`` or ``top_k`` are missing; and
+    upwards, so are links from states that have no mass from the root. Within a budget an "other"
+    link to each node holds both. Signed graphs (``method`` "signed") hold the direct paths into
+    one state: shares and flows are logits, and all links, the "other" link of pruned ones
+    included, sum to ``logit``.
 
     Attributes:
-        position, row: The root; the first of them where there are several.
+        position, row: The root; the first one if there are several.
         method: How shares were computed.
         node_kind: [node] index into NODE_KINDS.
         node_depth: [node] row of a block node, layer of the others.
         node_pos, node_flow: [node].
         link_kind: [link] index into LINK_KINDS.
         link_layer: [link].
-        link_head: [link] -1 where there is none.
+        link_head: [link] -1 for none.
         link_source, link_target: [link] node numbers.
         link_share, link_flow: [link].
         hidden_share: Root mass that reaches row 0, or a drawn terminal part (bias, sink), by no
-            drawn link. Shown + hidden = 1. Upwards: of the root's mass in all states of the last
-            row, what no drawn link brings. Signed: pruned part of the sum of absolute logits.
+            drawn link. Shown + hidden = 1. Upwards: the part of the root's mass in the last row
+            that comes by no drawn link. Signed: pruned part of the sum of absolute logits.
         terminal_share: Drawn mass that ends in a bias or a sink instead of row 0.
-        fallback_nodes: [n] nodes where every part's proximity was 0 and norm shares stand in.
+        fallback_nodes: [n] nodes where every part's proximity was 0, so that norm shares replace
+            them.
         direction: "down" or "up".
         roots: Positions of all roots.
-        token, foil: Whose logit a signed graph explains; -1 where there is none.
-        logit: That logit before any soft cap, or difference; NaN for other methods.
+        token, foil: The token and foil of a signed graph; -1 for none.
+        logit: The token's logit before any soft cap, or its lead; NaN for other methods.
         hidden_positions: Positions whose attention links were hidden (``hide_start``).
         sink_positions: Positions whose attention links were folded into sink links.
         reweighted: Whether shares were scaled so that those not hidden sum to 1.
         node_whole: [node] upwards, the part of each node's mass that comes from the root by all
-            links, drawn or not; downwards and where it is not known, empty or ``node_flow``.
+            links, drawn or not; downwards ``node_flow``, or empty.
     """
 
     position: int
@@ -147,50 +148,34 @@ class Graph(Result):
     @property
     def nodes(self) -> tuple[Node, ...]:
         """All nodes, the root first."""
-        return tuple(self._node(number) for number in range(len(self.node_kind)))
-
-    def _node(self, number: int) -> Node:
-        kind = NODE_KINDS[int(self.node_kind[number])]
-        depth = int(self.node_depth[number])
-        row, layer = (depth, None) if kind == "block" else (None, depth)
-        return Node(
-            self.node_key(number),
-            kind,
-            row,
-            layer,
-            int(self.node_pos[number]),
-            float(self.node_flow[number]),
-        )
+        columns = zip(
+            self.node_kind.tolist(), self.node_depth.tolist(), self.node_pos.tolist(),
+            self.node_flow.tolist(), strict=True,
+        )  # fmt: skip
+        made = []
+        for number, (kind, depth, pos, flow) in enumerate(columns):
+            name = NODE_KINDS[kind]
+            row, layer = (depth, None) if name == "block" else (None, depth)
+            made.append(Node(self.node_key(number), name, row, layer, pos, flow))
+        return tuple(made)
 
     @property
     def links(self) -> tuple[Link, ...]:
         """All drawn links, from the root downwards."""
         keys = [self.node_key(number) for number in range(len(self.node_kind))]
-        columns = zip(
-            self.link_kind.tolist(),
-            self.link_layer.tolist(),
-            self.link_head.tolist(),
-            self.link_source.tolist(),
-            self.link_target.tolist(),
-            self.link_share.tolist(),
-            self.link_flow.tolist(),
-            strict=True,
-        )
         pos = self.node_pos.tolist()
+        columns = zip(
+            self.link_kind.tolist(), self.link_layer.tolist(), self.link_head.tolist(),
+            self.link_source.tolist(), self.link_target.tolist(), self.link_share.tolist(),
+            self.link_flow.tolist(), strict=True,
+        )  # fmt: skip
         return tuple(
             Link(
-                LINK_KINDS[kind],
-                layer,
-                None if head < 0 else head,
-                pos[source],
-                pos[target],
-                keys[source],
-                keys[target],
-                share,
-                flow,
+                LINK_KINDS[kind], layer, None if head < 0 else head, pos[source], pos[target],
+                keys[source], keys[target], share, flow,
             )
             for kind, layer, head, source, target, share, flow in columns
-        )
+        )  # fmt: skip
 
     def as_dict(self) -> dict[str, Any]:
         """Nodes and links one by one instead of by columns."""
@@ -224,15 +209,15 @@ class Graph(Result):
 
 @dataclass(frozen=True, slots=True)
 class Sinks(Result):
-    """Which positions take attention, or norm, out of all proportion.
+    """Attention sinks: positions with disproportionately much attention, or a massive norm.
 
     Attributes:
-        positions: Those that count as sinks, ascending.
-        received: [pos] mean attention that later positions pay to it, over layers and heads, 0 to
-            1; NaN where nothing comes later.
-        even: [pos] what it would be if every position were attended to alike.
+        positions: The sinks, ascending.
+        received: [pos] mean attention of later positions to it, over layers and heads, 0 to 1;
+            NaN at the last position.
+        even: [pos] the same if all positions got equal attention.
         norm_ratio: [pos] largest norm of its state over the median of the same row.
-        attention_mass: Part of all attention paid to other positions that goes to sinks, 0 to 1.
+        attention_mass: Part of all attention to other positions that goes to sinks, 0 to 1.
     """
 
     positions: tuple[int, ...]
@@ -252,20 +237,20 @@ class CausalCheck(Result):
 
     Attributes:
         method: Of the graph.
-        position, token, foil: Whose logit was measured; foil -1 for a plain logit.
-        logit: It, or its difference from the foil's, with nothing cut.
+        position, token, foil: The logit that was measured; foil -1 for a plain logit.
+        logit: Its value, or its lead over the foil, with nothing cut.
         kind: [link] index into LINK_KINDS (attention or mlp).
         layer: [link]. head: [link] -1 for all heads together.
         source_pos, target_pos: [link].
         share: [link] of what enters the link's target (signed: logits).
         flow: [link] as drawn: part of the root's mass (signed: logits).
-        effect: [link] logit with nothing cut minus logit with the link cut: what it adds.
+        effect: [link] logit with nothing cut minus logit with the link cut.
         correlation: Spearman's, of drawn flow and absolute effect (signed: of both with their
-            signs); NaN where fewer than three links were cut.
-        without_cut: Drawn links that nothing cuts: residual, biases, sinks, what was folded, and
-            position 0, which has only itself to attend to.
+            signs); NaN if fewer than three links were cut.
+        without_cut: Drawn links that can't be cut: residual, biases, sinks, folded links, and
+            those of position 0, which has only itself to attend to.
         unmeasured: Drawn links beyond the limit.
-        passes: Forward passes it took, of several edits each.
+        passes: Forward passes, of several cuts each.
     """
 
     method: str
@@ -298,10 +283,10 @@ class CausalComparison(Result):
     Attributes:
         methods: [method] their names.
         correlations: [method] Spearman's, of drawn flow and absolute effect over all cuts.
-        kind, layer, source_pos, target_pos: [cut] what was cut, heads together.
-        flow: [method, cut] what each draws there; 0 where it draws nothing.
+        kind, layer, source_pos, target_pos: [cut] the links that were cut, all heads together.
+        flow: [method, cut] the flow that each draws there, 0 for none.
         effect: [cut] logits.
-        position, token, foil, logit: Whose logit.
+        position, token, foil, logit: As in ``CausalCheck``.
     """
 
     methods: tuple[str, ...]
@@ -329,13 +314,13 @@ class LinkReading(Result):
     """One link's vector, read through the final norm with its scale frozen.
 
     Attributes:
-        kind, layer, head, source_pos, target_pos: Which link; head -1 for all together.
-        norm: L2 norm of what it writes.
-        share_of_norm: That over the norm of the state it writes into.
+        kind, layer, head, source_pos, target_pos: The link; head -1 for all heads together.
+        norm: L2 norm of the vector it writes.
+        share_of_norm: That norm over the norm of the state it writes to.
         promoted: [k] token ids whose logits it raises most. promoted_logits: [k] by how much.
         suppressed, suppressed_logits: [k] likewise, the lowest first.
-        kl_source: KL(lens of the state written into || lens of the vector alone), nats.
-        kl_without: KL(lens of the state written into || lens of it less the vector), nats.
+        kl_source: KL(lens of the state it writes to || lens of the vector alone), nats.
+        kl_without: KL(lens of the state it writes to || lens of that state less the vector), nats.
         vocabulary: Every token named above, by ascending id.
     """
 
@@ -364,17 +349,17 @@ class Neurons(Result):
     """The neurons of one MLP most responsible at one position.
 
     Attributes:
-        layer, position: Where.
-        token, foil: Whose logit; foil -1 for a plain logit.
-        by: "logit" or "norm": what they are ranked by.
+        layer, position: The MLP, and the position.
+        token, foil: The logit; foil -1 for a plain logit.
+        by: "logit" or "norm": the ranking.
         neuron: [n] their numbers, the most responsible first.
-        activation: [n] what enters the down projection.
+        activation: [n] the input of the down projection.
         logit: [n] activation times output direction: what each adds to the logit.
-        norm: [n] L2 norm of what each writes.
-        tokens: [n, k] ids that what it writes promotes most. token_logits: [n, k] by how much.
+        norm: [n] L2 norm of the vector that each writes.
+        tokens: [n, k] ids that this vector promotes most. token_logits: [n, k] by how much.
         total: What the whole MLP adds to the logit: all neurons, and ``bias``.
         bias: What its output bias (and a post-norm's) adds.
-        size: How many neurons it has.
+        size: The number of neurons.
         vocabulary: Every token named above, by ascending id.
     """
 

@@ -8,18 +8,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from analysis.attribution.direct import LogitDirection, uncapped
+from analysis.attribution.direct import LogitDirection, Target, target_of, uncapped
 from analysis.contract import progress
 from analysis.contract.specs import resolve_index
 from analysis.errors import SpecError
-from analysis.flow_graph.links import root_positions
+from analysis.flow_graph.mass_flow import root_positions
 from analysis.flow_graph.results import LINK_KINDS, NODE_KINDS, Graph
 from analysis.flow_graph.specs import FlowSpec
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.heads import has_heads, head_parts
 
-#: Kind, layer, head (-1 for none), position it comes from.
+#: Kind, layer, head (-1 for none), source position.
 _Path = tuple[str, int, int, int]
 
 
@@ -31,7 +31,7 @@ class _Paths:
     logits: list[float]
 
     def add(self, kind: str, layer: int, head: int, source: int, logit: float) -> None:
-        """Note a path and the logits it adds, unless it adds none."""
+        """Add a path, unless it adds no logits."""
         if logit != 0.0:
             self.names.append((kind, layer, head, source))
             self.logits.append(logit)
@@ -42,26 +42,25 @@ def signed(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
     """The direct paths into the root's last state, each with what it adds to a logit.
 
     Source: direct logit attribution with the final norm's scale frozen, split by head and source
-    position. How the Graph's fields read here: every link ends in the root; ``share`` and
-    ``flow`` are logits, positive or negative; the root's flow is their sum, which is ``logit``
-    (before any soft cap), or its difference from the foil's. The embedding comes as a residual
-    link from row 0, the biases of final norm and unembedding as a bias link of the layer after
-    the last. What is pruned is one "other" link, so the sum stays; ``hidden_share`` is its part
-    of the sum of absolute values.
+    position. Fields of the Graph: every link ends in the root; ``share`` and ``flow`` are logits,
+    positive or negative; the root's flow is their sum, which is ``logit`` (before any soft cap) or
+    the lead over the foil. The embedding is a residual link from row 0; the biases of final norm
+    and unembedding are a bias link of the layer after the last. Pruned links are one "other" link,
+    so the sum stays; ``hidden_share`` is its part of the sum of absolute values.
+
+    Args:
+        model: The model the trace was made with.
+        trace: From ``analysis.trace``.
+        spec: The root, token, foil and pruning.
 
     Raises:
-        SpecError: If the root is not one state of the last row, a token does not exist, or some
-            layer's heads can't be told apart.
+        SpecError: If the root is not one state of the last row, a token does not exist, or a
+            layer's attention can't be split into heads.
         CancelledError: If the caller's progress listener stops the work.
     """
-    position = _root(model, trace, spec)
-    token = int(trace.logits[position].argmax()) if spec.token is None else spec.token
-    vocab = int(model.readout.output_rows.shape[0])
-    for wanted in (token, 0 if spec.foil is None else spec.foil):
-        resolve_index("Token", wanted, vocab)
-    if token == spec.foil:
-        raise SpecError("A token can't be held against itself.", "Choose another foil.")
-    direction = LogitDirection(model, trace, position, token, spec.foil)
+    target = target_of(model, trace, root_of_logit(model, trace, spec), spec.token, spec.foil)
+    position = target.position
+    direction = LogitDirection(model, trace, position, target.token, target.foil)
     paths = _Paths([], [])
     embedding = direction.of(torch.from_numpy(trace.resid[0, position]))
     paths.add("residual", 0, -1, position, float(embedding))
@@ -70,21 +69,25 @@ def signed(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
         progress.pause()
         _layer(model, trace, layer, position, direction, paths, spec)
     paths.add("bias", model.info.layers, -1, position, direction.bias)
-    logits = uncapped(model, trace, position)
-    logit = float(logits[token]) - (0.0 if spec.foil is None else float(logits[spec.foil]))
-    return _graph(paths, spec, model.info.layers, position, token, logit)
+    logit = float(target.of(uncapped(model, trace, position)))
+    return _graph(paths, spec, model.info.layers, target, logit)
 
 
-def _root(model: Model, trace: Trace, spec: FlowSpec) -> int:
+def root_of_logit(model: Model, trace: Trace, spec: FlowSpec) -> int:
+    """The root's position, where a graph explains a logit.
+
+    Raises:
+        SpecError: If the root is not one state of the last row.
+    """
     layers = model.info.layers
     if resolve_index("Row", spec.row, layers + 1) != layers:
         raise SpecError(
-            "Signed flow is read off the last row: only there is a part's logit its own.",
+            "A graph in logits starts at the last row: only there do states become logits.",
             "Choose the last row, or a method with shares.",
         )
     roots = root_positions(spec, len(trace.tokens))
     if len(roots) > 1:
-        raise SpecError("Signed flow explains one position's logit.", "Choose one position.")
+        raise SpecError("A graph in logits explains one position.", "Choose one position.")
     return roots[0]
 
 
@@ -101,7 +104,10 @@ def _layer(
             paths.add("attention", layer, number, source, float(table[head, source]))
         paths.add("bias", layer, -1, position, float(direction.of(parts.bias[position])))
     elif model.stream.blocks[layer].heads:
-        raise SpecError(f"The heads of layer {layer} can't be told apart.", "Signed flow needs it.")
+        raise SpecError(
+            f"The attention of layer {layer} can't be split into heads, as signed flow needs.",
+            "Choose the method attention.",
+        )
     else:
         whole = direction.of(torch.from_numpy(trace.attn_out[layer, position]))
         paths.add("bias", layer, -1, position, float(whole))
@@ -110,7 +116,7 @@ def _layer(
 
 
 def _kept(paths: _Paths, spec: FlowSpec) -> NDArray[np.bool_]:
-    """Which paths are drawn: large enough, among their layer's strongest, within the budget."""
+    """Which paths are drawn: above the threshold, in ``top_k`` and within the budget."""
     sizes = np.abs(np.array(paths.logits))
     kept: NDArray[np.bool_] = sizes > spec.threshold * sizes.sum()
     order = np.argsort(-sizes, kind="stable")
@@ -122,15 +128,13 @@ def _kept(paths: _Paths, spec: FlowSpec) -> NDArray[np.bool_]:
                 seen[layer] = seen.get(layer, 0) + 1
                 kept[place] &= seen[layer] <= spec.top_k
     if spec.budget is not None and int(kept.sum()) > spec.budget:
-        # One place goes to the link that holds the rest.
+        # One place is for the link that holds the rest.
         kept[[place for place in order.tolist() if kept[place]][spec.budget - 1 :]] = False
     return kept
 
 
-def _graph(
-    paths: _Paths, spec: FlowSpec, layers: int, position: int, token: int, logit: float
-) -> Graph:
-    kept = _kept(paths, spec)
+def _graph(paths: _Paths, spec: FlowSpec, layers: int, target: Target, logit: float) -> Graph:
+    position, kept = target.position, _kept(paths, spec)
     logits = np.array(paths.logits)
     names = [name for name, drawn in zip(paths.names, kept.tolist(), strict=True) if drawn]
     shares = logits[kept].tolist()
@@ -163,13 +167,13 @@ def _graph(
         terminal_share=0.0,
         fallback_nodes=np.zeros(0, np.int64),
         roots=(position,),
-        token=token,
-        foil=-1 if spec.foil is None else spec.foil,
+        token=target.token,
+        foil=target.foil_id,
         logit=logit,
     )
 
 
 def _source(name: _Path) -> tuple[str, int, int]:
-    """The node that a path comes from: the state an attention head reads, a part's own node."""
+    """The source node of a path: the state that a head reads, or the part's own node."""
     kind, layer, _, pos = name
     return ("block" if kind in ("attention", "residual") else kind, layer, pos)

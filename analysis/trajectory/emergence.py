@@ -11,56 +11,59 @@ from numpy.typing import NDArray
 from analysis.contract import progress
 from analysis.contract.results import Floats, Ints
 from analysis.errors import SpecError
-from analysis.lens.decoders import Reader
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.intervention_hooks import applied
 from analysis.tracing.interventions import Ablate
 from analysis.tracing.vocabulary import row_stats
-from analysis.trajectory.specs import Emergence, EmergenceSpec
+from analysis.trajectory.specs import Emergence, EmergenceSpec, MaybeRow
 
+#: States decoded at once.
 CHUNK = 128
+#: Tokens in one forward pass: variants of a prompt share it, and their logits take the memory.
+MAX_TOKENS = 1024
 
 
 @torch.no_grad()
 def follow(
-    model: Model, trace: Trace, tokens: Ints, positions: Sequence[int]
+    model: Model, states: Floats, tokens: Ints, *, label: str = "Following tokens"
 ) -> tuple[Floats, Ints]:
-    """Probability and rank of one token per position, over all rows of the logit lens.
+    """Log-probability and rank of chosen tokens in each state, under the logit lens.
 
     Args:
-        model: The model the trace was made with.
-        trace: From ``analysis.trace``.
-        tokens: [n] the token followed at each of the positions.
-        positions: [n].
+        model: The model whose lens it is.
+        states: [n, d_model].
+        tokens: [n, m] the tokens followed in each.
+        label: What the progress listener reads; empty: nothing is reported.
 
     Returns:
-        probs [row, n] (0 to 1) and ranks [row, n] (0 is best).
+        log_probs [n, m] in nats and ranks [n, m] (0 is best, ties in the token's favour).
+
+    Raises:
+        CancelledError: If the caller's progress listener stops the work.
     """
     readout = model.readout
-    rows, where = trace.resid.shape[0], np.asarray(list(positions))
-    probs = np.zeros((rows, len(where)), np.float32)
-    ranks = np.zeros((rows, len(where)), np.int64)
-    cells = [(row, place) for row in range(rows) for place in range(len(where))]
-    for start in range(0, len(cells), CHUNK):
-        part = np.array(cells[start : start + CHUNK])
-        states = torch.from_numpy(trace.resid[part[:, 0], where[part[:, 1]]])
-        states = states.to(readout.device, readout.output_rows.dtype)
-        wanted = torch.from_numpy(np.asarray(tokens)[part[:, 1]])[:, None].to(readout.device)
-        stats = row_stats(Reader(readout, 1.0).logits(readout.normed(states)), 1, wanted)
-        probs[part[:, 0], part[:, 1]] = stats.target_probs[:, 0].cpu().numpy()
-        ranks[part[:, 0], part[:, 1]] = stats.target_ranks[:, 0].cpu().numpy()
-        progress.step(start + len(part), len(cells), "Following tokens")
+    log_probs = np.zeros(tokens.shape, np.float32)
+    ranks = np.zeros(tokens.shape, np.int64)
+    for start in range(0, len(states), CHUNK):
+        part = slice(start, start + CHUNK)
+        some = torch.from_numpy(np.ascontiguousarray(states[part]))
+        logits = readout.logits(some.to(readout.device, readout.output_rows.dtype))
+        stats = row_stats(logits, 1, torch.from_numpy(tokens[part]).to(logits.device))
+        log_probs[part] = (stats.target_logits - stats.log_total[:, None]).cpu().numpy()
+        ranks[part] = stats.target_ranks.cpu().numpy()
+        if label:
+            progress.step(start + len(some), len(states), label)
         progress.pause()
-    return probs, ranks
+    return log_probs, ranks
 
 
-def first_row(holds: np.ndarray) -> int | None:
+def first_row(holds: np.ndarray) -> MaybeRow:
     """First row where it holds, or None."""
     return int(holds.argmax()) if holds.any() else None
 
 
-def staying_row(holds: np.ndarray) -> int | None:
+def staying_row(holds: np.ndarray) -> MaybeRow:
     """First row from which it holds at every later row, or None."""
     if not holds[-1]:
         return None
@@ -68,19 +71,34 @@ def staying_row(holds: np.ndarray) -> int | None:
     return int(misses[-1]) + 1 if len(misses) else 0
 
 
-#: Tokens run at once: variants of a prompt share a pass; their logits are the memory it takes.
-TOKENS_AT_ONCE = 1024
+def emergence_rows(probs: Floats, ranks: Ints, tau: float) -> dict[str, tuple[MaybeRow, ...]]:
+    """The three rows of ``Emergence`` that a curve gives, for n tokens.
+
+    Args:
+        probs: [row, n] 0 to 1.
+        ranks: [row, n] 0 is best.
+        tau: The probability that "emergence" needs.
+
+    Returns:
+        "first_top1", "emergence" and "saturation", each [n].
+    """
+    first, likely = (ranks == 0).T, (probs >= tau).T
+    return {
+        "first_top1": tuple(first_row(holds) for holds in first),
+        "emergence": tuple(staying_row(holds) for holds in likely),
+        "saturation": tuple(staying_row(holds) for holds in first),
+    }
 
 
-def causal_commit(model: Model, trace: Trace, positions: Sequence[int]) -> tuple[int | None, ...]:
+def causal_commit(model: Model, trace: Trace, positions: Sequence[int]) -> tuple[MaybeRow, ...]:
     """First row r such that zeroing attention in all layers >= r' keeps the choice, r' >= r.
 
     For every position and row r', the attention outputs of layers r' and above are set to
     zero at that position; the model's choice there is compared with its own. The last row
     ablates nothing, so the model's own choice always commits.
 
-    One pass serves all positions: attention is the only way from one position to another, so with
-    its output zeroed from layer r' on everywhere, each position goes on as if it were zeroed there
+    One pass serves all positions. Attention is the only way from one position to another: if its
+    output is zero everywhere from layer r' on, each position goes on as if it were zeroed there
     alone.
 
     Args:
@@ -107,11 +125,11 @@ def _keeps_choice(model: Model, trace: Trace, positions: Ints) -> NDArray[np.boo
     layers = model.info.layers
     ids = trace.token_ids[: int(positions.max()) + 1]
     wanted = trace.logits[positions].argmax(-1)
-    kept = torch.from_numpy(positions)  # an index on the CPU serves states on any device
+    kept = torch.from_numpy(positions)  # an index on the CPU works with states on any device
     sets = [
         [Ablate("attention_output", layer) for layer in range(row, layers)] for row in range(layers)
     ]
-    size = max(TOKENS_AT_ONCE // len(ids), 1)
+    size = max(MAX_TOKENS // len(ids), 1)
     keeps = np.ones((layers + 1, len(positions)), bool)
     for start in range(0, layers, size):
         part = sets[start : start + size]
@@ -127,20 +145,26 @@ def _keeps_choice(model: Model, trace: Trace, positions: Ints) -> NDArray[np.boo
 def compute(model: Model, trace: Trace, spec: EmergenceSpec) -> Emergence:
     """The rows at which the model's own final choice emerges at every position.
 
+    Args:
+        model: The model the trace was made with.
+        trace: From ``analysis.trace``.
+        spec: The threshold, and whether the causal commit row is measured.
+
     Raises:
         CancelledError: If the caller's progress listener stops the work.
     """
     tokens = trace.logits.argmax(-1).astype(np.int64)
-    probs, ranks = follow(model, trace, tokens, range(len(tokens)))
+    rows, size = trace.resid.shape[:2]
+    wanted = np.tile(tokens, rows)[:, None]
+    log_probs, ranks = follow(model, trace.resid.reshape(rows * size, -1), wanted)
+    probs, ranks = np.exp(log_probs).reshape(rows, size), ranks.reshape(rows, size)
     return Emergence(
-        tokens,
-        spec.tau,
-        tuple(first_row(ranks[:, i] == 0) for i in range(len(tokens))),
-        tuple(staying_row(probs[:, i] >= spec.tau) for i in range(len(tokens))),
-        tuple(staying_row(ranks[:, i] == 0) for i in range(len(tokens))),
-        causal_commit(model, trace, range(len(tokens))) if spec.causal else None,
-        probs,
-        ranks,
+        token_ids=tokens,
+        tau=spec.tau,
+        **emergence_rows(probs, ranks, spec.tau),
+        causal_commit=causal_commit(model, trace, range(size)) if spec.causal else None,
+        probs=probs,
+        ranks=ranks,
     )
 
 
@@ -150,14 +174,15 @@ def emergence(model: Model, trace: Trace, tau: float = 0.5, *, causal: bool = Tr
     Args:
         model: From ``load_model``.
         trace: From ``trace``, without interventions.
-        tau: The probability that ``emergence`` asks for.
-        causal: Whether to measure the causal commit row, at one pass a row and position.
+        tau: The probability that "emergence" needs.
+        causal: Whether to measure the causal commit row; one forward pass for each row.
 
     Raises:
-        SpecError: If tau is no probability, or the trace was intervened on.
+        SpecError: If tau is no probability, or the trace has interventions.
     """
     if causal and trace.interventions:
         raise SpecError(
-            "The causal commit row is measured on an unchanged run.", "Trace without interventions."
+            "The causal commit row is measured on a run without interventions.",
+            "Trace the prompt without interventions.",
         )
     return compute(model, trace, EmergenceSpec(tau, causal))

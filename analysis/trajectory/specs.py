@@ -1,4 +1,4 @@
-"""Specs and results of a token's trajectory through the rows: emergence, steps, story."""
+"""Specs and results on how a token emerges through the rows: emergence, steps, story."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from analysis.contract.results import Floats, Ints, Result, Token, check_shape
 from analysis.contract.specs import Spec
 from analysis.errors import SpecError
 
+#: A residual row; None for never.
 MaybeRow = int | None
 
 
@@ -19,12 +20,12 @@ class Emergence(Result):
 
     Attributes:
         token_ids: [pos] the model's own top token at each position.
-        tau: The probability that ``emergence`` asks for.
+        tau: The probability that ``emergence`` needs.
         first_top1: [pos] first row where that token ranks first.
         emergence: [pos] first row from which its probability stays at least ``tau``.
         saturation: [pos] first row from which it ranks first at every later row.
         causal_commit: [pos] first row from which zeroing attention at every later layer keeps
-            the choice; None as a whole where it was not asked for.
+            the choice; None as a whole if it was not requested.
         probs: [row, pos] its probability under the logit lens.
         ranks: [row, pos] its rank (0 is best).
     """
@@ -48,16 +49,16 @@ class Story(Result):
     """The facts behind the page's one sentence.
 
     Attributes:
-        position: Whose next token is told.
-        token: That token.
+        position: The position that predicts the token.
+        token: The token.
         prob: Its final probability, 0 to 1.
         first_top1, emergence, saturation: Rows, None for never.
         step_layer: Layer of the component that adds most to the token's logit.
-        step_head: Its head; None where the MLP adds most.
+        step_head: Its head; None if it is the MLP.
         step_logit: How much it adds, in logits.
         step_source: Position from which the head takes the largest part of what it adds to the
             logit; None for an MLP.
-        attribution: All of them.
+        attribution: What every component adds.
     """
 
     position: int
@@ -81,12 +82,12 @@ class LargestStep(Result):
         layer: The block between the two rows.
         step: By how much the log-probability under the lens rose there, nats; negative where the
             probability falls at every block.
-        component: "attention" or "mlp": whichever made more of it.
-        attention, mlp: What each made of it, nats; they sum to ``step``. In a sequential block
+        component: "attention" or "mlp": the one with the larger part.
+        attention, mlp: The part of each, nats; they sum to ``step``. In a sequential block
             attention comes first and the MLP second; in a parallel one, where neither comes
             first, each gets the mean over both orders (Shapley 1953).
-        heads: [n] heads of the layer, largest contribution first; empty where the layer has none
-            that can be told apart.
+        heads: [n] heads of the layer, largest contribution first; empty if the attention can't be
+            split into heads.
         head_logits: [n] what each adds to the token's logit directly (norm's scale frozen).
         head_sources: [n] position from which each takes the largest part of that.
         mlp_logit: What the layer's MLP adds to that logit directly.
@@ -114,14 +115,14 @@ class Steps(Result):
     Attributes:
         position: Where.
         rows: [row] 0 to the number of layers.
-        tokens: [token] whose curves.
+        tokens: [token] the tokens followed.
         probs: [row, token] 0 to 1. log_probs: [row, token] nats. ranks: [row, token] 0 is best.
         entropy: [row] of each row's distribution, nats.
         kl_to_final: [row] KL(model's output || row's distribution), nats.
-        tau: The probability that ``emergence`` asks for.
+        tau: The probability that ``emergence`` needs.
         first_top1, emergence, saturation: [token] rows (None: never), as in ``Emergence``.
         largest: [token] the largest step of each.
-        actual: The token that really comes next; -1 at the last position.
+        actual: The prompt's own next token; -1 at the last position.
     """
 
     position: int
@@ -146,7 +147,7 @@ class Steps(Result):
             check_shape(name, getattr(self, name), (len(self.rows),))
         for name in ("first_top1", "emergence", "saturation", "largest"):
             if len(getattr(self, name)) != len(self.tokens):
-                raise ValueError(f"{name} has not one entry for each token")
+                raise ValueError(f"{name} needs one entry for each token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +157,8 @@ class LargestSteps(Result):
     Attributes:
         token_ids: [pos] the model's own top token at each position.
         layer: [pos]. step, attention, mlp: [pos] nats; as in ``LargestStep``.
-        head: [pos] the head of that layer that adds most to the token's logit; -1 where the MLP
-            made more of the step, or heads can't be told apart.
+        head: [pos] the head of that layer that adds most to the token's logit; -1 if the MLP
+            made more of the step, or the attention can't be split into heads.
         head_logit: [pos] what it adds, in logits; NaN where ``head`` is -1.
         source: [pos] position from which it takes the largest part of that; -1 likewise.
         vocabulary: Every token named above, by ascending id.
@@ -189,12 +190,11 @@ class EmergenceSpec(Spec[Emergence]):
     tau: float = field(default=0.5, metadata=_TAU)
     causal: bool = field(
         default=False,
-        metadata=about("Measure the causal commit row too: one pass for each row and position."),
+        metadata=about("Measure the causal commit row too, with one forward pass for each row."),
     )
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.tau <= 1.0:
-            raise SpecError("tau is a probability: above 0, at most 1.", "Try 0.5.")
+        _check_tau(self.tau)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,10 +220,14 @@ class StepsSpec(Spec[Steps]):
     tau: float = field(default=0.5, metadata=_TAU)
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.tau <= 1.0:
-            raise SpecError("tau is a probability: above 0, at most 1.", "Try 0.5.")
+        _check_tau(self.tau)
 
 
 @dataclass(frozen=True, slots=True)
 class LargestStepSpec(Spec[LargestSteps]):
     """At every position: what made the largest step of its final token between two rows."""
+
+
+def _check_tau(tau: float) -> None:
+    if not 0.0 < tau <= 1.0:
+        raise SpecError("tau is a probability: above 0, at most 1.", "Try 0.5.")

@@ -1,4 +1,4 @@
-"""A token's curve over the rows, and which component made its largest step."""
+"""A token's curve over the rows, the component that made its largest step, and its story."""
 
 from __future__ import annotations
 
@@ -9,48 +9,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.attribution.direct import LogitDirection
-from analysis.contract import progress
+from analysis.attribution.direct import LogitDirection, attribute_logit
+from analysis.attribution.results import Attribution
 from analysis.contract.results import Floats, Ints
 from analysis.contract.specs import as_tuple, resolve_index
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.heads import has_heads, head_parts
-from analysis.tracing.tokens import check_ids, describe_tokens, vocabulary
+from analysis.tracing.tokens import check_ids, describe_token, describe_tokens, vocabulary
 from analysis.tracing.vocabulary import Reference, RowStats, row_stats
-from analysis.trajectory.emergence import first_row, staying_row
-from analysis.trajectory.specs import LargestStep, LargestSteps, LargestStepSpec, StepsSpec
-from analysis.trajectory.specs import Steps as Steps_of_specs
-
-CHUNK = 128
-
-
-@torch.no_grad()
-def log_probs(model: Model, states: Floats, tokens: Ints) -> Floats:
-    """[n] log-probability under the logit lens of one token in each of n states, nats.
-
-    Args:
-        model: Whose lens.
-        states: [n, d_model].
-        tokens: [n].
-
-    Raises:
-        CancelledError: If the caller's progress listener stops the work.
-    """
-    readout, found = model.readout, []
-    for start in range(0, len(states), CHUNK):
-        part = torch.from_numpy(np.ascontiguousarray(states[start : start + CHUNK]))
-        wanted = torch.from_numpy(tokens[start : start + CHUNK])[:, None].to(readout.device)
-        logits = readout.logits(part.to(readout.device, readout.output_rows.dtype))
-        stats = row_stats(logits, 1, wanted)
-        found.append((stats.target_logits[:, 0] - stats.log_total).cpu())
-        progress.step(start + len(part), len(states), "Following tokens")
-    values: Floats = torch.cat(found).numpy()
-    return values
+from analysis.trajectory.emergence import emergence_rows, follow
+from analysis.trajectory.specs import (
+    LargestStep,
+    LargestSteps,
+    LargestStepSpec,
+    Steps,
+    StepsSpec,
+    Story,
+    StorySpec,
+)
 
 
 @dataclass(frozen=True)
-class Steps:
+class _Rises:
     """The largest steps of n tokens.
 
     Attributes:
@@ -63,11 +44,13 @@ class Steps:
     mlp: Floats
 
 
-def largest(model: Model, trace: Trace, positions: Ints, tokens: Ints, rows: Floats) -> Steps:
+def _largest_rises(
+    model: Model, trace: Trace, positions: Ints, tokens: Ints, rows: Floats
+) -> _Rises:
     """Of each token the block with the largest rise in probability, split in log-probability.
 
     The block is chosen by probability: ln p rises most out of the embedding, where it is lowest,
-    and from 1e-60 to 1e-20 nothing is decided.
+    but a rise from 1e-60 to 1e-20 decides nothing.
 
     In a sequential block the mid residual is a state that the model has: attention makes the step
     to it, the MLP the step from it. In a parallel block neither comes first; each gets its mean
@@ -81,28 +64,28 @@ def largest(model: Model, trace: Trace, positions: Ints, tokens: Ints, rows: Flo
         tokens: [n] one at each.
         rows: [row, n] their log-probabilities at all rows.
     """
-    rises = np.diff(np.exp(rows.astype(np.float64)), axis=0)
-    layer: Ints = rises.argmax(0)
+    layer: Ints = np.diff(np.exp(rows.astype(np.float64)), axis=0).argmax(0)
     places = np.arange(len(layer))
     before, after = rows[layer, places], rows[layer + 1, places]
     state, attention = trace.resid[layer, positions], trace.attn_out[layer, positions]
-    first = log_probs(model, state + attention, tokens) - before
+    first = follow(model, state + attention, tokens[:, None])[0][:, 0] - before
     if model.info.parallel_blocks:
-        alone = log_probs(model, state + trace.mlp_out[layer, positions], tokens)
+        mlp = trace.mlp_out[layer, positions]
+        alone = follow(model, state + mlp, tokens[:, None])[0][:, 0]
         first = (first + (after - alone)) / 2
     step = after - before
-    return Steps(layer, step, first, step - first)
+    return _Rises(layer, step, first, step - first)
 
 
 @torch.no_grad()
-def heads_of(
+def _direct_logits(
     model: Model, trace: Trace, layer: int, position: int, token: int
 ) -> tuple[Tensor, Tensor, float]:
     """What each head, and the MLP, of one layer adds directly to a token's logit.
 
     Returns:
         [head] logits, [head] the position that each takes the largest part of it from (both empty
-        where the layer has no heads that can be told apart), and the MLP's logits.
+        if the layer's attention can't be split into heads), and the MLP's logits.
     """
     direction = LogitDirection(model, trace, position, token, None)
     mlp = float(direction.of(torch.from_numpy(trace.mlp_out[layer, position])))
@@ -112,38 +95,38 @@ def heads_of(
     return logits.sum(-1), logits.argmax(-1), mlp
 
 
-def describe(
-    model: Model, trace: Trace, position: int, token: int, steps: Steps, number: int
+def _largest_step(
+    model: Model, trace: Trace, position: int, token: int, rises: _Rises, number: int
 ) -> LargestStep:
     """One of the steps, with the heads and MLP of its block."""
-    layer = int(steps.layer[number])
-    logits, sources, mlp = heads_of(model, trace, layer, position, token)
+    layer = int(rises.layer[number])
+    logits, sources, mlp_logit = _direct_logits(model, trace, layer, position, token)
     order = logits.argsort(descending=True)
-    attention, other = float(steps.attention[number]), float(steps.mlp[number])
+    attention, mlp = float(rises.attention[number]), float(rises.mlp[number])
     return LargestStep(
         layer=layer,
-        step=float(steps.step[number]),
-        component="attention" if attention >= other else "mlp",
+        step=float(rises.step[number]),
+        component="attention" if attention >= mlp else "mlp",
         attention=attention,
-        mlp=other,
+        mlp=mlp,
         heads=order.numpy(),
         head_logits=logits[order].numpy(),
         head_sources=sources[order].numpy(),
-        mlp_logit=mlp,
+        mlp_logit=mlp_logit,
     )
 
 
 @torch.no_grad()
-def compute(model: Model, trace: Trace, spec: StepsSpec) -> Steps_of_specs:
+def compute(model: Model, trace: Trace, spec: StepsSpec) -> Steps:
     """Probability, rank, entropy and KL at every row of one position, and the largest steps.
 
-    The reading is the logit lens with the output decoder (nostalgebraist 2020). Rows of emergence
-    are those of ``Emergence``: of tokens other than the model's own choice each may be "never".
+    Rows are read by the logit lens with the output decoder (nostalgebraist 2020). Rows of emergence
+    are those of ``Emergence``; of tokens other than the model's own choice each may be "never".
 
     Args:
         model: The model the trace was made with.
         trace: From ``analysis.trace``.
-        spec: Which position and tokens.
+        spec: The position and tokens.
 
     Raises:
         SpecError: If the position does not exist.
@@ -156,9 +139,8 @@ def compute(model: Model, trace: Trace, spec: StepsSpec) -> Steps_of_specs:
     stats, divergence = _rows(model, trace, position, tokens)
     logs = (stats.target_logits - stats.log_total[:, None]).cpu().numpy()
     probs, ranks = stats.target_probs.cpu().numpy(), stats.target_ranks.cpu().numpy()
-    steps = largest(model, trace, np.full(len(tokens), position), np.array(tokens), logs)
-    each = range(len(tokens))
-    return Steps_of_specs(
+    rises = _largest_rises(model, trace, np.full(len(tokens), position), np.array(tokens), logs)
+    return Steps(
         position=position,
         rows=np.arange(len(logs)),
         tokens=describe_tokens(model.tokenizer, tokens),
@@ -168,10 +150,11 @@ def compute(model: Model, trace: Trace, spec: StepsSpec) -> Steps_of_specs:
         entropy=stats.entropy.cpu().numpy(),
         kl_to_final=divergence.cpu().numpy(),
         tau=spec.tau,
-        first_top1=tuple(first_row(ranks[:, n] == 0) for n in each),
-        emergence=tuple(staying_row(probs[:, n] >= spec.tau) for n in each),
-        saturation=tuple(staying_row(ranks[:, n] == 0) for n in each),
-        largest=tuple(describe(model, trace, position, tokens[n], steps, n) for n in each),
+        **emergence_rows(probs, ranks, spec.tau),
+        largest=tuple(
+            _largest_step(model, trace, position, token, rises, number)
+            for number, token in enumerate(tokens)
+        ),
         actual=trace.token_ids[position + 1] if position + 1 < size else -1,
     )
 
@@ -179,7 +162,7 @@ def compute(model: Model, trace: Trace, spec: StepsSpec) -> Steps_of_specs:
 def _rows(
     model: Model, trace: Trace, position: int, tokens: tuple[int, ...]
 ) -> tuple[RowStats, Tensor]:
-    """What the lens says of some tokens at all rows, and its KL from the model's output."""
+    """The lens's statistics of some tokens at all rows, and its KL from the model's output."""
     readout = model.readout
     states = torch.from_numpy(np.ascontiguousarray(trace.resid[:, position]))
     logits = readout.logits(states.to(readout.device, readout.output_rows.dtype))
@@ -190,35 +173,89 @@ def _rows(
     return stats, final.kl_to(logits, stats, which)
 
 
-def at_every_position(model: Model, trace: Trace, spec: LargestStepSpec) -> LargestSteps:
+def compute_all_positions(model: Model, trace: Trace, _spec: LargestStepSpec) -> LargestSteps:
     """The largest step of the model's own final token at every position.
 
     Args:
         model: The model the trace was made with.
         trace: From ``analysis.trace``.
-        spec: Nothing to choose.
 
     Raises:
         CancelledError: If the caller's progress listener stops the work.
     """
     tokens = trace.logits.argmax(-1).astype(np.int64)
     count, size = trace.resid.shape[:2]
-    flat = log_probs(model, trace.resid.reshape(count * size, -1), np.tile(tokens, count))
-    positions = np.arange(size)
-    steps = largest(model, trace, positions, tokens, flat.reshape(count, size))
+    wanted = np.tile(tokens, count)[:, None]
+    flat, _ = follow(model, trace.resid.reshape(count * size, -1), wanted)
+    rises = _largest_rises(model, trace, np.arange(size), tokens, flat.reshape(count, size))
     head, source = np.full(size, -1, np.int64), np.full(size, -1, np.int64)
     logit = np.full(size, np.nan, np.float32)
-    by_attention = steps.attention >= steps.mlp
-    for pos in sorted(np.flatnonzero(by_attention).tolist(), key=lambda at: int(steps.layer[at])):
-        layer, token = int(steps.layer[pos]), int(tokens[pos])
-        logits, sources, _ = heads_of(model, trace, layer, pos, token)
+    by_attention = np.flatnonzero(rises.attention >= rises.mlp)
+    for pos in sorted(by_attention.tolist(), key=lambda at: int(rises.layer[at])):
+        layer, token = int(rises.layer[pos]), int(tokens[pos])
+        logits, sources, _ = _direct_logits(model, trace, layer, pos, token)
         if len(logits):
             head[pos] = int(logits.argmax())
             logit[pos], source[pos] = float(logits.max()), int(sources[head[pos]])
     return LargestSteps(
-        tokens, steps.layer, steps.step, steps.attention, steps.mlp, head, logit, source,
-        vocabulary(model.tokenizer, tokens.tolist()),
-    )  # fmt: skip
+        token_ids=tokens,
+        layer=rises.layer,
+        step=rises.step,
+        attention=rises.attention,
+        mlp=rises.mlp,
+        head=head,
+        head_logit=logit,
+        source=source,
+        vocabulary=vocabulary(model.tokenizer, tokens.tolist()),
+    )
+
+
+def compute_story(model: Model, trace: Trace, spec: StorySpec) -> Story:
+    """How ``spec.token`` (the model's own choice unless given) emerges at a position.
+
+    The component that adds most is the head or MLP with the largest part of the token's logit
+    (direct logit attribution); a head's source is the position that its largest part comes from.
+
+    Args:
+        model: The model the trace was made with.
+        trace: From ``analysis.trace``.
+        spec: The position, token and threshold.
+
+    Raises:
+        SpecError: If the position does not exist.
+    """
+    position = resolve_index("Position", spec.position, len(trace.tokens))
+    token = spec.token if spec.token is not None else int(trace.logits[position].argmax())
+    attribution = attribute_logit(model, trace, position, token, None)
+    states = trace.resid[:, position]
+    log_probs, ranks = follow(model, states, np.full((len(states), 1), token, np.int64))
+    probs = np.exp(log_probs)
+    rows = emergence_rows(probs, ranks, spec.tau)
+    layer, head, logit = _largest_part(attribution)
+    source = None
+    if head is not None:
+        _, sources, _ = _direct_logits(model, trace, layer, position, token)
+        source = int(sources[head]) if len(sources) else None
+    return Story(
+        position=position,
+        token=describe_token(model.tokenizer, token),
+        prob=float(probs[-1, 0]),
+        **{name: found[0] for name, found in rows.items()},
+        step_layer=layer,
+        step_head=head,
+        step_logit=logit,
+        step_source=source,
+        attribution=attribution,
+    )
+
+
+def _largest_part(attribution: Attribution) -> tuple[int, int | None, float]:
+    """Layer, head (None for the MLP) and logits of the component that adds most."""
+    layer, head = np.unravel_index(attribution.heads.argmax(), attribution.heads.shape)
+    mlp = int(attribution.mlps.argmax())
+    if attribution.mlps[mlp] > attribution.heads[layer, head]:
+        return mlp, None, float(attribution.mlps[mlp])
+    return int(layer), int(head), float(attribution.heads[layer, head])
 
 
 def steps(
@@ -228,15 +265,15 @@ def steps(
     tokens: int | Sequence[int] | None = None,
     *,
     tau: float = 0.5,
-) -> Steps_of_specs:
-    """How tokens come about at one position: curves over the rows, and their largest steps.
+) -> Steps:
+    """How tokens emerge at one position: curves over the rows, and their largest steps.
 
     Args:
         model: From ``load_model``.
         trace: From ``trace``.
-        position: Where.
+        position: The position.
         tokens: Token ids; the model's own top token unless given.
-        tau: The probability that ``emergence`` asks for.
+        tau: The probability that "emergence" needs.
 
     Raises:
         SpecError: If the position does not exist or tau is no probability.
@@ -252,4 +289,4 @@ def largest_steps(model: Model, trace: Trace) -> LargestSteps:
         model: From ``load_model``.
         trace: From ``trace``.
     """
-    return at_every_position(model, trace, LargestStepSpec())
+    return compute_all_positions(model, trace, LargestStepSpec())

@@ -8,9 +8,9 @@ import torch
 
 import analysis
 from analysis.tracing.interventions import Ablate
-from analysis.trajectory import story
 from analysis.trajectory.emergence import first_row, staying_row
 from analysis.trajectory.specs import StorySpec
+from analysis.trajectory.steps import compute_story
 from tests.numerical.conftest import Case
 from tests.support import built, zoo
 
@@ -55,7 +55,7 @@ def test_first_and_staying(holds: list[int], first: int | None, staying: int | N
 
 def test_the_story_names_the_largest_step(small: Case) -> None:
     token = 5
-    told = story.compute(small.model, small.trace, StorySpec(position=-1, token=token))
+    told = compute_story(small.model, small.trace, StorySpec(position=-1, token=token))
     parts = analysis.attribute(small.model, small.trace, token=token)
     largest = max(float(parts.heads.max()), float(parts.mlps.max()))
     assert told.step_logit == pytest.approx(largest)
@@ -67,7 +67,7 @@ def test_the_story_names_the_largest_step(small: Case) -> None:
 
 
 def test_the_story_of_the_real_model(smollm: Case) -> None:
-    told = story.compute(smollm.model, smollm.trace, StorySpec())
+    told = compute_story(smollm.model, smollm.trace, StorySpec())
     assert told.token.text == " Paris"
     assert told.prob > 0.5
     assert told.saturation is not None

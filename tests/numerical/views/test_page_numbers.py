@@ -10,8 +10,8 @@ import analysis
 from analysis.tracing.generation import run
 from analysis.tracing.heads import attention_pattern
 from analysis.tracing.specs import PatternSpec, RunSpec
-from analysis.trajectory import story
 from analysis.trajectory.specs import StorySpec
+from analysis.trajectory.steps import compute_story
 from tests.numerical import reference
 from tests.numerical.conftest import Case
 from tests.numerical.lens.test_grid import matrices, slow_norm, softmax
@@ -85,7 +85,7 @@ def test_the_story_by_hand(small: Case, token: int) -> None:
     """Rows from the lens on states made by hand; the step and its source from single vectors."""
     slow = reference.forward(small.model.hf, small.trace.token_ids)
     for pos in (2, 8):
-        told = story.compute(small.model, small.trace, StorySpec(pos, token, tau=0.01))
+        told = compute_story(small.model, small.trace, StorySpec(pos, token, tau=0.01))
         logits = [matrices(small)[1] @ slow_norm(small, row[pos], "full") for row in slow.rows]
         probs = [softmax(row)[token] for row in logits]
         assert told.prob == pytest.approx(probs[-1], rel=1e-3)

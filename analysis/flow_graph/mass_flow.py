@@ -1,4 +1,4 @@
-"""Links of a flow graph while it grows: node numbers, stages, the strongest links."""
+"""Mass that flows from the roots of a graph along its links, while the graph grows."""
 
 from __future__ import annotations
 
@@ -7,57 +7,57 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.contract.results import Ints
 from analysis.contract.specs import resolve_index
 from analysis.errors import SpecError
 from analysis.flow_graph.results import LINK_KINDS, NODE_KINDS
 from analysis.flow_graph.specs import FlowSpec
 
-Whole = NDArray[np.int64]
-Part = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 NODE = {kind: number for number, kind in enumerate(NODE_KINDS)}
 LINK = {kind: number for number, kind in enumerate(LINK_KINDS)}
 
 
 @dataclass(frozen=True)
-class Codes:
-    """One number for each node a graph may have: its kind, depth and position."""
+class NodeCodes:
+    """One number for each node that a graph may have: its kind, depth and position."""
 
     depths: int
     size: int
 
-    def of(self, kind: str, depth: int, pos: Whole | int) -> Whole:
-        """Codes of nodes of one kind and depth."""
-        codes: Whole = (NODE[kind] * self.depths + depth) * self.size + np.asarray(pos)
+    def of(self, kind: str, depth: int, pos: Ints | int) -> Ints:
+        """NodeCodes of nodes of one kind and depth."""
+        codes: Ints = (NODE[kind] * self.depths + depth) * self.size + np.asarray(pos)
         return codes
 
     @property
     def count(self) -> int:
-        """How many codes there are."""
+        """The number of codes."""
         return len(NODE_KINDS) * self.depths * self.size
 
-    def split(self, codes: Whole) -> tuple[Whole, Whole, Whole]:
+    def split(self, codes: Ints) -> tuple[Ints, Ints, Ints]:
         """Kind, depth and position of each code."""
         rest, pos = np.divmod(codes, self.size)
         kind, depth = np.divmod(rest, self.depths)
         return kind, depth, pos
 
-    def ordered(self, codes: Whole) -> Whole:
+    def ordered(self, codes: Ints) -> Ints:
         """Each node once: the last row first, then downwards."""
         nodes = np.unique(codes.astype(np.int64))
         kind, depth, pos = self.split(nodes)
         level = 3 * depth + np.where(kind == NODE["block"], 0, np.where(kind == NODE["mlp"], 2, 1))
-        ordered: Whole = nodes[np.lexsort((pos, kind, -level))]
+        ordered: Ints = nodes[np.lexsort((pos, kind, -level))]
         return ordered
 
 
 def strongest(
-    table: Part, weight: Part, top_k: int | None, threshold: float
-) -> tuple[Whole, Whole, Whole]:
+    table: Doubles, weight: Doubles, top_k: int | None, threshold: float
+) -> tuple[Ints, Ints, Ints]:
     """(head, query, key) of the strongest entries above the threshold, by query, best first.
 
     Args:
         table: [head, query, key] shares.
-        weight: [key] what a share is multiplied by for its strength; entries of 0 are left out.
+        weight: [key] factors of the shares; entries of 0 are left out.
         top_k: How many for each query; None for all.
         threshold: Shares up to this are left out.
     """
@@ -69,8 +69,8 @@ def strongest(
     return head[order], query[order], key[order]
 
 
-def _top(strength: Part, top_k: int) -> Part:
-    """The same with all but the ``top_k`` largest of each query set to 0."""
+def _top(strength: Doubles, top_k: int) -> Doubles:
+    """``strength`` with all but the ``top_k`` largest of each query set to 0."""
     heads, size, keys = strength.shape
     flat = strength.transpose(1, 0, 2).reshape(size, heads * keys)
     if top_k >= flat.shape[1]:
@@ -85,33 +85,33 @@ COLUMNS = ("kind", "layer", "head", "source", "target", "share", "flow")
 
 
 @dataclass
-class Stage:
-    """Links added together: by each, mass passes only after all links before have passed it."""
+class LinkBatch:
+    """Links added together; mass flows along them after it has along all earlier batches."""
 
-    kind: Whole
-    layer: Whole
-    head: Whole
-    source: Whole
-    target: Whole
-    share: Part
-    flow: Part
+    kind: Ints
+    layer: Ints
+    head: Ints
+    source: Ints
+    target: Ints
+    share: Doubles
+    flow: Doubles
 
-    def only(self, kept: NDArray[np.bool_]) -> Stage:
+    def only(self, kept: NDArray[np.bool_]) -> LinkBatch:
         """The links that ``kept`` marks."""
-        return Stage(*(getattr(self, name)[kept] for name in COLUMNS))
+        return LinkBatch(*(getattr(self, name)[kept] for name in COLUMNS))
 
 
-class Followed:
-    """Mass on its way from the roots, and the stages that have passed it on.
+class MassFlow:
+    """The mass of every node, and the batches of links that carried it.
 
-    Stages come in an order in which all mass of a node is known before any link
-    leads on from it, so one pass gives all flows.
+    Batches come in an order in which all mass of a node is known before any link leads on from
+    it, so one pass over them gives all flows.
 
     Args:
         spec: Pruning and direction.
         layers: Of the model.
         size: Positions.
-        row: The roots' row.
+        row: The residual row of the roots.
         roots: Their positions.
     """
 
@@ -120,83 +120,83 @@ class Followed:
     ) -> None:
         self.spec, self.layers, self.row, self.roots = spec, layers, row, roots
         self.up = spec.direction == "up"
-        self.codes = Codes(layers + 1, size)
+        self.codes = NodeCodes(layers + 1, size)
         self.mass = self._start()
-        #: Upwards: the root's part of each state by all links, drawn or not.
+        #: Upwards: the part of each state that comes from the root by all links, drawn or not.
         self.reach = self.mass.copy()
-        self.stages: list[Stage] = []
+        self.batches: list[LinkBatch] = []
         self.count = 0
-        self.fallback: list[Whole] = []
+        self.fallback: list[Ints] = []
 
-    def _start(self) -> Part:
+    def _start(self) -> Doubles:
         mass = np.zeros(self.codes.count)
         mass[self.codes.of("block", self.row, np.array(self.roots))] = (
             1.0 if self.up else 1.0 / len(self.roots)
         )
         return mass
 
-    def carrying(self, kind: str, depth: int) -> Whole:
+    def carrying(self, kind: str, depth: int) -> Ints:
         """Positions at which nodes of this kind and depth carry mass, ascending."""
         first = int(self.codes.of(kind, depth, 0))
-        here: Whole = np.flatnonzero(self.mass[first : first + self.codes.size] > 0.0)
+        here: Ints = np.flatnonzero(self.mass[first : first + self.codes.size] > 0.0)
         return here
 
-    def add(self, stage: Stage) -> None:
-        """Have a stage's links pass on what the nodes they start from carry."""
-        start, end = self._ends(stage)
-        stage.flow = self.mass[start] * stage.share
-        np.add.at(self.mass, end, stage.flow)
-        self.stages.append(stage)
-        self.count += len(stage.flow)
+    def add(self, batch: LinkBatch) -> None:
+        """Add links, and carry the mass of their start nodes along them."""
+        start, end = self._from_and_to(batch)
+        batch.flow = self.mass[start] * batch.share
+        np.add.at(self.mass, end, batch.flow)
+        self.batches.append(batch)
+        self.count += len(batch.flow)
 
-    def _ends(self, stage: Stage) -> tuple[Whole, Whole]:
-        """Where the mass comes from, and where it goes."""
-        return (stage.source, stage.target) if self.up else (stage.target, stage.source)
+    def _from_and_to(self, batch: LinkBatch) -> tuple[Ints, Ints]:
+        """The nodes that mass leaves, and those that it enters."""
+        return (batch.source, batch.target) if self.up else (batch.target, batch.source)
 
     def cut(self, budget: int) -> None:
-        """Keep so many links of largest flow, the earlier of equal ones."""
+        """Keep the ``budget`` links of largest flow, the earlier of equal ones."""
         if self.count > budget:
-            self.stages, self.count = self._largest(budget), budget
+            self.batches, self.count = self._largest(budget), budget
 
-    def follow(self, known: list[Stage], many: int) -> int:
-        """Follow the mass again by the largest of the known links alone.
+    def follow(self, known: list[LinkBatch], many: int) -> int:
+        """Carry the mass again, along the ``many`` largest of the known links alone.
 
         Returns:
-            How many of them it reaches.
+            How many of them the mass reaches.
         """
-        self.stages, self.mass = known, self._start()
-        chosen, self.stages, self.count = self._largest(many), [], 0
-        for stage in chosen:
-            self.add(stage.only(self.mass[self._ends(stage)[0]] > 0.0))
+        self.batches, self.mass = known, self._start()
+        chosen, self.batches, self.count = self._largest(many), [], 0
+        for batch in chosen:
+            self.add(batch.only(self.mass[self._from_and_to(batch)[0]] > 0.0))
         return self.count
 
-    def _largest(self, many: int) -> list[Stage]:
-        """So many links, best first from the root: each hangs on links that are kept too.
+    def _largest(self, many: int) -> list[LinkBatch]:
+        """The ``many`` largest links, chosen so that each is connected to a root.
 
-        A link counts with the smallest flow on the best way to it. By its own flow alone a strong
-        link far from the root would take the room, and be lost with the weak ones that lead to it.
+        A link is ranked by the smallest flow on the best way to it. Ranked by its own flow, a
+        strong link far from the root could be kept while the weak links that lead to it are cut.
         """
         widths = self._widths()
         kept = np.zeros(len(widths), bool)
         kept[np.argsort(-widths, kind="stable")[:many]] = True
-        ends = np.cumsum([len(stage.flow) for stage in self.stages])[:-1]
-        pairs = zip(self.stages, np.split(kept, ends), strict=True)
-        return [stage.only(piece) for stage, piece in pairs if piece.any()]
+        ends = np.cumsum([len(batch.flow) for batch in self.batches])[:-1]
+        pairs = zip(self.batches, np.split(kept, ends), strict=True)
+        return [batch.only(piece) for batch, piece in pairs if piece.any()]
 
-    def _widths(self) -> Part:
+    def _widths(self) -> Doubles:
         """Each link's flow, or that of the narrowest link on the widest way from a root to it."""
         reached = np.where(self._start() > 0.0, np.inf, 0.0)
         found = []
-        for stage in self.stages:
-            start, end = self._ends(stage)
-            width = np.minimum(stage.flow, reached[start])
+        for batch in self.batches:
+            start, end = self._from_and_to(batch)
+            width = np.minimum(batch.flow, reached[start])
             np.maximum.at(reached, end, width)
             found.append(width)
         return np.concatenate(found)
 
 
 def root_positions(spec: FlowSpec, size: int) -> tuple[int, ...]:
-    """The roots' positions from the start, each once.
+    """Positions of the roots, ascending, counted from the start.
 
     Raises:
         SpecError: If one does not exist or is named twice.
