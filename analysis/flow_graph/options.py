@@ -15,7 +15,7 @@ from analysis.lens.options import SEPARATE_HEADS
 class FlowMethod(Choice):
     """How states are shared out among their parts.
 
-    Its function takes a ``flow_graph.parts.Step`` and gives ``flow_graph.methods.Shares``. A
+    Its function takes a ``flow_graph.methods.Step`` and gives ``flow_graph.methods.Shares``. A
     signed method has none: it adds up direct paths instead.
 
     Attributes:
