@@ -1,12 +1,12 @@
-# make run     set up, fetch the default model, serve the page
-# make test    the tests (sets up what they need: Chromium, redis-server and Node.js included)
-# make test-js the tests of the page's scripts alone
-# make check   lint, types, import rules, tests: under 10 minutes on 2 cores
-# make check-full   the long suites: under 30 minutes
-# make bench   the measurements quoted in the docs
-# make oracle  the same states as TransformerLens and nnsight show (an environment of its own)
-# make audit   hold what is installed against known vulnerabilities (asks the registry)
-# make clean   remove the environment and every cache of the checkout
+# make run          set up, convert the default model and serve the page
+# make test         run the tests; install Chromium, redis-server and Node.js if necessary
+# make test-js      run the tests of the page's scripts alone
+# make check        run lint, types, import rules and tests
+# make check-full   run the long suites
+# make bench        run the measurements that the documents quote
+# make oracle       compare with TransformerLens and nnsight, in a separate environment
+# make audit        check the installed packages for known vulnerabilities (uses the registry)
+# make clean        remove the environment and every cache of the checkout
 # PYTHON=/path/to/python3.12 chooses the interpreter of a new environment.
 
 .PHONY: run setup setup-dev model chromium redis node test test-js check lint check-full bench oracle audit clean
@@ -15,8 +15,7 @@
 
 BOOTSTRAP = $(firstword $(shell command -v python3) $(PYTHON) python3) tools/bootstrap.py
 BIN = .venv/bin
-# Three files of tests at a time; where a process of tests dies, the run ends and says so, instead of
-# starting that process's tests once more.
+# Run three test files at a time. If a test process dies, end the run instead of repeating its tests.
 WORKERS = -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 export PYTHON
@@ -52,7 +51,7 @@ test: setup-dev model chromium redis test-js
 lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p analysis -p dash_app
+	$(BIN)/mypy -p analysis -p dash_app -p benchmarks -p tools
 	$(BIN)/lint-imports
 
 check: lint test

@@ -9,6 +9,7 @@ Run it from the root of a checkout: the tests define the models.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ BEGIN, END = "<!-- architectures: begin -->", "<!-- architectures: end -->"
 HEAD = "| Architecture | Attention captured by | Blocks | Norm | Tied | Largest error | Verdict |"
 
 #: Hardware that a machine may lack, how to detect that, and how the code is tested without it.
-HARDWARE = {
+HARDWARE: dict[str, tuple[Callable[[], bool], str]] = {
     "8- and 4-bit weights on a GPU": (
         lambda: not torch.cuda.is_available(),
         "bitsandbytes on the CPU; tolerance 5e-2 for sums of heads, 2e-2 for all else",

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from analysis.contract.jobs import Job
 from analysis.contract.specs import Spec
@@ -31,7 +32,7 @@ from analysis.worker.settings import ServiceSettings
 MODEL = "smollm2-135m-instruct"
 ALONE = ("Peru", "Chad", "Oman", "Fiji", "Nepal")
 DURING = ("Kenya", "France", "Japan", "Italy", "Egypt", "Ghana", "Cuba", "Spain")
-VIEWS: tuple[Spec, ...] = (LensSpec(), EmergenceSpec(), PatternSpec(layer=9), FlowSpec())
+VIEWS: tuple[Spec[Any], ...] = (LensSpec(), EmergenceSpec(), PatternSpec(layer=9), FlowSpec())
 
 
 def click(service: Service, place: str) -> tuple[float, float]:

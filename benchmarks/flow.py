@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import psutil
@@ -38,7 +39,7 @@ SIZES = (16, 64, 256, 1024)
 NAIVE_COPIES = 3
 #: With more tokens the naive method takes many minutes.
 NAIVE_UP_TO = 256
-PRUNED = {"top_k": 2, "per_head": False}
+PRUNED: dict[str, Any] = {"top_k": 2, "per_head": False}
 SPECS: dict[str, FlowSpec] = {
     "proximity": FlowSpec(**PRUNED),
     "norm": FlowSpec(method="norm", **PRUNED),
@@ -101,7 +102,7 @@ def measure(name: str, model_name: str, size: int) -> dict[str, float]:
 
 
 def _fits(size: int) -> bool:
-    return size < 0.8 * psutil.virtual_memory().available
+    return bool(size < 0.8 * psutil.virtual_memory().available)
 
 
 def measure_in_process(name: str, model: str, size: int) -> dict[str, float]:

@@ -70,11 +70,11 @@ def measure_grids(model: Model, trace: analysis.Trace) -> None:
         name = ", ".join(str(value) for value in options.values()) or "logit lens"
         print_line(name, partial(analysis.decode, model, trace, **options))
     for quantities in COLOURS:
-        compute = partial(analysis.colours, model, trace, quantities=quantities)
-        print_line(", ".join(quantities), compute)
+        name = ", ".join(quantities)
+        print_line(name, partial(analysis.colours, model, trace, quantities=quantities))
     for decoders in (("output", "input", "linear"), ("output", "learned")):
-        compute = partial(analysis.disagreement, model, trace, decoders)
-        print_line(f"disagreement of {', '.join(decoders)}", compute)
+        name = f"disagreement of {', '.join(decoders)}"
+        print_line(name, partial(analysis.disagreement, model, trace, decoders))
 
 
 def measure_whole(model: Model, trace: analysis.Trace) -> None:

@@ -11,7 +11,7 @@ import time
 
 import psutil
 
-from analysis.model import catalog, memory
+from analysis.model import catalog, memory, pretrained
 
 
 def measure(name: str, dtype: str | None) -> str:
@@ -22,7 +22,7 @@ def measure(name: str, dtype: str | None) -> str:
 
     process = psutil.Process()
     before, start = process.memory_info().rss, time.perf_counter()
-    loaded = loading.load_pretrained(name, dtype=dtype)
+    loaded = pretrained.load_pretrained(name, dtype=dtype)
     read = time.perf_counter() - start
     model = loading.build_model(loaded)
     built = time.perf_counter() - start

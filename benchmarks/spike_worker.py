@@ -70,7 +70,7 @@ def spike_pool(name: str, make: Callable[[], Any], schedule: Callable[[Any, int]
 
 def spike_pebble() -> None:
     """Test pebble's process pool with one spawned worker."""
-    from pebble import ProcessPool
+    from pebble import ProcessPool  # type: ignore[import-not-found]
 
     context = multiprocessing.get_context("spawn")
     spike_pool(
@@ -82,7 +82,7 @@ def spike_pebble() -> None:
 
 def spike_loky() -> None:
     """Test loky's reusable executor with one worker."""
-    from loky import get_reusable_executor
+    from loky import get_reusable_executor  # type: ignore[import-not-found]
 
     spike_pool(
         "loky",
@@ -93,7 +93,7 @@ def spike_loky() -> None:
 
 def spike_huey() -> None:
     """Test huey with its SQLite store: examine the queue file while eight jobs wait."""
-    from huey import SqliteHuey
+    from huey import SqliteHuey  # type: ignore[import-not-found]
 
     folder = Path(tempfile.mkdtemp())
     queue = SqliteHuey(filename=str(folder / "queue.db"))

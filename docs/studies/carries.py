@@ -11,8 +11,9 @@ import argparse
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from playwright.sync_api import sync_playwright
@@ -32,7 +33,7 @@ from analysis.tasks import (
 )
 from analysis.tasks.components import Component
 from analysis.tasks.sum_table import Table
-from dash_app.views.tasks import failure_figures, figures
+from dash_app.views.tasks import failure_figures, figure_parts, figures
 
 HERE = Path(__file__).parent
 SUMS, ATTRIBUTED, PAIRS = 3000, 600, 128
@@ -42,7 +43,9 @@ DECODABLE = 0.99
 def probe(model: Model, sums: Table) -> tuple[dict[str, Any], dict[str, Any]]:
     """Probes: where each carry is decodable before its digit is written, with figures."""
     found = probes.report(model, sums)
-    drawn, numbers = {}, {"held_out": found.held_out, "control_max": float(found.control[:5].max())}
+    drawn: dict[str, Any] = {}
+    numbers: dict[str, Any] = {"held_out": found.held_out}
+    numbers["control_max"] = float(found.control[:5].max())
     digits = sums.digits
     for column in range(1, digits + 1):
         position = sums.answers[column] - 1
@@ -56,7 +59,7 @@ def probe(model: Model, sums: Table) -> tuple[dict[str, Any], dict[str, Any]]:
                 if found.components[c].startswith("row")
             ],
         }
-        drawn[f"probe-carry{column}"] = figures.matrix(
+        drawn[f"probe-carry{column}"] = figure_parts.matrix(
             found.accuracy[target], columns=_short(found.places), rows=found.components,
             theme="light", quantity="balanced accuracy", low=0.5,
             title=f"Probe: the carry into column {column}",
@@ -91,7 +94,7 @@ def attribute(model: Model, sums: Table) -> tuple[dict[str, Any], dict[str, Any]
         for head in range(model.info.heads):
             names.append(f"head {layer}.{head}")
             rows.append(found.heads[:, :, layer, head])
-            drawn[f"attention-{layer}{head}"] = figures.matrix(
+            drawn[f"attention-{layer}{head}"] = figure_parts.matrix(
                 found.attention[:, layer, head], columns=_short(found.sources), rows=digits,
                 theme="light", quantity="mean pattern", title=f"Head {layer}.{head} reads",
             )  # fmt: skip
@@ -110,7 +113,7 @@ def attribute(model: Model, sums: Table) -> tuple[dict[str, Any], dict[str, Any]
         for name, line in zip(names, table, strict=True)
     }
     most = float(np.nanmax(np.abs(table)))
-    drawn["contributions"] = figures.matrix(
+    drawn["contributions"] = figure_parts.matrix(
         table, columns=kinds, rows=names, theme="light", quantity="logits", low=-most, high=most,
         signed=True, title="Logits for the right digit over the other carry's digit",
     )  # fmt: skip
@@ -140,7 +143,7 @@ def patch(model: Model, digits: int) -> tuple[dict[str, Any], dict[str, Any]]:
             "everywhere": _table(found.components, anywhere),
             "control everywhere": _table(found.components, found.control[:, :, -1].T),
         }
-        drawn[f"patch-{name.replace(' ', '-')}"] = figures.matrix(
+        drawn[f"patch-{name.replace(' ', '-')}"] = figure_parts.matrix(
             np.concatenate([at_place, anywhere], 1),
             columns=[f"{n}<br>{where}" for where in ("there", "everywhere") for n in names],
             rows=found.components, theme="light", quantity="share that changes",
@@ -209,10 +212,11 @@ def project(model: Model, sums: Table) -> dict[str, Any]:
     """The states that write column 1 on two axes, coloured by the carry or by the digit sum."""
     drawn = {}
     place = sums.answers[1] - 1
-    for component, colour in (
+    choices: tuple[tuple[Component, Literal["carry", "digit_sum"]], ...] = (
         (Component("head", 0, 0), "carry"),
         (Component("row", 1), "digit_sum"),
-    ):
+    )
+    for component, colour in choices:
         found = probes.projection(model, sums, component, place, 1)
         name = f"pca-{component.name.replace(' ', '').replace('.', '')}-1-{colour}"
         drawn[name] = figures.projection(found, colour=colour, theme="light")
@@ -270,14 +274,15 @@ def main() -> None:
     numbers: dict[str, Any] = json.loads(file.read_text()) if chosen.only else {}
     numbers["model"] = model.info.revision
     drawn: dict[str, Any] = {}
-    for name, work in (
+    parts: tuple[tuple[str, Callable[[], tuple[dict[str, Any], dict[str, Any]]]], ...] = (
         ("contributions", lambda: attribute(model, sums.part(np.arange(ATTRIBUTED)))),
         ("probes", lambda: probe(model, sums)),
         ("patching", lambda: patch(model, digits)),
         ("emergence", lambda: emerge(model, digits)),
         ("shapes", lambda: ({}, project(model, sums))),
         ("failure", lambda: compare_failure(chosen.failing)),
-    ):
+    )
+    for name, work in parts:
         if chosen.only and name not in chosen.only:
             continue
         started = time.perf_counter()

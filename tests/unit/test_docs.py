@@ -42,6 +42,18 @@ def test_links_between_documents_exist() -> None:
     assert not broken
 
 
+def test_paths_in_the_documents_exist() -> None:
+    folders = "analysis|dash_app|assets|tests|tools|benchmarks|docs|deploy"
+    path = re.compile(rf"`((?:{folders})/[\w./@-]+\.\w+)`")
+    missing = [
+        f"{document.name}: {named}"
+        for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+        for named in path.findall(document.read_text(encoding="utf-8"))
+        if not (ROOT / named).exists()
+    ]
+    assert not missing
+
+
 def test_the_table_of_architectures_is_complete() -> None:
     from benchmarks import architectures
     from tests.support import zoo
