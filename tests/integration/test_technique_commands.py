@@ -117,7 +117,7 @@ def test_the_prompt_may_come_from_standard_input(
         (("decode", "MODEL", "x", "--head", "1"), "A head goes with the components"),
         (("flow", "MODEL", "x", "--foil", "3"), "asks about no token. Use the method signed."),
         (("flow", "MODEL", "x", "--row", "99"), "Row 99 does not exist."),
-        (("decode", "no-such", "x"), "No model is called 'no-such'."),
+        (("decode", "no-such", "x"), "no-such"),
     ],
 )
 def test_what_goes_wrong_is_a_sentence(

@@ -99,7 +99,7 @@ class FakeService:
         self.memo[subject, spec] = found
         return found
 
-    def grid(self, trace: TraceSpec, spec: LensSpec, job: Any = None) -> Grid:
+    def decode(self, trace: TraceSpec, spec: LensSpec, job: Any = None) -> Grid:
         self._called("decode")
         size = len(trace.token_ids)
         positions = np.array(range(size) if spec.positions is None else spec.positions, np.int64)

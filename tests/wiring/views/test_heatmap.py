@@ -115,14 +115,14 @@ def test_the_column_alone_is_shown_with_the_others_named_as_missing(
 def test_a_column_that_is_there_stays_when_the_rest_of_the_grid_fails(
     service: FakeService, long_run: RunRef
 ) -> None:
-    selection, grid = Selection(norm="unit", pos=7, row=3), service.grid
+    selection, grid = Selection(norm="unit", pos=7, row=3), service.decode
 
     def column_only(trace: Any, spec: LensSpec, job: Any = None) -> Any:
         if spec.positions is None:
             raise WorkerStoppedError("The worker stopped.", "Run it again.")
         return grid(trace, spec, job)
 
-    service.grid = column_only  # type: ignore[method-assign]
+    service.decode = column_only  # type: ignore[method-assign]
     ready, told = compute(service, long_run, selection)
     assert len(told) == 1
     figure, _, line, inspector, _, missing = show(service, long_run, selection, None, ready)
