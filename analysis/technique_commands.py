@@ -172,4 +172,4 @@ def _text(cell: Any) -> str:
         return "" if math.isnan(cell) else f"{cell:.4g}"
     if isinstance(cell, str):
         return cell if cell.strip() == cell and cell.isprintable() else repr(cell)
-    return str(cell)
+    return "" if cell is None else str(cell)

@@ -187,19 +187,9 @@ class Graph(Result):
     def table(self, tokens: Sequence[Token]) -> Table:
         """One row for each drawn link, the largest flow first."""
         links = sorted(self.links, key=lambda link: -abs(link.flow))
-        rows = [
-            (
-                link.kind, link.layer, "" if link.head is None else link.head, link.source_pos,
-                tokens[link.source_pos].text, link.target_pos, tokens[link.target_pos].text,
-                link.source, link.target, link.share, link.flow,
-            )
-            for link in links
-        ]  # fmt: skip
-        return Table(
-            ("kind", "layer", "head", "source_pos", "source_token", "target_pos", "target_token",
-             "source", "target", "share", "flow"),
-            rows,
-        )  # fmt: skip
+        names = [(tokens[link.source_pos].text, tokens[link.target_pos].text) for link in links]
+        rows = [(*link, *pair) for link, pair in zip(links, names, strict=True)]
+        return Table((*Link._fields, "source_token", "target_token"), rows)
 
     @property
     def shown_share(self) -> float:

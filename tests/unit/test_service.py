@@ -127,7 +127,7 @@ def made(kind: type[Any]) -> Any:
 def test_what_is_in_the_memo_starts_no_worker(settings: ServiceSettings) -> None:
     idle = Service(settings, fingerprint)
     trace, spec = TraceSpec("fake", (1, 2)), LensSpec()
-    grid = FakeService().grid(trace, spec)
+    grid = FakeService().decode(trace, spec)
     idle._memo.put(cache_key(fingerprint("fake", None), trace, spec), codec.encode(grid))
     for found in (idle.ask(trace, spec), idle.peek(trace, spec)):
         assert codec.encode(found) == codec.encode(grid)
