@@ -1,4 +1,4 @@
-"""Whether a model uses the same embeddings at its input and its output, and how alike they are."""
+"""Whether a model's input and output embeddings are the same, and how similar they are."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ def compute(model: Model, spec: EmbeddingSpec) -> EmbeddingReport:
 
     The cosine of a token's two rows, and the rank of its own row among all rows of the other
     matrix by cosine (Press and Wolf 2017, arXiv 1608.05859, on tying). Rows are as stored, without
-    any scale on the way to row 0 or the final norm's. Of tied matrices each row is itself.
+    the embedding scale or the final norm's. In tied matrices both rows are the same.
+
+    Args:
+        model: From ``load_model``.
+        spec: How many tokens have their nearest row searched, and the seed.
 
     Raises:
         SpecError: If the two matrices have different widths.
@@ -36,11 +40,11 @@ def compute(model: Model, spec: EmbeddingSpec) -> EmbeddingReport:
     """
     readout = model.readout
     inner, outer = _rows(readout)
-    known = torch.nonzero(inner.any(-1) & outer.any(-1))[:, 0]
-    cosine = torch.ones(len(known)) if readout.tied else _cosines(inner, outer, known, 0)
-    drawn = np.random.default_rng(spec.seed)
-    unrelated = _cosines(inner, outer, known, int(drawn.integers(1, max(len(known), 2))))
-    ranks = _ranks(readout.tied, inner, outer, known, spec.sample, drawn)
+    nonzero = torch.nonzero(inner.any(-1) & outer.any(-1))[:, 0]
+    cosine = torch.ones(len(nonzero)) if readout.tied else _cosines(inner, outer, nonzero, 0)
+    rng = np.random.default_rng(spec.seed)
+    unrelated = _cosines(inner, outer, nonzero, int(rng.integers(1, max(len(nonzero), 2))))
+    ranks = _ranks(readout.tied, inner, outer, nonzero, spec.sample, rng)
     counts, edges = np.histogram(cosine.clamp(-1, 1).numpy(), BINS, (-1.0, 1.0))
     return EmbeddingReport(
         tied=readout.tied,
@@ -52,11 +56,11 @@ def compute(model: Model, spec: EmbeddingSpec) -> EmbeddingReport:
         cosine_quantiles=_quantiles(cosine),
         cosine_mean=float(cosine.double().mean()),
         unrelated_mean=float(unrelated.double().mean()),
-        zero_rows=len(inner) - len(known),
+        zero_rows=len(inner) - len(nonzero),
         sampled=len(ranks[0]),
         seed=spec.seed,
-        self_nearest=np.array([float((found == 0).float().mean()) for found in ranks], np.float32),
-        self_rank_quantiles=np.stack([_quantiles(found) for found in ranks]),
+        self_nearest=np.array([float((own == 0).float().mean()) for own in ranks], np.float32),
+        self_rank_quantiles=np.stack([_quantiles(own) for own in ranks]),
         **_lengths("input", inner),
         **_lengths("output", outer),
         embedding_scale=readout.embedding_scale,
@@ -71,18 +75,18 @@ def _rows(readout: Readout) -> tuple[Tensor, Tensor]:
     if inner.shape[1] != outer.shape[1]:
         raise SpecError(
             f"The input embeddings have {inner.shape[1]} channels and the output embeddings "
-            f"{outer.shape[1]}: a projection lies between, and their rows can't be compared.",
+            f"{outer.shape[1]}: their rows can't be compared.",
             "Read the model through its own unembedding.",
         )
     count = min(len(inner), len(outer))
     return inner[:count].float(), outer[:count].float()
 
 
-def _cosines(inner: Tensor, outer: Tensor, known: Tensor, offset: int) -> Tensor:
-    """[n] cosine of each token's input row and the output row of itself, or of another token."""
+def _cosines(inner: Tensor, outer: Tensor, tokens: Tensor, offset: int) -> Tensor:
+    """[n] cosine of each token's input row and the output row of the token ``offset`` away."""
     found = []
-    others = known.roll(offset)
-    for part, other in zip(torch.split(known, 4096), torch.split(others, 4096), strict=True):
+    others = tokens.roll(offset)
+    for part, other in zip(torch.split(tokens, 4096), torch.split(others, 4096), strict=True):
         a, b = inner[part].double(), outer[other].double()
         found.append((a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1)))
     return torch.cat(found).float().cpu()
@@ -92,14 +96,16 @@ def _ranks(
     tied: bool,
     inner: Tensor,
     outer: Tensor,
-    known: Tensor,
+    tokens: Tensor,
     sample: int | None,
-    drawn: np.random.Generator,
+    rng: np.random.Generator,
 ) -> list[Tensor]:
-    """Own ranks from input to output and back; 0 for every token where the matrices are one."""
+    """[n] own ranks from input to output, and from output to input; 0 for tied matrices."""
     if tied:
-        return [torch.zeros(len(known), dtype=torch.long)] * 2
-    tokens = _sample(known, sample, drawn)
+        return [torch.zeros(len(tokens), dtype=torch.long)] * 2
+    if sample is not None and sample < len(tokens):
+        places = np.sort(rng.choice(len(tokens), sample, replace=False))
+        tokens = tokens[torch.from_numpy(places).to(tokens.device)]
     return [_own_ranks(inner, outer, tokens, 0), _own_ranks(outer, inner, tokens, 1)]
 
 
@@ -111,26 +117,19 @@ def _lengths(which: str, rows: Tensor) -> dict[str, Any]:
     }
 
 
-def _sample(known: Tensor, size: int | None, drawn: np.random.Generator) -> Tensor:
-    if size is None or size >= len(known):
-        return known
-    places = np.sort(drawn.choice(len(known), size, replace=False))
-    return known[torch.from_numpy(places).to(known.device)]
-
-
 def _own_ranks(queries: Tensor, rows: Tensor, tokens: Tensor, number: int) -> Tensor:
-    """[n] how many rows lie nearer, by cosine, to a token's query than its own row does.
+    """[n] how many rows are nearer, by cosine, to a token's query than its own row is.
 
-    A row of zeros points nowhere: its cosine counts as 0.
+    The cosine of a row of zeros counts as 0.
     """
     units = torch.nn.functional.normalize(rows, dim=-1)
     found = []
     for done, part in enumerate(torch.split(tokens, CHUNK)):
-        # The queries' lengths change no rank.
-        near = queries[part] @ units.T
-        found.append(rank(near, part).cpu())
-        done_in_all = number * len(tokens) + done * CHUNK + len(part)
-        progress.step(done_in_all, 2 * len(tokens), "Nearest embeddings")
+        # Queries need no normalising: their lengths change no rank.
+        cosines = queries[part] @ units.T
+        found.append((cosines > cosines.gather(1, part[:, None])).sum(-1).cpu())
+        total = number * len(tokens) + done * CHUNK + len(part)
+        progress.step(total, 2 * len(tokens), "Nearest embeddings")
         progress.pause()
     return torch.cat(found)
 
@@ -143,12 +142,12 @@ def _quantiles(values: Tensor) -> Floats:
 def embedding_report(
     model: Model, *, sample: int | None = EmbeddingSpec().sample, seed: int = 0
 ) -> EmbeddingReport:
-    """Whether the model uses the same embeddings at its input and output.
+    """Whether a model's input and output embeddings are the same.
 
     Args:
         model: From ``load_model``.
-        sample: How many tokens have their nearest row looked for; None: all.
-        seed: Of the draw.
+        sample: How many tokens have their nearest row searched; None: all.
+        seed: The seed of that sample.
 
     Raises:
         SpecError: If the two matrices have different widths.

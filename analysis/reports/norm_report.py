@@ -1,4 +1,4 @@
-"""What a model's normalisation layers do: kind, effective scale and bias, eps."""
+"""A model's normalisation layers: kind, effective scale and bias, eps."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from analysis.model.norms import NormForm, norm_form
 from analysis.reports.specs import NormReport, NormSpec, NormSummary
 
 _KINDS = {"layer": "LayerNorm", "rms": "RMSNorm"}
-#: Within so much an effective scale is what the layer stores; fitted scales are good to 1e-5.
+#: Largest relative difference of the stored and the effective scale; fits are good to 1e-5.
 _SAME = 1e-2
 
 
 @torch.no_grad()
 def compute(model: Model, spec: NormSpec) -> NormReport:
-    """Every norm of the model, found by asking each layer rather than by its name.
+    """Every norm of the model, found by what each layer computes, not by its name.
 
-    ``y = scale · (x - centre) / sqrt(mean((x - centre)²) + eps) + bias``, the centre being the
-    mean for LayerNorm (Ba et al. 2016, arXiv 1607.06450) and 0 for RMSNorm (Zhang and Sennrich
-    2019, arXiv 1910.07467). Scales are effective ones: what a layer that stores ``scale - 1``
-    (Gemma) multiplies by.
+    ``y = scale · (x - centre) / sqrt(mean((x - centre)²) + eps) + bias``. The centre is the mean
+    for LayerNorm (Ba et al. 2016, arXiv 1607.06450) and 0 for RMSNorm (Zhang and Sennrich 2019,
+    arXiv 1910.07467). Scales are effective ones: the factor itself, also where a layer stores
+    ``scale - 1`` (Gemma).
 
     Args:
         model: From ``load_model``.
-        spec: Nothing to choose.
+        spec: Has no options.
     """
     final, layers = model.readout.norm, _layers(model)
     found: NormSummary | None = None
@@ -50,7 +50,7 @@ def compute(model: Model, spec: NormSpec) -> NormReport:
 
 
 def _layers(model: Model) -> dict[int, int]:
-    """The block that each module belongs to, by its id."""
+    """Module id to the block that the module belongs to."""
     return {
         id(part): layer
         for layer, block in enumerate(model.stream.blocks)
@@ -65,14 +65,17 @@ def _norms(hf: nn.Module, d_model: int) -> Iterator[tuple[str, nn.Module, NormFo
             continue
         try:
             form = norm_form(module, width)
-        except (RuntimeError, TypeError, ValueError, IndexError):  # takes more than a state
+        except (RuntimeError, TypeError, ValueError, IndexError):  # needs other arguments
             continue
         if form is not None:
             yield name, module, form
 
 
 def _width(module: nn.Module, d_model: int) -> int | None:
-    """Channels of what may be a norm: only vectors among its parameters, or none and its name."""
+    """Channels of a module that may be a norm; None for other modules.
+
+    A norm has vectors as its only parameters, or no parameters and "norm" in its class name.
+    """
     if any(True for _ in module.children()):
         return None
     shapes = [tuple(part.shape) for part in module.parameters()]

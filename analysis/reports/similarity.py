@@ -1,17 +1,15 @@
-"""How far cosine, Euclidean distance and dot product rank the vocabulary alike.
+"""How similarly cosine, Euclidean distance and dot product rank the vocabulary.
 
-For a state h and a decoder row e, ``|h - e|² = |h|² + |e|² - 2 h·e``. Over the rows, |h| is fixed:
-Euclidean distance ranks by ``2 |h| |e| cos(h, e) - |e|²``. If all rows have one length that is the
-ranking by cosine, for h of any length. If they don't, it tends to the ranking by dot product
-(long rows first) as |h| grows, and to "the shortest row first", whatever h points at, as |h|
-shrinks. Scaling h and all rows together changes no ranking: no ball is special as such. What
-decides whether the two behave alike is how much the rows' lengths differ, and how long the state
-is beside them.
+For a state h and a decoder row e, ``|h - e|² = |h|² + |e|² - 2 h·e``. |h| is the same for all
+rows, so Euclidean distance ranks by ``2 |h| |e| cos(h, e) - |e|²``. If all rows have one length,
+that is the ranking by cosine, for h of any length. If not, it tends to the ranking by dot product
+(long rows first) as |h| grows, and to "the shortest row first", whatever the direction of h, as
+|h| shrinks. Scaling h and all rows together changes no ranking: no ball is special. The two rank
+alike if the rows' lengths differ little, compared with the length of the state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,10 +23,10 @@ from analysis.model.handle import Model
 from analysis.reports.specs import SimilarityReport, SimilaritySpec
 from analysis.tracing.capture import Trace
 
-#: Cells ranked at once; three rankings of each are held.
+#: Cells ranked at once; three rankings of each are held in memory.
 CHUNK = 16
 BINS = 8
-#: Of the cells, so many are scaled to each of these lengths.
+#: Number of cells that are scaled to each of these lengths.
 SWEPT_CELLS = 16
 LENGTHS = tuple(2.0**power for power in range(-6, 11))
 Agreement = dict[str, Floats]
@@ -40,8 +38,8 @@ def compute(model: Model, trace: Trace, spec: SimilaritySpec) -> SimilarityRepor
     """Agreement of the three rankings on block outputs, by the state's length.
 
     Overlap of the k best tokens, and Spearman's correlation (1904) over the whole vocabulary;
-    rows of equal score rank by their id in each. Cells are drawn; of some of them the direction is
-    then kept and the length swept over powers of 2, which shows what length alone does.
+    rows of equal score rank by their id. Cells are sampled. Some of them are then scaled to lengths
+    of powers of 2, which shows the effect of length alone.
 
     Args:
         model: The model the trace was made with.
@@ -51,9 +49,9 @@ def compute(model: Model, trace: Trace, spec: SimilaritySpec) -> SimilarityRepor
     Raises:
         CancelledError: If the caller's progress listener stops the work.
     """
-    rows, positions, in_all = _drawn(trace, spec)
+    rows, positions, total = _sample(trace, spec)
     reader = Reader(model.readout, 1.0 if spec.decoder == "output" else 0.0)
-    ruler = _Ruler(reader.rows().detach(), spec.k)
+    ranker = _Ranker(reader.rows().detach(), spec.k)
     states = torch.from_numpy(trace.resid[rows, positions])
     states = states.to(model.readout.device, model.readout.output_rows.dtype)
     normed = model.readout.normed(states, spec.norm).float()
@@ -63,31 +61,31 @@ def compute(model: Model, trace: Trace, spec: SimilaritySpec) -> SimilarityRepor
         decoder=spec.decoder,
         k=spec.k,
         seed=spec.seed,
-        cells_in_all=in_all,
+        cells_in_all=total,
         rows=rows,
         positions=positions,
         state_norm=lengths,
-        **_binned(_agreements(ruler, normed), lengths),
-        **_swept(ruler, normed, spec.seed),
-        row_norm=np.quantile(ruler.lengths.cpu().numpy(), np.linspace(0, 1, 5)).astype(np.float32),
+        **_binned(_agreements(ranker, normed), lengths),
+        **_length_sweep(ranker, normed, spec.seed),
+        row_norm=np.quantile(ranker.lengths.cpu().numpy(), np.linspace(0, 1, 5)).astype(np.float32),
     )
 
 
-def _drawn(trace: Trace, spec: SimilaritySpec) -> tuple[Ints, Ints, int]:
-    """Rows and positions of the cells to look at, and how many there are in all."""
+def _sample(trace: Trace, spec: SimilaritySpec) -> tuple[Ints, Ints, int]:
+    """Rows and positions of the sampled cells, and the number of all cells."""
     count, size = trace.resid.shape[:2]
-    every = count * size
-    drawn = np.random.default_rng(spec.seed).choice(every, min(spec.cells, every), replace=False)
-    drawn.sort()
-    return drawn // size, drawn % size, every
+    total = count * size
+    cells = np.random.default_rng(spec.seed).choice(total, min(spec.cells, total), replace=False)
+    cells.sort()
+    return cells // size, cells % size, total
 
 
-class _Ruler:
-    """Ranks a decoder's rows by their likeness to states.
+class _Ranker:
+    """Ranks a decoder's rows by their similarity to states.
 
     Args:
         rows: [vocab, d_model].
-        k: How many best rows the overlap looks at.
+        k: How many best rows the overlap counts.
     """
 
     def __init__(self, rows: Tensor, k: int) -> None:
@@ -100,11 +98,11 @@ class _Ruler:
         return states @ self._rows.T
 
     def cosine(self, dot: Tensor) -> Tensor:
-        """[n, vocab] the cosines' order: the state's length, the same for all rows, is left out."""
+        """[n, vocab] scores in the order of the cosines; the state's length changes no order."""
         return dot / self.lengths.clamp_min(1e-30)
 
     def euclidean(self, dot: Tensor) -> Tensor:
-        """[n, vocab] the order of minus the squared distances: ``|h|²`` is left out likewise."""
+        """[n, vocab] scores in the order of minus the squared distances; without ``|h|²``."""
         return 2.0 * dot - self._square
 
     def order(self, scores: Tensor) -> Tensor:
@@ -122,24 +120,18 @@ class _Ruler:
         return shared, 1.0 - 6.0 * gaps / (size * (size * size - 1.0))
 
 
-def _agreements(ruler: _Ruler, states: Tensor) -> Agreement:
+def _agreements(ranker: _Ranker, states: Tensor) -> Agreement:
     found: dict[str, list[Tensor]] = {name: [] for name in NAMES}
-    for done, part in _parts(states):
-        dot = ruler.dot(part)
-        cosine = ruler.order(ruler.cosine(dot))
-        for name, scores in (("euclidean", ruler.euclidean(dot)), ("dot", dot)):
-            overlap, rank = ruler.agreement(cosine, ruler.order(scores))
+    for done, part in enumerate(torch.split(states, CHUNK), 1):
+        dot = ranker.dot(part)
+        cosine = ranker.order(ranker.cosine(dot))
+        for name, scores in (("euclidean", ranker.euclidean(dot)), ("dot", dot)):
+            overlap, rank = ranker.agreement(cosine, ranker.order(scores))
             found[f"overlap_{name}"].append(overlap)
             found[f"rank_{name}"].append(rank)
-        progress.step(done, len(states), "Ranking by three similarities")
+        progress.step(min(done * CHUNK, len(states)), len(states), "Ranking by three similarities")
         progress.pause()
     return {name: torch.cat(values).float().cpu().numpy() for name, values in found.items()}
-
-
-def _parts(states: Tensor) -> Iterator[tuple[int, Tensor]]:
-    for start in range(0, len(states), CHUNK):
-        part = states[start : start + CHUNK]
-        yield start + len(part), part
 
 
 def _binned(found: Agreement, lengths: Floats) -> dict[str, Any]:
@@ -151,16 +143,16 @@ def _binned(found: Agreement, lengths: Floats) -> dict[str, Any]:
     return {**found, "bin_edges": edges, "bin_counts": counts, **means}
 
 
-def _swept(ruler: _Ruler, states: Tensor, seed: int) -> dict[str, Any]:
-    """Of some of the states: mean agreement of cosine and distance at each length."""
+def _length_sweep(ranker: _Ranker, states: Tensor, seed: int) -> dict[str, Any]:
+    """Mean agreement of cosine and distance at each length, of some of the states."""
     chosen = np.random.default_rng(seed).permutation(len(states))[:SWEPT_CELLS]
     states = states[torch.from_numpy(chosen).to(states.device)]
-    dot = ruler.dot(torch.nn.functional.normalize(states, dim=-1))
-    cosine = ruler.order(ruler.cosine(dot))
+    dot = ranker.dot(torch.nn.functional.normalize(states, dim=-1))
+    cosine = ranker.order(ranker.cosine(dot))
     overlaps, ranks = [], []
     for done, length in enumerate(LENGTHS):
-        order = ruler.order(ruler.euclidean(dot * length))
-        overlap, rank = ruler.agreement(cosine, order)
+        order = ranker.order(ranker.euclidean(dot * length))
+        overlap, rank = ranker.agreement(cosine, order)
         overlaps.append(float(overlap.mean()))
         ranks.append(float(rank.mean()))
         progress.step(done + 1, len(LENGTHS), "Sweeping the state's length")
@@ -174,7 +166,7 @@ def _swept(ruler: _Ruler, states: Tensor, seed: int) -> dict[str, Any]:
 
 
 def _bins(lengths: Floats) -> tuple[Floats, Ints]:
-    """Edges of bins in geometric steps, 1 among them, and the bin of each length."""
+    """Edges of bins in geometric steps, 1 included if it lies between, and each length's bin."""
     low, high = max(float(lengths.min()), 1e-6), max(float(lengths.max()), 1e-6)
     edges = np.array([low, high])
     if high > 1.001 * low:
@@ -201,16 +193,16 @@ def similarity_report(
     cells: int = 128,
     seed: int = 0,
 ) -> SimilarityReport:
-    """How far cosine, Euclidean distance and dot product rank the vocabulary alike.
+    """How similarly cosine, Euclidean distance and dot product rank the vocabulary.
 
     Args:
         model: From ``load_model``.
         trace: From ``trace``.
-        norm: What block outputs are normed by first, as in ``decode``.
-        decoder: Whose rows they are compared with, "output" or "input".
-        k: How many best tokens the overlap looks at.
-        cells: At most so many (row, position) cells, drawn by ``seed``.
-        seed: Of the draw.
+        norm: How block outputs are normalised first, as in ``decode``.
+        decoder: The decoder whose rows they are compared with, "output" or "input".
+        k: How many best tokens the overlap counts.
+        cells: At most this many (row, position) cells are sampled.
+        seed: The seed of that sample.
 
     Raises:
         SpecError: If an option has no such value.

@@ -19,23 +19,23 @@ class EmbeddingReport(Result):
 
     Attributes:
         tied: Whether the two matrices hold the same numbers.
-        tokens: Rows compared: of padded vocabularies, those that both matrices have.
+        tokens: Number of rows compared: those that both matrices have.
         d_model: Their width.
-        cosine_counts: [bin] tokens whose input and output row have such a cosine.
+        cosine_counts: [bin] tokens by the cosine of their input and output row.
         cosine_edges: [bin + 1] the bins' edges, -1 to 1.
         quantile_levels: [level] 0 to 1, for all quantiles below.
         cosine_quantiles: [level] of that cosine. cosine_mean: Its mean.
-        unrelated_mean: The mean cosine of each input row with another token's output row (drawn):
-            what a cosine is to be held against.
-        zero_rows: Tokens left out of cosines and ranks for having a row of zeros.
-        sampled: Tokens whose nearest row was looked for; all of them where it equals ``tokens``
-            less ``zero_rows``. seed: Of the draw.
+        unrelated_mean: The mean cosine of each input row with another token's output row, as a
+            baseline.
+        zero_rows: Tokens with a row of zeros, which are left out of cosines and ranks.
+        sampled: Tokens whose nearest row was searched: at most ``tokens - zero_rows``.
+        seed: The seed of that sample.
         self_nearest: [2] share of them whose own row is the nearest, by cosine, of all rows of the
             other matrix: input to output, output to input.
         self_rank_quantiles: [2, level] of the own row's rank there (0 is nearest).
         input_norm_quantiles, output_norm_quantiles: [level] of the rows' L2 norms.
         input_norm_mean, output_norm_mean: Their means.
-        embedding_scale: What the model multiplies input rows by; norms are without it.
+        embedding_scale: The model's factor for input rows; norms are without it.
         output_bias: Whether the unembedding has a bias.
     """
 
@@ -70,21 +70,21 @@ class EmbeddingReport(Result):
 
     @property
     def exact(self) -> bool:
-        """Whether every token's nearest row was looked for."""
+        """Whether every token's nearest row was searched."""
         return self.sampled == self.tokens - self.zero_rows
 
     @property
     def sentence(self) -> str:
-        """The answer at a glance, in one sentence."""
+        """The main result, in one or two sentences."""
         if self.tied:
             more = ", but the unembedding adds a bias" if self.output_bias else ""
-            return f"Input and output embeddings are one and the same matrix (tied){more}."
-        which = f"all {self.sampled:,}" if self.exact else f"{self.sampled:,} drawn"
+            return f"Input and output embeddings are the same matrix (tied){more}."
+        which = f"all {self.sampled:,}" if self.exact else f"{self.sampled:,} sampled"
         return (
-            "Input and output embeddings differ (untied): a token's two rows have a mean cosine of "
-            f"{self.cosine_mean:.2f} (rows of different tokens {self.unrelated_mean:.2f}), and for "
-            f"{100 * self.self_nearest[0]:.0f} % of {which} tokens the own output row is the one "
-            "nearest to the input row."
+            "Input and output embeddings differ (untied). The mean cosine of a token's two rows is "
+            f"{self.cosine_mean:.2f} (rows of different tokens {self.unrelated_mean:.2f}). For "
+            f"{100 * self.self_nearest[0]:.0f} % of {which} tokens, the token's own output row is "
+            "the nearest to its input row."
         )
 
 
@@ -96,11 +96,11 @@ class NormSummary(Result):
         name: The module's name in the model.
         layer: Its block; -1 outside the blocks.
         kind: "LayerNorm" (subtracts the mean) or "RMSNorm".
-        stores: "scale", "scale - 1" (Gemma), or "nothing" (no parameters).
-        size: Channels that it norms over.
-        eps: What keeps the root away from zero, as measured on the layer itself.
+        stores: "scale", "scale - 1" (Gemma), "nothing" (no parameters), or "something else".
+        size: Number of channels it normalises over.
+        eps: The constant under the root, as measured on the layer itself.
         scale: [5] minimum, quartiles and maximum of the effective scale.
-        bias: [5] likewise; zeros where there is none.
+        bias: [5] likewise; zeros if it has none.
     """
 
     name: str
@@ -119,10 +119,10 @@ class NormSummary(Result):
 
 @dataclass(frozen=True, slots=True)
 class NormReport(Result):
-    """What a model's normalisation layers do.
+    """A model's normalisation layers.
 
     Attributes:
-        final: The final norm; None where the model has none.
+        final: The final norm; None if the model has none.
         final_scale: [channel] its effective scale. final_bias: [channel].
         others: Every other norm, in the model's order.
     """
@@ -138,24 +138,24 @@ class NormReport(Result):
 
 @dataclass(frozen=True, slots=True)
 class SimilarityReport(Result):
-    """How far cosine, Euclidean distance and dot product rank the vocabulary alike.
+    """How similarly cosine, Euclidean distance and dot product rank the vocabulary.
 
     Overlaps are shares of the k best tokens that two rankings have in common, 0 to 1;
     correlations are Spearman's over the whole vocabulary, -1 to 1.
 
     Attributes:
-        norm, decoder, k, seed: As asked.
-        rows: [cell], positions: [cell] the cells looked at, drawn among ``cells_in_all``.
+        norm, decoder, k, seed: As in ``SimilaritySpec``.
+        rows: [cell], positions: [cell] the sample of the ``cells_in_all`` cells.
         state_norm: [cell] L2 norm of the state after ``norm``.
-        overlap_euclidean, rank_euclidean: [cell] cosine beside Euclidean distance.
-        overlap_dot, rank_dot: [cell] cosine beside dot product.
-        bin_edges: [bin + 1] of ``state_norm``; 1, the unit ball's surface, is one of them where it
-            lies within. bin_counts: [bin] cells.
+        overlap_euclidean, rank_euclidean: [cell] agreement of cosine and Euclidean distance.
+        overlap_dot, rank_dot: [cell] agreement of cosine and dot product.
+        bin_edges: [bin + 1] of ``state_norm``; 1, the unit ball's surface, is one of them if it
+            lies between. bin_counts: [bin] cells.
         bin_overlap_euclidean, bin_rank_euclidean, bin_overlap_dot, bin_rank_dot: [bin] means; NaN
             in an empty bin.
-        swept_norm: [length] lengths that the same directions were scaled to.
-        swept_overlap, swept_rank: [length] cosine beside Euclidean distance there, means over
-            ``swept_cells`` of the cells: what the state's length alone does.
+        swept_norm: [length] lengths that states were scaled to.
+        swept_overlap, swept_rank: [length] agreement of cosine and Euclidean distance there, means
+            over ``swept_cells`` of the cells: the effect of the state's length alone.
         row_norm: [5] minimum, quartiles and maximum of the decoder rows' L2 norms.
     """
 
@@ -197,35 +197,38 @@ class SimilarityReport(Result):
 
     @property
     def sentence(self) -> str:
-        """What the notes' claim about the unit ball comes to on this model, in one sentence."""
+        """Whether cosine and Euclidean distance agree on this model, in three sentences."""
         at_one = float(self.swept_overlap[int(np.abs(np.log(self.swept_norm)).argmin())])
         return (
             f"Of the {self.k} best tokens cosine and Euclidean distance share "
             f"{100 * float(self.overlap_euclidean.mean()):.0f} % at the states' own lengths "
-            f"(median {float(np.median(self.state_norm)):.3g}); the same directions at length 1, "
-            f"on the unit ball, share {100 * at_one:.0f} %, with rows "
-            f"{float(self.row_norm[0]):.3g} to {float(self.row_norm[-1]):.3g} long: only rows of "
-            "one length would make the two rank alike at any length."
+            f"(median {float(np.median(self.state_norm)):.3g}). Scaled to length 1, the unit ball, "
+            f"the same states share {100 * at_one:.0f} %. Rows are {float(self.row_norm[0]):.3g} "
+            f"to {float(self.row_norm[-1]):.3g} long; only rows of equal length make the two rank "
+            "alike at any length."
         )
 
 
 #: Decoders whose rows states are compared with.
 ROWS = Choices(
-    "decoder", DECODERS["output"], DECODERS["input"], help="Whose rows states are compared with."
-)
+    "decoder",
+    DECODERS["output"],
+    DECODERS["input"],
+    help="The decoder whose rows states are compared with.",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class SimilaritySpec(Spec[SimilarityReport]):
-    """How far dot product, cosine and Euclidean distance rank the vocabulary alike."""
+    """How similarly dot product, cosine and Euclidean distance rank the vocabulary."""
 
     norm: str = field(default="full", metadata=one_of(NORMS))
     decoder: str = field(default="output", metadata=one_of(ROWS))
-    k: int = field(default=10, metadata=about("How many best tokens the overlap looks at."))
+    k: int = field(default=10, metadata=about("How many best tokens the overlap counts."))
     cells: int = field(
-        default=128, metadata=about("At most this many (row, position) cells, drawn by the seed.")
+        default=128, metadata=about("At most this many (row, position) cells are sampled.")
     )
-    seed: int = field(default=0, metadata=about("The seed of that draw."))
+    seed: int = field(default=0, metadata=about("The seed of that sample."))
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -244,13 +247,13 @@ class EmbeddingSpec(Spec[EmbeddingReport]):
             " matrix. None: for all."
         ),
     )
-    seed: int = field(default=0, metadata=about("The seed of that draw."))
+    seed: int = field(default=0, metadata=about("The seed of that sample."))
 
     def __post_init__(self) -> None:
         if self.sample is not None and self.sample < 1:
-            raise SpecError("At least one token must be looked at.", "Leave it out for all.")
+            raise SpecError("The sample needs at least one token.", "Leave it out for all tokens.")
 
 
 @dataclass(frozen=True, slots=True)
 class NormSpec(Spec[NormReport]):
-    """What a model's normalisation layers are, and their parameters."""
+    """A model's normalisation layers and their parameters."""

@@ -115,7 +115,7 @@ def test_the_two_ways_between_the_matrices_are_told_apart() -> None:
     assert (there, back) == (8 / 32, 20 / 32)
     assert found.sampled == 32
     assert found.self_nearest.tolist() == pytest.approx([there, back])
-    assert "for 25 % of" in found.sentence
+    assert "For 25 % of" in found.sentence
     shown = words(embedding_report(found, "light"))
     for name, share in (
         ("Own output row is nearest to the input row", "25 %"),
@@ -129,7 +129,7 @@ def test_a_tied_model_says_so_at_a_glance(gpt2: Case) -> None:
     assert found.tied
     assert found.self_nearest.tolist() == [1.0, 1.0]
     assert found.cosine_mean == 1.0
-    assert "one and the same matrix (tied)" in found.sentence
+    assert "the same matrix (tied)" in found.sentence
     assert found.cosine_counts.sum() == found.tokens
 
 
@@ -138,7 +138,7 @@ def test_a_sample_is_stated_and_seeded(llama: Case) -> None:
     again = analysis.embedding_report(llama.model, sample=50, seed=3)
     assert (found.sampled, found.exact) == (50, False)
     assert np.array_equal(found.self_rank_quantiles, again.self_rank_quantiles)
-    assert "50 drawn tokens" in found.sentence
+    assert "50 sampled tokens" in found.sentence
     other = analysis.embedding_report(llama.model, sample=50, seed=4)
     assert not np.array_equal(found.self_rank_quantiles, other.self_rank_quantiles)
     assert np.array_equal(found.cosine_counts, other.cosine_counts)
@@ -304,7 +304,7 @@ def test_inside_the_unit_ball_the_shortest_row_is_the_nearest() -> None:
     near = [np.linalg.norm(rows - state / np.linalg.norm(state) * length, axis=1).argmin()
             for length in (1e-3, 1e5)]  # fmt: skip
     assert near == [0, far.token_ids[2, 3, 0]]
-    assert "on the unit ball" in found.sentence
+    assert "the unit ball" in found.sentence
 
 
 def test_options_that_mean_nothing(llama: Case) -> None:
