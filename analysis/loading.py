@@ -9,7 +9,7 @@ from analysis.errors import UnsupportedModelError
 from analysis.ledger import check, require
 from analysis.model import attention_hooks
 from analysis.model.find_stream import find_stream
-from analysis.model.handle import Model, describe, probes, set_attention
+from analysis.model.handle import Model, describe, probes
 from analysis.model.pretrained import load_pretrained
 from analysis.model.readout import find_readout
 
@@ -21,8 +21,7 @@ def build_model(loaded: Any) -> Model:
         UnsupportedModelError: If an identity that the pictures stand on fails.
     """
     hf = loaded.model.eval()
-    attention_hooks.register()
-    set_attention(hf)
+    hf.set_attn_implementation(attention_hooks.EAGER)
     vocab = int(hf.get_input_embeddings().weight.shape[0])
     try:
         stream, records = find_stream(hf, probes(vocab, hf.get_input_embeddings().weight.device))

@@ -38,9 +38,7 @@ def ratios(model: Model, size: int) -> tuple[float, float]:
     tokens, prompt = ids[None], tuple(ids.tolist())
     ratio, base = [], []
     for _ in range(ROUNDS + 1):
-        model.hf.set_attn_implementation("eager")
         one = seconds(lambda: plain(model, tokens))
-        model.hf.set_attn_implementation("stratascope")
         ratio.append(seconds(lambda: analysis.trace(model, prompt)) / one)
         base.append(one)
     return statistics.median(base[1:]), statistics.median(ratio[1:])

@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 
 from analysis.contract import progress
 from analysis.errors import PromptError, SpecError
-from analysis.model.handle import Model, set_attention
+from analysis.model.handle import Model
 from analysis.tasks import adder, addition
 from analysis.tasks.sum_table import operand_digits
 from analysis.tracing.tokens import encode_prompt
@@ -242,14 +242,10 @@ def _continued(
     )  # fmt: skip
     with model.lock, torch.random.fork_rng(devices=[]):
         torch.manual_seed(hash_seed(seed, batch, part))
-        model.hf.set_attn_implementation("eager")
-        try:
-            output = model.hf.generate(
-                padded.to(model.device), attention_mask=mask.to(model.device),
-                generation_config=config,
-            )  # fmt: skip
-        finally:
-            set_attention(model.hf)
+        output = model.hf.generate(
+            padded.to(model.device), attention_mask=mask.to(model.device),
+            generation_config=config,
+        )  # fmt: skip
     written = output[:, longest:].cpu().tolist()
     return [(*prompt, *_ended(row, end)) for prompt, row in zip(prompts, written, strict=True)]
 

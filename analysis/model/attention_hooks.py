@@ -1,61 +1,86 @@
-"""Observe attention through transformers' attention interface, or with hooks if it has none."""
+"""Observe and edit attention through transformers' attention interface, or with hooks.
+
+The model keeps the attention implementation named "eager": several models apply a mask of their
+own (a sparse index, a chunk) only under names that they know. While an observer is active, the
+interface calls ``observed_attention`` under that name; at any other time nothing is changed.
+"""
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from threading import Lock
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers import AttentionInterface
 
 from analysis.model.module_io import hidden_input
 
-NAME = "stratascope"
+#: The attention implementation of every loaded model.
+EAGER = "eager"
+#: Additive masks and masked scores are at or below this; real scores never are.
+_MASKED = -9e3
 
 
 class Tap(Protocol):
     """An observer of the attention calls in a forward pass."""
 
-    def mask(self, module: nn.Module, scores: tuple[int, int, int], mask: Tensor | None) -> Any:
-        """Return the additive mask to use for scores of shape (heads, queries, keys)."""
+    def cut(self, module: nn.Module, shape: tuple[int, int, int]) -> Tensor | None:
+        """The edges to cut before the softmax, bool [batch or 1, head, query, key], or None.
+
+        A query without a visible key left gets no attention output.
+        """
 
     def observe(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
         """Receive the values, the pattern and the heads' outputs of one call.
 
         Args:
             module: The attention module.
-            value: [1, kv_head, key, d].
-            pattern: [1, head, query, key].
-            output: [1, query, head, d].
+            value: [batch, kv_head, key, d].
+            pattern: [batch, head, query, key].
+            output: [batch, query, head, d].
         """
 
 
 _tap: ContextVar[Tap | None] = ContextVar("stratascope_attention_tap", default=None)
+_lock = Lock()
+_active = 0
 
 
 @contextmanager
-def tapping(tap: Tap) -> Iterator[None]:
-    """Send every attention call inside this block to ``tap``."""
+def _tapping(tap: Tap) -> Iterator[None]:
+    """Send every attention call of this thread inside this block to ``tap``."""
+    global _active  # noqa: PLW0603 - transformers' interface is global, too
     token = _tap.set(tap)
+    with _lock:
+        _active += 1
+        AttentionInterface.register(EAGER, observed_attention)
     try:
         yield
     finally:
         _tap.reset(token)
+        with _lock:
+            _active -= 1
+            if not _active:
+                AttentionInterface._global_mapping.pop(EAGER, None)
 
 
 def eager_function(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]] | None:
-    """The eager attention function of the file that defines ``module``'s class."""
-    source = sys.modules.get(type(module).__module__)
-    function: Callable[..., tuple[Tensor, Tensor]] | None = getattr(
-        source, "eager_attention_forward", None
-    )
-    return function
+    """The eager attention function that ``module`` would call by itself.
+
+    It is a global of the file that defines the module's ``forward``.
+    """
+    forward = inspect.unwrap(type(module).forward)
+    places = [getattr(forward, "__globals__", {})]
+    places += [vars(sys.modules[kind.__module__]) for kind in type(module).__mro__]
+    found = (place.get("eager_attention_forward") for place in places)
+    return next((function for function in found if function is not None), None)
 
 
 def observed_attention(
@@ -66,38 +91,40 @@ def observed_attention(
     attention_mask: Tensor | None,
     **options: Any,
 ) -> tuple[Tensor, Tensor]:
-    """The attention function registered as ``NAME``: the model's eager one, observed."""
+    """The module's own eager attention; the tap, if any, may cut edges and observes the result."""
     eager = eager_function(module)
     if eager is None:
         raise NotImplementedError(f"{type(module).__name__} has no eager attention function")
     tap = _tap.get()
-    if tap is not None:
-        shape = (query.shape[1], query.shape[2], key.shape[2])
-        attention_mask = tap.mask(module, shape, attention_mask)
+    if tap is None:
+        return eager(module, query, key, value, attention_mask, **options)
+    cut = tap.cut(module, (query.shape[1], query.shape[2], key.shape[2]))
+    empty = None
+    if cut is not None:
+        attention_mask, empty = _cut_mask(attention_mask, cut, query.dtype)
     output, pattern = eager(module, query, key, value, attention_mask, **options)
-    if tap is not None:
-        tap.observe(module, value, pattern, output)
+    if empty is not None:
+        pattern = pattern.masked_fill(empty[..., None], 0.0)
+        output = output.masked_fill(empty.transpose(1, 2)[..., None], 0.0)
+    tap.observe(module, value, pattern, output)
     return output, pattern
 
 
-def register() -> None:
-    """Register ``observed_attention`` with transformers as ``NAME``; idempotent."""
-    AttentionInterface.register(NAME, observed_attention)
-    AttentionMaskInterface.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
-
-
-def cut_edges(
-    mask: Tensor | None, scores: tuple[int, int, int], cut: Tensor, dtype: torch.dtype
-) -> Tensor:
-    """Add the most negative number to the scores of ``cut`` edges, [head, query, key] of bool."""
-    heads, queries, keys = scores
-    blocked = torch.zeros(1, heads, queries, keys, dtype=dtype, device=cut.device)
-    blocked.masked_fill_(cut[None, :, -queries:, :keys], torch.finfo(dtype).min)
+def _cut_mask(mask: Tensor | None, cut: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The mask with the ``cut`` edges, and [batch, head, query] which queries have no key left."""
     if mask is None:
-        return blocked
+        mask = torch.zeros(cut.shape, dtype=dtype, device=cut.device)
+    mask, cut = mask[..., : cut.shape[-1]], cut.to(mask.device)
     if mask.dtype == torch.bool:
-        return mask & (blocked == 0)
-    return torch.maximum(mask + blocked, torch.full_like(blocked, torch.finfo(dtype).min))
+        changed = mask & ~cut
+        return changed, cut.any(-1) & ~changed.any(-1)
+    batch = max(mask.shape[0], cut.shape[0])
+    changed = mask.expand(batch, *cut.shape[1:]).masked_fill(cut, torch.finfo(mask.dtype).min)
+    return changed, _without_keys(changed, cut)
+
+
+def _without_keys(scores: Tensor, cut: Tensor) -> Tensor:
+    return cut.any(-1) & (scores.amax(-1) <= _MASKED)
 
 
 _SOFTMAX: set[Callable[..., Any]] = {
@@ -130,26 +157,25 @@ class _AttentionMode(TorchFunctionMode):
         if not self.stack:
             return func(*args, **options)
         if func in _SOFTMAX and _square(args[0]):
-            pattern: Tensor = func(self._masked(args[0]), *args[1:], **options)
-            self._pattern = pattern
-            return pattern
+            scores, empty = self._cut(args[0])
+            pattern: Tensor = func(scores, *args[1:], **options)
+            self._pattern = pattern if empty is None else pattern.masked_fill(empty, 0.0)
+            return self._pattern
         result = func(*args, **options)
         if func in _PRODUCT and self._is_pattern(args[0]):
             self._observe(args[0], args[1], result)
         return result
 
-    def _masked(self, scores: Tensor) -> Tensor:
+    def _cut(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The scores without the cut edges, and which rows have no key left."""
         module, batch = self.stack[-1]
-        shape = (
-            scores.numel() // (batch * scores.shape[-1] * scores.shape[-2]),
-            *scores.shape[-2:],
-        )
-        mask = self.tap.mask(module, shape, None)
-        if mask is None:
-            return scores
-        added = mask.to(scores.dtype).expand(batch, -1, -1, -1).reshape(scores.shape)
-        masked: Tensor = scores + added
-        return masked
+        heads = scores.numel() // (batch * scores.shape[-1] * scores.shape[-2])
+        cut = self.tap.cut(module, (heads, *scores.shape[-2:]))
+        if cut is None:
+            return scores, None
+        cut = cut.to(scores.device).expand(batch, -1, -1, -1).reshape(scores.shape)
+        changed = scores.masked_fill(cut, torch.finfo(scores.dtype).min)
+        return changed, _without_keys(changed, cut)[..., None]
 
     def _is_pattern(self, left: Any) -> bool:
         # Dropout, casts and views keep the same numbers, mostly in the same memory.
@@ -205,9 +231,16 @@ def _intercepting(modules: Iterable[nn.Module], tap: Tap) -> Iterator[None]:
 
 @contextmanager
 def observing(attending: Iterable[nn.Module], tap: Tap, *, by_hooks: bool) -> Iterator[None]:
-    """Send a model's attention to ``tap``, through the attention interface or with hooks."""
+    """Send a model's attention to ``tap`` inside this block.
+
+    Args:
+        attending: The attention modules.
+        tap: The observer.
+        by_hooks: Whether the model does not use transformers' attention interface.
+    """
     with ExitStack() as stack:
-        stack.enter_context(tapping(tap))
         if by_hooks:
             stack.enter_context(_intercepting(attending, tap))
+        else:
+            stack.enter_context(_tapping(tap))
         yield

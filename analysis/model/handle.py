@@ -12,13 +12,15 @@ from torch import Tensor
 
 from analysis.contract.ledger import Ledger
 from analysis.contract.results import Floats, InfoSpec, ModelInfo
-from analysis.model import attention_hooks
 from analysis.model.probe import Record
 from analysis.model.readout import Readout
 from analysis.model.stream import Block, Stream
+from analysis.store.lru_cache import LruCache
 
 PROBE_LENGTH = 7
 PROBE_SEEDS = (11, 12)
+#: Prompts whose check against the untouched model is remembered.
+_CHECKED_PROMPTS = 256
 
 
 @dataclass(eq=False)
@@ -33,6 +35,8 @@ class Model:
         info: Its description.
         measure_ledger: Measures every identity; ``check`` calls it.
         lock: Held during a forward pass, since hooks are attached to the modules.
+        capture_errors: Error of identity 1 for each prompt that was checked; see
+            ``analysis.ledger``.
     """
 
     hf: Any
@@ -42,6 +46,9 @@ class Model:
     info: ModelInfo
     measure_ledger: Callable[[Model], Ledger] = field(repr=False)
     lock: RLock = field(default_factory=RLock, repr=False)
+    capture_errors: LruCache[float] = field(
+        default_factory=lambda: LruCache(_CHECKED_PROMPTS, lambda _error: 1), repr=False
+    )
 
     @property
     def device(self) -> torch.device:
@@ -91,11 +98,6 @@ def probes(vocab: int, device: torch.device) -> list[Tensor]:
         generator = torch.Generator().manual_seed(seed)
         made.append(torch.randint(0, vocab, (1, PROBE_LENGTH), generator=generator).to(device))
     return made
-
-
-def set_attention(hf: Any) -> None:
-    """Switch to the observed attention function."""
-    hf.set_attn_implementation(attention_hooks.NAME)
 
 
 def describe(loaded: Any, stream: Stream, readout: Readout, record: Record) -> ModelInfo:
@@ -148,13 +150,9 @@ def first_attending(stream: Stream) -> Block:
 
 @torch.no_grad()
 def plain_logits(model: Model, token_ids: tuple[int, ...]) -> Floats:
-    """The logits [pos, vocab] of the model without hooks and with its own eager attention."""
+    """The logits [pos, vocab] of the untouched model: no hooks, and its own eager attention."""
     tokens = torch.tensor([token_ids], device=model.device)
     with model.lock:
-        model.hf.set_attn_implementation("eager")
-        try:
-            logits = model.hf(input_ids=tokens, use_cache=False).logits[0]
-        finally:
-            set_attention(model.hf)
+        logits = model.hf(input_ids=tokens, use_cache=False).logits[0]
     plain: Floats = logits.to("cpu", torch.float32).numpy()
     return plain

@@ -73,9 +73,8 @@ class Record:
             if event.name.startswith(prefix + "."):
                 yield number, event
 
-    def mask(self, module: nn.Module, scores: tuple[int, int, int], mask: Any) -> Any:
-        """Return the mask unchanged."""
-        return mask
+    def cut(self, module: nn.Module, shape: tuple[int, int, int]) -> None:
+        """Cut nothing."""
 
     def observe(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
         """Record the heads' outputs."""

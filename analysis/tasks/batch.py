@@ -241,9 +241,8 @@ class _Recorder:
         self.pattern = np.full((kept, layers, info.heads, length, length), np.nan, np.float32)
         self.value = np.zeros((kept, layers, info.kv_heads, length, info.d_head), np.float32)
 
-    def mask(self, module: nn.Module, scores: tuple[int, int, int], mask: Any) -> Any:
-        """Leave every edge."""
-        return mask
+    def cut(self, module: nn.Module, shape: tuple[int, int, int]) -> None:
+        """Cut nothing."""
 
     def observe(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
         """Keep values and patterns."""

@@ -84,9 +84,9 @@ class _Recorder:
         self.pattern = np.full((layers, info.heads, size, size), np.nan, np.float32)
         self.value = np.zeros((layers, info.kv_heads, size, info.d_head), np.float32)
 
-    def mask(self, module: nn.Module, scores: tuple[int, int, int], mask: Any) -> Any:
-        """Cut the edges that an intervention knocks out."""
-        return self.edits.mask(self.stream.layer(module), scores, mask)
+    def cut(self, module: nn.Module, shape: tuple[int, int, int]) -> Tensor | None:
+        """The edges that interventions knock out."""
+        return self.edits.cut(self.stream.layer(module), shape)
 
     def observe(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
         """Keep the values and the pattern."""

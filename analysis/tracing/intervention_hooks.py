@@ -13,7 +13,7 @@ from torch import Tensor
 
 from analysis.contract.specs import resolve_index
 from analysis.errors import SpecError
-from analysis.model.attention_hooks import cut_edges, observing
+from analysis.model.attention_hooks import observing
 from analysis.model.handle import Model
 from analysis.model.module_io import batched, hidden_input, hidden_output, with_hidden_output
 from analysis.tracing.interventions import (
@@ -180,25 +180,23 @@ class Edits:
 
     # -- around a forward pass -------------------------------------------------------------
 
-    def mask(self, layer: int | None, scores: tuple[int, int, int], mask: Any) -> Any:
-        """The attention mask of a layer with its knocked-out edges."""
+    def cut(self, layer: int | None, shape: tuple[int, int, int]) -> Tensor | None:
+        """The knocked-out edges of a layer, bool [batch, head, query, key]; None if there are none.
+
+        Args:
+            layer: The layer; None for a module outside the stream.
+            shape: Numbers of heads, queries and keys. The queries are the last positions.
+        """
         items = self._cuts.get(-1 if layer is None else layer, [])
         if not items:
-            return mask
-        heads, queries, keys = scores
-        masks = []
-        dtype = self.model.dtype if mask is None else mask.dtype
-        dtype = torch.float32 if dtype == torch.bool else dtype
-        for batch in range(len(self.sets)):
-            cut = torch.zeros(heads, queries, keys, dtype=torch.bool, device=self.model.device)
-            for index, item in items:
-                if index == batch and item.query < queries and item.key < keys:
-                    cut[slice(None) if item.head is None else item.head, item.query, item.key] = (
-                        True
-                    )
-            own = mask if mask is None or mask.shape[0] == 1 else mask[batch : batch + 1]
-            masks.append(cut_edges(own, scores, cut, dtype))
-        return torch.cat(masks)
+            return None
+        _, queries, keys = shape
+        cut = torch.zeros(len(self.sets), *shape, dtype=torch.bool, device=self.model.device)
+        for batch, item in items:
+            query = item.query - (keys - queries)
+            if 0 <= query < queries and item.key < keys:
+                cut[batch, slice(None) if item.head is None else item.head, query, item.key] = True
+        return cut
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -317,9 +315,9 @@ class _EditTap:
     def __init__(self, edits: Edits) -> None:
         self.edits = edits
 
-    def mask(self, module: Any, scores: tuple[int, int, int], mask: Any) -> Any:
-        """The mask with this layer's knocked-out links in it."""
-        return self.edits.mask(self.edits.model.stream.layer(module), scores, mask)
+    def cut(self, module: Any, shape: tuple[int, int, int]) -> Tensor | None:
+        """The edges of this layer that interventions knock out."""
+        return self.edits.cut(self.edits.model.stream.layer(module), shape)
 
     def observe(self, module: Any, value: Tensor, pattern: Tensor, output: Tensor) -> None:
-        """Look at no pattern: an intervention only changes the mask."""
+        """Record nothing."""
