@@ -10,7 +10,7 @@ from dash import ClientsideFunction, Dash, Input, Output, no_update, set_props
 from flask_compress import Compress
 
 from analysis.model import catalog
-from dash_app.errors import explain, typed
+from dash_app.errors import explain, original_error
 from dash_app.page import layout
 from dash_app.page.panel import trouble
 from dash_app.page.thin_layout import ThinDash, thin
@@ -120,5 +120,5 @@ def _register(app: Dash, context: Context) -> None:
 
 def unexpected(error: Exception) -> Any:
     """Say in the page that a callback failed, with an id for the log; nothing else changes."""
-    set_props(PageId.ALERT, {"children": [trouble(explain(typed(error)))]})
+    set_props(PageId.ALERT, {"children": [trouble(explain(original_error(error)))]})
     return no_update

@@ -1,4 +1,4 @@
-"""What went wrong, for a person: a sentence, what to try, an id to find it in the log."""
+"""Errors as a person reads them: what happened, what to try, and an id to find it in the log."""
 
 from __future__ import annotations
 
@@ -12,77 +12,84 @@ from dash_app.logs import request_id
 
 log = logging.getLogger("stratascope")
 
+_HINT = "Your prompt is not lost. Try again. If it happens again, look for {} in the server's log."
+#: Message and hint of a defect of the program, shown beside the request's id.
+DEFECT = ("Something went wrong on the server.", _HINT.format("this id"))
+
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """An error ready to be shown: no trace, nothing that only a programmer reads."""
+class Problem:
+    """An error ready to be shown, without a stack trace.
+
+    Attributes:
+        message: What happened.
+        hint: What to try.
+        request: The id under which the log has the details.
+    """
 
     message: str
     hint: str
     request: str
 
 
-def explain(error: BaseException) -> Trouble:
-    """Turn any exception into words, and write it to the log under the same id.
+def explain(error: BaseException) -> Problem:
+    """Turn an exception into words, and log it under the same id.
 
-    What we foresaw (``AnalysisError``) speaks for itself. Anything else is a defect: the page says
-    so without detail, and the log has the trace.
+    An ``AnalysisError`` has a message for the user. Any other exception is a defect: the page shows
+    no details, and the log has the stack trace.
     """
     request = request_id()
-    error = typed(error)
+    error = original_error(error)
     if isinstance(error, AnalysisError):
         log.warning("%s: %s", type(error).__name__, error, extra={"event": {"request": request}})
-        return Trouble(error.message, error.hint, request)
+        return Problem(error.message, error.hint, request)
     log.error("a defect", exc_info=error, extra={"event": {"request": request}})
-    return Trouble(
-        "Something went wrong on the server.",
-        "Nothing you typed is lost. Try again; if it happens again, the log has the details"
-        " under this id.",
-        request,
-    )
+    return Problem(*DEFECT, request)
 
 
 _MARK = "typed:"
 
 
 def forgotten() -> AnalysisError:
-    """Why there is no result of a job that nobody here knows."""
-    return WorkerStoppedError("The server was restarted while it worked on this.", "Run it again.")
+    """The error of a job that this server does not know."""
+    return WorkerStoppedError(
+        "The server was restarted while it worked on this request.", "Run it again."
+    )
 
 
 def shutting_down() -> AnalysisError:
-    """Why a job is not begun, or not finished."""
+    """The error of a job that the server can't start or finish because it stops."""
     return WorkerStoppedError(
-        "The server is shutting down.", "Nothing you typed is lost: run it again in a moment."
+        "The server is shutting down.", "Your prompt is not lost. Run it again in a moment."
     )
 
 
 def failure(error: Exception) -> str:
-    """An error as the JSON that Dash takes for one; a defect also goes to the log."""
-    if not isinstance(error, AnalysisError):
-        found = request_id()
-        log.error(
-            "a background callback failed", exc_info=error, extra={"event": {"request": found}}
-        )
-        error = AnalysisError(
-            "Something went wrong on the server.",
-            f"Nothing you typed is lost. Try again; the log has the details under {found}.",
-        )
-    said = json.dumps([type(error).__name__, error.message, error.hint])
-    return json.dumps({"background_callback_error": {"msg": _MARK + said, "tb": ""}})
+    """An error as the JSON that Dash expects of a failed background callback.
 
-
-def typed(error: BaseException) -> BaseException:
-    """The error that a background callback really raised, out of what Dash made of it.
-
-    Dash hands an app's error handler a text; this finds the ``AnalysisError`` in
-    it. Any other exception is given back as it is.
+    A defect is also logged.
     """
-    _, found, said = str(error).partition(_MARK)
+    if not isinstance(error, AnalysisError):
+        request = request_id()
+        log.error(
+            "a background callback failed", exc_info=error, extra={"event": {"request": request}}
+        )
+        error = AnalysisError(DEFECT[0], _HINT.format(request))
+    content = json.dumps([type(error).__name__, error.message, error.hint])
+    return json.dumps({"background_callback_error": {"msg": _MARK + content, "tb": ""}})
+
+
+def original_error(error: BaseException) -> BaseException:
+    """The error that a background callback raised.
+
+    Dash passes the app's error handler an exception with a text; this rebuilds the
+    ``AnalysisError`` from that text. Any other exception is returned as it is.
+    """
+    _, found, content = str(error).partition(_MARK)
     if isinstance(error, AnalysisError) or not found:
         return error
     try:
-        name, message, hint = json.loads(said.strip())
+        name, message, hint = json.loads(content.strip())
     except ValueError:
         return error
     return errors.rebuild(name, message, hint)

@@ -1,49 +1,107 @@
 """Dash's background callbacks in threads of the web process, which wait for the service.
 
-The stock manager forks a process for each job: a model loaded there is lost, a
-fork after a threaded forward hangs, and two users with equal arguments share one
-result key, so that one of them gets nothing. Here a job is a thread that blocks
-on ``analysis.service``; every job has a key of its own; results are JSON, kept
-in a store that holds nothing but bytes; cancelling sets a flag that the model
-worker looks at between layers.
+Dash's own manager forks a process for each job: a model loaded there is lost, a fork after a
+threaded forward pass hangs, and two users with equal arguments share one result key, so that one
+of them gets no result. Here a job is a thread that waits for ``analysis.service``. Every job has
+its own key. Results are JSON in a store that holds only bytes. Cancelling sets a flag that the
+model worker checks between layers.
 """
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextvars import Context, ContextVar
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dash import DiskcacheManager
+from dash._callback_context import context_value
+from dash._get_app import app_context, get_app
+from dash._utils import AttributeDict
+from dash.background_callback._proxy_set_props import ProxySetProps
 from dash.background_callback.managers import BaseBackgroundCallbackManager
+from dash.exceptions import PreventUpdate
+from plotly.io.json import to_json_plotly
 
-from analysis.contract.jobs import current_user
+from analysis.contract.jobs import Job, current_user
 from analysis.errors import AnalysisError, BusyError
 from analysis.store.memo import Memo
 from dash_app.errors import failure, forgotten, shutting_down
-from dash_app.jobs.thread import Running, Work, start, to_json
-from dash_app.people import page_key, tag
+from dash_app.logs import current_request, owner_tag, page_key
+
+#: Seconds that a result is kept for the page, and that an ended job is remembered.
+_KEEP_S, _REMEMBER_S = 900.0, 60.0
+_NO_UPDATE = {"_dash_no_update": "_dash_no_update"}
+
+
+@dataclass(eq=False, slots=True)
+class Running:
+    """A background callback that runs, or ended recently.
+
+    Attributes:
+        key: Its id, and that of its result.
+        user: Its owner.
+        state: "running", "finished", "collected" or "cancelled".
+        progress: Progress that the page has not fetched yet, as JSON; empty if there is none.
+        props: Values of ``set_props`` that the page has not fetched yet, by component.
+        jobs: Its requests to the service.
+        ended: When it ended, on the monotonic clock.
+        sets, page, turn: The outputs of its callback, the page load, and the number of the request
+            (the page numbers its requests: ``assets/js/net.js``).
+    """
+
+    key: str
+    user: str
+    state: str = "running"
+    progress: str = ""
+    props: dict[str, dict[str, Any]] = field(default_factory=dict)
+    jobs: list[Job] = field(default_factory=list)
+    ended: float = 0.0
+    sets: str = ""
+    page: str = ""
+    turn: int = 0
+
+    def stale(self, now: float) -> bool:
+        """Whether it can be dropped: it ended, and the page had time to fetch the result."""
+        patience = _KEEP_S if self.state == "finished" else _REMEMBER_S
+        return bool(self.ended) and now - self.ended > patience
+
+    def replaces(self, other: Running) -> bool:
+        """Whether the same page called the same callback for this job later than for ``other``."""
+        mine, theirs = ((one.sets, one.page, one.user) for one in (self, other))
+        return bool(self.page) and mine == theirs and self.turn > other.turn
+
+    def line(self) -> str:
+        """A key shared by all jobs that can replace each other, in every process."""
+        text = "\0".join((self.user, self.page, self.sets))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+#: The job of the current thread; None outside of a background callback.
+current_background: ContextVar[Running | None] = ContextVar("stratascope_background", default=None)
 
 
 class JobManager(DiskcacheManager):
-    """Runs background callbacks in threads; what Dash calls is held by contract tests.
+    """Runs background callbacks in threads; contract tests check what Dash calls.
 
     Args:
-        folder: Where results wait to be fetched; None: in memory only.
-        limit: Bytes of them.
-        max_jobs: How many may run at once.
+        folder: Where results wait for the page; None: in memory only.
+        limit: Most bytes of results.
+        max_jobs: Most jobs at once.
     """
 
     def __init__(
         self, folder: Path | None = None, *, limit: int = 256 << 20, max_jobs: int = 64
     ) -> None:
-        # Not DiskcacheManager's own, which asks for a package that only forks need.
+        # Not DiskcacheManager's constructor: it needs a package that only forks use.
         base: Any = BaseBackgroundCallbackManager  # Dash has no types for it
         base.__init__(self, None)
         self.handle = None
@@ -58,26 +116,26 @@ class JobManager(DiskcacheManager):
         self._pruned = 0.0
 
     def drain(self, grace_s: float, fetch_s: float = 2.0) -> None:
-        """Start nothing more, let what runs finish, tell the pages of what does not.
+        """Start no more jobs, let the running ones finish, and cancel those that do not.
 
         Args:
-            grace_s: Seconds for jobs to finish.
-            fetch_s: Seconds for pages to fetch how they ended.
+            grace_s: Seconds that jobs have to finish.
+            fetch_s: Seconds that pages have to fetch the results.
         """
         self._draining = True
         some_ran = any(running.state == "running" for running in list(self._running.values()))
-        self._until(grace_s, "running")
+        self._wait_while("running", grace_s)
         for running in list(self._running.values()):
             if running.state == "running":
                 self._finish(running, failure(shutting_down()))
-                for asked in tuple(running.jobs):
-                    asked.cancel()
-        self._until(fetch_s, "finished")
+                for job in tuple(running.jobs):
+                    job.cancel()
+        self._wait_while("finished", fetch_s)
         if some_ran:
-            time.sleep(min(1.0, fetch_s))  # pages draw what they have just fetched
+            time.sleep(min(1.0, fetch_s))  # pages draw the results that they fetched
 
-    def _until(self, seconds: float, state: str) -> None:
-        """Wait until no job is in ``state``, but no longer."""
+    def _wait_while(self, state: str, seconds: float) -> None:
+        """Wait until no job is in ``state``, at most ``seconds``."""
         late = time.monotonic() + seconds
         while time.monotonic() < late:
             if not any(running.state == state for running in list(self._running.values())):
@@ -85,7 +143,7 @@ class JobManager(DiskcacheManager):
             time.sleep(0.05)
 
     def close(self) -> None:
-        """Cancel what runs, and take no further part in Dash's registry."""
+        """Cancel all jobs, and leave Dash's list of managers."""
         for key in list(self._running):
             self.terminate_job(key)
         if self in BaseBackgroundCallbackManager.managers:
@@ -95,28 +153,29 @@ class JobManager(DiskcacheManager):
     # What Dash calls to start a job.
 
     def make_job_fn(self, fn: Callable[..., Any], progress: bool, key: str | None = None) -> bool:
-        """What ``call_job_fn`` gets for a callback: whether it wants to tell of its progress.
+        """What Dash passes to ``call_job_fn``: whether the callback reports progress.
 
-        Not the function: Dash registers the callbacks of every app with every manager, under
-        names that two apps made by one function share.
+        Not the function itself: Dash registers the callbacks of every app with every manager, and
+        two apps that one function made use the same names.
         """
         if inspect.iscoroutinefunction(fn):
             raise TypeError("background callbacks run in threads and can't be coroutines")
         return progress
 
     def build_cache_key(self, fn: Callable[..., Any], *_args: Any) -> str:
-        """A new id for every job (the memo is what users share), and the function it will call.
+        """A new id for a job, and a note of the function to call.
 
-        It ends with whose it is: the gate lets nobody else ask for it.
+        The id is never shared: users share the memo of results instead. It ends with the owner's
+        tag, which the gate checks.
         """
-        key = secrets.token_hex(16) + tag(current_user.get())
+        key = secrets.token_hex(16) + owner_tag(current_user.get())
         self._functions[key] = fn
         return key
 
     def call_job_fn(self, key: str, job_fn: bool, args: Any, context: Mapping[str, Any]) -> str:
-        """Start a job and give its id."""
+        """Start a job; returns its id."""
         function = self._functions.pop(key)
-        page, turn = asked_by(context)
+        page, turn = request_of(context)
         sets = json.dumps(context.get("outputs_list"), sort_keys=True)
         running = Running(key, user_of(context), sets=sets, page=page, turn=turn)
         with self._lock:
@@ -129,21 +188,35 @@ class JobManager(DiskcacheManager):
         if refusal is not None:
             self._finish(running, failure(refusal))
             return key
-        first = [lambda value: self._progress(running, value)] if job_fn else []
-        start(
-            running,
-            Work(
-                partial(function, *first),
-                args,
-                dict(context),
-                partial(self._set, running),
-                partial(self._finish, running),
-            ),
-        )
+        if job_fn:
+            function = partial(function, partial(self._progress, running))
+        self._start(running, function, args, context)
         return key
 
+    def _start(
+        self, running: Running, function: Callable[..., Any], args: Any, context: Mapping[str, Any]
+    ) -> None:
+        """Call a callback in a thread that inherits only the request's id and the app."""
+
+        def work() -> None:
+            current_background.set(running)
+            current_user.set(running.user)
+            values = AttributeDict(**context)
+            values.ignore_register_page = False
+            proxy: Any = ProxySetProps  # Dash has no types for it
+            values.updated_props = proxy(partial(self._set, running))
+            context_value.set(values)
+            self._finish(running, _result(function, args))
+
+        thread_context = Context()
+        thread_context.run(current_request.set, current_request.get())
+        app: Any = get_app  # Dash has no types for it
+        thread_context.run(app_context.set, app())
+        name = f"job-{running.key[:8]}"
+        threading.Thread(target=thread_context.run, args=(work,), name=name, daemon=True).start()
+
     def _replace(self, new: Running) -> None:
-        """Cancel what ``new`` replaces, or itself if it comes late: Dash may not know of it yet."""
+        """Cancel the job that ``new`` replaces, or ``new`` if it is late: Dash may not know yet."""
         for other in list(self._running.values()):
             if new.replaces(other):
                 self.terminate_job(other.key)
@@ -154,11 +227,13 @@ class JobManager(DiskcacheManager):
         if self._draining:
             return shutting_down()
         if busy >= self._max_jobs:
-            return BusyError("Too many requests are being worked on.", "Try again in a minute.")
+            return BusyError(
+                "This server already runs as many requests as it allows.", "Try again in a minute."
+            )
         return None
 
     def _open(self, running: Running) -> None:
-        """Nothing; ``SharedJobManager`` tells the other web processes."""
+        """Announce a job; ``SharedJobManager`` stores it for the other web processes."""
 
     def _progress(self, running: Running, value: Any) -> None:
         values = value if isinstance(value, (list, tuple)) else [value]
@@ -168,9 +243,9 @@ class JobManager(DiskcacheManager):
         with self._lock:
             running.props[name] = {**running.props.get(name, {}), **props}
 
-    def _finish(self, running: Running, outcome: str) -> None:
+    def _finish(self, running: Running, result: str) -> None:
         if running.state == "running":
-            self._results.put(running.key, outcome.encode())
+            self._results.put(running.key, result.encode())
         with self._lock:
             running.ended = time.monotonic()
             if running.state == "running":
@@ -186,19 +261,19 @@ class JobManager(DiskcacheManager):
                 del self._running[key]
                 self._results.remove(key)
 
-    # What Dash calls while a job runs, and after.
+    # What Dash calls while a job runs, and after it.
 
     def job_running(self, job: str) -> bool:
         """Whether there is still something to fetch.
 
-        A finished job counts as running until its result was fetched: Dash asks
-        for the result first and for this next, and would lose what came between.
+        A finished job counts as running until its result was fetched: Dash asks for the result
+        first and for this next, and would lose a result that arrived between the two.
         """
         running = self._running.get(job)
         return running is not None and running.state in ("running", "finished")
 
     def terminate_job(self, job: str | None) -> None:
-        """Cancel a job; nothing if it is over."""
+        """Cancel a job; does nothing if it has ended."""
         running = self._running.get(job or "")
         if running is None:
             return
@@ -208,15 +283,15 @@ class JobManager(DiskcacheManager):
             running.state = "cancelled"
             running.ended = time.monotonic()
             requests = tuple(running.jobs)
-        for asked in requests:
-            asked.cancel()
+        for request in requests:
+            request.cancel()
 
     def terminate_unhealthy_job(self, job: str) -> bool:
-        """A thread can't die unheard: there are none."""
+        """Always False: a thread can't die without an error."""
         return False
 
     def get_progress(self, key: str) -> Any:
-        """What to show, if it changed since the last time."""
+        """The progress, if it changed since the last call."""
         running = self._running.get(key)
         if running is None:
             return None
@@ -229,7 +304,7 @@ class JobManager(DiskcacheManager):
         return running is not None and running.state == "finished"
 
     def get_result(self, key: str, job: str | None) -> Any:
-        """The result, once; UNDEFINED while there is none."""
+        """The result, once; UNDEFINED until it is ready."""
         running = self._running.get(key)
         if running is None:
             return json.loads(failure(forgotten()))
@@ -242,7 +317,7 @@ class JobManager(DiskcacheManager):
         return json.loads(data if data is not None else failure(forgotten()))
 
     def get_updated_props(self, key: str) -> dict[str, Any]:
-        """What ``set_props`` set since the last time, by component."""
+        """The values of ``set_props`` since the last call, by component."""
         running = self._running.get(key)
         if running is None:
             return {}
@@ -251,24 +326,42 @@ class JobManager(DiskcacheManager):
         return json.loads(to_json(props)) if props else {}
 
     def clear_cache_entry(self, key: str) -> None:
-        """Forget a result."""
+        """Delete a result."""
         self._results.remove(key)
 
     def get_or_create_signing_secret(self, generate: Callable[[], bytes]) -> bytes:
-        """A secret for this process, never on disk; the app sets ``server.secret_key`` instead."""
+        """A secret of this process, never on disk; the app sets ``server.secret_key`` instead."""
         with self._lock:
             self._secret = self._secret or generate()
         return self._secret
 
 
+def to_json(value: Any) -> str:
+    """Components, figures with numpy arrays and plain values as JSON."""
+    text: str = to_json_plotly(value)
+    return text
+
+
+def _result(function: Callable[..., Any], args: Any) -> str:
+    """What a callback returns, or its error, as JSON."""
+    try:
+        if isinstance(args, dict):
+            return to_json(function(**args))
+        return to_json(function(*(args if isinstance(args, (list, tuple)) else (args,))))
+    except PreventUpdate:
+        return to_json(_NO_UPDATE)
+    except Exception as error:  # noqa: BLE001 - the page shows any error
+        return failure(error)
+
+
 def user_of(context: Mapping[str, Any]) -> str:
-    """Whose request it is: the user whom the gate let in, else the page load that Dash signs."""
+    """The owner of a request: the user that the gate admitted, else the page load."""
     args = context.get("args") or {}
     return current_user.get() or page_key(str(args.get("endId") or context.get("remote") or ""))
 
 
-def asked_by(context: Mapping[str, Any]) -> tuple[str, int]:
-    """The page load that asks, and the number of its request; 0 where it has none."""
+def request_of(context: Mapping[str, Any]) -> tuple[str, int]:
+    """The page load that sent a request, and the request's number; 0 if it has none."""
     args = context.get("args") or {}
     turn = str(args.get("turn") or "")
     return str(args.get("endId") or ""), int(turn) if turn.isdecimal() and len(turn) < 10 else 0

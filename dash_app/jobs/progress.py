@@ -11,8 +11,8 @@ from dash.exceptions import PreventUpdate
 
 from analysis.contract.jobs import Job, Priority, Progress
 from analysis.errors import CancelledError
-from dash_app.errors import Trouble, explain
-from dash_app.jobs.thread import current_background
+from dash_app.errors import Problem, explain
+from dash_app.jobs.manager import current_background
 from dash_app.state.context import Context
 
 #: Seconds that a long job may compute.
@@ -89,10 +89,10 @@ def failure(error: BaseException) -> dict[str, Any]:
     return {"trouble": [problem.message, problem.hint, problem.request]}
 
 
-def trouble_in(stored: Mapping[str, Any] | None) -> Trouble | None:
+def trouble_in(stored: Mapping[str, Any] | None) -> Problem | None:
     """What went wrong, if something did."""
     wrong = (stored or {}).get("trouble")
-    return Trouble(*wrong) if wrong else None
+    return Problem(*wrong) if wrong else None
 
 
 BUSY, IDLE = "progress is-busy", "progress is-idle"

@@ -17,8 +17,7 @@ from typing import Any
 from analysis.scale.settings import ScaleSettings
 from analysis.scale.store import RedisErrors, connect
 from dash_app.errors import failure, forgotten
-from dash_app.jobs.manager import JobManager
-from dash_app.jobs.thread import Running, to_json
+from dash_app.jobs.manager import JobManager, Running, to_json
 
 _log = logging.getLogger("stratascope.jobs")
 

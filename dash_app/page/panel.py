@@ -9,7 +9,7 @@ from typing import Any
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from dash_app.errors import Trouble, explain
+from dash_app.errors import Problem, explain
 from dash_app.page.controls import aria
 
 Children = Any
@@ -131,13 +131,13 @@ def failed(error: BaseException, height: int = 240) -> dict[str, Any]:
     return told(explain(error), height)
 
 
-def told(problem: Trouble, height: int = 240) -> dict[str, Any]:
+def told(problem: Problem, height: int = 240) -> dict[str, Any]:
     """A figure that says what went wrong."""
     lines = [problem.message, problem.hint, f"Request {problem.request}"]
     return blank(height, "<br>".join(html_escape(line) for line in lines if line))
 
 
-def trouble(problem: Trouble) -> Component:
+def trouble(problem: Problem) -> Component:
     """An error: what happened, what to try, and the id it has in the log."""
     return notice(problem.message, problem.hint, kind="error", request=problem.request)
 

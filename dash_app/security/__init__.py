@@ -1,1 +1,1 @@
-"""Who may use the page, how much of it, and what a browser may do with its answers."""
+"""Access to the page: login, rate limits, request checks, and headers of responses."""

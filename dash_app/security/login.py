@@ -1,4 +1,4 @@
-"""Sign in and out: two addresses, a form, no script."""
+"""Sign in and out: two addresses, one form, no script."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _PAGE = """<!DOCTYPE html>
 """
 
 _FORM = """<h1 class="login-title">Sign in</h1>
-{said}
+{problem}
 <form method="post" action="/login" class="login-form">
 <input type="hidden" name="next" value="{target}">
 <label for="name">User</label>
@@ -52,8 +52,8 @@ _FORM = """<h1 class="login-title">Sign in</h1>
 </form>
 """
 
-#: The files that these pages need; all else wants a login.
-OPEN_ASSETS = (
+#: The files that these pages need; all others require a login.
+PUBLIC_ASSETS = (
     *(f"/assets/css/{name}.css" for name in ("theme", "controls", "layout", "panels", "login")),
     *(
         f"/assets/fonts/{name}-wght-normal.woff2"
@@ -63,26 +63,26 @@ OPEN_ASSETS = (
 
 
 def page(title: str, body: str) -> str:
-    """A page around a body, which is HTML."""
+    """A page around an HTML body."""
     return _PAGE.format(title=html.escape(title), body=body)
 
 
 def sign_in(target: str, *, name: str = "", problem: str = "") -> str:
-    """The form to sign in with.
+    """The sign-in form.
 
     Args:
-        target: Where to go then.
+        target: Address to open after signing in.
         name: The user's name as it was typed.
-        problem: Why it has to be tried again.
+        problem: Why the last attempt failed.
     """
-    said = (
+    alert = (
         f'<div class="alert alert--error" role="alert"><span class="alert-title">'
         f"{html.escape(problem)}</span></div>"
         if problem
         else ""
     )
     form = _FORM.format(
-        said=said,
+        problem=alert,
         target=html.escape(target, quote=True),
         name=html.escape(name, quote=True),
         focus_name="" if name else " autofocus",
@@ -92,12 +92,12 @@ def sign_in(target: str, *, name: str = "", problem: str = "") -> str:
 
 
 _WINDOW_S = 300.0
-#: A name may be tried from many addresses, but not without end; its owner must not be locked out
-#: by a few tries of others.
+#: Attempts on one name from all addresses together, as a multiple of those from one address: a few
+#: attempts by others must not lock a user out.
 _PER_NAME = 5
-#: The page is at one address; everything else that a form could name lies elsewhere.
-_HERE = re.compile(r"/(\?[^\x00-\x20\x7f\\#]*)?")
-_WRONG = "User and password don't go together."
+#: The app has one page; any other target that a form names is another site's.
+_OWN_ADDRESS = re.compile(r"/(\?[^\x00-\x20\x7f\\#]*)?")
+_WRONG = "The user name or the password is wrong."
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,8 @@ class Login:
     Attributes:
         settings: The server's settings.
         users: Who may sign in.
-        sessions: Who is.
-        buckets: How many tries are left to whom.
+        sessions: Who is signed in.
+        buckets: The limits on attempts.
     """
 
     settings: Settings
@@ -123,22 +123,23 @@ class Login:
         server.add_url_rule("/logout", "logout", self.leave, methods=["POST"])
 
     def show(self) -> Response:
-        """The form, or the page itself for who is signed in."""
-        target = here(request.args.get("next", "/"))
+        """The form; a signed-in user is sent to the page itself."""
+        target = own_address(request.args.get("next", "/"))
         return redirect(target, 302) if g.user else Response(sign_in(target), mimetype="text/html")
 
     def attempt(self) -> Response:
-        """Sign in with what the form holds."""
+        """Sign in with the name and password of the form."""
         name, password = request.form.get("name", ""), request.form.get("password", "")
-        target = here(request.form.get("next", "/"))
+        target = own_address(request.form.get("next", "/"))
         wait = self._wait(name)
         if wait:
-            said = f"Too many tries. Wait {whole_seconds(wait / 60)} min, then try again."
-            return self._again(429, target, name, said, {"Retry-After": f"{whole_seconds(wait)}"})
+            problem = f"Too many attempts. Wait {whole_seconds(wait / 60)} min, then try again."
+            headers = {"Retry-After": f"{whole_seconds(wait)}"}
+            return self._retry(429, target, name, problem, headers)
         if not self.users.verify(name, password):
             log_event("login", outcome="refused", user=hashed(name))
-            return self._again(401, target, name, _WRONG, {})
-        self._give_back(name)
+            return self._retry(401, target, name, _WRONG, {})
+        self._refund(name)
         self.sessions.start(name)
         log_event("login", outcome="ok", user=hashed(name))
         return redirect(target, 303)
@@ -148,10 +149,10 @@ class Login:
         self.sessions.end()
         return redirect("/login", 303)
 
-    def _again(
-        self, code: int, target: str, name: str, said: str, headers: dict[str, str]
+    def _retry(
+        self, code: int, target: str, name: str, problem: str, headers: dict[str, str]
     ) -> Response:
-        body = sign_in(target, name=name[:64], problem=said)
+        body = sign_in(target, name=name[:64], problem=problem)
         return Response(body, code, headers, mimetype="text/html")
 
     def _rates(self, name: str) -> tuple[tuple[str, Rate], ...]:
@@ -162,18 +163,18 @@ class Login:
         )
 
     def _wait(self, name: str) -> float:
-        """Count a try; the seconds to wait if there are none left.
+        """Count an attempt; the seconds to wait if none is left.
 
-        An address that has none left uses up none of the name's.
+        An address that has none left does not use up those of the name.
         """
         waits = (self.buckets.take(key, rate) for key, rate in self._rates(name))
         return next((wait for wait in waits if wait), 0.0)
 
-    def _give_back(self, name: str) -> None:
+    def _refund(self, name: str) -> None:
         for key, rate in self._rates(name):
             self.buckets.take(key, rate, -1.0)
 
 
-def here(target: str) -> str:
-    """Where to go after signing in: an address of this page, never of another site."""
-    return target if _HERE.fullmatch(target) else "/"
+def own_address(target: str) -> str:
+    """The target if it is an address of this page, else "/": never another site."""
+    return target if _OWN_ADDRESS.fullmatch(target) else "/"

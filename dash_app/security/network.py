@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection, and which addresses a server may listen on."""
+"""The client of a request, and which addresses a server may listen on."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Peer:
     """The client of one request.
 
     Attributes:
-        address: Where it comes from; empty where that can't be told.
-        secure: Whether it came by https.
-        by_proxy: Whether a trusted proxy handed it on.
+        address: Its IP address; empty if unknown.
+        secure: Whether the request came by https.
+        by_proxy: Whether a trusted proxy forwarded it.
     """
 
     address: str
@@ -31,7 +31,7 @@ class Peer:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on this machine, and no proxy speaks for somebody else."""
+        """Whether it is on this machine and not behind a proxy."""
         return not self.by_proxy and is_loopback(self.address)
 
 
@@ -39,7 +39,7 @@ def networks(text: str) -> tuple[Network, ...]:
     """Addresses and networks, separated by commas.
 
     Raises:
-        AnalysisError: If one is neither.
+        AnalysisError: If a part is neither.
     """
     found: list[Network] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -47,14 +47,14 @@ def networks(text: str) -> tuple[Network, ...]:
             found.append(ipaddress.ip_network(part, strict=False))
         except ValueError as error:
             raise AnalysisError(
-                f"STRATASCOPE_TRUSTED_PROXIES holds {part!r}, which is no address or network.",
+                f"{part!r} in STRATASCOPE_TRUSTED_PROXIES is not an address or a network.",
                 "Write for example 127.0.0.1 or 10.0.0.0/8.",
             ) from error
     return tuple(found)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine and nobody else's."""
+    """Whether a host name or address always means this machine."""
     if host.lower() == "localhost":
         return True
     address = _address(host)
@@ -73,7 +73,7 @@ def peer(environ: Mapping[str, Any], trusted: tuple[Network, ...]) -> Peer:
 
 
 def _client(named: list[str], trusted: tuple[Network, ...]) -> str:
-    """The last address that no trusted proxy has; empty where that is not an address at all."""
+    """The last address that is not a trusted proxy's; empty if it is malformed."""
     for hop in reversed(named):
         if not _is_in(hop, trusted):
             address = _address(hop)
@@ -96,30 +96,31 @@ def _is_in(text: str, nets: tuple[Network, ...]) -> bool:
 
 
 def check(settings: Settings) -> None:
-    """Refuse settings that would let in who doesn't belong, or nobody at all.
+    """Refuse settings that would admit strangers, or nobody at all.
 
     Raises:
-        AnalysisError: Saying which, and what to set.
+        AnalysisError: Names the setting and what to change.
     """
     proxies = networks(settings.trusted_proxies)
     if settings.debug and not is_loopback(settings.host):
         raise AnalysisError(
-            f"Developer tools run what a browser sends, and {settings.host} is not loopback.",
+            f"Developer tools run code that a browser sends, and {settings.host} is not a loopback"
+            " address.",
             "Unset STRATASCOPE_DEBUG or STRATASCOPE_HOST.",
         )
     if settings.login == "proxy" and not proxies:
         raise AnalysisError(
-            "STRATASCOPE_LOGIN is proxy, but no proxy is trusted: nobody could come in.",
-            "Name its address in STRATASCOPE_TRUSTED_PROXIES.",
+            "STRATASCOPE_LOGIN is proxy, but no proxy is trusted, so nobody could sign in.",
+            "Set STRATASCOPE_TRUSTED_PROXIES to the proxy's address.",
         )
     if settings.login == "users" and not Users(users_file(settings)).names():
         raise AnalysisError(
-            f"STRATASCOPE_LOGIN is users, but {users_file(settings)} names none.",
+            f"STRATASCOPE_LOGIN is users, but {users_file(settings)} has no users.",
             "Add one: stratascope users add NAME",
         )
     if settings.login == "off" and not is_loopback(settings.host):
         raise AnalysisError(
-            f"{settings.host} can be reached by others, and nobody would have to sign in.",
+            f"Others can reach {settings.host}, and nobody would have to sign in.",
             "Set STRATASCOPE_LOGIN=users after 'stratascope users add NAME', or "
             "STRATASCOPE_LOGIN=proxy behind a proxy that knows its users.",
         )

@@ -1,7 +1,7 @@
-"""Rate limits: a bucket for each person, which fills at a steady rate and overflows.
+"""Rate limits: token buckets, one for each person.
 
-On the monotonic clock, so that a clock set back locks nobody out; in Redis on the server's, and
-for all web processes together.
+In one process they use the monotonic clock, so that a clock set back locks nobody out. In Redis
+they use the server's clock, and all web processes share them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-#: Buckets that are remembered; the one longest unused is forgotten first, full or not.
+#: Most buckets in memory; the least recently used one is dropped first.
 _MOST = 20_000
 
-#: Takes one out of a bucket in one step: [left, stamp] in a hash, kept until it would be full.
+#: Takes tokens from a bucket in one step: a hash of [left, at], kept until the bucket is full.
 _TAKE = """
 local now = redis.call('TIME')
 now = tonumber(now[1]) + tonumber(now[2]) / 1e6
@@ -34,11 +34,11 @@ return tostring(wait)
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How much is allowed.
+    """The limit of a bucket.
 
     Attributes:
-        size: What may come at once.
-        per_second: How fast it is allowed again.
+        size: Most tokens at once.
+        per_second: Tokens added each second.
     """
 
     size: float
@@ -46,10 +46,14 @@ class Rate:
 
 
 class Buckets(Protocol):
-    """Where the buckets are."""
+    """A store of buckets."""
 
     def take(self, key: str, rate: Rate, count: float = 1.0) -> float:
-        """Take ``count`` out of a bucket: 0, or, untaken, the seconds until it would be there."""
+        """Take ``count`` tokens from a bucket; a negative count returns them.
+
+        Returns:
+            0 if they were taken, else the seconds until there are enough.
+        """
         ...
 
 
@@ -61,7 +65,7 @@ class LocalBuckets:
         self._kept: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, key: str, rate: Rate, count: float = 1.0) -> float:
-        """As in ``Buckets``; a negative count gives back."""
+        """As in ``Buckets``."""
         with self._lock:
             now = time.monotonic()
             left, at = self._kept.pop(key, (rate.size, now))
@@ -74,18 +78,18 @@ class LocalBuckets:
 
 
 class RedisBuckets:
-    """The same for many web processes.
+    """Buckets that several web processes share.
 
     Args:
-        client: Of ``redis``.
-        otherwise: Where to count while Redis does not answer.
+        client: A ``redis`` client.
+        fallback: The buckets to use while Redis does not answer.
         prefix: Put before every key.
     """
 
-    def __init__(self, client: Any, otherwise: Buckets, prefix: str) -> None:
+    def __init__(self, client: Any, fallback: Buckets, prefix: str) -> None:
         self._prefix = prefix
         self._take = client.register_script(_TAKE)
-        self._otherwise = otherwise
+        self._fallback = fallback
 
     def take(self, key: str, rate: Rate, count: float = 1.0) -> float:
         """As in ``Buckets``."""
@@ -96,10 +100,10 @@ class RedisBuckets:
                 keys=[f"{self._prefix}rate:{key}"], args=[rate.size, rate.per_second, count]
             )
         except RedisError:
-            return self._otherwise.take(key, rate, count)
+            return self._fallback.take(key, rate, count)
         return float(wait)
 
 
 def whole_seconds(wait: float) -> int:
-    """Seconds to wait, as a header and a person are told."""
+    """Whole seconds to wait, at least 1."""
     return max(1, math.ceil(wait))

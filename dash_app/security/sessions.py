@@ -1,10 +1,10 @@
-"""Sessions: a signed cookie that says who signed in, and a list of those that were ended.
+"""Sessions: a signed cookie that names the user, and a list of sessions that were ended.
 
-The cookie is Flask's: signed with the server's key and stamped, so that it can be neither made up
-nor used after ``STRATASCOPE_SESSION_HOURS``. It holds the user's name, a number of the session
-made at sign-in (whatever session there was before is dropped), and a mark of the password's hash:
-a new password, or the user's removal, ends every session. Signing out ends the one at hand, also
-for who has a copy of its cookie.
+The cookie is Flask's: it is signed with the server's key and carries the time, so that it can't be
+forged or used after ``STRATASCOPE_SESSION_HOURS``. It holds the user's name, the number of the
+session (a new one at each sign-in), and a mark of the password's hash, so that a new password or
+the removal of the user ends every session. Signing out ends the current session, also for copies
+of its cookie.
 """
 
 from __future__ import annotations
@@ -15,48 +15,21 @@ import secrets
 import threading
 import time
 from contextlib import suppress
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, g, session
-from flask.sessions import SecureCookieSessionInterface
+from flask import session
 
 from dash_app.security.users import Users
-from dash_app.settings import Settings
 
-COOKIE = "stratascope"
 _log = logging.getLogger("stratascope.sessions")
 
 
-class _Cookies(SecureCookieSessionInterface):
-    """Flask's own, marked Secure where the request came by https."""
-
-    def __init__(self, always: bool) -> None:
-        self._always = always
-
-    def get_cookie_secure(self, app: Flask) -> bool:
-        peer = g.get("peer")
-        return self._always or (peer is not None and peer.secure)
-
-
-def configure(server: Flask, settings: Settings) -> None:
-    """Set what cookies of sessions are like."""
-    server.session_interface = _Cookies(settings.cookie_secure)
-    server.config.update(
-        SESSION_COOKIE_NAME=COOKIE,
-        SESSION_COOKIE_HTTPONLY=True,
-        SESSION_COOKIE_SAMESITE="Lax",
-        SESSION_REFRESH_EACH_REQUEST=False,
-        PERMANENT_SESSION_LIFETIME=timedelta(hours=settings.session_hours),
-    )
-
-
 class Ended:
-    """Sessions that were signed out of, until they would have expired anyway.
+    """Sessions whose users signed out, kept until they would have expired.
 
     Args:
-        path: A file that web processes on one machine share.
+        path: A file that the web processes of one machine share.
         hours: How long a session lasts.
     """
 
@@ -68,15 +41,15 @@ class Ended:
         self._ended: set[str] = set()
 
     def add(self, number: str) -> None:
-        """End a session, in this process whatever becomes of the disk."""
+        """End a session; in this process also if the disk fails."""
         with self._lock:
             self._ended.add(number)
             try:
                 self._note(number)
             except OSError as error:
                 _log.error(
-                    "an ended session could not be written to %s (%s): a copy of its cookie would "
-                    "be taken after a restart",
+                    "an ended session could not be written to %s (%s): after a restart a copy of "
+                    "its cookie would be accepted",
                     self._path, error.strerror,
                 )  # fmt: skip
 
@@ -85,7 +58,7 @@ class Ended:
         self._sweep()
         handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(handle, "w", encoding="ascii") as file:
-            # One short write, on a line of its own even where a full disk tore the one before.
+            # One short write that starts a new line, in case a full disk cut the last one short.
             file.write(f"\n{number} {time.time():.0f}\n")
 
     def __contains__(self, number: str) -> bool:
@@ -97,7 +70,7 @@ class Ended:
             return number in self._ended
 
     def _stamp(self) -> tuple[int, ...]:
-        """What tells that the file changed; its size alone may be what an older one had."""
+        """Identifies the state of the file; the size alone could match an older file."""
         try:
             found = self._path.stat()
         except FileNotFoundError:
@@ -111,7 +84,7 @@ class Ended:
             return []
 
     def _sweep(self) -> None:
-        """Drop the whole file once nothing in it could still be in use."""
+        """Delete the file once every session in it has expired."""
         try:
             idle = time.time() - self._path.stat().st_mtime
         except FileNotFoundError:
@@ -121,34 +94,34 @@ class Ended:
 
 
 class RedisEnded(Ended):
-    """The same for web processes on several machines.
+    """Ended sessions that web processes on several machines share.
 
     Args:
-        client: Of ``redis``.
-        beside: What this machine knows.
+        client: A ``redis`` client.
+        local: The ended sessions that this machine knows.
         prefix: Put before every key.
     """
 
-    def __init__(self, client: Any, beside: Ended, prefix: str) -> None:
+    def __init__(self, client: Any, local: Ended, prefix: str) -> None:
         self._client = client
-        self._beside = beside
+        self._local = local
         self._prefix = f"{prefix}ended:"
 
     def add(self, number: str) -> None:
-        """End a session, here whatever happens."""
-        self._beside.add(number)
-        with suppress(*_trouble()):
-            self._client.set(self._prefix + number, b"", ex=max(1, int(self._beside.seconds)))
+        """End a session; on this machine also if Redis fails."""
+        self._local.add(number)
+        with suppress(*_redis_errors()):
+            self._client.set(self._prefix + number, b"", ex=max(1, int(self._local.seconds)))
 
     def __contains__(self, number: str) -> bool:
-        if number in self._beside:
+        if number in self._local:
             return True
-        with suppress(*_trouble()):
+        with suppress(*_redis_errors()):
             return bool(self._client.exists(self._prefix + number))
         return False
 
 
-def _trouble() -> tuple[type[Exception], ...]:
+def _redis_errors() -> tuple[type[Exception], ...]:
     from redis.exceptions import RedisError
 
     return RedisError, OSError
@@ -158,8 +131,8 @@ class Sessions:
     """Who is signed in.
 
     Args:
-        users: Who may.
-        ended: Sessions that are over.
+        users: Who may sign in.
+        ended: Sessions that were ended.
     """
 
     def __init__(self, users: Users, ended: Ended) -> None:
@@ -167,20 +140,20 @@ class Sessions:
         self._ended = ended
 
     def start(self, name: str) -> None:
-        """Begin a session for the request at hand, dropping whatever it came with."""
+        """Begin a new session for the current request, in place of any old one."""
         session.clear()
         session.permanent = True
         session.update(user=name, number=secrets.token_hex(16), mark=self._users.mark(name))
 
     def end(self) -> None:
-        """End the session of the request at hand."""
+        """End the session of the current request."""
         number = self._text("number")
         if number and self.user():
             self._ended.add(number)
         session.clear()
 
     def user(self) -> str:
-        """Who is signed in in the request at hand; empty if nobody is."""
+        """The signed-in user of the current request; empty if there is none."""
         name, number, mark = (self._text(key) for key in ("user", "number", "mark"))
         if not (name and number and mark) or number in self._ended:
             return ""

@@ -1,4 +1,4 @@
-"""The users file: names and argon2 hashes as JSON, mode 0600, written whole or not at all."""
+"""The users file: names and argon2 hashes as JSON, mode 0600, replaced in one step."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from dash_app.settings import Settings
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 SHORTEST, LONGEST = 10, 1024
-#: Hashing takes 64 MiB and a tenth of a second each: so many at once, whoever asks.
+#: Each hash takes 64 MiB and a tenth of a second, so at most this many run at once.
 _AT_ONCE = threading.BoundedSemaphore(2)
 
 
 def users_file(settings: Settings) -> Path:
-    """Where the users are kept."""
+    """Path of the users file."""
     return settings.users_file or settings.data_dir / "users.json"
 
 
 @dataclass(frozen=True, slots=True)
 class _Stamp:
-    """What tells that the file is not the one read before."""
+    """Identifies the state of the file, to notice changes."""
 
     inode: int
     size: int
@@ -44,7 +44,7 @@ class _Stamp:
 
 
 class Users:
-    """Who may sign in; a change of the file counts at once.
+    """Who may sign in; a change of the file takes effect at once.
 
     Args:
         path: The file; it need not exist.
@@ -62,43 +62,46 @@ class Users:
         return tuple(sorted(self._read()))
 
     def verify(self, name: str, password: str) -> bool:
-        """Whether this is the user's password. An unknown user takes as long to refuse."""
-        known, nobody = self._read().get(name), self._nobody
+        """Whether this is the user's password. Refusing an unknown user takes as long."""
+        known, decoy = self._read().get(name), self._decoy
         with _AT_ONCE:
             try:
-                matches = self._hasher.verify(known or nobody, password[: LONGEST + 1])
+                matches = self._hasher.verify(known or decoy, password[: LONGEST + 1])
             except (VerificationError, InvalidHashError):
                 return False
         return matches and known is not None
 
     @cached_property
-    def _nobody(self) -> str:
-        """Verified against where there is no such user, so that both take the same time."""
+    def _decoy(self) -> str:
+        """The hash to verify for an unknown user, so that both cases take the same time."""
         return self._hasher.hash("nobody has this password")
 
     def mark(self, name: str) -> str:
-        """What changes with a user's password; empty if there is no such user (any more)."""
+        """A text that changes with the user's password; empty for an unknown user."""
         known = self._read().get(name)
         return hashlib.sha256(known.encode()).hexdigest()[:16] if known else ""
 
     def add(self, name: str, password: str) -> bool:
-        """Add a user, or give one a new password; True if the user is new.
+        """Add a user, or set a new password.
+
+        Returns:
+            Whether the user is new.
 
         Raises:
-            AnalysisError: If name or password won't do.
+            AnalysisError: If the name or the password is invalid.
         """
         if not NAME.fullmatch(name):
             raise AnalysisError(
-                f"{name!r} is no name for a user.",
-                "Use up to 64 letters, digits and . _ @ + -, a letter or digit first.",
+                f"{name!r} is not a valid user name.",
+                "Use up to 64 letters, digits and . _ @ + -, and start with a letter or digit.",
             )
         if not SHORTEST <= len(password) <= LONGEST:
             raise AnalysisError(
                 f"The password has {len(password)} characters.",
-                f"Use {SHORTEST} to {LONGEST}.",
+                f"Use {SHORTEST} to {LONGEST} characters.",
             )
         if password.encode(errors="replace").decode() != password:
-            raise AnalysisError("The password is not UTF-8.", "Type or send it as UTF-8.")
+            raise AnalysisError("The password is not UTF-8.", "Encode it as UTF-8.")
         with self._locked():
             hashes = dict(self._read())
             is_new = name not in hashes
@@ -106,7 +109,7 @@ class Users:
         return is_new
 
     def remove(self, name: str) -> None:
-        """Remove a user, whose sessions end with it.
+        """Remove a user and end the user's sessions.
 
         Raises:
             AnalysisError: If there is no such user.
@@ -115,7 +118,7 @@ class Users:
             hashes = dict(self._read())
             if name not in hashes:
                 raise AnalysisError(
-                    f"No user is called {name!r}.", "'stratascope users list' does."
+                    f"There is no user {name!r}.", "List the users: stratascope users list"
                 )
             del hashes[name]
             self._write(hashes)
@@ -140,7 +143,7 @@ class Users:
     def _refuse_if_open_to_others(self, mode: int, owner: int) -> None:
         if mode & 0o077 or owner not in (0, os.getuid()):
             raise AnalysisError(
-                f"The users file {self._path} can be read or changed by others.",
+                f"Other users of this machine can read or change the users file {self._path}.",
                 f"Run: chmod 600 {self._path}",
             )
 
@@ -170,12 +173,14 @@ class Users:
 
 def add_to(commands: Any) -> None:
     """Add ``users`` to the parser of ``stratascope``."""
-    parser = commands.add_parser("users", help="who may sign in (STRATASCOPE_LOGIN=users)")
+    parser = commands.add_parser(
+        "users", help="manage the users who may sign in (STRATASCOPE_LOGIN=users)"
+    )
     inner = parser.add_subparsers(dest="users", required=True)
     adding = inner.add_parser(
-        "add", help="add a user, or give one a new password; asks for it, or reads it from a pipe"
+        "add", help="add a user or set a new password; reads the password from a terminal or a pipe"
     )
-    removing = inner.add_parser("remove", help="remove a user, whose sessions end at once")
+    removing = inner.add_parser("remove", help="remove a user and end the user's sessions")
     listing = inner.add_parser("list", help="list the users")
     for command in (adding, removing):
         command.add_argument("name")
@@ -195,22 +200,22 @@ def _add(chosen: argparse.Namespace) -> int:
 
 
 def _password() -> str:
-    """What a person types twice, or a pipe says once."""
+    """The password: typed twice at a terminal, or read once from a pipe."""
     if not sys.stdin.isatty():
         return sys.stdin.readline(LONGEST + 2).rstrip("\r\n")
     password = getpass.getpass("Password: ")
     if getpass.getpass("Again: ") != password:
-        raise AnalysisError("The two are not the same.", "Try again.")
+        raise AnalysisError("The two passwords differ.", "Try again.")
     return password
 
 
 def _remove(chosen: argparse.Namespace) -> int:
     _users().remove(chosen.name)
-    print(f"{chosen.name} may not sign in any more.")
+    print(f"{chosen.name} may no longer sign in.")
     return 0
 
 
 def _list(_: argparse.Namespace) -> int:
     names = _users().names()
-    print("\n".join(names) if names else "There are no users: 'stratascope users add NAME'.")
+    print("\n".join(names) if names else "There are no users. Add one: stratascope users add NAME")
     return 0

@@ -13,8 +13,7 @@ from analysis.contract.specs import Spec
 from analysis.tracing.specs import RunResult, RunSpec, TraceSpec
 from dash_app.settings import Settings
 from dash_app.state.examples import DEFAULT
-from dash_app.state.run import RunRef
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection
 
 
 class PageId(StrEnum):

@@ -1,12 +1,12 @@
-"""What is selected: one model for the address, the stores and every view.
+"""What is selected: one model for the address, the stores and every view; and the run it is on.
 
-A button is drawn with the selection of its time. Were it to name the whole set, a click made
-before the next drawing would undo the click before it.
+A button of a set says which item to add or remove, not what the set becomes: a button that was
+drawn before the last click would otherwise undo that click.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
@@ -226,3 +226,80 @@ def _held(name: str, current: Selection, shown: str) -> list[str]:
 def _changed(verb: str, item: str, held: list[str]) -> list[str]:
     rest = [other for other in held if other != item]
     return rest if verb == OUT else ([*rest, item] if item not in held else held)
+
+
+class Chosen(BaseModel):
+    """A selection with every blank filled in, within the run's bounds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    row: int
+    pos: int
+    layer: int
+    heads: tuple[int, ...]
+
+
+class RunRef(BaseModel):
+    """A finished run, by reference: what every other result hangs on.
+
+    Attributes:
+        model, prompt, new, template: What was asked.
+        token_ids: Prompt and answer.
+        prompt_length: How many of them are the prompt.
+        layers, heads, vocab: The model's sizes.
+        layer: The layer shown until one is chosen.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    prompt: str
+    new: int
+    template: Literal["off", "on"] = "off"
+    attempt: int = 0
+    token_ids: tuple[int, ...]
+    prompt_length: int
+    layers: int
+    heads: int
+    vocab: int
+    layer: int
+
+
+def resolve(selection: Selection, run: RunRef) -> Chosen:
+    """Fill in what was not chosen, and keep the rest within the run."""
+    last = len(run.token_ids) - 1
+    row = run.layers if selection.row is None else selection.row
+    pos = run.prompt_length - 1 if selection.pos is None else selection.pos
+    layer = run.layer if selection.layer is None else selection.layer
+    return Chosen(
+        row=min(row, run.layers),
+        pos=min(pos, last),
+        layer=min(layer, run.layers - 1),
+        heads=tuple(head for head in selection.heads if head < run.heads),
+    )
+
+
+def out_of_range(selection: Selection, run: RunRef) -> tuple[str, ...]:
+    """Names of what the selection has that this run has not."""
+    chosen = resolve(selection, run)
+    moved = [
+        name
+        for name in ("row", "pos", "layer")
+        if getattr(selection, name) not in (None, getattr(chosen, name))
+    ]
+    if chosen.heads != selection.heads:
+        moved.append("heads")
+    if selection.pins and max(selection.pins) >= run.vocab:
+        moved.append("pins")
+    moved += [
+        name
+        for name in ("token", "foil", "asked")
+        if (number := getattr(selection, name)) is not None and number >= run.vocab
+    ]
+    return tuple(moved)
+
+
+def pinned(selection: Selection, run: RunRef, default: Iterable[int]) -> tuple[int, ...]:
+    """The tokens in the curves: those pinned, or ``default`` until a person pins or unpins one."""
+    chosen = tuple(default) if selection.pins is None else selection.pins
+    return tuple(dict.fromkeys(token for token in chosen if token < run.vocab))[:MAX_PINS]

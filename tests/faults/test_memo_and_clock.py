@@ -22,8 +22,7 @@ from analysis.service import Service
 from analysis.store.memo import Memo
 from analysis.tracing.specs import RunSpec
 from analysis.worker.settings import ServiceSettings
-from dash_app.jobs.manager import JobManager
-from dash_app.jobs.thread import Running
+from dash_app.jobs.manager import JobManager, Running
 from tests.support.scaled import FAKE
 
 SPEC = RunSpec("fake", "echo x")

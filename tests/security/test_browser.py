@@ -80,7 +80,7 @@ def test_signing_in_being_signed_out_and_signing_out(
         page.keyboard.press("Tab")
         page.keyboard.type("wrong password")
         page.keyboard.press("Enter")
-        expect(page.get_by_role("alert")).to_contain_text("don't go together")
+        expect(page.get_by_role("alert")).to_contain_text("is wrong")
         expect(page.get_by_label("User")).to_have_value("alice")
         expect(page.get_by_label("Password")).to_be_focused()
         page.keyboard.type(PASSWORD)
@@ -119,7 +119,7 @@ def test_the_sign_in_page_needs_no_script_and_has_a_dark_side(guarded: Dash, ope
 def test_too_much_at_once_is_said_in_the_page(make_app: MakeApp, opened: Open) -> None:
     with served(make_app(requests_per_minute=12)) as address:  # an address: 120, 30 at once
         page = opened(address)
-        expect(page.locator(".alerts")).to_contain_text("More was asked for at once")
+        expect(page.locator(".alerts")).to_contain_text("You sent more requests")
         expect(page.locator(".alert-id")).to_contain_text("Request ")
         picture = pictures.IMAGES / "refused.png"
         page.screenshot(path=picture)
@@ -133,7 +133,7 @@ def test_too_large_is_said_in_the_page(make_app: MakeApp, opened: Open) -> None:
         page.evaluate("document.getElementById('run-prompt').maxLength = 1000000")
         page.fill("#run-prompt", "word " * 20_000)
         page.click("#run-button")
-        expect(page.locator(".alerts")).to_contain_text("larger than the server takes")
+        expect(page.locator(".alerts")).to_contain_text("larger than the server accepts")
         assert len(page.input_value("#run-prompt")) == 100_000
         page.fill("#run-prompt", "few words")
         page.click("#run-button")  # what was refused is not sent again with it

@@ -12,7 +12,7 @@ import pytest
 from dash import Dash
 
 from analysis.errors import AnalysisError
-from dash_app import cli, people
+from dash_app import cli, logs
 from dash_app.security import network, rate_limits
 from dash_app.security.rate_limits import LocalBuckets, Rate
 from dash_app.security.users import Users
@@ -39,7 +39,7 @@ RUN = {
 
 def handle(address: str = "127.0.0.1") -> str:
     """The shape of a job's handle; no signature that Dash would take."""
-    return f"{'0' * 32}{people.tag(people.page_key(address))}~nothing"
+    return f"{'0' * 32}{logs.owner_tag(logs.page_key(address))}~nothing"
 
 
 def problem(answer: Any) -> dict[str, str]:
@@ -93,9 +93,9 @@ def test_without_a_login_only_this_machine_is_answered(client: Any, address: str
         ({"host": "192.168.1.2"}, "nobody would have to sign in"),
         ({"host": "::"}, "nobody would have to sign in"),
         ({"host": "lens.example"}, "nobody would have to sign in"),
-        ({"login": "users"}, "names none"),
+        ({"login": "users"}, "has no users"),
         ({"login": "proxy"}, "no proxy is trusted"),
-        ({"trusted_proxies": "10.0.0.0/99"}, "no address or network"),
+        ({"trusted_proxies": "10.0.0.0/99"}, "not an address or a network"),
         ({"host": "0.0.0.0", "debug": True, "login": "users"}, "Developer tools"),  # noqa: S104
     ],
 )

@@ -14,8 +14,8 @@ import pytest
 from dash import Dash
 
 from dash_app.app import ASSETS
-from dash_app.security import sessions
-from dash_app.security.login import here
+from dash_app.security import responses, sessions
+from dash_app.security.login import own_address
 from dash_app.security.users import Users
 from tests.security.conftest import PASSWORD, MakeApp, sign_in, signed_in
 
@@ -34,7 +34,7 @@ ROUTES = (
 
 
 def cookie(client: Any) -> str:
-    kept = client.get_cookie(sessions.COOKIE)
+    kept = client.get_cookie(responses.COOKIE)
     return kept.value if kept else ""
 
 
@@ -84,7 +84,7 @@ def test_a_wrong_password_and_an_unknown_user_read_alike(
     client = guarded.server.test_client()
     answer = sign_in(client, name, password)
     assert answer.status_code == 401
-    assert "User and password don" in answer.get_data(as_text=True)
+    assert "The user name or the password is wrong" in answer.get_data(as_text=True)
     assert cookie(client) == ""
     assert client.get("/").status_code == 401
 
@@ -107,7 +107,7 @@ def test_a_session_from_before_is_not_the_one_after(guarded: Dash) -> None:
     """Fixation: whatever an attacker planted is worth nothing once the victim signs in."""
     victim, attacker = guarded.server.test_client(), signed_in(guarded)
     planted = cookie(attacker)
-    victim.set_cookie(sessions.COOKIE, planted)
+    victim.set_cookie(responses.COOKIE, planted)
     sign_in(victim)
     assert cookie(victim) != planted
     victim.post("/logout")
@@ -132,7 +132,7 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(make_app: MakeApp, user
 
 def test_a_copied_cookie_ends_with_the_session(guarded: Dash) -> None:
     client, thief = signed_in(guarded), guarded.server.test_client()
-    thief.set_cookie(sessions.COOKIE, cookie(client))
+    thief.set_cookie(responses.COOKIE, cookie(client))
     assert thief.get("/").status_code == 200
     assert client.post("/logout").headers["Location"] == "/login"
     assert thief.get("/").status_code == 401
@@ -144,7 +144,7 @@ def test_sessions_that_ended_stay_so_in_another_process(
     client = signed_in(guarded)
     copied = cookie(client)
     other = make_app(login="users").server.test_client()
-    other.set_cookie(sessions.COOKIE, copied)
+    other.set_cookie(responses.COOKIE, copied)
     assert other.get("/").status_code == 200
     client.post("/logout")
     assert other.get("/").status_code == 401
@@ -174,7 +174,7 @@ def test_signing_out_holds_on_a_full_disk(
     monkeypatch.setattr(sessions.os, "open", full)
     assert client.post("/logout").status_code == 303
     assert client.get("/").status_code != 200
-    client.set_cookie(sessions.COOKIE, copied)
+    client.set_cookie(responses.COOKIE, copied)
     assert client.get("/").status_code != 200
     assert "No space left" in caplog.text
 
@@ -207,14 +207,14 @@ def test_a_session_expires(make_app: MakeApp, users: Users, monkeypatch: Any) ->
 @pytest.mark.parametrize("forged", ["", "x", "eyJ1c2VyIjoiYWxpY2UifQ.aaaa.bbbb", "." * 500])
 def test_a_made_up_cookie_is_nobody(guarded: Dash, forged: str) -> None:
     client = guarded.server.test_client()
-    client.set_cookie(sessions.COOKIE, forged)
+    client.set_cookie(responses.COOKIE, forged)
     assert client.get("/").status_code == 401
 
 
 def test_a_cookie_signed_with_another_key_is_nobody(make_app: MakeApp, users: Users) -> None:
     theirs = signed_in(make_app(login="users", secret_key="a" * 32))
     ours = make_app(login="users", secret_key="b" * 32).server.test_client()
-    ours.set_cookie(sessions.COOKIE, cookie(theirs))
+    ours.set_cookie(responses.COOKIE, cookie(theirs))
     assert ours.get("/").status_code == 401
 
 
@@ -234,7 +234,7 @@ def test_a_cookie_signed_with_another_key_is_nobody(make_app: MakeApp, users: Us
     ],
 )
 def test_signing_in_leads_nowhere_else(guarded: Dash, elsewhere: str) -> None:
-    assert here(elsewhere) == "/"
+    assert own_address(elsewhere) == "/"
     answer = sign_in(guarded.server.test_client(), next_=elsewhere)
     assert answer.headers["Location"] == "/"
     assert signed_in(guarded).get("/login", query_string={"next": elsewhere}).headers[
@@ -252,7 +252,7 @@ def test_tries_run_out_and_a_right_password_costs_none(make_app: MakeApp, users:
     refused = sign_in(client)
     assert refused.status_code == 429
     assert int(refused.headers["Retry-After"]) > 10
-    assert "Too many tries" in refused.get_data(as_text=True)
+    assert "Too many attempts" in refused.get_data(as_text=True)
 
 
 def test_one_address_cant_lock_a_user_out(make_app: MakeApp, users: Users) -> None:

@@ -9,8 +9,7 @@ import pytest
 
 from dash_app.app import create_app
 from dash_app.settings import Settings
-from dash_app.state.run import RunRef
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection
 from tests.support.fake_service import HEADS, LAYERS, VOCAB, FakeService
 
 

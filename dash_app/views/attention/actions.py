@@ -8,8 +8,7 @@ from analysis.tracing.specs import PatternSpec
 from dash_app.page.panel import failed
 from dash_app.page.token_labels import label, percent
 from dash_app.state.context import Service, result_of, trace_of
-from dash_app.state.run import Chosen, RunRef, resolve
-from dash_app.state.selection import Selection
+from dash_app.state.selection import Chosen, RunRef, Selection, resolve
 from dash_app.views.attention.figure import attention
 from dash_app.views.attention.layout import head_list
 

@@ -7,8 +7,7 @@ from typing import Any
 from dash import ClientsideFunction, Dash, Input, Output, no_update
 
 from dash_app.state.context import Context, Event, PageId
-from dash_app.state.reduce import read_run
-from dash_app.state.stores import join
+from dash_app.state.stores import join, read_run
 from dash_app.views.attention import actions
 from dash_app.views.attention.layout import AttentionId
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from analysis.trajectory.specs import Emergence, EmergenceSpec, Steps, StepsSpec
-from dash_app.errors import Trouble
+from dash_app.errors import Problem
 from dash_app.jobs.progress import attempt, trouble_in
 from dash_app.page.panel import blank, failed, told
 from dash_app.page.theme import palette
 from dash_app.page.token_labels import label
 from dash_app.page.window import stated, window
 from dash_app.state.context import NewJob, Service, result_of, trace_of
-from dash_app.state.run import RunRef, pinned, resolve
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection, pinned, resolve
 from dash_app.views.curves.emergence_figure import strip
 from dash_app.views.curves.figure import OF_THE_ROW, curves
 from dash_app.views.curves.layout import TAU, pin_list, steps_table
@@ -98,7 +97,7 @@ def show_strip(
         return failed(error, 120), "", False
 
 
-def _beside(wrong: Trouble | None, line: str) -> str:
+def _beside(wrong: Problem | None, line: str) -> str:
     """What went wrong, before the line on what was measured earlier and stays."""
     if wrong is None:
         return line

@@ -11,8 +11,7 @@ from dash_app.jobs.progress import begun, hand_over, job, news_of
 from dash_app.page.controls import options_of, switch
 from dash_app.state.context import Context, Event, PageId
 from dash_app.state.options import CURVES
-from dash_app.state.reduce import read_run
-from dash_app.state.stores import join
+from dash_app.state.stores import join, read_run
 from dash_app.views.curves import actions
 from dash_app.views.curves.layout import CurvesId
 

@@ -17,8 +17,7 @@ from dash_app.page.controls import Option, options_of
 from dash_app.page.panel import blank, failed, told
 from dash_app.page.window import PAGE, Window, stated, window
 from dash_app.state.context import NewJob, Service, result_of, trace_of
-from dash_app.state.run import RunRef, resolve
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection, resolve
 from dash_app.views.disagreement.figure import disagreement
 from dash_app.views.disagreement.layout import options
 

@@ -9,8 +9,7 @@ from dash.exceptions import PreventUpdate
 
 from dash_app.jobs.progress import begun, hand_over, job, news_of
 from dash_app.state.context import Context, PageId
-from dash_app.state.reduce import read_run
-from dash_app.state.stores import join
+from dash_app.state.stores import join, read_run
 from dash_app.views.disagreement import actions
 from dash_app.views.disagreement.layout import ReadingsId
 

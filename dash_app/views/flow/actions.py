@@ -17,8 +17,7 @@ from dash_app.page.controls import Option
 from dash_app.page.panel import blank, failed, told
 from dash_app.page.token_labels import label
 from dash_app.state.context import NewJob, Service, result_of, trace_of
-from dash_app.state.run import RunRef, resolve
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection, resolve
 from dash_app.views.flow.captions import describe, signed_rows
 from dash_app.views.flow.link_selection import select
 from dash_app.views.flow.options import options

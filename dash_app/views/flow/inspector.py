@@ -15,8 +15,7 @@ from dash_app.errors import explain
 from dash_app.page.panel import trouble
 from dash_app.page.token_labels import label, percent, row_name
 from dash_app.state.context import Service, result_of, trace_of
-from dash_app.state.run import RunRef
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection
 from dash_app.views.flow.actions import names
 from dash_app.views.flow.specs import link
 

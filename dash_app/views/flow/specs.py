@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from analysis.contract.results import ModelInfo
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec
-from dash_app.state.run import RunRef, resolve
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection, resolve
 from dash_app.views.flow.link_selection import Look, Rule
 
 #: Links of a smaller share are left out of the graph: they are thinner than a line.

@@ -24,8 +24,7 @@ from dash_app.jobs.progress import attempt, trouble_in
 from dash_app.page.panel import failed, told, trouble
 from dash_app.page.window import Window, laid, nothing, places
 from dash_app.state.context import NewJob, Service, result_of, trace_of
-from dash_app.state.run import RunRef, pinned, resolve
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection, pinned, resolve
 from dash_app.state.stores import PARTS
 from dash_app.views.heatmap import specs
 from dash_app.views.heatmap.controls import bar

@@ -23,8 +23,7 @@ from dash_app.page.controls import Option, aria, go, menu, options_of, target
 from dash_app.page.token_labels import label
 from dash_app.page.window import PAGE, pages
 from dash_app.state.options import PARTS
-from dash_app.state.run import RunRef
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection
 from dash_app.views.heatmap.specs import asked_token, situation
 
 #: Source positions that a menu can hold.

@@ -19,8 +19,7 @@ from dash_app.page.panel import trouble
 from dash_app.page.token_labels import label, percent
 from dash_app.state.context import Service, result_of, trace_of
 from dash_app.state.options import PROMOTED_BY
-from dash_app.state.run import RunRef, pinned, resolve
-from dash_app.state.selection import Selection, toggle
+from dash_app.state.selection import RunRef, Selection, pinned, resolve, toggle
 
 HELP = (
     "U · N(part), the norm's scale frozen at the last state: what the part adds to each logit of"

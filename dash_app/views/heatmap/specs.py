@@ -15,8 +15,7 @@ from dash_app.figures.cells import layered
 from dash_app.figures.colours import SCORE, effective, of_grid
 from dash_app.page.window import Window, window
 from dash_app.state.context import Service, trace_of
-from dash_app.state.run import RunRef, resolve
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection, resolve
 
 #: Options that fall back on their default where a model or another option rules the choice out.
 SETTLED: dict[str, Choices[Any]] = {

@@ -11,8 +11,7 @@ from analysis.contract.ledger import LedgerSpec, ModelLedgerSpec
 from analysis.errors import CancelledError
 from dash_app.errors import explain
 from dash_app.state.context import NewJob, Service, result_of, trace_of
-from dash_app.state.run import RunRef, resolve
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection, resolve
 from dash_app.views.ledger.layout import badge, table
 
 

@@ -8,8 +8,7 @@ from dash import Dash, Input, Output
 from dash.exceptions import PreventUpdate
 
 from dash_app.state.context import Context, PageId
-from dash_app.state.reduce import read_run
-from dash_app.state.stores import join
+from dash_app.state.stores import join, read_run
 from dash_app.views.ledger import actions
 from dash_app.views.ledger.layout import LedgerId
 

@@ -12,7 +12,7 @@ from dash_app.errors import explain
 from dash_app.jobs.progress import attempt, trouble_in
 from dash_app.page.panel import trouble
 from dash_app.state.context import NewJob, Service, trace_of
-from dash_app.state.run import RunRef
+from dash_app.state.selection import RunRef
 from dash_app.views.model.layout import embedding_report, norm_report, similarity_report
 
 EMBEDDINGS, NORMS = EmbeddingSpec(), NormSpec()

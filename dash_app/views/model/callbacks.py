@@ -10,7 +10,7 @@ from dash.exceptions import PreventUpdate
 
 from dash_app.jobs.progress import begun, hand_over, job, news_of
 from dash_app.state.context import Context, PageId
-from dash_app.state.reduce import read_run
+from dash_app.state.stores import read_run
 from dash_app.views.model import actions
 from dash_app.views.model.layout import ModelId
 

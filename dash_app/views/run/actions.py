@@ -12,10 +12,9 @@ from analysis.trajectory.specs import Story, StorySpec
 from dash_app.jobs.progress import failure, trouble_in
 from dash_app.page.panel import notice, trouble
 from dash_app.state.context import Context, NewJob, PageId, Service
-from dash_app.state.reduce import notices, read_run
-from dash_app.state.run import RunRef
-from dash_app.state.selection import Selection
-from dash_app.state.stores import join
+from dash_app.state.selection import RunRef, Selection
+from dash_app.state.stores import join, read_run
+from dash_app.state.update import notices
 from dash_app.views.run.layout import RunId
 
 #: Tokens up to which the page opens with every column of the heatmap.

@@ -11,8 +11,7 @@ from analysis.contract.results import InfoSpec
 from dash_app.errors import explain
 from dash_app.jobs.progress import begun, job
 from dash_app.state.context import Context, Mirror, PageId
-from dash_app.state.reduce import read_run
-from dash_app.state.stores import PARTS, join
+from dash_app.state.stores import PARTS, join, read_run
 from dash_app.views.run import actions
 from dash_app.views.run.layout import RunId, chips, examples
 

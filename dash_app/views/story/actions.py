@@ -10,8 +10,7 @@ from dash.development.base_component import Component
 from analysis.trajectory.specs import StorySpec
 from dash_app.errors import explain
 from dash_app.state.context import Service, result_of, trace_of
-from dash_app.state.run import RunRef, resolve
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection, resolve
 from dash_app.views.story.layout import sentence
 from dash_app.views.story.phrases import story_phrases
 

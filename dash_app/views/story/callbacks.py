@@ -7,8 +7,7 @@ from typing import Any
 from dash import Dash, Input, Output, State, no_update
 
 from dash_app.state.context import Context, PageId
-from dash_app.state.reduce import read_run
-from dash_app.state.stores import join
+from dash_app.state.stores import join, read_run
 from dash_app.views.story import actions
 from dash_app.views.story.layout import StoryId
 

@@ -22,7 +22,7 @@ from analysis.tasks.specs import (
     ProjectionSpec,
     SuiteSpec,
 )
-from dash_app.errors import Trouble, explain
+from dash_app.errors import Problem, explain
 from dash_app.jobs.progress import failure, trouble_in
 from dash_app.page.controls import go, target
 from dash_app.page.panel import empty, notice, trouble
@@ -149,7 +149,7 @@ def _decoded(contents: Any, name: str, most: int) -> bytes:
         raise SpecError(f"{name} did not arrive whole.", "Choose it again.") from error
 
 
-def _mistakes(problem: Trouble, name: str) -> Component:
+def _mistakes(problem: Problem, name: str) -> Component:
     """Each bad line on a line of its own; what was run before stays."""
     lines = problem.message.split(" Line ")
     listed = [lines[0], *(f"Line {line}" for line in lines[1:])]

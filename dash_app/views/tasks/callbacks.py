@@ -10,8 +10,7 @@ from dash.exceptions import PreventUpdate
 from analysis.tasks.specs import OWN
 from dash_app.jobs.progress import begun, hand_over, job
 from dash_app.state.context import Context, PageId
-from dash_app.state.reduce import read_run
-from dash_app.state.stores import join
+from dash_app.state.stores import join, read_run
 from dash_app.views.tasks import actions, showing
 from dash_app.views.tasks.ids import Option, Part, TasksId, of
 from dash_app.views.tasks.reports import EVERY, Report

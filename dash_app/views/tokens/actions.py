@@ -7,8 +7,7 @@ from dash.development.base_component import Component
 from dash_app.errors import explain
 from dash_app.page.panel import trouble
 from dash_app.state.context import Service, result_of
-from dash_app.state.run import RunRef, resolve
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection, resolve
 from dash_app.views.tokens.layout import strip
 
 

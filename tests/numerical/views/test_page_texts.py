@@ -16,8 +16,7 @@ from analysis.reports.specs import EmbeddingSpec, SimilaritySpec
 from analysis.tracing.specs import RunResult, RunSpec
 from dash_app.page.token_labels import label, percent, token_markup
 from dash_app.state.context import trace_of
-from dash_app.state.run import RunRef
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection
 from dash_app.views.attention import actions as attention
 from dash_app.views.curves import actions as curves
 from dash_app.views.disagreement import actions as readings

@@ -20,11 +20,10 @@ from flask import request
 
 from analysis.contract.jobs import Progress, current_user
 from analysis.errors import AnalysisError, CancelledError, PromptError, WorkerStoppedError
-from dash_app import people
-from dash_app.errors import typed
+from dash_app import logs
+from dash_app.errors import original_error
 from dash_app.jobs import progress as progress_module
-from dash_app.jobs.manager import JobManager
-from dash_app.jobs.thread import current_background
+from dash_app.jobs.manager import JobManager, current_background
 from tests.support.dash_client import DashClient
 from tests.support.scaled import LIMIT_S, wait_for
 
@@ -232,7 +231,7 @@ def test_errors_reach_the_apps_handler_with_type_and_without_trace(
     raised: list[BaseException] = []
 
     def handler(problem: Exception) -> Any:
-        raised.append(typed(problem))
+        raised.append(original_error(problem))
         set_props("alert", {"data": str(raised[-1])})
         return no_update
 
@@ -286,7 +285,7 @@ def test_after_a_restart_the_page_is_told_to_run_again(tmp_path: Path) -> None:
     gate.set()
     before.close()
     after.close()
-    assert isinstance(typed(errors[0]), WorkerStoppedError)
+    assert isinstance(original_error(errors[0]), WorkerStoppedError)
 
 
 def test_a_second_app_does_not_take_over_the_firsts_callbacks(tmp_path: Path) -> None:
@@ -309,7 +308,7 @@ def test_too_many_jobs_are_refused_with_a_sentence(tmp_path: Path) -> None:
         return value
 
     def handler(error: Exception) -> Any:
-        errors.append(typed(error))
+        errors.append(original_error(error))
         set_props("alert", {"data": "busy"})
 
     manager = JobManager(tmp_path / "jobs", max_jobs=1)
@@ -333,7 +332,7 @@ def test_a_page_is_one_user_in_background_and_plain_callbacks(manager: JobManage
 
     @app.server.before_request
     def identify() -> None:
-        current_user.set(people.page_key(request.args.get("endId", "")))
+        current_user.set(logs.page_key(request.args.get("endId", "")))
 
     first, second = DashClient(app), DashClient(app)
     mine = outcome(first, 1)

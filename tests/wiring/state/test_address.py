@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dash_app.state.address import from_query, to_query
-from dash_app.state.run import RunRef, out_of_range, pinned, resolve
-from dash_app.state.selection import MAX_PINS, Selection, ask
-from dash_app.state.stores import PARTS, join, split
+from dash_app.state.selection import MAX_PINS, RunRef, Selection, ask, out_of_range, pinned, resolve
+from dash_app.state.stores import PARTS, from_query, join, split, to_query
 
 BASE = Selection(model="smollm2-135m-instruct", prompt="The capital of France is", new=2)
 INDEX = st.integers(0, 1_000_000)

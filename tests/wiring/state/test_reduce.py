@@ -7,18 +7,17 @@ from typing import Any
 import pytest
 
 from dash_app.state.context import Event, PageId
-from dash_app.state.reduce import (
+from dash_app.state.selection import RunRef, Selection
+from dash_app.state.stores import read_run
+from dash_app.state.update import (
     Happening,
     address_note,
     changed_parts,
     notices,
-    read_run,
     reduce,
     reduce_all,
     unseen,
 )
-from dash_app.state.run import RunRef
-from dash_app.state.selection import Selection
 
 BASE = Selection(model="m", prompt="Hello", new=1)
 NOW = Selection(model="m", prompt="Hello", new=1, attempt=1)

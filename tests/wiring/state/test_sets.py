@@ -8,8 +8,8 @@ from urllib.parse import parse_qsl
 import pytest
 
 from dash_app.state.context import PageId
-from dash_app.state.reduce import FULL, Happening, notices, reduce_all
 from dash_app.state.selection import MAX_PINS, Selection, spelt_out, toggle
+from dash_app.state.update import FULL, Happening, notices, reduce_all
 
 BASE = Selection(model="m", prompt="Hello", attempt=1)
 

@@ -10,8 +10,7 @@ from analysis.errors import CancelledError
 from analysis.trajectory.specs import EmergenceSpec
 from dash_app.state.context import trace_of
 from dash_app.state.options import CURVES
-from dash_app.state.run import RunRef
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection
 from dash_app.views.curves import actions
 from tests.support.components import text
 from tests.support.fake_service import FakeService, refuse

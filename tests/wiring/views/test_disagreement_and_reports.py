@@ -11,8 +11,7 @@ import pytest
 from analysis.contract.results import ModelInfo
 from analysis.errors import CancelledError
 from analysis.lens.specs import DisagreementSpec
-from dash_app.state.run import RunRef
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection
 from dash_app.views.disagreement import actions
 from dash_app.views.model import actions as model
 from tests.support.components import text

@@ -15,8 +15,7 @@ from analysis.lens.specs import DisagreementSpec, LensSpec
 from dash_app.app import create_app
 from dash_app.jobs.progress import BUSY, begun
 from dash_app.settings import Settings
-from dash_app.state.run import RunRef
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection
 from dash_app.state.stores import split
 from dash_app.views.disagreement import actions as readings
 from dash_app.views.flow import actions as flow

@@ -26,8 +26,7 @@ from analysis.tracing.specs import RunSpec
 from dash_app.page.controls import Option, menu, options_of
 from dash_app.state.context import trace_of
 from dash_app.state.options import PARTS
-from dash_app.state.run import RunRef
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection
 from dash_app.views.heatmap import actions, specs
 from dash_app.views.heatmap import inspector as inspector_module
 from dash_app.views.heatmap.controls import bar

@@ -16,8 +16,7 @@ from analysis.tracing.specs import RunSpec
 from dash_app.page.controls import options_of
 from dash_app.page.window import MOST, stated, window
 from dash_app.state.context import trace_of
-from dash_app.state.run import RunRef
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection
 from dash_app.views.disagreement import actions
 from dash_app.views.heatmap.controls import MOST_SOURCES, SEARCHED, bar
 from dash_app.views.heatmap.inspector import inspector

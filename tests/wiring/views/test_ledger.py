@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from analysis.contract.ledger import Ledger, LedgerEntry
-from dash_app.state.run import RunRef
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection
 from dash_app.views.ledger import actions
 from dash_app.views.ledger.layout import badge, table
 from tests.support.components import text

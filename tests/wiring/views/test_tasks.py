@@ -35,8 +35,8 @@ from analysis.tasks.specs import (
 )
 from analysis.tasks.sum_results import ContributionReport, PatchReport, ProbeReport, Projection
 from dash_app.state.context import PageId
-from dash_app.state.reduce import Happening, reduce
 from dash_app.state.selection import Selection
+from dash_app.state.update import Happening, reduce
 from dash_app.views.tasks import actions, sections, showing
 from dash_app.views.tasks.reports import EVERY
 from tests.support.components import text

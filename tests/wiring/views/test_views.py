@@ -18,8 +18,7 @@ from dash_app.page.controls import target
 from dash_app.settings import Settings
 from dash_app.state.context import Context, PageId
 from dash_app.state.examples import EXAMPLES, examples_for
-from dash_app.state.run import RunRef
-from dash_app.state.selection import Selection
+from dash_app.state.selection import RunRef, Selection
 from dash_app.views.attention import actions as attention
 from dash_app.views.curves import actions as curves
 from dash_app.views.flow import actions as flow
