@@ -18,17 +18,18 @@ from typing import Any
 
 import numpy as np
 
+from analysis import registry
 from analysis.contract import progress
 from analysis.contract.choices import Choices
 from analysis.contract.fields import OptionField, build, option_fields
 from analysis.contract.results import Result, Table
 from analysis.errors import PromptError
-from analysis.registry import TECHNIQUES, Technique
+from analysis.registry import Technique
 
 
 def add_to(commands: Any) -> None:
     """Add a command for each technique to a parser's sub-commands."""
-    for technique in TECHNIQUES:
+    for technique in registry.TECHNIQUES:
         if technique.subject == "trace":
             _add(commands, technique)
 

@@ -361,7 +361,7 @@ SHARE_METHODS = Choices(
 
 #: What a ``ColourSpec`` computes.
 QUANTITIES: Choices[Choice] = Choices(
-    "colour",
+    "quantity",
     *(COLOURS[name] for name in ("cross_entropy", "rank_change", "state_norm", "cosine_before")),
     *SHARE_METHODS.values(),
     help="Which quantities of the cells to compute.",

@@ -211,11 +211,11 @@ class SimilarityReport(Result):
 
 #: Decoders whose rows states are compared with.
 ROWS = Choices(
-    "decoder",
+    "decoder for similarities",
     DECODERS["output"],
     DECODERS["input"],
     help="The decoder whose rows states are compared with.",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ class SuiteSpec(Spec[SuiteReport]):
 
 @dataclass(frozen=True, slots=True)
 class ContributionSpec(Spec[ContributionReport]):
-    """What writes each digit of a sum: attribution and attention, averaged over ``sums``."""
+    """What writes each digit of a sum: attribution and attention, averaged over many sums."""
 
     model: str = field(metadata=_MODEL)
     digits: int = field(default=3, metadata=_DIGITS)
@@ -79,7 +79,7 @@ class ContributionSpec(Spec[ContributionReport]):
 
 @dataclass(frozen=True, slots=True)
 class ProbeSpec(Spec[ProbeReport]):
-    """Where carries and raw digit sums can be read off a state; 30 % of ``sums`` held out."""
+    """Where carries and raw digit sums can be read off a state; 30 % of the sums are held out."""
 
     model: str = field(metadata=_MODEL)
     digits: int = field(default=3, metadata=_DIGITS)

@@ -15,7 +15,7 @@ PARTS = Choices(
     help="Whose share of the block's output colours the heatmap.",
 )
 PROMOTED_BY = Choices(
-    "component",
+    "promoting component",
     Choice("", "None"),
     Choice("attention_output", "Attention"),
     Choice("mlp_output", "MLP"),

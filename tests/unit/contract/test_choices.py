@@ -76,7 +76,7 @@ def test_specs_refuse_what_is_in_no_table() -> None:
     for build, said in (
         (lambda: LensSpec(decoder="outptu"), "There is no decoder 'outptu'"),
         (lambda: FlowSpec(method="magic"), "There is no flow method 'magic'"),
-        (lambda: ColourSpec(quantities=("norm", "hue")), "There is no colour 'hue'"),
+        (lambda: ColourSpec(quantities=("norm", "hue")), "There is no quantity 'hue'"),
     ):
         with pytest.raises(SpecError, match=said):
             build()
