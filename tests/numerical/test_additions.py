@@ -27,9 +27,9 @@ from analysis.registry import Technique, technique_for
 from dash_app import app as app_module
 from dash_app import cli
 from dash_app.settings import Settings
-from dash_app.state.address import from_query
 from dash_app.state.context import View
 from dash_app.state.selection import Selection
+from dash_app.state.stores import from_query
 from dash_app.views.disagreement.actions import decoders
 from dash_app.views.flow.options import options as flow_controls
 from dash_app.views.heatmap.controls import bar
