@@ -81,6 +81,11 @@ def quadratic(readout: Readout, depth: float) -> list[Reader]:
     return [Reader(readout, depth**2)]
 
 
+def midpoint(readout: Readout, depth: float) -> list[Reader]:
+    """``(E + U) / 2`` at every depth: the control for ``linear`` and ``quadratic``."""
+    return [Reader(readout, 0.5)]
+
+
 def output_and_input(readout: Readout, depth: float) -> list[Reader]:
     """U and E; one of them where they are the same matrix."""
     both = [Reader(readout, 1.0), Reader(readout, 0.0)]

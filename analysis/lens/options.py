@@ -198,6 +198,12 @@ DECODERS = Choices(
         (UNTIED,), f"{_READERS}:quadratic", matrices=("((1 − s²)·E + s²·U)",), by_row=True,
     ),
     Decoder(
+        "midpoint", "Midpoint", "½ · (E + U) · N(h)",
+        "The mean of the input and output matrix at every row. Compare it with Linear and Quadratic"
+        " to see what their change with depth does.",
+        needs=(UNTIED,), function=f"{_READERS}:midpoint", matrices=("½·(E + U)",),
+    ),
+    Decoder(
         "max_probability", "Max probability", "U · N(h) or E · N(h)",
         "The decoder that gives its top token more probability. o| marks a cell of the output"
         " decoder, i| one of the input decoder.",

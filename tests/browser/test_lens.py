@@ -40,7 +40,7 @@ ONCE = (
 )  # fmt: skip
 #: Every option of every menu, each a change from what was before.
 MENUS = (
-    ("decoder", ("input", "linear", "quadratic", "max_probability", "output")),
+    ("decoder", ("input", "linear", "quadratic", "midpoint", "max_probability", "output")),
     ("norm", ("unit", "none", "full")),
     ("similarity", ("cosine", "euclidean", "dot")),
     ("candidates", ("subtraction", "matching_pursuit", "top_k")),

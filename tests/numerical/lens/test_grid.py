@@ -46,13 +46,12 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def slow_share(decoder: str, row: int, last: int) -> float:
-    return {"output": 1.0, "input": 0.0, "linear": row / last, "quadratic": (row / last) ** 2}[
-        decoder
-    ]
+    s = row / last
+    return {"output": 1.0, "input": 0.0, "linear": s, "quadratic": s**2, "midpoint": 0.5}[decoder]
 
 
 @pytest.mark.parametrize("norm", ["none", "unit", "full"])
-@pytest.mark.parametrize("decoder", ["output", "input", "linear", "quadratic"])
+@pytest.mark.parametrize("decoder", ["output", "input", "linear", "quadratic", "midpoint"])
 def test_cells_by_hand(small: Case, decoder: str, norm: str) -> None:
     target = 7
     grid = analysis.decode(small.model, small.trace, decoder=decoder, norm=norm, k=4, target=target)
@@ -90,7 +89,7 @@ def test_the_higher_top_probability_wins(llama: Case) -> None:
 def test_decoders_coincide_on_a_tied_model(gpt2: Case) -> None:
     grids = [
         analysis.decode(gpt2.model, gpt2.trace, decoder=name)
-        for name in ("output", "input", "linear", "quadratic", "max_probability")
+        for name in ("output", "input", "linear", "quadratic", "midpoint", "max_probability")
     ]
     for grid in grids[1:]:
         assert np.array_equal(grid.token_ids, grids[0].token_ids)
@@ -283,7 +282,7 @@ def test_norms_that_the_page_calls_the_same_are(
 
 
 @pytest.mark.parametrize("kind", ["phi", "granite"])
-@pytest.mark.parametrize("decoder", ["linear", "quadratic"])
+@pytest.mark.parametrize("decoder", ["linear", "quadratic", "midpoint"])
 def test_between_the_decoders_bias_and_scale_count(kind: str, decoder: str) -> None:
     """Untied, with a bias in the unembedding or a scale after it: by the modules' own numbers."""
     model = built.understood(zoo.make(kind), kind)
