@@ -101,13 +101,13 @@ def _register(app: Dash, context: Context) -> None:
     namespace = "stratascope"
     browser: Any = app.clientside_callback  # Dash has no types for it
     browser(
-        ClientsideFunction(namespace, "scheme"),
+        ClientsideFunction(namespace, "applyTheme"),
         Output(PageId.SCHEME, "data"),
         Input(PageId.THEME, "data"),
     )
-    browser(ClientsideFunction(namespace, "address"), Input(PageId.QUERY, "data"))
+    browser(ClientsideFunction(namespace, "showAddress"), Input(PageId.QUERY, "data"))
     browser(
-        ClientsideFunction(namespace, "follow"),
+        ClientsideFunction(namespace, "followSelection"),
         Input(PageId.CELL, "data"),
         Input(PageId.RUN, "data"),
         Input(PageId.QUERY, "data"),

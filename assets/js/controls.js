@@ -11,7 +11,8 @@ callback is answered, and would set them from answers that it then discards.
   "use strict";
 
   const FORM_FIELDS = ["model", "prompt", "new", "template"];
-  const synced = {}; // by control: the value that server and control agree on, and its report number
+  // By control: the value that server and control agree on, and the number of its report.
+  const synced = {};
   const setProps = (id, props) => window.dash_clientside.set_props(id, props);
   const getProps = (id) => window.dash_component_api.getLayout(id)?.props || {};
   const text = (value) => String(value ?? "");
@@ -68,7 +69,9 @@ callback is answered, and would set them from answers that it then discards.
   }
 
   function readForm() {
-    return Object.fromEntries(FORM_FIELDS.map((name) => [name, text(getProps(`run-${name}`).value)]));
+    return Object.fromEntries(
+      FORM_FIELDS.map((name) => [name, text(getProps(`run-${name}`).value)])
+    );
   }
 
   /* Fills the form where something other than the form itself requested the run. */
@@ -83,9 +86,9 @@ callback is answered, and would set them from answers that it then discards.
   window.dash_clientside ??= {};
   window.dash_clientside.stratascope = {
     ...window.dash_clientside.stratascope,
-    layer: showAttentionLayer,
-    slide: reportAttentionLayer,
-    found: showFindText,
-    find: reportFindText,
+    showAttentionLayer,
+    reportAttentionLayer,
+    showFindText,
+    reportFindText,
   };
 })();

@@ -1,6 +1,6 @@
 /*
-The flow graph as an SVG. dash_app/views/flow/picture.py computes what is drawn and documents its format
-(the store "flow-picture"). Pointing at a node highlights its links, without a request.
+The flow graph as an SVG. dash_app/views/flow/picture.py computes the picture and documents its
+format (the store "flow-picture"). Pointing at a node highlights its links, without a request.
 
 flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratascope.flow`.
 */
@@ -46,8 +46,9 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
       return { d, "stroke-width": width };
     }
     const half = width / 2;
-    const top = `M${x0} ${y0 - half}C${middle} ${y0 - half} ${middle} ${y1 - half} ${x1} ${y1 - half}`;
-    const bottom = `V${y1 + half}C${middle} ${y1 + half} ${middle} ${y0 + half} ${x0} ${y0 + half}Z`;
+    const [top0, bottom0, top1, bottom1] = [y0 - half, y0 + half, y1 - half, y1 + half];
+    const top = `M${x0} ${top0}C${middle} ${top0} ${middle} ${top1} ${x1} ${top1}`;
+    const bottom = `V${bottom1}C${middle} ${bottom1} ${middle} ${bottom0} ${x0} ${bottom0}Z`;
     return { d: top + bottom, "stroke-width": 0 };
   }
 
@@ -79,7 +80,12 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
       append(group, "rect", { ...box, y: top, height: drawn, class: "is-covered" });
     }
     if (height - covered > 0.4) {
-      append(group, "rect", { ...box, y: top + covered, height: height - covered, class: "is-other" });
+      append(group, "rect", {
+        ...box,
+        y: top + covered,
+        height: height - covered,
+        class: "is-other",
+      });
     }
     const hit = { x: x - 3, width: 6, y: top - 2, height: height + 4 };
     append(group, "rect", { ...hit, class: "flow-hit" });
@@ -155,7 +161,7 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
   }
 
   /* Draws the store's picture. It is empty where the view shows a Plotly chart instead. */
-  function draw(picture) {
+  function drawFlow(picture) {
     const started = performance.now();
     flow.picture = picture || null;
     flow.svg = null;
@@ -193,7 +199,10 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
   function highlightLinks(nodes) {
     flow.svg.classList.add("is-focused");
     for (const path of flow.svg.querySelectorAll("path.flow-link")) {
-      path.classList.toggle("is-highlighted", path.flowEnds.some((end) => nodes.has(end)));
+      path.classList.toggle(
+        "is-highlighted",
+        path.flowEnds.some((end) => nodes.has(end))
+      );
     }
   }
 
@@ -254,7 +263,7 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
 
   /* ------------------------------------------------------------ signed flow */
 
-  /* A bar of signed flow (dash_app/views/flow/signed_picture.py) selects its layer, head and link. */
+  /* A bar (dash_app/views/flow/signed_picture.py) selects its layer, head and link. */
   function selectBar(_chart, event) {
     const [, kind, layer, source, target, head] = event.points[0].customdata;
     const heads = head < 0 ? "" : `&heads=${head}`;
@@ -267,7 +276,7 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
   let lastLayer = null;
 
   /* Reports the slider's range. An end at the edge means "no limit", whatever the model. */
-  function reportLayers(value) {
+  function reportFlowLayers(value) {
     if (value && lastLayer !== null) {
       const limit = (layer, edge) => (layer === edge ? "none" : layer);
       const to = `first=${limit(value[0], 0)}&last=${limit(value[1], lastLayer)}`;
@@ -275,7 +284,7 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
     }
   }
 
-  function showLayers(method, run, note) {
+  function showFlowLayers(method, run, note) {
     if (run) {
       lastLayer = run.layers - 1;
       const first = Math.min(method?.first ?? 0, lastLayer);
@@ -289,5 +298,10 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
   charts.onClick("flow-signed", selectBar);
   Object.assign(flow, { showScale, drawingOrder });
   window.dash_clientside ??= {};
-  window.dash_clientside.stratascope_flow = { draw, layers: reportLayers, range: showLayers };
+  window.dash_clientside.stratascope = {
+    ...window.dash_clientside.stratascope,
+    drawFlow,
+    reportFlowLayers,
+    showFlowLayers,
+  };
 })();

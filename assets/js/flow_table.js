@@ -34,11 +34,11 @@ without a request. The first cell of a row is a button that selects the link.
 
   function sortRows(rows, { column, ascending }) {
     const compare = (a, b) =>
-      typeof a === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true });
+      typeof a === "number"
+        ? a - b
+        : String(a).localeCompare(String(b), undefined, { numeric: true });
     const sign = ascending ? 1 : -1;
-    return column < 0
-      ? rows
-      : [...rows].sort((a, b) => sign * compare(a[column], b[column]));
+    return column < 0 ? rows : [...rows].sort((a, b) => sign * compare(a[column], b[column]));
   }
 
   /* A click on the sorted column reverses it; any other column starts with its largest values. */
@@ -89,7 +89,7 @@ without a request. The first cell of a row is a button that selects the link.
     host.replaceChildren(whole);
   }
 
-  /* Lists the links of what the view shows now: the picture, the bars of signed flow, or nothing. */
+  /* Lists the links of what the view shows: the picture, the bars of signed flow, or nothing. */
   function showTable(view, data) {
     if (data !== source) {
       source = data;
@@ -121,7 +121,11 @@ without a request. The first cell of a row is a button that selects the link.
   }
 
   // "toggle" events do not bubble, so they are caught in the capture phase.
-  document.addEventListener("toggle", (event) => event.target.matches(".flow-list") && render(), true);
+  document.addEventListener(
+    "toggle",
+    (event) => event.target.matches(".flow-list") && render(),
+    true
+  );
   document.addEventListener("click", onClick);
   charts.onDraw("flow-signed", onDraw);
   charts.onDraw(charts.NO_VIEW, onDraw);

@@ -73,7 +73,7 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
 
   /* ------------------------------------------------------------ names that stay visible */
 
-  /* A rectangle in the panel's colour behind names, which hides the cells that scroll below them. */
+  /* A rectangle in the panel's colour behind names: it hides the cells that scroll below them. */
   function coverCells(layer, className, { x = 0, y, width, height }) {
     let cover = layer.querySelector(`:scope > .${className}`);
     if (!cover) {

@@ -11,7 +11,8 @@ last report that the server has processed.
   "use strict";
 
   const ARROWS = { ArrowUp: [1, 0], ArrowDown: [-1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
-  const USES_KEYS = "input, textarea, select, summary, [role=slider], [role=listbox], [role=option]";
+  const USES_KEYS =
+    "input, textarea, select, summary, [role=slider], [role=listbox], [role=option]";
   const COPY_FEEDBACK_MS = 1500;
   const SCROLL_MARGIN = 150; // pixels that stay visible beside the selected token
   const { charts } = window.stratascope;
@@ -240,8 +241,8 @@ last report that the server has processed.
   window.dash_clientside ??= {};
   window.dash_clientside.stratascope = {
     ...window.dash_clientside.stratascope,
-    follow: followSelection,
-    address: showAddress,
-    scheme: applyTheme,
+    followSelection,
+    showAddress,
+    applyTheme,
   };
 })();

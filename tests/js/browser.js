@@ -1,6 +1,6 @@
 /*
-A page for the tests: a small DOM (dom.js), a clock that the test moves, and the scripts of assets/js,
-loaded in the order in which Dash loads them. Each page starts anew, so tests do not share state.
+A page for the tests: a small DOM (dom.js), a clock that the test moves, and the scripts of
+assets/js, in the order in which Dash loads them. Each page starts anew, so tests share no state.
 */
 "use strict";
 
@@ -51,7 +51,7 @@ function settled() {
 
 /*
 Opens a page. The result has:
-  window, document, stratascope, dash (the functions that Dash calls), clock
+  window, document, stratascope, clock, dash (the functions that Dash calls)
   add(tag, attributes, ...children)   makes an element; in the body if `parent` is not given
   sets                 all calls of Dash's set_props, as [id, props]
   layout               props of Dash components by id, as Dash's getLayout gives them
@@ -110,7 +110,7 @@ function openPage({ search = "", fetch } = {}) {
     vm.compileFunction(source, Object.keys(globals), { filename })(...Object.values(globals));
   }
   page.stratascope = window.stratascope;
-  page.dash = { ...window.dash_clientside.stratascope_flow, ...window.dash_clientside.stratascope };
+  page.dash = window.dash_clientside.stratascope;
   page.frame = () => frames.splice(0).forEach((callback) => callback());
   page.mutate = () => [...observers].forEach((each) => each.callback([{ addedNodes: [1] }]));
   page.key = (key, properties = {}, target = document.body) =>

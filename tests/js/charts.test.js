@@ -10,10 +10,11 @@ test("a new chart is announced to its view only, and again at each drawing", () 
   page.stratascope.charts.onDraw("curves", (chart) => drawn.push(chart));
   const curves = page.chart("a", { meta: { view: "curves" } });
   const other = page.chart("b", { meta: { view: "other" } });
-  assert.deepEqual(drawn, [curves]);
+  const later = page.chart("c", { meta: { view: "curves" } });
+  assert.deepEqual(drawn, [curves, later]);
   other.emit("plotly_afterplot");
   curves.emit("plotly_afterplot");
-  assert.deepEqual(drawn, [curves, curves]);
+  assert.deepEqual(drawn, [curves, later, curves]);
 });
 
 test("a chart is watched once, however often the page changes", () => {

@@ -11,14 +11,14 @@ const SLIDER = "attention-layer";
 function openSlider() {
   const page = openPage();
   page.layout[SLIDER] = { value: 29, max: 29 };
-  page.dash.layer({ layer: 4 }, RUN, { seen: 0 });
+  page.dash.showAttentionLayer({ layer: 4 }, RUN, { seen: 0 });
   return page;
 }
 
 /* Moves the slider, as the reader does: Dash sets the value and calls the script. */
 function move(page, value) {
   page.layout[SLIDER].value = value;
-  page.dash.slide(value);
+  page.dash.reportAttentionLayer(value);
 }
 
 function targets(page) {
@@ -28,17 +28,17 @@ function targets(page) {
 test("a slider shows the selected layer and the model's last one", () => {
   const page = openPage();
   page.layout[SLIDER] = { value: 9, max: 9 };
-  page.dash.layer({ layer: 4 }, RUN, null);
+  page.dash.showAttentionLayer({ layer: 4 }, RUN, null);
   assert.deepEqual(page.sets, [[SLIDER, { max: 29, value: 4 }]]);
 });
 
 test("without a selected layer the last one is shown, and none above the model's last", () => {
   const page = openPage();
   page.layout[SLIDER] = { value: 0, max: 29 };
-  page.dash.layer(null, RUN, null);
-  page.dash.layer({ layer: 50 }, RUN, null);
+  page.dash.showAttentionLayer(null, RUN, null);
+  page.dash.showAttentionLayer({ layer: 50 }, RUN, null);
   assert.deepEqual(page.layout[SLIDER], { value: 29, max: 29 });
-  page.dash.layer({ layer: 3 }, null, null);
+  page.dash.showAttentionLayer({ layer: 3 }, null, null);
   assert.equal(page.layout[SLIDER].value, 29);
 });
 
@@ -51,45 +51,58 @@ test("a change by the reader is reported once", () => {
 
 test("a slider that is set to the selected layer reports nothing", () => {
   const page = openSlider();
-  page.dash.slide(4); // Dash calls the script for its own change as well
+  page.dash.reportAttentionLayer(4); // Dash calls the script for its own change as well
   assert.deepEqual(targets(page), []);
 });
 
 test("a slider reports nothing before it has shown a layer", () => {
   const page = openPage();
-  page.dash.slide(12);
+  page.dash.reportAttentionLayer(12);
   assert.deepEqual(page.sets, []);
 });
 
 test("a late answer does not move the slider back", () => {
   const page = openSlider();
   move(page, 7); // report 1
-  page.dash.layer({ layer: 4 }, RUN, { seen: 0 });
+  page.dash.showAttentionLayer({ layer: 4 }, RUN, { seen: 0 });
   assert.equal(page.layout[SLIDER].value, 7);
-  page.dash.layer({ layer: 9 }, RUN, { seen: 1 });
+  page.dash.showAttentionLayer({ layer: 9 }, RUN, { seen: 1 });
   assert.equal(page.layout[SLIDER].value, 9);
 });
 
 test("a change that Dash has not passed on yet stays too", () => {
   const page = openSlider();
   page.layout[SLIDER].value = 11; // the reader moves it; Dash waits
-  page.dash.layer({ layer: 5 }, RUN, { seen: 0 });
+  page.dash.showAttentionLayer({ layer: 5 }, RUN, { seen: 0 });
   assert.equal(page.layout[SLIDER].value, 11);
 });
 
 test("bounds follow the model even where the value stays", () => {
   const page = openSlider();
   move(page, 7);
-  page.dash.layer({ layer: 4 }, { ...RUN, layers: 12 }, { seen: 0 });
+  page.dash.showAttentionLayer({ layer: 4 }, { ...RUN, layers: 12 }, { seen: 0 });
   assert.deepEqual(page.layout[SLIDER], { value: 7, max: 11 });
+});
+
+test("the text to find is shown, empty where none is selected", () => {
+  const page = openPage();
+  page.layout["lens-find"] = { value: "" };
+  page.dash.showFindText({ find: "Paris" }, null);
+  assert.equal(page.layout["lens-find"].value, "Paris");
+  page.dash.showFindText(null, null);
+  assert.equal(page.layout["lens-find"].value, "");
 });
 
 test("the text to find is reported in a form that an address can hold", () => {
   const page = openPage();
   page.layout["lens-find"] = { value: "" };
-  page.dash.found({ find: "" }, { seen: 0 });
-  page.dash.find("a&b =");
-  page.dash.find(null);
-  const expected = [["find=a%26b%20%3D", "lens-find"], ["find=", "lens-find"]];
+  page.dash.showFindText({ find: "" }, { seen: 0 });
+  assert.equal(page.layout["lens-find"].value, "");
+  page.dash.reportFindText("a&b =");
+  page.dash.reportFindText(null);
+  const expected = [
+    ["find=a%26b%20%3D", "lens-find"],
+    ["find=", "lens-find"],
+  ];
   assert.deepEqual(targets(page), expected);
 });

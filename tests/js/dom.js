@@ -58,9 +58,7 @@ function matchesParts(element, parts, scope) {
 }
 
 function matches(element, selector, scope) {
-  return selector
-    .split(",")
-    .some((each) => matchesParts(element, each.trim().split(/\s+/), scope));
+  return selector.split(",").some((each) => matchesParts(element, each.trim().split(/\s+/), scope));
 }
 
 class ClassList {
@@ -135,6 +133,7 @@ class Element extends Target {
   classList = new ClassList(this);
   scrollLeft = 0;
   scrollTop = 0;
+  scrollHeight = 0;
   clientWidth = 0;
   clientHeight = 0;
   offsetWidth = 0;
@@ -146,7 +145,8 @@ class Element extends Target {
     super();
     this.tagName = tagName;
     this.ownerDocument = ownerDocument;
-    const attribute = (key) => `data-${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+    const attribute = (key) =>
+      `data-${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
     this.dataset = new Proxy(this, {
       get: (element, key) => element.getAttribute(attribute(key)) ?? undefined,
       set: (element, key, value) => element.setAttribute(attribute(key), value) ?? true,

@@ -18,7 +18,7 @@ function highlighted(page) {
 
 test("a picture is drawn as one SVG, which replaces the one before", () => {
   const page = openFlow();
-  assert.equal(page.dash.draw(PICTURE), "flow");
+  assert.equal(page.dash.drawFlow(PICTURE), "flow");
   assert.equal(page.canvas.querySelectorAll("svg").length, 1);
   assert.equal(page.canvas.querySelectorAll(".flow-node").length, 3);
   assert.equal(page.canvas.querySelectorAll("path.flow-link").length, 4);
@@ -27,7 +27,7 @@ test("a picture is drawn as one SVG, which replaces the one before", () => {
 
 test("without a picture the SVG goes", () => {
   const page = openFlow();
-  assert.equal(page.dash.draw(null), "none");
+  assert.equal(page.dash.drawFlow(null), "none");
   assert.equal(page.canvas.querySelector("svg"), null);
 });
 
@@ -35,6 +35,25 @@ test("wide links are drawn below narrow ones, minor links on top", () => {
   const page = openFlow();
   const order = page.canvas.querySelectorAll("path.flow-link").map((link) => link.dataset.go);
   assert.deepEqual(order, ["link=d", "link=c", "link=b", "link=a"]);
+});
+
+test("links of equal width lie in the order of their kinds", () => {
+  const kinds = ["attention", "mlp", "sink", "residual"];
+  const links = kinds.map((kind) => [0, 1, 0, 0, 9, 9, 3, kind, true, kind, [], true]);
+  const order = openFlow()
+    .stratascope.flow.drawingOrder(links)
+    .map((link) => link[7]);
+  assert.deepEqual(order, ["residual", "sink", "mlp", "attention"]);
+});
+
+test("each token has a guide across the plot area, and the graph is clipped to it", () => {
+  const page = openFlow();
+  const guides = page.canvas
+    .querySelectorAll(".flow-guide")
+    .map((guide) => guide.getAttribute("d"));
+  assert.deepEqual(guides, ["M0 0H400", "M0 190H400"]);
+  const { x, y, width, height } = page.canvas.querySelector("clipPath > rect").attributes;
+  assert.deepEqual([x, y, width, height], ["0", "-20", "440", "220"]);
 });
 
 test("a link's classes say its kind, whether it is minor and whether it is a line", () => {
@@ -49,10 +68,7 @@ test("a link's classes say its kind, whether it is minor and whether it is a lin
 test("a ribbon has its width from top to bottom, a line as its stroke", () => {
   const page = openFlow();
   const [, , ribbon, line] = page.canvas.querySelectorAll("path.flow-link");
-  assert.equal(
-    ribbon.getAttribute("d"),
-    "M0 16C150 16 150 16 300 16V24C150 24 150 24 0 24Z"
-  );
+  assert.equal(ribbon.getAttribute("d"), "M0 16C150 16 150 16 300 16V24C150 24 150 24 0 24Z");
   assert.equal(ribbon.getAttribute("stroke-width"), "0");
   assert.equal(line.getAttribute("d"), "M0 20C200 20 200 20 400 20");
   assert.equal(line.getAttribute("stroke-width"), "2");
@@ -65,6 +81,8 @@ test("a node shows what drawn links account for, and below it the rest", () => {
   assert.equal(height(node, ".is-covered"), "30");
   assert.equal(height(node, ".is-other"), "10");
   assert.equal(node.querySelector(".is-other").getAttribute("y"), "40");
+  const x = (name) => Number(node.querySelector(name).getAttribute("x"));
+  assert.deepEqual([x(".is-covered"), x(".flow-hit")], [397.5, 397]);
   assert.equal(height(full, ".is-other"), undefined);
 });
 
@@ -84,7 +102,7 @@ test("the scale is the tallest bar that fits, and names its part of the flow", (
   assert.deepEqual([bar.style.height, text.textContent], ["24px", "10 % of the flow"]);
   page.stratascope.flow.showScale(8); // none fits: the smallest
   assert.deepEqual([bar.style.height, text.textContent], ["48px", "5 % of the flow"]);
-  page.dash.draw({ ...PICTURE, up: true });
+  page.dash.drawFlow({ ...PICTURE, up: true });
   assert.equal(text.textContent, "20 % of the state it enters");
 });
 
@@ -112,13 +130,22 @@ test("pointing elsewhere ends the highlight and removes the box", () => {
 });
 
 test("pointing at a link highlights nothing and shows its lines as text", () => {
-  const page = openFlow({ ...PICTURE, links: [[...PICTURE.links[0].slice(0, 10), ["<b>x</b>", "2"], true]] });
+  const page = openFlow({
+    ...PICTURE,
+    links: [[...PICTURE.links[0].slice(0, 10), ["<b>x</b>", "2"], true]],
+  });
   const link = page.canvas.querySelector("path.flow-link");
   point(page, link);
   link.dispatch("mousemove", { clientX: 10, clientY: 10 });
   assert.deepEqual(highlighted(page), []);
   const lines = page.canvas.querySelector(".flow-box").children;
-  assert.deepEqual(lines.map((line) => [line.tagName, line.textContent]), [["b", "<b>x</b>"], ["div", "2"]]);
+  assert.deepEqual(
+    lines.map((line) => [line.tagName, line.textContent]),
+    [
+      ["b", "<b>x</b>"],
+      ["div", "2"],
+    ]
+  );
 });
 
 test("the box stands right of the pointer, left of it where the right has no room", () => {
@@ -153,29 +180,41 @@ test("a bar of signed flow selects its layer, head and link", () => {
   const page = openFlow(null);
   const meta = { view: "flow-signed", table: { columns: [], rows: [] } };
   const chart = page.chart("flow-graph", { meta }, page.panel);
-  for (const customdata of [["", "attention", 7, 2, 4, 3], ["", "mlp", 7, 4, 4, -1]]) {
+  for (const customdata of [
+    ["", "attention", 7, 2, 4, 3],
+    ["", "attention", 0, 2, 4, 0],
+    ["", "mlp", 7, 4, 4, -1],
+  ]) {
     chart.emit("plotly_click", { points: [{ customdata }] });
   }
   assert.deepEqual(targets(page), [
     "layer=7&heads=3&link=attention:7:2:4:3",
+    "layer=0&heads=0&link=attention:0:2:4:0",
     "layer=7&link=mlp:7:4:4:-1",
   ]);
 });
 
 test("the layer slider shows the selected range, within the model", () => {
   const page = openFlow();
-  page.dash.range({ first: 3, last: null }, RUN, null);
+  page.dash.showFlowLayers({ first: 3, last: null }, RUN, null);
   assert.deepEqual(page.layout["flow-layers"], { max: 29, value: [3, 29] });
-  page.dash.range({ first: 50, last: 2 }, RUN, null);
+  page.dash.showFlowLayers({ first: null, last: 9 }, RUN, null);
+  assert.deepEqual(page.layout["flow-layers"].value, [0, 9]);
+  page.dash.showFlowLayers({ first: 50, last: 2 }, RUN, null);
   assert.deepEqual(page.layout["flow-layers"].value, [29, 29]);
 });
 
 test("the layer slider reports a range; an end at the edge is no limit", () => {
   const page = openFlow();
-  page.dash.layers([1, 2]); // before it has shown a model
-  page.dash.range(null, RUN, { seen: 0 });
-  for (const range of [[3, 29], [0, 28], [3, 9], [0, 29]]) {
-    page.dash.layers(range);
+  page.dash.reportFlowLayers([1, 2]); // before it has shown a model
+  page.dash.showFlowLayers(null, RUN, { seen: 0 });
+  for (const range of [
+    [3, 29],
+    [0, 28],
+    [3, 9],
+    [0, 29],
+  ]) {
+    page.dash.reportFlowLayers(range);
   }
   assert.deepEqual(targets(page), [
     "first=3&last=none",

@@ -13,8 +13,14 @@ const PICTURE = {
   width: 500,
   height: 250,
   margin: { left: 60, right: 40, top: 20, bottom: 30 },
-  lanes: [[0, "The", 0, false], [190, "cat", 1, true]],
-  rows: [[0, "row 0"], [400, "row 30"]],
+  lanes: [
+    [0, "The", 0, false],
+    [190, "cat", 1, true],
+  ],
+  rows: [
+    [0, "row 0"],
+    [400, "row 30"],
+  ],
   nodes: [
     [400, 10, 40, 30, "block", "row=30&pos=1", ["row 30", "all of it"]],
     [300, 10, 40, 40, "middle", "row=30&pos=1", ["middle of layer 29"]],
@@ -27,9 +33,25 @@ const PICTURE = {
     [2, 1, 0, 20, 300, 30, 4, "residual", true, "link=c", ["residual"], true],
     [2, 2, 0, 20, 0, 30, 12, "residual", true, "link=d", ["wide residual"], true],
   ],
-  other: { outline: [[0, 4], [400, 8]], top: 180, text: "other", hover: ["not drawn"] },
-  labels: [[400, 10, "Paris", true, 1], [300, 10, "town", false, 2]],
-  key: [[60, "50 %"], [24, "20 %"], [12, "10 %"], [6, "5 %"]],
+  other: {
+    outline: [
+      [0, 4],
+      [400, 8],
+    ],
+    top: 180,
+    text: "other",
+    hover: ["not drawn"],
+  },
+  labels: [
+    [400, 10, "Paris", true, 1],
+    [300, 10, "town", false, 2],
+  ],
+  key: [
+    [60, "50 %"],
+    [24, "20 %"],
+    [12, "10 %"],
+    [6, "5 %"],
+  ],
   table: { columns: ["Kind", "Token", "Share"], rows: [["mlp", "cat", 0.5, "link=m"]] },
 };
 
@@ -43,7 +65,7 @@ function openFlow(picture = PICTURE) {
   const list = page.add("details", { class: "flow-list" }, table);
   const panel = page.add("section", { class: "panel-flow" }, scale, canvas, list);
   Object.assign(page, { canvas, table, list, panel });
-  page.dash.draw(picture);
+  page.dash.drawFlow(picture);
   return page;
 }
 

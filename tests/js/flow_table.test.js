@@ -23,9 +23,7 @@ function openTable(table = TABLE) {
 }
 
 function column(page, index) {
-  return page.table
-    .querySelectorAll("tbody > tr")
-    .map((row) => row.children[index].textContent);
+  return page.table.querySelectorAll("tbody > tr").map((row) => row.children[index].textContent);
 }
 
 function sortBy(page, index) {
@@ -45,9 +43,15 @@ test("the table is built when the reader opens it", () => {
   assert.deepEqual(column(page, 2), ["5.00 %", "50.00 %", "12.50 %", "20.00 %"]);
 });
 
+test("the columns of numbers are aligned as numbers", () => {
+  const page = openTable();
+  const classes = page.table.querySelectorAll("th").map((cell) => cell.className);
+  assert.deepEqual(classes, ["", "", "num"]);
+});
+
 test("an open table follows the picture", () => {
   const page = openTable();
-  page.dash.draw(PICTURE);
+  page.dash.drawFlow(PICTURE);
   assert.deepEqual(column(page, 1), ["cat"]);
 });
 
@@ -55,6 +59,8 @@ test("a number column sorts by value: largest first, then smallest first", () =>
   const page = openTable();
   sortBy(page, 2);
   assert.deepEqual(column(page, 2), ["50.00 %", "20.00 %", "12.50 %", "5.00 %"]);
+  const labels = page.table.querySelectorAll("th").map((cell) => cell.textContent);
+  assert.deepEqual(labels, ["Kind", "Head", "Share ▼"]);
   assert.deepEqual(directions(page), ["none", "none", "descending"]);
   sortBy(page, 2);
   assert.deepEqual(column(page, 2), ["5.00 %", "12.50 %", "20.00 %", "50.00 %"]);
@@ -81,7 +87,7 @@ test("the order stays when the picture changes, and so does the keyboard focus w
   const page = openTable();
   sortBy(page, 2);
   assert.equal(page.document.activeElement.dataset.sort, "2");
-  page.dash.draw({ ...PICTURE, table: { ...TABLE, others: [] } });
+  page.dash.drawFlow({ ...PICTURE, table: { ...TABLE, others: [] } });
   assert.deepEqual(column(page, 2), ["50.00 %", "12.50 %", "5.00 %"]);
 });
 
@@ -112,8 +118,11 @@ test("the first cell selects the link; a row without a link is plain text", () =
 
 test("the links of signed flow are listed, and none while no flow is shown", () => {
   const page = openTable();
-  page.dash.draw(null);
-  const meta = { view: "flow-signed", table: { columns: ["Kind", "Logits"], rows: [["mlp", -1, ""]] } };
+  page.dash.drawFlow(null);
+  const meta = {
+    view: "flow-signed",
+    table: { columns: ["Kind", "Logits"], rows: [["mlp", -1, ""]] },
+  };
   const chart = page.chart("flow-graph", { meta }, page.panel);
   assert.deepEqual(column(page, 1), ["-1.000"]);
   assert.equal(page.panel.dataset.flow, "flow-signed");
@@ -125,7 +134,7 @@ test("the links of signed flow are listed, and none while no flow is shown", () 
 
 test("charts of other panels do not change the table", () => {
   const page = openTable();
-  page.dash.draw(null);
+  page.dash.drawFlow(null);
   page.chart("curves-graph", {});
   assert.equal(page.panel.dataset.flow, "flow");
 });

@@ -34,7 +34,10 @@ test("zooming keeps the point under the pointer where it is", () => {
   const { zoomAbout } = openFlow().stratascope.flow;
   const at = ({ zoom, x, y }, [px, py]) => [(px - x) / zoom, (py - y) / zoom]; // graph's own pixels
   const point = [130, 70];
-  for (const view of [{ zoom: 1, x: 0, y: 0 }, { zoom: 3, x: -210, y: -150 }]) {
+  for (const view of [
+    { zoom: 1, x: 0, y: 0 },
+    { zoom: 3, x: -210, y: -150 },
+  ]) {
     const next = zoomAbout(view, 1.7, point);
     assert.ok(Math.abs(next.zoom - 1.7 * view.zoom) < 1e-12);
     at(next, point).forEach((value, axis) => {
@@ -71,8 +74,11 @@ test("the buttons zoom about the middle, and reset", () => {
   const page = openFlow();
   button(page, "in");
   assert.deepEqual(transform(page), { x: -100, y: -50, zoom: 1.5 });
-  assert.equal(page.canvas.querySelector("svg").dataset.zoom, "1.50");
+  const svg = page.canvas.querySelector("svg");
+  assert.equal(svg.dataset.zoom, "1.50");
+  assert.ok(svg.classList.contains("is-zoomed"));
   button(page, "out");
+  assert.ok(!svg.classList.contains("is-zoomed"));
   assert.deepEqual(transform(page), { x: 0, y: 0, zoom: 1 });
   button(page, "in");
   button(page, "reset");
@@ -95,7 +101,11 @@ test("the keys + - 0 zoom, Shift with arrows moves", () => {
 
 test("Shift with an arrow on the graph does not move the selected cell", () => {
   const page = openFlow();
-  page.dash.follow({ row: 3, pos: 0 }, { layers: 30, token_ids: [1, 2], prompt_length: 2 }, null);
+  page.dash.followSelection(
+    { row: 3, pos: 0 },
+    { layers: 30, token_ids: [1, 2], prompt_length: 2 },
+    null
+  );
   const event = press(page, "ArrowUp", { shiftKey: true });
   assert.ok(event.defaultPrevented);
   assert.deepEqual(targets(page), []);
@@ -170,9 +180,19 @@ test("names stay beside what they name, and hide outside the plot area", () => {
     page.canvas
       .querySelectorAll(`${name} text`)
       .map((text) => [text.getAttribute(axis), text.getAttribute("visibility")]);
-  assert.deepEqual(places(".flow-rows", "x"), [["60", "visible"], ["460", "visible"]]);
+  assert.deepEqual(places(".flow-rows", "x"), [
+    ["60", "visible"],
+    ["460", "visible"],
+  ]);
+  assert.deepEqual(places(".flow-rows", "y"), [
+    ["238", "visible"],
+    ["238", "visible"],
+  ]);
   button(page, "in"); // -100, -50
-  assert.deepEqual(places(".flow-rows", "x"), [["-40", "hidden"], ["560", "hidden"]]);
+  assert.deepEqual(places(".flow-rows", "x"), [
+    ["-40", "hidden"],
+    ["560", "hidden"],
+  ]);
   assert.deepEqual(places(".flow-lanes", "y"), [
     ["-30", "hidden"], // The
     ["255", "hidden"], // cat
@@ -180,7 +200,10 @@ test("names stay beside what they name, and hide outside the plot area", () => {
   ]);
   press(page, "ArrowLeft", { shiftKey: true });
   press(page, "ArrowLeft", { shiftKey: true });
-  assert.deepEqual(places(".flow-rows", "x"), [["60", "visible"], ["660", "hidden"]]);
+  assert.deepEqual(places(".flow-rows", "x"), [
+    ["60", "visible"],
+    ["660", "hidden"],
+  ]);
 });
 
 test("labels that need room appear as the reader zooms in", () => {

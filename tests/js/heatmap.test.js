@@ -27,7 +27,16 @@ const SCALE = [
   [0.5, "#204060"],
   [1, "#ffffff"],
 ];
-const TRACE = { z: [[0, 1], [0.5, null], [null, NaN]], zmin: 0, zmax: 1, colorscale: SCALE };
+const TRACE = {
+  z: [
+    [0, 1],
+    [0.5, null],
+    [null, NaN],
+  ],
+  zmin: 0,
+  zmax: 1,
+  colorscale: SCALE,
+};
 
 /* A heatmap as Plotly draws it, in a panel that scrolls. */
 function openHeatmap(meta = META) {
@@ -76,6 +85,18 @@ test("a double click adds to the pinned tokens, and unpins one of them", () => {
   assert.equal(doubleClick(heatmap, 0, 1).at(-1), "without=pins:3&shown=3,9");
 });
 
+test("token 0 is a token like any other", () => {
+  const heatmap = openHeatmap({
+    ...META,
+    ids: [
+      [0, 2],
+      [3, -1],
+      [0, 6],
+    ],
+  });
+  assert.equal(doubleClick(heatmap, 0, 0).at(-1), "with=pins:0&shown=0");
+});
+
 test("a cell without a token pins nothing", () => {
   assert.deepEqual(doubleClick(openHeatmap(), 1, 1), ["row=10&pos=5&layer=9"]);
 });
@@ -104,12 +125,14 @@ test("the cell that was clicked is pinned, even if the first click moved the row
 test("tokens are written at their cells, in a colour that contrasts with the cell", () => {
   const { chart } = openHeatmap();
   chart.emit("plotly_afterplot");
-  const texts = chart.querySelectorAll(".cell-text").map((text) => [
-    text.textContent,
-    Number(text.getAttribute("x")),
-    Number(text.getAttribute("y")),
-    text.style.fill ?? text.className,
-  ]);
+  const texts = chart
+    .querySelectorAll(".cell-text")
+    .map((text) => [
+      text.textContent,
+      Number(text.getAttribute("x")),
+      Number(text.getAttribute("y")),
+      text.style.fill ?? text.className,
+    ]);
   assert.deepEqual(texts, [
     ["…", 0, -56, "cell-text is-waiting"],
     ["d", 50, -56, "cell-text is-uncoloured"],
@@ -126,7 +149,8 @@ test("only visible cells get a token, again after scrolling", () => {
   const { page, chart, scroller } = openHeatmap({ ...META, rows, positions, labels });
   chart._fullData = [{ ...TRACE, z: rows.map(() => positions.map(() => 0)) }];
   chart.emit("plotly_afterplot");
-  const columns = () => new Set(chart.querySelectorAll(".cell-text").map((text) => text.textContent));
+  const columns = () =>
+    new Set(chart.querySelectorAll(".cell-text").map((text) => text.textContent));
   assert.deepEqual([...columns()], positions.slice(0, 10).map(String)); // 400 / 50, and two more
   scroller.scrollLeft = 1000;
   scroller.dispatch("scroll", { bubbles: false });
@@ -134,17 +158,35 @@ test("only visible cells get a token, again after scrolling", () => {
   assert.deepEqual([...columns()], positions.slice(20, 30).map(String));
 });
 
+test("the first row is at the bottom: scrolled down, the last rows get no token", () => {
+  const rows = Array.from({ length: 90 }, (_, row) => row);
+  const labels = rows.map((row) => [String(row)]);
+  const { chart, scroller } = openHeatmap({ ...META, rows, positions: [0], labels });
+  chart._fullLayout._size = { ...SIZE, h: 1800 }; // 20 pixels a row
+  chart._fullData = [{ ...TRACE, z: rows.map(() => [0]) }];
+  Object.assign(scroller, { scrollTop: 1030, clientHeight: 200 }); // 30 pixels lie above the cells
+  chart.emit("plotly_afterplot");
+  const texts = chart.querySelectorAll(".cell-text").map((text) => Number(text.textContent));
+  assert.deepEqual(texts, [39, 38, 37, 36, 35, 34, 33, 32, 31, 30, 29, 28]);
+});
+
 test("a colour is interpolated between the stops of the scale", () => {
   const { colourAt } = openPage().stratascope.heatmap;
   assert.deepEqual(colourAt(SCALE, 0), [0, 0, 0]);
   assert.deepEqual(colourAt(SCALE, 0.25), [16, 32, 48]);
   assert.deepEqual(colourAt(SCALE, 0.5), [32, 64, 96]);
+  assert.deepEqual(colourAt(SCALE, 0.75), [143.5, 159.5, 175.5]);
   assert.deepEqual(colourAt(SCALE, 1), [255, 255, 255]);
 });
 
 test("text is dark on light cells and light on dark ones", () => {
   const { textColour } = openPage().stratascope.heatmap;
-  const colours = [[255, 255, 255], [0, 255, 0], [255, 0, 0], [0, 0, 255]].map(textColour);
+  const colours = [
+    [255, 255, 255],
+    [0, 255, 0],
+    [255, 0, 0],
+    [0, 0, 255],
+  ].map(textColour);
   assert.deepEqual(colours, ["#17202b", "#17202b", "#ffffff", "#ffffff"]);
 });
 
@@ -154,6 +196,43 @@ test("the visible range covers the window and stays within the cells", () => {
   assert.deepEqual(visibleRange(100, 50, 1010, 400), [20, 30]);
   assert.deepEqual(visibleRange(100, 50, 4900, 400), [98, 100]);
   assert.deepEqual(visibleRange(3, 50, -80, 400), [0, 3]);
+});
+
+test("a cell's colour is its value's place between the scale's ends", () => {
+  const { chart } = openHeatmap();
+  chart._fullData = [
+    {
+      ...TRACE,
+      zmin: 10,
+      zmax: 20,
+      z: [
+        [10, 20],
+        [30, 0],
+        [12, 19],
+      ],
+    },
+  ];
+  chart.emit("plotly_afterplot");
+  const colours = chart
+    .querySelectorAll(".cell-text")
+    .map((text) => [text.textContent, text.style.fill]);
+  assert.deepEqual(colours, [
+    ["…", "#ffffff"], // 12
+    ["d", "#17202b"], // 19
+    ["c", "#17202b"], // above the scale
+    ["a", "#ffffff"],
+    ["b", "#17202b"],
+  ]);
+});
+
+test("a heatmap without tokens, or before Plotly has drawn it, gets no texts", () => {
+  const { chart } = openHeatmap({ ...META, labels: [] });
+  chart.emit("plotly_afterplot");
+  assert.equal(chart.querySelector(".cell-texts"), null);
+  const early = openHeatmap().chart;
+  delete early._fullLayout;
+  early.emit("plotly_afterplot");
+  assert.equal(early.querySelector(".cell-texts"), null);
 });
 
 /* ---------------------------------------------------------------- scrolling */
@@ -176,6 +255,7 @@ test("row names and token rows move by what the panel has scrolled", () => {
   const { page, chart, scroller } = openHeatmap();
   const rowNames = page.add("g", { class: "yaxislayer-above", parent: chart });
   const info = page.add("g", { class: "infolayer", parent: chart });
+  const answers = page.add("g", { parent: chart }, page.add("g", { class: "x2tick" }));
   const tokens = page.add("g", { parent: chart }, page.add("g", { class: "xtick" }));
   const colourKey = page.add("g", { class: "cbabc", parent: info });
   Object.assign(scroller, { scrollLeft: 70, scrollTop: 15, scrollHeight: 440 });
@@ -183,7 +263,26 @@ test("row names and token rows move by what the panel has scrolled", () => {
   assert.equal(rowNames.style.translate, "70px");
   assert.equal(tokens.style.translate, "0px -25px"); // 40 pixels can scroll, 15 have
   assert.equal(colourKey.style.translate, "70px 15px");
-  const cover = rowNames.querySelector(".row-names-cover");
-  const { x, y, width, height } = cover.attributes;
-  assert.deepEqual([x, y, width, height], ["0", "30", "59", "90"]);
+  assert.equal(answers.style.translate, "0px 15px");
+  const cover = (layer, name) => {
+    const { x, y, width, height } = layer.querySelector(`.${name}`).attributes;
+    return [x, y, width, height].map(Number);
+  };
+  assert.deepEqual(cover(rowNames, "row-names-cover"), [0, 30, 59, 90]);
+  assert.deepEqual(cover(tokens, "tokens-cover"), [0, 120, 180, 40]);
+  assert.deepEqual(cover(answers, "tokens-cover"), [0, 0, 180, 30]);
+  assert.deepEqual(cover(info, "corner-top"), [0, 0, 59, 30]);
+  assert.deepEqual(cover(info, "corner-bottom"), [0, 120, 59, 40]);
+  assert.equal(info.querySelector(".corner-bottom").style.translate, "70px -25px");
+});
+
+test("nothing is covered while the panel is not scrolled", () => {
+  const { page, chart } = openHeatmap();
+  const rowNames = page.add("g", { class: "yaxislayer-above", parent: chart });
+  const info = page.add("g", { class: "infolayer", parent: chart });
+  chart.emit("plotly_afterplot");
+  const widths = [rowNames, info].flatMap((layer) =>
+    layer.querySelectorAll("rect").map((cover) => cover.getAttribute("width"))
+  );
+  assert.deepEqual(widths, ["0", "0", "0"]);
 });

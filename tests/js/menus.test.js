@@ -56,6 +56,18 @@ test("the menu that replaces the chosen one gets the keyboard focus", async () =
   assert.equal(page.document.activeElement, next.summary);
 });
 
+test("the keyboard focus stays where the reader has moved it", () => {
+  const page = openPage();
+  const { menu, entry } = addMenu(page, "one");
+  entry.click();
+  menu.remove();
+  const field = page.add("input");
+  field.focus();
+  addMenu(page, "one");
+  page.mutate();
+  assert.equal(page.document.activeElement, field);
+});
+
 test("a menu that is replaced much later does not take the focus", async () => {
   const page = openPage();
   const { menu, entry } = addMenu(page, "one");

@@ -49,7 +49,11 @@ test("callback requests are numbered in the order in which they are sent", async
   await page.window.fetch(`${CALLBACK}?endId=7`);
   await page.window.fetch(`${CALLBACK}`);
   const urls = page.sent.map(([, url]) => url);
-  assert.deepEqual(urls, [`${CALLBACK}?turn=1`, `${CALLBACK}?endId=7&turn=2`, `${CALLBACK}?turn=3`]);
+  assert.deepEqual(urls, [
+    `${CALLBACK}?turn=1`,
+    `${CALLBACK}?endId=7&turn=2`,
+    `${CALLBACK}?turn=3`,
+  ]);
 });
 
 test("other requests pass unchanged and are not sent again", async () => {
@@ -57,7 +61,10 @@ test("other requests pass unchanged and are not sent again", async () => {
   await assert.rejects(page.window.fetch("/_dash-layout"), /Failed to fetch/);
   const request = new Request(`https://example.test${CALLBACK}`);
   await assert.rejects(page.window.fetch(request), /Failed to fetch/);
-  assert.deepEqual(page.sent, [[0, "/_dash-layout"], [0, request]]);
+  assert.deepEqual(page.sent, [
+    [0, "/_dash-layout"],
+    [0, request],
+  ]);
 });
 
 test("Dash gets the server's answer itself, unread", async () => {
@@ -74,7 +81,10 @@ test("a request without an answer is sent again, with its number and growing del
   const response = page.window.fetch(CALLBACK);
   await page.clock.advance(60_000);
   assert.equal(await (await response).text(), "late");
-  assert.deepEqual(page.sent.map(([time]) => time), [0, 250, 750, 1750, 3750, 5750, 7750]);
+  assert.deepEqual(
+    page.sent.map(([time]) => time),
+    [0, 250, 750, 1750, 3750, 5750, 7750]
+  );
   assert.deepEqual(new Set(page.sent.map(([, url]) => url)), new Set([`${CALLBACK}?turn=1`]));
 });
 
@@ -99,6 +109,31 @@ test("the message stays until every request is answered", async () => {
   reachable.add(`${CALLBACK}?turn=2`);
   await page.clock.advance(2000);
   assert.equal(page.offline.textContent, "");
+});
+
+test("a request that failed once counts no longer when it is answered", async () => {
+  let failures = { 1: 1, 2: 3 };
+  const page = openWith((url) => (failures[url.at(-1)]-- > 0 ? unreachable() : new Response("")));
+  page.window.fetch(CALLBACK);
+  page.window.fetch(CALLBACK);
+  await page.clock.advance(1000);
+  assert.match(page.offline.textContent, /does not answer/);
+  await page.clock.advance(1000);
+  assert.equal(page.offline.textContent, "");
+});
+
+test("a second failure of the server is shown like the first", async () => {
+  let isReachable = false;
+  const page = openWith(() => (isReachable ? new Response("") : unreachable()));
+  for (let outage = 0; outage < 2; outage += 1) {
+    isReachable = false;
+    page.window.fetch(CALLBACK);
+    await page.clock.advance(1000);
+    assert.match(page.offline.textContent, /does not answer/);
+    isReachable = true;
+    await page.clock.advance(1000);
+    assert.equal(page.offline.textContent, "");
+  }
 });
 
 test("after ten minutes the page stops, says so, and Dash gets the error", async () => {

@@ -9,7 +9,7 @@ const RUN = { layers: 30, token_ids: [1, 2, 3, 4, 5, 6], prompt_length: 4 };
 /* A page that shows a run, with the cell that the store "cell" holds. */
 function openRun(cell = { row: 20, pos: 3 }) {
   const page = openPage();
-  page.dash.follow(cell, RUN, { seen: 0 });
+  page.dash.followSelection(cell, RUN, { seen: 0 });
   return page;
 }
 
@@ -42,10 +42,16 @@ test("a report is repeated until the server has processed it", () => {
   const page = openPage();
   page.stratascope.page.select("row=1");
   page.stratascope.page.select("row=2");
-  assert.deepEqual(reports(page).map((report) => report.n), [1, 2]);
-  page.dash.address({ seen: 1, query: "" });
+  assert.deepEqual(
+    reports(page).map((report) => report.n),
+    [1, 2]
+  );
+  page.dash.showAddress({ seen: 1, query: "" });
   page.stratascope.page.select("row=3");
-  assert.deepEqual(reports(page), [{ to: "row=2", n: 2 }, { to: "row=3", n: 3 }]);
+  assert.deepEqual(reports(page), [
+    { to: "row=2", n: 2 },
+    { to: "row=3", n: 3 },
+  ]);
 });
 
 test("Run reports what the form holds at that moment", () => {
@@ -55,6 +61,14 @@ test("Run reports what the form holds at that moment", () => {
   page.add("button", { id: "run-button" }).click();
   const form = { model: "", prompt: "5 + 5 =", new: "3", template: "" };
   assert.deepEqual(reports(page), [{ form, from: "run-button", n: 1 }]);
+});
+
+test("a click is reported even where an element keeps its clicks to itself", () => {
+  const page = openPage();
+  const button = page.add("button", { "data-go": "pos=4" });
+  button.addEventListener("click", (event) => event.stopPropagation());
+  button.click();
+  assert.equal(lastTarget(page), "pos=4");
 });
 
 test("the browser's back button reports the address", () => {
@@ -115,7 +129,11 @@ test("beyond the last shown row and position the next one that exists is selecte
 
 test("arrows are left to fields, sliders and menus", () => {
   const page = openRun();
-  for (const attributes of [["textarea", {}], ["div", { role: "slider" }], ["summary", {}]]) {
+  for (const attributes of [
+    ["textarea", {}],
+    ["div", { role: "slider" }],
+    ["summary", {}],
+  ]) {
     const event = page.key("ArrowUp", {}, page.add(...attributes));
     assert.equal(event.defaultPrevented, false);
   }
@@ -126,7 +144,7 @@ test("arrows with a modifier key, and arrows without a run, do nothing", () => {
   const page = openRun();
   page.key("ArrowUp", { altKey: true });
   page.key("ArrowUp", { ctrlKey: true });
-  page.dash.follow(null, null, null);
+  page.dash.followSelection(null, null, null);
   page.key("ArrowUp");
   assert.deepEqual(page.sets, []);
 });
@@ -143,6 +161,14 @@ test("Ctrl and Enter press Run", () => {
 
 /* ---------------------------------------------------------------- the selected cell */
 
+test("the page's root says that a run is shown", () => {
+  const page = openPage();
+  page.dash.followSelection(null, null, null);
+  assert.equal(page.document.documentElement.dataset.run, undefined);
+  page.dash.followSelection(null, RUN, null);
+  assert.equal(page.document.documentElement.dataset.run, "shown");
+});
+
 test("without a selected cell the last row at the prompt's last token is selected", () => {
   const page = openRun(null);
   page.key("ArrowLeft");
@@ -158,10 +184,10 @@ test("a cell outside the run is moved into it", () => {
 test("a move that the server has not processed is newer than the stored cell", () => {
   const page = openRun({ row: 20, pos: 3 });
   page.key("ArrowUp");
-  page.dash.follow({ row: 20, pos: 3 }, RUN, { seen: 0 });
+  page.dash.followSelection({ row: 20, pos: 3 }, RUN, { seen: 0 });
   page.key("ArrowUp");
   assert.equal(lastTarget(page), "row=22&pos=3&layer=21");
-  page.dash.follow({ row: 5, pos: 0 }, RUN, { seen: 2 });
+  page.dash.followSelection({ row: 5, pos: 0 }, RUN, { seen: 2 });
   page.key("ArrowUp");
   assert.equal(lastTarget(page), "row=6&pos=0&layer=5");
 });
@@ -185,44 +211,118 @@ test("the heatmap's outline moves to the selected cell, and hides where the cell
   assert.deepEqual(page.window.relayouts[1], [chart, { "shapes[0].visible": false }]);
 });
 
+test("the outline moves to the first row and the first position too", () => {
+  const page = openRun({ row: 10, pos: 1 });
+  addHeatmap(page, [10, 20], [0, 1]);
+  page.key("ArrowLeft");
+  const [, changes] = page.window.relayouts.at(-1);
+  assert.deepEqual(changes, {
+    "shapes[0].x0": -0.5,
+    "shapes[0].x1": 0.5,
+    "shapes[0].y0": -0.5,
+    "shapes[0].y1": 0.5,
+  });
+});
+
+test("the band in the curves moves to the selected row", () => {
+  const page = openRun({ row: 20, pos: 1 });
+  const shapes = [
+    { x0: 19.5, x1: 20.5 },
+    { x0: 3, x1: 3 },
+  ]; // the band, and another shape
+  const chart = page.chart("curves-graph", { meta: { view: "curves" }, shapes });
+  page.key("ArrowUp");
+  const moved = { "shapes[0].x0": 20.5, "shapes[0].x1": 21.5 };
+  assert.deepEqual(page.window.relayouts, [[chart, moved]]);
+});
+
+test("the band in the emergence strip moves to the selected position, or hides", () => {
+  const page = openRun({ row: 20, pos: 1 });
+  const meta = { view: "emergence", positions: [0, 1], values: [], last: 30 };
+  page.chart("emergence-graph", { meta, shapes: [{ x0: 0.5, x1: 1.5, visible: true }] });
+  const changes = () => page.window.relayouts.at(-1)[1];
+  page.key("ArrowLeft");
+  assert.deepEqual(changes(), { "shapes[0].x0": -0.5, "shapes[0].x1": 0.5 });
+  page.key("ArrowRight");
+  page.key("ArrowRight");
+  assert.equal(changes()["shapes[0].visible"], false);
+});
+
+test("a chart that shows another view keeps its shapes", () => {
+  const page = openRun({ row: 20, pos: 1 });
+  page.chart("curves-graph", { meta: { view: "none" }, shapes: [{ x0: 0, x1: 0 }] });
+  page.key("ArrowUp");
+  assert.deepEqual(page.window.relayouts, []);
+});
+
 test("the token strip scrolls only where the selected token is near its edge", () => {
   const page = openPage();
   const token = page.add("button", { class: "token is-selected" });
   const strip = page.add("div", { id: "tokens-strip" }, token);
-  Object.assign(strip, { clientWidth: 1000, scrollLeft: 100 });
-  token.rect = { left: 400 };
-  page.dash.follow(null, RUN, null);
-  page.frame();
-  assert.equal(strip.scrollLeft, 100);
+  Object.assign(strip, { clientWidth: 1000, scrollLeft: 1000 });
+  token.offsetWidth = 40;
+  strip.rect = { left: 20 };
+  const scrolledTo = (left) => {
+    strip.scrollLeft = 1000;
+    token.rect = { left };
+    page.mutate();
+    return strip.scrollLeft;
+  };
   token.rect = { left: 900 };
-  page.mutate();
-  assert.equal(strip.scrollLeft, 500);
+  page.dash.followSelection(null, RUN, null);
+  page.frame();
+  assert.equal(strip.scrollLeft, 1400); // the token's middle, 1900, is in the strip's middle
+  assert.equal(scrolledTo(150), 1000); // its middle is 150 pixels from the left edge
+  assert.equal(scrolledTo(149), 1000 + 149 - 500);
+  assert.equal(scrolledTo(850), 1000);
+  assert.equal(scrolledTo(851), 1000 + 851 - 500);
+});
+
+test("a new answer for the same cell does not scroll the token strip again", () => {
+  const page = openPage();
+  const token = page.add("button", { class: "token is-selected" });
+  const strip = page.add("div", { id: "tokens-strip" }, token);
+  strip.clientWidth = 1000;
+  token.rect = { left: 900 };
+  const cell = { row: 1, pos: 1 };
+  page.dash.followSelection(cell, RUN, null);
+  page.frame();
+  strip.scrollLeft = 0; // the reader scrolls back
+  page.dash.followSelection(cell, RUN, { seen: 0 });
+  page.frame();
+  assert.equal(strip.scrollLeft, 0);
+  page.dash.followSelection({ row: 2, pos: 1 }, RUN, { seen: 0 });
+  page.frame();
+  assert.equal(strip.scrollLeft, 400);
 });
 
 /* ---------------------------------------------------------------- address and theme */
 
 test("the address follows the selection, and a new run adds a history entry", () => {
   const page = openPage({ search: "?row=3" });
-  page.dash.address({ seen: 0, query: "?row=3", push: true });
+  page.dash.showAddress({ seen: 0, query: "?row=3", push: true });
   assert.deepEqual(page.history, []);
-  page.dash.address({ seen: 0, query: "?row=4", push: false });
-  page.dash.address({ seen: 0, query: "?prompt=a", push: true });
-  assert.deepEqual(page.history, [["replace", "/?row=4"], ["push", "/?prompt=a"]]);
+  page.dash.showAddress({ seen: 0, query: "?row=4", push: false });
+  page.dash.showAddress({ seen: 0, query: "?prompt=a", push: true });
+  assert.deepEqual(page.history, [
+    ["replace", "/?row=4"],
+    ["push", "/?prompt=a"],
+  ]);
 });
 
 test("the form shows what was requested by other means", () => {
   const page = openPage();
-  page.dash.address({ seen: 0, query: "", set: { "run-prompt": "a b" } });
+  page.dash.showAddress({ seen: 0, query: "", set: { "run-prompt": "a b" } });
   assert.deepEqual(page.sets, [["run-prompt", { value: "a b" }]]);
 });
 
 test("the theme is the chosen one, else the system's", () => {
   const page = openPage();
-  assert.equal(page.dash.scheme({ theme: "dark" }), "dark");
+  assert.equal(page.dash.applyTheme({ theme: "dark" }), "dark");
   assert.equal(page.document.documentElement.dataset.theme, "dark");
-  assert.equal(page.dash.scheme(null), "light");
+  assert.equal(page.dash.applyTheme(null), "light");
   page.window.matchMedia = () => ({ matches: true });
-  assert.equal(page.dash.scheme({ theme: "auto" }), "dark");
+  assert.equal(page.dash.applyTheme({ theme: "auto" }), "dark");
 });
 
 test("Copy link copies the address and says so for a moment", async () => {

@@ -14,7 +14,10 @@ function render(tree) {
 
 test("elements keep their tags, attributes and texts", () => {
   const bold = { is: "b", props: {}, children: ["deep"] };
-  const tree = [{ is: "p", props: { className: "muted", style: { width: 3 } }, children: [bold, 7] }, "text"];
+  const tree = [
+    { is: "p", props: { className: "muted", style: { width: 3 } }, children: [bold, 7] },
+    "text",
+  ];
   assert.deepEqual(render(tree), [
     ["p", { key: 0, className: "muted", style: { width: 3 } }, [["b", { key: 0 }, ["deep"]], 7]],
     "text",

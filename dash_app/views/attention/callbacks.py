@@ -18,12 +18,12 @@ def register(app: Dash, context: Context) -> None:
     """Draw for every run, layer, choice of heads and position; the slider is the browser's."""
     browser: Any = app.clientside_callback  # Dash has no types for it
     browser(
-        ClientsideFunction("stratascope", "slide"),
+        ClientsideFunction("stratascope", "reportAttentionLayer"),
         Input(AttentionId.LAYER, "value"),
         prevent_initial_call=True,
     )
     browser(
-        ClientsideFunction("stratascope", "layer"),
+        ClientsideFunction("stratascope", "showAttentionLayer"),
         Input(PageId.FOCUS, "data"),
         Input(PageId.RUN, "data"),
         Input(PageId.QUERY, "data"),

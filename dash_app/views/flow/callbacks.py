@@ -78,18 +78,18 @@ def _register_browser(app: Dash) -> None:
     """What the browser does by itself: draw the picture, and move the layers' slider."""
     browser: Any = app.clientside_callback  # Dash has no types for it
     browser(
-        ClientsideFunction("stratascope_flow", "draw"),
+        ClientsideFunction("stratascope", "drawFlow"),
         Output(FlowId.DRAWN, "data"),
         Input(FlowId.PICTURE, "data"),
     )
     browser(
-        ClientsideFunction("stratascope_flow", "range"),
+        ClientsideFunction("stratascope", "showFlowLayers"),
         Input(PageId.METHOD, "data"),
         Input(PageId.RUN, "data"),
         Input(PageId.QUERY, "data"),
     )
     browser(
-        ClientsideFunction("stratascope_flow", "layers"),
+        ClientsideFunction("stratascope", "reportFlowLayers"),
         Input(FlowId.LAYERS, "value"),
         prevent_initial_call=True,
     )

@@ -87,12 +87,12 @@ def _register_job(app: Dash, context: Context) -> None:
 def _register_around(app: Dash, context: Context) -> None:
     browser: Any = app.clientside_callback  # Dash has no types for it
     browser(
-        ClientsideFunction("stratascope", "find"),
+        ClientsideFunction("stratascope", "reportFindText"),
         Input(LensId.FIND, "value"),
         prevent_initial_call=True,
     )
     browser(
-        ClientsideFunction("stratascope", "found"),
+        ClientsideFunction("stratascope", "showFindText"),
         Input(PageId.WINDOW, "data"),
         Input(PageId.QUERY, "data"),
     )
