@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from analysis.contract.jobs import Job, Priority, Progress
@@ -23,7 +23,7 @@ _log = logging.getLogger("stratascope.scale")
 
 #: Seconds between two looks at a task, two checks of its place and lease, and two attempts while
 #: Redis is unreachable.
-LOOK_S, CHECK_S, RETRY_S = 0.1, 0.5, 0.5
+LOOK_S, CHECK_S, RETRY_S = 0.05, 0.5, 0.5
 #: How often a task is sent for one request, and how many workers a request may stop.
 TRIES, MOST_STOPPED = 5, 2
 
@@ -44,6 +44,7 @@ class Pending:
         sent: How many tasks it sent.
         progress: How far it has come; None before Redis was asked.
         sign, sign_at: The task's last sign of life, and when it came.
+        woken: Set when it should look at once: it is cancelled, or another one ended.
         read_at, checked_at: When it last read the shared state; when it last renewed its lease
             and read its place in the queue.
     """
@@ -58,6 +59,7 @@ class Pending:
     progress: Progress | None = None
     sign: bytes | None = None
     sign_at: float = 0.0
+    woken: threading.Event = field(default_factory=threading.Event)
     read_at: float = float("-inf")
     checked_at: float = 0.0
 
@@ -105,7 +107,7 @@ class Remote:
     def queued(self) -> int:
         """How many computations wait."""
         with suppress(*RedisErrors):
-            return self._store.look().waiting + sum(not one.id for one in self._all())
+            return sum(self._store.look().waiting) + sum(not one.id for one in self._all())
         return 0
 
     @property
@@ -137,6 +139,8 @@ class Remote:
         finally:
             with self._lock:
                 self._pending.remove(one)
+                for other in self._pending:
+                    other.woken.set()
             with suppress(*RedisErrors):  # without it, the lease ends by itself
                 self._store.leave(key, job.id)
         self._on_answer(key, request, answer)
@@ -147,8 +151,8 @@ class Remote:
             return list(self._pending)
 
     def _wait(self, one: Pending) -> Answer:
-        cancelled, pause_s, shown = threading.Event(), 0.01, None
-        with one.job.waking(cancelled.set):
+        pause_s, shown = 0.01, None
+        with one.job.waking(one.woken.set):
             while True:
                 one.job.check()
                 if self._closing:
@@ -164,7 +168,8 @@ class Remote:
                 if one.progress is not None and one.progress != shown:
                     shown = one.progress
                     one.job.report(shown)
-                cancelled.wait(pause_s)
+                one.woken.wait(pause_s)
+                one.woken.clear()
 
     def _endure(self, one: Pending, error: BaseException) -> None:
         """Wait for Redis to come back, but not for long, and not with a new request."""
@@ -217,7 +222,9 @@ class Remote:
         """Send a task, unless its user has as many in flight as there are workers."""
         before = self._all()
         before = before[: before.index(one)]
-        waiting = view.waiting + sum(not other.id or other.progress is None for other in before)
+        waiting = sum(view.waiting) + sum(
+            not other.id or other.progress is None for other in before
+        )
         if one.progress is None and waiting >= self._max_queue:
             raise BusyError("Too many requests are waiting.", "Try again in a minute.")
         line = [one.job.user, one.queue]

@@ -42,7 +42,7 @@ class View(NamedTuple):
 
     task: str | None  # id of the task that computes its key
     state: bytes | None  # the result backend's entry of the task that it waits for
-    waiting: int  # tasks in both queues
+    waiting: tuple[int, ...]  # tasks in each queue
     workers: int  # workers that consume
 
 
@@ -74,7 +74,7 @@ class Store:
             pipe.llen(queue)
         task, found, now, workers, *waiting = pipe.execute()
         alive = sum(until >= now[0] for _, until in workers)
-        return View(None if task is None else task.decode(), found, sum(waiting), alive)
+        return View(None if task is None else task.decode(), found, tuple(waiting), alive)
 
     def renew(self, key: str, waiter: str) -> None:
         """Register a waiter, and renew the lock."""
@@ -142,10 +142,6 @@ class Store:
         pipe.get(self._name("lock", key)).set(self._name("taken", id), b"1", nx=True, ex=MARK_S)
         lock, taken = pipe.execute()
         return bool(taken) and lock == id.encode()
-
-    def give_back(self, id: str) -> None:
-        """Undo ``take``."""
-        self._redis.delete(self._name("taken", id))
 
     def is_wanted(self, key: str, id: str) -> bool:
         """Whether somebody waits for a task."""

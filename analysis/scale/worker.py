@@ -11,7 +11,6 @@ import logging
 import os
 import secrets
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from kombu.common import ignore_errors
 
 from analysis.contract.jobs import Job, Priority, Progress
 from analysis.errors import AnalysisError, CancelledError, WorkerStoppedError
-from analysis.scale.app import CLICKS, LONG, TASK, make_app, send
+from analysis.scale.app import CLICKS, LONG, QUEUES, TASK, make_app
 from analysis.scale.encoding import decode_request
 from analysis.scale.settings import ScaleSettings
 from analysis.scale.store import RedisErrors, Store, connect
@@ -39,9 +38,9 @@ _log = logging.getLogger("stratascope.scale")
 
 #: Seconds between two attempts at storing something while Redis is unreachable.
 RETRY_S = 0.5
-#: Seconds without a sign of Celery's consumer after which this worker no longer counts as alive,
-#: and in which it leaves waiting tasks alone before it is restarted.
-TICK_S, STALL_S = 5.0, 10.0
+#: Seconds without a tick of Celery's event loop after which this worker does not count as alive,
+#: and seconds after which the consumer restarts if it leaves tasks in a queue.
+TICK_S, STALL_S = 5.0, 5.0
 
 
 class LongQueue(bootsteps.ConsumerStep):  # type: ignore[misc]
@@ -80,14 +79,12 @@ class LongQueue(bootsteps.ConsumerStep):  # type: ignore[misc]
 
 @dataclass(eq=False, slots=True)
 class Run:
-    """A task that this worker computes, its request to the model's process and how far it is."""
+    """A task that this worker computes: its request to the model's process, and its progress."""
 
-    id: str
     key: str
     queue: str
-    job: Job
+    job: Job  # its id is the task's
     progress: Progress
-    returned: bool = False  # whether it goes back to its queue
 
     def report(self, progress: Progress) -> None:
         """Note how far it has come."""
@@ -115,7 +112,7 @@ class Worker:
         self._runs: dict[str, Run] = {}
         self._lock = threading.Lock()  # guards the runs: no state is stored after a result
         self._gone = threading.Event()
-        self._ticked_at = time.monotonic()
+        self._ticked_at, self._left_at, self._stalled = time.monotonic(), 0.0, False
         self._pulse = threading.Thread(target=self._show_life, name="pulse", daemon=True)
 
     def run(self, first: Request | None = None) -> int:
@@ -176,20 +173,17 @@ class Worker:
         if not self._store.take(key, task.id):
             raise Ignore
         priority = Priority.LONG if queue == LONG else Priority.INTERACTIVE
-        run = Run(task.id, key, queue, Job(task.id, user, priority), Progress(0, 0, "Starting"))
+        run = Run(key, queue, Job(task.id, user, priority), Progress(0, 0, "Starting"))
         run.job.on_progress = run.report
         with self._lock:
-            self._runs[run.id] = run
+            self._runs[task.id] = run
         try:
             self._beat(run)
             return self._answer(run, decode_request(request), deadline_s)
         except CancelledError as error:
-            if run.returned:
-                self._app.backend.store_result(run.id, None, "PENDING")
-                self._store.give_back(run.id)
-                send(self._app, queue, run.id, task.args)
+            self._store.release(key, task.id)  # whoever still waits sends the task again
             raise Ignore from error
-        except RedisErrors as error:  # whoever waits sends the task again
+        except RedisErrors as error:
             _log.warning("a task's answer could not be stored (%s)", type(error).__name__)
             raise Ignore from error
         except AnalysisError as error:
@@ -198,7 +192,7 @@ class Worker:
             return {"error": [type(error).__name__, error.message, error.hint]}
         finally:
             with self._lock:
-                del self._runs[run.id]
+                del self._runs[task.id]
 
     def _answer(self, run: Run, request: Request, deadline_s: float) -> dict[str, Any]:
         if self._store.find(run.key) is not None:
@@ -210,7 +204,7 @@ class Worker:
                 "worker to the page.",
                 "Ask for less: a shorter prompt, fewer candidates or links.",
             )
-        name = "" if answer.fingerprint == request.fingerprint else run.id
+        name = "" if answer.fingerprint == request.fingerprint else run.job.id
         self._store.keep(run.key, answer.data, name)
         return {"answer": name, "fingerprint": answer.fingerprint, "forwards": answer.forwards}
 
@@ -223,52 +217,53 @@ class Worker:
 
     def _tick(self) -> None:
         self._ticked_at = time.monotonic()
+        if self._stalled:
+            self._stalled = False
+            raise ConnectionError("This worker left tasks in a queue.")  # Celery connects anew
 
     def _show_life(self) -> None:
-        stop_at, enrolled_at, idle_at = float("inf"), float("-inf"), time.monotonic()
+        stop_at, enrol_at = float("inf"), 0.0
         while not self._gone.wait(self._settings.beat_s):
             now = time.monotonic()
             stopping = celery_state.should_stop is not None
             if stopping or celery_state.should_terminate is not None:
                 stop_at = min(stop_at, now + self._settings.grace_s)
-                self._return(everything=now >= stop_at)
-            consumes = now - self._ticked_at < TICK_S
-            try:
-                if consumes and now - enrolled_at > self._settings.lease_s / 4:
+                self._stop_some(everything=now >= stop_at)
+            ticks = now - self._ticked_at < TICK_S
+            with suppress(*RedisErrors):
+                if ticks and now >= enrol_at:
                     self._store.enrol(self.name, self._settings.lease_s)
-                    enrolled_at = now
+                    enrol_at = now + self._settings.lease_s / 4
                 for run in list(self._runs.values()):
                     self._beat(run)
-                if stopping or (consumes and self._runs) or not self._store.look().waiting:
-                    idle_at = time.monotonic()
-            except RedisErrors:
-                idle_at = time.monotonic()
-            if time.monotonic() - idle_at > STALL_S:
-                self._restart()
+                if ticks and not stopping:
+                    self._check_consumer()
+
+    def _check_consumer(self) -> None:
+        """Have Celery connect anew if it leaves tasks in a queue of which none runs here."""
+        now = time.monotonic()
+        busy = {run.queue for run in list(self._runs.values())}
+        waiting = zip(QUEUES, self._store.look().waiting, strict=True)
+        if not any(count and queue not in busy for queue, count in waiting):
+            self._left_at = 0.0
+        elif not self._left_at:
+            self._left_at = now
+        elif now - self._left_at > STALL_S:
+            _log.error("tasks were left in a queue for %g s: the consumer restarts", STALL_S)
+            self._stalled, self._left_at = True, 0.0
 
     def _beat(self, run: Run) -> None:
         """Store the state of a task, or cancel it if nobody waits for it."""
-        if not self._store.is_wanted(run.key, run.id):
+        if not self._store.is_wanted(run.key, run.job.id):
             run.job.cancel()
             return
         with self._lock:
-            if run.id in self._runs and not run.returned:
+            if run.job.id in self._runs:
                 state = {"progress": astuple(run.progress), "beat": time.monotonic()}
-                self._app.backend.store_result(run.id, state, "PROGRESS")
+                self._app.backend.store_result(run.job.id, state, "PROGRESS")
 
-    def _return(self, *, everything: bool) -> None:
-        """Return long work to its queue, and clicks too if ``everything`` is."""
+    def _stop_some(self, *, everything: bool) -> None:
+        """Leave long work to another worker, and clicks too if ``everything`` is."""
         for run in list(self._runs.values()):
             if everything or run.queue == LONG:
-                run.returned = True
                 run.job.cancel()
-
-    def _restart(self) -> None:
-        """Start this process anew: tasks wait, and Celery's consumer takes none."""
-        _log.error("tasks wait, and none was taken for %g s: the worker restarts", STALL_S)
-        self._return(everything=True)
-        for _ in range(50):
-            if self._runs:
-                time.sleep(0.1)
-        self._model.close()
-        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - our own command line

@@ -10,7 +10,7 @@ import pytest
 from dash import Dash, set_props
 
 from analysis.errors import WorkerStoppedError
-from dash_app.errors import typed
+from dash_app.errors import original_error
 from dash_app.jobs import progress
 from dash_app.jobs.shared_manager import SharedJobManager
 from tests.support.dash_client import DashClient
@@ -139,7 +139,7 @@ def test_the_page_is_told_that_the_process_is_gone(
     client.close()
     there.poll("out.data", ASKED, handles)
     gate.set()
-    assert isinstance(typed(errors[0]), WorkerStoppedError)
+    assert isinstance(original_error(errors[0]), WorkerStoppedError)
 
 
 def test_redis_forgetting_everything_costs_no_result(
@@ -203,11 +203,11 @@ def test_draining_lets_runs_finish_and_tells_the_rest(process: Make, late: bool)
     assert not draining.is_alive()
     gate.set()
     if late:
-        assert "shutting down" in str(typed(errors[0]))
+        assert "shutting down" in str(original_error(errors[0]))
     else:
         assert response.get_json()["response"]["out"]["data"] == "finished"
     page.finish("out.data", {"in.data": 2}, page.start("out.data", {"in.data": 2}))
-    assert "shutting down" in str(typed(errors[-1]))
+    assert "shutting down" in str(original_error(errors[-1]))
 
 
 def test_a_job_that_ends_while_its_process_closes_is_no_defect(process: Make) -> None:

@@ -29,8 +29,8 @@ FAKE = "tests.support.fake_work:perform"
 QUICK = {"lease_s": 4.0, "lost_s": 2.5, "patience_s": 15.0, "beat_s": 0.05, "grace_s": 5.0}
 
 
-#: Names an environment variable with a file. A worker that finds the file removes it, and then
-#: never asks Redis for a message.
+#: Names an environment variable with a file. The consumer of a worker that finds the file removes
+#: it, and takes no message before it restarts.
 DEAF = "STRATASCOPE_TEST_DEAF"
 
 
@@ -143,12 +143,20 @@ def kill_the_worker(service: Service) -> int:
 
 
 def _deafen(mark: str) -> None:
-    """Break this process's Celery consumer, once."""
-    if mark and Path(mark).exists():
-        from kombu.transport.redis import MultiChannelPoller
+    """Have this process's first connection to the broker ask for no message."""
+    if not mark or not Path(mark).exists():
+        return
+    from kombu.transport.redis import MultiChannelPoller
 
-        Path(mark).unlink()
-        MultiChannelPoller.on_poll_start = lambda self: None
+    ask, deaf = MultiChannelPoller.on_poll_start, []
+
+    def ask_for_nothing(poller: Any) -> None:
+        deaf.append(poller)
+        Path(mark).unlink(missing_ok=True)
+        if poller is not deaf[0]:
+            ask(poller)
+
+    MultiChannelPoller.on_poll_start = ask_for_nothing
 
 
 def main() -> int:
