@@ -174,9 +174,9 @@ def flow(
         trace: From ``trace``.
         position: The root's position, or several of them.
         row: The root's residual row; the last one unless given, upwards row 0.
-        method: "proximity" (information flow routes, arXiv 2403.00824), "norm", "attention",
-            "value_weighted" (Kobayashi 2020), "residual_norm" (InTraVisTo), "kl", "hidden_kl",
-            "rollout" (Abnar and Zuidema 2020), or "signed": direct paths, in logits.
+        method: How a state is divided among its parts: a name in ``options.FLOW_METHODS``, such
+            as "proximity" (information flow routes, arXiv 2403.00824) or "signed" (direct paths,
+            in logits). ``docs/reference.md`` lists all with formula and source.
         threshold: Keep links whose share is above it.
         top_k: At each node, keep this many of its strongest attention links.
         budget: Keep this many links, by flow; the rest is one "other" link to each node.

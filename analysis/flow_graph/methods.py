@@ -139,7 +139,7 @@ class Shares:
         heads: [head, q, key]; no heads where there is no attention.
         bias, sink: [q].
         rest: [part, q].
-        fallback: [q] whether every proximity was 0, so that norm shares replace them.
+        fallback: [q] whether every part scored 0, so that norm shares replace the scores.
         averaged: Whether ``heads`` holds one entry, the mean of all heads.
     """
 
@@ -173,7 +173,12 @@ def proximity(step: Step) -> Shares:
     Source: information flow routes, Ferrando and Voita 2024, arXiv 2403.00824. Where every
     part scores 0, norm shares replace them and the node is marked.
     """
-    found = _scores(step, proximity_of_products, lambda z: proximity_of_vectors(z, step.whole))
+    scores = _scores(step, proximity_of_products, lambda z: proximity_of_vectors(z, step.whole))
+    return _normalised(step, scores)
+
+
+def _normalised(step: Step, found: Shares) -> Shares:
+    """Scores over their sum; where every part scores 0, norm shares replace them, marked."""
     total = found.total
     zero = total <= 0.0
     if not zero.any():

@@ -94,7 +94,7 @@ class Graph(Result):
             drawn link. Shown + hidden = 1. Upwards: the part of the root's mass in the last row
             that comes by no drawn link. Signed: pruned part of the sum of absolute logits.
         terminal_share: Drawn mass that ends in a bias or a sink instead of row 0.
-        fallback_nodes: [n] nodes where every part's proximity was 0, so that norm shares replace
+        fallback_nodes: [n] nodes where the method scored every part 0, so that norm shares replace
             them.
         direction: "down" or "up".
         roots: Positions of all roots.

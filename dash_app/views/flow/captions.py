@@ -122,7 +122,7 @@ def _remarks(drawing: Drawing, graph: Graph) -> list[str]:
     if len(graph.fallback_nodes):
         count = len(graph.fallback_nodes)
         nodes = "1 node" if count == 1 else f"{count} nodes"
-        lines.append(f"At {nodes} every part has proximity 0: shares there are by norm.")
+        lines.append(f"At {nodes} every part scores 0: shares there are by norm.")
     return lines
 
 
