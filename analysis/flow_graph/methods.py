@@ -194,6 +194,21 @@ def _normalised(step: Step, found: Shares) -> Shares:
     )
 
 
+def projection(step: Step) -> Shares:
+    """``max(<y, z>, 0)``, normalised over all parts z of y.
+
+    Unlike ``norm`` it sees direction, and unlike ``proximity`` its scores are linear in the part
+    until negative ones become 0: before that they sum to ``|y|^2``. Where every part scores 0,
+    norm shares replace them and the node is marked.
+    """
+    scores = _scores(
+        step,
+        lambda weights, vectors, y: (y @ vectors.mT * weights).clamp_min(0.0).double(),
+        lambda z: (z.double() * step.whole.double()).sum(-1).clamp_min(0.0),
+    )
+    return _normalised(step, scores)
+
+
 def norm(step: Step) -> Shares:
     """``|z|_2 / sum |z|_2`` over all parts: every head and source, biases, residual, MLP."""
     found = _scores(

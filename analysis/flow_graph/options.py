@@ -43,6 +43,12 @@ FLOW_METHODS = Choices(
         needs=(SEPARATE_HEADS,), function=f"{_SHARES}:norm", vectors=True,
     ),
     FlowMethod(
+        "projection", "Projection", "max(⟨y, z⟩, 0)",
+        "How far a part z lies along the whole y, normalised over all parts. Before negative scores"
+        " become 0, the scores of all parts sum to ‖y‖₂².",
+        needs=(SEPARATE_HEADS,), function=f"{_SHARES}:projection", vectors=True,
+    ),
+    FlowMethod(
         "residual_norm", "Residual norm", "‖x‖ / (‖x‖ + ‖a‖)",
         "Two parts at a time. Attention's part is divided by the mean pattern of the heads.",
         "InTraVisTo, 2024", function=f"{_SHARES}:residual_norm", per_head=False,

@@ -237,6 +237,7 @@ def proximity(z: np.ndarray, y: np.ndarray) -> float:
 
 METHODS: dict[str, Divide] = {
     "proximity": scored(proximity),
+    "projection": scored(lambda z, y: max(float(z @ y), 0.0)),
     "norm": scored(lambda z, y: float(np.linalg.norm(z))),
     "attention": attention,
     "value_weighted": value_weighted,

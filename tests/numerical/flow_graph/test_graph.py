@@ -58,7 +58,7 @@ def shares_by_target(graph: Graph) -> dict[str, float]:
     return totals
 
 
-@pytest.mark.parametrize("method", ["proximity", "attention"])
+@pytest.mark.parametrize("method", ["proximity", "projection", "attention"])
 def test_in_shares_sum_to_one_and_nothing_is_lost(case: Case, method: str) -> None:
     graph = analysis.flow(
         case.model, case.trace, method=method, row=4 if case.model.info.layers > 4 else -1

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import analysis
+from analysis.flow_graph import methods
 from analysis.flow_graph.results import Graph
 from analysis.flow_graph.specs import FlowSpec
 from analysis.model.handle import Model
@@ -93,6 +95,43 @@ def test_upwards_it_equals_brute_force(pair: Pair, method: str, root: Any) -> No
     for link in graph.links:
         assert link.flow == pytest.approx(flows[link.source] * link.share, abs=1e-6)
     assert graph.hidden_share == pytest.approx(0.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("budget", [5, 20])
+def test_shares_by_projection_and_hidden_mass_sum_to_one(pair: Pair, budget: int) -> None:
+    graph = analysis.flow(pair.model, pair.trace, method="projection", budget=budget)
+    into: dict[str, float] = defaultdict(float)
+    for link in graph.links:
+        into[link.target] += link.share
+    np.testing.assert_allclose(list(into.values()), 1.0, atol=1e-5)
+    arrived = sum(node.flow for node in graph.nodes if node.row == 0)
+    total = arrived + graph.terminal_share + graph.hidden_share
+    assert total == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_projections_of_all_parts_sum_to_the_squared_length(pair: Pair, layer: int) -> None:
+    queries = torch.arange(len(TOKENS))
+    step = methods.attention_step(pair.model, pair.trace, layer, queries, vectors=True)
+    inside, y = step.attention, step.whole.double()
+    assert inside is not None
+    assert inside.weights is not None
+    assert inside.vectors is not None
+    heads = torch.einsum("qd,hkd,hqk->q", y, inside.vectors.double(), inside.weights.double())
+    bias = 0.0 if inside.bias is None else (inside.bias.double() * y).sum(-1)
+    total = heads + bias + (step.rest.double() * y).sum((0, -1))
+    np.testing.assert_allclose(total.numpy(), y.square().sum(-1).numpy(), rtol=1e-5)
+    np.testing.assert_allclose(methods.projection(step).total, 1.0, atol=1e-6)
+
+
+def test_where_every_projection_is_zero_norm_shares_replace_it(pair: Pair) -> None:
+    """Parts that cancel: the whole is the zero vector, and every part lies across it."""
+    part = torch.ones(1, 1, pair.model.info.d_model)
+    rest = torch.cat([part, -part])
+    step = methods.Step(rest.sum(0), rest, pair.model.readout)
+    shares = methods.projection(step)
+    assert shares.fallback.tolist() == [True]
+    np.testing.assert_allclose(shares.rest, [[0.5], [0.5]])
 
 
 def test_up_and_down_tell_of_the_same_mass(pair: Pair) -> None:

@@ -58,7 +58,7 @@ def totals(graph: Any) -> dict[str, float]:
     return found
 
 
-@pytest.mark.parametrize("method", ["proximity", "norm", "attention", "rollout"])
+@pytest.mark.parametrize("method", ["proximity", "projection", "norm", "attention", "rollout"])
 def test_folded_sinks_keep_every_sum(small: Case, method: str) -> None:
     trace = with_sink(small.trace, 2)
     whole = analysis.flow(small.model, trace, method=method)
