@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from analysis.attribution.results import Attribution
+from analysis.attribution.specs import Attribution
 from analysis.contract.specs import resolve_index
 from analysis.errors import SpecError
 from analysis.model.handle import Model

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from analysis.attribution.direct import attribute_logit
-from analysis.attribution.results import Attribution
+from analysis.attribution.specs import Attribution
 from analysis.contract import progress
 from analysis.model.handle import Model
 from analysis.store.memo import Memo

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from analysis.attribution.results import Attribution
+from analysis.attribution.specs import Attribution
 from analysis.contract.choices import about
 from analysis.contract.results import Floats, Ints, Result, Token, check_shape
 from analysis.contract.specs import Spec

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from analysis.attribution.direct import LogitDirection, attribute_logit
-from analysis.attribution.results import Attribution
+from analysis.attribution.specs import Attribution
 from analysis.contract.results import Floats, Ints
 from analysis.contract.specs import as_tuple, resolve_index
 from analysis.model.handle import Model

@@ -77,6 +77,11 @@ def control(label: str, widget: Component, *, wide: bool = False) -> Component:
     )
 
 
+def segmented(buttons: list[Component]) -> Component:
+    """Buttons of one switch side by side."""
+    return html.Div(buttons, className="segmented segmented--wrap")
+
+
 def graph(name: str, label: str, *, height: int, fluid: bool = False, **more: Any) -> Component:
     """A figure with a skeleton over it until its data is there.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.attribution.results import Attribution
+from analysis.attribution.specs import Attribution
 from analysis.contract.ledger import Ledger, LedgerEntry, LedgerSpec, ModelLedgerSpec
 from analysis.contract.results import ModelInfo
 from analysis.errors import AnalysisError, PromptError, SpecError

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.attribution.results import Attribution
+from analysis.attribution.specs import Attribution
 from analysis.contract.results import ModelInfo, Token
 from analysis.flow_graph.results import LINK_KINDS, NODE_KINDS, Graph
 from analysis.lens.results import Grid

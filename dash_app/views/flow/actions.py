@@ -7,17 +7,15 @@ from typing import Any, NamedTuple
 from dash import no_update
 from dash.development.base_component import Component
 
-from analysis.contract.results import Token
 from analysis.errors import AnalysisError
 from analysis.flow_graph.results import Graph
 from analysis.flow_graph.specs import FlowSpec
 from analysis.lens.specs import LensSpec
 from dash_app.jobs.progress import attempt, trouble_in
-from dash_app.page.controls import Option
+from dash_app.page.logit_tokens import logit_options, names
 from dash_app.page.panel import blank, failed, told
-from dash_app.page.token_labels import label
 from dash_app.state.context import NewJob, Service, result_of, trace_of
-from dash_app.state.selection import RunRef, Selection, resolve
+from dash_app.state.selection import RunRef, Selection
 from dash_app.views.flow.captions import describe, signed_rows
 from dash_app.views.flow.link_selection import select
 from dash_app.views.flow.options import options
@@ -134,17 +132,6 @@ def _drawn_signed(
     return Shown(figure, None, signed_caption(flow, drawing, named))
 
 
-def names(service: Service, run: RunRef, ids: list[int]) -> dict[int, Token]:
-    """Tokens by id: those of the run, and whatever else a lens can be asked for."""
-    result = result_of(service, run)
-    known = {token.id: token for token in (*result.vocabulary, *result.tokens)}
-    rest = tuple(sorted({number for number in ids if 0 <= number < run.vocab} - known.keys()))
-    if rest:
-        grid = service.ask(trace_of(run), LensSpec(target=rest, positions=(0,), k=1))
-        known |= {number: grid.token(number) for number in rest}
-    return known
-
-
 def controls(service: Service, run: RunRef | None, selection: Selection) -> list[Component]:
     """The controls, with the tokens to choose from where the flow is signed."""
     if run is None:
@@ -153,29 +140,5 @@ def controls(service: Service, run: RunRef | None, selection: Selection) -> list
         info = result_of(service, run).info
         groups = 1 < info.kv_heads < info.heads  # one group of all heads is their sum
         return options(selection, answer=len(answer(run)) > 1, grouped=groups)
-    tokens, foils = _choices(service, run, selection)
+    tokens, foils = logit_options(service, run, selection)
     return options(selection, tokens=tokens, foils=foils)
-
-
-def _choices(
-    service: Service, run: RunRef, selection: Selection
-) -> tuple[list[Option], list[Option]]:
-    """Tokens whose logit may be asked for, and what it may be held against."""
-    result, pos = result_of(service, run), resolve(selection, run).pos
-    own = int(result.top_ids[pos, 0])
-    follows = run.token_ids[pos + 1 : pos + 2]
-    chosen = [token for token in (selection.token, selection.foil) if token is not None]
-    ids = [own, *result.top_ids[pos, 1:3].tolist(), *follows, *(selection.pins or ()), *chosen]
-    ids = [token for token in dict.fromkeys(ids) if 0 <= token < run.vocab]
-    named = names(service, run, ids)
-    texts = {token: label(named[token], 14) for token in ids}
-    target = own if selection.token is None else selection.token
-    tokens = [Option("none", f"{texts[own]} (its choice)")]
-    tokens += [
-        Option(str(token), texts[token])
-        for token in ids
-        if token != own or token == selection.token
-    ]
-    foils = [Option("none", "nothing")]
-    foils += [Option(str(token), texts[token]) for token in ids if token != target]
-    return tokens, foils

@@ -14,11 +14,11 @@ from analysis.flow_graph.results import CausalCheck, CausalComparison
 from dash_app.errors import explain
 from dash_app.jobs.progress import attempt, trouble_in
 from dash_app.page.controls import aria
+from dash_app.page.logit_tokens import names
 from dash_app.page.panel import GRAPH_CONFIG, trouble
 from dash_app.page.token_labels import label
 from dash_app.state.context import NewJob, Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection
-from dash_app.views.flow.actions import names
 from dash_app.views.flow.check_figure import scatter
 from dash_app.views.flow.specs import check, comparison
 

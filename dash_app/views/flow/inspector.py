@@ -12,11 +12,11 @@ from analysis.flow_graph.results import LinkReading, Neurons
 from analysis.flow_graph.specs import LinkSpec, NeuronSpec
 from analysis.tracing.specs import RunResult
 from dash_app.errors import explain
+from dash_app.page.logit_tokens import names
 from dash_app.page.panel import trouble
 from dash_app.page.token_labels import label, percent, row_name
 from dash_app.state.context import Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection
-from dash_app.views.flow.actions import names
 from dash_app.views.flow.specs import link
 
 HINT = "Click a link, in the picture or the table, to read what it writes; an MLP's also names the"

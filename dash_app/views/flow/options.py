@@ -11,7 +11,8 @@ from dash.development.base_component import Component
 from analysis.contract.choices import Choices
 from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, START_TOKEN
 from dash_app.page.controls import Option, options_of, switch
-from dash_app.page.panel import control
+from dash_app.page.logit_tokens import logit_controls
+from dash_app.page.panel import control, segmented
 from dash_app.state.options import MAIN_PATHS, ROOTS, SCALES, SINKS, SPLITS
 from dash_app.state.selection import Selection
 
@@ -34,7 +35,7 @@ def options(
     """All controls of the method at hand; those that would do nothing are left out."""
     method = FLOW_METHODS[selection.method]
     if method.signed:
-        further = _tokens(selection, tokens, foils)
+        further = logit_controls(selection, tokens, foils)
     else:
         further = _shares(selection, answer, grouped)
     return [
@@ -57,7 +58,7 @@ def _rule(selection: Selection) -> list[Component]:
     presets = [Option(str(one), f"{one:g}{unit}") for one in sorted({*PRESETS[name], value})]
     return [
         _control("Main paths", "rule", MAIN_PATHS, selection),
-        html.Div(_segmented(switch(name, presets, str(value), help_text)), title=help_text),
+        html.Div(segmented(switch(name, presets, str(value), help_text)), title=help_text),
     ]
 
 
@@ -84,22 +85,4 @@ def _control(text: str, name: str, table: Choices[Any], selection: Selection) ->
 
 
 def _switched(text: str, name: str, options: Sequence[Option], selection: Selection) -> Component:
-    return _segmented(switch(name, options, getattr(selection, name), text))
-
-
-def _tokens(
-    selection: Selection, tokens: Sequence[Option], foils: Sequence[Option]
-) -> list[Component]:
-    chosen, foil = _value(selection.token), _value(selection.foil)
-    return [
-        control("Logit of", _segmented(switch("token", tokens, chosen, "Logit of"))),
-        control("less that of", _segmented(switch("foil", foils, foil, "Less that of"))),
-    ]
-
-
-def _value(token: int | None) -> str:
-    return "none" if token is None else str(token)
-
-
-def _segmented(buttons: list[Component]) -> Component:
-    return html.Div(buttons, className="segmented segmented--wrap")
+    return segmented(switch(name, options, getattr(selection, name), text))

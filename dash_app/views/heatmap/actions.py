@@ -15,12 +15,12 @@ from analysis.contract.results import Token
 from analysis.learned import library
 from analysis.lens.options import COLOURS
 from analysis.lens.results import Grid
-from analysis.lens.specs import LensSpec
 from analysis.tracing.specs import RunResult
 from dash_app.figures.cells import layered
 from dash_app.figures.colours import Paint, effective, paint
 from dash_app.figures.heatmap import heatmap
 from dash_app.jobs.progress import attempt, trouble_in
+from dash_app.page.logit_tokens import names
 from dash_app.page.panel import failed, told, trouble
 from dash_app.page.window import Window, laid, nothing, places
 from dash_app.state.context import NewJob, Service, result_of, trace_of
@@ -215,14 +215,10 @@ def _names(service: Service, here: Scene) -> dict[int, Token]:
     result, run, selection = here.result, here.run, here.selection
     if not COLOURS[selection.colour].of_token:
         return {}
-    known = {token.id: token for token in (*result.vocabulary, *result.tokens)}
     own = result.top_ids[here.pos, :3].tolist()
     ids = [specs.asked_token(run, result, selection), *pinned(selection, run, own), *own]
     ids = [number for number in dict.fromkeys(ids) if number < run.vocab]
-    strange = tuple(sorted(set(ids) - known.keys()))
-    if strange:
-        grid = service.ask(trace_of(run), LensSpec(target=strange, positions=(0,), k=1))
-        known |= {number: grid.token(number) for number in strange}
+    known = names(service, run, ids)
     return {number: known[number] for number in ids}
 
 
