@@ -3,7 +3,7 @@ The only wrapper of `window.fetch`. It changes how Dash sends its callback reque
   - each gets a number, so that the server knows the order in which the page sent them
     (dash_app/jobs/manager.py);
   - each is sent again while the server does not answer, for ten minutes. Dash itself gives up at
-    once, and would show a computation that it asked about as running for ever;
+    once, and would then show a running computation as running for ever;
   - a refusal is shown. Dash ignores it silently.
 All other requests pass unchanged.
 */
@@ -16,7 +16,7 @@ All other requests pass unchanged.
   const RETRY_LIMIT_MS = 10 * 60 * 1000;
   const RETRYING = "Nothing you typed is lost. The page tries again by itself.";
   const STOPPED =
-    "The page asked for ten minutes and has stopped. Copy what you typed, and reload the page.";
+    "The page tried for ten minutes and has stopped. Copy what you typed and reload the page.";
   const originalFetch = window.fetch;
   let requests = 0;
   let unanswered = 0; // requests that have failed at least once and wait to be sent again

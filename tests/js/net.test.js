@@ -143,7 +143,7 @@ test("after ten minutes the page stops, says so, and Dash gets the error", async
   assert.match(page.offline.textContent, /tries again/);
   await page.clock.advance(6000);
   await response;
-  assert.match(page.offline.textContent, /asked for ten minutes and has stopped/);
+  assert.match(page.offline.textContent, /tried for ten minutes and has stopped/);
   const count = page.sent.length;
   await page.clock.advance(60_000);
   assert.equal(page.sent.length, count);
