@@ -17,8 +17,8 @@ from analysis.attribution.direct import attribute_logit
 from analysis.contract.ledger import Ledger, LedgerEntry, LedgerSpec, ModelLedgerSpec
 from analysis.contract.results import Floats
 from analysis.contract.specs import resolve_index
-from analysis.errors import UnsupportedModelError
-from analysis.flow_graph import graph as graph_module
+from analysis.errors import SpecError, UnsupportedModelError
+from analysis.flow_graph import graph as flow_graph
 from analysis.flow_graph.results import Graph
 from analysis.flow_graph.specs import FlowSpec
 from analysis.model.handle import Model, plain_logits, probes
@@ -65,11 +65,13 @@ def _capture(probe: Probe) -> Found:
 
 def _stream(probe: Probe) -> Found:
     _, one, _ = probe
-    errors = [
-        relative(a + b + c - d, a, b, c, d)
-        for a, b, c, d in zip(one.resid, one.attn_out, one.mlp_out, one.resid[1:], strict=False)
-    ]
-    return max(errors), ""
+    errors, edited = [], one.edited_states[1:]
+    for layer, (a, b, c, d) in enumerate(
+        zip(one.resid, one.attn_out, one.mlp_out, one.resid[1:], strict=False)
+    ):
+        errors.append(relative((a + b + c - d)[~edited[layer]], a, b, c, d))
+    note = f"{edited.sum()} states were changed by interventions" if edited.any() else ""
+    return max(errors), note
 
 
 def _lens(probe: Probe) -> Found:
@@ -87,12 +89,18 @@ def _patterns(probe: Probe) -> Found:
         return 0.0, "no layer with attention"
     pattern = one.pattern[layers]
     future = float(np.abs(np.triu(pattern, 1)).max())
-    missing = 1.0 - pattern.sum(-1)
-    if not _has_sinks(model):
-        return max(future, float(np.abs(missing).max())), _skipped(model, layers)
-    outside = max(float(-missing.min()), 0.0)
-    share = float(missing.mean())
-    return max(future, outside), f"learned sinks take {share:.1%} of the attention"
+    missing = one.sink[layers]
+    notes = [_skipped(model, layers), _empty(one)]
+    if _has_sinks(model):
+        notes.append(f"learned sinks take {float(missing.mean()):.1%} of the attention")
+        missing = np.minimum(missing, 0.0)
+    note = "; ".join(note for note in notes if note)
+    return max(future, float(np.abs(missing).max())), note
+
+
+def _empty(one: Trace) -> str:
+    count = len(one.empty_queries)
+    return f"{count} queries have no key left and get no attention output" if count else ""
 
 
 def _has_sinks(model: Model) -> bool:
@@ -128,7 +136,7 @@ def _heads(probe: Probe) -> Found:
 def attribution_error(model: Model, states: Trace, position: int) -> Found:
     """How far the parts of the model's own choice are from adding up to its logit."""
     parts = attribute_logit(model, states, position, None, None)
-    sizes = [abs(parts.logit), abs(parts.embedding)]
+    sizes = [abs(parts.logit), abs(parts.embedding), abs(parts.interventions)]
     sizes += [float(np.abs(part).max()) for part in (parts.heads, parts.mlps)]
     note = "" if model.readout.softcap is None else "before the soft cap"
     return abs(parts.residual_error) / max(sizes), note
@@ -156,7 +164,7 @@ def graph_error(graph: Graph) -> float:
 
 def _flow(probe: Probe) -> Found:
     model, one, _ = probe
-    return graph_error(graph_module.compute(model, one, FlowSpec())), ""
+    return graph_error(flow_graph.compute(model, one, FlowSpec())), ""
 
 
 def _patching(probe: Probe) -> Found:
@@ -234,19 +242,14 @@ def check_run(model: Model, states: Trace, spec: LedgerSpec) -> Ledger:
     Raises:
         SpecError: If the position does not exist.
     """
+    states.require_model(model)
     position = resolve_index("Position", spec.position, len(states.tokens))
     probe = (model, states, states)
     found = {
         number: measure(probe) for number, _, measure, _ in IDENTITIES if number in (1, 2, 3, 4, 5)
     }
     found[6] = attribution_error(model, states, position)
-    graph = graph_module.compute(
-        model, states, FlowSpec(position, top_k=8, per_head=False, threshold=1e-3)
-    )
-    found[7] = (
-        shown_and_hidden(graph),
-        f"{graph.hidden_share:.1%} hidden in a graph of 8 sources a node, not in the one drawn",
-    )
+    found[7] = _run_flow(model, states, position)
     entries = [
         LedgerEntry(
             number,
@@ -259,6 +262,16 @@ def check_run(model: Model, states: Trace, spec: LedgerSpec) -> Ledger:
         if number in found
     ]
     return Ledger(tuple(entries), model.info.dtype, model.exact)
+
+
+def _run_flow(model: Model, states: Trace, position: int) -> Found:
+    spec = FlowSpec(position, top_k=8, per_head=False, threshold=1e-3)
+    try:
+        graph = flow_graph.compute(model, states, spec)
+    except SpecError as error:
+        return 0.0, f"no graph: {error.message}"
+    hidden = f"{graph.hidden_share:.1%} hidden in a graph of 8 sources per node, not in the drawn"
+    return shown_and_hidden(graph), hidden
 
 
 def require(model: Model) -> None:

@@ -20,6 +20,7 @@ from analysis.errors import SpecError
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.heads import has_heads, head_parts
+from analysis.tracing.interventions import Inject, Patch, Steer, covers
 
 
 class LogitDirection:
@@ -87,6 +88,7 @@ def target_of(
     Raises:
         SpecError: If the position or a token does not exist, or token and foil are the same.
     """
+    trace.require_model(model)
     position = resolve_index("Position", position, len(trace.tokens))
     vocab = int(model.readout.output_rows.shape[0])
     token = int(trace.logits[position].argmax()) if token is None else token
@@ -101,7 +103,7 @@ def target_of(
 def attribute_logit(
     model: Model, trace: Trace, position: int, token: int | None, foil: int | None
 ) -> Attribution:
-    """Split a logit into embedding, heads, attention biases, MLPs and biases.
+    """Split a logit into embedding, heads, attention biases, MLPs, biases and interventions.
 
     Raises:
         SpecError: If the position or a token does not exist, token and foil are the same, or a
@@ -112,13 +114,45 @@ def attribute_logit(
     direction = LogitDirection(model, trace, position, token, foil)
     info = model.info
     heads = np.zeros((info.layers, info.heads), np.float32)
-    biases = np.zeros(info.layers, np.float32)
-    for layer in range(info.layers):
+    biases, mlps = np.zeros(info.layers, np.float32), np.zeros(info.layers, np.float32)
+    first, added = _edits(trace, position)
+    for layer in range(first, info.layers):
         heads[layer], biases[layer] = _attention(model, trace, layer, position, direction)
-    mlps = direction.of(torch.from_numpy(trace.mlp_out[:, position])).numpy()
-    embedding = float(direction.of(torch.from_numpy(trace.resid[0, position])))
+    mlps[first:] = direction.of(torch.from_numpy(trace.mlp_out[first:, position])).numpy()
+    start = float(direction.of(torch.from_numpy(trace.resid[first, position])))
+    edited = sum(float(direction.of(vector)) for vector in added)
     logit = float(target.of(uncapped(model, trace, position)))
-    return Attribution(position, token, foil, embedding, heads, biases, mlps, direction.bias, logit)
+    return Attribution(
+        position=position,
+        token=token,
+        foil=foil,
+        embedding=0.0 if first else start,
+        heads=heads,
+        attention_bias=biases,
+        mlps=mlps,
+        bias=direction.bias,
+        logit=logit,
+        interventions=edited + (start if first else 0.0),
+    )
+
+
+def _edits(trace: Trace, position: int) -> tuple[int, list[Tensor]]:
+    """The last row whose state was replaced, 0 if none, and the vectors added in later rows."""
+    items = [item for item in trace.interventions if isinstance(item, (Patch, Inject, Steer))]
+    items = [item for item in items if covers(item, position)]
+    replacing = [
+        item.row
+        for item in items
+        if isinstance(item, Patch) or (isinstance(item, Inject) and item.mode == "replace")
+    ]
+    first = max(replacing, default=0)
+    added = []
+    for row in sorted({item.row for item in items if item.row > first}):
+        layer = row - 1
+        parts = (trace.resid[layer], trace.attn_out[layer], trace.mlp_out[layer])
+        whole = sum(torch.from_numpy(part[position]) for part in parts)
+        added.append(torch.from_numpy(trace.resid[row, position]) - whole)
+    return first, added
 
 
 def _attention(
@@ -133,8 +167,7 @@ def _attention(
         whole = float(direction.of(torch.from_numpy(trace.attn_out[layer, position])))
         return np.zeros(model.info.heads, np.float32), whole
     parts = head_parts(model, trace, layer)
-    mixed = (parts.pattern[:, position, None] @ parts.moved)[:, 0]
-    heads = direction.of(parts.through(mixed, position)).numpy()
+    heads = direction.of(parts.at(position)).numpy()
     return heads, float(direction.of(parts.bias[position]))
 
 

@@ -22,6 +22,8 @@ class Attribution(Result):
         bias: From the final norm's and the unembedding's biases.
         logit: The model's own logit before any soft cap, or lead over the foil: what the parts
             sum to.
+        interventions: From states that interventions put in, and vectors that they added. Parts
+            before a replaced state add nothing.
     """
 
     position: int
@@ -33,12 +35,14 @@ class Attribution(Result):
     mlps: Floats
     bias: float
     logit: float
+    interventions: float = 0.0
 
     @property
     def total(self) -> float:
         """The sum of all parts; equals ``logit`` up to rounding."""
         parts = (self.heads.sum(), self.attention_bias.sum(), self.mlps.sum())
-        return float(self.embedding + sum(float(part) for part in parts) + self.bias)
+        total = sum(float(part) for part in parts)
+        return float(self.embedding + total + self.bias + self.interventions)
 
     @property
     def residual_error(self) -> float:

@@ -155,6 +155,7 @@ def compute(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
         SpecError: If the root does not exist, or the attention can't be split into heads.
         CancelledError: If the caller's progress listener stops the work.
     """
+    trace.require_model(model)
     if FLOW_METHODS[spec.method].signed:
         return signed(model, trace, spec)
     return walk(model, trace, spec)

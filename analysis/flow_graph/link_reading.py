@@ -33,8 +33,10 @@ def compute(model: Model, trace: Trace, spec: LinkSpec) -> LinkReading:
         spec: The link.
 
     Raises:
-        SpecError: If there is no such link, or the attention can't be split into heads.
+        SpecError: If there is no such link, the attention can't be split into heads, or an
+            intervention edited the state that the link writes into.
     """
+    trace.require_model(model)
     layer, head, source, target = _place(model, trace, spec)
     vector = _vector(model, trace, spec.kind, layer, head, source, target)
     whole = _whole(model, trace, spec.kind, layer, target)
@@ -90,7 +92,7 @@ def _vector(
         )
     parts = head_parts(model, trace, layer)
     if kind == "bias":
-        return parts.bias[target]
+        return parts.sourceless(torch.tensor([target]))[0]
     vectors = parts.sources(target)[:, source]
     return vectors.sum(0) if head is None else vectors[head]
 
@@ -98,6 +100,7 @@ def _vector(
 def _whole(model: Model, trace: Trace, kind: str, layer: int, target: int) -> Tensor:
     """[d_model] the state that the link writes into: mid residual, or the block's output."""
     if kind == "mlp" or model.info.parallel_blocks:
+        trace.require_sums(slice(layer + 1, layer + 2), target)
         return torch.from_numpy(trace.resid[layer + 1, target])
     return torch.from_numpy(trace.resid[layer, target] + trace.attn_out[layer, target])
 

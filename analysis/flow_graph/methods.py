@@ -28,7 +28,7 @@ from analysis.lens.shares import (
 from analysis.model.handle import Model
 from analysis.model.readout import Readout
 from analysis.tracing.capture import Trace
-from analysis.tracing.heads import has_heads, head_parts
+from analysis.tracing.heads import effective_pattern, has_heads, has_mean_heads, head_parts
 
 Array = NDArray[np.float64]
 #: Less than this of the pattern is rounding, not a learned sink.
@@ -42,8 +42,9 @@ class Attention:
     Attributes:
         total: [q, d_model] the attention output.
         pattern: [head, q, key] attention weights; None in a layer without attention.
-        bias: [q, d_model] the part of the output that comes from biases alone; None if it is 0.
-            In a layer without attention it is the whole output, whose sources are unknown.
+        bias: [q, d_model] the part of the output that comes from biases and ablated outputs;
+            None if it is 0. In a layer without attention it is the whole output, whose sources
+            are unknown.
         weights, vectors: [head, q, key], [head, key, d_model]; their products are the parts of
             each head and source. None if the method does not use them.
     """
@@ -81,6 +82,7 @@ class Step:
 
 def block_step(model: Model, trace: Trace, layer: int, queries: Tensor) -> Step:
     """Outputs of a sequential block: the mid residual and the MLP."""
+    trace.require_sums(slice(layer + 1, layer + 2), queries)
     residual, added, mlp = (
         torch.from_numpy(array[layer])[queries]
         for array in (trace.resid, trace.attn_out, trace.mlp_out)
@@ -102,12 +104,14 @@ def attention_step(
         vectors: Whether the method uses what each head reads from each source.
 
     Raises:
-        SpecError: If it does, and the attention can't be split into heads.
+        SpecError: If it does, and the attention can't be split into heads; if it does not, and
+            a head is ablated to its mean.
     """
     attention = _attention(model, trace, layer, queries, vectors)
     rest = [torch.from_numpy(trace.resid[layer])[queries]]
     whole = rest[0] + attention.total
     if model.info.parallel_blocks:
+        trace.require_sums(slice(layer + 1, layer + 2), queries)
         rest.append(torch.from_numpy(trace.mlp_out[layer])[queries])
         whole = torch.from_numpy(trace.resid[layer + 1])[queries]
     return Step(whole, torch.stack(rest), model.readout, attention)
@@ -117,8 +121,13 @@ def _attention(model: Model, trace: Trace, layer: int, queries: Tensor, vectors:
     total = torch.from_numpy(trace.attn_out[layer])[queries]
     if not model.stream.blocks[layer].heads:
         return Attention(total, None, total)
-    pattern = torch.from_numpy(trace.pattern[layer])[:, queries, : int(queries[-1]) + 1]
+    pattern = effective_pattern(trace, layer)[:, queries, : int(queries[-1]) + 1]
     if not vectors:
+        if has_mean_heads(trace, layer):
+            raise SpecError(
+                f"A head of layer {layer} is ablated to its mean, which has no source position.",
+                "Choose the method proximity or norm, or ablate to zero.",
+            )
         return Attention(total, pattern, None)
     if not has_heads(model, layer):
         raise SpecError(
@@ -126,7 +135,7 @@ def _attention(model: Model, trace: Trace, layer: int, queries: Tensor, vectors:
             "Choose a row below that layer, or the method attention.",
         )
     parts = head_parts(model, trace, layer)
-    bias = parts.bias[queries]
+    bias = parts.sourceless(queries)
     weights, moved = parts.factors(queries)
     return Attention(total, pattern, bias if bool(bias.any()) else None, weights, moved)
 
@@ -310,10 +319,12 @@ def rollout(step: Step) -> Shares:
     """``0.5 · mean_h A + 0.5 · I`` for each layer; the MLP carries none, and links have no head.
 
     Source: attention rollout, Abnar and Zuidema 2020, arXiv 2005.00928. A layer without
-    attention passes everything on by its residual.
+    attention, or with all its heads ablated, passes everything on by its residual.
     """
     inside, size = step.attention, len(step.whole)
-    half = 0.5 if inside is not None and inside.pattern is not None else 0.0
+    half = torch.zeros(size, dtype=torch.float64)
+    if inside is not None and inside.pattern is not None:
+        half[inside.pattern.any(-1).any(0)] = 0.5
     split = torch.zeros(len(step.rest) + (inside is not None), size, dtype=torch.float64)
     split[0] = 1.0 - half
     if inside is not None:
@@ -331,12 +342,21 @@ def _by_pattern(step: Step, split: Tensor) -> Shares:
     if inside.pattern is None:
         return Shares(np.zeros((0, size, 0)), share.numpy(), zeros, rest, marks)
     heads, sink = _pattern_shares(inside.pattern)
-    return Shares((heads * share[:, None]).numpy(), zeros, (sink * share).numpy(), rest, marks)
+    silent = ~inside.pattern.any(-1).any(0)  # every head is ablated or has no key left
+    bias = torch.where(silent, share, 0.0)
+    share = share - bias
+    return Shares(
+        (heads * share[:, None]).numpy(), bias.numpy(), (sink * share).numpy(), rest, marks
+    )
 
 
 def _pattern_shares(pattern: Tensor) -> tuple[Tensor, Tensor]:
-    """Pattern over heads [head, q, key], and the weight on a learned sink [q]; they sum to 1."""
-    pattern = pattern.double() / len(pattern)
+    """Pattern over heads [head, q, key], and the weight on a learned sink [q]; they sum to 1.
+
+    Heads whose pattern is zero, ablated or without a key left, are not counted.
+    """
+    active = pattern.any(-1).sum(0).clamp_min(1)
+    pattern = pattern.double() / active[:, None]
     total = pattern.sum((0, 2))
     sink = (1.0 - total).clamp_min(0.0)
     sink = torch.where(sink > _ROUNDING, sink, 0.0)

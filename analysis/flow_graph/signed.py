@@ -54,12 +54,13 @@ def signed(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
         spec: The root, token, foil and pruning.
 
     Raises:
-        SpecError: If the root is not one state of the last row, a token does not exist, or a
-            layer's attention can't be split into heads.
+        SpecError: If the root is not one state of the last row, a token does not exist, a layer's
+            attention can't be split into heads, or an intervention edited a state on a path.
         CancelledError: If the caller's progress listener stops the work.
     """
     target = target_of(model, trace, root_of_logit(model, trace, spec), spec.token, spec.foil)
     position = target.position
+    trace.require_sums(slice(None), position)
     direction = LogitDirection(model, trace, position, target.token, target.foil)
     paths = _Paths([], [])
     embedding = direction.of(torch.from_numpy(trace.resid[0, position]))
@@ -102,7 +103,8 @@ def _layer(
         for head, source in np.ndindex(*table.shape):
             number = head if spec.per_head else -1
             paths.add("attention", layer, number, source, float(table[head, source]))
-        paths.add("bias", layer, -1, position, float(direction.of(parts.bias[position])))
+        bias = parts.sourceless(torch.tensor([position]))[0]
+        paths.add("bias", layer, -1, position, float(direction.of(bias)))
     elif model.stream.blocks[layer].heads:
         raise SpecError(
             f"The attention of layer {layer} can't be split into heads, as signed flow needs.",

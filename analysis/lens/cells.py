@@ -165,6 +165,7 @@ class CellReader:
     """
 
     def __init__(self, model: Model, trace: Trace, spec: LensSpec) -> None:
+        trace.require_model(model)
         self._model, self._trace, self._spec = model, trace, spec
         self._lens = lens_of(model, spec.decoder)
         self._states: dict[int, Floats] = {}

@@ -257,8 +257,10 @@ def block_shares(
         so that norm shares replace it.
 
     Raises:
+        SpecError: If an intervention edited a state, which then is not the sum of its parts.
         CancelledError: If the caller's progress listener stops the work.
     """
+    trace.require_sums(slice(None), positions)
     layers = model.info.layers
     found = torch.zeros(len(methods), 3, layers, len(positions))
     fallback = torch.zeros(layers, len(positions), dtype=torch.bool)

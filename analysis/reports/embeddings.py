@@ -14,7 +14,6 @@ from analysis.errors import SpecError
 from analysis.model.handle import Model
 from analysis.model.readout import Readout
 from analysis.reports.specs import EmbeddingReport, EmbeddingSpec
-from analysis.tracing.vocabulary import rank
 
 LEVELS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 BINS = 80

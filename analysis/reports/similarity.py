@@ -49,6 +49,7 @@ def compute(model: Model, trace: Trace, spec: SimilaritySpec) -> SimilarityRepor
     Raises:
         CancelledError: If the caller's progress listener stops the work.
     """
+    trace.require_model(model)
     rows, positions, total = _sample(trace, spec)
     reader = Reader(model.readout, 1.0 if spec.decoder == "output" else 0.0)
     ranker = _Ranker(reader.rows().detach(), spec.k)

@@ -1,4 +1,4 @@
-"""One forward pass, everything kept: residual rows, increments, patterns, values, logits."""
+"""One forward pass with all its states: residual rows, increments, patterns, values, logits."""
 
 from __future__ import annotations
 
@@ -9,31 +9,38 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from analysis.contract import progress
 from analysis.contract.results import Floats, ModelInfo, Token
+from analysis.errors import SpecError
 from analysis.model.attention_hooks import observing
 from analysis.model.handle import Model
 from analysis.model.module_io import hidden_input, hidden_output
 from analysis.tracing.intervention_hooks import Edits
-from analysis.tracing.interventions import Intervention
+from analysis.tracing.interventions import Inject, Intervention, Patch, Steer, index
 from analysis.tracing.tokens import check_ids, describe_tokens, encode_prompt
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What one forward pass did. Arrays are float32 on the CPU.
+    """The states of one forward pass. Arrays are float32 on the CPU.
 
     Attributes:
         tokens: [pos] the sequence.
         resid: [row, pos, d_model] residual stream; row 0 is the embedding output.
-        attn_out, mlp_out: [layer, pos, d_model] what each part adds to it (scales included).
-        pattern: [layer, head, pos_query, pos_key]; NaN in a layer without attention.
+        attn_out, mlp_out: [layer, pos, d_model] what attention and MLP add (scales included).
+        pattern: [layer, head, pos_query, pos_key]; NaN in a layer without attention, zero for a
+            query in ``empty_queries``.
         value: [layer, kv_head, pos, d_head] values, as attention reads them.
         logits: [pos, vocab] the model's own.
-        interventions: What was changed during the pass.
+        interventions: The interventions in the pass, with all indices counted from the start.
         info: The model that ran, with its revision.
+        head_inputs: For each layer with an ablated head, [pos, head * d_head] the input of the
+            output projection.
+        empty_queries: (layer, head, query) of the queries whose every visible key was knocked
+            out. They get no attention output.
     """
 
     tokens: tuple[Token, ...]
@@ -46,6 +53,8 @@ class Trace:
     interventions: tuple[Intervention, ...] = ()
     scratch: dict[Any, Any] = field(default_factory=dict, repr=False)
     info: ModelInfo | None = None
+    head_inputs: dict[int, Floats] = field(default_factory=dict, repr=False)
+    empty_queries: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def token_ids(self) -> tuple[int, ...]:
@@ -54,15 +63,63 @@ class Trace:
 
     @property
     def sink(self) -> Floats:
-        """[layer, head, pos_query] attention that went to no token (learned sinks)."""
+        """[layer, head, pos_query] attention to no token (learned sinks); 0 if a query is empty."""
         missing: Floats = (1.0 - self.pattern.sum(-1)).astype(np.float32)
+        for place in self.empty_queries:
+            missing[place] = 0.0
         return missing
 
     @property
     def resid_mid(self) -> Floats:
-        """[layer, pos, d_model] ``resid[layer] + attn_out``; no state of a parallel model."""
+        """[layer, pos, d_model] ``resid[layer] + attn_out``; a parallel model has no such state."""
         middle: Floats = self.resid[:-1] + self.attn_out
         return middle
+
+    @property
+    def edited_states(self) -> NDArray[np.bool_]:
+        """[row, pos] which states an intervention patched, injected or steered."""
+        edited = np.zeros(self.resid.shape[:2], bool)
+        for item in self.interventions:
+            if isinstance(item, (Patch, Inject, Steer)):
+                edited[item.row, index(item)] = True
+        return edited
+
+    def require_sums(self, rows: slice, positions: Any) -> None:
+        """Refuse states that are not the sums of their parts, because an intervention edited them.
+
+        Row 0 has no parts, so its edits do not count.
+
+        Args:
+            rows: Rows whose parts are needed.
+            positions: A slice, index or list of the positions.
+
+        Raises:
+            SpecError: Naming the first edited state.
+        """
+        edited = self.edited_states
+        edited[0] = False
+        wanted = np.zeros_like(edited)
+        wanted[rows, positions] = True
+        if (edited & wanted).any():
+            row, pos = np.argwhere(edited & wanted)[0].tolist()
+            raise SpecError(
+                f"An intervention changed the state at row {row}, position {pos}, so it is not the "
+                "sum of its parts.",
+                "Trace without patches, injections and steering, or choose other rows.",
+            )
+
+    def require_model(self, model: Model) -> None:
+        """Refuse a model other than the one that made the trace.
+
+        Raises:
+            SpecError: Naming both.
+        """
+        if self.info is not None and self.info.fingerprint != model.info.fingerprint:
+            raise SpecError(
+                f"The trace was made with {self.info.name} in {self.info.dtype}, not with "
+                f"{model.info.name} in {model.info.dtype}.",
+                "Trace the prompt with this model.",
+            )
 
     @property
     def nbytes(self) -> int:
@@ -72,7 +129,7 @@ class Trace:
 
 
 class _Recorder:
-    """Fills preallocated arrays from hooks; edits, if any, are made before it looks."""
+    """Fills preallocated arrays from hooks, which run after those of the interventions."""
 
     def __init__(self, model: Model, size: int, edits: Edits) -> None:
         info, stream = model.info, model.stream
@@ -83,21 +140,31 @@ class _Recorder:
         self.mlp_out = np.empty((layers, size, width), np.float32)
         self.pattern = np.full((layers, info.heads, size, size), np.nan, np.float32)
         self.value = np.zeros((layers, info.kv_heads, size, info.d_head), np.float32)
+        self.head_inputs: dict[int, Floats] = {}
+        self.empty_queries: list[tuple[int, int, int]] = []
 
     def cut(self, module: nn.Module, shape: tuple[int, int, int]) -> Tensor | None:
         """The edges that interventions knock out."""
         return self.edits.cut(self.stream.layer(module), shape)
 
     def observe(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
-        """Keep the values and the pattern."""
+        """Record the values and the pattern."""
         layer = self.stream.layer(module)
         if layer is not None:
             store(self.pattern[layer], pattern[0])
             store(self.value[layer], value[0])
+            self._find_empty(layer, pattern.shape[1:])
+
+    def _find_empty(self, layer: int, shape: Sequence[int]) -> None:
+        cut = self.edits.cut(layer, (shape[0], shape[1], shape[2]))
+        if cut is not None:
+            empty = cut[0].any(-1).cpu().numpy() & ~self.pattern[layer].any(-1)
+            places = np.argwhere(empty).tolist()
+            self.empty_queries += [(layer, head, query) for head, query in places]
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
-        """Listen to every block and its two writers."""
+        """Hook every block, its two writers, and the projections of ablated heads."""
         handles = []
         for layer, block in enumerate(self.stream.blocks):
             handles.append(self._on_entry(block.module, layer))
@@ -106,6 +173,8 @@ class _Recorder:
                 self._on_exit(block.attention_writer, self.attn_out[layer], block.attention_scale)
             )
             handles.append(self._on_exit(block.mlp_writer, self.mlp_out[layer], block.mlp_scale))
+            if layer in self.edits.head_layers and block.projection is not None:
+                handles.append(self._on_projection(block.projection, layer))
         try:
             yield
         finally:
@@ -114,10 +183,20 @@ class _Recorder:
 
     def _on_entry(self, module: nn.Module, layer: int) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            """Keep what enters block 0, the embedding."""
+            """Record the input of block 0, the embedding."""
             state = hidden_input(args, kwargs)
             if layer == 0 and state is not None:
                 store(self.resid[0], state[0])
+
+        return module.register_forward_pre_hook(hook, with_kwargs=True)
+
+    def _on_projection(self, module: nn.Module, layer: int) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            """Record the heads' outputs as the projection reads them."""
+            state = hidden_input(args, kwargs)
+            if state is not None:
+                flat = state.detach().to("cpu", torch.float32, copy=True)
+                self.head_inputs[layer] = flat.reshape(-1, flat.shape[-1]).numpy()
 
         return module.register_forward_pre_hook(hook, with_kwargs=True)
 
@@ -125,7 +204,7 @@ class _Recorder:
         self, module: nn.Module, target: Floats, scale: float, layer: int | None = None
     ) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            """Keep what a module gave, scaled as it enters the stream; tell how far it is."""
+            """Record a module's output, scaled as it is added to the stream, and the progress."""
             store(target, hidden_output(output).reshape(target.shape))
             if scale != 1.0:
                 np.multiply(target, np.float32(scale), out=target)
@@ -155,12 +234,12 @@ def prompt_ids(model: Model, prompt: str | Sequence[int]) -> tuple[int, ...]:
 def trace(
     model: Model, prompt: str | Sequence[int], interventions: Sequence[Intervention] = ()
 ) -> Trace:
-    """Run a prompt once and keep every state.
+    """Run a prompt once and record every state.
 
     Args:
         model: From ``load_model``.
         prompt: Text (tokenised as the model's tokenizer does) or token ids.
-        interventions: What to change on the way (``analysis.tracing.intervention_hooks``).
+        interventions: Changes of the pass, from ``analysis.interventions``.
 
     Raises:
         PromptError: If the prompt is empty, holds an unknown id, or is too long.
@@ -186,6 +265,8 @@ def trace(
         recorder.pattern,
         recorder.value,
         logits.to("cpu", torch.float32).numpy(),
-        tuple(interventions),
+        edits.sets[0],
         info=model.info,
+        head_inputs=recorder.head_inputs,
+        empty_queries=tuple(recorder.empty_queries),
     )

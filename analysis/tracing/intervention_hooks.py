@@ -1,13 +1,12 @@
-"""Apply interventions to one model: hooks and masks that do what they describe."""
+"""Apply interventions to a model: resolve and check them, then hook the forward pass."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,162 +22,164 @@ from analysis.tracing.interventions import (
     KnockOut,
     Patch,
     Steer,
-    Where,
+    positions,
+    resolve_positions,
 )
+from analysis.tracing.vectors import as_states
 
 _Edit = Callable[[Tensor], Tensor]
 
 
+def resolve(
+    model: Model,
+    interventions: Sequence[Intervention],
+    length: int | None,
+    limit: int | None = None,
+) -> tuple[Intervention, ...]:
+    """The same interventions with all indices counted from the start, and checked.
+
+    Args:
+        model: From ``load_model``.
+        interventions: As given by the user.
+        length: Positions of the prompt, from whose end negative positions count. None if unknown.
+        limit: Positions of the longest pass, while generating; ``length`` unless given.
+
+    Raises:
+        SpecError: If a layer, row, head, token or position does not exist, or a state does not
+            fit the model.
+    """
+    return tuple(_resolve(model, item, length, limit) for item in interventions)
+
+
+def _resolve(
+    model: Model, item: Intervention, length: int | None, limit: int | None
+) -> Intervention:
+    info = model.info
+    if isinstance(item, Ablate):
+        layer = resolve_index("Layer", item.layer, info.layers)
+        pos = resolve_positions(item.pos, length, limit)
+        return replace(item, layer=layer, head=_resolve_head(model, layer, item.head), pos=pos)
+    if isinstance(item, KnockOut):
+        return _resolve_edge(model, item, length, limit)
+    if isinstance(item, Patch):
+        return _resolve_patch(model, item, length, limit)
+    if isinstance(item, (Inject, Steer)):
+        row = resolve_index("Row", item.row, info.layers + 1)
+        pos = resolve_positions(item.pos, length, limit)
+        if isinstance(item, Steer):
+            return replace(item, row=row, pos=pos, vector=as_states(item.vector, info.d_model, 1))
+        token = resolve_index("Token", item.token, int(model.readout.input_rows.shape[0]))
+        return replace(item, row=row, pos=pos, token=token)
+    raise SpecError(
+        f"{type(item).__name__} is not an intervention.", "Use those of analysis.interventions."
+    )
+
+
+def _resolve_head(model: Model, layer: int, head: int | None) -> int | None:
+    if head is None:
+        return None
+    block = model.stream.blocks[layer]
+    if block.projection is None:
+        raise SpecError(
+            f"The attention of layer {layer} can't be split into heads.",
+            "Ablate the attention output.",
+        )
+    return resolve_index("Head", head, block.heads)
+
+
+def _resolve_edge(model: Model, item: KnockOut, length: int | None, limit: int | None) -> KnockOut:
+    layer = resolve_index("Layer", item.layer, model.info.layers)
+    head = None if item.head is None else resolve_index("Head", item.head, model.info.heads)
+    (query,) = resolve_positions(item.query, length, limit)
+    (key,) = resolve_positions(item.key, length, limit)
+    if key > query:
+        raise SpecError(
+            f"Position {query} does not see position {key}.",
+            "Choose a key at or before its query.",
+        )
+    return KnockOut(layer, head, query, key)
+
+
+def _resolve_patch(model: Model, item: Patch, length: int | None, limit: int | None) -> Patch:
+    row = resolve_index("Row", item.row, model.info.layers + 1)
+    pos = resolve_positions(item.pos, length, limit)
+    source = item.source
+    if hasattr(source, "resid"):
+        source.require_model(model)
+        states = torch.from_numpy(source.resid[row])
+        where = item.pos if item.source_pos is None else item.source_pos
+        chosen = resolve_positions(where, len(states))
+        states = states if chosen is None else states[list(chosen)]
+    else:
+        states = as_states(source, model.info.d_model, 2)
+    if states.dim() == 2:
+        if pos is None and length is not None:
+            pos = tuple(range(length))
+        if pos is not None and len(states) not in (1, len(pos)):
+            raise SpecError(
+                f"The patch has {len(states)} states for {len(pos)} positions.",
+                "Give as many positions as states.",
+            )
+    return Patch(row, pos, states)
+
+
 @dataclass
 class Edits:
-    """Interventions made ready for one model and sequence length.
+    """Interventions prepared for one model.
 
     Attributes:
-        model: What is edited.
-        sets: One list of interventions, or several, for as many rows of a batch.
-        length: Positions of the sequence that indices are checked against; 0 checks later ones.
+        model: The model.
+        sets: One list of interventions, or several lists for as many rows of a batch. They are
+            resolved on construction.
+        length: Positions of the prompt; None if unknown.
+        limit: Positions of the longest pass, while generating.
     """
 
     model: Model
     sets: Sequence[Any]
-    length: int
+    length: int | None = None
+    limit: int | None = None
     _states: dict[int, list[tuple[int, _Edit]]] = field(default_factory=dict)
     _writers: dict[tuple[str, int], list[tuple[int, _Edit]]] = field(default_factory=dict)
     _cuts: dict[int, list[tuple[int, KnockOut]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         several = any(isinstance(entry, (list, tuple)) for entry in self.sets)
-        self.sets = list(self.sets) if several else [tuple(self.sets)]
+        sets = list(self.sets) if several else [self.sets]
+        self.sets = [resolve(self.model, items, self.length, self.limit) for items in sets]
         for batch, interventions in enumerate(self.sets):
-            for intervention in interventions:
-                self._add(batch, intervention)
+            for item in interventions:
+                self._add(batch, item)
 
     def _add(self, batch: int, item: Intervention) -> None:
-        info = self.model.info
         if isinstance(item, Ablate):
-            layer = resolve_index("Layer", item.layer, info.layers)
-            edit = self._ablation(item)
-            self._writers.setdefault((item.component, layer), []).append((batch, edit))
+            key = item.component, item.layer
+            self._writers.setdefault(key, []).append((batch, self._ablation(item)))
         elif isinstance(item, KnockOut):
-            self._check_edge(item)
-            layer = resolve_index("Layer", item.layer, info.layers)
-            self._cuts.setdefault(layer, []).append((batch, item))
-        elif isinstance(item, (Patch, Inject, Steer)):
-            row = resolve_index("Row", item.row, info.layers + 1)
-            self._states.setdefault(row, []).append((batch, self._state_edit(item, row)))
+            self._cuts.setdefault(item.layer, []).append((batch, item))
         else:
-            raise SpecError(f"{type(item).__name__} is no intervention.", "See interventions.")
-
-    # -- what each does to a state [pos, d] ------------------------------------------------
+            edit = _injection(self.model, item) if isinstance(item, Inject) else _change(item)
+            self._states.setdefault(item.row, []).append((batch, edit))
 
     def _ablation(self, item: Ablate) -> _Edit:
-        self._check_where(item.pos)
-
-        def edit(state: Tensor) -> Tensor:
-            """Set the part to zero, or to its mean over positions."""
-            changed = state.clone()
-            part = self._head_slice(item)
-            wanted = state[:, part].mean(0) if item.value == "mean" else 0.0
-            changed[_index(item.pos, state.shape[0]), part] = wanted
-            return changed
-
-        return edit
-
-    def _head_slice(self, item: Ablate) -> slice:
-        if item.head is None:
-            return slice(None)
-        block = self.model.stream.blocks[item.layer]
-        if block.projection is None:
-            raise SpecError(
-                f"The heads of layer {item.layer} can't be told apart.", "Ablate the attention."
-            )
-        head = resolve_index("Head", item.head, block.heads)
-        return slice(head * block.d_head, (head + 1) * block.d_head)
-
-    def _state_edit(self, item: Patch | Inject | Steer, row: int) -> _Edit:
-        self._check_where(item.pos)
-        if isinstance(item, Inject):
-            return self._injection(item)
-        if isinstance(item, Steer):
-            vector = _as_states(item.vector, self.model.info.d_model)
-
-            def steer(state: Tensor) -> Tensor:
-                """Add the vector."""
-                changed = state.clone()
-                changed[_index(item.pos, state.shape[0])] += vector.to(state)
-                return changed
-
-            return steer
-        source = self._source(item, row)
-
-        def patch(state: Tensor) -> Tensor:
-            """Put the other run's states in."""
-            changed = state.clone()
-            changed[_index(item.pos, state.shape[0])] = source.to(state)
-            return changed
-
-        return patch
-
-    def _source(self, item: Patch, row: int) -> Tensor:
-        if not hasattr(item.source, "resid"):
-            return _as_states(item.source, self.model.info.d_model)
-        states = item.source.resid[row]
-        where = item.pos if item.source_pos is None else item.source_pos
-        chosen = states[_checked(where, states.shape[0])]
-        if item.pos is None and self.length and len(chosen) != self.length:
-            raise SpecError(
-                f"The other run has {len(chosen)} positions, this one {self.length}.",
-                "Name the positions to patch.",
-            )
-        return _as_states(chosen, self.model.info.d_model)
-
-    def _injection(self, item: Inject) -> _Edit:
-        readout = self.model.readout
-        token = resolve_index("Token", item.token, int(readout.input_rows.shape[0]))
-
-        def edit(state: Tensor) -> Tensor:
-            """Put a token's embedding in, or turn states from their own top token to it."""
-            where = _index(item.pos, state.shape[0])
-            changed = state.clone()
-            if item.mode == "replace":
-                row = readout.input_rows[token].float() * readout.embedding_scale
-                changed[where] = row.to(state)
-                return changed
-            chosen = state[where].reshape(-1, state.shape[-1])
-            top = readout.logits(chosen.to(readout.device, readout.output_rows.dtype)).argmax(-1)
-            unit = torch.nn.functional.normalize(
-                readout.output_rows[[*top.tolist(), token]].float()
-            )
-            main, wanted = unit[:-1].to(chosen), unit[-1].to(chosen)
-            turned = chosen + (chosen * main).sum(-1, keepdim=True) * (wanted - main)
-            changed[where] = turned.reshape(changed[where].shape)
-            return changed
-
-        return edit
-
-    # -- checks ----------------------------------------------------------------------------
-
-    def _check_where(self, where: Where) -> None:
-        if self.length:
-            _checked(where, self.length)
-
-    def _check_edge(self, item: KnockOut) -> None:
+        part, length = slice(None), self.length
         if item.head is not None:
-            resolve_index("Head", item.head, self.model.info.heads)
-        if not self.length:
-            return
-        query = resolve_index("Query position", item.query, self.length)
-        key = resolve_index("Key position", item.key, self.length)
-        if key > query:
-            raise SpecError(
-                f"Position {query} can't see position {key}.", "A key comes at or before its query."
-            )
-        if query == 0:
-            raise SpecError(
-                "Position 0 has only itself to attend to.", "Ablate the attention output instead."
-            )
+            width = self.model.stream.blocks[item.layer].d_head
+            part = slice(item.head * width, (item.head + 1) * width)
 
-    # -- around a forward pass -------------------------------------------------------------
+        def edit(state: Tensor) -> Tensor:
+            """Set the part of the state [pos, d] to zero, or to its mean over positions."""
+            changed = state.clone()
+            value = state[:length, part].mean(0) if item.value == "mean" else 0.0
+            changed[_present(positions(item), state), part] = value
+            return changed
+
+        return edit
+
+    @property
+    def head_layers(self) -> set[int]:
+        """Layers with an ablated head."""
+        return {layer for component, layer in self._writers if component == "head_output"}
 
     def cut(self, layer: int | None, shape: tuple[int, int, int]) -> Tensor | None:
         """The knocked-out edges of a layer, bool [batch, head, query, key]; None if there are none.
@@ -200,7 +201,7 @@ class Edits:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Hold the edits on the model inside this block; nothing of them stays afterwards."""
+        """Hook the edits to the model inside this block; none of the hooks stays afterwards."""
         handles: list[Any] = []
         try:
             for row, edits in self._states.items():
@@ -226,11 +227,55 @@ class Edits:
             return block.attention_writer.register_forward_hook(_after(edits, len(self.sets)))
         if component == "mlp_output":
             return block.mlp_writer.register_forward_hook(_after(edits, len(self.sets)))
-        if block.projection is None:
-            raise SpecError(f"The heads of layer {layer} can't be told apart.", "Ablate attention.")
+        assert block.projection is not None  # noqa: S101 - checked by resolve
         return block.projection.register_forward_pre_hook(
             _before(edits, len(self.sets)), with_kwargs=True
         )
+
+
+def _change(item: Patch | Steer) -> _Edit:
+    """Replace states [pos, d_model], or add to them."""
+
+    def edit(state: Tensor) -> Tensor:
+        """The state with the patch or the vector."""
+        changed, where = state.clone(), _present(positions(item), state)
+        if isinstance(item, Steer):
+            changed[where] += item.vector.to(state)
+            return changed
+        source = item.source.to(state)
+        chosen = positions(item)
+        if chosen is not None and source.dim() == 2 and len(source) > 1:
+            source = source[[n for n, pos in enumerate(chosen) if pos < len(state)]]
+        changed[where] = source
+        return changed
+
+    return edit
+
+
+def _injection(model: Model, item: Inject) -> _Edit:
+    readout, token = model.readout, item.token
+
+    def edit(state: Tensor) -> Tensor:
+        """Put the token's embedding in, or turn states from their own top token to it."""
+        where, changed = _present(positions(item), state), state.clone()
+        if item.mode == "replace":
+            row = readout.input_rows[token].float() * readout.embedding_scale
+            changed[where] = row.to(state)
+            return changed
+        chosen = state[where].reshape(-1, state.shape[-1])
+        top = readout.logits(chosen.to(readout.device, readout.output_rows.dtype)).argmax(-1)
+        unit = torch.nn.functional.normalize(readout.output_rows[[*top.tolist(), token]].float())
+        main, wanted = unit[:-1].to(chosen), unit[-1].to(chosen)
+        turned = chosen + (chosen * main).sum(-1, keepdim=True) * (wanted - main)
+        changed[where] = turned.reshape(changed[where].shape)
+        return changed
+
+    return edit
+
+
+def _present(where: tuple[int, ...] | None, state: Tensor) -> Any:
+    """The positions that this pass has; those to be generated do not exist yet."""
+    return slice(None) if where is None else [item for item in where if item < len(state)]
 
 
 def _edited(states: Tensor, edits: list[tuple[int, _Edit]], size: int) -> Tensor:
@@ -242,7 +287,7 @@ def _edited(states: Tensor, edits: list[tuple[int, _Edit]], size: int) -> Tensor
 
 def _after(edits: list[tuple[int, _Edit]], size: int) -> Any:
     def hook(module: Any, args: Any, output: Any) -> Any:
-        """Change what a module gave."""
+        """Edit a module's output."""
         return with_hidden_output(output, _edited(hidden_output(output), edits, size))
 
     return hook
@@ -250,9 +295,9 @@ def _after(edits: list[tuple[int, _Edit]], size: int) -> Any:
 
 def _before(edits: list[tuple[int, _Edit]], size: int) -> Any:
     def hook(module: Any, args: Any, kwargs: Any) -> Any:
-        """Change the states that a module gets, whichever way it is handed them."""
+        """Edit a module's input, given as an argument or by keyword."""
         state = hidden_input(args, kwargs)
-        assert state is not None  # noqa: S101 - a block without hidden states was refused at load
+        assert state is not None  # noqa: S101 - a block without hidden states is refused at load
         changed = _edited(state, edits, size)
         if args:
             return (changed, *args[1:]), kwargs
@@ -261,45 +306,25 @@ def _before(edits: list[tuple[int, _Edit]], size: int) -> Any:
     return hook
 
 
-def _checked(where: Where, length: int) -> Any:
-    if where is None:
-        return slice(None)
-    if isinstance(where, int):
-        return resolve_index("Position", where, length)
-    return [resolve_index("Position", item, length) for item in where]
-
-
-def _index(where: Where, length: int) -> Any:
-    """Positions inside this pass; those beyond it (while generating) are not there yet."""
-    if where is None:
-        return slice(None)
-    chosen = [where] if isinstance(where, int) else list(where)
-    return [item for item in chosen if -length <= item < length]
-
-
-def _as_states(values: Any, d_model: int) -> Tensor:
-    array = torch.as_tensor(np.asarray(values, dtype=np.float32))
-    if array.shape[-1] != d_model or array.ndim > 2:
-        raise SpecError(
-            f"A state must have {d_model} numbers, not shape {tuple(array.shape)}.",
-            "Take it from a trace of the same model.",
-        )
-    return array
-
-
 @contextmanager
-def applied(model: Model, interventions: Sequence[Any], length: int = 0) -> Iterator[Edits]:
-    """Hold interventions on a model around any forward pass of yours.
+def applied(
+    model: Model,
+    interventions: Sequence[Any],
+    length: int | None = None,
+    limit: int | None = None,
+) -> Iterator[Edits]:
+    """Apply interventions to every forward pass inside this block.
 
     Args:
         model: From ``load_model``.
-        interventions: A list for one sequence, or a list of lists, one for each of a batch.
-        length: The sequence's length, to check positions against; 0 to leave that out.
+        interventions: A list for one sequence, or a list of lists, one per row of a batch.
+        length: Positions of the prompt, from whose end negative positions count; None if unknown.
+        limit: Positions of the longest pass, while generating.
 
     Raises:
         SpecError: If one names a layer, head or position that does not exist.
     """
-    edits = Edits(model, interventions, length)
+    edits = Edits(model, interventions, length, limit)
     tap, stream = _EditTap(edits), model.stream
     with (
         model.lock,
@@ -310,7 +335,7 @@ def applied(model: Model, interventions: Sequence[Any], length: int = 0) -> Iter
 
 
 class _EditTap:
-    """Cuts edges, records nothing."""
+    """Cuts edges and records nothing."""
 
     def __init__(self, edits: Edits) -> None:
         self.edits = edits

@@ -1,12 +1,14 @@
-"""The interventions as frozen descriptions: what is changed, and where."""
+"""The interventions as frozen descriptions: what to change in a forward pass, and where."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from numbers import Integral
+from typing import Any, Literal, cast
 
+from analysis.contract.specs import resolve_index
 from analysis.errors import SpecError
-from analysis.tracing.options import ABLATION_VALUES, INJECTION_MODES
 
 Where = int | tuple[int, ...] | None
 _ALIASES = {
@@ -18,15 +20,15 @@ _ALIASES = {
 
 @dataclass(frozen=True)
 class Ablate:
-    """Replace what a component adds to the stream.
+    """Replace the output of a component by zero or by its mean.
 
     Attributes:
         component: "attention_output", "mlp_output" or "head_output".
-        layer: Its block.
-        head: Which head, for ``head_output``.
+        layer: The block.
+        head: The head, for ``head_output``.
         pos: One position, several, or None for all.
-        value: "zero", or "mean" over the positions of the same run. A head's mean is taken
-            before the output projection.
+        value: "zero", or "mean" over the positions of the same run (of the prompt, while
+            generating). A head's mean is taken before the output projection.
     """
 
     component: str
@@ -42,23 +44,29 @@ class Ablate:
                 f"The component {self.component!r} can't be ablated.",
                 f"Choose one of: {', '.join(_ALIASES.values())}.",
             )
-        if (component == "head_output") != (self.head is not None):
+        if component == "head_output" and self.head is None:
+            raise SpecError("Ablating head_output needs a head.", "Give head=.")
+        if component != "head_output" and self.head is not None:
             raise SpecError(
-                "A head goes with the component head_output, and with no other.", "Name a head."
+                f"A head was given for {component}.", "Choose the component head_output."
             )
-        ABLATION_VALUES.check(self.value)
+        if self.value not in ("zero", "mean"):
+            raise SpecError(f"Ablation to {self.value!r} is not known.", "Use zero or mean.")
         object.__setattr__(self, "component", component)
 
 
 @dataclass(frozen=True)
 class KnockOut:
-    """Cut an attention edge before the softmax; the rest of the row is renormalised by it.
+    """Cut an attention edge before the softmax, which renormalises the query's other edges.
+
+    A query whose every visible key is cut gets no attention output: its pattern and its output
+    are zero.
 
     Attributes:
         layer: The block.
         head: The head; None for all heads.
-        query: Position that reads.
-        key: Position that is no longer read.
+        query: The position that reads.
+        key: The position that it must not read.
     """
 
     layer: int
@@ -69,13 +77,14 @@ class KnockOut:
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """Put a state of another run into this one (activation patching).
+    """Replace a state by one of another run (activation patching).
 
     Attributes:
         row: Residual row.
-        pos: Positions to overwrite; None for all (both runs must be as long).
-        source: The other run's ``Trace``, or the states themselves, [d_model] or [pos, d_model].
-        source_pos: Where in ``source`` to read; the same positions unless given.
+        pos: Positions to overwrite; None for all (both runs must have the same length).
+        source: The other run's ``Trace``, of the same model, or the states themselves, [d_model]
+            or [pos, d_model].
+        source_pos: Positions to read in ``source``; the same positions unless given.
     """
 
     row: int
@@ -92,7 +101,7 @@ class Inject:
         row: Residual row.
         pos: Positions; None for all.
         token: The token's id.
-        mode: "replace" puts the token's input embedding in the state's place. "main_component"
+        mode: "replace" replaces the state by the token's input embedding. "main_component"
             turns only the state's largest unembedding direction f, the unit row of its top
             token, into the token's unit row e: ``h + <h, f> (e - f)``.
     """
@@ -100,10 +109,13 @@ class Inject:
     row: int
     pos: Where
     token: int
-    mode: str = "replace"
+    mode: Literal["replace", "main_component"] = "replace"
 
     def __post_init__(self) -> None:
-        INJECTION_MODES.check(self.mode)
+        if self.mode not in ("replace", "main_component"):
+            raise SpecError(
+                f"Injection mode {self.mode!r} is not known.", "Use replace or main_component."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,3 +134,53 @@ class Steer:
 
 
 Intervention = Ablate | KnockOut | Patch | Inject | Steer
+
+
+def positions(item: Ablate | Patch | Inject | Steer) -> tuple[int, ...] | None:
+    """The positions of a resolved intervention; None for all."""
+    return cast("tuple[int, ...] | None", item.pos)
+
+
+def index(item: Ablate | Patch | Inject | Steer) -> slice | list[int]:
+    """The positions of a resolved intervention, as an index of an array."""
+    where = positions(item)
+    return slice(None) if where is None else list(where)
+
+
+def covers(item: Ablate | Patch | Inject | Steer, position: int) -> bool:
+    """Whether a resolved intervention changes a position."""
+    where = positions(item)
+    return where is None or position in where
+
+
+def resolve_positions(where: Any, length: int | None, limit: int | None = None) -> Any:
+    """Positions as a tuple of indices from the start; None stays None (all positions).
+
+    Args:
+        where: One position, several, or None; negative ones count from the end.
+        length: Positions of the prompt; None if unknown, then none may be negative.
+        limit: Positions of the longest pass; ``length`` unless given.
+
+    Raises:
+        SpecError: If a position does not exist or is not a whole number.
+    """
+    if where is None:
+        return None
+    several = list(where) if isinstance(where, Iterable) and not isinstance(where, str) else [where]
+    return tuple(_resolve_position(item, length, limit) for item in several)
+
+
+def _resolve_position(item: Any, length: int | None, limit: int | None) -> int:
+    if isinstance(item, bool) or not isinstance(item, Integral):
+        raise SpecError(f"Position {item!r} is not a whole number.", "Give positions as integers.")
+    value = int(item)
+    if length is None:
+        if value < 0:
+            raise SpecError(
+                f"Position {value} counts from the end of a sequence of unknown length.",
+                "Give the length, or count from the start.",
+            )
+        return value
+    if value >= length and limit is not None and value < limit:
+        return value
+    return resolve_index("Position", value, length)

@@ -21,6 +21,7 @@ from analysis.model.norms import NormForm, identity_norm, norm_form
 from analysis.model.probe import relative_error, tolerance
 from analysis.tracing.capture import Trace
 from analysis.tracing.intervention_hooks import applied
+from analysis.tracing.interventions import Ablate, covers
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,12 @@ def mlp_inside(model: Model, trace: Trace, layer: int, position: int) -> MlpInsi
     """Find a layer's down projection and its input, by a forward pass up to that layer.
 
     Raises:
-        SpecError: If no single matrix writes the MLP's output, as in a mixture of experts.
+        SpecError: If no single matrix writes the MLP's output, as in a mixture of experts, or
+            the run ablates it at the position.
     """
+    trace.require_model(model)
     block = model.stream.blocks[layer]
+    _require_written(trace, layer, position)
     calls, written = _watch(model, trace, layer)
     read, raw = written
     post, found = None, _calls_returning(calls, raw, model.dtype)
@@ -93,6 +97,18 @@ def mlp_inside(model: Model, trace: Trace, layer: int, position: int) -> MlpInsi
         raw[position],
         block.mlp_scale,
     )
+
+
+def _require_written(trace: Trace, layer: int, position: int) -> None:
+    for item in trace.interventions:
+        if not isinstance(item, Ablate) or item.component != "mlp_output":
+            continue
+        if item.layer == layer and covers(item, position):
+            raise SpecError(
+                f"The MLP of layer {layer} is ablated at position {position}, so its neurons add "
+                "nothing.",
+                "Choose another layer or position.",
+            )
 
 
 Call = tuple[nn.Module, Tensor, Tensor]

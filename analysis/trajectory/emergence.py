@@ -153,6 +153,7 @@ def compute(model: Model, trace: Trace, spec: EmergenceSpec) -> Emergence:
     Raises:
         CancelledError: If the caller's progress listener stops the work.
     """
+    trace.require_model(model)
     tokens = trace.logits.argmax(-1).astype(np.int64)
     rows, size = trace.resid.shape[:2]
     wanted = np.tile(tokens, rows)[:, None]

@@ -64,6 +64,7 @@ def _largest_rises(
         tokens: [n] one at each.
         rows: [row, n] their log-probabilities at all rows.
     """
+    trace.require_sums(slice(None), positions)
     layer: Ints = np.diff(np.exp(rows.astype(np.float64)), axis=0).argmax(0)
     places = np.arange(len(layer))
     before, after = rows[layer, places], rows[layer + 1, places]
@@ -91,8 +92,9 @@ def _direct_logits(
     mlp = float(direction.of(torch.from_numpy(trace.mlp_out[layer, position])))
     if not has_heads(model, layer):
         return torch.zeros(0), torch.zeros(0, dtype=torch.long), mlp
-    logits = direction.of(head_parts(model, trace, layer).sources(position))
-    return logits.sum(-1), logits.argmax(-1), mlp
+    parts = head_parts(model, trace, layer)
+    sources = direction.of(parts.sources(position)).argmax(-1)
+    return direction.of(parts.at(position)), sources, mlp
 
 
 def _largest_step(
@@ -132,6 +134,7 @@ def compute(model: Model, trace: Trace, spec: StepsSpec) -> Steps:
         SpecError: If the position does not exist.
         PromptError: If a token is not in the vocabulary.
     """
+    trace.require_model(model)
     size = len(trace.tokens)
     position = resolve_index("Position", spec.position, size)
     tokens = spec.tokens or (int(trace.logits[position].argmax()),)
@@ -183,6 +186,7 @@ def compute_all_positions(model: Model, trace: Trace, _spec: LargestStepSpec) ->
     Raises:
         CancelledError: If the caller's progress listener stops the work.
     """
+    trace.require_model(model)
     tokens = trace.logits.argmax(-1).astype(np.int64)
     count, size = trace.resid.shape[:2]
     wanted = np.tile(tokens, count)[:, None]
