@@ -9,13 +9,13 @@ from typing import Literal
 
 import numpy as np
 import torch
-from transformers import GenerationConfig
 
 from analysis.contract import progress
 from analysis.errors import PromptError, SpecError
 from analysis.model.handle import Model
 from analysis.tasks import adder, addition
 from analysis.tasks.sum_table import operand_digits
+from analysis.tracing.generation import continued, end_tokens
 from analysis.tracing.tokens import encode_prompt
 
 Part = Literal["train", "held_out"]
@@ -229,23 +229,19 @@ def _continued(
 ) -> list[tuple[int, ...]]:
     """Each prompt and what the model writes after it, its end-of-text token included."""
     longest = max(map(len, prompts))
-    end = _ends(model)
+    end = end_tokens(model)
     new = min(CONTEXT, (model.info.max_positions or CONTEXT + longest) - longest)
     padded = torch.zeros(len(prompts), longest, dtype=torch.long)
     mask = torch.zeros_like(padded)
     for row, prompt in enumerate(prompts):  # the left is padded: all go on at the same place
         padded[row, longest - len(prompt) :] = torch.tensor(prompt)
         mask[row, longest - len(prompt) :] = 1
-    config = GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=new, do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-        eos_token_id=end or None, pad_token_id=end[0] if end else 0,
-    )  # fmt: skip
-    with model.lock, torch.random.fork_rng(devices=[]):
+    options = {
+        "max_new_tokens": new, "do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0,
+    }  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(hash_seed(seed, batch, part))
-        output = model.hf.generate(
-            padded.to(model.device), attention_mask=mask.to(model.device),
-            generation_config=config,
-        )  # fmt: skip
+        output = continued(model, padded.to(model.device), mask.to(model.device), options)
     written = output[:, longest:].cpu().tolist()
     return [(*prompt, *_ended(row, end)) for prompt, row in zip(prompts, written, strict=True)]
 
@@ -253,14 +249,6 @@ def _continued(
 def hash_seed(seed: int, batch: int, part: Part) -> int:
     """One seed for torch out of several numbers."""
     return int(np.random.SeedSequence([seed, batch, part == "held_out"]).generate_state(1)[0])
-
-
-def _ends(model: Model) -> list[int]:
-    own = getattr(getattr(model.hf, "generation_config", None), "eos_token_id", None)
-    own = model.tokenizer.eos_token_id if own is None else own
-    if own is None:
-        return []
-    return list(own) if isinstance(own, (list, tuple)) else [int(own)]
 
 
 def _ended(row: list[int], end: list[int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Run a prompt: generate after it, read the finished sequence in one pass, summarise."""
+"""Run a prompt: generate tokens, trace the whole sequence in one pass, and summarise it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
@@ -27,16 +28,16 @@ class _Steps(BaseStreamer):
     """Reports each new token, so that generation shows progress and can be cancelled."""
 
     def __init__(self, total: int) -> None:
-        self.done, self.total = -1, total  # the prompt itself is put first
+        self.done, self.total = -1, total  # transformers puts the prompt first
 
     def put(self, value: Any) -> None:
-        """Hear of the prompt, then of each token."""
+        """Receive the prompt, then each token."""
         self.done += 1
         if self.done > 0:
             progress.step(self.done, self.total, "Generating")
 
     def end(self) -> None:
-        """Hear that generation ended: nothing is left to do."""
+        """Receive the end of generation."""
 
 
 @torch.no_grad()
@@ -49,65 +50,110 @@ def generate(
     temperature: float = 1.0,
     seed: int = 0,
     interventions: Sequence[Intervention] = (),
+    use_model_config: bool = False,
 ) -> tuple[int, ...]:
     """Continue a prompt, greedily or sampled with a seed.
+
+    Greedy tokens are the argmax of the model's logits. Of the model's own generation config only
+    the end-of-text tokens are used, unless ``use_model_config``.
 
     Args:
         model: From ``load_model``.
         prompt: Text or token ids.
-        max_new_tokens: At most so many; generation stops earlier at an end-of-text token.
+        max_new_tokens: Largest number of new tokens; generation stops at an end-of-text token.
         sample: Draw from the distribution, divided by ``temperature`` and seeded by ``seed``.
         temperature: Above 0.
         seed: Makes sampling repeatable.
-        interventions: Replayed at the same positions at every step (without a key-value cache).
+        interventions: Applied at every step, without a key-value cache. Negative positions count
+            from the end of the prompt; None means every position, generated ones included (a
+            ``Patch`` with one state per position covers the prompt).
+        use_model_config: Also apply the model's own generation config: its repetition penalty,
+            banned and forced tokens, beams, and sampling options.
 
     Returns:
         Token ids, prompt included.
 
     Raises:
         PromptError: If the prompt is empty, unknown, or too long with the new tokens.
-        SpecError: If the number of tokens or the temperature makes no sense.
+        SpecError: If the number of tokens, the temperature or an intervention is invalid.
         CancelledError: If the caller's progress listener stops the work.
     """
-    if max_new_tokens < 0 or temperature <= 0.0:
-        raise SpecError("New tokens can't be negative, nor temperature 0.", "Use sample=False.")
+    if max_new_tokens < 0:
+        raise SpecError("The number of new tokens can't be negative.", "Use 0 or more.")
+    if not temperature > 0.0:
+        raise SpecError("The temperature must be above 0.", "Use sample=False for greedy tokens.")
     ids = prompt_ids(model, prompt)
     if max_new_tokens == 0:
         return ids
     check_ids((*ids, *ids[:1] * max_new_tokens), model.info.vocab, model.info.max_positions)
-    config = _config(model, max_new_tokens, sample, temperature)
-    config.use_cache = not interventions
-    with applied(model, interventions), torch.random.fork_rng(devices=[]):
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "use_cache": not interventions}
+    if sample or not use_model_config:
+        options["do_sample"] = sample
+    if sample:
+        options |= {"temperature": temperature, "top_k": 0, "top_p": 1.0}
+    with (
+        applied(model, interventions, len(ids), len(ids) + max_new_tokens),
+        torch.random.fork_rng(devices=[]),
+    ):
         torch.manual_seed(seed)
-        return _continued(model, ids, config)
-
-
-def _continued(model: Model, ids: tuple[int, ...], config: GenerationConfig) -> tuple[int, ...]:
-    inputs = torch.tensor([ids], device=model.device)
-    output = model.hf.generate(
-        inputs,
-        attention_mask=torch.ones_like(inputs),
-        generation_config=config,
-        streamer=_Steps(config.max_new_tokens),
-    )
+        inputs = torch.tensor([ids], device=model.device)
+        output = continued(
+            model, inputs, torch.ones_like(inputs), options, use_model_config=use_model_config
+        )
     return tuple(int(token) for token in output[0])
 
 
-def _config(model: Model, count: int, sample: bool, temperature: float) -> GenerationConfig:
-    """Plain greedy or plain sampling: a model's own penalties would bend what is studied."""
+def continued(
+    model: Model,
+    inputs: Tensor,
+    mask: Tensor,
+    options: dict[str, Any],
+    *,
+    use_model_config: bool = False,
+) -> Tensor:
+    """Token ids [prompt, pos] of prompts and what the model generates after them.
+
+    transformers fills every option that is not given from the model's own generation config.
+    That config is therefore replaced during the call, unless ``use_model_config``.
+
+    Args:
+        model: From ``load_model``.
+        inputs: [prompt, pos] token ids, padded on the left.
+        mask: [prompt, pos] 0 for padding.
+        options: Of ``GenerationConfig``.
+        use_model_config: Whether the model's own generation config fills the other options.
+    """
     own = getattr(model.hf, "generation_config", None)
-    end = getattr(own, "eos_token_id", None)
-    end = model.tokenizer.eos_token_id if end is None else end
-    options: dict[str, Any] = {"max_new_tokens": count, "do_sample": sample, "eos_token_id": end}
-    if sample:
-        options |= {"temperature": temperature, "top_k": 0, "top_p": 1.0}
-    pad = end[0] if isinstance(end, (list, tuple)) and end else end
+    ends = end_tokens(model)
     config: GenerationConfig = GenerationConfig(  # type: ignore[no-untyped-call]
-        pad_token_id=pad if pad is not None else 0, **options
+        eos_token_id=ends or None, pad_token_id=ends[0] if ends else 0, **options
     )
-    return config
+    beams = use_model_config and (getattr(own, "num_beams", None) or 1) > 1
+    with model.lock:
+        if not use_model_config:
+            model.hf.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+        try:
+            output: Tensor = model.hf.generate(
+                inputs,
+                attention_mask=mask,
+                generation_config=config,
+                streamer=None if beams or len(inputs) > 1 else _Steps(options["max_new_tokens"]),
+            )
+        finally:
+            model.hf.generation_config = own
+    return output
 
 
+def end_tokens(model: Model) -> list[int]:
+    """The end-of-text tokens of the model's generation config, else of its tokenizer."""
+    own = getattr(getattr(model.hf, "generation_config", None), "eos_token_id", None)
+    own = model.tokenizer.eos_token_id if own is None else own
+    if own is None:
+        return []
+    return [int(token) for token in own] if isinstance(own, (list, tuple)) else [int(own)]
+
+
+#: Most probable next tokens in a summary.
 ALTERNATIVES = 5
 
 
@@ -138,8 +184,8 @@ def run(model: Model, spec: RunSpec) -> tuple[RunResult, Trace]:
     return replace(result, added=added), states
 
 
-def summarise(model: Model, states: Trace, prompt_length: int, asked: int) -> RunResult:
-    """What the model said at each position of a trace."""
+def summarise(model: Model, states: Trace, prompt_length: int, new_tokens: int) -> RunResult:
+    """The model's next-token predictions at each position of a trace."""
     size = len(states.tokens)
     following = np.array([*states.token_ids[1:], 0], np.int64)[:, None]
     logits = torch.from_numpy(states.logits)
@@ -158,5 +204,5 @@ def summarise(model: Model, states: Trace, prompt_length: int, asked: int) -> Ru
         next_rank=next_rank,
         entropy=stats.entropy.numpy(),
         vocabulary=vocabulary(model.tokenizer, np.unique(ids).tolist()),
-        stopped="length" if size - prompt_length >= asked else "end of text",
+        stopped="length" if size - prompt_length >= new_tokens else "end of text",
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from transformers import GenerationConfig
 
 import analysis
 from analysis.contract import progress
 from analysis.errors import CancelledError
+from analysis.interventions import Steer
 from analysis.tracing.generation import run
 from analysis.tracing.specs import RunSpec
 from tests.numerical.conftest import Case
@@ -87,3 +89,53 @@ def test_bad_prompts_are_refused_in_words(
 ) -> None:
     with pytest.raises(analysis.AnalysisError, match=words):
         analysis.generate(small.model, prompt, count)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"repetition_penalty": 5.0},
+        {"no_repeat_ngram_size": 1},
+        {"bad_words_ids": [[number] for number in range(40)]},
+        {"suppress_tokens": list(range(140))},
+        {"forced_eos_token_id": 7},
+        {"num_beams": 3, "length_penalty": 2.0},
+        {"do_sample": True, "temperature": 3.0, "top_k": 3, "min_p": 0.5, "typical_p": 0.2},
+        {"min_new_tokens": 3, "exponential_decay_length_penalty": (1, 3.0)},
+    ],
+    ids=lambda own: next(iter(own)),
+)
+def test_greedy_is_the_argmax_whatever_the_models_own_config_says(
+    small: Case, own: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = GenerationConfig(eos_token_id=0, **own)
+    monkeypatch.setattr(small.model.hf, "generation_config", config)
+    prompt = small.trace.token_ids[:5]
+    wanted = slow_greedy(small, prompt, 6)
+    assert analysis.generate(small.model, prompt, 6) == wanted
+    nothing = [Steer(1, 0, np.zeros(small.model.info.d_model))]
+    assert analysis.generate(small.model, prompt, 6, interventions=nothing) == wanted
+    assert small.model.hf.generation_config is config
+    chosen = analysis.generate(small.model, prompt, 6, use_model_config=True, seed=3)
+    assert chosen[:5] == prompt
+    torch.manual_seed(3)
+    plain = small.model.hf.generate(torch.tensor([prompt]), max_new_tokens=6, pad_token_id=0)
+    assert chosen == tuple(plain[0].tolist())
+
+
+def test_the_end_tokens_of_the_models_own_config_end_the_text(
+    small: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = small.trace.token_ids[:5]
+    second = slow_greedy(small, prompt, 2)[-1]
+    config = GenerationConfig(eos_token_id=[0, second])
+    monkeypatch.setattr(small.model.hf, "generation_config", config)
+    generated = analysis.generate(small.model, prompt, 6)
+    assert generated[-1] == second
+    assert len(generated) <= 7
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+def test_a_temperature_that_is_not_above_zero_is_refused(small: Case, temperature: float) -> None:
+    with pytest.raises(analysis.AnalysisError, match="above 0"):
+        analysis.generate(small.model, [1, 2], 2, sample=True, temperature=temperature)
