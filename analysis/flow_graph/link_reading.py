@@ -33,10 +33,8 @@ def compute(model: Model, trace: Trace, spec: LinkSpec) -> LinkReading:
         spec: The link.
 
     Raises:
-        SpecError: If there is no such link, the attention can't be split into heads, or an
-            intervention edited the state that the link writes into.
+        SpecError: If there is no such link, no heads, or an intervention edited its target.
     """
-    trace.require_model(model)
     layer, head, source, target = _place(model, trace, spec)
     vector = _vector(model, trace, spec.kind, layer, head, source, target)
     whole = _whole(model, trace, spec.kind, layer, target)
@@ -66,6 +64,7 @@ def compute(model: Model, trace: Trace, spec: LinkSpec) -> LinkReading:
 
 def _place(model: Model, trace: Trace, spec: LinkSpec) -> tuple[int, int | None, int, int]:
     """Layer, head, source and target, checked and counted from the start."""
+    trace.require_model(model)
     layer = resolve_index("Layer", spec.layer, model.info.layers)
     source = resolve_index("Source position", spec.source_pos, len(trace.tokens))
     target = resolve_index("Target position", spec.target_pos, len(trace.tokens))

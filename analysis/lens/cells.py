@@ -95,6 +95,7 @@ def states_of(model: Model, trace: Trace, spec: ComponentSpec, index: int) -> Fl
         SpecError: If the model has no mid residual, a head or source does not exist, or the
             attention can't be split into heads.
     """
+    trace.require_model(model)
     states: Floats = COMPONENTS[spec.component].load()(model, trace, spec, index)
     return states
 

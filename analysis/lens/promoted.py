@@ -38,7 +38,6 @@ def compute(model: Model, trace: Trace, spec: PromotedSpec) -> Promoted:
         SpecError: If there is no such layer, position, head or source, or the position can't see
             the source.
     """
-    trace.require_model(model)
     layer = _layer(model, spec)
     position = resolve_index("Position", spec.position, len(trace.tokens))
     source = _source(trace, spec, position)

@@ -247,17 +247,16 @@ def block_shares(
     """Shares of residual, attention and MLP in every block's output at some positions.
 
     Args:
-        model: The model the trace was made with.
-        trace: From ``analysis.trace``.
+        model: The model.
+        trace: Its trace.
         positions: [pos].
         methods: "norm", "proximity", "kl", "hidden_kl".
 
     Returns:
-        [method, part, layer, pos] float32; and [layer, pos] where every part's proximity was 0,
-        so that norm shares replace it.
+        [method, part, layer, pos] float32; [layer, pos] where norm shares replace proximity 0.
 
     Raises:
-        SpecError: If an intervention edited a state, which then is not the sum of its parts.
+        SpecError: If an intervention edited one of the states.
         CancelledError: If the caller's progress listener stops the work.
     """
     trace.require_sums(slice(None), positions)

@@ -52,10 +52,7 @@ def generate(
     interventions: Sequence[Intervention] = (),
     use_model_config: bool = False,
 ) -> tuple[int, ...]:
-    """Continue a prompt, greedily or sampled with a seed.
-
-    Greedy tokens are the argmax of the model's logits. Of the model's own generation config only
-    the end-of-text tokens are used, unless ``use_model_config``.
+    """Continue a prompt, greedily (the argmax of the logits) or sampled with a seed.
 
     Args:
         model: From ``load_model``.
@@ -65,10 +62,9 @@ def generate(
         temperature: Above 0.
         seed: Makes sampling repeatable.
         interventions: Applied at every step, without a key-value cache. Negative positions count
-            from the end of the prompt; None means every position, generated ones included (a
-            ``Patch`` with one state per position covers the prompt).
-        use_model_config: Also apply the model's own generation config: its repetition penalty,
-            banned and forced tokens, beams, and sampling options.
+            from the end of the prompt; None means all, generated ones included.
+        use_model_config: Also apply the model's own generation config (penalties, banned and
+            forced tokens, beams, sampling options). Else only its end-of-text tokens are used.
 
     Returns:
         Token ids, prompt included.
@@ -78,28 +74,37 @@ def generate(
         SpecError: If the number of tokens, the temperature or an intervention is invalid.
         CancelledError: If the caller's progress listener stops the work.
     """
-    if max_new_tokens < 0:
+    ids = prompt_ids(model, prompt)
+    options = _options(model, ids, max_new_tokens, sample, temperature, use_model_config)
+    if not max_new_tokens:
+        return ids
+    options["use_cache"] = not interventions
+    with applied(model, interventions, len(ids), len(ids) + max_new_tokens):
+        return _seeded(model, ids, options, seed, use_model_config)
+
+
+def _options(
+    model: Model, ids: tuple[int, ...], count: int, sample: bool, temperature: float, own: bool
+) -> dict[str, Any]:
+    """Options of ``GenerationConfig``, checked; ``own``: the model's own fills the others."""
+    if count < 0:
         raise SpecError("The number of new tokens can't be negative.", "Use 0 or more.")
     if not temperature > 0.0:
         raise SpecError("The temperature must be above 0.", "Use sample=False for greedy tokens.")
-    ids = prompt_ids(model, prompt)
-    if max_new_tokens == 0:
-        return ids
-    check_ids((*ids, *ids[:1] * max_new_tokens), model.info.vocab, model.info.max_positions)
-    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "use_cache": not interventions}
-    if sample or not use_model_config:
-        options["do_sample"] = sample
+    check_ids((*ids, *ids[:1] * count), model.info.vocab, model.info.max_positions)
+    options: dict[str, Any] = {"max_new_tokens": count}
     if sample:
-        options |= {"temperature": temperature, "top_k": 0, "top_p": 1.0}
-    with (
-        applied(model, interventions, len(ids), len(ids) + max_new_tokens),
-        torch.random.fork_rng(devices=[]),
-    ):
+        return options | {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    return options if own else options | {"do_sample": False}
+
+
+def _seeded(
+    model: Model, ids: tuple[int, ...], options: dict[str, Any], seed: int, own: bool
+) -> tuple[int, ...]:
+    inputs = torch.tensor([ids], device=model.device)
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inputs = torch.tensor([ids], device=model.device)
-        output = continued(
-            model, inputs, torch.ones_like(inputs), options, use_model_config=use_model_config
-        )
+        output = continued(model, inputs, torch.ones_like(inputs), options, use_model_config=own)
     return tuple(int(token) for token in output[0])
 
 

@@ -134,7 +134,6 @@ def compute(model: Model, trace: Trace, spec: StepsSpec) -> Steps:
         SpecError: If the position does not exist.
         PromptError: If a token is not in the vocabulary.
     """
-    trace.require_model(model)
     size = len(trace.tokens)
     position = resolve_index("Position", spec.position, size)
     tokens = spec.tokens or (int(trace.logits[position].argmax()),)
@@ -166,6 +165,7 @@ def _rows(
     model: Model, trace: Trace, position: int, tokens: tuple[int, ...]
 ) -> tuple[RowStats, Tensor]:
     """The lens's statistics of some tokens at all rows, and its KL from the model's output."""
+    trace.require_model(model)
     readout = model.readout
     states = torch.from_numpy(np.ascontiguousarray(trace.resid[:, position]))
     logits = readout.logits(states.to(readout.device, readout.output_rows.dtype))
