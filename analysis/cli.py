@@ -89,7 +89,7 @@ class Offer:
 
     @property
     def fits(self) -> bool | None:
-        """Whether it could be loaded now, as far as its size goes; None where none is known."""
+        """Whether it fits in memory now; None if its size or the free memory is not known."""
         return None if self.needs is None or self.free is None else self.needs <= self.free
 
 
@@ -133,7 +133,7 @@ def models(chosen: argparse.Namespace) -> int:
 
 def _row(offer: Offer) -> tuple[str, ...]:
     def size(value: int | None) -> str:
-        """Bytes in GB, or a question mark where nobody knows."""
+        """Bytes in GB, or a question mark if unknown."""
         return "?" if value is None else f"{value / 1e9:.1f} GB"
 
     fits = {True: "yes", False: "no", None: "not known"}[offer.fits]

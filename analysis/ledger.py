@@ -29,7 +29,7 @@ from analysis.tracing.interventions import Patch
 
 #: A model that fails one of these is refused: every picture stands on them.
 ESSENTIAL = (1, 2, 3, 4)
-#: Sums of heads through an 8-bit layer: LLM.int8() rounds its input to 255 steps, each token anew.
+#: Sums of heads through an 8-bit layer: LLM.int8() rounds each token's input to 255 steps.
 PACKED_TOLERANCE = 5e-2
 Found = tuple[float, str]
 Probe = tuple[Model, Trace, Trace]
@@ -129,7 +129,7 @@ def _heads(probe: Probe) -> Found:
             whole = one.attn_out[layer]
             errors.append(relative(heads.sum(0) + bias - whole, whole, bias, *heads))
     if opaque:
-        return float("inf"), f"the heads of {len(opaque)} layers can't be told apart"
+        return float("inf"), f"the heads of {len(opaque)} layers can't be separated"
     return max(errors), ""
 
 
@@ -176,7 +176,7 @@ def _patching(probe: Probe) -> Found:
     return relative(made.logits - other.logits, other.logits), ""
 
 
-#: number, what must hold, how it is measured, whether it is held to the logits' tolerance.
+#: number, what must hold, how it is measured, whether the logits' tolerance applies.
 IDENTITIES: tuple[tuple[int, str, Callable[[Probe], Found], bool], ...] = (
     (1, "capture changes no logit of the untouched model", _capture, True),
     (2, "resid + attention + MLP = next row", _stream, False),

@@ -163,8 +163,7 @@ class Service:
         Studies wait behind all clicks and may compute for an hour.
 
         Args:
-            subject: What the spec is asked of: a ``TraceSpec`` (one forward pass), or a model's
-                name.
+            subject: A ``TraceSpec`` (one forward pass) or a model's name, as the technique requires.
             spec: Any spec of ``analysis.registry``.
             job: The user's job, which receives progress; a new one unless given.
 
@@ -271,13 +270,13 @@ def _checked(subject: Subject, spec: Spec[Any]) -> tuple[Technique, tuple[Spec[A
     """The technique of a spec, and the specs that its memo key is made of.
 
     Raises:
-        SpecError: If the spec is not asked of such a subject, or names another model.
+        SpecError: If the spec does not apply to the subject, or names another model.
     """
     technique = technique_for(spec)
     of_trace = isinstance(subject, TraceSpec)
     if of_trace != (technique.subject == "trace"):
         wanted = "a forward pass" if technique.subject == "trace" else "a model"
-        raise SpecError(f"{type(spec).__name__} is asked of {wanted}.", "Reload the page.")
+        raise SpecError(f"{type(spec).__name__} needs {wanted}.", "Reload the page.")
     if getattr(spec, "model", _model_of(subject)) != _model_of(subject):
         raise SpecError(f"{type(spec).__name__} names another model.", "Reload the page.")
     return technique, ((subject, spec) if isinstance(subject, TraceSpec) else (spec,))

@@ -61,7 +61,7 @@ def _configured_layers(model: nn.Module) -> int:
 def reads_same_state(model: nn.Module, stream: Stream, probe: Tensor, record: Record) -> bool:
     """Whether the blocks are parallel: the MLP does not read the output of attention.
 
-    One pass with the attention outputs zeroed and the block outputs restored tells.
+    It takes one pass with the attention outputs set to zero and the block outputs restored.
 
     Raises:
         UnsupportedModelError: If some blocks are parallel and others are not.

@@ -178,8 +178,7 @@ class Remote:
         if one.sign_at - one.read_at > self._settings.patience_s:
             raise WorkerStoppedError(
                 "The job queue (Redis) can't be reached.",
-                "Nothing you typed is lost: run it again in a minute, or tell whoever runs the "
-                "server.",
+                "Run it again in a minute, or tell the administrator. Your input is not lost.",
             ) from error
 
     def _advance(self, one: Pending) -> Answer | None:

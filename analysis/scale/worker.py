@@ -71,7 +71,7 @@ class LongQueue(bootsteps.ConsumerStep):  # type: ignore[misc]
         return [make(channel, [queue], on_message=handler, accept=["json"])]
 
     def stop(self, parent: Any) -> None:
-        """Consume no more. Like Celery's own, the channel stays open for acknowledgements."""
+        """Stop consuming. The channel stays open for acknowledgements, as in Celery."""
         ignore: Any = ignore_errors
         for consumer in self.consumers or ():
             ignore(parent.connection, consumer.cancel)
@@ -116,7 +116,7 @@ class Worker:
         self._pulse = threading.Thread(target=self._show_life, name="pulse", daemon=True)
 
     def run(self, first: Request | None = None) -> int:
-        """Work until told to stop.
+        """Work until a signal stops it.
 
         Args:
             first: A model to load at once.
@@ -129,8 +129,8 @@ class Worker:
                 client.ping()
         except RedisErrors as error:
             raise WorkerStoppedError(
-                f"Redis can't be reached at the address given ({type(error).__name__}).",
-                "Start it, or set STRATASCOPE_REDIS_URL to where it is.",
+                f"Redis can't be reached ({type(error).__name__}).",
+                "Start Redis, or set STRATASCOPE_REDIS_URL to its address.",
             ) from error
         self._model.start()
         if first is not None:
@@ -181,7 +181,7 @@ class Worker:
             self._beat(run)
             return self._answer(run, decode_request(request), deadline_s)
         except CancelledError as error:
-            self._store.release(key, task.id)  # whoever still waits sends the task again
+            self._store.release(key, task.id)  # a request that still waits sends the task again
             raise Ignore from error
         except RedisErrors as error:
             _log.warning("a task's answer could not be stored (%s)", type(error).__name__)
@@ -208,9 +208,9 @@ class Worker:
         self._store.keep(run.key, answer.data, name)
         return {"answer": name, "fingerprint": answer.fingerprint, "forwards": answer.forwards}
 
-    def _after_return(self, *said: Any) -> None:
+    def _after_return(self, *event: Any) -> None:
         """Release the lock: Celery has stored the result."""
-        _status, _result, id, (key, *_rest), *_ = said
+        _status, _result, id, (key, *_rest), *_ = event
         self._store.release(key, id)
 
     # What shows that this worker lives.
@@ -219,7 +219,7 @@ class Worker:
         self._ticked_at = time.monotonic()
         if self._stalled:
             self._stalled = False
-            raise ConnectionError("This worker left tasks in a queue.")  # Celery connects anew
+            raise ConnectionError("This worker left tasks in a queue.")  # Celery reconnects
 
     def _show_life(self) -> None:
         stop_at, enrol_at = float("inf"), 0.0
@@ -240,7 +240,7 @@ class Worker:
                     self._check_consumer()
 
     def _check_consumer(self) -> None:
-        """Have Celery connect anew if it leaves tasks in a queue of which none runs here."""
+        """Make Celery reconnect if a queue has tasks and this worker runs none of them."""
         now = time.monotonic()
         busy = {run.queue for run in list(self._runs.values())}
         waiting = zip(QUEUES, self._store.look().waiting, strict=True)

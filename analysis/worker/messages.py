@@ -43,7 +43,7 @@ class Request:
         kind: The technique's name in ``analysis.registry``.
         model: The model's name.
         fingerprint: The fingerprint of its weights.
-        specs: The spec, after the ``TraceSpec`` where it is asked of a trace.
+        specs: The spec, after the ``TraceSpec`` if it applies to a trace.
     """
 
     kind: str
