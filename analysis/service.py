@@ -163,7 +163,7 @@ class Service:
         Studies wait behind all clicks and may compute for an hour.
 
         Args:
-            subject: A ``TraceSpec`` (one forward pass) or a model's name, as the technique requires.
+            subject: A ``TraceSpec`` (one forward pass) or a model's name: see the registry.
             spec: Any spec of ``analysis.registry``.
             job: The user's job, which receives progress; a new one unless given.
 
