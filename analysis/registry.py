@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
+from analysis.attribution.specs import Attribution, AttributionSpec
 from analysis.contract.ledger import Ledger, LedgerSpec, ModelLedgerSpec
 from analysis.contract.results import InfoSpec, ModelInfo
 from analysis.contract.specs import Spec
@@ -86,6 +87,7 @@ _ROWS: tuple[tuple[str, Subject, type[Spec[Any]], type[Any], str], ...] = (
     ("decode", "trace", LensSpec, Grid, "lens.grid:compute"),
     ("pattern", "trace", PatternSpec, PatternResult, "tracing.heads:attention_pattern"),
     ("flow", "trace", FlowSpec, Graph, "flow_graph.graph:compute"),
+    ("attribute", "trace", AttributionSpec, Attribution, "attribution.direct:compute"),
     ("emergence", "trace", EmergenceSpec, Emergence, "trajectory.emergence:compute"),
     ("story", "trace", StorySpec, Story, "trajectory.steps:compute_story"),
     ("run_ledger", "trace", LedgerSpec, Ledger, "ledger:check_run"),

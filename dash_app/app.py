@@ -21,6 +21,7 @@ from dash_app.state.context import Context, PageId, View
 from dash_app.state.stores import join
 from dash_app.views import (
     attention,
+    contributions,
     curves,
     disagreement,
     flow,
@@ -46,6 +47,7 @@ VIEWS: tuple[View, ...] = (
     heatmap.VIEW,
     curves.VIEW,
     attention.VIEW,
+    contributions.VIEW,
     flow.VIEW,
     disagreement.VIEW,
     model.VIEW,

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from analysis.attribution.specs import Attribution
+from analysis.attribution.specs import Attribution, AttributionSpec
 from analysis.contract.specs import resolve_index
 from analysis.errors import SpecError
 from analysis.model.handle import Model
@@ -183,6 +183,11 @@ def uncapped(model: Model, trace: Trace, position: int) -> np.ndarray:
     return before
 
 
+def compute(model: Model, trace: Trace, spec: AttributionSpec) -> Attribution:
+    """Direct logit attribution at the position of a spec; see ``attribute``."""
+    return attribute_logit(model, trace, spec.position, spec.token, spec.foil)
+
+
 def attribute(
     model: Model,
     trace: Trace,
@@ -204,4 +209,4 @@ def attribute(
     Raises:
         SpecError: If the position or a token does not exist, or token and foil are the same.
     """
-    return attribute_logit(model, trace, position, token, foil)
+    return compute(model, trace, AttributionSpec(position, token, foil))

@@ -1,10 +1,31 @@
-"""Result of direct logit attribution."""
+"""Spec and result of direct logit attribution."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from analysis.contract.results import Floats, Result
+from analysis.contract.choices import about
+from analysis.contract.results import Floats, Result, Table, Token
+from analysis.contract.specs import Spec
+
+
+class Contribution(NamedTuple):
+    """What one part of the last state adds to a logit.
+
+    Attributes:
+        kind: "embedding", "head", "attention_bias", "mlp" or "bias" (of final norm and
+            unembedding). In a layer whose attention has no heads, "attention_bias" is all of it.
+        layer: Its block; None for the embedding and the last bias.
+        head: Its head; None for the other kinds.
+        logit: In logits.
+    """
+
+    kind: str
+    layer: int | None
+    head: int | None
+    logit: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +69,36 @@ class Attribution(Result):
     def residual_error(self) -> float:
         """``total`` minus ``logit``, in logits."""
         return self.total - self.logit
+
+    @property
+    def parts(self) -> tuple[Contribution, ...]:
+        """All parts in the order of the model, without biases and heads that do not exist."""
+        found = [Contribution("embedding", None, None, self.embedding)]
+        for layer, (heads, bias, mlp) in enumerate(
+            zip(self.heads.tolist(), self.attention_bias.tolist(), self.mlps.tolist(), strict=True)
+        ):
+            if any(heads):
+                found += [Contribution("head", layer, at, logit) for at, logit in enumerate(heads)]
+            if bias:
+                found.append(Contribution("attention_bias", layer, None, bias))
+            found.append(Contribution("mlp", layer, None, mlp))
+        return (*found, Contribution("bias", None, None, self.bias)) if self.bias else tuple(found)
+
+    def table(self, tokens: Sequence[Token]) -> Table:
+        """One row for each part, the largest contribution first."""
+        parts: list[tuple[Any, ...]] = [*self.parts]
+        return Table(Contribution._fields, sorted(parts, key=lambda part: -abs(part[-1])))
+
+
+@dataclass(frozen=True, slots=True)
+class AttributionSpec(Spec[Attribution]):
+    """What every head, MLP, embedding and bias adds to one token's logit."""
+
+    position: int = field(default=-1, metadata=about("The position that predicts the token."))
+    token: int | None = field(
+        default=None, metadata=about("The token's id; the model's own top token unless given.")
+    )
+    foil: int | None = field(
+        default=None,
+        metadata=about("The id of the token whose logit is subtracted; none unless given."),
+    )

@@ -211,6 +211,23 @@ def test_a_key_goes_on_from_the_last_and_a_double_click_pins_what_it_hit(visit: 
     assert str(token) in page.url.partition("pins=")[2].partition("&")[0].split(",")
 
 
+def test_a_click_on_a_contribution_selects_its_head_or_row(visit: Visit) -> None:
+    page = visit("?pos=4")
+    ready(page)
+    expect(page.locator("#contributions-subtitle")).to_contain_text("the logit of ' Paris'")
+    rows = page.locator(".contributions tbody tr")
+    expect(rows).to_have_count(21)
+    page.locator("#contributions-order").get_by_text("Layer").click()
+    page.locator(".contributions button", has_text="Layer 0, head 2").click()
+    expect(page).to_have_url(re.compile("layer=0&heads=2"))
+    expect(page.locator("#attention-subtitle")).to_contain_text("In layer 0")
+    expect(page.locator(".contributions button[aria-pressed=true]")).to_have_text("Layer 0, head 2")
+    page.locator("#contributions-count").get_by_text("All").click()
+    expect(rows).to_have_count(1 + 30 * (9 + 1))
+    page.locator(".contributions button", has_text="Layer 28, MLP").click()
+    expect(page.locator("#lens-inspector")).to_contain_text("row 29")
+
+
 def test_controls_and_keys_move_the_selection(visit: Visit) -> None:
     page = visit("?row=20&pos=3&layer=19")
     ready(page)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from analysis import codec
+from analysis.attribution.specs import AttributionSpec
 from analysis.contract import progress
 from analysis.contract.jobs import Job, Priority, Progress
 from analysis.contract.ledger import LedgerSpec, ModelLedgerSpec
@@ -90,6 +91,7 @@ KINDS = {
     "decode": Kind(WHOLE, "Decoding", kept=COLUMN),
     "pattern": Kind(PatternSpec(1)),
     "flow": Kind(FlowSpec(), BACK),
+    "attribute": Kind(AttributionSpec(11)),
     "emergence": Kind(EmergenceSpec(causal=True), "Causal commit", patient=True,
                       kept=EmergenceSpec()),
     "story": Kind(StorySpec(11), ROWS),

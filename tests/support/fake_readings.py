@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.attribution.specs import Attribution, AttributionSpec
 from analysis.contract.results import Token
 from analysis.lens.options import SHARE_METHODS
 from analysis.lens.results import Colours, Disagreement, Promoted
@@ -177,7 +178,18 @@ def norm_report(spec: NormSpec) -> NormReport:
 
 
 #: By kind of request: (size of the sequence, spec) or, of a model, (spec) -> result.
+def attribution(size: int, spec: AttributionSpec) -> Attribution:
+    rng = np.random.default_rng(spec.position)
+    heads = rng.normal(size=(LAYERS, HEADS)).astype(np.float32)
+    mlps = rng.normal(size=LAYERS).astype(np.float32)
+    bias = np.zeros(LAYERS, np.float32)
+    token = 5 if spec.token is None else spec.token
+    total = float(1.5 + heads.sum() + mlps.sum())
+    return Attribution(spec.position, token, spec.foil, 1.5, heads, bias, mlps, 0.0, total)
+
+
 MADE: dict[str, Callable[..., Any]] = {
+    "attribute": attribution,
     "colours": colours,
     "promoted": promoted,
     "disagreement": disagreement,
