@@ -28,16 +28,17 @@ from analysis.reports.specs import (
     SimilarityReport,
     SimilaritySpec,
 )
-from analysis.tasks.results import FailureReport, SuiteReport
-from analysis.tasks.specs import (
+from analysis.tasks.suite_specs import FailureReport, FailureSpec, SuiteReport, SuiteSpec
+from analysis.tasks.sum_specs import (
+    ContributionReport,
     ContributionSpec,
-    FailureSpec,
+    PatchReport,
     PatchSpec,
+    ProbeReport,
     ProbeSpec,
+    Projection,
     ProjectionSpec,
-    SuiteSpec,
 )
-from analysis.tasks.sum_results import ContributionReport, PatchReport, ProbeReport, Projection
 from analysis.tracing.specs import PatternResult, PatternSpec, RunResult, RunSpec
 from analysis.trajectory.specs import (
     Emergence,

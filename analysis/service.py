@@ -24,7 +24,7 @@ from analysis.errors import (
 from analysis.learned import library
 from analysis.registry import Technique, technique_for
 from analysis.store.memo import Memo
-from analysis.tasks.specs import SuiteSpec
+from analysis.tasks.suite_specs import SuiteSpec
 from analysis.tracing.specs import RunSpec, TraceSpec
 from analysis.worker.backend import Backend, Keep, Local, Observed, OnEnd
 from analysis.worker.messages import Answer as Computed

@@ -24,7 +24,7 @@ from analysis.errors import CancelledError
 from analysis.flow_graph.specs import FlowSpec
 from analysis.lens.specs import LensSpec
 from analysis.service import Service
-from analysis.tasks.specs import SuiteSpec
+from analysis.tasks.suite_specs import SuiteSpec
 from analysis.tracing.specs import PatternSpec, RunSpec, TraceSpec
 from analysis.trajectory.specs import EmergenceSpec
 from analysis.worker.settings import ServiceSettings

@@ -166,15 +166,3 @@ def _told(done: int, total: int, label: str) -> None:
     """Progress on a terminal; the model's own passes are not shown."""
     if label != "Forward pass":
         progress.on_terminal(done, total, label)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """``python -m analysis.lens_training.commands``: the same commands without the app."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.lens_training.commands")
-    add_to(parser.add_subparsers(dest="command", required=True))
-    chosen = parser.parse_args(arguments)
-    return int(chosen.work(chosen))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -155,7 +155,7 @@ def sums(operand_digits: int, tokens: int, seed: int, part: Part) -> Text:
     length = adder.length_of(operand_digits)
     rng = np.random.default_rng([seed, part == "held_out"])
     split: addition.Part = "test" if part == "held_out" else "train"
-    a, b = addition.draw(rng, -(-tokens // length), split, operand_digits)
+    a, b = addition.sample_part(rng, -(-tokens // length), split, operand_digits)
     parts = tuple(tuple(row) for row in adder.sequences(a, b, operand_digits).tolist())
     title = f"sums of {operand_digits} digits" + (" it never saw" if part == "held_out" else "")
     return Text(title, parts, (0,) * len(parts))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
+
+#: Changes hidden states [batch, pos, d].
+Edit = Callable[[Tensor], Tensor]
 
 
 def float32_copy(tensor: Tensor) -> Tensor:
@@ -47,6 +51,32 @@ def with_hidden_output(output: Any, state: Tensor) -> Any:
 def batched(state: Tensor, batch: int) -> Tensor:
     """[batch, pos, d] of states that some models flatten to [batch * pos, d] (OPT's MLP)."""
     return state if state.dim() == 3 else state.reshape(batch, -1, state.shape[-1])
+
+
+def edit_output(module: nn.Module, edit: Edit, batch: int) -> RemovableHandle:
+    """Hook a module so that ``edit`` replaces the hidden states [batch, pos, d] it returns."""
+
+    def hook(module: Any, args: Any, output: Any) -> Any:
+        """Replace the hidden states."""
+        state = hidden_output(output)
+        return with_hidden_output(output, edit(batched(state, batch)).reshape(state.shape))
+
+    return module.register_forward_hook(hook)
+
+
+def edit_input(module: nn.Module, edit: Edit, batch: int) -> RemovableHandle:
+    """Hook a module so that ``edit`` replaces the hidden states [batch, pos, d] it takes."""
+
+    def hook(module: Any, args: Any, kwargs: Any) -> Any:
+        """Replace the hidden states."""
+        state = hidden_input(args, kwargs)
+        assert state is not None  # noqa: S101 - loading refuses a block without hidden states
+        changed = edit(batched(state, batch)).reshape(state.shape)
+        if args:
+            return (changed, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": changed}
+
+    return module.register_forward_pre_hook(hook, with_kwargs=True)
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from analysis.errors import SpecError
 from analysis.model.handle import Model
 from analysis.model.readout import Readout
 from analysis.reports.specs import EmbeddingReport, EmbeddingSpec
+from analysis.tracing.vocabulary import rank
 
 LEVELS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 BINS = 80
@@ -126,7 +127,7 @@ def _own_ranks(queries: Tensor, rows: Tensor, tokens: Tensor, number: int) -> Te
     for done, part in enumerate(torch.split(tokens, CHUNK)):
         # Queries need no normalising: their lengths change no rank.
         cosines = queries[part] @ units.T
-        found.append((cosines > cosines.gather(1, part[:, None])).sum(-1).cpu())
+        found.append(rank(cosines, part).cpu())
         total = number * len(tokens) + done * CHUNK + len(part)
         progress.step(total, 2 * len(tokens), "Nearest embeddings")
         progress.pause()

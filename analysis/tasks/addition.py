@@ -1,4 +1,4 @@
-"""Addition with the digits written out: texts, columns, carries."""
+"""Addition digit by digit: texts, columns, carries, random sums."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from analysis.errors import AnalysisError, SpecError
 from analysis.model import catalog
 
 DIGITS = 5
-#: Out of every ``SHARES`` pairs one is for choosing when to stop and one for the final test.
+#: One of ``SHARES`` pairs is for validation, one for the final test, the others for training.
 SHARES = 16
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -61,10 +61,10 @@ def carries(a: Ints, b: Ints, digits: int = DIGITS) -> Ints:
 
 
 def longest_chain(a: Ints, b: Ints, digits: int = DIGITS) -> Ints:
-    """[n] how many columns the farthest-travelling carry comes out of; 0 without any carry.
+    """[n] the number of columns that the longest carry passes out of; 0 without a carry.
 
-    1: every carry is made in the column below the one it enters. 2: one goes through a column
-    whose digits add up to 9, and so on: 99999+00001 has a chain of 5.
+    1: every carry is made in the column below the one it enters. 2: a carry passes through one
+    column whose digits add up to 9, and so on: 99999+00001 has a chain of 5.
     """
     sums = digit_sums(a, b, digits)
     length = np.zeros(len(sums), np.int64)
@@ -79,7 +79,7 @@ def longest_chain(a: Ints, b: Ints, digits: int = DIGITS) -> Ints:
 def part_of(a: Ints, b: Ints) -> Ints:
     """[n] 0 for pairs held out for the test, 1 for validation, more for training.
 
-    A fixed mix of the pair's bits, so that no list of held-out sums need be kept.
+    A fixed hash of the pair, so that no list of held-out sums is needed.
     """
     mixed = (np.asarray(a, np.uint64) << np.uint64(20)) ^ np.asarray(b, np.uint64)
     for factor in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F):
@@ -88,21 +88,26 @@ def part_of(a: Ints, b: Ints) -> Ints:
     return (mixed % np.uint64(SHARES)).astype(np.int64)
 
 
-def draw(
+def sample_part(
     rng: np.random.Generator, count: int, part: Part, digits: int = DIGITS, chains: float = 0.5
 ) -> tuple[Ints, Ints]:
-    """``count`` pairs of one part; a share ``chains`` of them rich in long carry chains."""
+    """``count`` random pairs of one part, as ``random_pairs`` makes them."""
     kept: tuple[Ints, Ints] = (np.empty(0, np.int64), np.empty(0, np.int64))
     while len(kept[0]) < count:
-        a, b = pairs(rng, 4 * count if part != "train" else count, digits, chains)
+        a, b = random_pairs(rng, 4 * count if part != "train" else count, digits, chains)
         number = part_of(a, b)
         wanted = number > 1 if part == "train" else number == ("test", "validation").index(part)
         kept = (np.concatenate([kept[0], a[wanted]]), np.concatenate([kept[1], b[wanted]]))
     return kept[0][:count], kept[1][:count]
 
 
-def pairs(rng: np.random.Generator, count: int, digits: int, chains: float) -> tuple[Ints, Ints]:
-    """Uniform pairs, some of their columns made to add up to 9 so that carries travel."""
+def random_pairs(
+    rng: np.random.Generator, count: int, digits: int, chains: float
+) -> tuple[Ints, Ints]:
+    """Random pairs of operands; a share ``chains`` of them has long carry chains.
+
+    Digits are uniform. For long chains, many columns are changed to add up to 9.
+    """
     first = rng.integers(0, 10, (count, digits))
     second = rng.integers(0, 10, (count, digits))
     rich = rng.random((count, 1)) < chains
@@ -116,45 +121,46 @@ A, B = 1230912, 12391989
 
 
 @dataclass(frozen=True, slots=True)
-class Sum:
-    """A sum to ask for.
+class ExampleSum:
+    """A sum offered as an example.
 
     Attributes:
-        prompt: What the model reads.
-        new: Tokens that its answer takes, one for each digit and what comes before them.
-        answer: What is right.
-        why: What a person should know about it.
+        prompt: The prompt.
+        new_tokens: Number of tokens to generate.
+        answer: The right answer.
+        note: An explanation for the page.
     """
 
     prompt: str
-    new: int
+    new_tokens: int
     answer: str
-    why: str
+    note: str
 
 
-def own_sum(model: str) -> Sum:
-    """1230912 + 12391989, or what a model with padded operands of fewer digits can read of it.
+def example_sum(model: str) -> ExampleSum:
+    """1230912 + 12391989, or its lowest columns for a model that reads fewer digits.
 
     Args:
-        model: A name on offer.
+        model: A catalogue name.
     """
     digits = padded_digits(model)
     whole = f"{A} + {B}"
     if digits is None:
-        return Sum(f"{whole} =", 10, str(A + B), f"{whole} = {A + B}: eight digits, four carries.")
+        note = f"{whole} = {A + B}: eight digits, four carries."
+        return ExampleSum(f"{whole} =", 10, str(A + B), note)
     a, b = A % 10**digits, B % 10**digits
-    return Sum(
+    return ExampleSum(
         prompt(a, b, digits),
         digits + 2,
         answer(a, b, digits),
-        f"This model reads operands of {digits} digits and no more, so {whole} can't be asked."
+        f"This model reads operands of at most {digits} digits, so it can't read {whole}."
         f" These are its lowest {digits} columns: the same digits, and the same carries into"
-        f" columns 1 to {digits}. Right is {answer(a, b, digits)}.",
+        f" columns 1 to {digits}. The right answer is {answer(a, b, digits)}.",
     )
 
 
 def padded_digits(model: str) -> int | None:
-    """How many digits a trained adder on offer pads operands to, by its config; else None."""
+    """Digits that a trained adder of the catalogue pads operands to, by its config; else None."""
     try:
         source = Path(catalog.offered(model).source)
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Forward passes over many prompts at once, with their common beginning run once."""
+"""Forward passes over many prompts at once; a common prefix is run once."""
 
 from __future__ import annotations
 
@@ -6,36 +6,38 @@ import copy
 import inspect
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from analysis.contract import progress
 from analysis.contract.results import Floats
-from analysis.model.attention_hooks import observing
 from analysis.model.handle import Model
-from analysis.model.module_io import batched, hidden_input, hidden_output
-from analysis.tracing.capture import Trace, store
+from analysis.tracing.capture import Recorder, Trace
 from analysis.tracing.tokens import check_ids, describe_tokens
 
-#: Fewer tokens, or fewer prompts, are not worth the two passes that it takes to try.
-LEAST = 8
-FEWEST = 8
-#: Largest relative difference of a logit vector that counts as the same, in float32.
+#: For fewer tokens or fewer prompts, the two passes of the test cost more than they save.
+MIN_TOKENS = 8
+MIN_PROMPTS = 8
+#: Largest relative difference of logit vectors that count as equal, in float32.
 SAME = 1e-4
+#: Bytes of captured states in one batch.
+BATCH_BYTES = 96 << 20
+#: Floating-point operations of one batch on a CPU: a click is answered between two batches.
+BATCH_FLOPS = 2e10
+MAX_BATCH = 128
 
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """A common beginning and its keys and values.
+    """A common prefix with its keys and values.
 
     Attributes:
-        length: Tokens; 0 for none.
-        cache: What the model gave for them; None for none.
+        length: Number of tokens; 0 for none.
+        cache: The model's key-value cache; None for none.
     """
 
     length: int = 0
@@ -43,17 +45,17 @@ class Prefix:
 
     @classmethod
     def shared(cls, model: Model, prompts: Sequence[Sequence[int]], most: int) -> Prefix:
-        """The common beginning of prompts, at most ``most`` tokens, where it can be shared."""
-        length = common(prompts, most)
-        if length < LEAST or len(prompts) < FEWEST or model.info.dtype != "float32":
+        """The common prefix of prompts, at most ``most`` tokens; empty if it can't be shared."""
+        length = common_length(prompts, most)
+        if length < MIN_TOKENS or len(prompts) < MIN_PROMPTS or model.info.dtype != "float32":
             return cls()
         try:
-            return _tried(model, prompts[0], length) or cls()
+            return _tested(model, prompts[0], length) or cls()
         except (TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError):
-            return cls()  # a model without such a cache: every prompt is run whole
+            return cls()  # the model has no such cache: prompts are run whole
 
     def options(self, size: int) -> dict[str, Any]:
-        """What ``model.hf`` takes beside the other tokens of ``size`` prompts."""
+        """Keyword arguments of ``model.hf`` for the remaining tokens of ``size`` prompts."""
         if self.cache is None:
             return {"use_cache": False}
         cache = copy.deepcopy(self.cache)
@@ -61,8 +63,8 @@ class Prefix:
         return {"use_cache": True, "past_key_values": cache}
 
 
-def common(prompts: Sequence[Sequence[int]], most: int) -> int:
-    """How many first tokens all prompts share, at most ``most`` and less than the shortest has."""
+def common_length(prompts: Sequence[Sequence[int]], most: int) -> int:
+    """Length of the common prefix, at most ``most`` and shorter than the shortest prompt."""
     if not prompts:
         return 0
     most = min(most, min(len(ids) for ids in prompts) - 1)
@@ -74,18 +76,18 @@ def common(prompts: Sequence[Sequence[int]], most: int) -> int:
 
 
 @torch.no_grad()
-def _tried(model: Model, ids: Sequence[int], length: int) -> Prefix | None:
-    """The first prompt's beginning with its cache, if the rest comes out the same with it."""
+def _tested(model: Model, ids: Sequence[int], length: int) -> Prefix | None:
+    """The prefix with its cache, if the last logits are the same with it and without it."""
     with model.lock:
-        whole = _last(model, ids, {"use_cache": False})
+        whole = _last_logits(model, ids, {"use_cache": False})
         begun = model.hf(input_ids=_row(model, ids[:length]), use_cache=True)
         found = Prefix(length, begun.past_key_values)
-        joined = _last(model, ids[length:], found.options(1))
-    apart = float((whole - joined).norm() / whole.norm())
-    return found if apart <= SAME else None
+        joined = _last_logits(model, ids[length:], found.options(1))
+    difference = float((whole - joined).norm() / whole.norm())
+    return found if difference <= SAME else None
 
 
-def _last(model: Model, ids: Sequence[int], options: dict[str, Any]) -> Tensor:
+def _last_logits(model: Model, ids: Sequence[int], options: dict[str, Any]) -> Tensor:
     """[vocab] the logits after the last token."""
     logits: Tensor = model.hf(input_ids=_row(model, ids), **options).logits[0, -1].float()
     return logits
@@ -95,26 +97,19 @@ def _row(model: Model, ids: Sequence[int]) -> Tensor:
     return torch.tensor([list(ids)], device=model.device)
 
 
-#: Bytes of captured states that one batch may take.
-BATCH_BYTES = 96 << 20
-#: Floating-point operations of one batch on a CPU: between two of them a click is answered.
-BATCH_FLOPS = 2e10
-MOST = 128
-
-
 @dataclass(frozen=True, eq=False)
 class States:
-    """What many prompts of one length did; float32 on the CPU.
+    """States of many prompts of one length; float32 on the CPU.
 
     Attributes:
-        which: [n] the prompts' places in what was asked for.
+        which: [n] the prompts' indices in the list that was passed.
         token_ids: [n] their tokens.
         resid: [n, row, pos, d_model]; ``pos`` counts from ``first``.
-        attn_out, mlp_out: [n, layer, pos, d_model]; empty where only the rows were wanted.
+        attn_out, mlp_out: [n, layer, pos, d_model]; empty if only rows were captured.
         pattern: [n, layer, head, query, key]; likewise.
         value: [n, layer, kv_head, pos, d_head]; likewise.
         logits: [n, pos, vocab]; likewise.
-        first: Position of the first state held; 0 unless a common beginning was left out.
+        first: Position of the first state; 0 unless a common prefix was left out.
     """
 
     which: tuple[int, ...]
@@ -128,7 +123,7 @@ class States:
     first: int = 0
 
     def traces(self, model: Model) -> Iterator[tuple[int, Trace]]:
-        """Each prompt's place and its ``Trace``, as ``analysis.trace`` would give it."""
+        """Each prompt's index and its ``Trace``, the same as from ``analysis.trace``."""
         for n, place in enumerate(self.which):
             tokens = describe_tokens(model.tokenizer, self.token_ids[n])
             yield (
@@ -141,7 +136,7 @@ class States:
 
 
 def groups(lengths: Sequence[int], most: int | dict[int, int]) -> list[list[int]]:
-    """Places of prompts of equal length, at most ``most`` together, short ones first."""
+    """Indices of prompts of equal length, at most ``most`` together, short ones first."""
     by_length: dict[int, list[int]] = defaultdict(list)
     for place, length in enumerate(lengths):
         by_length[length].append(place)
@@ -161,38 +156,38 @@ def states(
     label: str = "Running prompts",
     since: int = 0,
 ) -> Iterator[States]:
-    """Run prompts in batches of equal length and hand over each batch's states.
+    """Run prompts in batches of equal length and yield each batch's states.
 
     Args:
         model: From ``analysis.load_model``.
         prompts: Token ids of each.
-        whole: Everything that a ``Trace`` holds; else residual rows only, which is faster.
-        most: Prompts in a batch; by default as many as ``BATCH_BYTES`` hold.
+        whole: Capture everything that a ``Trace`` holds; else residual rows only, which is faster.
+        most: Prompts in a batch; by default as many as fit into ``BATCH_BYTES``.
         label: What the progress listener reads.
-        since: Positions before this one aren't wanted: what of them all prompts have in common is
-            run once. Only without ``whole``.
+        since: The first position that is needed. A common prefix before it is run once and left
+            out. Only without ``whole``.
 
     Raises:
         PromptError: If a prompt is empty, too long or holds an unknown id.
         CancelledError: If the caller's progress listener stops the work.
     """
     vocab = int(model.readout.input_rows.shape[0])
-    asked = [check_ids(tuple(ids), vocab, model.info.max_positions) for ids in prompts]
-    prefix = Prefix.shared(model, asked, 0 if whole or most == 1 else since)
+    checked = [check_ids(tuple(ids), vocab, model.info.max_positions) for ids in prompts]
+    prefix = Prefix.shared(model, checked, 0 if whole or most == 1 else since)
     sizes = {
-        length: most or fitting(model, length - prefix.length, whole)
-        for length in {len(ids) for ids in asked}
+        length: most or batch_size(model, length - prefix.length, whole)
+        for length in {len(ids) for ids in checked}
     }
     done = 0
-    for places in groups([len(ids) for ids in asked], sizes):
-        yield _run(model, places, [asked[place] for place in places], whole, prefix)
+    for places in groups([len(ids) for ids in checked], sizes):
+        yield _run(model, places, [checked[place] for place in places], whole, prefix)
         done += len(places)
-        progress.step(done, len(asked), label)
+        progress.step(done, len(checked), label)
         progress.pause()
 
 
-def fitting(model: Model, length: int, whole: bool = False) -> int:
-    """How many prompts of a length to run at once: bounded in memory, and in time on a CPU."""
+def batch_size(model: Model, length: int, whole: bool = False) -> int:
+    """How many prompts of a length to run at once, within limits of memory and of CPU time."""
     info = model.info
     numbers = (info.layers + 1) * length * info.d_model
     logits = length if whole else 1
@@ -203,7 +198,7 @@ def fitting(model: Model, length: int, whole: bool = False) -> int:
     fits = BATCH_BYTES // (4 * numbers)
     if model.device.type == "cpu":
         fits = min(fits, int(BATCH_FLOPS / (2 * info.parameters * length)))
-    return int(min(max(fits, 1), MOST))
+    return int(min(max(fits, 1), MAX_BATCH))
 
 
 @torch.no_grad()
@@ -211,78 +206,14 @@ def _run(
     model: Model, places: list[int], ids: list[tuple[int, ...]], whole: bool, prefix: Prefix
 ) -> States:
     rest = [own[prefix.length :] for own in ids]
-    recorder = _Recorder(model, len(ids), len(rest[0]), whole)
+    recorder = Recorder(model, len(ids), len(rest[0]), whole=whole)
     options = prefix.options(len(ids))
     if not whole and "logits_to_keep" in inspect.signature(model.hf.forward).parameters:
-        options["logits_to_keep"] = 1  # they are not looked at
-    with model.lock, ExitStack() as stack:
-        stack.enter_context(recorder.hooked())
-        if whole:
-            stream = model.stream
-            stack.enter_context(observing(stream.attending, recorder, by_hooks=stream.by_hooks))
+        options["logits_to_keep"] = 1  # logits are not used
+    with model.lock, recorder.hooked():
         logits = model.hf(input_ids=torch.tensor(rest, device=model.device), **options).logits
     kept = logits.to("cpu", torch.float32).numpy() if whole else np.empty(0, np.float32)
     return States(
         tuple(places), tuple(ids), recorder.resid, recorder.attn_out, recorder.mlp_out,
         recorder.pattern, recorder.value, kept, prefix.length,
     )  # fmt: skip
-
-
-class _Recorder:
-    """Fills preallocated arrays from hooks, for a batch."""
-
-    def __init__(self, model: Model, size: int, length: int, whole: bool) -> None:
-        info, self.stream, self.size, self.whole = model.info, model.stream, size, whole
-        kept = size if whole else 0
-        layers, width = info.layers, info.d_model
-        self.resid = np.empty((size, layers + 1, length, width), np.float32)
-        self.attn_out = np.empty((kept, layers, length, width), np.float32)
-        self.mlp_out = np.empty((kept, layers, length, width), np.float32)
-        self.pattern = np.full((kept, layers, info.heads, length, length), np.nan, np.float32)
-        self.value = np.zeros((kept, layers, info.kv_heads, length, info.d_head), np.float32)
-
-    def cut(self, module: nn.Module, shape: tuple[int, int, int]) -> None:
-        """Cut nothing."""
-
-    def observe(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
-        """Keep values and patterns."""
-        layer = self.stream.layer(module)
-        if layer is not None:
-            store(self.pattern[:, layer], pattern)
-            store(self.value[:, layer], value)
-
-    @contextmanager
-    def hooked(self) -> Iterator[None]:
-        """Listen to every block, and to its two writers where all is wanted."""
-        handles: list[Any] = []
-        for layer, block in enumerate(self.stream.blocks):
-            if layer == 0:
-                handles.append(
-                    block.module.register_forward_pre_hook(self._enter, with_kwargs=True)
-                )
-            handles.append(self._on_exit(block.module, self.resid[:, layer + 1], 1.0))
-            if self.whole:
-                attention, mlp = self.attn_out[:, layer], self.mlp_out[:, layer]
-                handles.append(
-                    self._on_exit(block.attention_writer, attention, block.attention_scale)
-                )
-                handles.append(self._on_exit(block.mlp_writer, mlp, block.mlp_scale))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        state = hidden_input(args, kwargs)
-        if state is not None:
-            store(self.resid[:, 0], batched(state, self.size))
-
-    def _on_exit(self, module: nn.Module, target: Floats, scale: float) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            """Keep what a module gave for every prompt, scaled as it enters the stream."""
-            store(target, batched(hidden_output(output), self.size).reshape(target.shape))
-            if scale != 1.0:
-                np.multiply(target, np.float32(scale), out=target)
-
-        return module.register_forward_hook(hook)

@@ -1,8 +1,8 @@
 """What writes each digit of a sum, and which operand digits each head reads for it.
 
-The token is the right digit, the foil the digit that the other carry would give: the
-contribution to their difference is what a component does for the carry's sake, and the
-constants that all digits share cancel.
+The token is the right digit and the foil is the digit that the other carry would give. A
+contribution to their difference is a component's effect on the carry; constants that all digits
+share cancel.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from analysis.contract import progress
 from analysis.model.handle import Model
 from analysis.store.memo import Memo
 from analysis.tasks.batch import states
-from analysis.tasks.specs import ContributionSpec
-from analysis.tasks.sum_results import ContributionReport
+from analysis.tasks.sum_specs import ContributionReport, ContributionSpec
 from analysis.tasks.sum_table import Table, table_for_model
 
 
 def report(model: Model, sums: Table) -> ContributionReport:
     """Average attribution and attention over sums, by answer column and carry.
+
+    Args:
+        model: From ``analysis.load_model``.
+        sums: From ``sum_table``.
 
     Raises:
         CancelledError: If the caller's progress listener stops the work.
@@ -35,16 +38,18 @@ def report(model: Model, sums: Table) -> ContributionReport:
             for column in columns:
                 position = sums.answers[column] - 1
                 carry = int(sums.carry[place, column])
-                token, foil = _digits(model, sums, place, column, carry)
+                token, foil = _token_and_foil(model, sums, place, column, carry)
                 attribution = attribute_logit(model, trace, position, token, foil)
                 found.setdefault((column, carry), []).append(attribution)
                 attention[column] += trace.pattern[:, :, position]
             progress.pause()
-    return _averaged(model, sums, columns, found, attention / len(sums.a))
+    return _averages(model, sums, columns, found, attention / len(sums.a))
 
 
-def _digits(model: Model, sums: Table, place: int, column: int, carry: int) -> tuple[int, int]:
-    """Token of the right digit and of the one that the other carry would give."""
+def _token_and_foil(
+    model: Model, sums: Table, place: int, column: int, carry: int
+) -> tuple[int, int]:
+    """Tokens of the right digit and of the digit that the other carry would give."""
     right = int(sums.a[place] + sums.b[place]) // 10**column % 10
     other = (right + (-1 if carry else 1)) % 10
     token = sums.encoded[place].token_ids[sums.answers[column]]
@@ -52,7 +57,7 @@ def _digits(model: Model, sums: Table, place: int, column: int, carry: int) -> t
     return token, int(ids[-1])
 
 
-def _averaged(
+def _averages(
     model: Model,
     sums: Table,
     columns: list[int],
@@ -81,7 +86,7 @@ def _averaged(
 
 
 def _half_interval(parts: np.ndarray) -> np.ndarray:
-    """[...] half a 95 % interval of means over the first axis; NaN of one alone."""
+    """[...] half a 95 % interval of the mean over the first axis; NaN for a single entry."""
     if len(parts) < 2:
         return np.full(parts.shape[1:], np.nan)
     half: np.ndarray = 1.96 * parts.std(0, ddof=1) / np.sqrt(len(parts))
@@ -89,7 +94,7 @@ def _half_interval(parts: np.ndarray) -> np.ndarray:
 
 
 def compute(
-    model: Model, spec: ContributionSpec, memo: Memo | None = None, longest: int | None = None
+    model: Model, spec: ContributionSpec, _memo: Memo | None = None, _longest: int | None = None
 ) -> ContributionReport:
-    """What writes each digit."""
+    """What writes each digit of the sums of a spec."""
     return report(model, table_for_model(model, spec.digits, spec.sums, spec.seed))

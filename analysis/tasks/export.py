@@ -1,4 +1,4 @@
-"""Reports as tidy tables, CSV, JSON and text."""
+"""Reports on tasks as tidy tables, CSV, JSON and text."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from analysis.tasks.results import (
+from analysis.tasks.suite_specs import (
     EmergenceCurve,
     EmergenceReport,
     FailureReport,
     Share,
     SuiteReport,
 )
-from analysis.tasks.sum_results import ContributionReport, PatchReport, ProbeReport, Projection
+from analysis.tasks.sum_specs import ContributionReport, PatchReport, ProbeReport, Projection
 
 
 def as_json(report: Any) -> str:
-    """Any report on a task, of ``analysis.contract.results``, as JSON; NaN becomes null."""
+    """Any report on a task as JSON; NaN becomes null."""
     return json.dumps(_plain(asdict(report)), indent=1)
 
 
@@ -38,13 +38,13 @@ def _plain(value: Any) -> Any:
 
 
 def text(report: EmergenceReport) -> str:
-    """Accuracy and the mean rows with their intervals, a line each."""
+    """Accuracy and mean rows with their intervals, one line each."""
     lines = [
         f"right: {one.name:28s} {one.hits:5d} of {one.total:5d}  "
         f"{100 * one.share:6.2f} %  [{100 * one.low:.2f}, {100 * one.high:.2f}]"
         for one in (report.accuracy, *report.by_label)
     ]
-    lines.append(f"row of {report.measure} (mean of those that come up, 95 % interval):")
+    lines.append(f"row of {report.measure} (mean of the tokens that emerge, 95 % interval):")
     for curve in report.curves:
         if not curve.count:
             lines.append(f"  {curve.name:44s} no tokens")
@@ -57,14 +57,14 @@ def text(report: EmergenceReport) -> str:
         row = f"row {curve.mean:.2f} {interval}"
         lines.append(
             f"  {curve.name:44s} {curve.count:5d} tokens, never {curve.never:5d}, "
-            f"{row if curve.never < curve.count else 'none comes up'}"
+            f"{row if curve.never < curve.count else 'none emerges'}"
         )
     return "\n".join(lines)
 
 
 Row = Sequence[Any]
 
-#: What a spreadsheet takes for the beginning of a formula.
+#: Characters at which a spreadsheet starts a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -73,9 +73,9 @@ class Sheet:
     """One table.
 
     Attributes:
-        name: What it holds, one word.
+        name: Its content, in one word.
         header: Names of the columns.
-        rows: Makes the rows of a report.
+        rows: Gives the rows of a report.
     """
 
     name: str
@@ -84,15 +84,15 @@ class Sheet:
 
 
 def sheets(report: Any) -> tuple[Sheet, ...]:
-    """The tables of a report on a task, of ``analysis.contract.results``."""
+    """The tables of a report on a task."""
     return SHEETS[type(report)]
 
 
 def as_csv(report: Any, name: str) -> str:
     """One table of a report as CSV text.
 
-    A text that a spreadsheet would run as a formula has an apostrophe before it (OWASP, CSV
-    injection): prompts may be anyone's, and a model writes what it likes. JSON has it as it is.
+    A text that a spreadsheet would run as a formula gets an apostrophe in front (OWASP, CSV
+    injection), as prompts and answers can't be trusted. JSON has it unchanged.
 
     Raises:
         KeyError: If the report has no table of that name.
@@ -243,12 +243,12 @@ SHEETS: dict[type[Any], tuple[Sheet, ...]] = {
         Sheet(
             "states",
             (
-                "pair", "row", "position", "right_token", "wrong_token", "apart", "right_flow",
+                "pair", "row", "position", "right_token", "wrong_token", "distance", "right_flow",
                 "wrong_flow",
             ),
             _states,
         ),
-        Sheet("parts", ("pair", "part", "apart"), _parts),
+        Sheet("parts", ("pair", "part", "distance"), _parts),
         Sheet(
             "flows",
             (

@@ -1,4 +1,4 @@
-"""What happens inside when an answer is wrong, beside the likeliest prompt answered rightly."""
+"""Wrong answers compared with the most similar prompts that are answered correctly."""
 
 from __future__ import annotations
 
@@ -11,43 +11,52 @@ import torch
 from analysis.contract import progress
 from analysis.contract.results import Floats
 from analysis.errors import SpecError
-from analysis.flow_graph import graph as graph_module
+from analysis.flow_graph.graph import compute as compute_flow
 from analysis.flow_graph.results import LINK_KINDS, NODE_KINDS, Graph
 from analysis.flow_graph.specs import FlowSpec
 from analysis.model.handle import Model
 from analysis.store.memo import Memo
-from analysis.tasks import outcomes, suite_report
-from analysis.tasks.emergence_report import finished
+from analysis.tasks.outcomes import run_suite
 from analysis.tasks.prompts import Encoded, Suite, encode
-from analysis.tasks.results import Answered, FailureReport, FlowChange, Outcome, Parting
-from analysis.tasks.specs import FailureSpec
+from analysis.tasks.suite_report import correct, encoded_of, suite_of
+from analysis.tasks.suite_specs import (
+    AnsweredPrompt,
+    AnswerPair,
+    FailureReport,
+    FailureSpec,
+    FlowChange,
+    Outcome,
+)
 from analysis.tracing.capture import Trace, trace
 from analysis.tracing.heads import has_heads, head_vectors
 
-#: Links that are reported, those that differ most.
-MOST = 24
+#: Number of links in the report, those that differ most.
+MAX_LINKS = 24
+#: A state "differs" if its distance to the other exceeds this share of the larger norm.
+DIFFERENT = 0.5
 
+#: Kind, layer, head, source and target position of a link.
 Key = tuple[str, int, int, int, int]
 
 
 def compare(
     model: Model, right: Trace, wrong: Trace, method: str = "proximity"
 ) -> FlowChange | None:
-    """Hold the flow into the last state of two runs against each other.
+    """Compare the flow into the last state of two runs.
 
     Args:
-        model: The model that both were made with.
+        model: The model of both runs.
         right: One run.
         wrong: The other, of equal length.
-        method: How shares are computed; not "signed".
+        method: How shares are computed; no method in logits.
 
     Returns:
-        None where the model's heads can't be told apart.
+        None if the model's attention can't be split into heads.
     """
     try:
         graphs = []
         for one in (right, wrong):
-            graphs.append(graph_module.compute(model, one, FlowSpec(method=method)))
+            graphs.append(compute_flow(model, one, FlowSpec(method=method)))
             progress.pause()
     except SpecError:
         return None
@@ -59,10 +68,18 @@ def compare(
     flow_right, flow_wrong = (
         np.array([own.get(key, 0.0) for key in strongest], np.float32) for own in links
     )
-    apart = (0.5 * np.abs(mass - other).sum(1)).astype(np.float32)
-    kinds = tuple(key[0] for key in strongest)
     return FlowChange(
-        method, mass, other, apart, kinds, layers, heads, sources, targets, flow_right, flow_wrong
+        method=method,
+        right=mass,
+        wrong=other,
+        distance=(0.5 * np.abs(mass - other).sum(1)).astype(np.float32),
+        kinds=tuple(key[0] for key in strongest),
+        layers=layers,
+        heads=heads,
+        sources=sources,
+        targets=targets,
+        right_links=flow_right,
+        wrong_links=flow_wrong,
     )
 
 
@@ -77,7 +94,8 @@ def _states(graph: Graph, shape: tuple[int, ...]) -> Floats:
 def _links(graph: Graph) -> dict[Key, float]:
     """Flow of each link by kind, layer, head, source and target position."""
     found: dict[Key, float] = {}
-    into_mlp = graph.node_kind[graph.link_target] == NODE_KINDS.index("mlp")  # counted as it leaves
+    # The link into an MLP carries the same mass as the link out of it.
+    into_mlp = graph.node_kind[graph.link_target] == NODE_KINDS.index("mlp")
     columns: Any = zip(
         graph.link_kind.tolist(), graph.link_layer.tolist(), graph.link_head.tolist(),
         graph.node_pos[graph.link_source].tolist(), graph.node_pos[graph.link_target].tolist(),
@@ -92,14 +110,10 @@ def _links(graph: Graph) -> dict[Key, float]:
 
 
 def _strongest(one: dict[Key, float], other: dict[Key, float]) -> list[Key]:
-    """The links whose flow differs most, residual ones aside: they follow from the others."""
+    """The links whose flow differs most, without residual links: they follow from the others."""
     keys = [key for key in one.keys() | other.keys() if key[0] != "residual"]
     keys.sort(key=lambda key: (-abs(one.get(key, 0.0) - other.get(key, 0.0)), key))
-    return keys[:MOST]
-
-
-#: A state "differs" where its distance to the other exceeds this share of the larger norm.
-APART = 0.5
+    return keys[:MAX_LINKS]
 
 
 def report(
@@ -110,39 +124,39 @@ def report(
     most: int = 5,
     encoded: Sequence[Encoded] | None = None,
 ) -> FailureReport:
-    """Pair wrong answers with the likest right ones, and see where the runs part ways.
+    """Pair wrong answers with the most similar right ones, and compare their states.
 
-    The likest right prompt has the same number of tokens and the fewest different ones before
-    the token at which the wrong answer first goes wrong.
+    The most similar right prompt has the same number of tokens and the fewest different ones
+    before the first wrong token of the answer.
 
     Args:
         model: From ``analysis.load_model``.
-        suite: What is asked.
-        memo: Where finished prompts are kept.
-        most: Pairs, the likest first.
-        encoded: The suite's prompts as tokens, where they are at hand.
+        suite: The prompts.
+        memo: Keeps finished prompts.
+        most: At most this many pairs, the most similar first.
+        encoded: The suite's prompts as tokens; tokenised here unless given.
 
     Raises:
         CancelledError: If the caller's progress listener stops the work.
     """
     if encoded is None:
         encoded = [encode(model.tokenizer, prompt) for prompt in suite.prompts]
-    found = outcomes.run_suite(model, encoded, memo)
-    right = [n for n, outcome in enumerate(found) if finished(model, outcome)]
+    found = run_suite(model, encoded, memo)
+    right = [n for n, outcome in enumerate(found) if correct(model, outcome)]
     wrong = [n for n, outcome in enumerate(found) if not outcome.right]
     pairs = sorted(_pairs(found, right, wrong))
     made = []
     for number, (_, good, bad) in enumerate(pairs[:most], 1):
-        made.append(_part(model, suite, found, good, bad))
+        made.append(_compare_pair(model, suite, found, good, bad))
         progress.step(number, min(len(pairs), most), "Comparing right and wrong")
-    alone = len(wrong) - len(pairs)
-    return FailureReport(tuple(made), len(right), len(found) - len(right), alone, len(pairs))
+    unpaired = len(wrong) - len(pairs)
+    return FailureReport(tuple(made), len(right), len(found) - len(right), unpaired, len(pairs))
 
 
 def _pairs(
     found: Sequence[Outcome], right: Sequence[int], wrong: Sequence[int]
 ) -> list[tuple[int, int, int]]:
-    """(different tokens, right, wrong) for each wrong prompt that has one of its shape."""
+    """(different tokens, right, wrong) for each wrong prompt with a right one of equal length."""
     made = []
     for bad in wrong:
         mine = found[bad]
@@ -163,7 +177,9 @@ def _pairs(
     return made
 
 
-def _part(model: Model, suite: Suite, found: Sequence[Outcome], good: int, bad: int) -> Parting:
+def _compare_pair(
+    model: Model, suite: Suite, found: Sequence[Outcome], good: int, bad: int
+) -> AnswerPair:
     token = found[bad].hits.index(False)
     position = found[bad].start + token - 1
     runs = []
@@ -171,35 +187,37 @@ def _part(model: Model, suite: Suite, found: Sequence[Outcome], good: int, bad: 
         runs.append(trace(model, found[n].token_ids[: position + 1]))
         progress.pause()
     one, other = runs
-    rows = _apart(one.resid, other.resid)
+    rows = _distance(one.resid, other.resid)
     same = np.array([x == y for x, y in zip(one.token_ids, other.token_ids, strict=True)])
-    differs = np.argwhere((rows > APART) & same[None])
-    return Parting(
-        good,
-        bad,
-        token,
-        rows,
-        _heads(model, one, other, position),
-        _apart(one.mlp_out[:, position], other.mlp_out[:, position]),
-        found[good].right_probs[:, token],
-        found[bad].right_probs[:, token],
-        (int(differs[0][0]), int(differs[0][1])) if len(differs) else None,
-        compare(model, one, other),
-        tuple(token.text for token in one.tokens),
-        tuple(token.text for token in other.tokens),
-        _answered(model, suite, found, good),
-        _answered(model, suite, found, bad),
+    differs = np.argwhere((rows > DIFFERENT) & same[None])
+    return AnswerPair(
+        right=good,
+        wrong=bad,
+        token=token,
+        rows=rows,
+        heads=_head_distances(model, one, other, position),
+        mlps=_distance(one.mlp_out[:, position], other.mlp_out[:, position]),
+        right_probs=found[good].right_probs[:, token],
+        wrong_probs=found[bad].right_probs[:, token],
+        first=(int(differs[0][0]), int(differs[0][1])) if len(differs) else None,
+        flows=compare(model, one, other),
+        right_tokens=tuple(token.text for token in one.tokens),
+        wrong_tokens=tuple(token.text for token in other.tokens),
+        right_prompt=_answered_prompt(model, suite, found, good),
+        wrong_prompt=_answered_prompt(model, suite, found, bad),
     )
 
 
-def _answered(model: Model, suite: Suite, found: Sequence[Outcome], place: int) -> Answered:
-    asked, outcome = suite.prompts[place], found[place]
+def _answered_prompt(
+    model: Model, suite: Suite, found: Sequence[Outcome], place: int
+) -> AnsweredPrompt:
+    prompt, outcome = suite.prompts[place], found[place]
     stop = outcome.hits.index(False) + 1 if not outcome.right else len(outcome.hits)
-    said = model.tokenizer.decode(outcome.choices[:stop].tolist())
-    return Answered(asked.text, asked.answer, said, len(outcome.right_ids))
+    written = model.tokenizer.decode(outcome.choices[:stop].tolist())
+    return AnsweredPrompt(prompt.text, prompt.answer, written, len(outcome.right_ids))
 
 
-def _apart(one: Any, other: Any) -> Floats:
+def _distance(one: Any, other: Any) -> Floats:
     """[...] distance of states [..., d_model] over the larger of the two norms."""
     size = np.maximum(np.linalg.norm(one, axis=-1), np.linalg.norm(other, axis=-1))
     distance: Floats = (np.linalg.norm(one - other, axis=-1) / np.maximum(size, 1e-12)).astype(
@@ -209,20 +227,21 @@ def _apart(one: Any, other: Any) -> Floats:
 
 
 @torch.no_grad()
-def _heads(model: Model, one: Trace, other: Trace, position: int) -> Floats:
-    apart = np.full((model.info.layers, model.info.heads), np.nan, np.float32)
+def _head_distances(model: Model, one: Trace, other: Trace, position: int) -> Floats:
+    """[layer, head] distance of each head's output; NaN if a layer can't be split into heads."""
+    found = np.full((model.info.layers, model.info.heads), np.nan, np.float32)
     for layer in range(model.info.layers):
         if has_heads(model, layer):
             states = [head_vectors(model, run, layer)[:, position].numpy() for run in (one, other)]
-            apart[layer] = _apart(*states)
+            found[layer] = _distance(*states)
             progress.pause()
-    return apart
+    return found
 
 
 def compute(
     model: Model, spec: FailureSpec, memo: Memo | None = None, longest: int | None = None
 ) -> FailureReport:
-    """Wrong answers of a suite beside right ones."""
-    suite = suite_report.drawn(model, spec.suite)
-    encoded = suite_report.encoded_of(model, suite, longest)
+    """Wrong answers of a spec's suite, compared with the most similar right ones."""
+    suite = suite_of(model, spec.suite)
+    encoded = encoded_of(model, suite, longest)
     return report(model, suite, memo, most=spec.most, encoded=encoded)

@@ -1,8 +1,8 @@
-"""Where a carry can be read off a state by a linear probe, and where the raw digit sum can.
+"""Linear probes: which states hold a carry, and which hold the raw digit sum.
 
-Ridge regression on standardised states, fitted on some sums and judged on others: a carry by
-the sign of the fitted value (balanced accuracy), a raw digit sum by the largest of nineteen.
-The control has the labels shuffled among the sums, so what it reads is chance and overfitting.
+Ridge regression on standardised states, fitted on some sums and evaluated on others: a carry by
+the sign of the prediction (balanced accuracy), a raw digit sum by the largest of nineteen outputs.
+The control has its labels shuffled among the sums: its accuracy is chance and overfitting.
 """
 
 from __future__ import annotations
@@ -20,23 +20,31 @@ from analysis.errors import SpecError
 from analysis.lens.cells import entries
 from analysis.model.handle import Model
 from analysis.store.memo import Memo
-from analysis.tasks.components import Component, affordable, all_of, collect, named
-from analysis.tasks.specs import ProbeSpec, ProjectionSpec
-from analysis.tasks.sum_results import ProbeReport, Projection
-from analysis.tasks.sum_table import Table, table_for_model
+from analysis.tasks.sum_specs import ProbeReport, ProbeSpec, Projection, ProjectionSpec
+from analysis.tasks.sum_table import (
+    Component,
+    Table,
+    affordable_components,
+    all_components,
+    collect_states,
+    component_named,
+    table_for_model,
+)
 
 RIDGE = 1e-2
 _SUMS = 19
+#: Fewer different sums can't be split into a part to fit and a part to evaluate.
+MIN_SUMS = 40
 #: Bytes of states held at once.
-HELD_BYTES = 384 << 20
-#: Sums whose texts are kept in the report.
+MAX_BYTES = 384 << 20
+#: Number of sums whose texts are in the report.
 EXAMPLES = 60
 
 
 def report(
     model: Model,
     sums: Table,
-    wanted: tuple[Component, ...] | None = None,
+    components: tuple[Component, ...] | None = None,
     *,
     places: Sequence[int] | None = None,
     held_out: float = 0.3,
@@ -46,79 +54,81 @@ def report(
 
     Args:
         model: The model.
-        sums: From ``columns.drawn``; five times as many as d_model or more.
-        wanted: Which components; all unless given.
-        places: Which positions; all unless given. Those that write the digits that are probed
-            for must be among them: the report points them out.
-        held_out: Share of the sums that probes are judged on.
-        seed: Of the split and the shuffling.
+        sums: From ``sum_table``; at least five times as many as d_model.
+        components: The components to probe; all unless given.
+        places: The positions; all unless given. They must include the positions that predict the
+            digits that are probed for, which the report marks.
+        held_out: Share of the sums that probes are evaluated on.
+        seed: The seed of the split and the shuffling.
 
     Raises:
-        SpecError: If a place does not exist, or one that writes a digit is left out.
+        SpecError: If a place does not exist, or one that predicts a digit is left out.
         CancelledError: If the caller's progress listener stops the work.
     """
-    wanted = all_of(model) if wanted is None else wanted
-    where = _where(sums, places)
+    components = all_components(model) if components is None else components
+    where = _positions(sums, places)
     fit, test, order = _split(len(sums.a), held_out, seed)
     targets = _Targets(sums)
-    mixed, shape = targets.shuffled(order), (len(targets.names), len(wanted), len(where))
+    mixed, shape = targets.shuffled(order), (len(targets.names), len(components), len(where))
     accuracy, control, done = np.zeros(shape, np.float32), np.zeros(shape, np.float32), 0
-    for part in _together(model, wanted, len(sums.a) * len(where)):
-        states = collect(model, sums, part, "Reading states", where)
+    for part in _portions(model, components, len(sums.a) * len(where)):
+        states = collect_states(model, sums, part, "Reading states", where)
         for component in part:
-            found = _read_off(states[component], (targets, mixed), fit, test)
+            found = _probe_accuracy(states[component], (targets, mixed), fit, test)
             accuracy[:, done], control[:, done] = found
             done += 1
-            progress.step(done, len(wanted), "Fitting probes")
-    return _told(sums, wanted, where, targets, accuracy, control, (len(fit), len(test)))
+            progress.step(done, len(components), "Fitting probes")
+    facts = torch.cat([targets.carry, targets.sums], 1).numpy()
+    predicting = [where.index(sums.answers[column] - 1) for column in targets.columns]
+    return ProbeReport(
+        components=tuple(component.name for component in components),
+        places=tuple(sums.places[position] for position in where),
+        targets=targets.names,
+        accuracy=accuracy,
+        control=control,
+        chance=targets.chance,
+        fitted=len(fit),
+        held_out=len(test),
+        positions=np.array(where, np.int64),
+        written=np.array(predicting, np.int64),
+        prompts=sums.texts[:EXAMPLES],
+        values=facts[:EXAMPLES],
+        length=sums.length,
+    )
 
 
-def _where(sums: Table, places: Sequence[int] | None) -> list[int]:
-    """The positions to probe, counted from the start, each once."""
+def _positions(sums: Table, places: Sequence[int] | None) -> list[int]:
+    """The positions to probe, counted from the start, without repeats."""
     if places is None:
         return list(range(len(sums.places)))
     where = list(dict.fromkeys(entries("Place", tuple(places), len(sums.places))))
-    writing = {answer - 1 for answer in sums.answers[: sums.digits + 1]}
-    if missing := sorted(writing - set(where)):
+    predicting = {answer - 1 for answer in sums.answers[: sums.digits + 1]}
+    if missing := sorted(predicting - set(where)):
         raise SpecError(
-            "A digit that is probed for is written where nothing is asked for: at "
-            f"{', '.join(map(str, missing))}.",
-            "Ask for these places too, or leave the places out.",
+            f"The positions {', '.join(map(str, missing))} predict digits that are probed for.",
+            "Add these positions, or leave the positions out.",
         )
     return where
 
 
-def _told(
-    sums: Table, wanted: Sequence[Component], where: list[int], targets: _Targets,
-    accuracy: Floats, control: Floats, sizes: tuple[int, int],
-) -> ProbeReport:  # fmt: skip
-    writes = [where.index(sums.answers[column] - 1) for column in targets.columns]
-    facts = torch.cat([targets.carry, targets.sums], 1).numpy()
-    return ProbeReport(
-        tuple(component.name for component in wanted), tuple(sums.places[p] for p in where),
-        targets.names, accuracy, control, targets.chance, *sizes, np.array(where, np.int64),
-        np.array(writes, np.int64), sums.texts[:EXAMPLES], facts[:EXAMPLES], sums.length,
-    )  # fmt: skip
-
-
-def _together(
-    model: Model, wanted: tuple[Component, ...], cells: int
+def _portions(
+    model: Model, components: tuple[Component, ...], cells: int
 ) -> Iterator[tuple[Component, ...]]:
-    """The components in portions whose states fit into memory together."""
-    size = max(HELD_BYTES // (4 * cells * model.info.d_model), 1)
-    for start in range(0, len(wanted), size):
-        yield wanted[start : start + size]
+    """The components, in portions whose states fit into memory together."""
+    size = max(MAX_BYTES // (4 * cells * model.info.d_model), 1)
+    for start in range(0, len(components), size):
+        yield components[start : start + size]
 
 
 def _split(count: int, held_out: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Which sums to fit on and which to judge on, and an order that shuffles labels."""
+    """Indices of the sums to fit on and to evaluate on, and an order that shuffles labels."""
     rng = np.random.default_rng([seed, 7])
     order = torch.from_numpy(rng.permutation(count))
     kept = int(held_out * count)
     return order[kept:], order[:kept], torch.from_numpy(rng.permutation(count))
 
 
-def _read_off(
+def _probe_accuracy(
     states: Floats, labels: tuple[_Targets, _Targets], fit: Tensor, test: Tensor
 ) -> Floats:
     """[labels, target, place] accuracy of probes on states [sum, place, d_model]."""
@@ -127,7 +137,7 @@ def _read_off(
         own = torch.from_numpy(states[:, place])
         fitted = _fitted(own, (labels[0].values, labels[1].values), fit, test)
         for number, (one, values) in enumerate(zip(labels, fitted, strict=True)):
-            found[number, :, place] = one.judged(values, test)
+            found[number, :, place] = one.accuracy(values, test)
         progress.pause()
     return found
 
@@ -151,7 +161,7 @@ def _fitted(
 
 
 class _Targets:
-    """All that is probed for, side by side: a sign for each carry, nineteen columns a digit sum."""
+    """All labels side by side: one sign for each carry, nineteen columns for each digit sum."""
 
     def __init__(self, sums: Table) -> None:
         self.digits = sums.digits
@@ -165,7 +175,7 @@ class _Targets:
         self.columns = (*range(1, self.digits + 1), *range(self.digits))
 
     def shuffled(self, order: Tensor) -> _Targets:
-        """The same labels given to other sums."""
+        """The same labels, assigned to other sums."""
         made = _Targets.__new__(_Targets)
         made.digits, made.names = self.digits, self.names
         made.carry, made.sums = self.carry[order], self.sums[order]
@@ -174,15 +184,15 @@ class _Targets:
 
     @property
     def chance(self) -> Floats:
-        """[target] balanced: a half; a raw sum: the share of the most frequent one."""
+        """[target] 0.5 for carries (balanced); for a raw sum, the share of its mode."""
         most = [
             float(torch.bincount(self.sums[:, column]).max()) / len(self.sums)
             for column in range(self.digits)
         ]
         return np.array([0.5] * self.digits + most, np.float32)
 
-    def judged(self, fitted: Tensor, test: Tensor) -> Any:
-        """[target] accuracy of fitted values [test, column]."""
+    def accuracy(self, fitted: Tensor, test: Tensor) -> Any:
+        """[target] accuracy of predictions [test, column]."""
         found = [
             _balanced(fitted[:, column] > 0, self.carry[test, column] == 1)
             for column in range(self.digits)
@@ -194,54 +204,55 @@ class _Targets:
         return found
 
 
-def _balanced(said: Tensor, true: Tensor) -> float:
-    """Mean of the accuracies with and without; NaN where one of them never happens."""
-    both = [float((said[true == kind] == kind).float().mean()) for kind in (True, False)]
+def _balanced(predicted: Tensor, true: Tensor) -> float:
+    """Mean of the accuracies on true and on false labels; NaN if one of them is missing."""
+    both = [float((predicted[true == kind] == kind).float().mean()) for kind in (True, False)]
     return sum(both) / 2
 
 
 def projection(
     model: Model, sums: Table, component: Component, place: int, column: int
 ) -> Projection:
-    """States on their two main axes, to be coloured by digit sum and by carry into ``column``."""
-    states = collect(model, sums, (component,), "Projecting states", [place])[component][:, 0]
+    """States on their two main axes, with the digit sum of ``column`` and the carry into it."""
+    found = collect_states(model, sums, (component,), "Projecting states", [place])
+    states = found[component][:, 0]
     centred = states - states.mean(0)
     _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
     explained = sizes[:2] ** 2 / max(float((sizes**2).sum()), 1e-30)
     own = sums.sums[:, column] if column < sums.digits else np.zeros_like(sums.a)
     return Projection(
-        component.name,
-        sums.places[place],
-        (centred @ axes[:2].T).astype(np.float32),
-        explained.astype(np.float32),
-        sums.carry[:, column],
-        own,
-        column,
-        place,
-        sums.texts,
-        sums.length,
+        component=component.name,
+        place=sums.places[place],
+        points=(centred @ axes[:2].T).astype(np.float32),
+        explained=explained.astype(np.float32),
+        carry=sums.carry[:, column],
+        digit_sum=own,
+        column=column,
+        position=place,
+        prompts=sums.texts,
+        length=sums.length,
     )
 
 
-#: Fewer different sums than this can't be split into some to fit on and others to judge by.
-FEWEST = 40
-
-
 def compute(
-    model: Model, spec: ProbeSpec, memo: Memo | None = None, longest: int | None = None
+    model: Model, spec: ProbeSpec, _memo: Memo | None = None, _longest: int | None = None
 ) -> ProbeReport:
-    """Where carries and digit sums can be read; a large model's rows, a small one's every part."""
+    """Probe a large model's rows, or all components of a small one.
+
+    Raises:
+        SpecError: If there are too few different sums.
+    """
     sums = table_for_model(model, spec.digits, spec.sums, spec.seed)
-    if len(sums.a) < FEWEST:
+    if len(sums.a) < MIN_SUMS:
         raise SpecError(f"There are only {len(sums.a)} such sums.", "Use more digits.")
-    every = affordable(model)
-    heads = any(component.kind == "head" for component in every)
-    wanted = every if heads else tuple(one for one in every if one.kind == "row")
-    return report(model, sums, wanted, places=sums.own, seed=spec.seed)
+    components = affordable_components(model)
+    if not any(component.kind == "head" for component in components):
+        components = tuple(one for one in components if one.kind == "row")
+    return report(model, sums, components, places=sums.own, seed=spec.seed)
 
 
 def compute_projection(
-    model: Model, spec: ProjectionSpec, memo: Memo | None = None, longest: int | None = None
+    model: Model, spec: ProjectionSpec, _memo: Memo | None = None, _longest: int | None = None
 ) -> Projection:
     """States of one component on their two main axes.
 
@@ -254,8 +265,8 @@ def compute_projection(
     if spec.place:
         if spec.place not in sums.places:
             raise SpecError(
-                f"These sums have no place called {spec.place!r}.",
+                f"These sums have no position named {spec.place!r}.",
                 f"Choose one of: {', '.join(sums.places[p] for p in sums.own)}.",
             )
         place = sums.places.index(spec.place)
-    return projection(model, sums, named(model, spec.component), place, column)
+    return projection(model, sums, component_named(model, spec.component), place, column)

@@ -1,4 +1,4 @@
-"""A prompt with a known answer, and its named parts found among a tokenizer's tokens."""
+"""Prompts with known answers, and the tokens of their named parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from analysis.errors import PromptError
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A named stretch of prompt and answer taken together, in characters.
+    """A named span of the text ``prompt + answer``, in characters.
 
     Attributes:
         name: "a3" digit of operand a in column 3, "carry2" into column 2, "answer0", "plus", ...
@@ -24,14 +24,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class TaskPrompt:
-    """What is asked, what is right, and what each piece of it means.
+    """A prompt, its right answer, and the meaning of their parts.
 
     Attributes:
         text: The prompt.
-        answer: What follows it if the model is right, its leading space included.
-        foil: A wrong answer of the same kind; empty where the suite has none.
+        answer: The right answer, with its leading space.
+        foil: A wrong answer of the same kind; empty if the suite has none.
         labels: Facts about the prompt, by name: ("carry2", "1"), ("chain", "3").
-        parts: Named stretches of ``text + answer``.
+        parts: Named spans of ``text + answer``.
     """
 
     text: str
@@ -41,7 +41,7 @@ class TaskPrompt:
     parts: tuple[Part, ...] = ()
 
     def label(self, name: str) -> str:
-        """The value of a label; empty where the prompt has none of this name."""
+        """The value of a label; empty if the prompt has none of this name."""
         return dict(self.labels).get(name, "")
 
 
@@ -50,9 +50,9 @@ class Suite:
     """Prompts of one kind.
 
     Attributes:
-        name: What it is called in commands and URLs.
-        title: What a person reads.
-        prompts: In order.
+        name: The name in commands and URLs.
+        title: The title on the page.
+        prompts: The prompts, in order.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Encoded:
         start: Position of the answer's first token.
         foil_ids: The foil's token at the first answer token where it differs from the answer,
             and -1 at the others; as long as the answer.
-        places: Where each part lies: name to the positions of its tokens.
+        places: Names of parts to the positions of their tokens.
     """
 
     token_ids: tuple[int, ...]
@@ -79,10 +79,10 @@ class Encoded:
 
 
 def encode(tokenizer: Any, prompt: TaskPrompt) -> Encoded:
-    """Tokenise prompt and answer as one text, and find the parts.
+    """Tokenise prompt and answer as one text, and find the tokens of the parts.
 
     Raises:
-        PromptError: If prompt or answer give no tokens, or share one.
+        PromptError: If the prompt or the answer has no tokens.
     """
     ids, start, spans = _joined(tokenizer, prompt.text, prompt.answer)
     foil = [-1] * (len(ids) - start)
@@ -99,10 +99,10 @@ def encode(tokenizer: Any, prompt: TaskPrompt) -> Encoded:
 def _joined(
     tokenizer: Any, text: str, answer: str
 ) -> tuple[list[int], int, list[tuple[int, int]] | None]:
-    """Ids of both, where the answer starts, and the characters of each token where known.
+    """Ids of both, the answer's first position, and each token's characters if known.
 
-    Where prompt and answer would melt into one token, the answer is tokenised on its own, as
-    generation would have to write it.
+    If one token would span prompt and answer, the answer is tokenised on its own, as generation
+    would write it.
     """
     if not text or not answer:
         raise PromptError("A task needs a prompt and an answer.", "Fill in both.")
@@ -112,7 +112,7 @@ def _joined(
         ids = alone + list(tokenizer(answer, add_special_tokens=False)["input_ids"])
         spans = None
     if not alone or len(ids) <= len(alone):
-        raise PromptError(f"{text!r} or {answer!r} gives no tokens.", "Write more of it.")
+        raise PromptError(f"{text!r} or {answer!r} has no tokens.", "Write a longer text.")
     return ids, len(alone), spans
 
 

@@ -1,6 +1,6 @@
-"""The suites on offer: sums and differences, facts, induction, greater-than.
+"""The built-in suites: sums and differences, facts, induction, greater-than.
 
-Each is drawn from a seed, so that its name, size and seed tell it whole.
+Each is made from a seed: its name, size and seed determine it.
 """
 
 from __future__ import annotations
@@ -30,19 +30,21 @@ _OPPOSITES = """hot cold;big small;up down;left right;black white;day night;good
 open closed;high low;fast slow;true false;love hate;light dark;north south;east west;rich poor"""
 
 
-def _read(relation: str, pairs: str) -> list[tuple[str, str, str]]:
+def _facts_of(relation: str, pairs: str) -> list[tuple[str, str, str]]:
     split = (pair.split() for pair in pairs.replace("\n", "").split(";"))
     return [(relation, subject, answer) for subject, answer in split]
 
 
 FACTS = tuple(
-    _read(_CAPITAL, _CAPITALS) + _read(_LANGUAGE, _LANGUAGES) + _read(_OPPOSITE, _OPPOSITES)
+    _facts_of(_CAPITAL, _CAPITALS)
+    + _facts_of(_LANGUAGE, _LANGUAGES)
+    + _facts_of(_OPPOSITE, _OPPOSITES)
 )
 
-#: Operands per kind of sum: any; no carry at all; nines that hand a carry on; a cascade of them.
+#: Kinds of sums: any; without a carry; with nines that pass a carry on; a carry through all nines.
 KINDS = ("any", "plain", "chains", "cascade")
 
-#: Shown to a language model before a question, so that it knows what is asked.
+#: Few-shot examples before a sum, for language models.
 EXAMPLES = {
     "+": "5 + 3 = 8\n17 + 25 = 42\n6 + 9 = 15\n",
     "-": "8 - 5 = 3\n42 - 17 = 25\n15 - 9 = 6\n",
@@ -50,19 +52,25 @@ EXAMPLES = {
 
 
 def written(a: int, b: int, sign: str, result: int, digits: int, padded: bool) -> TaskPrompt:
-    """One sum or difference with its parts named by column.
+    """One sum or difference, with its parts named by column.
 
-    ``padded``: as the trained adder reads it (``addition.prompt``); else as people write it, after
-    ``EXAMPLES``.
+    Args:
+        a: The first operand.
+        b: The second operand.
+        sign: "+" or "-".
+        result: The right result.
+        digits: Of each operand, if padded.
+        padded: As the trained adder reads it (``addition.prompt``); else in the usual notation,
+            after ``EXAMPLES``.
     """
     if padded:
-        shown, asked = "", addition.prompt(a, b, digits)
+        examples, formula = "", addition.prompt(a, b, digits)
         answer = addition.answer(a, b, digits)
     else:
-        shown, asked, answer = EXAMPLES[sign], f"{a} {sign} {b} = ", str(result)
-    base, text = len(shown), shown + asked
-    place, equals = base + asked.index(sign), base + asked.index("=")
-    first, second = (number.strip() for number in asked[: asked.index("=")].split(sign))
+        examples, formula, answer = EXAMPLES[sign], f"{a} {sign} {b} = ", str(result)
+    base, text = len(examples), examples + formula
+    place, equals = base + formula.index(sign), base + formula.index("=")
+    first, second = (number.strip() for number in formula[: formula.index("=")].split(sign))
     at = {"a": base, "b": text.index(second, place), "answer": len(text)}
     parts = [Part("plus" if sign == "+" else "minus", place, place + 1)]
     parts.append(Part("equals", equals, equals + 1))
@@ -72,7 +80,7 @@ def written(a: int, b: int, sign: str, result: int, digits: int, padded: bool) -
 
 
 def _digits(name: str, number: str, start: int) -> list[Part]:
-    """Digits of a number as parts named by column, units last in the text."""
+    """The digits of a number as parts named by column, 0 for the units."""
     count = len(number)
     return [
         Part(f"{name}{count - 1 - place}", start + place, start + place + 1)
@@ -82,7 +90,7 @@ def _digits(name: str, number: str, start: int) -> list[Part]:
 
 
 def sum_prompt(a: int, b: int, digits: int, *, padded: bool = False) -> TaskPrompt:
-    """A sum with its carries as labels, and as foil the sum without its lowest carry."""
+    """A sum with its carries as labels; the foil is the sum without its lowest carry."""
     prompt = written(a, b, "+", a + b, digits, padded)
     first, second = np.array([a]), np.array([b])
     carry = addition.carries(first, second, digits)[0]
@@ -96,7 +104,7 @@ def sum_prompt(a: int, b: int, digits: int, *, padded: bool = False) -> TaskProm
 
 
 def _without_carry(total: int, carry: np.ndarray, answer: str) -> str:
-    """The answer with the lowest carry forgotten; without one, a carry too many into the tens."""
+    """The answer without the lowest carry; of a sum without carries, with one into the tens."""
     entered = np.flatnonzero(carry)
     column = int(entered[0]) if len(entered) else 1
     wrong = total - 10**column if len(entered) else total + 10**column
@@ -114,7 +122,7 @@ def _sums(size: int, seed: int, digits: int, kind: str, padded: bool) -> list[Ta
 
 
 def _lengths(size: int, seed: int, digits: int, padded: bool) -> list[TaskPrompt]:
-    """Sums of 1 digit, 2 digits, ... in turn, to see where a model stops adding."""
+    """Sums of 1 digit, 2 digits, ... in turn, to find the length at which a model fails."""
     each = -(-size // digits)
     groups = [_sums(each, seed, count, "any", padded) for count in range(1, digits + 1)]
     return [prompt for row in zip(*groups, strict=True) for prompt in row][:size]
@@ -127,7 +135,7 @@ def _operands(rng: np.random.Generator, digits: int, kind: str) -> tuple[int, in
         second = rng.integers(0, 10 - first)
     elif kind == "chains":
         second = np.where(rng.random(digits) < 0.5, 9 - first, second)
-    elif kind == "cascade":  # a carry made in the units goes through nines to the top
+    elif kind == "cascade":  # a carry from the units passes through nines to the top
         second = 9 - first
         first[0] = rng.integers(1, 10)
         second[0] = rng.integers(10 - first[0], 10)
@@ -164,22 +172,22 @@ def _facts(size: int, seed: int) -> list[TaskPrompt]:
 
 
 def _induction(size: int, seed: int) -> list[TaskPrompt]:
-    """Random letters twice: what came after the letter the first time comes again."""
+    """Random letters, then the same again: the answer is the letter that followed before."""
     rng = np.random.default_rng([seed, 5])
     prompts = []
     for _ in range(size):
         letters = rng.permutation(list(string.ascii_uppercase))[:8].tolist()
-        shown = int(rng.integers(2, 7))
-        text = " " + " ".join(letters + letters[:shown])
-        first = Part("before", 2 * shown, 2 * shown + 2)
-        other = letters[(shown + 3) % 8]
-        labels = (("gap", str(len(letters))), ("shown", str(shown)))
-        prompts.append(TaskPrompt(text, f" {letters[shown]}", f" {other}", labels, (first,)))
+        repeated = int(rng.integers(2, 7))
+        text = " " + " ".join(letters + letters[:repeated])
+        first = Part("before", 2 * repeated, 2 * repeated + 2)
+        other = letters[(repeated + 3) % 8]
+        labels = (("gap", str(len(letters))), ("shown", str(repeated)))
+        prompts.append(TaskPrompt(text, f" {letters[repeated]}", f" {other}", labels, (first,)))
     return prompts
 
 
 def _greater_than(size: int, seed: int) -> list[TaskPrompt]:
-    """A year that must be later (Hanna et al. 2023), in words so that one token answers."""
+    """The greater of two numbers, after Hanna et al. 2023; in words, so that it is one token."""
     words = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
     rng = np.random.default_rng([seed, 9])
     prompts = []
@@ -214,28 +222,29 @@ NAMES = tuple(_BUILDERS)
 
 
 def title(name: str) -> str:
-    """What a person reads for a suite's name."""
+    """A suite's title."""
     return _BUILDERS[name][0]
 
 
 def build(name: str, size: int, seed: int = 0, digits: int = 5, *, padded: bool = False) -> Suite:
-    """Draw a suite.
+    """Make a suite.
 
     Args:
         name: One of ``NAMES``.
-        size: Prompts; ``facts`` has at most as many as there are facts.
-        seed: Of the drawing.
-        digits: Of each operand, 1 to 15; for ``addition-lengths`` of the longest.
-        padded: Sums as the trained adder reads them.
+        size: Number of prompts; ``facts`` has no more than ``len(FACTS)``.
+        seed: The seed of the random choices.
+        digits: Of each operand, 1 to 15; for ``addition-lengths``, of the longest.
+        padded: Whether sums are written as the trained adder reads them.
 
     Raises:
-        SpecError: If there is no such suite, or size or digits mean nothing.
+        SpecError: If there is no such suite, or size or digits are out of range.
     """
     if name not in _BUILDERS:
         raise SpecError(f"There is no suite {name!r}.", f"Choose one of: {', '.join(NAMES)}.")
     if size < 1 or not 1 <= digits <= 15:
         raise SpecError(
-            "A suite has 1 prompt or more, of 1 to 15 digits.", "Change size or digits."
+            "A suite needs at least 1 prompt, and operands of 1 to 15 digits.",
+            "Change size or digits.",
         )
     _, builder = _BUILDERS[name]
     return Suite(name, title(name), tuple(builder(size, seed, digits, padded)))

@@ -1,16 +1,25 @@
-"""Sums laid out for the reports on carries: all of one length, every position named by its part."""
+"""Sums of equal length with every position named, and the states of a model over them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from analysis.contract.results import Ints
+from analysis.contract.results import Floats, Ints
 from analysis.errors import SpecError
 from analysis.model.handle import Model
+from analysis.model.module_io import linear_weights
 from analysis.tasks import addition, suites
+from analysis.tasks.batch import States, states
 from analysis.tasks.prompts import Encoded, encode
+from analysis.tracing.heads import has_heads
+
+KINDS = ("row", "attention", "head", "mlp")
+#: Models with more components than this are examined without their heads.
+MAX_COMPONENTS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +30,7 @@ class Table:
         a, b: [sum] operands.
         digits: Of each operand.
         encoded: [sum] prompt and right answer as tokens.
-        places: Names of all positions.
+        places: [pos] names of all positions.
         answers: Position of each answer column's digit token, the units first.
         texts: [sum] the prompts.
     """
@@ -36,7 +45,7 @@ class Table:
 
     @property
     def own(self) -> tuple[int, ...]:
-        """Positions from the first operand on: what stands before is the same in every sum."""
+        """Positions from the first operand on; earlier ones are the same in every sum."""
         start = min((p for p in self.encoded[0].places.get(f"a{self.digits - 1}", ())), default=0)
         return tuple(range(start, len(self.places)))
 
@@ -61,7 +70,7 @@ class Table:
         return [one.token_ids for one in self.encoded]
 
     def part(self, places: np.ndarray) -> Table:
-        """Only some of the sums."""
+        """Some of the sums."""
         encoded = tuple(self.encoded[place] for place in places)
         texts = tuple(self.texts[place] for place in places) if self.texts else ()
         return Table(
@@ -70,29 +79,36 @@ class Table:
 
 
 def table(model: Model, a: Ints, b: Ints, digits: int, *, padded: bool) -> Table:
-    """Lay out sums for a model.
+    """Write sums as a model's tokens.
+
+    Args:
+        model: The model that reads them.
+        a: [sum] first operands.
+        b: [sum] second operands.
+        digits: Of each operand.
+        padded: Whether sums are written as the trained adder reads them.
 
     Raises:
-        SpecError: If they don't all take the same tokens, one for each digit.
+        SpecError: If the sums don't all have one token for each digit at the same positions.
     """
-    asked = [
+    prompts = [
         suites.written(int(x), int(y), "+", int(x + y), digits, padded)
         for x, y in zip(a, b, strict=True)
     ]
-    encoded = tuple(encode(model.tokenizer, prompt) for prompt in asked)
+    encoded = tuple(encode(model.tokenizer, prompt) for prompt in prompts)
     first = encoded[0]
     columns = [name for name in first.places if name.startswith("answer")]
-    lone = all(len(first.places[name]) == 1 for name in columns)
+    one_token = all(len(first.places[name]) == 1 for name in columns)
     alike = all(
         len(one.token_ids) == len(first.token_ids) and one.places == first.places for one in encoded
     )
-    if not (lone and alike and columns):
+    if not (one_token and alike and columns):
         raise SpecError(
             "These sums don't have one token for each digit at the same positions.",
             "Use a model that splits numbers into digits.",
         )
     answers = tuple(first.places[f"answer{column}"][0] for column in range(len(columns)))
-    texts = tuple(prompt.text for prompt in asked)
+    texts = tuple(prompt.text for prompt in prompts)
     names = _names(model, first)
     return Table(np.asarray(a), np.asarray(b), digits, encoded, names, answers, texts)
 
@@ -105,23 +121,22 @@ def _names(model: Model, one: Encoded) -> tuple[str, ...]:
     return tuple(names)
 
 
-def drawn(
+def random_sums(
     model: Model, count: int, seed: int, digits: int, *, padded: bool, chains: float = 0.5
 ) -> Table:
-    """Sums for a model, no pair twice, half of them rich in chains.
+    """Random sums without repeats, a share ``chains`` of them with long carry chains.
 
-    Padded: held out, so that training never saw them. Not padded: operands without leading zeros
-    whose sum is one digit longer than they, so that all have equal length; fewer than ``count``
-    where there are not so many.
+    Padded sums are held out: training never saw them. Others have operands without leading zeros
+    and a sum one digit longer, so that all have equal length; there can be fewer than ``count``.
 
     Raises:
-        SpecError: If the sums don't all take the same tokens, one for each digit.
+        SpecError: If the sums don't all have one token for each digit at the same positions.
     """
     rng = np.random.default_rng([seed, 101])
     if padded:
-        a, b = addition.draw(rng, 4 * count + 100, "test", digits, chains)
+        a, b = addition.sample_part(rng, 4 * count + 100, "test", digits, chains)
     else:
-        a, b = addition.pairs(rng, 8 * count + 400, digits, chains)
+        a, b = addition.random_pairs(rng, 8 * count + 400, digits, chains)
         low = 10 ** (digits - 1)
         fits = (a >= low) & (b >= low) & (a + b >= 10**digits)
         a, b = a[fits], b[fits]
@@ -131,16 +146,123 @@ def drawn(
 
 
 def operand_digits(model: Model) -> int | None:
-    """How many digits the trained adder pads operands to, by its config; None for other models."""
+    """Digits that the trained adder pads operands to, by its config; None for other models."""
     found = getattr(model.hf.config, "operand_digits", None)
     return None if found is None else int(found)
 
 
 def table_for_model(model: Model, digits: int, count: int, seed: int) -> Table:
-    """Sums as the model reads them: the trained adder's own digits go ahead.
+    """Random sums as the model reads them; the trained adder's own digits replace ``digits``.
 
     Raises:
         SpecError: If the model does not read and write one token for each digit.
     """
     own = operand_digits(model)
-    return drawn(model, count, seed, own or digits, padded=own is not None)
+    return random_sums(model, count, seed, own or digits, padded=own is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A residual row, an attention or MLP output, or one head's part of the former.
+
+    Attributes:
+        kind: One of ``KINDS``.
+        index: The row, or the layer.
+        head: For a head.
+    """
+
+    kind: str
+    index: int
+    head: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Such as row 1, head 0.3, mlp 1."""
+        return f"{self.kind} {self.index}" + ("" if self.head is None else f".{self.head}")
+
+
+def all_components(model: Model, kinds: tuple[str, ...] = KINDS) -> tuple[Component, ...]:
+    """A model's components, in the order in which they are computed."""
+    found = [Component("row", 0)]
+    for layer in range(model.info.layers):
+        found.append(Component("attention", layer))
+        if has_heads(model, layer):
+            found += [Component("head", layer, head) for head in range(model.info.heads)]
+        found += [Component("mlp", layer), Component("row", layer + 1)]
+    return tuple(component for component in found if component.kind in kinds)
+
+
+def affordable_components(model: Model) -> tuple[Component, ...]:
+    """All components of a small model; those of a large one except its heads."""
+    every = all_components(model)
+    if len(every) <= MAX_COMPONENTS:
+        return every
+    return all_components(model, ("row", "attention", "mlp"))
+
+
+def component_named(model: Model, name: str) -> Component:
+    """A component by its name.
+
+    Raises:
+        SpecError: If the model has none of that name.
+    """
+    found = next((one for one in all_components(model) if one.name == name), None)
+    if found is None:
+        raise SpecError(
+            f"This model has no component named {name!r}.",
+            "Use a name such as row 1, attention 0, head 0.3 or mlp 1.",
+        )
+    return found
+
+
+def collect_states(
+    model: Model,
+    sums: Table,
+    components: tuple[Component, ...],
+    label: str,
+    places: Sequence[int] | None = None,
+) -> dict[Component, Floats]:
+    """[sum, place, d_model] states of each component over all sums.
+
+    A head's states go through the output projection, without bias.
+
+    Args:
+        model: The model.
+        sums: The sums.
+        components: The components.
+        label: What the progress listener reads.
+        places: Positions; all unless given.
+    """
+    where = list(range(len(sums.places)) if places is None else places)
+    size = (len(sums.a), len(where), model.info.d_model)
+    found = {component: np.empty(size, np.float32) for component in components}
+    whole = any(component.kind != "row" for component in components)
+    since = min(where)
+    for batch in states(model, sums.token_ids, whole=whole, label=label, since=since):
+        kept = [place - batch.first for place in where]
+        for component, values in _states_of(model, batch, components):
+            found[component][list(batch.which)] = values[:, kept]
+    return found
+
+
+def _states_of(
+    model: Model, batch: States, components: tuple[Component, ...]
+) -> Iterator[tuple[Component, Floats]]:
+    arrays = {"row": batch.resid, "attention": batch.attn_out, "mlp": batch.mlp_out}
+    for component in components:
+        if component.kind == "head":
+            yield component, _head_states(model, batch, component)
+        else:
+            yield component, arrays[component.kind][:, component.index]
+
+
+@torch.no_grad()
+def _head_states(model: Model, batch: States, component: Component) -> Floats:
+    block, head = model.stream.blocks[component.index], component.head or 0
+    weight, _ = linear_weights(block.projection, block.heads * block.d_head)
+    own = weight.view(block.heads, block.d_head, -1)[head]
+    shared = head // (block.heads // block.kv_heads)
+    pattern = torch.from_numpy(batch.pattern[:, component.index, head])
+    value = torch.from_numpy(batch.value[:, component.index, shared])
+    output: Floats = (pattern @ value @ own * block.attention_scale).numpy()
+    return output

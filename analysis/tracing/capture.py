@@ -17,7 +17,7 @@ from analysis.contract.results import Floats, ModelInfo, Token
 from analysis.errors import SpecError
 from analysis.model.attention_hooks import observing
 from analysis.model.handle import Model
-from analysis.model.module_io import hidden_input, hidden_output
+from analysis.model.module_io import batched, hidden_input, hidden_output
 from analysis.tracing.intervention_hooks import Edits
 from analysis.tracing.interventions import Inject, Intervention, Patch, Steer, index
 from analysis.tracing.tokens import check_ids, describe_tokens, encode_prompt
@@ -128,67 +128,85 @@ class Trace:
         return sum(array.nbytes for array in kept)
 
 
-class _Recorder:
-    """Fills preallocated arrays from hooks, which run after those of the interventions."""
+class Recorder:
+    """Fills preallocated arrays from hooks, for a batch of sequences of one length.
 
-    def __init__(self, model: Model, size: int, edits: Edits) -> None:
-        info, stream = model.info, model.stream
+    Its hooks run after those of the interventions.
+
+    Args:
+        model: The model that runs.
+        size: Sequences in the batch.
+        length: Positions of each.
+        edits: Interventions on the pass.
+        whole: Record everything that a ``Trace`` holds; else residual rows only.
+        label: What the progress listener reads after each block; empty: nothing is reported.
+    """
+
+    def __init__(
+        self, model: Model, size: int, length: int, *, edits: Edits | None = None,
+        whole: bool = True, label: str = "",
+    ) -> None:  # fmt: skip
+        info, self.stream, self.edits = model.info, model.stream, edits
+        self.size, self.whole, self.label = size, whole, label
+        kept = size if whole else 0
         layers, width = info.layers, info.d_model
-        self.stream, self.edits = stream, edits
-        self.resid = np.empty((layers + 1, size, width), np.float32)
-        self.attn_out = np.empty((layers, size, width), np.float32)
-        self.mlp_out = np.empty((layers, size, width), np.float32)
-        self.pattern = np.full((layers, info.heads, size, size), np.nan, np.float32)
-        self.value = np.zeros((layers, info.kv_heads, size, info.d_head), np.float32)
+        self.resid = np.empty((size, layers + 1, length, width), np.float32)
+        self.attn_out = np.empty((kept, layers, length, width), np.float32)
+        self.mlp_out = np.empty((kept, layers, length, width), np.float32)
+        self.pattern = np.full((kept, layers, info.heads, length, length), np.nan, np.float32)
+        self.value = np.zeros((kept, layers, info.kv_heads, length, info.d_head), np.float32)
         self.head_inputs: dict[int, Floats] = {}
         self.empty_queries: list[tuple[int, int, int]] = []
 
     def cut(self, module: nn.Module, shape: tuple[int, int, int]) -> Tensor | None:
         """The edges that interventions knock out."""
-        return self.edits.cut(self.stream.layer(module), shape)
+        return None if self.edits is None else self.edits.cut(self.stream.layer(module), shape)
 
     def observe(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
         """Record the values and the pattern."""
         layer = self.stream.layer(module)
         if layer is not None:
-            store(self.pattern[layer], pattern[0])
-            store(self.value[layer], value[0])
-            self._find_empty(layer, pattern.shape[1:])
+            store(self.pattern[:, layer], pattern)
+            store(self.value[:, layer], value)
+            self._find_empty(module, layer, pattern.shape[1:])
 
-    def _find_empty(self, layer: int, shape: Sequence[int]) -> None:
-        cut = self.edits.cut(layer, (shape[0], shape[1], shape[2]))
+    def _find_empty(self, module: nn.Module, layer: int, shape: Sequence[int]) -> None:
+        cut = self.cut(module, (shape[0], shape[1], shape[2]))
         if cut is not None:
-            empty = cut[0].any(-1).cpu().numpy() & ~self.pattern[layer].any(-1)
+            empty = cut[0].any(-1).cpu().numpy() & ~self.pattern[0, layer].any(-1)
             places = np.argwhere(empty).tolist()
             self.empty_queries += [(layer, head, query) for head, query in places]
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
-        """Hook every block, its two writers, and the projections of ablated heads."""
-        handles = []
-        for layer, block in enumerate(self.stream.blocks):
-            handles.append(self._on_entry(block.module, layer))
-            handles.append(self._on_exit(block.module, self.resid[layer + 1], 1.0, layer))
-            handles.append(
-                self._on_exit(block.attention_writer, self.attn_out[layer], block.attention_scale)
-            )
-            handles.append(self._on_exit(block.mlp_writer, self.mlp_out[layer], block.mlp_scale))
-            if layer in self.edits.head_layers and block.projection is not None:
-                handles.append(self._on_projection(block.projection, layer))
-        try:
+        """Hook every block; if everything is recorded, its writers, attention and edited heads."""
+        stream = self.stream
+        with ExitStack() as stack:
+            for handle in self._hooks():
+                stack.callback(handle.remove)
+            if self.whole:
+                stack.enter_context(observing(stream.attending, self, by_hooks=stream.by_hooks))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
-    def _on_entry(self, module: nn.Module, layer: int) -> Any:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            """Record the input of block 0, the embedding."""
-            state = hidden_input(args, kwargs)
-            if layer == 0 and state is not None:
-                store(self.resid[0], state[0])
+    def _hooks(self) -> Iterator[Any]:
+        first = self.stream.blocks[0].module
+        yield first.register_forward_pre_hook(self._enter, with_kwargs=True)
+        for layer, block in enumerate(self.stream.blocks):
+            yield self._on_exit(block.module, self.resid[:, layer + 1], 1.0, layer)
+            if not self.whole:
+                continue
+            attention, mlp = self.attn_out[:, layer], self.mlp_out[:, layer]
+            yield self._on_exit(block.attention_writer, attention, block.attention_scale)
+            yield self._on_exit(block.mlp_writer, mlp, block.mlp_scale)
+            edited = self.edits is not None and layer in self.edits.head_layers
+            if edited and block.projection is not None:
+                yield self._on_projection(block.projection, layer)
 
-        return module.register_forward_pre_hook(hook, with_kwargs=True)
+    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Record the input of block 0, the embedding."""
+        state = hidden_input(args, kwargs)
+        if state is not None:
+            store(self.resid[:, 0], batched(state, self.size))
 
     def _on_projection(self, module: nn.Module, layer: int) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -205,11 +223,11 @@ class _Recorder:
     ) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             """Record a module's output, scaled as it is added to the stream, and the progress."""
-            store(target, hidden_output(output).reshape(target.shape))
+            store(target, batched(hidden_output(output), self.size).reshape(target.shape))
             if scale != 1.0:
                 np.multiply(target, np.float32(scale), out=target)
-            if layer is not None:
-                progress.step(layer + 1, len(self.stream.blocks), "Forward pass")
+            if layer is not None and self.label:
+                progress.step(layer + 1, len(self.stream.blocks), self.label)
 
         return module.register_forward_hook(hook)
 
@@ -248,22 +266,17 @@ def trace(
     """
     ids = prompt_ids(model, prompt)
     edits = Edits(model, tuple(interventions), len(ids))
-    recorder = _Recorder(model, len(ids), edits)
-    with model.lock, ExitStack() as stack:
-        stack.enter_context(edits.applied())
-        stack.enter_context(recorder.hooked())
-        stack.enter_context(
-            observing(model.stream.attending, recorder, by_hooks=model.stream.by_hooks)
-        )
+    recorder = Recorder(model, 1, len(ids), edits=edits, label="Forward pass")
+    with model.lock, edits.applied(), recorder.hooked():
         tokens = torch.tensor([ids], device=model.device)
         logits = model.hf(input_ids=tokens, use_cache=False).logits[0]
     return Trace(
         describe_tokens(model.tokenizer, ids),
-        recorder.resid,
-        recorder.attn_out,
-        recorder.mlp_out,
-        recorder.pattern,
-        recorder.value,
+        recorder.resid[0],
+        recorder.attn_out[0],
+        recorder.mlp_out[0],
+        recorder.pattern[0],
+        recorder.value[0],
         logits.to("cpu", torch.float32).numpy(),
         edits.sets[0],
         info=model.info,

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from analysis.contract.specs import resolve_index
 from analysis.errors import SpecError
 from analysis.model.attention_hooks import observing
 from analysis.model.handle import Model
-from analysis.model.module_io import batched, hidden_input, hidden_output, with_hidden_output
+from analysis.model.module_io import Edit, edit_input, edit_output
 from analysis.tracing.interventions import (
     Ablate,
     Inject,
@@ -203,34 +204,57 @@ class Edits:
     def applied(self) -> Iterator[None]:
         """Hook the edits to the model inside this block; none of the hooks stays afterwards."""
         handles: list[Any] = []
+        size = len(self.sets)
         try:
             for row, edits in self._states.items():
-                handles.append(self._hook_row(row, edits))
+                handles.append(hook_component(self.model, "row", row, _in_batch(edits), size))
             for (component, layer), edits in self._writers.items():
-                handles.append(self._hook_writer(component, layer, edits))
+                edit = _in_batch(edits)
+                handles.append(hook_component(self.model, component, layer, edit, size))
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _hook_row(self, row: int, edits: list[tuple[int, _Edit]]) -> Any:
-        blocks = self.model.stream.blocks
-        if row > 0:
-            return blocks[row - 1].module.register_forward_hook(_after(edits, len(self.sets)))
-        return blocks[0].module.register_forward_pre_hook(
-            _before(edits, len(self.sets)), with_kwargs=True
-        )
 
-    def _hook_writer(self, component: str, layer: int, edits: list[tuple[int, _Edit]]) -> Any:
-        block = self.model.stream.blocks[layer]
-        if component == "attention_output":
-            return block.attention_writer.register_forward_hook(_after(edits, len(self.sets)))
-        if component == "mlp_output":
-            return block.mlp_writer.register_forward_hook(_after(edits, len(self.sets)))
-        assert block.projection is not None  # noqa: S101 - checked by resolve
-        return block.projection.register_forward_pre_hook(
-            _before(edits, len(self.sets)), with_kwargs=True
-        )
+def _in_batch(edits: list[tuple[int, _Edit]]) -> Edit:
+    """One edit of a batch [batch, pos, d] from edits [pos, d] of its sequences, by number."""
+
+    def edit(states: Tensor) -> Tensor:
+        """Edit each sequence by its own edits."""
+        rows = list(states.unbind(0))
+        for number, one in edits:
+            rows[number] = one(rows[number])
+        return torch.stack(rows)
+
+    return edit
+
+
+def hook_component(
+    model: Model, component: str, index: int, edit: Edit, batch: int
+) -> RemovableHandle:
+    """Hook a model so that ``edit`` changes a component's states [batch, pos, d].
+
+    Args:
+        model: From ``load_model``.
+        component: "row", "attention_output", "mlp_output", or "head_output": the heads' mixed
+            values side by side, before the output projection.
+        index: The row, or the layer.
+        edit: Changes the states.
+        batch: Sequences in the batch.
+    """
+    blocks = model.stream.blocks
+    if component == "row" and index == 0:
+        return edit_input(blocks[0].module, edit, batch)
+    if component == "row":
+        return edit_output(blocks[index - 1].module, edit, batch)
+    block = blocks[index]
+    if component == "attention_output":
+        return edit_output(block.attention_writer, edit, batch)
+    if component == "mlp_output":
+        return edit_output(block.mlp_writer, edit, batch)
+    assert block.projection is not None  # noqa: S101 - callers check that there are heads
+    return edit_input(block.projection, edit, batch)
 
 
 def _change(item: Patch | Steer) -> _Edit:
@@ -276,34 +300,6 @@ def _injection(model: Model, item: Inject) -> _Edit:
 def _present(where: tuple[int, ...] | None, state: Tensor) -> Any:
     """The positions that this pass has; those to be generated do not exist yet."""
     return slice(None) if where is None else [item for item in where if item < len(state)]
-
-
-def _edited(states: Tensor, edits: list[tuple[int, _Edit]], size: int) -> Tensor:
-    rows = list(batched(states, size).unbind(0))
-    for batch, edit in edits:
-        rows[batch] = edit(rows[batch])
-    return torch.stack(rows).reshape(states.shape)
-
-
-def _after(edits: list[tuple[int, _Edit]], size: int) -> Any:
-    def hook(module: Any, args: Any, output: Any) -> Any:
-        """Edit a module's output."""
-        return with_hidden_output(output, _edited(hidden_output(output), edits, size))
-
-    return hook
-
-
-def _before(edits: list[tuple[int, _Edit]], size: int) -> Any:
-    def hook(module: Any, args: Any, kwargs: Any) -> Any:
-        """Edit a module's input, given as an argument or by keyword."""
-        state = hidden_input(args, kwargs)
-        assert state is not None  # noqa: S101 - a block without hidden states is refused at load
-        changed = _edited(state, edits, size)
-        if args:
-            return (changed, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": changed}
-
-    return hook
 
 
 @contextmanager

@@ -25,14 +25,13 @@ from analysis.model.handle import Model
 from analysis.tasks import (
     carry_patching,
     contributions,
-    emergence_report,
     failure_report,
     probes,
+    suite_report,
     suites,
     sum_table,
 )
-from analysis.tasks.components import Component
-from analysis.tasks.sum_table import Table
+from analysis.tasks.sum_table import Component, Table
 from dash_app.views.tasks import failure_figures, figure_parts, figures
 
 HERE = Path(__file__).parent
@@ -163,7 +162,7 @@ def _table(names: tuple[str, ...], values: Any) -> dict[str, list[float]]:
 def emerge(model: Model, digits: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """When the digits emerge, and how many answers are wrong."""
     suite = suites.build("addition-chains", 500, 1, digits, padded=True)
-    found = emergence_report.report(model, suite, label="chain")
+    found = suite_report.report(model, suite, label="chain")
     broken = failure_report.report(model, suite)
     numbers = {
         "accuracy": [found.accuracy.hits, found.accuracy.total],
@@ -191,14 +190,14 @@ def compare_failure(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         for n in range(6)
     ]
     numbers = {
-        "right": found.right, "wrong": found.wrong, "alone": found.alone,
+        "right": found.right, "wrong": found.wrong, "alone": found.unpaired,
         "pair": [[one.prompt.splitlines()[-1], one.answer, one.written]
-                 for one in (pair.asked_right, pair.asked_wrong) if one is not None],
+                 for one in (pair.right_prompt, pair.wrong_prompt) if one is not None],
         "first state apart by more than half": list(pair.first or ()),
         "mlps apart": pair.mlps.tolist(),
         "head farthest apart": [int(n) for n in head],
         "right probs": pair.right_probs.tolist(), "wrong probs": pair.wrong_probs.tolist(),
-        "flows apart": flow.apart.tolist(), "links": strongest,
+        "flows apart": flow.distance.tolist(), "links": strongest,
     }  # fmt: skip
     drawn = {
         "failure-states": failure_figures.states(pair, lambda *_: "", theme="light"),
@@ -269,7 +268,7 @@ def main() -> None:
     chosen = parser.parse_args()
     model = analysis.load_model(chosen.model)
     digits = sum_table.operand_digits(model) or 5
-    sums = sum_table.drawn(model, SUMS, 0, digits, padded=True)
+    sums = sum_table.random_sums(model, SUMS, 0, digits, padded=True)
     file = chosen.out / "carries.json"
     numbers: dict[str, Any] = json.loads(file.read_text()) if chosen.only else {}
     numbers["model"] = model.info.revision

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from analysis.tasks.specs import ContributionSpec
+from analysis.tasks.sum_specs import ContributionSpec
 from tests.support.time_limits import PATIENCE_S
 
 pytestmark = [pytest.mark.browser, pytest.mark.real]

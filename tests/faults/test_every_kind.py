@@ -27,16 +27,9 @@ from analysis.registry import TECHNIQUES, technique_for
 from analysis.reports.specs import EmbeddingSpec, NormSpec, SimilaritySpec
 from analysis.service import Service
 from analysis.tasks.prompts import Suite, TaskPrompt
-from analysis.tasks.specs import (
-    OWN,
-    ContributionSpec,
-    FailureSpec,
-    PatchSpec,
-    ProbeSpec,
-    ProjectionSpec,
-    SuiteSpec,
-)
 from analysis.tasks.suite_files import as_lines
+from analysis.tasks.suite_specs import OWN, FailureSpec, SuiteSpec
+from analysis.tasks.sum_specs import ContributionSpec, PatchSpec, ProbeSpec, ProjectionSpec
 from analysis.tracing.specs import PatternSpec, RunSpec, TraceSpec
 from analysis.trajectory.specs import EmergenceSpec, LargestStepSpec, StepsSpec, StorySpec
 from analysis.worker.engine import Engine

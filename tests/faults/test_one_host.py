@@ -19,7 +19,7 @@ import pytest
 from analysis.contract.jobs import Job, Progress
 from analysis.errors import WorkerStoppedError
 from analysis.service import Service
-from analysis.tasks.specs import SuiteSpec
+from analysis.tasks.suite_specs import SuiteSpec
 from analysis.tracing.specs import RunSpec
 from analysis.worker.settings import ServiceSettings
 from tests.support.dash_page import Page

@@ -13,7 +13,7 @@ from analysis.errors import BusyError, PromptError, SpecError
 from analysis.lens.specs import LensSpec
 from analysis.service import Service
 from analysis.store.memo import Memo
-from analysis.tasks.specs import SuiteSpec
+from analysis.tasks.suite_specs import SuiteSpec
 from analysis.tracing.specs import RunSpec, TraceSpec
 from dash_app.server import server
 from dash_app.settings import MIB, Settings

@@ -13,15 +13,8 @@ from dash.development.base_component import Component
 
 from analysis.errors import CancelledError, SpecError
 from analysis.tasks import addition, suite_files, suites
-from analysis.tasks.specs import (
-    OWN,
-    ContributionSpec,
-    FailureSpec,
-    PatchSpec,
-    ProbeSpec,
-    ProjectionSpec,
-    SuiteSpec,
-)
+from analysis.tasks.suite_specs import OWN, FailureSpec, SuiteSpec
+from analysis.tasks.sum_specs import ContributionSpec, PatchSpec, ProbeSpec, ProjectionSpec
 from dash_app.errors import Problem, explain
 from dash_app.jobs.progress import failure, trouble_in
 from dash_app.page.controls import go, target
@@ -184,12 +177,12 @@ def digits_of(model: str, digits: Any, fixed: bool) -> tuple[Any, bool]:
 
 def own_sum(model: str) -> list[Any]:
     """The notes' own sum for a model, as a button, and why it is what it is."""
-    asked = addition.own_sum(model)
+    example = addition.example_sum(model)
     button = go(
-        asked.prompt,
-        target(model=model, prompt=asked.prompt, new=asked.new),
+        example.prompt,
+        target(model=model, prompt=example.prompt, new=example.new_tokens),
         "example",
-        label=f"Open {asked.prompt} on {model}",
+        label=f"Open {example.prompt} on {model}",
     )
     return [html.Span("The notes' own sum:", className="control-label"), button,
-            html.Span(asked.why, className="control-help")]  # fmt: skip
+            html.Span(example.note, className="control-help")]  # fmt: skip

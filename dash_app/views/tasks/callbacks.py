@@ -7,7 +7,7 @@ from typing import Any
 from dash import Dash, Input, Output, State, ctx, no_update
 from dash.exceptions import PreventUpdate
 
-from analysis.tasks.specs import OWN
+from analysis.tasks.suite_specs import OWN
 from dash_app.jobs.progress import begun, hand_over, job
 from dash_app.state.context import Context, PageId
 from dash_app.state.stores import join, read_run

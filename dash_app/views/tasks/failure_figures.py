@@ -7,7 +7,7 @@ from html import escape as html_escape
 
 import numpy as np
 
-from analysis.tasks.results import FlowChange, Parting
+from analysis.tasks.suite_specs import AnswerPair, FlowChange
 from dash_app.page.theme import Figure, Theme, axis, base_layout, palette
 from dash_app.views.tasks.figure_parts import line, matrix
 
@@ -17,7 +17,7 @@ Link = Callable[[int, int, int, int], str]
 WIDEST = 40
 
 
-def shown(pair: Parting) -> range:
+def shown(pair: AnswerPair) -> range:
     """The positions that are drawn: from the first token that differs on, at most ``WIDEST``."""
     length = pair.rows.shape[1]
     differs = [
@@ -29,7 +29,7 @@ def shown(pair: Parting) -> range:
     return range(max(first, length - WIDEST), length)
 
 
-def left_out(pair: Parting) -> str:
+def left_out(pair: AnswerPair) -> str:
     """What is not drawn: positions before the first difference, in long prompts further ones."""
     drawn = shown(pair).start
     tokens = zip(pair.right_tokens, pair.wrong_tokens, strict=True)
@@ -42,7 +42,7 @@ def left_out(pair: Parting) -> str:
     return said
 
 
-def _aligned(pair: Parting) -> list[str]:
+def _aligned(pair: AnswerPair) -> list[str]:
     """Both prompts' tokens, one over the other; a bold one differs."""
     made = []
     for n in shown(pair):
@@ -56,7 +56,7 @@ def _visible(text: str) -> str:
     return html_escape(cut.replace(" ", "␣").replace("\n", "↵"))
 
 
-def states(pair: Parting, link: Link, *, theme: Theme) -> Figure:
+def states(pair: AnswerPair, link: Link, *, theme: Theme) -> Figure:
     """How far the two runs' states lie apart, row by row and position by position."""
     where = shown(pair)
     rows = list(range(pair.rows.shape[0]))[::-1]
@@ -70,7 +70,7 @@ def states(pair: Parting, link: Link, *, theme: Theme) -> Figure:
     )  # fmt: skip
 
 
-def flows(pair: Parting, found: FlowChange, link: Link, *, theme: Theme) -> Figure:
+def flows(pair: AnswerPair, found: FlowChange, link: Link, *, theme: Theme) -> Figure:
     """What more passes through each state in the wrong run than in the right one."""
     where = list(shown(pair))
     change = 100 * (found.wrong - found.right)[:, where]
@@ -85,7 +85,7 @@ def flows(pair: Parting, found: FlowChange, link: Link, *, theme: Theme) -> Figu
     )  # fmt: skip
 
 
-def parts(pair: Parting, link: Link, *, theme: Theme) -> Figure:
+def parts(pair: AnswerPair, link: Link, *, theme: Theme) -> Figure:
     """How far each head's and MLP's output lie apart at the state that predicts the token."""
     layers, heads = pair.heads.shape
     table = np.concatenate([pair.heads, pair.mlps[:, None]], 1).T
@@ -103,7 +103,7 @@ def parts(pair: Parting, link: Link, *, theme: Theme) -> Figure:
     )  # fmt: skip
 
 
-def probabilities(pair: Parting, link: Link, *, theme: Theme) -> Figure:
+def probabilities(pair: AnswerPair, link: Link, *, theme: Theme) -> Figure:
     """Probability of each prompt's own right token, and how far the flows lie apart, by row."""
     colours = palette(theme)
     rows = np.arange(len(pair.right_probs))
@@ -113,7 +113,7 @@ def probabilities(pair: Parting, link: Link, *, theme: Theme) -> Figure:
     ]
     if pair.flows is not None:
         name = "flows apart (share of the mass)"
-        data.append(line(rows, pair.flows.apart, name, colours.mlp, "dash"))
+        data.append(line(rows, pair.flows.distance, name, colours.mlp, "dash"))
     last = pair.rows.shape[1] - 1
     links = [link(row, last, -1, -1) for row in range(len(rows))]
     for one in data:

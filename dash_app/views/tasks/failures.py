@@ -8,7 +8,7 @@ from typing import Any
 from dash import html
 from dash.development.base_component import Component
 
-from analysis.tasks.results import Answered, FailureReport, FlowChange, Parting
+from analysis.tasks.suite_specs import AnsweredPrompt, AnswerPair, FailureReport, FlowChange
 from dash_app.page.controls import go
 from dash_app.views.tasks import failure_figures, sections
 from dash_app.views.tasks.ids import Option
@@ -34,10 +34,10 @@ def failure(
     )
 
 
-def _name(pair: Parting) -> str:
-    assert pair.asked_wrong is not None  # noqa: S101 - every pair of the service has both
-    assert pair.asked_right is not None  # noqa: S101
-    wrong, right = (_last(one.prompt) for one in (pair.asked_wrong, pair.asked_right))
+def _name(pair: AnswerPair) -> str:
+    assert pair.wrong_prompt is not None  # noqa: S101 - every pair of the service has both
+    assert pair.right_prompt is not None  # noqa: S101
+    wrong, right = (_last(one.prompt) for one in (pair.wrong_prompt, pair.right_prompt))
     return f"{wrong} beside {right}"
 
 
@@ -59,9 +59,9 @@ def _nothing(report: FailureReport, model: str) -> Any:
     return html.P(text, className="muted")
 
 
-def _said(report: FailureReport, pair: Parting, model: str) -> list[Component]:
+def _said(report: FailureReport, pair: AnswerPair, model: str) -> list[Component]:
     lines: list[Any] = [html.P(_counts(report, model))]
-    for name, one in (("Wrong", pair.asked_wrong), ("Right", pair.asked_right)):
+    for name, one in (("Wrong", pair.wrong_prompt), ("Right", pair.right_prompt)):
         if one is not None:
             lines.append(_answer(name, one, model))
     if pair.first is not None:
@@ -81,15 +81,15 @@ def _counts(report: FailureReport, model: str) -> str:
     parts = [f"{report.right} right, {report.wrong} wrong on {model}"]
     if len(report.pairs) < report.paired:
         parts.append(f"the {len(report.pairs)} likest of {report.paired} pairs can be chosen")
-    if report.alone:
-        parts.append(f"{report.alone} wrong ones have no right one of equal length")
-    longer = report.wrong - report.alone - max(report.paired, len(report.pairs))
+    if report.unpaired:
+        parts.append(f"{report.unpaired} wrong ones have no right one of equal length")
+    longer = report.wrong - report.unpaired - max(report.paired, len(report.pairs))
     if longer > 0:
         parts.append(f"{longer} go wrong only after the answer")
     return "; ".join(parts) + "."
 
 
-def _answer(name: str, one: Answered, model: str) -> Component:
+def _answer(name: str, one: AnsweredPrompt, model: str) -> Component:
     to = sections.prompt(model, one.prompt, one.length)
     return html.P(
         [
@@ -100,8 +100,8 @@ def _answer(name: str, one: Answered, model: str) -> Component:
     )
 
 
-def _pictures(pair: Parting, model: str, theme: Any) -> list[Component]:
-    asked = pair.asked_wrong
+def _pictures(pair: AnswerPair, model: str, theme: Any) -> list[Component]:
+    asked = pair.wrong_prompt
 
     def link(row: int, pos: int, layer: int, head: int) -> str:
         if asked is None:
@@ -138,7 +138,7 @@ def _pictures(pair: Parting, model: str, theme: Any) -> list[Component]:
     return [*made, picture(drawn, caption, wide=True), _links(pair, pair.flows)]
 
 
-def _not_drawn(pair: Parting, found: FlowChange) -> str:
+def _not_drawn(pair: AnswerPair, found: FlowChange) -> str:
     """How much passes through the positions that the pictures leave out."""
     first = failure_figures.shown(pair).start
     if not first:
@@ -150,7 +150,7 @@ def _not_drawn(pair: Parting, found: FlowChange) -> str:
     )
 
 
-def _links(pair: Parting, found: FlowChange) -> Component:
+def _links(pair: AnswerPair, found: FlowChange) -> Component:
     """The links whose flow differs most, in a table."""
     count = min(len(found.kinds), LISTED)
     head = [
@@ -184,7 +184,7 @@ def _links(pair: Parting, found: FlowChange) -> Component:
     )
 
 
-def _link_name(pair: Parting, found: FlowChange, n: int) -> str:
+def _link_name(pair: AnswerPair, found: FlowChange, n: int) -> str:
     kind, layer, head = found.kinds[n], int(found.layers[n]), int(found.heads[n])
     source, target = int(found.sources[n]), int(found.targets[n])
     part = f"head {layer}.{head}" if head >= 0 else f"{kind} {layer}"

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from analysis.tasks.results import EmergenceCurve, EmergenceReport, Share, SuiteReport
-from analysis.tasks.sum_results import Projection
+from analysis.tasks.suite_specs import EmergenceCurve, EmergenceReport, Share, SuiteReport
+from analysis.tasks.sum_specs import Projection
 from dash_app.page.theme import Figure, Theme, axis, base_layout, colour_bar, palette, rgba, scale
 from dash_app.views.tasks.figure_parts import line, title_of
 

@@ -8,7 +8,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.tasks import suites
-from analysis.tasks.specs import MOST_DIGITS
+from analysis.tasks.sum_specs import MAX_DIGITS
 from dash_app.jobs.progress import progress
 from dash_app.page.controls import aria
 from dash_app.page.panel import control, empty, helping, panel
@@ -101,7 +101,7 @@ def _controls(context: Context) -> list[Component]:
         control("Model", _list(TasksId.MODEL, models, context.settings.default_model, 15)),
         control("Suite", _list(TasksId.SUITE, SUITES, "addition", 15)),
         control("Prompts", _number(TasksId.SIZE, min(60, most), most)),
-        control("Digits", _number(TasksId.DIGITS, 2, MOST_DIGITS)),
+        control("Digits", _number(TasksId.DIGITS, 2, MAX_DIGITS)),
         _button("Run suite", of("suite", Part.BUTTON), "button button--primary"),
         _button("Cancel", of("suite", Part.CANCEL), "button", disabled=True),
     ]

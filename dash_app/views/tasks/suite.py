@@ -9,8 +9,7 @@ import numpy as np
 from dash import html
 from dash.development.base_component import Component
 
-from analysis.tasks.results import SuiteReport
-from analysis.tasks.specs import OWN
+from analysis.tasks.suite_specs import OWN, SuiteReport
 from dash_app.page.controls import go
 from dash_app.views.tasks import figures as figures_module
 from dash_app.views.tasks import sections

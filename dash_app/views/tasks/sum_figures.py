@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.tasks.sum_results import ContributionReport, PatchReport, ProbeReport
+from analysis.tasks.sum_specs import ContributionReport, PatchReport, ProbeReport
 from dash_app.page.theme import Figure, Theme, axis, base_layout, palette
 from dash_app.views.tasks.figure_parts import line, matrix
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from dash import html
 
-from analysis.tasks.sum_results import ContributionReport, PatchReport, ProbeReport, Projection
+from analysis.tasks.sum_specs import ContributionReport, PatchReport, ProbeReport, Projection
 from dash_app.views.tasks import figures as figures_module
 from dash_app.views.tasks import sections, sum_figures
 from dash_app.views.tasks.ids import Option
@@ -130,7 +130,7 @@ def patching(
 ) -> Drawn:
     """Effect or control of patching each component, and one column position by position."""
     counts = ", ".join(
-        f"{n} of {report.asked} into column {column}"
+        f"{n} of {report.requested} into column {column}"
         for n, column in zip(report.pairs, report.columns, strict=True)
     )
     said = [html.P(f"Pairs that {form['model']} has right without a patch: {counts}.")]

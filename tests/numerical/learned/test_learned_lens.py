@@ -24,7 +24,7 @@ from analysis.learned import lens_files, library
 from analysis.learned.translators import LogitLens, new_lens
 from analysis.lens.specs import ColourSpec, DisagreementSpec, LensSpec
 from analysis.lens_training import texts
-from analysis.lens_training.commands import main
+from analysis.lens_training.commands import add_to
 from analysis.lens_training.evaluate import evaluate, table
 from analysis.lens_training.fit import rate_at, rows_of, scales, tokens_of
 from analysis.lens_training.training import run
@@ -33,6 +33,7 @@ from analysis.service import Service
 from analysis.tracing.specs import TraceSpec
 from analysis.worker.settings import ServiceSettings
 from tests.numerical.lens.test_grid import slow_norm, softmax
+from tests.support.command_line import run as run_command
 from tests.support.repository import ROOT
 from tests.support.toy_lens import SHORT, SPEC, quiet, session
 
@@ -338,20 +339,20 @@ def test_the_commands_train_list_and_judge(
     tiny_llama_dir: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--rank", "2", "--tokens", "200", "--steps", "3", "--batch", "8", "--judged", "60"]
-    assert main(["lens", "train", str(tiny_llama_dir), *options]) == 0
+    assert run_command(add_to, "lens", "train", str(tiny_llama_dir), *options) == 0
     said = capsys.readouterr().out
     assert "step      3 of 3" in said
     assert "60 tokens: the learned lens has the smaller KL at" in said
     name = f"{tiny_llama_dir.name}-rank2"
     assert (data_dir / "lenses" / f"{name}.safetensors").is_file()
-    assert main(["lens", "list"]) == 0
+    assert run_command(add_to, "lens", "list") == 0
     listed = capsys.readouterr().out
     assert name in listed
     assert f"stratascope lens train {tiny_llama_dir.name} --rank 2 --tokens 200" in listed
-    assert main(["lens", "evaluate", str(tiny_llama_dir), name, "--tokens", "60"]) == 0
+    assert run_command(add_to, "lens", "evaluate", str(tiny_llama_dir), name, "--tokens", "60") == 0
     assert capsys.readouterr().out.strip() in said
 
 
 def test_a_lens_that_is_not_there(tiny_llama_dir: Path, data_dir: Path) -> None:
     with pytest.raises(SpecError, match="no lens 'nothing'"):
-        main(["lens", "evaluate", str(tiny_llama_dir), "nothing"])
+        run_command(add_to, "lens", "evaluate", str(tiny_llama_dir), "nothing")

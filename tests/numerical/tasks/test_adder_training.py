@@ -14,8 +14,9 @@ from analysis.contract import progress
 from analysis.errors import CancelledError, SpecError
 from analysis.model.handle import Model
 from analysis.tasks import adder, addition
-from analysis.tasks.adder_training import Run, TrainSpec, evaluate, export, rate_at, table, train
-from analysis.tasks.commands import main
+from analysis.tasks.adder import Run, TrainSpec, evaluate, export, rate_at, table, train
+from analysis.tasks.commands import add_to
+from tests.support.command_line import run
 
 SHORT = TrainSpec(
     digits=2, width=16, steps=24, batch=8, every=8, warm_up=4, perfect=0, validation=200
@@ -90,7 +91,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
 
 
 def test_a_toy_learns_to_add_and_opens_as_a_model(toy: Toy) -> None:
-    a, b = addition.draw(np.random.default_rng(0), 200, "train", 1)
+    a, b = addition.sample_part(np.random.default_rng(0), 200, "train", 1)
     assert adder.exact(toy.run.model, a, b, 1).mean() > 0.97
     assert toy.model.check().passed
     assert not toy.model.info.tied_embeddings
@@ -100,7 +101,9 @@ def test_a_toy_learns_to_add_and_opens_as_a_model(toy: Toy) -> None:
 
 
 def test_exact_agrees_with_writing_the_answer_out(toy: Toy) -> None:
-    pairs = [addition.draw(np.random.default_rng(0), 12, part, 1) for part in ("train", "test")]
+    pairs = [
+        addition.sample_part(np.random.default_rng(0), 12, part, 1) for part in ("train", "test")
+    ]
     a, b = (np.concatenate(operands) for operands in zip(*pairs, strict=True))
     found = adder.exact(toy.model.hf, a, b, 1)
     for right, x, y in zip(found.tolist(), a.tolist(), b.tolist(), strict=True):
@@ -121,26 +124,10 @@ def test_evaluation_counts_every_sum_once(toy: Toy) -> None:
 
 
 def test_the_command_trains_and_judges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(
-            [
-                "tasks",
-                "train-addition",
-                str(tmp_path),
-                "--steps",
-                "3",
-                "--width",
-                "16",
-                "--digits",
-                "1",
-            ]
-        )
-        == 0
-    )
-    assert (
-        main(["tasks", "evaluate-addition", "--model", str(tmp_path / "model"), "--sums", "60"])
-        == 0
-    )
+    folder = str(tmp_path / "model")
+    options = ("--steps", "3", "--width", "16", "--digits", "1")
+    assert run(add_to, "tasks", "train-addition", str(tmp_path), *options) == 0
+    assert run(add_to, "tasks", "evaluate-addition", "--model", folder, "--sums", "60") == 0
     said = capsys.readouterr().out
     assert "3 steps" in said
     assert "| all | 60 |" in said

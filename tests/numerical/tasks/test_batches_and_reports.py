@@ -18,16 +18,16 @@ from analysis.tasks import (
     batch,
     carry_patching,
     contributions,
-    emergence_report,
     failure_report,
     outcomes,
     probes,
+    suite_report,
     suites,
     sum_table,
 )
-from analysis.tasks.components import Component, all_of, collect
 from analysis.tasks.prompts import Encoded, Suite, TaskPrompt, encode
-from analysis.tasks.results import Outcome
+from analysis.tasks.suite_specs import Outcome
+from analysis.tasks.sum_table import Component, all_components, collect_states
 from analysis.tracing.interventions import Patch
 from tests.numerical.conftest import Case
 from tests.support import built
@@ -137,7 +137,7 @@ def test_outcomes_survive_their_bytes(gpt2: Case) -> None:
 
 @pytest.fixture(scope="module")
 def sums(adder: Any) -> sum_table.Table:
-    return sum_table.drawn(adder, 240, 3, 5, padded=True)
+    return sum_table.random_sums(adder, 240, 3, 5, padded=True)
 
 
 def test_the_shipped_adder_adds(adder: Any) -> None:
@@ -145,7 +145,7 @@ def test_the_shipped_adder_adds(adder: Any) -> None:
     assert adder.info.norm == "LayerNorm"
     assert not adder.info.tied_embeddings
     suite = suites.build("addition-chains", 300, 8, padded=True)
-    found = emergence_report.report(adder, suite)
+    found = suite_report.report(adder, suite)
     assert found.accuracy.hits >= 299
 
 
@@ -157,7 +157,7 @@ def test_places_are_named_by_digit_and_column(sums: sum_table.Table) -> None:
 
 def test_emergence_tells_right_answers_from_controls(adder: Any) -> None:
     suite = suites.build("addition", 120, 2, padded=True)
-    found = emergence_report.report(adder, suite, label="chain")
+    found = suite_report.report(adder, suite, label="chain")
     right, _, _, same, shuffled = found.curves
     assert right.never == 0
     assert same.never > 0.95 * same.count
@@ -167,7 +167,7 @@ def test_emergence_tells_right_answers_from_controls(adder: Any) -> None:
 
 def test_wrong_answers_count_by_their_first_wrong_token(adder: Any) -> None:
     prompts = (TaskPrompt("12345+11111=", "023456"), TaskPrompt("12345+11111=", "023999"))
-    found = emergence_report.report(adder, Suite("x", "x", prompts))
+    found = suite_report.report(adder, Suite("x", "x", prompts))
     right, wrong, missed, _, _ = found.curves
     assert (right.count, wrong.count, missed.count) == (6, 1, 1)
     assert (wrong.never, missed.never) == (0, 1)
@@ -176,13 +176,13 @@ def test_wrong_answers_count_by_their_first_wrong_token(adder: Any) -> None:
 
 def test_an_answer_with_a_digit_too_many_is_wrong(adder: Any) -> None:
     (prompt,) = (TaskPrompt("12345+11111=", "02345"),)
-    found = emergence_report.report(adder, Suite("x", "x", (prompt,)))
+    found = suite_report.report(adder, Suite("x", "x", (prompt,)))
     assert found.accuracy.hits == 0
 
 
 def test_equal_foils_are_the_other_prompts_answers() -> None:
     prompts = [Encoded((1, 2, answer), 2, (-1,)) for answer in (5, 6, 7, 8, 8, 9)]
-    made = emergence_report.with_equal_foils(prompts, 0)
+    made = suite_report.with_equal_foils(prompts, 0)
     foils = [prompt.foil_ids[0] for prompt in made]
     assert all(foil != prompt.token_ids[2] for foil, prompt in zip(foils, made, strict=True))
     assert {foil for foil in foils if foil >= 0} <= {5, 6, 7, 8, 9}
@@ -190,7 +190,7 @@ def test_equal_foils_are_the_other_prompts_answers() -> None:
 
 def test_shuffling_keeps_ends_answer_and_tokens() -> None:
     prompt = Encoded((1, 2, 3, 4, 5, 6, 7), 6, (3,))
-    (made,) = emergence_report.shuffled([prompt], 1)
+    (made,) = suite_report.shuffled([prompt], 1)
     assert made.token_ids[0] == 1
     assert made.token_ids[5:] == (6, 7)
     assert sorted(made.token_ids) == sorted(prompt.token_ids)
@@ -219,7 +219,7 @@ def test_heads_collected_add_up_to_attention(small: Case) -> None:
     ids = built.ids(small.model, 6)
     one = Encoded(ids, 5, (-1,))
     table = sum_table.Table(np.array([1]), np.array([1]), 1, (one,), ("x",) * 6, (5,))
-    found = collect(small.model, table, all_of(small.model), "x")
+    found = collect_states(small.model, table, all_components(small.model), "x")
     trace = analysis.trace(small.model, ids)
     for layer in range(small.model.info.layers):
         heads = [
@@ -236,7 +236,9 @@ def test_probes_read_what_is_there_and_nothing_else(
     planted = rng.normal(size=(len(sums.a), len(sums.places), 8)).astype(np.float32)
     planted[:, 14, 3] += 6.0 * sums.carry[:, 2]
     planted[:, 4] = 0.0
-    monkeypatch.setattr(probes, "collect", lambda model, table, wanted, *_: {wanted[0]: planted})
+    monkeypatch.setattr(
+        probes, "collect_states", lambda model, table, wanted, *_: {wanted[0]: planted}
+    )
     found = probes.report(adder, sums, (Component("row", 0),))
     target = found.targets.index("carry2")
     assert found.accuracy[target, 0, 14] > 0.97
@@ -247,7 +249,7 @@ def test_probes_read_what_is_there_and_nothing_else(
 
 
 def test_probes_of_the_adder_find_carries_only_where_they_can_be_known(adder: Any) -> None:
-    table = sum_table.drawn(adder, 900, 5, 5, padded=True)
+    table = sum_table.random_sums(adder, 900, 5, 5, padded=True)
     found = probes.report(adder, table, (Component("row", 2),))
     for column in range(1, 5):
         target = found.targets.index(f"carry{column}")
@@ -291,7 +293,7 @@ def test_patching_a_row_is_the_patch_intervention(adder: Any) -> None:
 
 def test_patching_everything_or_the_last_row_hands_the_digit_over(adder: Any) -> None:
     wanted = (Component("row", 0), Component("row", 2), Component("head", 0, 0))
-    found = carry_patching.report(adder, 5, pairs=16, wanted=wanted, columns=(2,))
+    found = carry_patching.report(adder, 5, pairs=16, components=wanted, columns=(2,))
     assert found.pairs[0] >= 14
     assert found.effect[0, 0, -1] == 1.0
     assert found.effect[0, 1, 14] == 1.0

@@ -88,11 +88,11 @@ def test_a_failures_partner_counts_and_words(adder: Any) -> None:
         )
     )
     found = failure_report.report(adder, Suite("x", "x", prompts))
-    assert (found.right, found.wrong, found.alone, found.paired) == (2, 3, 1, 1)
+    assert (found.right, found.wrong, found.unpaired, found.paired) == (2, 3, 1, 1)
     (pair,) = found.pairs
     assert (pair.right, pair.wrong, pair.token) == (0, 2, 3)
-    assert pair.asked_right is not None
-    assert pair.asked_wrong is not None
-    assert (pair.asked_right.written, pair.asked_wrong.written) == ("023456", "0234")
-    assert (pair.asked_right.answer, pair.asked_wrong.answer) == ("023456", "023999")
-    assert pair.asked_wrong.length == 6
+    assert pair.right_prompt is not None
+    assert pair.wrong_prompt is not None
+    assert (pair.right_prompt.written, pair.wrong_prompt.written) == ("023456", "0234")
+    assert (pair.right_prompt.answer, pair.wrong_prompt.answer) == ("023456", "023999")
+    assert pair.wrong_prompt.length == 6

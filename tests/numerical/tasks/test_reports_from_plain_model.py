@@ -13,15 +13,14 @@ import analysis
 from analysis.tasks import (
     carry_patching,
     contributions,
-    emergence_report,
     probes,
     suite_files,
     suite_report,
     sum_table,
 )
-from analysis.tasks.components import Component
 from analysis.tasks.prompts import Encoded, Suite, TaskPrompt, encode
-from analysis.tasks.specs import SuiteSpec
+from analysis.tasks.suite_specs import SuiteSpec
+from analysis.tasks.sum_table import Component
 from tests.numerical import reference
 from tests.numerical.conftest import Case
 from tests.numerical.lens.test_grid import matrices, slow_norm
@@ -110,8 +109,8 @@ def test_emergence_and_accuracy_by_the_plain_model(adder: Any, case: Case) -> No
     for one, mean in zip(said, found.rows, strict=True):
         rows = [one.row(k, one.choices[k]) for k in one.spoken]
         assert mean == pytest.approx(np.mean([row for row in rows if row is not None]))
-    foils = emergence_report.with_equal_foils(prompts, 0)
-    mixed = [Said(case, prompt) for prompt in emergence_report.shuffled(prompts, 0)]
+    foils = suite_report.with_equal_foils(prompts, 0)
+    mixed = [Said(case, prompt) for prompt in suite_report.shuffled(prompts, 0)]
     wanted = [
         [one.row(k, one.choices[k]) for one in good for k in range(6)],
         [one.row(one.first_wrong, one.choices[one.first_wrong]) for one in bad],
@@ -138,7 +137,7 @@ def test_emergence_and_accuracy_by_the_plain_model(adder: Any, case: Case) -> No
 
 def test_contributions_by_the_plain_model(adder: Any, case: Case) -> None:
     """Each part's vector times the unembedding, the last norm's scale kept; means over the sums."""
-    sums = sum_table.drawn(adder, 8, 3, 5, padded=True)
+    sums = sum_table.random_sums(adder, 8, 3, 5, padded=True)
     found = contributions.report(adder, sums)
     parts: dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray, float]]] = {}
     seen = np.zeros(found.attention.shape)
@@ -209,8 +208,8 @@ def accuracies(fitted: np.ndarray, true: np.ndarray, *, carry: bool) -> float:
 
 @pytest.mark.parametrize(("name", "place"), [("row 1", 14), ("head 0.1", 13), ("mlp 1", 15)])
 def test_probes_by_least_squares(adder: Any, name: str, place: int) -> None:
-    sums = sum_table.drawn(adder, 220, 4, 5, padded=True)
-    wanted = next(one for one in analysis.tasks.components.all_of(adder) if one.name == name)
+    sums = sum_table.random_sums(adder, 220, 4, 5, padded=True)
+    wanted = next(one for one in analysis.tasks.sum_table.all_components(adder) if one.name == name)
     found = probes.report(adder, sums, (wanted,), places=range(11, 17))
     fit, test, order = (one.numpy() for one in probes._split(len(sums.a), 0.3, 0))
     assert sorted((*fit, *test)) == list(range(220))
@@ -238,7 +237,7 @@ def test_probes_by_least_squares(adder: Any, name: str, place: int) -> None:
 
 @pytest.mark.parametrize("column", [2, 5])
 def test_projections_by_eigenvectors_of_the_covariance(adder: Any, column: int) -> None:
-    sums = sum_table.drawn(adder, 60, 4, 5, padded=True)
+    sums = sum_table.random_sums(adder, 60, 4, 5, padded=True)
     at = sums.answers[column] - 1
     found = probes.projection(adder, sums, Component("head", 0, 1), at, column)
     states = states_of(adder, sums, "head 0.1", at)
@@ -311,20 +310,20 @@ def handed(hf: Any, name: str, own: list[int], donor: list[int], where: slice) -
 
 @pytest.mark.parametrize("name", ["row 1", "attention 0", "head 0.1", "head 1.2", "mlp 0"])
 def test_patching_by_hooks_on_the_plain_model(adder: Any, name: str) -> None:
-    part = next(one for one in analysis.tasks.components.all_of(adder) if one.name == name)
-    found = carry_patching.report(adder, 5, pairs=9, seed=2, wanted=(part,), columns=(2,))
+    part = next(one for one in analysis.tasks.sum_table.all_components(adder) if one.name == name)
+    found = carry_patching.report(adder, 5, pairs=9, seed=2, components=(part,), columns=(2,))
     drawn = carry_patching.pairs_for(np.random.default_rng([2, 13]), 9, 5, 2, True, False)
     tables = [sum_table.table(adder, a, b, 5, padded=True) for a, b in drawn]
     at = int(found.positions[0])
     rows = [[list(one.token_ids) for one in table.encoded] for table in tables]
     effects, controls, kept = [], [], 0
-    for own, donor, harmless in zip(*rows, strict=True):
+    for own, donor, without in zip(*rows, strict=True):
         nothing = lambda value: value  # noqa: E731
         said = [choice(adder.hf, ids[: at + 1], name, nothing) for ids in (own, donor)]
         if said != [own[at + 1], donor[at + 1]]:
             continue
         kept += 1
-        for other, shares in ((donor, effects), (harmless, controls)):
+        for other, shares in ((donor, effects), (without, controls)):
             shares.append([
                 handed(adder.hf, name, own[: at + 1], other[: at + 1], where) == donor[at + 1]
                 for where in (slice(6, 7), slice(at, at + 1), slice(None))

@@ -19,25 +19,19 @@ from analysis.store.memo import Memo
 from analysis.tasks import (
     batch,
     carry_patching,
-    emergence_report,
     failure_report,
     outcomes,
     probes,
+    suite_report,
     suites,
     sum_table,
 )
-from analysis.tasks.components import Component, affordable, named
 from analysis.tasks.prompts import Encoded, Suite, TaskPrompt, encode
-from analysis.tasks.specs import (
-    ContributionSpec,
-    FailureSpec,
-    PatchSpec,
-    ProbeSpec,
-    ProjectionSpec,
-    SuiteSpec,
-)
 from analysis.tasks.suite_files import as_lines
-from analysis.tasks.suite_report import drawn, encoded_of
+from analysis.tasks.suite_report import encoded_of, suite_of
+from analysis.tasks.suite_specs import FailureSpec, SuiteSpec
+from analysis.tasks.sum_specs import ContributionSpec, PatchSpec, ProbeSpec, ProjectionSpec
+from analysis.tasks.sum_table import Component, affordable_components, component_named
 from tests.numerical.conftest import Case
 from tests.support import built
 
@@ -96,21 +90,23 @@ def test_a_cache_that_gives_other_states_is_not_used(
 
 
 def test_common_tokens_are_counted() -> None:
-    assert batch.common([(1, 2, 3, 4), (1, 2, 5, 6)], 4) == 2
-    assert batch.common([(1, 2, 3), (1, 2, 3)], 9) == 2  # the last token is each prompt's own
-    assert batch.common([(1, 2, 3), (1, 2, 3)], 1) == 1
-    assert batch.common([], 5) == 0
+    assert batch.common_length([(1, 2, 3, 4), (1, 2, 5, 6)], 4) == 2
+    assert (
+        batch.common_length([(1, 2, 3), (1, 2, 3)], 9) == 2
+    )  # the last token is each prompt's own
+    assert batch.common_length([(1, 2, 3), (1, 2, 3)], 1) == 1
+    assert batch.common_length([], 5) == 0
 
 
 def test_no_pair_of_sums_comes_twice(adder: Any) -> None:
-    table = sum_table.drawn(adder, 300, 0, 5, padded=True)
+    table = sum_table.random_sums(adder, 300, 0, 5, padded=True)
     assert len({(int(a), int(b)) for a, b in zip(table.a, table.b, strict=True)}) == 300
     assert table.own == tuple(range(len(table.places)))
     assert table.texts[0] == f"{table.a[0]:05d}+{table.b[0]:05d}="
 
 
 def test_probes_at_some_places_are_those_at_all(adder: Any) -> None:
-    table = sum_table.drawn(adder, 300, 2, 5, padded=True)
+    table = sum_table.random_sums(adder, 300, 2, 5, padded=True)
     wanted = (Component("row", 1), Component("head", 0, 0))
     every = probes.report(adder, table, wanted)
     some = probes.report(adder, table, wanted, places=range(11, 18))
@@ -125,15 +121,15 @@ def test_probes_at_some_places_are_those_at_all(adder: Any) -> None:
 @pytest.mark.parametrize(
     ("places", "said"),
     [
-        ((11, 12), r"written where nothing is asked for: at 1\d.* Ask for these places too"),
-        ((), "written where nothing is asked for"),
+        ((11, 12), r"positions 1\d.* predict digits that are probed for. Add these"),
+        ((), "predict digits that are probed for"),
         (range(11, 19), r"Place 18 does not exist\. Use 0 to 17"),
     ],
 )
 def test_places_that_make_no_report_are_refused_with_what_to_try(
     adder: Any, places: Any, said: str
 ) -> None:
-    table = sum_table.drawn(adder, 300, 2, 5, padded=True)
+    table = sum_table.random_sums(adder, 300, 2, 5, padded=True)
     with pytest.raises(SpecError, match=said):
         probes.report(adder, table, (Component("row", 1),), places=places)
 
@@ -141,7 +137,9 @@ def test_places_that_make_no_report_are_refused_with_what_to_try(
 def test_patching_where_it_is_written_is_a_part_of_patching_everywhere(adder: Any) -> None:
     wanted = (Component("row", 1), Component("head", 0, 0))
     every, part = (
-        carry_patching.report(adder, 5, pairs=8, wanted=wanted, columns=(2,), positions=positions)
+        carry_patching.report(
+            adder, 5, pairs=8, components=wanted, columns=(2,), positions=positions
+        )
         for positions in ("all", "written")
     )
     place = int(part.positions[0])
@@ -154,12 +152,12 @@ def test_patching_where_it_is_written_is_a_part_of_patching_everywhere(adder: An
 
 
 def test_emergence_by_digit_adds_up_to_the_whole(adder: Any) -> None:
-    found = emergence_report.report(adder, suites.build("addition", 40, 2, padded=True))
+    found = suite_report.report(adder, suites.build("addition", 40, 2, padded=True))
     assert [one.name for one in found.by_digit] == [f"answer{n}: right" for n in range(6)]
     assert sum(one.count for one in found.by_digit) == found.curves[0].count
     rows = np.concatenate([one.rows for one in found.by_digit])
     assert sorted(rows.tolist()) == sorted(found.curves[0].rows.tolist())
-    mixed = emergence_report.report(adder, WRONG)
+    mixed = suite_report.report(adder, WRONG)
     assert [one.name for one in mixed.by_digit if "wrong" in one.name] == ["token 3: wrong"]
 
 
@@ -188,15 +186,17 @@ def test_flows_are_held_against_each_other_link_by_link(adder: Any) -> None:
         assert flows.max() <= 1.0
     change = np.abs(found.right_links - found.wrong_links)
     assert (np.diff(change) <= 1e-7).all()
-    np.testing.assert_allclose(found.apart, np.abs(found.right - found.wrong).sum(1) / 2, atol=1e-6)
-    assert found.apart[-1] == 0.0  # both start at the same place
+    np.testing.assert_allclose(
+        found.distance, np.abs(found.right - found.wrong).sum(1) / 2, atol=1e-6
+    )
+    assert found.distance[-1] == 0.0  # both start at the same place
 
 
 def test_a_run_flows_as_itself(small: Case) -> None:
     trace = analysis.trace(small.model, built.ids(small.model, 5))
     found = failure_report.compare(small.model, trace, trace)
     assert found is not None
-    assert not found.apart.any()
+    assert not found.distance.any()
     np.testing.assert_array_equal(found.right_links, found.wrong_links)
 
 
@@ -205,8 +205,8 @@ def test_failures_say_what_was_asked_and_how_it_flowed(adder: Any) -> None:
     assert pair.flows is not None
     assert pair.flows.right.shape == pair.rows.shape
     assert pair.right_tokens[:5] == tuple("12345")
-    assert pair.asked_wrong is not None
-    assert (pair.asked_wrong.answer, pair.asked_wrong.written) == ("023999", "0234")
+    assert pair.wrong_prompt is not None
+    assert (pair.wrong_prompt.answer, pair.wrong_prompt.written) == ("023999", "0234")
 
 
 def test_the_service_asks_for_each_report(adder: Any) -> None:
@@ -216,10 +216,10 @@ def test_the_service_asks_for_each_report(adder: Any) -> None:
     found = ask(adder, ProjectionSpec(NAME, "head 0.0", sums=30))
     assert (found.place, found.position, len(found.prompts)) == ("answer2", 15, 30)
     assert ask(adder, ProjectionSpec(NAME, "row 0", "b3", sums=9)).place == "b3"
-    assert ask(adder, PatchSpec(NAME, pairs=1)).asked == 1  # one pair: nothing is said
+    assert ask(adder, PatchSpec(NAME, pairs=1)).requested == 1  # one pair: nothing is said
     assert np.isnan(ask(adder, PatchSpec(NAME, pairs=1)).effect).all()
     fitted = ask(adder, ProbeSpec(NAME, sums=60))
-    assert fitted.accuracy.shape == (10, len(affordable(adder)), 18)
+    assert fitted.accuracy.shape == (10, len(affordable_components(adder)), 18)
 
 
 def test_a_list_of_ones_own_is_run_and_its_failures_shown(adder: Any) -> None:
@@ -230,7 +230,7 @@ def test_a_list_of_ones_own_is_run_and_its_failures_shown(adder: Any) -> None:
     report = ask(adder, FailureSpec(spec), memo)
     memo.close()
     assert (report.right, report.wrong, len(report.pairs)) == (1, 1, 1)
-    assert len(drawn(adder, SuiteSpec(NAME, "own", 1, content=as_lines(WRONG))).prompts) == 1
+    assert len(suite_of(adder, SuiteSpec(NAME, "own", 1, content=as_lines(WRONG))).prompts) == 1
 
 
 def test_what_can_not_be_asked_is_refused(adder: Any, gpt2: Case) -> None:
@@ -240,8 +240,8 @@ def test_what_can_not_be_asked_is_refused(adder: Any, gpt2: Case) -> None:
     ):
         with pytest.raises(SpecError):
             ask(adder, spec)
-    with pytest.raises(SpecError, match="no component called 'mlp 7'"):
-        named(adder, "mlp 7")
+    with pytest.raises(SpecError, match="no component named 'mlp 7'"):
+        component_named(adder, "mlp 7")
     with pytest.raises(PromptError, match="Prompt 2 has 18 tokens"):
         encoded_of(adder, Suite("x", "x", (TaskPrompt("1+", "2"), WRONG.prompts[0])), 17)
     with pytest.raises(PromptError, match="Prompt 1: "):
@@ -288,7 +288,7 @@ def test_a_report_lets_clicks_in_between_its_chunks(adder: Any, spec: Any) -> No
 @pytest.mark.real
 def test_sums_of_a_language_model_are_looked_at_from_the_question_on(smollm: Case) -> None:
     model = smollm.model
-    table = sum_table.drawn(model, 60, 0, 2, padded=False)
+    table = sum_table.random_sums(model, 60, 0, 2, padded=False)
     names = [table.places[place] for place in table.own]
     assert names[0] == "a1"
     assert {"a0", "plus", "b1", "b0", "answer2", "answer1", "answer0"} <= set(names)

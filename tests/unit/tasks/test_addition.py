@@ -59,14 +59,14 @@ def test_longest_chain(a: int, b: int, length: int) -> None:
 
 def test_parts_are_disjoint_and_drawn_by_seed() -> None:
     drawn = {
-        part: addition.draw(np.random.default_rng(3), 4000, part)
+        part: addition.sample_part(np.random.default_rng(3), 4000, part)
         for part in ("train", "validation", "test")
     }
     pairs = {part: set(zip(a.tolist(), b.tolist(), strict=True)) for part, (a, b) in drawn.items()}
     assert not pairs["train"] & pairs["validation"]
     assert not pairs["train"] & pairs["test"]
     assert not pairs["validation"] & pairs["test"]
-    again = addition.draw(np.random.default_rng(3), 4000, "test")
+    again = addition.sample_part(np.random.default_rng(3), 4000, "test")
     assert all((x == y).all() for x, y in zip(drawn["test"], again, strict=True))
     assert all(len(a) == 4000 for a, _ in drawn.values())
 
@@ -81,7 +81,9 @@ def test_one_in_sixteen_pairs_is_held_out_for_the_test() -> None:
 
 def test_rich_pairs_have_longer_chains() -> None:
     lengths = [
-        addition.longest_chain(*addition.draw(np.random.default_rng(1), 2000, "test", chains=share))
+        addition.longest_chain(
+            *addition.sample_part(np.random.default_rng(1), 2000, "test", chains=share)
+        )
         for share in (0.0, 1.0)
     ]
     assert (lengths[1] >= 3).mean() > 5 * (lengths[0] >= 3).mean()

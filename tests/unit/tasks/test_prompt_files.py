@@ -9,9 +9,10 @@ import pytest
 
 from analysis.errors import SpecError
 from analysis.tasks import suite_files
-from analysis.tasks.commands import main
-from analysis.tasks.emergence_report import by_label
+from analysis.tasks.commands import add_to
 from analysis.tasks.prompts import Suite, TaskPrompt
+from analysis.tasks.suite_report import by_label
+from tests.support.command_line import run
 
 
 def test_csv_with_foil_labels_and_newlines() -> None:
@@ -49,7 +50,7 @@ def test_json_lines_with_labels_and_line_separators_in_text() -> None:
         ("jsonl", json.dumps({"prompt": "a", "answer": "b", "labels": dict.fromkeys(range(101))}),
          "Line 1: there are more than 100 labels"),
         ("csv", ",".join(["prompt", "answer", *map(str, range(99))]), "more than 100 columns"),
-        ("jsonl", "\n\n", "holds no prompts"),
+        ("jsonl", "\n\n", "has no prompts"),
         ("csv", "", "Line 1: the header has no column prompt and no column answer"),
     ],
 )  # fmt: skip
@@ -95,17 +96,17 @@ def test_a_bad_file_costs_no_model(tmp_path: Path) -> None:
     path = tmp_path / "bad.csv"
     path.write_text("prompt,answer\nx,\n")
     with pytest.raises(SpecError, match="Line 2"):
-        main(["tasks", "run", str(path), "--model", "there-is-no-such-model"])
+        run(add_to, "tasks", "run", str(path), "--model", "there-is-no-such-model")
 
 
 def test_a_file_is_named_by_option_and_one_thing_only(tmp_path: Path) -> None:
     path = tmp_path / "list.txt.csv"
     path.write_text("prompt,answer\n,2\n")
     with pytest.raises(SpecError, match="Line 2: the prompt is empty"):
-        main(["tasks", "run", "--file", str(path), "--model", "there-is-no-such-model"])
+        run(add_to, "tasks", "run", "--file", str(path), "--model", "there-is-no-such-model")
     for both in (["addition", "--file", str(path)], []):
         with pytest.raises(SpecError, match="either a suite or a file"):
-            main(["tasks", "run", *both, "--model", "there-is-no-such-model"])
+            run(add_to, "tasks", "run", *both, "--model", "there-is-no-such-model")
 
 
 def test_lines_written_are_read_back() -> None:
@@ -118,7 +119,7 @@ def test_lines_written_are_read_back() -> None:
 def test_half_a_character_is_refused_where_it_counts_and_mended_in_labels() -> None:
     for field in ("prompt", "answer", "foil"):
         row = {"prompt": "a", "answer": "b", "foil": "c"} | {field: "\ud800"}
-        with pytest.raises(SpecError, match=f"Line 1: the {field} holds half a character"):
+        with pytest.raises(SpecError, match=f"Line 1: the {field} has half of a surrogate pair"):
             suite_files.parse(json.dumps(row).encode(), "jsonl")
     row = {"prompt": "a", "answer": "b", "kind": "\ud800"}
     (prompt,) = suite_files.parse(json.dumps(row).encode(), "jsonl").prompts

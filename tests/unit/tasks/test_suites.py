@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from analysis.errors import SpecError
-from analysis.tasks import addition, specs, suites
+from analysis.tasks import addition, suite_specs, suites, sum_specs
 from analysis.tasks.batch import groups
-from analysis.tasks.emergence_report import curve, share
+from analysis.tasks.suite_report import curve, share
 
 
 @pytest.mark.parametrize("name", suites.NAMES)
@@ -143,24 +143,24 @@ def test_the_mean_row_of_few_prompts_has_no_interval() -> None:
 
 def test_the_notes_sum_keeps_its_carries_in_fewer_digits() -> None:
     whole = addition.carries(np.array([addition.A]), np.array([addition.B]), 8)[0]
-    asked = addition.own_sum("addition-5digit")
+    asked = addition.example_sum("addition-5digit")
     a, b = (int(text) for text in asked.prompt.removesuffix("=").split("+"))
     assert addition.carries(np.array([a]), np.array([b]))[0].tolist() == whole[:6].tolist()
     assert asked.answer == addition.answer(a, b)
-    assert addition.own_sum("smollm2-135m-instruct").answer == "13622901"
+    assert addition.example_sum("smollm2-135m-instruct").answer == "13622901"
     assert addition.padded_digits("/etc") is None
 
 
 def test_a_report_that_means_nothing_is_refused() -> None:
     for make in (
-        lambda: specs.SuiteSpec("m", "own"),
-        lambda: specs.SuiteSpec("m", "addition", content="x"),
-        lambda: specs.ContributionSpec("m", digits=16),
-        lambda: specs.ProbeSpec("m", sums=39),
-        lambda: specs.ProjectionSpec("m", "row 1", column=4, digits=3),
-        lambda: specs.PatchSpec("m", digits=2, travels=True),
-        lambda: specs.PatchSpec("m", positions="some"),  # type: ignore[arg-type]
-        lambda: specs.FailureSpec(specs.SuiteSpec("m", "facts"), most=21),
+        lambda: suite_specs.SuiteSpec("m", "own"),
+        lambda: suite_specs.SuiteSpec("m", "addition", content="x"),
+        lambda: sum_specs.ContributionSpec("m", digits=16),
+        lambda: sum_specs.ProbeSpec("m", sums=39),
+        lambda: sum_specs.ProjectionSpec("m", "row 1", column=4, digits=3),
+        lambda: sum_specs.PatchSpec("m", digits=2, travels=True),
+        lambda: sum_specs.PatchSpec("m", positions="some"),  # type: ignore[arg-type]
+        lambda: suite_specs.FailureSpec(suite_specs.SuiteSpec("m", "facts"), most=21),
     ):
         with pytest.raises(SpecError):
             make()

@@ -16,24 +16,27 @@ import pytest
 from analysis.contract.results import InfoSpec
 from analysis.errors import CancelledError, UnknownModelError
 from analysis.tasks import export
-from analysis.tasks.emergence_report import curve, share
-from analysis.tasks.results import (
-    Answered,
+from analysis.tasks.suite_report import curve, share
+from analysis.tasks.suite_specs import (
+    AnsweredPrompt,
+    AnswerPair,
     EmergenceReport,
     FailureReport,
-    FlowChange,
-    Parting,
-    SuiteReport,
-)
-from analysis.tasks.specs import (
-    ContributionSpec,
     FailureSpec,
-    PatchSpec,
-    ProbeSpec,
-    ProjectionSpec,
+    FlowChange,
+    SuiteReport,
     SuiteSpec,
 )
-from analysis.tasks.sum_results import ContributionReport, PatchReport, ProbeReport, Projection
+from analysis.tasks.sum_specs import (
+    ContributionReport,
+    ContributionSpec,
+    PatchReport,
+    PatchSpec,
+    ProbeReport,
+    ProbeSpec,
+    Projection,
+    ProjectionSpec,
+)
 from dash_app.state.context import PageId
 from dash_app.state.selection import Selection
 from dash_app.state.update import Happening, reduce
@@ -110,8 +113,8 @@ def failure(*, pairs: bool = True) -> FailureReport:
         np.array([0.3, 0.2], np.float32), np.array([0.1, 0.25], np.float32),
     )  # fmt: skip
     rows = np.array([[0, 0.2], [0, 0.7], [0, 1.1]], np.float32)
-    right, wrong = Answered("1+<i>=", "2", "2", 1), Answered("1+2=", "4", "3", 1)
-    pair = Parting(
+    right, wrong = AnsweredPrompt("1+<i>=", "2", "2", 1), AnsweredPrompt("1+2=", "4", "3", 1)
+    pair = AnswerPair(
         0, 1, 0, rows, np.full((2, 2), 0.3, np.float32), np.ones(2, np.float32),
         np.array([0, 0.5, 1], np.float32), np.array([0, 0.1, 0], np.float32), (1, 1), change,
         ("1", "+<i>"), ("1", "+2"), right, wrong,
@@ -353,7 +356,7 @@ def test_a_good_list_is_kept_and_run_by_its_hash() -> None:
         (sent("prompt,answer\na,b\n"), "a.xlsx", ["neither .csv nor .jsonl"]),
         ("data:;base64,???", "a.csv", ["did not arrive"]),
         (None, None, [""]),
-        (sent('{"prompt": "\\ud800", "answer": "b"}'), "a.jsonl", ["half a character"]),
+        (sent('{"prompt": "\\ud800", "answer": "b"}'), "a.jsonl", ["half of a surrogate pair"]),
     ],
 )
 def test_a_bad_list_is_refused_line_by_line(contents: Any, name: Any, said: list[str]) -> None:
@@ -380,7 +383,7 @@ def test_the_notes_own_sum_is_what_each_model_can_read() -> None:
     assert "1230912 + 12391989 =" in whole
     part = text(actions.own_sum("addition-5digit"))
     assert "30912+91989=" in part
-    assert "5 digits and no more" in part
+    assert "at most 5 digits" in part
 
 
 def test_digits_are_fixed_where_the_model_has_its_own() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.tasks.results import FailureReport, Parting
-from analysis.tasks.sum_results import ContributionReport
+from analysis.tasks.suite_specs import AnswerPair, FailureReport
+from analysis.tasks.sum_specs import ContributionReport
 from dash_app.views.tasks import failure_figures, showing, suite, sum_figures
 from tests.support.components import text
 from tests.wiring.views.test_tasks import FORM, MADE, Service, failure, figures, finished
@@ -69,7 +69,7 @@ def test_tokens_that_are_read_least() -> None:
     assert "left out" not in shown(MADE["contributions"](), "contributions")
 
 
-def parting(first: int) -> Parting:
+def parting(first: int) -> AnswerPair:
     """A pair of sixty tokens of which the one at ``first`` differs."""
     (pair,) = failure().pairs
     assert pair.flows is not None
@@ -136,7 +136,7 @@ def test_what_is_not_patched_or_probed() -> None:
         report, components=("row 0", "head 0.1"), columns=np.array([1, 2]),
         effect=np.stack([report.effect[0], np.full((2, 4), np.nan)]),
         control=np.stack([report.control[0], np.full((2, 4), np.nan)]), pairs=np.array([9, 3]),
-        positions=np.array([2, 2]), receivers=("a",) * 2, donors=("b",) * 2, harmless=("c",) * 2,
+        positions=np.array([2, 2]), receivers=("a",) * 2, donors=("b",) * 2, controls=("c",) * 2,
     )  # fmt: skip
     assert "Heads are not patched" not in shown(two, "patching")
     assert "Empty: of fewer than five pairs nothing is said" in shown(two, "patching")
