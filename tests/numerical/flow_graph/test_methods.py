@@ -12,6 +12,7 @@ import torch
 
 import analysis
 from analysis.flow_graph import methods
+from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import Graph
 from analysis.flow_graph.specs import FlowSpec
 from analysis.model.handle import Model
@@ -97,9 +98,14 @@ def test_upwards_it_equals_brute_force(pair: Pair, method: str, root: Any) -> No
     assert graph.hidden_share == pytest.approx(0.0, abs=1e-5)
 
 
+def test_every_method_has_a_reference() -> None:
+    assert {*METHODS, "signed"} == set(FLOW_METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("budget", [5, 20])
-def test_shares_by_projection_and_hidden_mass_sum_to_one(pair: Pair, budget: int) -> None:
-    graph = analysis.flow(pair.model, pair.trace, method="projection", budget=budget)
+def test_shares_and_hidden_mass_sum_to_one(pair: Pair, method: str, budget: int) -> None:
+    graph = analysis.flow(pair.model, pair.trace, method=method, budget=budget)
     into: dict[str, float] = defaultdict(float)
     for link in graph.links:
         into[link.target] += link.share

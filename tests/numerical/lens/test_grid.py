@@ -11,6 +11,7 @@ import torch
 
 import analysis
 from analysis.lens.decoders import Reader, similarity
+from analysis.lens.options import DECODERS
 from analysis.tracing.vocabulary import Reference, row_stats, top_k
 from tests.numerical.conftest import Case
 from tests.support import built, zoo
@@ -50,8 +51,12 @@ def slow_share(decoder: str, row: int, last: int) -> float:
     return {"output": 1.0, "input": 0.0, "linear": s, "quadratic": s**2, "midpoint": 0.5}[decoder]
 
 
+#: Decoders whose matrix is a mix of the output and the input matrix.
+MIXES = [name for name, one in DECODERS.items() if one.single and name != "learned"]
+
+
 @pytest.mark.parametrize("norm", ["none", "unit", "full"])
-@pytest.mark.parametrize("decoder", ["output", "input", "linear", "quadratic", "midpoint"])
+@pytest.mark.parametrize("decoder", MIXES)
 def test_cells_by_hand(small: Case, decoder: str, norm: str) -> None:
     target = 7
     grid = analysis.decode(small.model, small.trace, decoder=decoder, norm=norm, k=4, target=target)
@@ -89,7 +94,7 @@ def test_the_higher_top_probability_wins(llama: Case) -> None:
 def test_decoders_coincide_on_a_tied_model(gpt2: Case) -> None:
     grids = [
         analysis.decode(gpt2.model, gpt2.trace, decoder=name)
-        for name in ("output", "input", "linear", "quadratic", "midpoint", "max_probability")
+        for name in (*MIXES, "max_probability")
     ]
     for grid in grids[1:]:
         assert np.array_equal(grid.token_ids, grids[0].token_ids)
