@@ -110,6 +110,41 @@ def observed_attention(
     return output, pattern
 
 
+def mixed_values(value: Tensor, pattern: Tensor) -> Tensor | None:
+    """[batch, query, head, d] pattern times values, each value head shared by its group of heads.
+
+    Args:
+        value: [batch, kv_head, key, d].
+        pattern: [batch, head, query, key].
+
+    Returns:
+        None if the numbers of heads or keys do not fit.
+    """
+    heads, groups = pattern.shape[1], value.shape[1]
+    if heads % groups or pattern.shape[-1] != value.shape[-2]:
+        return None
+    shared = value.repeat_interleave(heads // groups, dim=1)
+    return (pattern.to(value.dtype) @ shared).transpose(1, 2)
+
+
+def scaled_pattern(value: Tensor, pattern: Tensor, output: Tensor) -> Tensor:
+    """The pattern times the factor of each head and query from pattern times values to output.
+
+    A learned sink may be applied as such a factor, after the softmax (Granite).
+
+    Args:
+        value: [batch, kv_head, key, d].
+        pattern: [batch, head, query, key].
+        output: [batch, query, head, d].
+    """
+    mixed = mixed_values(value, pattern)
+    if mixed is None:
+        return pattern
+    mixed, output = mixed.float(), output.float()
+    factor = (mixed * output).sum(-1) / mixed.square().sum(-1).clamp_min(1e-30)
+    return pattern.float() * factor.transpose(1, 2)[..., None]
+
+
 def _cut_mask(mask: Tensor | None, cut: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The mask with the ``cut`` edges, and [batch, head, query] which queries have no key left."""
     if mask is None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analysis.model.attention_hooks import observing
+from analysis.model.attention_hooks import mixed_values, observing
 from analysis.model.module_io import first_tensor, float32_copy, hidden_input
 
 #: Largest relative error at which two sums count as equal, by dtype.
@@ -42,13 +42,21 @@ class Event:
 
 @dataclass
 class AttentionEvent:
-    """One attention call: the calling module, and the heads' outputs, concatenated."""
+    """One attention call.
+
+    Attributes:
+        module: The module that called.
+        heads, kv_heads, d_head: Its shape.
+        concatenated: [1, pos, head * d_head] the heads' outputs.
+        mixed: [1, pos, head * d_head] pattern times values; None if the shapes do not fit.
+    """
 
     module: nn.Module
     heads: int
     kv_heads: int
     d_head: int
     concatenated: Tensor
+    mixed: Tensor | None
 
 
 @dataclass
@@ -85,8 +93,16 @@ class Record:
                 value.shape[1],
                 output.shape[-1],
                 float32_copy(output.flatten(-2)),
+                _mixed(value, pattern, output),
             )
         )
+
+
+def _mixed(value: Tensor, pattern: Tensor, output: Tensor) -> Tensor | None:
+    heads = mixed_values(value, pattern)
+    if heads is None or heads.shape != output.shape:
+        return None
+    return float32_copy(heads.flatten(-2))
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
+
+from analysis.model.attention_hooks import scaled_pattern
 
 
 @dataclass
@@ -19,6 +21,8 @@ class Block:
         projection: The output projection that mixes the heads; None if it was not found.
         post_norm: The norm between the projection and the stream; None if there is none.
         heads, kv_heads, d_head: Shape of its attention; 0 without attention.
+        scaled_heads: Whether each head's output is multiplied by a factor per query after the
+            softmax, as for a learned sink.
         error: Relative error of ``resid + attention + MLP = next row`` on the first probe.
     """
 
@@ -33,6 +37,7 @@ class Block:
     heads: int = 0
     kv_heads: int = 0
     d_head: int = 0
+    scaled_heads: bool = False
     error: float = 0.0
 
 
@@ -58,6 +63,12 @@ class Stream:
     def attending(self) -> list[nn.Module]:
         """The attention modules."""
         return [block.attention for block in self.blocks if block.attention is not None]
+
+    def pattern(self, layer: int, value: Tensor, pattern: Tensor, output: Tensor) -> Tensor:
+        """[batch, head, query, key] the pattern whose product with the values is the output."""
+        if not self.blocks[layer].scaled_heads:
+            return pattern
+        return scaled_pattern(value, pattern, output)
 
     def layer(self, module: nn.Module) -> int | None:
         """The layer of an attention module; None if it is not in the stream."""

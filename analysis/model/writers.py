@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from analysis.errors import UnsupportedModelError
-from analysis.model.probe import Event, Record, relative_error
+from analysis.model.probe import AttentionEvent, Event, Record, relative_error, tolerance
 from analysis.model.stream import Block
 
 
@@ -56,7 +56,7 @@ def solve_block(
             "Choose another model.",
         )
     pair = next(iter(shared))
-    return _describe(module, name, records[0], pair, solutions[0][0][pair])
+    return _describe(module, name, records[0], solutions[0][0][pair], dtype)
 
 
 def _solve_probe(
@@ -134,8 +134,26 @@ def _explains(one: Tensor, two: Tensor, pair: _Pair, whole: Event, dtype: torch.
     return bool((missing <= allowed).all())
 
 
+def _same_heads(mixed: Tensor | None, heads: Tensor, dtype: torch.dtype) -> bool:
+    return mixed is not None and relative_error(mixed, heads) <= tolerance(dtype)
+
+
+def _scaled_heads(call: AttentionEvent, dtype: torch.dtype) -> bool:
+    """Whether the heads' outputs are pattern times values times a factor per head and query."""
+    if call.mixed is None:
+        return False
+    shape = (*call.mixed.shape[:-1], call.heads, -1)
+    mixed, heads = call.mixed.view(shape), call.concatenated.view(shape)
+    factor = (mixed * heads).sum(-1, keepdim=True) / mixed.square().sum(-1, keepdim=True)
+    return _same_heads(mixed * factor.nan_to_num(0.0), heads, dtype)
+
+
 def _describe(
-    module: nn.Module, name: str, record: Record, key: tuple[str, str], pair: _Pair
+    module: nn.Module,
+    name: str,
+    record: Record,
+    pair: _Pair,
+    dtype: torch.dtype,
 ) -> Block:
     first, second = record.events[pair.first], record.events[pair.second]
     calls = [
@@ -147,6 +165,10 @@ def _describe(
     call = calls[0]
     block.attention, block.heads = call.module, call.heads
     block.kv_heads, block.d_head = call.kv_heads, call.d_head
+    block.scaled_heads = not _same_heads(call.mixed, call.concatenated, dtype)
+    if block.scaled_heads and not _scaled_heads(call, dtype):
+        block.scaled_heads = False
+        return block  # pattern and values do not give the output: the heads can't be split
     mixed = _projection(record, name, call.concatenated, (first, second))
     if mixed is None:
         return block

@@ -166,6 +166,7 @@ class Recorder:
         """Record the values and the pattern."""
         layer = self.stream.layer(module)
         if layer is not None:
+            pattern = self.stream.pattern(layer, value, pattern, output)
             store(self.pattern[:, layer], pattern)
             store(self.value[:, layer], value)
             self._find_empty(module, layer, pattern.shape[1:])

@@ -115,6 +115,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "logits_scaling": 2.0,
         "attention_multiplier": 0.3,
     },
+    "granite_swa": {**_LLAMA, "sliding_window": 5, "residual_multiplier": 0.6},
+    "granitemoe_swa": {**_LLAMA, **_MOE, "sliding_window": 5, "residual_multiplier": 0.6},
     "gpt_oss": {**_LLAMA, **_MOE, "sliding_window": 5, "layer_types": None},
     "smollm3": _LLAMA,
     "deepseek_v2": {**_LLAMA, **_LATENT},

@@ -30,7 +30,7 @@ HELP = (
     "An error is relative: the norm of the difference over the largest norm among the parts."
     " float32 sums are held to 1e-5 and logits to 1e-4; 16-bit and quantised models to 2e-2"
     " (the heads of quantised weights to 5e-2), and"
-    " their badge is amber. A model that fails one of the first four is refused.",
+    " their badge is amber. A model that fails one of the first five is refused.",
 )
 #: colour of a ledger -> (class, mark, word)
 BADGES = {

@@ -18,7 +18,7 @@ from tests.support import built, zoo
 #: Run by ``make check``: one of each kind of block, norm, attention and readout.
 DOZEN = (
     "gpt2", "gpt_neox", "gptj", "bloom", "falcon", "opt", "phi", "qwen3_moe", "gemma2", "olmo2",
-    "cohere", "granite", "gpt_oss", "deepseek_v3", "jamba",
+    "cohere", "granite", "granite_swa", "gpt_oss", "deepseek_v3", "jamba",
 )  # fmt: skip
 REFUSED = {"mamba": "no two modules sum"}
 KINDS = [

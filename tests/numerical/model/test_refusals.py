@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
+from transformers.models.llama import modeling_llama
 
-from analysis.errors import UnsupportedModelError
-from analysis.ledger import check, require
+import analysis
+from analysis import ledger as ledger_module
+from analysis.contract.ledger import LedgerSpec
+from analysis.errors import SpecError, UnsupportedModelError
+from analysis.ledger import check, check_run, require
 from tests.support import broken_models, built, zoo
 
 
@@ -34,3 +40,47 @@ def test_an_identity_that_fails_after_load_is_named() -> None:
     assert ledger.colour == "red"
     with pytest.raises(UnsupportedModelError, match="lens at the last row = logits"):
         require(model)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+def test_a_model_that_fails_one_of_the_first_five_identities_is_refused(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = built.understood(zoo.make("llama"), "llama")
+    failing = tuple(
+        (own, name, (lambda _probe: (0.5, "")) if own == number else measure, logits)
+        for own, name, measure, logits in ledger_module.IDENTITIES
+    )
+    monkeypatch.setattr(ledger_module, "IDENTITIES", failing)
+    with pytest.raises(UnsupportedModelError, match=r"fails: relative error 5.0e-01"):
+        require(model)
+
+
+def test_heads_that_are_not_pattern_times_values_are_never_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The stream, the lens and the patterns are right; what needs heads is refused in words."""
+    plain = modeling_llama.eager_attention_forward
+
+    def bent(*args: object, **options: object) -> tuple[torch.Tensor, torch.Tensor]:
+        output, pattern = plain(*args, **options)
+        return output + 0.3 * output.sin(), pattern
+
+    monkeypatch.setattr(modeling_llama, "eager_attention_forward", bent)
+    model = built.understood(zoo.make("llama"), "bent")
+    ledger = check(model)
+    assert ledger.passed
+    notes = {entry.number: entry.note for entry in ledger.entries}
+    assert "3 layers, whose attention can't be split into heads" in notes[5]
+    assert "not measured" in notes[6]
+    trace = analysis.trace(model, [5, 9, 33, 2])
+    assert check_run(model, trace, LedgerSpec()).passed
+    assert np.isfinite(analysis.decode(model, trace).entropy).all()
+    for read in (
+        lambda: analysis.head_output(model, trace, 0),
+        lambda: analysis.attribute(model, trace),
+        lambda: analysis.flow(model, trace),
+    ):
+        with pytest.raises(SpecError, match="can't be split into heads"):
+            read()
+    assert analysis.flow(model, trace, method="attention").links

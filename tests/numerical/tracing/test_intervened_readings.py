@@ -141,7 +141,7 @@ def test_an_edited_state_is_no_sum_of_parts(model: Model, kind: str) -> None:
     assert ledger.graph_error(below) < 1e-5
     notes = require_ledger(model, trace)
     assert "1 states were changed" in notes[2]
-    assert "no graph" in notes[7]
+    assert "not measured" in notes[7]
 
 
 def test_a_query_without_keys_gets_no_attention(model: Model) -> None:
