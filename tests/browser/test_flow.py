@@ -105,7 +105,7 @@ def click(page: Any, x: float, y: float) -> None:
     page.mouse.click(x, y)
 
 
-def test_hidden_links_come_out_on_hover_without_a_request(visit: Visit) -> None:
+def test_hidden_links_appear_on_hover_without_a_request(visit: Visit) -> None:
     page = open_flow(visit)
     # All jobs have ended, and what they found is drawn: nothing but the pointer is left to ask.
     page.wait_for_selector(".ledger-table", state="attached")
@@ -157,7 +157,7 @@ def test_the_picture_zooms_and_moves_by_mouse_keys_and_buttons(visit: Visit) -> 
     assert page.url == url  # nothing of it selects anything
 
 
-def test_the_flow_is_followed_up_from_a_token(visit: Visit) -> None:
+def test_the_flow_goes_up_from_a_token(visit: Visit) -> None:
     page = open_flow(visit, pos=3)
     page.locator("#flow-options [data-go='direction=up']").click()
     line = page.locator("#flow-subtitle")
@@ -175,7 +175,7 @@ def test_the_flow_is_followed_up_from_a_token(visit: Visit) -> None:
     expect(again.locator("#flow-subtitle")).to_contain_text("of what reaches row 30")
 
 
-def test_a_range_of_layers_is_drawn_and_the_rest_is_stated(visit: Visit) -> None:
+def test_a_range_of_layers_is_drawn_and_the_caption_states_the_rest(visit: Visit) -> None:
     page = open_flow(visit)
     thumbs = page.locator("#flow-layers [role=slider]")
     thumbs.first.focus()
@@ -280,7 +280,7 @@ def test_the_table_lists_the_links_and_sorts_without_a_request(visit: Visit) -> 
     expect(page.locator("#flow-inspector")).to_contain_text("Neurons most responsible")
 
 
-def test_the_causal_check_can_be_stopped_and_is_shown(visit: Visit) -> None:
+def test_the_causal_check_can_be_cancelled_and_is_shown(visit: Visit) -> None:
     page = open_flow(visit)
     page.locator("#flow-check-compare").click()
     expect(page.locator("#flow-check-compare")).to_be_disabled()

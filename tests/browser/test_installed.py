@@ -82,7 +82,7 @@ def served(installed: Path, default_model_dir: Path) -> Iterator[str]:
             process.stdout.close()
 
 
-def test_the_checkout_is_not_in_sight(installed: Path) -> None:
+def test_the_checkout_is_not_on_the_path(installed: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     code = "import analysis, dash_app; print(analysis.__file__, dash_app.__file__)"
     done = subprocess.run(

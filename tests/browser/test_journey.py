@@ -130,7 +130,7 @@ def at_once(page: Any, *selectors: str) -> None:
     page.evaluate("(all) => all.forEach((one) => document.querySelector(one).click())", selectors)
 
 
-def test_no_click_undoes_another_before_the_page_is_drawn_anew(visit: Visit) -> None:
+def test_a_click_before_the_redraw_does_not_undo_another(visit: Visit) -> None:
     page = visit("?row=20&pos=3&layer=18")
     ready(page)
     expect(page.locator(".head.is-selected")).to_have_count(1)  # the mean of all
@@ -143,7 +143,7 @@ def test_no_click_undoes_another_before_the_page_is_drawn_anew(visit: Visit) -> 
     expect(page.locator(".pin")).to_have_count(before + 2)
 
 
-def test_run_and_an_example_count_in_the_order_of_their_clicks(visit: Visit) -> None:
+def test_run_and_an_example_apply_in_the_order_of_the_clicks(visit: Visit) -> None:
     page = visit()
     ready(page)
     page.fill("#run-prompt", "5 + 5 =")
@@ -153,7 +153,7 @@ def test_run_and_an_example_count_in_the_order_of_their_clicks(visit: Visit) -> 
     assert page.evaluate(COPIED_TWICE) == "Copy link"
 
 
-def test_what_a_person_moves_is_not_moved_back_by_an_older_answer(visit: Visit) -> None:
+def test_an_older_response_does_not_move_a_control_back(visit: Visit) -> None:
     page = visit("?row=20&pos=3&layer=19")
     ready(page)
     page.locator("#attention-layer [role=slider]").focus()
@@ -183,7 +183,7 @@ def test_what_a_person_moves_is_not_moved_back_by_an_older_answer(visit: Visit) 
     expect(page).to_have_url(re.compile("find=of"))
 
 
-def test_a_key_goes_on_from_the_last_and_a_double_click_pins_what_it_hit(visit: Visit) -> None:
+def test_keys_move_on_from_the_last_cell_and_a_double_click_pins(visit: Visit) -> None:
     page = visit("?row=20&pos=3&fold=2")
     ready(page)
     page.evaluate("""() => {
@@ -282,7 +282,7 @@ def test_an_address_shows_the_same_page_elsewhere(visit: Visit) -> None:
         expect(same.locator("#lens-inspector")).to_have_text(first, use_inner_text=True)
 
 
-def test_the_flow_answers_the_pointer(visit: Visit) -> None:
+def test_the_flow_responds_to_the_pointer(visit: Visit) -> None:
     page = visit()
     ready(page)
     expect(page.locator("#flow-subtitle")).to_contain_text("% of the flow")
@@ -334,7 +334,7 @@ def test_a_long_run_can_be_cancelled_and_run_again(visit: Visit) -> None:
     expect(page.locator(".alerts")).to_be_empty()
 
 
-def test_examples_and_the_way_back(visit: Visit) -> None:
+def test_an_example_can_be_opened_and_undone(visit: Visit) -> None:
     page = visit()
     ready(page)
     page.click(".example:has-text('A mistake')")
@@ -351,7 +351,7 @@ def test_examples_and_the_way_back(visit: Visit) -> None:
     expect(page.locator(".pin")).to_have_count(2)
 
 
-def test_bad_input_is_a_sentence_and_nothing_is_lost(visit: Visit) -> None:
+def test_bad_input_shows_a_message_and_loses_nothing(visit: Visit) -> None:
     page = visit()
     ready(page)
     page.fill("#run-prompt", "")
@@ -368,7 +368,7 @@ def test_bad_input_is_a_sentence_and_nothing_is_lost(visit: Visit) -> None:
     expect(page.locator("#story-text")).to_contain_text("Paris")
 
 
-def test_an_address_with_nonsense_still_opens(visit: Visit) -> None:
+def test_an_address_with_invalid_values_still_opens(visit: Visit) -> None:
     page = visit("?row=high&colour=pink&foo=1&pos=99&heads=1,x")
     ready(page)
     expect(page.locator(".alerts")).to_contain_text("row, colour, foo, heads")
@@ -376,7 +376,7 @@ def test_an_address_with_nonsense_still_opens(visit: Visit) -> None:
     expect(page.locator("#story-text")).not_to_be_empty()
 
 
-def test_an_unknown_model_leaves_a_page_to_go_on_with(visit: Visit) -> None:
+def test_the_page_works_after_an_unknown_model(visit: Visit) -> None:
     page = visit("?model=nope")
     expect(page.locator(".alerts")).to_contain_text("'nope'")
     expect(page.locator("#story-text")).to_contain_text("Nothing to show yet")
@@ -387,7 +387,7 @@ def test_an_unknown_model_leaves_a_page_to_go_on_with(visit: Visit) -> None:
     expect(page.locator("#story-text")).to_contain_text("Paris")
 
 
-def test_two_people_do_not_disturb_each_other(visit: Visit) -> None:
+def test_two_users_do_not_disturb_each_other(visit: Visit) -> None:
     first, second = visit(), visit("?prompt=5+%2B+5+%3D&new=2")
     ready(first)
     ready(second)

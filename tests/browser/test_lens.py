@@ -224,7 +224,7 @@ def a_double_click_pins(page: Any) -> None:
     assert str(ids[0][3]) in page.url.partition("pins=")[2].partition("&")[0].split(",")
 
 
-def test_the_neighbours_of_the_lens(visit: Visit) -> None:
+def test_the_panels_beside_the_heatmap(visit: Visit) -> None:
     """One page for all of them: opening it takes longer than what they do."""
     page = open_page(visit, **SUM)
     options_say_their_formula(page)
@@ -235,7 +235,7 @@ def test_the_neighbours_of_the_lens(visit: Visit) -> None:
     embeddings_and_norms_are_told(page)
 
 
-def test_a_new_reading_shows_the_chosen_column_first_and_can_be_stopped(visit: Visit) -> None:
+def test_a_new_grid_shows_the_chosen_column_first_and_can_be_cancelled(visit: Visit) -> None:
     page = open_page(visit, prompt=FOX * 4, new=0)
     expect(page.locator("#menu-decoder .menu-option:disabled").first).to_contain_text("tied")
     pick(page, "norm", "unit")

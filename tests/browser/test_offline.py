@@ -40,7 +40,9 @@ def page(browser: Any, servers: Servers) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("running", [False, True])
-def test_the_page_says_so_and_goes_on_by_itself(servers: Servers, page: Any, running: bool) -> None:
+def test_the_page_reports_an_outage_and_recovers(
+    servers: Servers, page: Any, running: bool
+) -> None:
     if running:
         begin(servers, page)
     kill(servers)
@@ -59,7 +61,7 @@ def test_the_page_says_so_and_goes_on_by_itself(servers: Servers, page: Any, run
     expect(page.locator(".alerts")).to_be_empty()
 
 
-def test_an_answer_from_before_does_not_take_the_message_away(servers: Servers, page: Any) -> None:
+def test_a_late_response_does_not_remove_the_message(servers: Servers, page: Any) -> None:
     """It was on its way when the server went: the run's own, which clears what the page said."""
     late: list[Any] = []
 
@@ -84,7 +86,7 @@ def test_an_answer_from_before_does_not_take_the_message_away(servers: Servers, 
     expect(page.locator("#offline")).to_contain_text("does not answer")
 
 
-def test_that_it_has_stopped_asking_is_said(servers: Servers, page: Any) -> None:
+def test_the_page_says_that_it_stopped_retrying(servers: Servers, page: Any) -> None:
     page.clock.install()
     kill(servers)
     page.click("#run-button")

@@ -56,7 +56,7 @@ def fill(page: Any, name: str, value: int) -> None:
     page.locator(f"#{name}").press("Tab")
 
 
-def test_a_suite_is_run_seen_and_opened(visit: Callable[..., Any]) -> None:
+def test_a_suite_runs_is_drawn_and_opens_a_prompt(visit: Callable[..., Any]) -> None:
     page = opened(visit)
     expect(page.locator("#tasks-sum")).to_contain_text("30912+91989=")
     fill(page, "tasks-size", 8)
@@ -76,7 +76,7 @@ def test_a_suite_is_run_seen_and_opened(visit: Callable[..., Any]) -> None:
     expect(page.locator("#lens-graph-box")).to_be_focused()
 
 
-def test_reports_on_sums_are_drawn_clicked_and_written(visit: Callable[..., Any]) -> None:
+def test_reports_on_sums_are_drawn_clicked_and_downloaded(visit: Callable[..., Any]) -> None:
     page = opened(visit)
     for report, size in (("contributions", 8), ("probes", 60), ("projection", 30), ("patching", 5)):
         fill(page, f"tasks-{report}-size", size)
@@ -98,7 +98,7 @@ def test_reports_on_sums_are_drawn_clicked_and_written(visit: Callable[..., Any]
     wait_for_the_top(page)
 
 
-def test_a_bad_list_is_refused_by_line_and_a_good_one_is_run(visit: Callable[..., Any]) -> None:
+def test_a_bad_list_is_refused_line_by_line_and_a_good_one_runs(visit: Callable[..., Any]) -> None:
     page = opened(visit)
     fill(page, "tasks-size", 8)
     page.locator("#tasks-run").click()

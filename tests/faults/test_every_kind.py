@@ -211,7 +211,7 @@ def assert_alike(found: Any, wanted: Any, where: str = "") -> None:
         assert found == wanted, where
 
 
-def test_no_kind_is_left_out() -> None:
+def test_every_technique_has_a_case() -> None:
     assert set(KINDS) == {technique.name for technique in TECHNIQUES}
 
 
@@ -249,7 +249,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("how", "name"), CASES)
-def test_what_ends_midway_is_told_and_leaves_nothing_wrong(desk: Desk, how: str, name: str) -> None:
+def test_an_interrupted_request_is_reported_and_leaves_no_wrong_result(
+    desk: Desk, how: str, name: str
+) -> None:
     kind = KINDS[name]
     spec = kind.spec(list(ENDS).index(how))
     desk.service._memo.clear()
@@ -272,9 +274,7 @@ def test_what_ends_midway_is_told_and_leaves_nothing_wrong(desk: Desk, how: str,
 @pytest.mark.parametrize(
     "name", [name for name, kind in KINDS.items() if kind.patient and kind.label != COMPUTED]
 )
-def test_work_that_lets_clicks_go_first_stops_for_them_at_every_stage(
-    desk: Desk, name: str
-) -> None:
+def test_long_work_yields_to_clicks_at_every_stage(desk: Desk, name: str) -> None:
     kind, told = KINDS[name], []
 
     def step(done: int, total: int, label: str) -> None:
@@ -286,7 +286,7 @@ def test_work_that_lets_clicks_go_first_stops_for_them_at_every_stage(
     assert stopping == set(told) - {"pause"}
 
 
-def test_passes_of_a_click_are_not_counted_again_for_what_it_interrupts(desk: Desk) -> None:
+def test_forward_passes_of_a_click_are_not_counted_twice(desk: Desk) -> None:
     kind, clicks = KINDS["causal"], iter([True])
 
     def click() -> None:

@@ -55,7 +55,7 @@ PUT = (
 
 
 @pytest.mark.full
-def test_every_byte_of_an_entry_flipped_in_turn_is_computed_anew(tmp_path: Path) -> None:
+def test_an_entry_with_any_flipped_byte_is_recomputed(tmp_path: Path) -> None:
     with make(tmp_path) as first:
         right = codec.encode(first.ask(SPEC.model, SPEC))
     memo = Memo(tmp_path / "memo", 1 << 20, memory_limit=0)
@@ -76,7 +76,7 @@ def test_every_byte_of_an_entry_flipped_in_turn_is_computed_anew(tmp_path: Path)
 
 
 @pytest.mark.full
-def test_the_database_itself_damaged_at_many_places(tmp_path: Path) -> None:
+def test_a_database_damaged_at_many_places_is_recomputed(tmp_path: Path) -> None:
     with make(tmp_path / "whole") as first:
         right = codec.encode(first.ask(SPEC.model, SPEC))
     whole = (tmp_path / "whole" / "memo" / "cache.db").read_bytes()
@@ -92,7 +92,7 @@ def test_the_database_itself_damaged_at_many_places(tmp_path: Path) -> None:
             service._memo.close()
 
 
-def test_no_space_is_told_and_costs_nothing_else(
+def test_a_full_disk_is_reported_and_costs_nothing_else(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -127,7 +127,7 @@ def test_a_clock_set_back_a_day_changes_nothing(
 
 
 @pytest.mark.parametrize("ahead", [-DAY, DAY])
-def test_results_wait_for_their_page_whatever_the_time_of_day(
+def test_results_wait_for_their_page_when_the_clock_changes(
     monkeypatch: pytest.MonkeyPatch, ahead: float
 ) -> None:
     manager = JobManager()
@@ -141,7 +141,7 @@ def test_results_wait_for_their_page_whatever_the_time_of_day(
     manager.close()
 
 
-def test_users_asking_at_once_share_equal_work_and_get_their_own(service: Service) -> None:
+def test_concurrent_users_share_equal_work_and_get_their_own_results(service: Service) -> None:
     texts = ["echo same", "echo a", "echo same", "echo b"] * 8
     with ThreadPoolExecutor(len(texts)) as pool:
         answers = list(pool.map(lambda text: service.ask("fake", RunSpec("fake", text)), texts))

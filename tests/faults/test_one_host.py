@@ -72,9 +72,7 @@ def shown(page: Page) -> Any:
     return (page.props.get("run.data") or {}).get("prompt")
 
 
-def test_the_model_worker_is_killed_in_the_midst_of_a_suite(
-    tmp_path: Path, recovery: Recovery
-) -> None:
+def test_the_model_worker_is_killed_during_a_suite(tmp_path: Path, recovery: Recovery) -> None:
     spec = SuiteSpec(MODEL, "addition", size=500)
     heard: list[Progress] = []
     with Service(ServiceSettings(cache_dir=tmp_path)) as service, ThreadPoolExecutor(2) as pool:
@@ -91,7 +89,7 @@ def test_the_model_worker_is_killed_in_the_midst_of_a_suite(
             assert len(service.ask(spec.model, spec, Job(user="a")).prompts) == spec.size
 
 
-def test_a_run_that_had_not_begun_when_the_model_worker_was_killed_is_run(
+def test_a_waiting_run_survives_a_killed_model_worker(
     servers: Servers, visit: Open, recovery: Recovery
 ) -> None:
     page = visit()
@@ -104,7 +102,7 @@ def test_a_run_that_had_not_begun_when_the_model_worker_was_killed_is_run(
     assert (shown(page), page.told()) == (PROMPT, "")
 
 
-def test_the_web_process_is_killed_in_the_midst_of_a_run(
+def test_the_web_process_is_killed_during_a_run(
     servers: Servers, visit: Open, recovery: Recovery
 ) -> None:
     page = visit()
@@ -123,7 +121,7 @@ def test_the_web_process_is_killed_in_the_midst_of_a_run(
     assert (shown(page), page.told()) == (PROMPT, "")
 
 
-def test_told_to_stop_it_finishes_what_runs_and_leaves_nobody_behind(
+def test_a_stopping_server_finishes_running_work_and_ends_its_processes(
     servers: Servers, visit: Open, recovery: Recovery
 ) -> None:
     page, late = visit(), visit()
@@ -146,7 +144,7 @@ def refused(page: Page) -> bool:
     return "shutting down" in page.told()
 
 
-def test_told_to_stop_it_tells_the_page_of_what_it_cant_finish(
+def test_a_stopping_server_tells_the_page_what_it_cannot_finish(
     servers: Servers, visit: Open
 ) -> None:
     page = visit()
@@ -179,7 +177,7 @@ def test_the_disk_is_full(tmp_path: Path, visit: Open) -> None:
         assert page.props["lens-graph.figure"]["data"]
 
 
-def test_users_with_equal_and_different_requests_get_their_own(
+def test_users_with_equal_and_different_requests_get_their_results(
     servers: Servers, visit: Open
 ) -> None:
     prompts = [PROMPT, PROMPT, "11111+22222=", "22222+11111=", PROMPT, "90909+10101="]

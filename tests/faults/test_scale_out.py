@@ -21,7 +21,7 @@ Recovery = Callable[[str], AbstractContextManager[None]]
 
 
 @pytest.mark.full
-def test_the_models_process_is_killed(
+def test_the_model_process_is_killed(
     start_worker: StartWorker, client: Client, recovery: Recovery
 ) -> None:
     host = start_worker()
@@ -60,7 +60,7 @@ def test_a_celery_worker_is_killed_and_its_work_goes_to_another(
 
 
 @pytest.mark.full
-def test_a_request_that_two_workers_were_lost_with_is_refused(
+def test_a_request_that_lost_two_workers_is_refused(
     start_worker: StartWorker, client: Client, recovery: Recovery
 ) -> None:
     gate = client.folder / "gate"
@@ -216,7 +216,7 @@ def test_redis_stays_away(
 
 
 @pytest.mark.full
-def test_redis_forgets_who_waits(
+def test_redis_loses_the_waiting_requests(
     start_worker: StartWorker, client: Client, redis_server: RedisServer
 ) -> None:
     """As when its clock jumps ahead and all leases end: the task is cancelled, and sent again."""
@@ -233,7 +233,7 @@ def test_redis_forgets_who_waits(
 
 
 @pytest.mark.full
-def test_a_result_damaged_in_redis_is_computed_anew(
+def test_a_damaged_result_in_redis_is_recomputed(
     start_worker: StartWorker, client: Client, redis_server: RedisServer
 ) -> None:
     start_worker()
@@ -251,7 +251,7 @@ def test_a_result_damaged_in_redis_is_computed_anew(
 
 
 @pytest.mark.full
-def test_a_silent_worker_counts_as_lost_whatever_the_time_of_day(
+def test_a_silent_worker_counts_as_lost_when_the_clock_changes(
     start_worker: StartWorker, client: Client
 ) -> None:
     """SIGSTOP: it stores no state and does not end. States are compared, not dated."""
@@ -282,7 +282,7 @@ def test_a_message_that_celery_lost_is_sent_again(
         assert asked.result(LIMIT_S) == "echo x"
 
 
-def test_an_answer_that_redis_lost_is_computed_again_a_few_times_only(
+def test_an_answer_that_redis_loses_is_recomputed_a_few_times_only(
     open_client: Callable[..., Client],
     start_worker: StartWorker,
     redis_server: RedisServer,

@@ -48,7 +48,7 @@ def test_an_identity_that_fails_fails_the_command(
     assert "FAILS" in capsys.readouterr().out
 
 
-def test_a_model_that_cannot_be_loaded_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_load_is_reported_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "no-such"]) == 1
     assert "There is no model named 'no-such'." in capsys.readouterr().err
     assert cli.main(["check", "no-such", "--json"]) == 1
@@ -57,7 +57,7 @@ def test_a_model_that_cannot_be_loaded_is_a_sentence(capsys: pytest.CaptureFixtu
     assert "There is no model named" in told["error"]
 
 
-def test_the_catalogue_says_what_fits(
+def test_the_catalogue_shows_what_fits(
     tiny_llama_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setting = f"mine={tiny_llama_dir},far=owner/not-here,lost=/no/such"

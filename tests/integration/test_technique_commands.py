@@ -98,7 +98,7 @@ def test_a_table_is_readable(run: Run) -> None:
     assert "candidate_1" in run("decode", "--k", "1")
 
 
-def test_the_prompt_may_come_from_standard_input(
+def test_the_prompt_can_come_from_standard_input(
     tiny_llama_dir: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -120,7 +120,7 @@ def test_the_prompt_may_come_from_standard_input(
         (("decode", "no-such", "x"), "no-such"),
     ],
 )
-def test_what_goes_wrong_is_a_sentence(
+def test_an_error_is_reported_in_one_sentence(
     arguments: tuple[str, ...],
     said: str,
     tiny_llama_dir: Path,

@@ -33,13 +33,13 @@ def changed(case: Case, name: str, edit: Any) -> Trace:
     return replace(case.trace, **{name: array}, scratch={})
 
 
-def test_unbroken_it_holds(small: Case) -> None:
+def test_the_identities_hold_on_a_correct_model(small: Case) -> None:
     found = errors(small, small.trace)
     assert sorted(found) == [1, 2, 3, 4, 5, 6, 7]
     assert max(found.values()) < 1e-4
 
 
-def test_a_stream_that_does_not_add_up(small: Case) -> None:
+def test_a_wrong_sum_of_the_stream_fails(small: Case) -> None:
     push = np.linspace(-1.0, 1.0, small.model.info.d_model)
     broken = changed(small, "mlp_out", lambda array: array[1].__setitem__(AT, array[1, AT] + push))
     parts = (small.trace.resid[1], small.trace.attn_out[1], broken.mlp_out[1])
@@ -48,7 +48,7 @@ def test_a_stream_that_does_not_add_up(small: Case) -> None:
     assert errors(small, broken)[2] == pytest.approx(np.sqrt((push**2).sum()) / largest, rel=1e-3)
 
 
-def test_a_last_row_that_is_not_the_models(small: Case) -> None:
+def test_a_wrong_last_row_fails(small: Case) -> None:
     broken = changed(small, "resid", lambda array: array[-1].__setitem__(AT, array[-1, AT - 1]))
     wanted = small.trace.logits.astype(np.float64)
     told = matrices(small)[1] @ slow_norm(small, small.trace.resid[-1, AT - 1], "full")
@@ -59,14 +59,14 @@ def test_a_last_row_that_is_not_the_models(small: Case) -> None:
 @pytest.mark.parametrize(
     ("where", "value", "error"), [((1, 0, 2, 5), 0.3, 0.3), ((2, 3, 4, slice(None)), 0.0, 1.0)]
 )
-def test_a_pattern_that_looks_ahead_or_loses_weight(
+def test_a_pattern_that_is_not_causal_or_not_normalised_fails(
     small: Case, where: Any, value: float, error: float
 ) -> None:
     broken = changed(small, "pattern", lambda array: array.__setitem__(where, value))
     assert errors(small, broken)[4] == pytest.approx(error, abs=1e-5)
 
 
-def test_heads_that_are_not_the_attention(small: Case) -> None:
+def test_wrong_heads_fail(small: Case) -> None:
     slow = reference.forward(small.model.hf, small.trace.token_ids)
     broken = changed(small, "attn_out", lambda array: array[2].__imul__(1.5))
     whole = 1.5 * slow.attn[2]
@@ -77,7 +77,7 @@ def test_heads_that_are_not_the_attention(small: Case) -> None:
     assert errors(small, broken)[5] == pytest.approx(wanted, rel=1e-3)
 
 
-def test_an_attribution_that_misses_its_logit(small: Case) -> None:
+def test_a_wrong_attribution_fails(small: Case) -> None:
     choice = int(small.trace.logits[AT].argmax())
     broken = changed(small, "logits", lambda array: array.__setitem__((AT, choice), 9.0))
     parts = analysis.attribute(small.model, small.trace, AT, choice)
@@ -86,7 +86,7 @@ def test_an_attribution_that_misses_its_logit(small: Case) -> None:
     assert errors(small, broken)[6] == pytest.approx(missing / max(sizes), rel=1e-3)
 
 
-def test_a_graph_that_loses_mass(small: Case) -> None:
+def test_a_graph_that_loses_mass_fails(small: Case) -> None:
     graph = analysis.flow(small.model, small.trace, position=AT)
     assert ledger.graph_error(graph) < 1e-5
     tokens = (graph.node_kind == 0) & (graph.node_depth == 0)
@@ -99,7 +99,7 @@ def test_a_graph_that_loses_mass(small: Case) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 8])
-def test_a_run_that_the_model_does_not_repeat(small: Case, number: int) -> None:
+def test_a_run_that_the_model_does_not_repeat_fails(small: Case, number: int) -> None:
     """Capture and patching are held to the logits: others than the model's are found out."""
     measure = {entry[0]: entry[2] for entry in ledger.IDENTITIES}[number]
     other = analysis.trace(small.model, built.ids(small.model, 9, seed=77))

@@ -33,7 +33,7 @@ TRACE = TraceSpec("m", (1, 2, 3))
         (TRACE, ComparisonSpec(CausalSpec(FlowSpec(method="norm")), ("norm", "kl"))),
     ],
 )
-def test_a_request_comes_back_as_it_was(specs: tuple[object, ...]) -> None:
+def test_a_request_survives_encoding(specs: tuple[object, ...]) -> None:
     request = Request("kind", "m", "f", specs)  # type: ignore[arg-type]
     assert decode_request(json.loads(json.dumps(encode_request(request)))) == request
 

@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.full, pytest.mark.real]
 
 
 @pytest.mark.parametrize("more", [[], ["--redis", "--processes", "2"]])
-def test_four_people_at_once_meet_no_error(
+def test_four_users_at_once_get_no_error(
     capsys: pytest.CaptureFixture[str], more: list[str]
 ) -> None:
     few = ["--users", "4", "--actions", "15", "--think", "0.3", "--seed", "3", "--minutes", "8"]

@@ -56,7 +56,7 @@ def listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_gunicorn_serves_the_page_as_the_procfile_has_it(
+def test_the_command_of_the_procfile_serves_the_page(
     web: subprocess.Popen[bytes], port: int
 ) -> None:
     wait_for(lambda: listening(port))

@@ -7,7 +7,7 @@ import pytest
 from tools import redis
 
 
-def test_a_named_server_that_is_not_there_is_told(
+def test_a_missing_named_server_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("STRATASCOPE_REDIS_SERVER", "/no/such/redis-server")
@@ -15,7 +15,7 @@ def test_a_named_server_that_is_not_there_is_told(
     assert "/no/such/redis-server" in capsys.readouterr().err
 
 
-def test_without_any_there_is_a_clear_message(
+def test_without_any_server_the_message_is_clear(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def nowhere() -> str:

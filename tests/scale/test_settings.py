@@ -18,7 +18,7 @@ def test_several_web_processes_need_a_redis(tmp_path: Path) -> None:
         build(Settings(web_processes=2, cache_dir=tmp_path, data_dir=tmp_path))
 
 
-def test_a_worker_needs_a_redis_that_is_there(
+def test_a_worker_needs_a_reachable_redis(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.delenv("STRATASCOPE_REDIS_URL", raising=False)
@@ -38,10 +38,10 @@ def test_a_worker_needs_a_redis_that_is_there(
         ("unix:///run/redis.sock", "redis+socket:///run/redis.sock"),
     ],
 )
-def test_celery_spells_addresses_its_own_way(url: str, broker: str) -> None:
+def test_addresses_are_translated_for_celery(url: str, broker: str) -> None:
     assert ScaleSettings(url).broker == broker
 
 
-def test_the_address_is_not_shown_for_it_may_hold_a_password() -> None:
+def test_the_address_is_not_shown_because_it_may_contain_a_password() -> None:
     shown = repr(Settings(redis_url="redis://:secret@h:1/0"))
     assert "secret@" not in shown

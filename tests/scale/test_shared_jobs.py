@@ -83,7 +83,7 @@ def test_progress_props_and_result_reach_the_page_through_another_process(proces
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_what_a_page_asks_anew_ends_what_another_process_works_on(
+def test_a_new_request_of_a_page_ends_the_older_one_in_another_process(
     process: Make, late: bool
 ) -> None:
     stopped = {value: threading.Event() for value in range(3)}
@@ -119,9 +119,7 @@ def test_a_cancel_reaches_the_process_that_works(process: Make) -> None:
     assert here.poll("out.data", ASKED, handles).status_code == 204
 
 
-def test_the_page_is_told_that_the_process_is_gone(
-    process: Make, redis_server: RedisServer
-) -> None:
+def test_the_page_is_told_that_the_process_ended(process: Make, redis_server: RedisServer) -> None:
     errors: list[Exception] = []
     gate = threading.Event()
 
@@ -142,9 +140,7 @@ def test_the_page_is_told_that_the_process_is_gone(
     assert isinstance(original_error(errors[0]), WorkerStoppedError)
 
 
-def test_redis_forgetting_everything_costs_no_result(
-    process: Make, redis_server: RedisServer
-) -> None:
+def test_losing_all_redis_data_costs_no_result(process: Make, redis_server: RedisServer) -> None:
     gate = threading.Event()
 
     def work(_: Any, value: Any) -> Any:
@@ -181,7 +177,7 @@ def test_a_foreign_page_reads_and_cancels_nothing(process: Make) -> None:
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_draining_lets_runs_finish_and_tells_the_rest(process: Make, late: bool) -> None:
+def test_a_stopping_process_finishes_runs_and_informs_the_others(process: Make, late: bool) -> None:
     errors: list[Exception] = []
     gate, started = threading.Event(), threading.Event()
 
@@ -210,7 +206,7 @@ def test_draining_lets_runs_finish_and_tells_the_rest(process: Make, late: bool)
     assert "shutting down" in str(original_error(errors[-1]))
 
 
-def test_a_job_that_ends_while_its_process_closes_is_no_defect(process: Make) -> None:
+def test_a_job_that_ends_during_closing_is_not_a_defect(process: Make) -> None:
     def closed() -> None:
         raise ValueError("I/O operation on closed file.")
 

@@ -44,9 +44,7 @@ def test_answers_are_shared_by_all_web_processes_and_kept(
     assert second.remote.workers == 1
 
 
-def test_a_click_goes_before_long_work_and_into_the_midst_of_it(
-    shared_client: Client, gate: Path
-) -> None:
+def test_a_click_goes_before_long_work_and_interrupts_it(shared_client: Client, gate: Path) -> None:
     long, _, heard = shared_client.ask(f"long {gate}", priority=Priority.LONG)
     shared_client.started(f"long {gate}")
     later, _, waiting = shared_client.ask("echo a suite", priority=Priority.LONG)
@@ -60,9 +58,7 @@ def test_a_click_goes_before_long_work_and_into_the_midst_of_it(
     assert later.result(LIMIT_S) == "echo a suite"
 
 
-def test_each_user_has_a_turn_and_sees_the_place_in_the_queue(
-    shared_client: Client, gate: Path
-) -> None:
+def test_users_take_turns_and_see_their_queue_position(shared_client: Client, gate: Path) -> None:
     blocking, _, _ = shared_client.ask(f"hold {gate}", user="other")
     shared_client.started(f"hold {gate}")
     asked = []
@@ -86,7 +82,9 @@ def test_each_user_has_a_turn_and_sees_the_place_in_the_queue(
     assert started == [f"start echo turn {name}" for name in ("g1", "l1", "g2", "g3")]
 
 
-def test_cancelling_stops_what_nobody_else_wants(shared_client: Client, gate: Path) -> None:
+def test_cancelling_stops_work_that_no_other_request_needs(
+    shared_client: Client, gate: Path
+) -> None:
     text = f"hold {gate}"
     mine, my_job, _ = shared_client.ask(text)
     theirs, their_job, _ = shared_client.ask(text)
@@ -102,7 +100,7 @@ def test_cancelling_stops_what_nobody_else_wants(shared_client: Client, gate: Pa
     assert f"end {text}" not in shared_client.lines()
 
 
-def test_what_is_cancelled_in_the_queue_is_never_begun(shared_client: Client, gate: Path) -> None:
+def test_a_request_cancelled_in_the_queue_never_starts(shared_client: Client, gate: Path) -> None:
     blocking, _, _ = shared_client.ask(f"hold {gate}")
     shared_client.started(f"hold {gate}")
     waiting, job, _ = shared_client.ask("echo unwanted")
@@ -137,7 +135,7 @@ def test_errors_come_back_with_their_type(shared_client: Client, gate: Path) -> 
         b'{"status": "FAILURE", "result": {"exc_type": "system", "exc_module": "os"}}',
     ],
 )
-def test_a_damaged_state_in_redis_costs_nobody_else_an_answer(
+def test_a_damaged_state_in_redis_affects_one_request_only(
     shared_worker: tuple[str, Path], shared_client: Client, gate: Path, damage: bytes
 ) -> None:
     running, _, _ = shared_client.ask(f"hold {gate}")
@@ -156,7 +154,7 @@ def test_a_damaged_state_in_redis_costs_nobody_else_an_answer(
         running.result(LIMIT_S)
 
 
-def test_a_full_queue_refuses_with_a_sentence(open_client: Callable[..., Client]) -> None:
+def test_a_full_queue_refuses_with_a_message(open_client: Callable[..., Client]) -> None:
     client = open_client()
     client.remote._max_queue = 1
     _, job, _ = client.ask("echo waits")
@@ -180,7 +178,7 @@ def test_a_request_that_killed_two_model_workers_is_refused_everywhere(
     assert first.now("echo alive") == "echo alive"
 
 
-def test_a_worker_told_to_stop_finishes_a_click_and_returns_long_work(
+def test_a_stopping_worker_finishes_a_click_and_returns_long_work(
     start_worker: StartWorker, client: Client
 ) -> None:
     leaving = start_worker("leaving")

@@ -58,7 +58,7 @@ def test_no_file_outside_the_assets_is_served(make_app: MakeApp, prefix: str, pa
              "evil/model@main", "x.gguf", "smollm2-135m-instruct+evil/adapter", "", "a" * 10_000,
              "\x00"],
 )  # fmt: skip
-def test_a_model_that_is_not_on_offer_is_never_looked_for(
+def test_a_model_that_is_not_offered_is_never_searched_for(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name out of a URL must not become a path, nor a download."""
@@ -117,7 +117,7 @@ def plant_in_cache(folder: Path, bomb: bytes) -> None:
     (folder / "planted.pkl").write_bytes(bomb)
 
 
-def test_a_bomb_in_the_memo_does_not_go_off(tmp_path: Path, blown: Path) -> None:
+def test_a_planted_pickle_in_the_memo_does_not_run(tmp_path: Path, blown: Path) -> None:
     folder, bomb = tmp_path / "memo", pickle.dumps(Bomb(blown))
     memo = Memo(folder, LIMIT)
     memo.put("small", b"x")
@@ -134,7 +134,7 @@ def test_a_bomb_in_the_memo_does_not_go_off(tmp_path: Path, blown: Path) -> None
     assert not blown.exists()
 
 
-def test_a_bomb_in_the_jobs_folder_does_not_go_off(tmp_path: Path, blown: Path) -> None:
+def test_a_planted_pickle_in_the_jobs_folder_does_not_run(tmp_path: Path, blown: Path) -> None:
     folder, bomb = tmp_path / "jobs", pickle.dumps(Bomb(blown))
     manager = JobManager(folder)
     manager._results.put("job", b"{}")
@@ -146,7 +146,7 @@ def test_a_bomb_in_the_jobs_folder_does_not_go_off(tmp_path: Path, blown: Path) 
     assert not blown.exists()
 
 
-def test_a_bomb_in_a_models_folder_does_not_go_off(tmp_path: Path, blown: Path) -> None:
+def test_a_planted_pickle_in_a_model_folder_does_not_run(tmp_path: Path, blown: Path) -> None:
     bomb = pickle.dumps(Bomb(blown))
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     for name in ("pytorch_model.bin", "model.pt", "model.ckpt", "training_args.bin", "x.pkl"):
@@ -159,18 +159,18 @@ def test_a_bomb_in_a_models_folder_does_not_go_off(tmp_path: Path, blown: Path) 
     assert not blown.exists()
 
 
-def test_a_bomb_in_place_of_a_result_does_not_go_off(blown: Path) -> None:
+def test_a_planted_pickle_as_a_result_does_not_run(blown: Path) -> None:
     with pytest.raises(StoreError):
         codec.decode(pickle.dumps(Bomb(blown)))
     assert not blown.exists()
 
 
-def test_the_bombs_would_go_off_elsewhere(tmp_path: Path, blown: Path) -> None:
+def test_the_planted_pickles_run_in_stock_code(tmp_path: Path, blown: Path) -> None:
     pickle.loads(pickle.dumps(Bomb(blown)))  # noqa: S301 - the point of it
     assert blown.exists()
 
 
-def test_a_result_names_no_type_that_is_not_one(tmp_path: Path) -> None:
+def test_a_result_can_only_name_known_types(tmp_path: Path) -> None:
     """``$type`` finds results of ours only: it must not become a way to call anything."""
     info = codec.encode(Token(1, "a", "a"))
     for other in ("Path", "os.system", "ModelInfo", "__class__"):
@@ -188,7 +188,7 @@ MARKUP = (
 
 
 @pytest.mark.parametrize("said", MARKUP)
-def test_a_label_reads_as_what_the_token_says(said: str) -> None:
+def test_a_label_shows_the_text_of_the_token(said: str) -> None:
     shown = token_markup(Token(1, said, said), 200)
     assert "<" not in shown
     assert ">" not in shown
@@ -211,7 +211,7 @@ def texts(value: Any) -> list[str]:
     )
 
 
-def test_no_figure_holds_a_tokens_markup(
+def test_no_figure_contains_the_markup_of_a_token(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every callback that draws, on tokens that are all markup."""
@@ -251,7 +251,7 @@ def outputs_of(output: str) -> Any:
     return found if output.startswith("..") else found[0]
 
 
-def test_a_models_title_ends_no_script(
+def test_a_model_title_cannot_end_a_script(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("STRATASCOPE_MODELS", f"</script><script>alert(1)</script>={tmp_path}")
@@ -287,7 +287,7 @@ def run_of(app: Dash, http: Any) -> tuple[DashClient, dict[str, str], dict[str, 
     return client, client.start("run-last.data", asked), asked
 
 
-def test_nobody_fetches_or_ends_anothers_run(make_app: MakeApp, users: Any) -> None:
+def test_no_user_can_fetch_or_end_the_run_of_another(make_app: MakeApp, users: Any) -> None:
     users.add("mallory", PASSWORD)
     app = make_app(login="users")
     alice, mallory = signed_in(app), signed_in(app, "mallory", PASSWORD)
@@ -304,7 +304,7 @@ def test_nobody_fetches_or_ends_anothers_run(make_app: MakeApp, users: Any) -> N
     assert response.get_json()["sideUpdate"]["status"]["data"]["attempt"] == 1
 
 
-def test_a_made_up_handle_names_nothing(make_app: MakeApp) -> None:
+def test_a_forged_handle_names_nothing(make_app: MakeApp) -> None:
     app = make_app()
     client, handles, asked = run_of(app, app.server.test_client())
     key, _, signature = handles["cacheKey"].rpartition("~")
@@ -318,7 +318,7 @@ def test_a_made_up_handle_names_nothing(make_app: MakeApp) -> None:
     assert "sideUpdate" in response.get_json()
 
 
-def test_a_handle_of_one_page_is_worth_nothing_in_another(make_app: MakeApp, users: Any) -> None:
+def test_the_handle_of_one_page_is_invalid_in_another(make_app: MakeApp, users: Any) -> None:
     app = make_app(login="users")
     alice = signed_in(app)
     first, handles, asked = run_of(app, alice)
@@ -328,7 +328,7 @@ def test_a_handle_of_one_page_is_worth_nothing_in_another(make_app: MakeApp, use
     assert "sideUpdate" in first.finish("run-last.data", asked, handles)[0].get_json()
 
 
-def test_the_queue_knows_people_not_page_loads(make_app: MakeApp, users: Any) -> None:
+def test_the_queue_counts_users_not_page_loads(make_app: MakeApp, users: Any) -> None:
     """Fair share: two pages of one user take turns with one of another's, not two."""
     from analysis.contract.jobs import current_user
 
@@ -352,14 +352,14 @@ def test_the_queue_knows_people_not_page_loads(make_app: MakeApp, users: Any) ->
 
 
 @pytest.mark.parametrize("said", MARKUP)
-def test_an_address_says_nothing_in_the_page_itself(make_app: MakeApp, said: str) -> None:
+def test_values_of_the_address_do_not_appear_in_the_html(make_app: MakeApp, said: str) -> None:
     client = make_app().server.test_client()
     own = client.get("/").get_data(as_text=True).count(said)  # "<br>" the page itself may say
     for address in (f"/?prompt={quote(said)}", f"/?model={quote(said)}&{quote(said)}=1"):
         assert client.get(address).get_data(as_text=True).count(said) == own
 
 
-def test_diskcache_is_used_nowhere_but_in_the_store() -> None:
+def test_diskcache_is_used_in_the_store_only() -> None:
     """Its own ``Disk`` unpickles (docs/adr/0021-audit.md)."""
     using = {
         path.relative_to(ROOT).as_posix()

@@ -53,7 +53,7 @@ def test_a_suite_over_the_limit(small: Service) -> None:
         small.ask("fake", SuiteSpec("fake", "facts", size=6))
 
 
-def test_a_full_queue_says_so() -> None:
+def test_a_full_queue_is_reported() -> None:
     from analysis.worker.messages import Limits, Request
     from analysis.worker.supervisor import Supervisor
 
@@ -80,7 +80,7 @@ def test_the_memo_stays_under_its_limit(tmp_path: Path) -> None:
     memo.close()
 
 
-def test_limits_reach_who_keeps_to_them(tmp_path: Path) -> None:
+def test_limits_reach_the_code_that_applies_them(tmp_path: Path) -> None:
     chosen = Settings(
         data_dir=tmp_path, cache_dir=tmp_path, memo_mib=17, tasks_mib=18, traces_mib=19,
         resident_mib=65, deadline_s=7, max_queue=3,
@@ -95,7 +95,7 @@ def test_limits_reach_who_keeps_to_them(tmp_path: Path) -> None:
     assert limits.model_bytes == 65 * MIB
 
 
-def test_a_list_that_may_be_uploaded_fits_into_a_request() -> None:
+def test_the_largest_upload_fits_into_a_request() -> None:
     """As base64 it is a third larger; what is over says so in its own words, not as a 413."""
     fields = Settings.model_fields
     assert fields["max_list_kib"].default * 4 / 3 < fields["max_body_kib"].default

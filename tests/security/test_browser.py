@@ -68,9 +68,7 @@ def sign_in(page: Any) -> None:
 
 
 @pytest.mark.full
-def test_signing_in_being_signed_out_and_signing_out(
-    guarded: Dash, users: Users, opened: Open
-) -> None:
+def test_sign_in_expiry_and_sign_out(guarded: Dash, users: Users, opened: Open) -> None:
     with served(guarded) as address:
         page = opened(f"{address}?row=3", color_scheme="light")
         expect(page.get_by_role("heading")).to_have_text("Sign in")
@@ -102,7 +100,7 @@ def test_signing_in_being_signed_out_and_signing_out(
         assert [said for said in page.said if not any(part in said for part in known)] == []
 
 
-def test_the_sign_in_page_needs_no_script_and_has_a_dark_side(guarded: Dash, opened: Open) -> None:
+def test_the_sign_in_page_needs_no_script_and_has_a_dark_theme(guarded: Dash, opened: Open) -> None:
     with served(guarded) as address:
         page = opened(address, java_script_enabled=False, color_scheme="dark")
         expect(page.get_by_role("heading")).to_have_text("Sign in")
@@ -116,7 +114,7 @@ def test_the_sign_in_page_needs_no_script_and_has_a_dark_side(guarded: Dash, ope
         assert shown == f"rgb({red}, {green}, {blue})"
 
 
-def test_too_much_at_once_is_said_in_the_page(make_app: MakeApp, opened: Open) -> None:
+def test_too_many_requests_are_reported_in_the_page(make_app: MakeApp, opened: Open) -> None:
     with served(make_app(requests_per_minute=12)) as address:  # an address: 120, 30 at once
         page = opened(address)
         expect(page.locator(".alerts")).to_contain_text("You sent more requests")
@@ -126,7 +124,7 @@ def test_too_much_at_once_is_said_in_the_page(make_app: MakeApp, opened: Open) -
 
 
 @pytest.mark.full
-def test_too_large_is_said_in_the_page(make_app: MakeApp, opened: Open) -> None:
+def test_a_too_large_request_is_reported_in_the_page(make_app: MakeApp, opened: Open) -> None:
     with served(make_app(max_body_kib=64)) as address:
         page = opened(address)
         page.wait_for_selector(".story-phrase")
@@ -151,7 +149,7 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> Watched:
     return Watched()
 
 
-def test_what_a_token_says_is_shown_and_never_run(
+def test_the_text_of_a_token_is_shown_and_never_executed(
     make_app: MakeApp, hostile: Watched, opened: Open
 ) -> None:
     with served(make_app(hostile)) as address:
@@ -184,7 +182,7 @@ def hover_everything(page: Any) -> None:
 
 
 @pytest.mark.full
-def test_a_models_name_is_text(
+def test_the_name_of_a_model_is_text(
     make_app: MakeApp, opened: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     folder = tmp_path / "model"

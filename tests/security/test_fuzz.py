@@ -174,7 +174,7 @@ def fuzz(fuzzed: Fuzzed, callbacks: list[dict[str, Any]], examples: int) -> None
     assert sent >= examples
 
 
-def test_what_the_page_sends_in_earnest_is_answered(fuzzed: Fuzzed) -> None:
+def test_valid_payloads_are_answered(fuzzed: Fuzzed) -> None:
     """Else the fuzz would only ever knock at the door."""
     for callback in fuzzed.callbacks:
         specs = [spec for spec in callback["output"].strip(".").split("...") if "." in spec]
@@ -194,12 +194,12 @@ def test_what_the_page_sends_in_earnest_is_answered(fuzzed: Fuzzed) -> None:
     assert len(fuzzed.reached) == len(fuzzed.callbacks) > 20
 
 
-def test_spoilt_payloads_give_a_sentence(fuzzed: Fuzzed) -> None:
+def test_invalid_payloads_give_a_message(fuzzed: Fuzzed) -> None:
     fuzz(fuzzed, fuzzed.callbacks, 100)
 
 
 @pytest.mark.full
-def test_thousands_of_spoilt_payloads_give_a_sentence(fuzzed: Fuzzed) -> None:
+def test_thousands_of_invalid_payloads_give_a_message(fuzzed: Fuzzed) -> None:
     """Each callback gets its share: drawn from all, one in two runs missed some callback."""
     fuzzed.reached.clear()
     for callback in fuzzed.callbacks:
@@ -209,7 +209,7 @@ def test_thousands_of_spoilt_payloads_give_a_sentence(fuzzed: Fuzzed) -> None:
 
 @given(raw=st.binary(max_size=300))
 @settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-def test_bytes_that_are_no_payload_give_a_sentence(fuzzed: Fuzzed, raw: bytes) -> None:
+def test_bytes_that_are_no_payload_give_a_message(fuzzed: Fuzzed, raw: bytes) -> None:
     for kind in ("application/json", "text/plain"):
         answer = fuzzed.http.post(UPDATE, data=raw, content_type=kind)
         fuzzed.judge(answer)
@@ -218,7 +218,7 @@ def test_bytes_that_are_no_payload_give_a_sentence(fuzzed: Fuzzed, raw: bytes) -
 
 @given(query=st.dictionaries(text, text, max_size=5), path=text)
 @settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-def test_any_address_gives_the_page_or_a_sentence(
+def test_any_address_gives_the_page_or_a_message(
     fuzzed: Fuzzed, query: dict[str, str], path: str
 ) -> None:
     for address in ("/", "/" + quote(path)):

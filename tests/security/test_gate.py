@@ -54,7 +54,7 @@ def client(make_app: MakeApp) -> Any:
     return make_app().server.test_client()
 
 
-def test_the_page_answers_its_own_machine_by_its_own_name(client: Any) -> None:
+def test_the_page_answers_loopback_under_its_own_name(client: Any) -> None:
     for host in ("localhost", "localhost:8050", "127.0.0.1:8050", "[::1]:8050", "127.0.0.1"):
         assert client.get("/", headers={"Host": host}).status_code == 200
 
@@ -64,7 +64,7 @@ def test_the_page_answers_its_own_machine_by_its_own_name(client: Any) -> None:
     ["evil.example", "evil.example:8050", "127.0.0.1.evil.example", "localhost@evil", "a b", "",
      "localhost:99999999", "169.254.169.254", "local\u00adhost"],
 )  # fmt: skip
-def test_a_name_that_leads_here_from_elsewhere_is_refused(client: Any, host: str) -> None:
+def test_a_foreign_name_that_resolves_here_is_refused(client: Any, host: str) -> None:
     """DNS rebinding: without a login the name asked for is all that tells a page of ours."""
     assert client.get("/", headers={"Host": host}).status_code == 400
 
@@ -79,7 +79,7 @@ def test_names_can_be_allowed(make_app: MakeApp, users: Users) -> None:
 
 
 @pytest.mark.parametrize("address", ["10.0.0.7", "192.168.1.2", "2001:db8::1", "", "nonsense"])
-def test_without_a_login_only_this_machine_is_answered(client: Any, address: str) -> None:
+def test_without_a_login_only_loopback_is_answered(client: Any, address: str) -> None:
     """Whatever gunicorn was told to listen on."""
     refused = client.get("/", environ_base={"REMOTE_ADDR": address})
     assert refused.status_code == 403
@@ -99,14 +99,14 @@ def test_without_a_login_only_this_machine_is_answered(client: Any, address: str
         ({"host": "0.0.0.0", "debug": True, "login": "users"}, "Developer tools"),  # noqa: S104
     ],
 )
-def test_settings_that_let_in_anybody_or_nobody_are_refused(
+def test_settings_that_admit_everybody_or_nobody_are_refused(
     tmp_path: Any, settings: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(AnalysisError, match=said):
         network.check(Settings(**{"data_dir": tmp_path, **settings}))
 
 
-def test_settings_that_are_safe_are_not(tmp_path: Any) -> None:
+def test_safe_settings_are_accepted(tmp_path: Any) -> None:
     Users(tmp_path / "users.json").add("alice", "a password")
     for settings in (
         {},
@@ -118,7 +118,7 @@ def test_settings_that_are_safe_are_not(tmp_path: Any) -> None:
         network.check(Settings(**{"data_dir": tmp_path, **settings}))
 
 
-def test_a_secret_that_wont_do_is_not_told(
+def test_an_unusable_secret_is_not_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("STRATASCOPE_SECRET_KEY", "hunter2")
@@ -128,7 +128,7 @@ def test_a_secret_that_wont_do_is_not_told(
     assert "hunter2" not in said
 
 
-def test_the_command_refuses_in_words(
+def test_the_command_refuses_with_a_message(
     monkeypatch: pytest.MonkeyPatch, data_dir: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["serve", "--host", "0.0.0.0", "--port", "0"]) == 1  # noqa: S104
@@ -151,7 +151,7 @@ def test_the_command_refuses_in_words(
         {"Sec-Fetch-Site": "same-site"},
     ],
 )
-def test_another_sites_page_can_start_nothing(client: Any, headers: dict[str, str]) -> None:
+def test_a_page_of_another_site_can_start_nothing(client: Any, headers: dict[str, str]) -> None:
     answer = client.post(UPDATE, json=THEMES, headers=headers)
     assert answer.status_code == 403
     assert "another site" in problem(answer)["message"]
@@ -170,7 +170,7 @@ def test_a_form_of_another_type_starts_nothing(client: Any) -> None:
         assert answer.status_code == 415
 
 
-def test_too_large_is_a_sentence(make_app: MakeApp) -> None:
+def test_a_too_large_request_gives_a_message(make_app: MakeApp) -> None:
     client = make_app(max_body_kib=64, max_url_kib=8).server.test_client()
     body = client.post(UPDATE, data=b"x" * (65 << 10), content_type="application/json")
     assert (body.status_code, problem(body)["hint"]) == (413, "Send less at once.")
@@ -182,7 +182,7 @@ def test_too_large_is_a_sentence(make_app: MakeApp) -> None:
     assert "Shorten the prompt" in page.get_data(as_text=True)
 
 
-def test_too_many_is_a_sentence_and_passes(
+def test_too_many_requests_give_a_message_for_a_while(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = make_app(requests_per_minute=10).server.test_client()  # an address: 100, 25 at once
@@ -199,7 +199,7 @@ def test_too_many_is_a_sentence_and_passes(
     assert client.post(UPDATE, json=THEMES).status_code == 200
 
 
-def test_files_are_not_counted_but_for_strangers(make_app: MakeApp, users: Users) -> None:
+def test_files_are_counted_only_without_a_session(make_app: MakeApp, users: Users) -> None:
     inside, outside = (make_app(login=login, requests_per_minute=10) for login in ("off", "users"))
     codes = []
     for app in (inside, outside):
@@ -211,7 +211,7 @@ def test_files_are_not_counted_but_for_strangers(make_app: MakeApp, users: Users
     assert codes == [200, 429]
 
 
-def test_one_persons_haste_is_not_anothers(make_app: MakeApp, users: Users) -> None:
+def test_the_limit_of_one_user_does_not_affect_another(make_app: MakeApp, users: Users) -> None:
     users.add("bob", "another password")
     app = make_app(login="users", requests_per_minute=40)
     hasty, other = signed_in(app), signed_in(app, "bob", "another password")
@@ -234,7 +234,7 @@ def test_a_bucket_fills_at_its_rate_and_no_higher(monkeypatch: pytest.MonkeyPatc
     assert [local.take("b", rate) for _ in range(4)] == [0, 0, 0, 2.0]
 
 
-def test_buckets_that_nobody_uses_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unused_buckets_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limits, "_MOST", 3)
     local = LocalBuckets()
     for name in "abcde":
@@ -254,7 +254,9 @@ def test_buckets_that_nobody_uses_are_forgotten(monkeypatch: pytest.MonkeyPatch)
         (", ,", "10.0.0.1", "10.0.0.1", True),
     ],
 )
-def test_whom_a_proxy_speaks_for(forwarded: str, direct: str, address: str, by_proxy: bool) -> None:
+def test_a_proxy_names_the_client(
+    forwarded: str, direct: str, address: str, by_proxy: bool
+) -> None:
     environ = {"REMOTE_ADDR": direct, "HTTP_X_FORWARDED_FOR": forwarded, "wsgi.url_scheme": "http"}
     found = network.peer(environ, network.networks("10.0.0.0/24"))
     assert (found.address, found.by_proxy) == (address, by_proxy)
@@ -263,7 +265,7 @@ def test_whom_a_proxy_speaks_for(forwarded: str, direct: str, address: str, by_p
 @pytest.mark.parametrize(
     "route", ["/", "/_dash-layout", "/assets/js/page.js", "/nothing.js", "/healthz"]
 )
-def test_every_answer_has_its_headers(client: Any, route: str) -> None:
+def test_every_response_has_the_security_headers(client: Any, route: str) -> None:
     answer = client.get(route)
     answer.close()
     headers = answer.headers
@@ -277,13 +279,13 @@ def test_every_answer_has_its_headers(client: Any, route: str) -> None:
     assert not re.search(r"\d", headers.get("Server", ""))
 
 
-def test_a_refusal_has_them_too(client: Any) -> None:
+def test_a_refusal_has_the_security_headers_too(client: Any) -> None:
     for answer in (client.get("/", headers={"Host": "x.example"}), client.post(UPDATE, data="{")):
         assert answer.status_code >= 400
         assert answer.headers["Content-Security-Policy"]
 
 
-def test_the_policy_runs_our_scripts_and_no_other(client: Any) -> None:
+def test_the_policy_allows_our_scripts_only(client: Any) -> None:
     answer = client.get("/")
     parts = dict(
         part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";")
@@ -303,7 +305,7 @@ def test_the_policy_runs_our_scripts_and_no_other(client: Any) -> None:
         assert f"'sha256-{digest}'" in scripts
 
 
-def test_https_is_kept_to_where_it_is_used(make_app: MakeApp, users: Users) -> None:
+def test_hsts_is_sent_over_https_only(make_app: MakeApp, users: Users) -> None:
     client = make_app(login="users", trusted_proxies="127.0.0.1").server.test_client()
     secure = client.get("/healthz", headers={"X-Forwarded-Proto": "https"})
     assert "max-age=" in secure.headers["Strict-Transport-Security"]
@@ -311,7 +313,7 @@ def test_https_is_kept_to_where_it_is_used(make_app: MakeApp, users: Users) -> N
     assert "Strict-Transport-Security" not in spoofed.headers
 
 
-def test_answers_are_not_kept_by_a_browser_but_files_are(client: Any) -> None:
+def test_browsers_cache_files_but_not_responses(client: Any) -> None:
     assert client.get("/_dash-layout").headers["Cache-Control"] == "no-store"
     assert client.get("/").headers["Cache-Control"] == "no-store"
     file = client.get("/assets/js/page.js")
@@ -324,7 +326,7 @@ def test_flasks_own_folder_is_not_served(client: Any) -> None:
 
 
 @pytest.mark.parametrize("route", ["/metrics", "/readyz"])
-def test_machines_that_watch_need_loopback_or_the_token(
+def test_monitoring_needs_loopback_or_the_token(
     make_app: MakeApp, users: Users, route: str
 ) -> None:
     app = make_app(login="users", ops_token="a token of the ops", trusted_proxies="127.0.0.9")  # noqa: S106
@@ -344,7 +346,7 @@ def test_machines_that_watch_need_loopback_or_the_token(
     assert tokenless.get(route, headers=empty, environ_base=far).status_code == 403
 
 
-def test_an_id_from_outside_counts_only_if_it_is_one(client: Any) -> None:
+def test_a_request_id_from_outside_must_be_valid(client: Any) -> None:
     given = client.get("/", headers={"X-Request-ID": "0123456789abcdef"})
     assert given.headers["X-Request-ID"] == "0123456789abcdef"
     for bad in ("short", "x" * 65, "has space in it", "<script>alert(1)</script>", "a\tb" * 4):
@@ -352,7 +354,7 @@ def test_an_id_from_outside_counts_only_if_it_is_one(client: Any) -> None:
         assert re.fullmatch("[0-9a-f]{8}", made)
 
 
-def test_a_body_of_another_shape_is_a_sentence(make_app: MakeApp) -> None:
+def test_a_body_of_another_shape_gives_a_message(make_app: MakeApp) -> None:
     app: Dash = make_app()
     client = app.server.test_client()
     for body in (

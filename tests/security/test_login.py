@@ -39,7 +39,7 @@ def cookie(client: Any) -> str:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_nothing_is_answered_before_signing_in(guarded: Dash, route: str) -> None:
+def test_every_route_needs_a_login(guarded: Dash, route: str) -> None:
     client = guarded.server.test_client()
     assert client.get(route).status_code in (401, 404)
     page = client.get(route, headers=HTML)
@@ -48,7 +48,7 @@ def test_nothing_is_answered_before_signing_in(guarded: Dash, route: str) -> Non
     assert signed_in(guarded).get("/").status_code == 200
 
 
-def test_what_the_sign_in_page_needs_is_open(guarded: Dash) -> None:
+def test_files_of_the_sign_in_page_need_no_login(guarded: Dash) -> None:
     client = guarded.server.test_client()
     page = client.get("/login", headers=HTML).get_data(as_text=True)
     assert "<script" not in page
@@ -62,7 +62,7 @@ def test_what_the_sign_in_page_needs_is_open(guarded: Dash) -> None:
     assert client.get("/healthz").status_code == 200
 
 
-def test_signing_in_leads_back_and_shows_who_it_is(guarded: Dash) -> None:
+def test_signing_in_returns_to_the_page_and_shows_the_user(guarded: Dash) -> None:
     client = guarded.server.test_client()
     asked = client.get("/?prompt=5+%2B+5&row=3", headers=HTML)
     form = client.get(asked.headers["Location"]).get_data(as_text=True)
@@ -78,7 +78,7 @@ def test_signing_in_leads_back_and_shows_who_it_is(guarded: Dash) -> None:
     ("name", "password"),
     [("alice", "wrong password"), ("bob", PASSWORD), ("", ""), ("alice\x00", PASSWORD)],
 )
-def test_a_wrong_password_and_an_unknown_user_read_alike(
+def test_a_wrong_password_and_an_unknown_user_give_the_same_message(
     guarded: Dash, name: str, password: str
 ) -> None:
     client = guarded.server.test_client()
@@ -89,7 +89,7 @@ def test_a_wrong_password_and_an_unknown_user_read_alike(
     assert client.get("/").status_code == 401
 
 
-def test_an_unknown_user_takes_as_much_work_as_a_known_one(
+def test_an_unknown_user_costs_as_much_work_as_a_known_one(
     users: Users, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verified: list[str] = []
@@ -103,7 +103,7 @@ def test_an_unknown_user_takes_as_much_work_as_a_known_one(
     assert costs[0] == costs[1] != []
 
 
-def test_a_session_from_before_is_not_the_one_after(guarded: Dash) -> None:
+def test_signing_in_starts_a_new_session(guarded: Dash) -> None:
     """Fixation: whatever an attacker planted is worth nothing once the victim signs in."""
     victim, attacker = guarded.server.test_client(), signed_in(guarded)
     planted = cookie(attacker)
@@ -118,7 +118,7 @@ def test_a_session_from_before_is_not_the_one_after(guarded: Dash) -> None:
     assert second.get("/").status_code == 200
 
 
-def test_the_cookie_is_kept_from_scripts_and_other_sites(make_app: MakeApp, users: Users) -> None:
+def test_the_cookie_is_hidden_from_scripts_and_other_sites(make_app: MakeApp, users: Users) -> None:
     app = make_app(login="users", trusted_proxies="127.0.0.1")
     plain = sign_in(app.server.test_client()).headers["Set-Cookie"]
     assert "HttpOnly" in plain
@@ -138,7 +138,7 @@ def test_a_copied_cookie_ends_with_the_session(guarded: Dash) -> None:
     assert thief.get("/").status_code == 401
 
 
-def test_sessions_that_ended_stay_so_in_another_process(
+def test_ended_sessions_stay_ended_in_another_process(
     guarded: Dash, make_app: MakeApp, users: Users
 ) -> None:
     client = signed_in(guarded)
@@ -150,7 +150,7 @@ def test_sessions_that_ended_stay_so_in_another_process(
     assert other.get("/").status_code == 401
 
 
-def test_a_session_that_ended_long_after_the_last_stays_so_in_another_process(
+def test_a_session_that_ends_later_is_ended_in_another_process(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "ended"
@@ -163,7 +163,7 @@ def test_a_session_that_ended_long_after_the_last_stays_so_in_another_process(
     assert "b" * 32 in others
 
 
-def test_signing_out_holds_on_a_full_disk(
+def test_signing_out_works_on_a_full_disk(
     guarded: Dash, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: Any) -> None:
@@ -179,7 +179,7 @@ def test_signing_out_holds_on_a_full_disk(
     assert "No space left" in caplog.text
 
 
-def test_a_line_that_a_full_disk_tore_spoils_no_other(tmp_path: Path) -> None:
+def test_a_truncated_line_affects_no_other_line(tmp_path: Path) -> None:
     path = tmp_path / "ended"
     path.write_text("a" * 20)
     sessions.Ended(path, hours=1.0).add("b" * 32)
@@ -205,13 +205,13 @@ def test_a_session_expires(make_app: MakeApp, users: Users, monkeypatch: Any) ->
 
 
 @pytest.mark.parametrize("forged", ["", "x", "eyJ1c2VyIjoiYWxpY2UifQ.aaaa.bbbb", "." * 500])
-def test_a_made_up_cookie_is_nobody(guarded: Dash, forged: str) -> None:
+def test_a_forged_cookie_is_rejected(guarded: Dash, forged: str) -> None:
     client = guarded.server.test_client()
     client.set_cookie(responses.COOKIE, forged)
     assert client.get("/").status_code == 401
 
 
-def test_a_cookie_signed_with_another_key_is_nobody(make_app: MakeApp, users: Users) -> None:
+def test_a_cookie_signed_with_another_key_is_rejected(make_app: MakeApp, users: Users) -> None:
     theirs = signed_in(make_app(login="users", secret_key="a" * 32))
     ours = make_app(login="users", secret_key="b" * 32).server.test_client()
     ours.set_cookie(responses.COOKIE, cookie(theirs))
@@ -233,7 +233,7 @@ def test_a_cookie_signed_with_another_key_is_nobody(make_app: MakeApp, users: Us
         "",
     ],
 )
-def test_signing_in_leads_nowhere_else(guarded: Dash, elsewhere: str) -> None:
+def test_signing_in_never_redirects_to_another_site(guarded: Dash, elsewhere: str) -> None:
     assert own_address(elsewhere) == "/"
     answer = sign_in(guarded.server.test_client(), next_=elsewhere)
     assert answer.headers["Location"] == "/"
@@ -242,7 +242,9 @@ def test_signing_in_leads_nowhere_else(guarded: Dash, elsewhere: str) -> None:
     ] in ("/",)
 
 
-def test_tries_run_out_and_a_right_password_costs_none(make_app: MakeApp, users: Users) -> None:
+def test_failed_tries_are_limited_and_a_right_password_costs_none(
+    make_app: MakeApp, users: Users
+) -> None:
     app = make_app(login="users", login_attempts=3)
     for _ in range(5):
         assert sign_in(app.server.test_client()).status_code == 303
@@ -255,7 +257,7 @@ def test_tries_run_out_and_a_right_password_costs_none(make_app: MakeApp, users:
     assert "Too many attempts" in refused.get_data(as_text=True)
 
 
-def test_one_address_cant_lock_a_user_out(make_app: MakeApp, users: Users) -> None:
+def test_one_address_cannot_lock_a_user_out(make_app: MakeApp, users: Users) -> None:
     app = make_app(login="users", login_attempts=2, trusted_proxies="127.0.0.1")
     client = app.server.test_client()
     for _ in range(20):
@@ -263,7 +265,7 @@ def test_one_address_cant_lock_a_user_out(make_app: MakeApp, users: Users) -> No
     assert sign_in(client, headers={"X-Forwarded-For": "10.0.0.2"}).status_code == 303
 
 
-def test_a_name_cant_be_tried_from_everywhere(make_app: MakeApp, users: Users) -> None:
+def test_tries_for_a_name_are_limited_over_all_addresses(make_app: MakeApp, users: Users) -> None:
     app = make_app(login="users", login_attempts=2, trusted_proxies="127.0.0.1")
     client = app.server.test_client()
     codes = [
@@ -273,7 +275,7 @@ def test_a_name_cant_be_tried_from_everywhere(make_app: MakeApp, users: Users) -
     assert codes == [401] * 10 + [429]
 
 
-def test_another_address_is_not_held_to_account(make_app: MakeApp, users: Users) -> None:
+def test_tries_are_counted_for_each_address(make_app: MakeApp, users: Users) -> None:
     app = make_app(login="users", login_attempts=2, trusted_proxies="127.0.0.1")
     client = app.server.test_client()
     first, second = {"X-Forwarded-For": "10.0.0.1"}, {"X-Forwarded-For": "10.0.0.2"}
@@ -283,7 +285,7 @@ def test_another_address_is_not_held_to_account(make_app: MakeApp, users: Users)
     assert sign_in(client, headers=second).status_code == 303
 
 
-def test_made_up_addresses_get_no_further_tries(make_app: MakeApp, users: Users) -> None:
+def test_forged_addresses_get_no_further_tries(make_app: MakeApp, users: Users) -> None:
     """X-Forwarded-For counts only from a trusted proxy, and only the last hop that is none."""
     direct = make_app(login="users", login_attempts=2).server.test_client()
     behind = make_app(login="users", login_attempts=2, trusted_proxies="127.0.0.1")
@@ -297,7 +299,7 @@ def test_made_up_addresses_get_no_further_tries(make_app: MakeApp, users: Users)
     assert sign_in(behind.server.test_client(), headers=last).status_code == 429
 
 
-def test_the_form_takes_no_post_from_elsewhere(guarded: Dash) -> None:
+def test_the_form_refuses_a_post_from_another_site(guarded: Dash) -> None:
     client = guarded.server.test_client()
     for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"},
                     {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}):  # fmt: skip
@@ -306,7 +308,7 @@ def test_the_form_takes_no_post_from_elsewhere(guarded: Dash) -> None:
     assert sign_in(client, headers={"Origin": "http://localhost"}).status_code == 303
 
 
-def test_what_was_typed_stands_in_the_form_as_text(guarded: Dash) -> None:
+def test_the_form_shows_the_typed_name_as_text(guarded: Dash) -> None:
     client = guarded.server.test_client()
     page = sign_in(client, name='"><script>alert(1)</script>').get_data(as_text=True)
     assert "<script" not in page
@@ -327,7 +329,7 @@ def test_a_trusted_proxy_names_the_user(make_app: MakeApp) -> None:
         assert client.get("/", headers={"X-Forwarded-User": name}).status_code == 403
 
 
-def test_nobody_else_names_the_user(make_app: MakeApp) -> None:
+def test_only_a_trusted_proxy_names_the_user(make_app: MakeApp) -> None:
     app = make_app(login="proxy", trusted_proxies="10.1.2.3")
     named = {"X-Forwarded-User": "alice"}
     for address in ("127.0.0.1", "10.1.2.4", "::1"):

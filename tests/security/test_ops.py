@@ -77,7 +77,7 @@ def test_metrics_count_jobs_and_name_no_prompt(service: Service, make_app: MakeA
     assert "secret" not in text
 
 
-def test_what_is_loaded_is_known_and_forgotten_with_the_worker(service: Service) -> None:
+def test_loaded_models_are_reported_until_the_worker_ends(service: Service) -> None:
     assert not service.ready("fake")
     service.warm("fake")
     assert not service.ready("fake"), "the made-up worker loads nothing"
@@ -88,7 +88,7 @@ def test_what_is_loaded_is_known_and_forgotten_with_the_worker(service: Service)
     assert not service.ready("fake")
 
 
-def test_ready_only_once_the_model_is_loaded(make_app: MakeApp) -> None:
+def test_the_server_is_ready_when_the_model_is_loaded(make_app: MakeApp) -> None:
     class Loading(FakeService):
         loaded = False
 
@@ -136,7 +136,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     root.setLevel(level)
 
 
-def test_each_job_is_a_line_with_its_request(
+def test_each_job_is_one_log_line_with_its_request(
     service: Service, make_app: MakeApp, lines: Any
 ) -> None:
     app = make_app(service)
@@ -154,9 +154,7 @@ def asked(prompt: str) -> dict[str, Any]:
     return {"model": Settings().default_model, "prompt": prompt, "new": 0, "attempt": 1}
 
 
-def test_the_pages_error_has_the_id_under_which_the_log_has_the_trace(
-    make_app: MakeApp, lines: Any
-) -> None:
+def test_an_error_in_the_page_has_the_id_of_its_log_entry(make_app: MakeApp, lines: Any) -> None:
     service = Watched()
     service.fail["story"] = ZeroDivisionError(SECRET)
     client = DashClient(make_app(service))
@@ -172,9 +170,7 @@ def test_the_pages_error_has_the_id_under_which_the_log_has_the_trace(
     assert SECRET not in shown[0] + shown[1]
 
 
-def test_users_are_hashed_unless_the_operator_wants_names(
-    make_app: MakeApp, users: Any, lines: Any
-) -> None:
+def test_users_are_hashed_in_the_log_by_default(make_app: MakeApp, users: Any, lines: Any) -> None:
     hidden, named = make_app(login="users"), make_app(login="users", log_users="name")
     for app in (hidden, named):
         signed_in(app).post("/_dash-update-component", data="{")
@@ -197,14 +193,14 @@ def test_no_secret_is_ever_printed(make_app: MakeApp, users: Any, lines: Any) ->
         assert secret not in said
 
 
-def test_a_line_break_makes_no_second_line() -> None:
+def test_a_line_break_stays_in_one_log_line() -> None:
     record = logging.LogRecord("x", logging.INFO, "", 0, "one\ntwo\r\x1b[31m", None, None)
     assert "\n" not in log_lines.TextLines().format(record)
     assert "\x1b" not in log_lines.TextLines().format(record)
     assert len(log_lines.JsonLines().format(record).splitlines()) == 1
 
 
-def test_a_trace_has_the_causes_and_no_words() -> None:
+def test_a_logged_trace_has_causes_and_no_messages() -> None:
     def fails() -> None:
         try:
             {}[SECRET]
@@ -269,7 +265,7 @@ def test_cache_info_and_clear(
     fresh.close()
 
 
-def test_a_new_schema_serves_nothing_old(
+def test_a_new_schema_ignores_old_entries(
     service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The schema is part of every key, so what was kept under the old one is never looked at."""
@@ -285,7 +281,7 @@ def test_a_new_schema_serves_nothing_old(
     assert service.status().computed == before + 1
 
 
-def test_a_defect_in_the_worker_is_shown_under_the_id_that_its_log_has(
+def test_a_defect_in_the_worker_has_the_id_of_its_log_entry(
     capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     chosen = ServiceSettings(cache_dir=tmp_path, function=WORK)

@@ -61,7 +61,7 @@ def closed(buckets: Any) -> None:
     buckets._take.registered_client.close()
 
 
-def test_without_redis_each_process_counts_for_itself(tmp_path: Path) -> None:
+def test_without_redis_each_process_counts_alone(tmp_path: Path) -> None:
     buckets, ended = protect.shared(Settings(data_dir=tmp_path))
     assert isinstance(buckets, LocalBuckets)
     assert type(ended) is Ended

@@ -17,7 +17,7 @@ from dash_app.security.users import Users
 PASSWORD = "correct horse battery"  # noqa: S105
 
 
-def test_the_file_holds_hashes_that_nobody_else_can_read(tmp_path: Path) -> None:
+def test_the_users_file_is_private_and_holds_hashes(tmp_path: Path) -> None:
     path = tmp_path / "new" / "users.json"
     Users(path).add("alice", PASSWORD)
     assert path.stat().st_mode & 0o777 == 0o600
@@ -29,7 +29,7 @@ def test_the_file_holds_hashes_that_nobody_else_can_read(tmp_path: Path) -> None
     ]
 
 
-def test_hashes_cost_what_they_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hashes_have_the_required_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dash_app.security.users.PasswordHasher", PasswordHasher)
     Users(tmp_path / "users.json").add("alice", PASSWORD)
     kept = json.loads((tmp_path / "users.json").read_text())["users"]["alice"]["argon2"]
@@ -50,7 +50,7 @@ def test_passwords_are_checked_and_salted(tmp_path: Path) -> None:
     assert not users.verify("alice", PASSWORD)
 
 
-def test_a_change_by_another_process_counts_at_once(tmp_path: Path) -> None:
+def test_a_change_by_another_process_applies_at_once(tmp_path: Path) -> None:
     path = tmp_path / "users.json"
     server, command = Users(path), Users(path)
     assert server.names() == ()
@@ -61,25 +61,25 @@ def test_a_change_by_another_process_counts_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "../alice", "a/b", "<b>", "-x", "a" * 65, "a\n"])
-def test_names_that_are_none(tmp_path: Path, name: str) -> None:
+def test_invalid_names_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(AnalysisError, match="not a valid user name"):
         Users(tmp_path / "users.json").add(name, PASSWORD)
 
 
 @pytest.mark.parametrize("password", ["", "short", "x" * 1025])
-def test_passwords_that_wont_do(tmp_path: Path, password: str) -> None:
+def test_weak_passwords_are_refused(tmp_path: Path, password: str) -> None:
     with pytest.raises(AnalysisError, match="characters"):
         Users(tmp_path / "users.json").add("alice", password)
     assert not Users(tmp_path / "users.json").verify("alice", password)
 
 
-def test_a_password_in_another_encoding_is_refused_in_words(tmp_path: Path) -> None:
+def test_a_password_in_another_encoding_is_refused_with_a_message(tmp_path: Path) -> None:
     piped = b"caf\xe9 caf\xe9 caf\xe9".decode(errors="surrogateescape")
     with pytest.raises(AnalysisError, match="not UTF-8"):
         Users(tmp_path / "users.json").add("alice", piped)
 
 
-def test_a_file_that_others_may_touch_lets_nobody_in(tmp_path: Path) -> None:
+def test_a_users_file_that_others_can_write_admits_nobody(tmp_path: Path) -> None:
     path = tmp_path / "users.json"
     Users(path).add("alice", PASSWORD)
     path.chmod(0o644)
@@ -90,7 +90,7 @@ def test_a_file_that_others_may_touch_lets_nobody_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"users": []}', '{"users": {"alice": "plain"}}', '{"names": {}}']
 )
-def test_a_damaged_file_is_a_sentence(tmp_path: Path, text: str) -> None:
+def test_a_damaged_file_gives_a_message(tmp_path: Path, text: str) -> None:
     path = tmp_path / "users.json"
     path.write_text(text)
     path.chmod(0o600)
@@ -98,7 +98,7 @@ def test_a_damaged_file_is_a_sentence(tmp_path: Path, text: str) -> None:
         Users(path).names()
 
 
-def test_a_hash_of_another_kind_lets_nobody_in(tmp_path: Path) -> None:
+def test_a_hash_of_another_kind_admits_nobody(tmp_path: Path) -> None:
     path = tmp_path / "users.json"
     path.write_text(json.dumps({"users": {"alice": {"argon2": PASSWORD}}}))
     path.chmod(0o600)
@@ -120,7 +120,7 @@ def test_the_commands(
     assert "There is no user 'alice'" in capsys.readouterr().err
 
 
-def test_a_password_is_asked_for_twice(
+def test_the_command_asks_for_a_password_twice(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     terminal = io.StringIO()

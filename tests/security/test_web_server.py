@@ -40,14 +40,14 @@ def line(size: int) -> bytes:
     return b"GET /?prompt=" + b"a" * size + b" HTTP/1.1"
 
 
-def test_a_long_prompt_fits_and_an_endless_one_is_cut_off(tmp_path: Path) -> None:
+def test_a_long_prompt_fits_and_a_longer_one_is_refused(tmp_path: Path) -> None:
     cfg = config(tmp_path)
     assert len(parsed(cfg, line(191 * KIB)).query) > 191 * KIB
     with pytest.raises(LimitRequestLine):
         parsed(cfg, line(210 * KIB))
 
 
-def test_the_procfile_is_bounded_too() -> None:
+def test_the_procfile_has_the_same_limits() -> None:
     command = (ROOT / "Procfile").read_text()
     asked = int(re.findall(r"--limit-request-line (\d+)", command)[0])
     assert asked > 0, "0 would be without end"
@@ -67,18 +67,18 @@ def test_headers_are_bounded(tmp_path: Path) -> None:
         parsed(cfg, line(1), b"X-Long: " + b"y" * 9000)
 
 
-def test_a_user_header_in_another_spelling_is_not_one(tmp_path: Path) -> None:
+def test_a_user_header_with_another_spelling_is_ignored(tmp_path: Path) -> None:
     """``X_Forwarded_User`` becomes the same WSGI variable; a proxy strips only the real one."""
     sent = parsed(config(tmp_path), line(1), b"X_Forwarded_User: alice", b"X-Other: 1")
     assert [name for name, _ in sent.headers] == ["X-OTHER", "HOST"]
 
 
-def test_what_a_client_says_of_its_scheme_is_left_to_the_app(tmp_path: Path) -> None:
+def test_the_app_decides_on_the_scheme_header_of_a_client(tmp_path: Path) -> None:
     sent = parsed(config(tmp_path), line(1), b"X-Forwarded-Proto: https")
     assert sent.scheme == "http"
 
 
-def test_gunicorns_own_lines_name_no_prompt(tmp_path: Path, caplog: Any) -> None:
+def test_log_lines_of_gunicorn_contain_no_prompt(tmp_path: Path, caplog: Any) -> None:
     from dash_app.server.gunicorn import Lines
 
     logger = Lines(config(tmp_path))

@@ -15,7 +15,7 @@ def pattern() -> PatternResult:
     return PatternResult(4, np.ones((2, 3, 3), np.float32), flat, flat, flat)
 
 
-def test_there_and_back() -> None:
+def test_results_survive_encoding() -> None:
     made = codec.decode(codec.encode(pattern(), {"revision": "r1"}))
     assert made.layer == 4
     assert np.array_equal(made.sink, pattern().sink)
@@ -27,6 +27,6 @@ def test_the_same_result_is_the_same_bytes() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", b"\x08\0\0\0\0\0\0\0{}      "])
-def test_what_is_not_a_result_is_said(data: bytes) -> None:
+def test_bytes_that_are_no_result_are_reported(data: bytes) -> None:
     with pytest.raises(StoreError):
         codec.decode(data)

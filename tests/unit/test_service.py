@@ -102,7 +102,7 @@ def test_every_technique_has_its_own_memo_entry(service: Service) -> None:
         assert service._memo.get(key) is None
 
 
-def test_a_spec_is_asked_of_what_it_belongs_to(service: Service) -> None:
+def test_a_spec_must_fit_its_subject(service: Service) -> None:
     trace = TraceSpec("fake", (1, 2))
     for subject, spec in ((trace, SPEC), ("fake", LensSpec()), (trace, NormSpec())):
         with pytest.raises(SpecError, match="needs a"):
@@ -124,7 +124,7 @@ def made(kind: type[Any]) -> Any:
     return kind(*needed.get(kind, ()))
 
 
-def test_what_is_in_the_memo_starts_no_worker(settings: ServiceSettings) -> None:
+def test_a_memoised_result_starts_no_worker(settings: ServiceSettings) -> None:
     idle = Service(settings, fingerprint)
     trace, spec = TraceSpec("fake", (1, 2)), LensSpec()
     grid = FakeService().decode(trace, spec)
@@ -150,7 +150,7 @@ def test_other_weights_dtypes_and_options_are_other_entries(
     half.close()
 
 
-def test_an_entry_of_another_kind_is_never_taken_for_this_one(service: Service) -> None:
+def test_an_entry_of_another_type_is_not_used(service: Service) -> None:
     key = cache_key(fingerprint("fake", None), SPEC)
     service._memo.put(key, codec.encode(fake_work.result("x").info))
     assert service.peek(SPEC.model, SPEC) is None
@@ -159,7 +159,7 @@ def test_an_entry_of_another_kind_is_never_taken_for_this_one(service: Service) 
     assert service.ask(SPEC.model, SPEC).tokens[0].text == "echo x"
 
 
-def test_an_answer_by_other_weights_than_asked_for_is_not_kept(
+def test_an_answer_from_other_weights_is_not_memoised(
     settings: ServiceSettings,
 ) -> None:
     changed = replace(settings, function="tests.support.fake_work:changed")
@@ -168,7 +168,7 @@ def test_an_answer_by_other_weights_than_asked_for_is_not_kept(
         assert service.peek(SPEC.model, SPEC) is None
 
 
-def test_limits_are_looked_at_before_any_work(settings: ServiceSettings) -> None:
+def test_limits_are_checked_before_any_work(settings: ServiceSettings) -> None:
     small = Service(replace(settings, max_prompt_tokens=4, max_new_tokens=2), fingerprint)
     with pytest.raises(SpecError, match=r"3 new tokens .* at most 2"):
         small.ask("fake", replace(SPEC, new_tokens=3))
@@ -190,7 +190,7 @@ def test_an_unknown_model_is_refused_by_all_calls(service: Service) -> None:
             call()
 
 
-def test_a_job_cancelled_before_it_is_asked_does_nothing(service: Service) -> None:
+def test_a_job_cancelled_in_advance_does_nothing(service: Service) -> None:
     job = Job()
     job.cancel()
     with pytest.raises(CancelledError):
@@ -198,12 +198,12 @@ def test_a_job_cancelled_before_it_is_asked_does_nothing(service: Service) -> No
     assert service.status().computed == 0
 
 
-def test_an_answer_to_another_question_is_an_error(service: Service) -> None:
+def test_an_answer_to_another_request_is_an_error(service: Service) -> None:
     with pytest.raises(AnalysisError, match="different request"):
         service.ask("fake", InfoSpec())
 
 
-def test_an_unusable_memo_is_told_and_in_nobodys_way(settings: ServiceSettings) -> None:
+def test_an_unusable_memo_is_reported_and_everything_works(settings: ServiceSettings) -> None:
     assert settings.cache_dir is not None
     (settings.cache_dir / "memo").write_text("in the way")
     with Service(settings, fingerprint) as service:

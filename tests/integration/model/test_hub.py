@@ -106,19 +106,19 @@ def test_a_hub_model_with_pickled_weights_only_is_refused(
     assert not any(path.endswith(".bin") for path in hub.asked)
 
 
-def test_a_repository_that_is_not_there_is_named(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
+def test_a_missing_repository_is_named(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
     found = look("owner/other", tmp_path / "home", hub.address)
     assert found["kind"] == "ModelLoadError"
     assert "The hub has no owner/other" in found["told"]
 
 
-def test_a_hub_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_reported(tmp_path: Path) -> None:
     found = look(fake_hub.REPOSITORY, tmp_path / "home", "http://127.0.0.1:9")
     assert found["kind"] == "ModelLoadError"
     assert "can't be reached" in found["told"]
 
 
-def test_a_fetch_that_was_cut_off_goes_on(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
     home = tmp_path / "home"
     whole = look(fake_hub.REPOSITORY, home, hub.address)
     (link,) = home.rglob("snapshots/*/model.safetensors")
@@ -130,7 +130,7 @@ def test_a_fetch_that_was_cut_off_goes_on(hub: fake_hub.FakeHub, tmp_path: Path)
     assert look(fake_hub.REPOSITORY, home, hub.address) == whole
 
 
-def test_a_gated_model_is_told_and_a_token_from_the_environment_opens_it(
+def test_a_gated_model_is_reported_and_a_token_opens_it(
     hub: fake_hub.FakeHub, tmp_path: Path
 ) -> None:
     hub.token = SECRET
@@ -144,9 +144,7 @@ def test_a_gated_model_is_told_and_a_token_from_the_environment_opens_it(
     assert SECRET not in json.dumps(opened)
 
 
-def test_a_load_that_was_killed_half_way_leaves_nothing_broken(
-    hub: fake_hub.FakeHub, tmp_path: Path
-) -> None:
+def test_a_killed_load_leaves_nothing_broken(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
     home, hub.halt = tmp_path / "home", Event()
     arguments = [sys.executable, "-c", LOOK, fake_hub.REPOSITORY]
     with subprocess.Popen(arguments, env=around(home, hub.address)) as process:
@@ -173,9 +171,7 @@ def test_a_model_that_is_too_large_is_not_fetched(
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
-def test_an_adapter_of_the_hub_is_fetched_for_a_base_here(
-    tiny_llama_dir: Path, tmp_path: Path
-) -> None:
+def test_a_hub_adapter_is_fetched_for_a_local_base(tiny_llama_dir: Path, tmp_path: Path) -> None:
     from tests.support import adapters
 
     adapters.write(tmp_path / "adapter", tiny_llama_dir, target_modules=["q_proj"])

@@ -26,7 +26,7 @@ def folder(tiny_llama_dir: Path, tmp_path: Path) -> Path:
     return shutil.copytree(tiny_llama_dir, tmp_path / "model")
 
 
-def test_a_folder_loads_whole_and_frozen(tiny_llama_dir: Path) -> None:
+def test_a_folder_loads_completely_and_frozen(tiny_llama_dir: Path) -> None:
     loaded = pretrained.load_pretrained(str(tiny_llama_dir), device="cpu")
     fresh = tiny.tiny_llama()
     assert not loaded.model.training
@@ -38,13 +38,13 @@ def test_a_folder_loads_whole_and_frozen(tiny_llama_dir: Path) -> None:
     assert loaded.tokenizer.decode(loaded.tokenizer(" Paris")["input_ids"]) == " Paris"
 
 
-def test_a_dtype_can_be_asked_for(tiny_gpt2_dir: Path) -> None:
+def test_a_dtype_can_be_requested(tiny_gpt2_dir: Path) -> None:
     loaded = pretrained.load_pretrained(str(tiny_gpt2_dir), dtype=torch.bfloat16, device="cpu")
     assert loaded.model.dtype == torch.bfloat16
     assert loaded.fingerprint != fingerprint.fingerprint(str(tiny_gpt2_dir))
 
 
-def test_a_gguf_file_loads_as_an_ordinary_model(tmp_path: Path) -> None:
+def test_a_gguf_file_loads_as_a_plain_model(tmp_path: Path) -> None:
     path = tiny_gguf.write(tmp_path / "tiny.gguf")
     loaded = pretrained.load_pretrained(str(path), device="cpu")
     assert not hasattr(loaded.model.config, "quantization_config")
@@ -53,7 +53,7 @@ def test_a_gguf_file_loads_as_an_ordinary_model(tmp_path: Path) -> None:
     assert torch.isfinite(loaded.model(ids).logits).all()
 
 
-def test_weights_that_are_cut_off_are_refused(folder: Path) -> None:
+def test_truncated_weights_are_refused(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ModelLoadError, match=r"is truncated: it has .* bytes"):
@@ -61,7 +61,7 @@ def test_weights_that_are_cut_off_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", b"\xff" * 64, b"\x02\0\0\0\0\0\0\0[]"])
-def test_weights_that_are_garbage_are_refused(folder: Path, content: bytes) -> None:
+def test_invalid_weights_are_refused(folder: Path, content: bytes) -> None:
     (folder / "model.safetensors").write_bytes(content)
     with pytest.raises(ModelLoadError, match=r"model\.safetensors"):
         pretrained.load_pretrained(str(folder))
@@ -88,14 +88,14 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
         pretrained.load_pretrained(str(folder))
 
 
-def test_an_index_may_not_lead_out_of_the_folder(folder: Path) -> None:
+def test_an_index_must_not_name_files_outside_the_folder(folder: Path) -> None:
     index = {"weight_map": {"a": "../model.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelLoadError, match="can't be read"):
         pretrained.load_pretrained(str(folder))
 
 
-def test_absent_weights_are_not_filled_with_random_numbers(folder: Path) -> None:
+def test_missing_weights_are_not_filled_with_random_numbers(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     path = folder / "model.safetensors"
@@ -130,7 +130,7 @@ def test_a_broken_gguf_file_is_explained(tmp_path: Path) -> None:
         pretrained.load_pretrained(str(tmp_path / "tiny.gguf"))
 
 
-def test_an_unknown_model_and_an_uncached_one_are_told_apart() -> None:
+def test_unknown_and_uncached_models_give_different_errors() -> None:
     with pytest.raises(UnknownModelError):
         pretrained.load_pretrained("no-such-model")
     with pytest.raises(ModelLoadError, match="HF_HUB_OFFLINE"):
@@ -138,7 +138,7 @@ def test_an_unknown_model_and_an_uncached_one_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("device", ["toaster", "cuda:99", 3.5])
-def test_a_device_that_is_not_here_is_refused(tiny_gpt2_dir: Path, device: Any) -> None:
+def test_a_missing_device_is_refused(tiny_gpt2_dir: Path, device: Any) -> None:
     with pytest.raises(SpecError, match="no device"):
         pretrained.load_pretrained(str(tiny_gpt2_dir), device=device)
 

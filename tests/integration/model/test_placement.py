@@ -39,7 +39,7 @@ def packed(folder: Path, quantise: str, monkeypatch: pytest.MonkeyPatch, tmp_pat
     return analysis.load_model("few", device="cpu")
 
 
-def test_the_estimate_is_what_the_weights_take(tiny_llama_dir: Path, tmp_path: Path) -> None:
+def test_the_estimate_equals_the_size_of_the_weights(tiny_llama_dir: Path, tmp_path: Path) -> None:
     size = sum(part.numel() * 4 for part in tiny.tiny_llama().parameters())
     assert bytes_of(tiny_llama_dir) == pytest.approx(size, rel=1e-3)
     assert bytes_of(tiny_llama_dir, "bfloat16") == pytest.approx(size / 2, rel=1e-3)
@@ -49,7 +49,7 @@ def test_the_estimate_is_what_the_weights_take(tiny_llama_dir: Path, tmp_path: P
     assert memory.needed(gguf, "float32") >= 2 * 4 * sum(p.numel() for p in read.parameters())
 
 
-def test_a_model_that_would_not_fit_is_refused_unread(
+def test_a_model_that_does_not_fit_is_refused_before_it_is_read(
     tiny_llama_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read(*_args: Any) -> None:
@@ -61,7 +61,7 @@ def test_a_model_that_would_not_fit_is_refused_unread(
         pretrained.load_pretrained(str(tiny_llama_dir), device="cpu")
 
 
-def test_a_large_models_size_is_known_from_its_configuration_alone(tmp_path: Path) -> None:
+def test_a_large_models_size_follows_from_its_configuration(tmp_path: Path) -> None:
     from transformers import LlamaConfig
 
     LlamaConfig(num_hidden_layers=32, hidden_size=4096).save_pretrained(tmp_path)
@@ -70,7 +70,9 @@ def test_a_large_models_size_is_known_from_its_configuration_alone(tmp_path: Pat
     assert memory._by_configuration(tmp_path, "bfloat16", "4bit") < size / 6
 
 
-def test_a_containers_own_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_limit_of_a_container_applies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
     there = memory.free()
     (tmp_path / "memory.max").write_text("5000000\n")
@@ -82,7 +84,7 @@ def test_a_containers_own_limit_counts(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("quantise", ["8bit", "4bit"])
-def test_few_bits_add_up_within_their_tolerance(
+def test_quantised_sums_hold_within_their_tolerance(
     quantise: str, wide_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("bitsandbytes")
@@ -104,7 +106,7 @@ def test_few_bits_add_up_within_their_tolerance(
     assert model.nbytes <= bytes_of(wide_dir, quantise=quantise) * 1.1
 
 
-def test_without_bitsandbytes_it_is_said_what_to_install(
+def test_without_bitsandbytes_the_error_says_what_to_install(
     tiny_llama_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(placement, "find_spec", lambda _name: None)
@@ -112,7 +114,7 @@ def test_without_bitsandbytes_it_is_said_what_to_install(
         packed(tiny_llama_dir, "8bit", monkeypatch, tmp_path)
 
 
-def test_weights_packed_by_a_package_that_is_missing_are_explained(
+def test_weights_that_need_a_missing_package_are_explained(
     tiny_llama_dir: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(tiny_llama_dir, tmp_path / "packed")
@@ -123,7 +125,7 @@ def test_weights_packed_by_a_package_that_is_missing_are_explained(
         pretrained.load_pretrained(str(folder), device="cpu")
 
 
-def test_a_device_without_64_bit_floats_is_neither_chosen_nor_taken(
+def test_a_device_without_64_bit_floats_is_never_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
@@ -133,7 +135,7 @@ def test_a_device_without_64_bit_floats_is_neither_chosen_nor_taken(
         placement.pick_device("mps")
 
 
-def test_spread_is_one_device_where_there_is_one(tiny_llama_dir: Path) -> None:
+def test_spread_uses_one_device_if_there_is_only_one(tiny_llama_dir: Path) -> None:
     plan = placement.choose(catalog.find(str(tiny_llama_dir)), device="spread")
     assert plan.spread == (torch.cuda.device_count() > 1)
     model = analysis.load_model(str(tiny_llama_dir), device="spread")
@@ -158,7 +160,7 @@ def test_spread_asks_accelerate_for_all_cards_and_no_disk(
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "bloom"])
-def test_a_dispatched_model_adds_up(kind: str) -> None:
+def test_a_dispatched_model_satisfies_the_identities(kind: str) -> None:
     """Accelerate's own hooks on every module, as on several cards, here all on the CPU."""
     from accelerate import dispatch_model
 

@@ -29,14 +29,14 @@ def folders(tiny_gpt2_dir: Path, tiny_llama_dir: Path) -> tuple[Path, Path]:
     return tiny_gpt2_dir, tiny_llama_dir
 
 
-def test_two_models_stay_while_the_budget_holds_both(folders: tuple[Path, Path]) -> None:
+def test_two_models_stay_resident_within_the_budget(folders: tuple[Path, Path]) -> None:
     engine = Engine(Limits(device="cpu"))
     for folder in (*folders, *folders):
         engine.perform(request(folder))
     assert loaded(engine) == {folder.name for folder in folders}
 
 
-def test_the_one_used_longest_ago_goes_before_the_next_comes_in(
+def test_the_least_recently_used_model_is_evicted_first(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = folders
@@ -52,7 +52,7 @@ def test_the_one_used_longest_ago_goes_before_the_next_comes_in(
     assert loaded(engine) == {second.name}
 
 
-def test_memory_that_runs_short_puts_models_out_too(
+def test_low_memory_evicts_models_too(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = folders
@@ -79,6 +79,6 @@ def test_every_answer_names_the_model_and_its_revision(tiny_llama_dir: Path) -> 
         }
 
 
-def test_a_run_says_which_tokens_the_tokenizer_added(tiny_llama_dir: Path) -> None:
+def test_a_run_lists_the_tokens_that_the_tokenizer_added(tiny_llama_dir: Path) -> None:
     answer = codec.decode(Engine(Limits(device="cpu")).perform(request(tiny_llama_dir)).data)
     assert answer.added == ()

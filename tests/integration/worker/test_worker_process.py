@@ -87,7 +87,7 @@ def office(make_office: Callable[..., Office]) -> Office:
     return make_office()
 
 
-def test_an_answer_comes_back_with_progress_on_the_way(office: Office) -> None:
+def test_an_answer_arrives_after_progress_reports(office: Office) -> None:
     answer, _, heard = office.ask("steps 3")
     assert answer.result(LIMIT_S) == "steps 3"
     assert heard[0].label in ("Waiting", "Starting")
@@ -105,7 +105,7 @@ def test_the_worker_stays_the_same_process(office: Office) -> None:
     assert office.service.status().worker_pid == pid
 
 
-def test_eight_queued_and_a_kill_lose_the_running_job_only(office: Office) -> None:
+def test_a_kill_with_eight_queued_jobs_loses_the_running_job_only(office: Office) -> None:
     gate = office.folder / "gate"
     victim, _, _ = office.ask(f"hold {gate}")
     office.started(f"hold {gate}")
@@ -118,7 +118,7 @@ def test_eight_queued_and_a_kill_lose_the_running_job_only(office: Office) -> No
     assert office.service.status().worker_pid != killed
 
 
-def test_a_job_that_killed_the_worker_twice_is_refused_a_third_time(office: Office) -> None:
+def test_a_job_that_killed_the_worker_twice_is_refused(office: Office) -> None:
     for _ in range(2):
         with pytest.raises(WorkerStoppedError, match="while it worked on this"):
             office.now("crash now")
@@ -128,14 +128,14 @@ def test_a_job_that_killed_the_worker_twice_is_refused_a_third_time(office: Offi
     assert office.now("echo still alive") == "echo still alive"
 
 
-def test_a_job_that_failed_once_may_be_run_again(office: Office) -> None:
+def test_a_failed_job_can_be_run_again(office: Office) -> None:
     once = f"crash-once {office.folder / 'crashed'}"
     with pytest.raises(WorkerStoppedError):
         office.now(once)
     assert office.now(once) == once
 
 
-def test_a_click_is_answered_in_the_midst_of_a_long_job(office: Office) -> None:
+def test_a_click_is_answered_during_a_long_job(office: Office) -> None:
     gate = office.folder / "gate"
     long, _, _ = office.ask(f"long {gate}", priority=Priority.LONG)
     office.started(f"long {gate}")
@@ -151,7 +151,7 @@ def test_a_click_is_answered_in_the_midst_of_a_long_job(office: Office) -> None:
     ]
 
 
-def test_a_job_that_the_worker_never_began_is_not_lost_with_it(office: Office) -> None:
+def test_a_job_that_did_not_start_is_not_lost_with_the_worker(office: Office) -> None:
     office.now("echo warm")
     for number in range(5):
         office.kill()
@@ -192,7 +192,7 @@ def cancelled(job: Any, answer: Any) -> None:
         answer.result(LIMIT_S)
 
 
-def test_eight_who_ask_the_same_cost_one_computation(office: Office) -> None:
+def test_eight_equal_requests_cost_one_computation(office: Office) -> None:
     gate = office.folder / "gate"
     answers = [office.ask(f"hold {gate}", user=f"user {number}") for number in range(8)]
     wait_for(lambda: all(any(p.label == "holding" for p in heard) for _, _, heard in answers))
@@ -202,7 +202,7 @@ def test_eight_who_ask_the_same_cost_one_computation(office: Office) -> None:
     assert office.service.status().computed == 1
 
 
-def test_one_of_two_who_share_leaves_and_the_other_still_gets_it(office: Office) -> None:
+def test_one_of_two_shared_requests_can_be_cancelled_alone(office: Office) -> None:
     gate = office.folder / "gate"
     (mine, my_job, _), (theirs, _, _) = office.ask(f"hold {gate}"), office.ask(f"hold {gate}")
     office.started(f"hold {gate}")
@@ -222,7 +222,7 @@ def test_cancelling_stops_the_work_and_keeps_the_worker(office: Office) -> None:
     assert office.service.status().worker_pid == pid
 
 
-def test_what_was_cancelled_can_be_asked_again_at_once(office: Office) -> None:
+def test_a_cancelled_request_can_be_repeated_at_once(office: Office) -> None:
     gate = office.folder / "gate"
     first, job, _ = office.ask(f"hold {gate}")
     office.started(f"hold {gate}")
@@ -260,7 +260,7 @@ def test_a_long_job_can_be_cancelled_while_a_click_is_answered(office: Office) -
     assert office.now("echo after") == "echo after"
 
 
-def test_a_cancelled_job_that_does_not_stop_costs_the_worker_its_life(
+def test_a_cancelled_job_that_does_not_stop_ends_the_worker(
     make_office: Callable[..., Office],
 ) -> None:
     office = make_office(cancel_grace_s=0.2)
@@ -274,7 +274,7 @@ def test_a_cancelled_job_that_does_not_stop_costs_the_worker_its_life(
     assert office.service.status().worker_pid != pid
 
 
-def test_work_without_steps_hears_a_cancel_where_it_looks_for_one(
+def test_work_without_steps_is_cancelled_at_its_checks(
     make_office: Callable[..., Office],
 ) -> None:
     office = make_office(cancel_grace_s=LIMIT_S)
@@ -287,7 +287,7 @@ def test_work_without_steps_hears_a_cancel_where_it_looks_for_one(
     assert office.service.status().worker_pid == pid
 
 
-def test_a_deadline_ends_the_wait_and_the_work(office: Office) -> None:
+def test_a_deadline_ends_the_request_and_the_work(office: Office) -> None:
     never = office.folder / "never"
     with pytest.raises(DeadlineError, match=r"0\.2 seconds"):
         office.now(f"hold {never}", deadline_s=0.2)
@@ -309,7 +309,7 @@ def test_users_take_turns(office: Office) -> None:
     assert starts == ["start echo b1", "start echo a1", "start echo a2"]
 
 
-def test_a_full_queue_refuses_with_a_sentence(make_office: Callable[..., Office]) -> None:
+def test_a_full_queue_refuses_with_a_message(make_office: Callable[..., Office]) -> None:
     office = make_office(max_queue=1)
     gate = office.folder / "gate"
     first, _, _ = office.ask(f"hold {gate}")
@@ -322,7 +322,7 @@ def test_a_full_queue_refuses_with_a_sentence(make_office: Callable[..., Office]
     assert (first.result(LIMIT_S), second.result(LIMIT_S)) == (f"hold {gate}", "echo waits")
 
 
-def test_errors_keep_their_type_and_bugs_say_nothing_secret(office: Office) -> None:
+def test_errors_keep_their_type_and_defects_reveal_nothing(office: Office) -> None:
     with pytest.raises(PromptError, match="9 tokens"):
         office.now("prompt x")
     with pytest.raises(AnalysisError) as caught:
@@ -331,7 +331,7 @@ def test_errors_keep_their_type_and_bugs_say_nothing_secret(office: Office) -> N
     assert office.now("echo alive") == "echo alive"
 
 
-def test_a_worker_that_cant_start_is_told_to_each_and_hangs_nobody(
+def test_a_worker_that_cannot_start_fails_every_request(
     make_office: Callable[..., Office],
 ) -> None:
     office = make_office()
@@ -346,7 +346,7 @@ def test_a_worker_that_cant_start_is_told_to_each_and_hangs_nobody(
     broken.close()
 
 
-def test_closing_tells_those_who_wait_and_ends_the_worker(office: Office) -> None:
+def test_closing_fails_waiting_requests_and_ends_the_worker(office: Office) -> None:
     never = office.folder / "never"
     running, _, _ = office.ask(f"hold {never}")
     office.started(f"hold {never}")

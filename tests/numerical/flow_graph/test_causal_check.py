@@ -47,7 +47,7 @@ def one_by_one(run: Run, check: Any, value: str) -> list[float]:
 
 @pytest.mark.parametrize("value", ["zero", "mean"])
 @pytest.mark.parametrize("per_head", [True, False])
-def test_effects_equal_one_cut_at_a_time(run: Run, value: Any, per_head: bool) -> None:
+def test_effects_equal_single_cuts(run: Run, value: Any, per_head: bool) -> None:
     flow = FlowSpec(position=6, per_head=per_head)
     check = causal_check.compute(*run, CausalSpec(flow, value=value, limit=12))
     assert len(check.kind) == 12
@@ -72,7 +72,7 @@ def test_every_drawn_link_is_cut_counted_or_beyond_the_limit(run: Run) -> None:
     np.testing.assert_allclose(check.flow, strongest, rtol=1e-6)
 
 
-def test_signed_links_are_held_against_signed_effects(run: Run) -> None:
+def test_signed_links_are_compared_with_signed_effects(run: Run) -> None:
     flow = FlowSpec(position=6, method="signed", token=4, foil=9)
     check = causal_check.compute(*run, CausalSpec(flow, limit=15))
     assert (check.token, check.foil) == (4, 9)
@@ -103,7 +103,7 @@ def test_methods_are_compared_on_the_same_cuts(run: Run) -> None:
     np.testing.assert_allclose(result.flow[1], wanted, atol=1e-6)
 
 
-def test_it_can_be_stopped_and_leaves_the_model_alone(run: Run) -> None:
+def test_a_cancel_leaves_the_model_unchanged(run: Run) -> None:
     model, plain = run
 
     def stop(done: int, total: int, label: str) -> None:
@@ -133,7 +133,7 @@ def test_the_runs_own_interventions_stay_in_force(run: Run) -> None:
         assert check.effect[place] == pytest.approx(wanted, abs=2e-5)
 
 
-def test_it_goes_through_the_codec(run: Run) -> None:
+def test_the_result_survives_the_codec(run: Run) -> None:
     check = causal_check.compute(*run, CausalSpec(limit=3))
     again = codec.decode(codec.encode(check))
     np.testing.assert_array_equal(again.effect, check.effect)
@@ -149,12 +149,12 @@ def test_it_goes_through_the_codec(run: Run) -> None:
         ({"value": "noise"}, "ablation"),
     ],
 )
-def test_what_means_nothing_is_refused_in_words(options: Any, words: str) -> None:
+def test_invalid_options_are_refused_with_a_message(options: Any, words: str) -> None:
     with pytest.raises(analysis.AnalysisError, match=words):
         CausalSpec(**options)
 
 
-def test_a_token_other_than_the_drawn_one_is_refused(run: Run) -> None:
+def test_another_token_than_the_graphs_is_refused(run: Run) -> None:
     spec = CausalSpec(FlowSpec(method="signed", token=3), token=4)
     with pytest.raises(analysis.AnalysisError, match="another token"):
         causal_check.compute(*run, spec)

@@ -59,7 +59,7 @@ def shares_by_target(graph: Graph) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("method", ["proximity", "projection", "attention"])
-def test_in_shares_sum_to_one_and_nothing_is_lost(case: Case, method: str) -> None:
+def test_in_shares_sum_to_one_and_no_mass_is_lost(case: Case, method: str) -> None:
     graph = analysis.flow(
         case.model, case.trace, method=method, row=4 if case.model.info.layers > 4 else -1
     )
@@ -75,7 +75,7 @@ def test_in_shares_sum_to_one_and_nothing_is_lost(case: Case, method: str) -> No
     "options",
     [{"threshold": 0.05}, {"top_k": 2}, {"top_k": 2, "per_head": False}, {"budget": 20}],
 )
-def test_pruning_states_what_it_hides(case: Case, options: dict) -> None:
+def test_pruning_states_its_hidden_mass(case: Case, options: dict) -> None:
     whole = {
         (link.kind, link.target, link.source, link.head): link.share
         for link in analysis.flow(
@@ -104,7 +104,7 @@ def test_pruning_states_what_it_hides(case: Case, options: dict) -> None:
 
 @pytest.mark.parametrize("budget", [2, 7, 40])
 @pytest.mark.parametrize("position", [-1, (2, 5)])
-def test_within_a_budget_other_links_carry_exactly_what_is_cut(
+def test_within_a_budget_other_links_carry_exactly_the_hidden_mass(
     small: Case, budget: int, position: int | tuple[int, int]
 ) -> None:
     graph = analysis.flow(small.model, small.trace, position=position, budget=budget)
@@ -127,9 +127,7 @@ def test_within_a_budget_other_links_carry_exactly_what_is_cut(
     {}, {"method": "norm"}, {"direction": "up", "row": 0, "position": 0},
     {"direction": "up", "row": 0, "position": 2, "per_head": False},
 ])  # fmt: skip
-def test_a_budget_is_spent_on_links_that_hang_together(
-    small: Case, budget: int, options: dict
-) -> None:
+def test_a_budget_keeps_connected_links(small: Case, budget: int, options: dict) -> None:
     """A strong link far from the root is worth nothing without the weak ones that lead to it."""
     graph = analysis.flow(small.model, small.trace, budget=budget, **options)
     assert budget - 1 <= len(graph.links) <= budget  # a link more may need an "other" link too
@@ -145,13 +143,13 @@ def test_a_budget_is_spent_on_links_that_hang_together(
     assert max(node.flow for node in graph.nodes) <= 1.0 + 1e-6
 
 
-def test_a_budget_that_holds_everything_cuts_nothing(small: Case) -> None:
+def test_a_large_budget_cuts_nothing(small: Case) -> None:
     whole = analysis.flow(small.model, small.trace)
     graph = analysis.flow(small.model, small.trace, budget=len(whole.links))
     assert graph.links == whole.links
 
 
-def test_heads_summed_carry_what_heads_carry(small: Case) -> None:
+def test_summed_heads_carry_the_mass_of_single_heads(small: Case) -> None:
     split = analysis.flow(small.model, small.trace)
     summed = analysis.flow(small.model, small.trace, per_head=False)
     totals: dict[tuple[str, str, str], float] = defaultdict(float)
@@ -163,7 +161,7 @@ def test_heads_summed_carry_what_heads_carry(small: Case) -> None:
         assert link.share == pytest.approx(wanted, abs=1e-5)
 
 
-def test_attention_method_by_its_formula(small: Case) -> None:
+def test_the_attention_method_equals_its_formula(small: Case) -> None:
     trace = small.trace
     graph = analysis.flow(small.model, trace, method="attention", row=2, position=5)
     shares = {(link.target, link.source, link.head): link.share for link in graph.links}
@@ -175,7 +173,7 @@ def test_attention_method_by_its_formula(small: Case) -> None:
         assert shares["mid:1:5", "block:1:3", head] == pytest.approx(wanted, abs=1e-5)
 
 
-def test_a_root_that_does_not_exist(small: Case) -> None:
+def test_a_missing_root_is_refused(small: Case) -> None:
     with pytest.raises(analysis.AnalysisError, match="Position 99"):
         analysis.flow(small.model, small.trace, position=99)
     with pytest.raises(analysis.AnalysisError, match="Row 9"):

@@ -74,7 +74,7 @@ def vector_of(slow: flow_reference.Slow, spec: LinkSpec) -> np.ndarray:
     ],
     ids=["head", "heads", "mlp", "residual", "bias"],
 )
-def test_a_links_reading_equals_the_whole_vocabulary(pair: Pair, spec: LinkSpec) -> None:
+def test_a_link_reading_equals_the_full_vocabulary_computation(pair: Pair, spec: LinkSpec) -> None:
     reading = link_reading.compute(pair.model, pair.trace, spec)
     vector = vector_of(pair.slow, spec)
     logits = every_logit(pair.slow, vector, spec.target_pos)
@@ -111,7 +111,7 @@ def down_projection(pair: Pair, layer: int) -> tuple[np.ndarray, np.ndarray, np.
 
 
 @pytest.mark.parametrize(("layer", "at"), [(0, 2), (2, 7)])
-def test_neurons_equal_their_vectors_formed(pair: Pair, layer: int, at: int) -> None:
+def test_neurons_equal_explicit_vectors(pair: Pair, layer: int, at: int) -> None:
     weight, bias, came = down_projection(pair, layer)
     vectors = [came[at, n] * weight[n] for n in range(len(weight))]
     raw = sum(vectors) + bias
@@ -155,7 +155,7 @@ def test_neurons_of_other_types_sum_to_attribution(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["mixtral", "qwen2_moe", "gpt_oss"])
-def test_experts_are_refused_in_words(kind: str) -> None:
+def test_experts_are_refused_with_a_message(kind: str) -> None:
     model = built.understood(zoo.make(kind), kind)
     trace = analysis.trace(model, TOKENS)
     with pytest.raises(analysis.AnalysisError, match="experts"):
@@ -173,7 +173,7 @@ def test_experts_are_refused_in_words(kind: str) -> None:
         (NeuronSpec, {"k": 0}, "At least one"),
     ],
 )
-def test_what_means_nothing_is_refused_in_words(kind: Any, options: Any, words: str) -> None:
+def test_invalid_options_are_refused_with_a_message(kind: Any, options: Any, words: str) -> None:
     with pytest.raises(analysis.AnalysisError, match=words):
         kind(layer=0, **options)
 

@@ -80,7 +80,7 @@ def test_it_equals_brute_force(pair: Pair, method: str, root: Any) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("root", [(0, (2,)), (1, (1, 3))])
-def test_upwards_it_equals_brute_force(pair: Pair, method: str, root: Any) -> None:
+def test_upward_flow_equals_brute_force(pair: Pair, method: str, root: Any) -> None:
     row, positions = root
     graph = analysis.flow(
         pair.model, pair.trace, position=positions, row=row, method=method, direction="up"
@@ -140,7 +140,7 @@ def test_where_every_projection_is_zero_norm_shares_replace_it(pair: Pair) -> No
     np.testing.assert_allclose(shares.rest, [[0.5], [0.5]])
 
 
-def test_up_and_down_tell_of_the_same_mass(pair: Pair) -> None:
+def test_upward_and_downward_flow_have_the_same_mass(pair: Pair) -> None:
     """What a root gets from a token is what that token sends to it."""
     whole = analysis.flow(pair.model, pair.trace, position=6)
     arrived = {node.key: node.flow for node in whole.nodes}
@@ -195,13 +195,13 @@ def test_pruned_signed_links_still_sum_to_the_logit(pair: Pair, options: Any) ->
         ({"hide_start": "yes"}, "start"),
     ],
 )
-def test_what_means_nothing_is_refused_in_words(pair: Pair, options: Any, words: str) -> None:
+def test_invalid_options_are_refused_with_a_message(pair: Pair, options: Any, words: str) -> None:
     with pytest.raises(analysis.AnalysisError, match=words):
         analysis.flow(pair.model, pair.trace, **options)
 
 
 @pytest.mark.parametrize("options", [{"threshold": 0.05}, {"top_k": 1}, {"budget": 12}])
-def test_pruned_upwards_it_states_what_it_hides(pair: Pair, options: Any) -> None:
+def test_pruned_upward_flow_states_its_hidden_mass(pair: Pair, options: Any) -> None:
     whole = analysis.flow(pair.model, pair.trace, position=2, direction="up")
     graph = analysis.flow(pair.model, pair.trace, position=2, direction="up", **options)
     everything = sum(node.flow for node in whole.nodes if node.row == 3)
@@ -226,7 +226,7 @@ def test_pruned_upwards_it_states_what_it_hides(pair: Pair, options: Any) -> Non
 
 
 @pytest.mark.parametrize("position", [0, 2, (1, 3)])
-def test_upwards_in_shares_lack_only_what_has_nothing_of_the_root(
+def test_upward_in_shares_omit_only_states_without_root_mass(
     pair: Pair, position: int | tuple[int, ...]
 ) -> None:
     """The whole graph's links into a state are those of the graph down from that state."""
@@ -262,7 +262,7 @@ def test_a_parallel_block_has_no_state_between_attention_and_mlp(pair: Pair) -> 
         assert "mid" not in kinds or not pair.model.info.parallel_blocks
 
 
-def test_a_spec_keeps_hashable_and_keys_apart() -> None:
+def test_specs_are_hashable_and_have_distinct_keys() -> None:
     listed: Any = [1, 2]
     assert hash(FlowSpec(listed)) == hash(FlowSpec((1, 2)))
     from analysis.contract.specs import cache_key

@@ -26,7 +26,7 @@ def with_sink(trace: Trace, pos: int, part: float = 0.8) -> Trace:
     return replace(trace, pattern=pattern, scratch={})
 
 
-def test_a_position_that_takes_most_attention_is_found(small: Case) -> None:
+def test_a_position_with_most_attention_is_a_sink(small: Case) -> None:
     assert sinks.find(small.trace).positions == ()
     found = sinks.find(with_sink(small.trace, 2))
     assert found.positions == (2,)
@@ -40,7 +40,7 @@ def test_a_position_that_takes_most_attention_is_found(small: Case) -> None:
     assert found.attention_mass == pytest.approx(mass / paid, abs=1e-5)
 
 
-def test_a_massive_activation_is_found(small: Case) -> None:
+def test_a_massive_activation_is_a_sink(small: Case) -> None:
     resid = small.trace.resid.copy()
     resid[1, 4] *= 1000.0
     assert sinks.find(replace(small.trace, resid=resid, scratch={})).positions == (4,)
@@ -59,7 +59,7 @@ def totals(graph: Any) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("method", ["proximity", "projection", "norm", "attention", "rollout"])
-def test_folded_sinks_keep_every_sum(small: Case, method: str) -> None:
+def test_folded_sinks_change_no_sum(small: Case, method: str) -> None:
     trace = with_sink(small.trace, 2)
     whole = analysis.flow(small.model, trace, method=method)
     graph = analysis.flow(small.model, trace, method=method, fold_sinks=True)

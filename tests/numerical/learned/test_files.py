@@ -39,9 +39,7 @@ def toy(opened: Model, tmp_path: Path) -> library.LensInfo:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_that_are_none_are_refused_not_drawn(
-    toy: library.LensInfo, tmp_path: Path, value: float
-) -> None:
+def test_nan_values_are_refused(toy: library.LensInfo, tmp_path: Path, value: float) -> None:
     tensors, document = lens_files.read(toy.path, "lens")
     tensors["bias"][0, 0] = value
     path = tmp_path / "odd.safetensors"
@@ -63,7 +61,7 @@ def test_numbers_of_another_shape_are_refused(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the call that promises room is Linux's")
-def test_there_is_room_for_all_states_before_the_first_is_written(
+def test_disk_space_is_checked_before_the_first_state_is_written(
     opened: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, held = tmp_path / "states.npy", []
@@ -87,7 +85,7 @@ def test_there_is_room_for_all_states_before_the_first_is_written(
     assert not any(tmp_path.iterdir())
 
 
-def test_a_checkpoint_that_finds_no_room_is_a_sentence(tmp_path: Path) -> None:
+def test_a_checkpoint_without_disk_space_gives_a_message(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:

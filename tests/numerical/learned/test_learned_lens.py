@@ -58,7 +58,7 @@ def toy(opened: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[lib
 # -- it learns -----------------------------------------------------------------------------
 
 
-def test_it_beats_the_logit_lens_on_text_it_never_saw(toy: library.LensInfo) -> None:
+def test_it_beats_the_logit_lens_on_held_out_text(toy: library.LensInfo) -> None:
     assert [part.text for part in toy.evaluations] == [
         "the model's own words, other topics",
         "Python's reference manual",
@@ -70,7 +70,7 @@ def test_it_beats_the_logit_lens_on_text_it_never_saw(toy: library.LensInfo) -> 
             assert row.learned_kl < 0.8 * row.logit_kl
 
 
-def test_figures_are_those_of_a_loop_over_tokens(opened: Model, toy: library.LensInfo) -> None:
+def test_figures_equal_a_loop_over_tokens(opened: Model, toy: library.LensInfo) -> None:
     lens, text = lens_files.load_lens(toy), texts.manual(opened, 200, 5)
     found = evaluate(opened, lens, text, 150)
     sums = np.zeros((3, 4))
@@ -110,7 +110,7 @@ def test_an_untrained_lens_is_the_logit_lens() -> None:
         assert torch.equal(lens.translate(states, row), states)
 
 
-def test_scales_pass_over_a_few_huge_states() -> None:
+def test_scales_ignore_a_few_huge_states() -> None:
     states = np.random.default_rng(0).normal(0, 2.0, (2, 3000, 5)).astype(np.float32)
     states[0, ::100, 3] = 1e4
     inner, outer = scales(states)
@@ -128,7 +128,7 @@ def slowly(path: Path, state: np.ndarray, row: int) -> np.ndarray:
     return state + own["scale_out"] * (own["up"] @ inner + own["bias"])
 
 
-def test_decode_is_the_translator_then_the_models_own_readout(
+def test_decode_applies_the_translator_then_the_readout(
     opened: Model, toy: library.LensInfo
 ) -> None:
     trace = analysis.trace(opened, "the capital of France is Paris")
@@ -161,7 +161,7 @@ def test_the_last_row_is_the_models_output(opened: Model, toy: library.LensInfo)
 
 
 @pytest.mark.parametrize("options", [{"similarity": "cosine"}, {"candidates": "subtraction"}])
-def test_other_options_read_the_translated_state(
+def test_other_options_decode_the_translated_state(
     opened: Model, toy: library.LensInfo, options: dict[str, str]
 ) -> None:
     trace = analysis.trace(opened, "one two the")
@@ -174,7 +174,7 @@ def test_other_options_read_the_translated_state(
 
 
 @pytest.mark.parametrize("component", ["attention_output", "mid_residual", "mlp_output"])
-def test_only_rows_can_be_read(component: str) -> None:
+def test_only_block_outputs_can_be_decoded(component: str) -> None:
     with pytest.raises(SpecError, match="fitted to the rows"):
         LensSpec(component=component, decoder="learned")  # type: ignore[arg-type]
 
@@ -199,7 +199,7 @@ with progress.listening(kill):
 """
 
 
-def test_a_killed_training_ends_where_an_uninterrupted_one_does(
+def test_a_killed_training_ends_with_the_same_lens(
     opened: Model, tiny_llama_dir: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "cut.safetensors"
@@ -231,7 +231,9 @@ def stop(wanted: str) -> progress.Listener:
 
 
 @pytest.mark.parametrize("where", ["Generating training", "States", "Fitting", "Judging"])
-def test_it_can_be_stopped_anywhere_and_taken_up(opened: Model, tmp_path: Path, where: str) -> None:
+def test_training_can_stop_and_resume_at_any_step(
+    opened: Model, tmp_path: Path, where: str
+) -> None:
     work = session(opened, tmp_path / "lens.safetensors")
     where = where.replace("training", "train ")
     with pytest.raises(CancelledError), progress.listening(stop(where)):
@@ -306,7 +308,7 @@ def test_a_new_lens_makes_a_new_memo_key(
     assert before[1] == after[1]
 
 
-def test_what_is_no_lens_is_left_out_and_refused(
+def test_files_that_are_no_lens_are_ignored_or_refused(
     toy: library.LensInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STRATASCOPE_DATA_DIR", str(tmp_path))
@@ -335,7 +337,7 @@ def test_what_is_no_lens_is_left_out_and_refused(
 # -- the commands --------------------------------------------------------------------------
 
 
-def test_the_commands_train_list_and_judge(
+def test_the_commands_train_list_and_evaluate(
     tiny_llama_dir: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--rank", "2", "--tokens", "200", "--steps", "3", "--batch", "8", "--judged", "60"]
@@ -353,6 +355,6 @@ def test_the_commands_train_list_and_judge(
     assert capsys.readouterr().out.strip() in said
 
 
-def test_a_lens_that_is_not_there(tiny_llama_dir: Path, data_dir: Path) -> None:
+def test_a_missing_lens_is_reported(tiny_llama_dir: Path, data_dir: Path) -> None:
     with pytest.raises(SpecError, match="no lens 'nothing'"):
         run_command(add_to, "lens", "evaluate", str(tiny_llama_dir), "nothing")

@@ -24,7 +24,7 @@ def shipped(data_dir: object) -> LensInfo:
     return found
 
 
-def test_it_is_small_and_beats_the_logit_lens_on_what_it_was_judged_on(shipped: LensInfo) -> None:
+def test_it_is_small_and_beats_the_logit_lens_on_its_evaluation(shipped: LensInfo) -> None:
     assert shipped.nbytes <= 8_000_000
     assert shipped.layers == 30
     own, human = shipped.evaluations
@@ -44,7 +44,7 @@ def mean(found: Evaluation, lens: str) -> float:
 
 
 @pytest.mark.real
-def test_it_reads_a_prompt_better_than_the_logit_lens(smollm: Case, shipped: LensInfo) -> None:
+def test_it_decodes_a_prompt_better_than_the_logit_lens(smollm: Case, shipped: LensInfo) -> None:
     """At every row before the last: row 0 alone, 100 nats off by the logit lens, is no proof."""
     kl = {
         name: analysis.decode(smollm.model, smollm.trace, decoder=name).kl_to_final[:-1].mean(1)
@@ -55,9 +55,7 @@ def test_it_reads_a_prompt_better_than_the_logit_lens(smollm: Case, shipped: Len
 
 @pytest.mark.full
 @pytest.mark.real
-def test_fresh_text_gives_the_figures_that_it_was_shipped_with(
-    smollm: Case, shipped: LensInfo
-) -> None:
+def test_fresh_text_gives_the_published_figures(smollm: Case, shipped: LensInfo) -> None:
     lens = lens_files.load_lens(shipped)
     fresh = (
         texts.generated(smollm.model, 300, 77, "held_out"),

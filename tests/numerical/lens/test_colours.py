@@ -60,7 +60,7 @@ def test_cells_by_hand(small: Case, decoder: str, norm: str) -> None:
     assert np.isnan(found.rank_change[0]).all()
 
 
-def test_at_the_last_row_the_loss_is_the_models_own(case: Case) -> None:
+def test_the_loss_at_the_last_row_is_the_models(case: Case) -> None:
     found = analysis.colours(case.model, case.trace, quantities=["cross_entropy"], rows=[-1])
     for pos, token in enumerate(case.trace.token_ids[1:]):
         logits = case.trace.logits[pos].astype(np.float64)
@@ -99,7 +99,7 @@ def test_a_part_of_a_grid_has_the_same_colours(llama: Case) -> None:
     np.testing.assert_allclose(part.shares, whole.shares[..., [8, 2]], rtol=1e-4, atol=1e-6)
 
 
-def test_before_its_source_a_head_has_no_state(llama: Case) -> None:
+def test_a_head_has_no_state_before_its_source(llama: Case) -> None:
     found = analysis.colours(llama.model, llama.trace, component="source_output", head=1, source=4)
     for name in ("cross_entropy", "rank_change", "state_norm", "cosine_before"):
         values = getattr(found, name)
@@ -107,7 +107,7 @@ def test_before_its_source_a_head_has_no_state(llama: Case) -> None:
         assert not np.isnan(values[1:, 4:8]).any()
 
 
-def test_what_is_not_asked_for_is_not_there(llama: Case) -> None:
+def test_quantities_that_were_not_requested_are_nan(llama: Case) -> None:
     found = analysis.colours(llama.model, llama.trace, quantities=["norm", "state_norm"])
     assert found.methods == ("norm",)
     assert found.quantities == ("state_norm", "norm")
@@ -200,9 +200,7 @@ def test_three_shares_sum_to_1_in_every_kind_of_block(
         assert found.shares.min() >= 0.0
 
 
-def test_how_much_is_held_at_once_changes_nothing(
-    llama: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_chunk_size_changes_nothing(llama: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = analysis.colours(llama.model, llama.trace, decoder="linear")
     apart = analysis.disagreement(llama.model, llama.trace)
     monkeypatch.setattr(shares_module, "_MAX_LOG_PROBS", 600)
@@ -230,7 +228,7 @@ def test_parallel_parts_are_weighed_at_once(parallel: Case) -> None:
     np.testing.assert_allclose(found.shares[0, :, 1, 4], closeness / closeness.sum(), rtol=2e-3)
 
 
-def test_the_residuals_share_is_not_the_components(small: Case) -> None:
+def test_the_share_of_the_residual_is_not_the_components(small: Case) -> None:
     """InTraVisTo's contribution heatmap plots |x| / (|x| + |a|) under attention's name."""
     found: Colours = analysis.colours(small.model, small.trace, quantities=["norm"])
     x, attention, mlp = parts_of(small, 0, 3)

@@ -37,7 +37,7 @@ def test_a_source_by_hand(small: Case) -> None:
         assert not states[:source].any()
 
 
-def test_sources_add_up_to_their_head_and_nothing_else(any_case: Case) -> None:
+def test_sources_sum_to_their_head(any_case: Case) -> None:
     layers = [i for i, block in enumerate(any_case.model.stream.blocks) if block.heads]
     for layer in layers:
         wanted = analysis.head_output(any_case.model, any_case.trace, layer)
@@ -47,7 +47,7 @@ def test_sources_add_up_to_their_head_and_nothing_else(any_case: Case) -> None:
             np.testing.assert_allclose(total, wanted[head], atol=2e-6 * scale)
 
 
-def test_where_the_source_was_not_seen_nothing_is_read(llama: Case) -> None:
+def test_cells_before_the_source_are_empty(llama: Case) -> None:
     grid = analysis.decode(
         llama.model, llama.trace, component="source_output", head=1, source=4, target=7, k=3
     )
@@ -72,7 +72,7 @@ def test_increments_add_up_to_the_last_row(any_case: Case) -> None:
     np.testing.assert_allclose(total, wanted, atol=1e-5 * np.abs(wanted).max())
 
 
-def test_an_increment_is_read_with_the_matrix_of_the_row_it_ends_in(llama: Case) -> None:
+def test_an_increment_is_decoded_with_the_matrix_of_its_end_row(llama: Case) -> None:
     """InTraVisTo pairs layer l's difference with the interpolated matrix of layer l - 1."""
     grid = analysis.decode(
         llama.model, llama.trace, component="block_increment", decoder="linear", norm="none"
@@ -98,6 +98,6 @@ def test_an_increment_is_read_with_the_matrix_of_the_row_it_ends_in(llama: Case)
         {"component": "source_output", "head": 99, "source": 0},
     ],
 )
-def test_heads_and_sources_that_mean_nothing(llama: Case, options: dict[str, object]) -> None:
+def test_invalid_heads_and_sources_are_refused(llama: Case, options: dict[str, object]) -> None:
     with pytest.raises(SpecError):
         analysis.decode(llama.model, llama.trace, **options)

@@ -41,7 +41,7 @@ def test_cells_by_hand(llama: Case, norm: str) -> None:
     assert not found.all_coincide
 
 
-def test_at_the_ends_an_interpolation_is_one_of_its_ends(llama: Case) -> None:
+def test_at_its_ends_an_interpolation_equals_the_end_decoder(llama: Case) -> None:
     found = analysis.disagreement(llama.model, llama.trace, ("linear", "output"), rows=[-1])
     assert (found.agreement == 1).all()
     np.testing.assert_allclose(found.divergence, 0.0, atol=1e-7)
@@ -50,7 +50,7 @@ def test_at_the_ends_an_interpolation_is_one_of_its_ends(llama: Case) -> None:
     assert found.coincide == first.coincide == ()
 
 
-def test_a_tied_model_says_that_they_coincide(gpt2: Case) -> None:
+def test_a_tied_model_reports_that_decoders_coincide(gpt2: Case) -> None:
     found = analysis.disagreement(gpt2.model, gpt2.trace, NAMES)
     assert found.coincide == (NAMES,)
     assert found.all_coincide
@@ -61,7 +61,7 @@ def test_a_tied_model_says_that_they_coincide(gpt2: Case) -> None:
         assert np.array_equal(top, grid.token_ids[..., 0])
 
 
-def test_a_part_is_the_part_of_the_whole(llama: Case) -> None:
+def test_a_part_of_the_grid_equals_the_whole(llama: Case) -> None:
     whole = analysis.disagreement(llama.model, llama.trace)
     part = analysis.disagreement(llama.model, llama.trace, rows=[2, 0], positions=[-1, 3])
     cells = np.ix_([2, 0], [8, 3])
@@ -69,7 +69,7 @@ def test_a_part_is_the_part_of_the_whole(llama: Case) -> None:
     assert np.array_equal(part.agreement, whole.agreement[cells])
 
 
-def test_disjoint_certainties_are_as_far_apart_as_can_be() -> None:
+def test_disjoint_certain_readings_have_the_largest_divergence() -> None:
     sure = torch.full((1, 700), -1e4)
     read = []
     for place in range(4):
@@ -81,7 +81,7 @@ def test_disjoint_certainties_are_as_far_apart_as_can_be() -> None:
     assert float(jensen_shannon([read[0], read[0]], equal[:2] * 2)) == 0.0
 
 
-def test_copies_count_as_often_as_they_are_named() -> None:
+def test_coinciding_decoders_count_once_for_each_name() -> None:
     """Reading three coinciding decoders once, with their weight, changes nothing."""
     generator = torch.Generator().manual_seed(1)
     one, other = torch.randn(2, 5, 400, generator=generator) * 3
@@ -93,14 +93,12 @@ def test_copies_count_as_often_as_they_are_named() -> None:
 @pytest.mark.parametrize(
     "decoders", [("output",), ("output", "output"), ("output", "max_probability"), ("a", "b")]
 )
-def test_choices_that_mean_nothing(llama: Case, decoders: tuple[str, ...]) -> None:
+def test_invalid_choices_are_refused(llama: Case, decoders: tuple[str, ...]) -> None:
     with pytest.raises(analysis.AnalysisError):
         analysis.disagreement(llama.model, llama.trace, decoders)
 
 
-def test_a_learned_lens_is_a_reading_of_its_own(
-    gpt2: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_learned_lens_can_be_compared(gpt2: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a tied model it is what is left to disagree with; its translator comes before the norm."""
     model, trace = gpt2.model, gpt2.trace
     width = model.info.d_model
@@ -130,6 +128,6 @@ def test_a_learned_lens_is_a_reading_of_its_own(
             assert coloured.cross_entropy[row, pos] == pytest.approx(loss, rel=1e-3)
 
 
-def test_a_model_without_a_learned_lens_says_so(llama: Case) -> None:
+def test_a_model_without_a_learned_lens_is_reported(llama: Case) -> None:
     with pytest.raises(analysis.AnalysisError, match="no learned lens"):
         analysis.disagreement(llama.model, llama.trace, ("output", "learned"))

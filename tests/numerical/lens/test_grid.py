@@ -105,7 +105,7 @@ def test_decoders_coincide_on_a_tied_model(gpt2: Case) -> None:
     "component",
     ["attention_output", "mlp_output", "mid_residual", "head_output", "block_increment"],
 )
-def test_components_are_read_by_the_same_lens(small: Case, component: str) -> None:
+def test_components_are_decoded_by_the_same_lens(small: Case, component: str) -> None:
     head = 1 if component == "head_output" else None
     grid = analysis.decode(small.model, small.trace, component=component, head=head, positions=[6])
     assert grid.rows.tolist() == list(range(small.model.info.layers))
@@ -191,7 +191,7 @@ def test_secondary_tokens_by_hand(small: Case, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["subtraction", "matching_pursuit"])
-def test_peeling_all_cells_together_is_peeling_each(small: Case, method: str) -> None:
+def test_peeling_all_cells_together_equals_peeling_each(small: Case, method: str) -> None:
     grid = analysis.decode(small.model, small.trace, candidates=method, k=8)
     slow = slow_subtraction if method == "subtraction" else slow_pursuit
     lengths = set()
@@ -206,7 +206,7 @@ def test_peeling_all_cells_together_is_peeling_each(small: Case, method: str) ->
 
 
 @pytest.mark.parametrize("method", ["subtraction", "matching_pursuit"])
-def test_the_surer_decoders_candidates_are_its_own(llama: Case, method: str) -> None:
+def test_the_candidates_are_those_of_the_more_certain_decoder(llama: Case, method: str) -> None:
     """A cell that the input decoder read lists what is peeled off with the input decoder's rows."""
     model, trace = llama.model, llama.trace
     grid = analysis.decode(model, trace, decoder="max_probability", candidates=method)
@@ -271,7 +271,7 @@ def test_the_last_row_is_the_models_output(kind: str) -> None:
     ("kind", "norms", "similarity", "plain"),
     [("olmo", ("full", "unit"), "dot", True), ("llama", ("none", "unit"), "cosine", False)],
 )
-def test_norms_that_the_page_calls_the_same_are(
+def test_norms_that_the_page_calls_equal_are_equal(
     kind: str, norms: tuple[str, str], similarity: str, plain: bool
 ) -> None:
     model = built.understood(zoo.make(kind), kind)
@@ -288,7 +288,7 @@ def test_norms_that_the_page_calls_the_same_are(
 
 @pytest.mark.parametrize("kind", ["phi", "granite"])
 @pytest.mark.parametrize("decoder", ["linear", "quadratic", "midpoint"])
-def test_between_the_decoders_bias_and_scale_count(kind: str, decoder: str) -> None:
+def test_interpolated_decoders_include_bias_and_scale(kind: str, decoder: str) -> None:
     """Untied, with a bias in the unembedding or a scale after it: by the modules' own numbers."""
     model = built.understood(zoo.make(kind), kind)
     hf, trace = zoo.make(kind).double(), analysis.trace(model, (5, 9, 33, 2, 8, 41))
@@ -307,7 +307,7 @@ def test_between_the_decoders_bias_and_scale_count(kind: str, decoder: str) -> N
         np.testing.assert_allclose(scores, logits, atol=2e-5 * float(logits.abs().max()))
 
 
-def test_parts_of_a_grid_are_the_grid(small: Case) -> None:
+def test_parts_of_a_grid_equal_the_grid(small: Case) -> None:
     whole = analysis.decode(small.model, small.trace)
     part = analysis.decode(small.model, small.trace, rows=[3, 1], positions=[-1, 2])
     assert part.rows.tolist() == [3, 1]
@@ -340,7 +340,7 @@ def test_entropy_where_probabilities_underflow(llama: Case) -> None:
     assert float(stats.target_probs) == 1.0
 
 
-def test_kl_over_a_large_vocabulary_keeps_its_many_small_terms() -> None:
+def test_kl_keeps_the_small_terms_of_a_large_vocabulary() -> None:
     """Summed one after the other in float32, 50,000 of them vanish beside a large sum."""
     own, read = torch.randn(2, 6, 50_000, generator=torch.Generator().manual_seed(2))
     own[:, 0], read[:, 1] = 12.0, 120.0
@@ -350,7 +350,7 @@ def test_kl_over_a_large_vocabulary_keeps_its_many_small_terms() -> None:
     np.testing.assert_allclose(found, (p.exp() * (p - q)).sum(-1), rtol=2e-6)
 
 
-def test_options_that_mean_nothing(small: Case) -> None:
+def test_invalid_options_are_refused(small: Case) -> None:
     for options in (
         {"decoder": "wrong"}, {"norm": "l2"}, {"rows": [99]}, {"positions": [-99]}, {"k": 0},
         {"component": "head_output"}, {"target": 10**6},

@@ -54,7 +54,7 @@ def test_a_direct_effect_by_hand(small: Case) -> None:
         np.testing.assert_allclose(values, frozen(small, part), atol=1e-4)
 
 
-def test_the_lens_norms_a_part_on_its_own(small: Case) -> None:
+def test_the_lens_normalises_a_part_alone(small: Case) -> None:
     values = everything(small, "mlp_output", 1, reading="lens")
     _, e_out = matrices(small)
     part = small.trace.mlp_out[1, AT].astype(np.float64)
@@ -79,7 +79,7 @@ def test_direct_effects_of_all_parts_add_up_to_the_logits(kind: str) -> None:
     np.testing.assert_allclose(total, wanted, atol=2e-5 * np.abs(wanted).max())
 
 
-def test_what_it_says_of_itself(llama: Case) -> None:
+def test_the_result_names_its_inputs(llama: Case) -> None:
     found: Promoted = analysis.promoted(
         llama.model, llama.trace, "source_output", -1, head=2, source=4, k=3
     )
@@ -101,7 +101,7 @@ def test_what_it_says_of_itself(llama: Case) -> None:
         ("mlp_output", 0, {"k": 0}, "At least one"),
     ],
 )
-def test_what_does_not_exist(
+def test_missing_indices_are_refused(
     llama: Case, component: str, layer: int, options: dict[str, object], says: str
 ) -> None:
     with pytest.raises(analysis.AnalysisError, match=says):

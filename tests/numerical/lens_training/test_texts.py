@@ -21,7 +21,7 @@ def opened(tiny_llama_dir: Path) -> Model:
     return analysis.load_model(str(tiny_llama_dir))
 
 
-def test_a_file_is_cut_into_training_and_held_out_windows(opened: Model, tmp_path: Path) -> None:
+def test_a_file_is_split_into_training_and_held_out_windows(opened: Model, tmp_path: Path) -> None:
     path = tmp_path / "words.txt"
     path.write_text(" ".join(f"the capital {number}" for number in range(500)), "utf-8")
     parts = {part: texts.from_file(opened, path, part) for part in ("train", "held_out")}
@@ -44,7 +44,7 @@ def test_generated_text_is_repeatable_and_differs_by_part(opened: Model) -> None
     assert all(0 < start <= len(part) for start, part in zip(held.starts, held.parts, strict=True))
 
 
-def test_texts_that_will_not_do(opened: Model, tmp_path: Path) -> None:
+def test_unusable_texts_are_refused(opened: Model, tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("the capital")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\xfa")
     for name, why in (("short.txt", "a lens needs"), ("bytes.txt", "UTF-8"), ("none", "UTF-8")):
@@ -53,7 +53,7 @@ def test_texts_that_will_not_do(opened: Model, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{"steps": 0}, {"rank": -1}, {"rate": 0.0}, {"batch": 0}])
-def test_options_that_mean_nothing(options: dict[str, int]) -> None:
+def test_invalid_options_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(SpecError):
         FitSpec(**options)  # type: ignore[arg-type]
 

@@ -43,7 +43,7 @@ def test_every_identity_holds(model: Model) -> None:
     require(model)
 
 
-def test_an_ablation_changes_the_model_and_goes_away(model: Model) -> None:
+def test_an_ablation_changes_the_model_temporarily(model: Model) -> None:
     from analysis.tracing.interventions import Ablate
 
     plain = analysis.trace(model, TOKENS)
@@ -58,7 +58,7 @@ def test_an_ablation_changes_the_model_and_goes_away(model: Model) -> None:
     assert np.array_equal(analysis.trace(model, TOKENS).logits, plain.logits)
 
 
-def test_a_cut_edge_carries_nothing(model: Model) -> None:
+def test_a_knocked_out_edge_carries_nothing(model: Model) -> None:
     from analysis.tracing.interventions import KnockOut
 
     plain = analysis.trace(model, TOKENS)
@@ -73,7 +73,7 @@ def test_a_cut_edge_carries_nothing(model: Model) -> None:
     assert np.array_equal(trace.pattern[layer, others], plain.pattern[layer, others])
 
 
-def test_every_reading_is_answered(model: Model) -> None:
+def test_every_technique_returns_a_result(model: Model) -> None:
     trace = analysis.trace(model, TOKENS)
     coloured = analysis.colours(model, trace)
     np.testing.assert_allclose(coloured.shares.sum(1), 1.0, atol=1e-4)
@@ -103,7 +103,7 @@ def test_sources_add_up_to_their_head(model: Model) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(REFUSED))
-def test_what_cannot_be_split_is_refused_with_the_reason(kind: str) -> None:
+def test_attention_without_separate_heads_is_refused_with_the_reason(kind: str) -> None:
     with pytest.raises(UnsupportedModelError, match=REFUSED[kind]):
         built.understood(zoo.make(kind), kind)
 
@@ -118,7 +118,7 @@ def test_what_cannot_be_split_is_refused_with_the_reason(kind: str) -> None:
         ("qwen3_moe", "attention_interface", "function"),
     ],
 )
-def test_what_is_said_about_a_model(kind: str, name: str, value: object) -> None:
+def test_the_facts_about_a_model(kind: str, name: str, value: object) -> None:
     model = built.understood(zoo.make(kind), kind)
     assert getattr(model.info, name) == value
 
@@ -134,7 +134,7 @@ def test_the_models_own_multipliers_are_found() -> None:
     assert gemma.readout.embedding_scale == pytest.approx(32**0.5)
 
 
-def test_a_sink_says_how_much_it_takes() -> None:
+def test_a_learned_sink_reports_its_share() -> None:
     ledger = check(built.understood(zoo.make("gpt_oss"), "gpt_oss"), (4,))
     assert "learned sinks take" in ledger.entries[0].note
 

@@ -38,7 +38,7 @@ def folder(tiny_llama_dir: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_adapted_model_is_pefts_and_adds_up(
+def test_an_adapted_model_equals_pefts_and_satisfies_the_identities(
     kind: str, tiny_llama_dir: Path, tmp_path: Path
 ) -> None:
     wanted = adapters.write(tmp_path / "adapter", tiny_llama_dir, **KINDS[kind])
@@ -64,13 +64,13 @@ def test_base_and_adapter_can_be_named_together(tiny_llama_dir: Path, folder: Pa
     assert named.fingerprint != base.fingerprint
 
 
-def test_a_changed_adapter_is_another_model(folder: Path) -> None:
+def test_a_changed_adapter_has_another_fingerprint(folder: Path) -> None:
     before = fingerprint.fingerprint(str(folder))
     adapters.change(folder, lora_alpha=16)
     assert fingerprint.fingerprint(str(folder)) != before
 
 
-def test_an_adapter_of_a_hub_names_its_base_at_its_revision(folder: Path) -> None:
+def test_a_hub_adapter_names_its_base_and_revision(folder: Path) -> None:
     adapters.change(folder, base_model_name_or_path="owner/base", revision="v2")
     entry = catalog.find(str(folder))
     assert (entry.source, entry.kind, entry.adapter) == ("owner/base@v2", "hub", str(folder))
@@ -88,13 +88,13 @@ def test_an_adapter_of_another_base_is_refused(
         pretrained.load_pretrained(str(narrow), device="cpu")
 
 
-def test_a_layer_whose_adapter_is_missing_is_not_left_as_it_was(folder: Path) -> None:
+def test_a_missing_adapter_layer_is_refused(folder: Path) -> None:
     adapters.change(folder, target_modules=["q_proj", "v_proj", "k_proj"])
     with pytest.raises(ModelLoadError, match="missing adapter keys"):
         pretrained.load_pretrained(str(folder), device="cpu")
 
 
-def test_pickled_missing_and_cut_off_adapters_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_pickled_missing_and_truncated_adapters_are_refused(folder: Path, tmp_path: Path) -> None:
     weights = folder / "adapter_model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-40])
@@ -121,12 +121,12 @@ def test_other_kinds_of_adapters_and_broken_ones_are_refused(folder: Path, tmp_p
         pretrained.load_pretrained(str(folder))
 
 
-def test_an_adapter_that_is_nowhere_is_named(tiny_llama_dir: Path) -> None:
+def test_a_missing_adapter_is_named(tiny_llama_dir: Path) -> None:
     with pytest.raises(ModelLoadError, match="There is no adapter /no/such"):
         pretrained.load_pretrained(f"{tiny_llama_dir}+/no/such")
 
 
-def test_without_peft_it_is_said_what_to_install(
+def test_without_peft_the_error_says_what_to_install(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_adapters, "find_spec", lambda _name: None)

@@ -26,7 +26,7 @@ def test_ambiguous_writers_are_refused() -> None:
         built.understood(broken_models.with_blocks(broken_models.Ambiguous))
 
 
-def test_bent_logits_are_refused() -> None:
+def test_changed_logits_are_refused() -> None:
     with pytest.raises(UnsupportedModelError, match="logits are neither"):
         built.understood(broken_models.bent())
 

@@ -41,7 +41,7 @@ def untouched(kind: str, seed: int = 0) -> Any:
 
 @pytest.mark.parametrize("size", [5, 40, 200])
 @pytest.mark.parametrize("kind", KINDS)
-def test_logits_equal_the_untouched_models(kind: str, size: int) -> None:
+def test_logits_equal_the_original_models(kind: str, size: int) -> None:
     ids = torch.randint(0, 96, (1, size), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         wanted = untouched(kind)(input_ids=ids, use_cache=False).logits[0].numpy()

@@ -59,7 +59,7 @@ def test_embeddings_by_hand(llama: Case) -> None:
     assert "differ (untied)" in found.sentence
 
 
-def test_rows_that_are_nearly_the_same_find_themselves() -> None:
+def test_nearly_equal_rows_are_nearest_to_themselves() -> None:
     hf = zoo.make("llama")
     with torch.no_grad():
         hf.lm_head.weight.copy_(3.0 * hf.model.embed_tokens.weight)
@@ -102,7 +102,7 @@ def own_is_nearest(planes: list[Any], number: int) -> list[bool]:
     return found
 
 
-def test_the_two_ways_between_the_matrices_are_told_apart() -> None:
+def test_both_directions_between_the_matrices_are_reported() -> None:
     planes = [ASTRAY] * 12 + [AT_HOME] * 4
     hf = zoo.make("llama")
     with torch.no_grad():
@@ -124,7 +124,7 @@ def test_the_two_ways_between_the_matrices_are_told_apart() -> None:
         assert shown[shown.index(name) + 1].startswith(share)
 
 
-def test_a_tied_model_says_so_at_a_glance(gpt2: Case) -> None:
+def test_a_tied_model_is_reported_as_tied(gpt2: Case) -> None:
     found = analysis.embedding_report(gpt2.model)
     assert found.tied
     assert found.self_nearest.tolist() == [1.0, 1.0]
@@ -144,7 +144,7 @@ def test_a_sample_is_stated_and_seeded(llama: Case) -> None:
     assert np.array_equal(found.cosine_counts, other.cosine_counts)
 
 
-def test_the_scale_on_the_way_in_is_apart() -> None:
+def test_the_input_scale_is_reported_separately() -> None:
     model = built.understood(zoo.make("gemma2"), "gemma2")
     found = analysis.embedding_report(model)
     assert found.embedding_scale == pytest.approx(32**0.5)
@@ -165,9 +165,7 @@ def test_the_scale_on_the_way_in_is_apart() -> None:
         ("qwen3", "RMSNorm", "scale", 4),
     ],
 )
-def test_every_norm_is_found_and_told_apart(
-    kind: str, norm: str, stores: str, in_a_block: int
-) -> None:
+def test_every_norm_is_found_and_named(kind: str, norm: str, stores: str, in_a_block: int) -> None:
     model = built.understood(zoo.make(kind), kind)
     found = analysis.norm_report(model)
     assert found.final is not None
@@ -282,7 +280,7 @@ def with_rows(scale: torch.Tensor) -> tuple[analysis.Model, analysis.Trace]:
     return model, analysis.trace(model, (5, 9, 33, 2, 8, 41))
 
 
-def test_rows_of_one_length_rank_alike_at_any_length_of_the_state() -> None:
+def test_rows_of_equal_length_rank_alike_for_any_state_length() -> None:
     found = analysis.similarity_report(*with_rows(torch.full((96,), 0.7)), norm="none")
     for values in (found.rank_euclidean, found.overlap_euclidean, found.rank_dot):
         np.testing.assert_allclose(values, 1.0, atol=1e-3)
@@ -307,7 +305,7 @@ def test_inside_the_unit_ball_the_shortest_row_is_the_nearest() -> None:
     assert "the unit ball" in found.sentence
 
 
-def test_options_that_mean_nothing(llama: Case) -> None:
+def test_invalid_options_are_refused(llama: Case) -> None:
     for options in ({"norm": "l2"}, {"decoder": "linear"}, {"k": 0}, {"cells": 0}):
         with pytest.raises(analysis.AnalysisError):
             analysis.similarity_report(llama.model, llama.trace, **options)

@@ -67,7 +67,7 @@ def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
     assert not torch.equal(*(weights(run)["lm_head.weight"] for run in (one, other)))
 
 
-def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
+def test_the_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     train(SHORT, tmp_path, quiet)
     with pytest.raises(SpecError, match="other options"):
         train(TrainSpec(digits=2, width=16), tmp_path, quiet)
@@ -100,7 +100,7 @@ def test_a_toy_learns_to_add_and_opens_as_a_model(toy: Toy) -> None:
     assert not longer[adder.length_of(1) :].any()
 
 
-def test_exact_agrees_with_writing_the_answer_out(toy: Toy) -> None:
+def test_exact_accuracy_agrees_with_greedy_generation(toy: Toy) -> None:
     pairs = [
         addition.sample_part(np.random.default_rng(0), 12, part, 1) for part in ("train", "test")
     ]
@@ -123,7 +123,9 @@ def test_evaluation_counts_every_sum_once(toy: Toy) -> None:
     assert table(found).count("\n") == 6  # head, rule, three groups, chains of 0 and 1
 
 
-def test_the_command_trains_and_judges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_trains_and_evaluates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = str(tmp_path / "model")
     options = ("--steps", "3", "--width", "16", "--digits", "1")
     assert run(add_to, "tasks", "train-addition", str(tmp_path), *options) == 0
@@ -133,7 +135,7 @@ def test_the_command_trains_and_judges(tmp_path: Path, capsys: pytest.CaptureFix
     assert "| all | 60 |" in said
 
 
-def test_characters_are_tokens_and_the_unknown_is_told() -> None:
+def test_characters_are_tokens_and_unknown_ones_are_reported() -> None:
     tokenizer = adder.tokenizer(40)
     assert tokenizer("12+3=")["input_ids"] == [1, 2, 10, 3, 11]
     assert tokenizer(" 12 + 3 =\n")["input_ids"] == [1, 2, 10, 3, 11]

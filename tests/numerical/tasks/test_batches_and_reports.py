@@ -41,7 +41,7 @@ def prompts_of(model: Any, lengths: tuple[int, ...] = (7, 5, 7, 9, 5)) -> list[E
     return made
 
 
-def test_batched_states_are_those_of_each_prompt(small: Case) -> None:
+def test_batched_states_equal_the_states_of_each_prompt(small: Case) -> None:
     asked = [prompt.token_ids for prompt in prompts_of(small.model)]
     seen = {}
     for states in batch.states(small.model, asked, most=2):
@@ -55,7 +55,7 @@ def test_batched_states_are_those_of_each_prompt(small: Case) -> None:
             np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_outcomes_are_the_lens_on_each_prompt(small: Case) -> None:
+def test_outcomes_equal_the_lens_on_each_prompt(small: Case) -> None:
     prompts = prompts_of(small.model)
     for prompt, outcome in zip(prompts, outcomes.run_suite(small.model, prompts), strict=True):
         trace = analysis.trace(small.model, prompt.token_ids)
@@ -75,7 +75,7 @@ def test_outcomes_are_the_lens_on_each_prompt(small: Case) -> None:
         assert not np.isnan(outcome.other_probs[:, 0]).any()
 
 
-def test_batches_of_any_size_give_the_same(small: Case) -> None:
+def test_the_batch_size_changes_nothing(small: Case) -> None:
     prompts = prompts_of(small.model)
     one, all_at_once = (outcomes.run_suite(small.model, prompts, most=most) for most in (1, 50))
     for left, right in zip(one, all_at_once, strict=True):
@@ -91,7 +91,7 @@ def count_forwards(model: Any) -> tuple[list[int], Any]:
     return seen, hook
 
 
-def test_a_cancelled_run_goes_on_where_it_stopped(gpt2: Case, tmp_path: Path) -> None:
+def test_a_cancelled_run_resumes_where_it_stopped(gpt2: Case, tmp_path: Path) -> None:
     prompts = [Encoded(built.ids(gpt2.model, 6, seed), 4, (-1, -1)) for seed in range(12)]
 
     def stop(done: int, total: int, label: str) -> None:
@@ -116,7 +116,7 @@ def test_a_cancelled_run_goes_on_where_it_stopped(gpt2: Case, tmp_path: Path) ->
         np.testing.assert_array_equal(left.right_ranks, right.right_ranks)
 
 
-def test_memo_tells_prompts_answers_and_foils_apart(gpt2: Case) -> None:
+def test_memo_keys_differ_by_prompt_answer_and_foil(gpt2: Case) -> None:
     ids = built.ids(gpt2.model, 6)
     memo = Memo(None, 1 << 20)
     seen, hook = count_forwards(gpt2.model)
@@ -149,7 +149,7 @@ def test_the_shipped_adder_adds(adder: Any) -> None:
     assert found.accuracy.hits >= 299
 
 
-def test_places_are_named_by_digit_and_column(sums: sum_table.Table) -> None:
+def test_positions_are_named_by_digit_and_column(sums: sum_table.Table) -> None:
     assert sums.places[:6] == ("a4", "a3", "a2", "a1", "a0", "plus")
     assert sums.places[11:13] == ("equals", "answer5")
     assert sums.answers == (17, 16, 15, 14, 13, 12)
@@ -174,7 +174,7 @@ def test_wrong_answers_count_by_their_first_wrong_token(adder: Any) -> None:
     assert found.accuracy.hits == 1
 
 
-def test_an_answer_with_a_digit_too_many_is_wrong(adder: Any) -> None:
+def test_an_answer_with_an_extra_digit_is_wrong(adder: Any) -> None:
     (prompt,) = (TaskPrompt("12345+11111=", "02345"),)
     found = suite_report.report(adder, Suite("x", "x", (prompt,)))
     assert found.accuracy.hits == 0
@@ -215,7 +215,7 @@ def test_contributions_are_the_mean_of_attributions(adder: Any, sums: sum_table.
     np.testing.assert_allclose(found.attention.sum(-1), 1.0, atol=1e-5)
 
 
-def test_heads_collected_add_up_to_attention(small: Case) -> None:
+def test_collected_heads_sum_to_the_attention_output(small: Case) -> None:
     ids = built.ids(small.model, 6)
     one = Encoded(ids, 5, (-1,))
     table = sum_table.Table(np.array([1]), np.array([1]), 1, (one,), ("x",) * 6, (5,))
@@ -229,7 +229,7 @@ def test_heads_collected_add_up_to_attention(small: Case) -> None:
         np.testing.assert_allclose(sum(heads) + np.asarray(bias), trace.attn_out[layer], atol=1e-5)
 
 
-def test_probes_read_what_is_there_and_nothing_else(
+def test_probes_decode_present_facts_only(
     adder: Any, sums: sum_table.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
@@ -248,7 +248,7 @@ def test_probes_read_what_is_there_and_nothing_else(
     assert found.fitted + found.held_out == len(sums.a)
 
 
-def test_probes_of_the_adder_find_carries_only_where_they_can_be_known(adder: Any) -> None:
+def test_probes_find_carries_only_where_they_can_be_known(adder: Any) -> None:
     table = sum_table.random_sums(adder, 900, 5, 5, padded=True)
     found = probes.report(adder, table, (Component("row", 2),))
     for column in range(1, 5):
@@ -259,7 +259,7 @@ def test_probes_of_the_adder_find_carries_only_where_they_can_be_known(adder: An
 
 
 @pytest.mark.parametrize("travels", [False, True])
-def test_pairs_differ_in_the_carry_and_below_only(travels: bool) -> None:
+def test_pairs_differ_only_in_the_carry_and_below(travels: bool) -> None:
     rng = np.random.default_rng(0)
     pairs = carry_patching.pairs_for(rng, 50, 5, 3, True, travels)
     assert pairs.shape == (3, 2, 50)
@@ -291,7 +291,7 @@ def test_patching_a_row_is_the_patch_intervention(adder: Any) -> None:
             assert int(said[n]) == int(wanted)
 
 
-def test_patching_everything_or_the_last_row_hands_the_digit_over(adder: Any) -> None:
+def test_patching_everything_or_the_last_row_transfers_the_digit(adder: Any) -> None:
     wanted = (Component("row", 0), Component("row", 2), Component("head", 0, 0))
     found = carry_patching.report(adder, 5, pairs=16, components=wanted, columns=(2,))
     assert found.pairs[0] >= 14
@@ -302,7 +302,7 @@ def test_patching_everything_or_the_last_row_hands_the_digit_over(adder: Any) ->
     assert np.nanmax(found.control[0, 1]) == 0.0
 
 
-def test_a_failure_stands_beside_the_likest_right_answer(adder: Any) -> None:
+def test_a_failure_is_paired_with_the_most_similar_right_answer(adder: Any) -> None:
     prompts = (
         TaskPrompt("12345+11111=", "023456"),
         TaskPrompt("54321+00000=", "054321"),

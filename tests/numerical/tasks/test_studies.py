@@ -72,7 +72,7 @@ def test_a_common_beginning_changes_no_outcome(small: Case) -> None:
         np.testing.assert_allclose(one.right_probs, other.right_probs, rtol=1e-3, atol=1e-7)
 
 
-def test_a_common_beginning_is_really_left_out(gpt2: Case) -> None:
+def test_a_common_beginning_is_computed_once(gpt2: Case) -> None:
     ids = [prompt.token_ids for prompt in begun(gpt2.model)]
     found = batch.Prefix.shared(gpt2.model, ids, 10)
     assert found.length == 10
@@ -81,7 +81,7 @@ def test_a_common_beginning_is_really_left_out(gpt2: Case) -> None:
     assert batch.Prefix.shared(gpt2.model, ids, 4).length == 0
 
 
-def test_a_cache_that_gives_other_states_is_not_used(
+def test_a_cache_with_different_states_is_not_used(
     gpt2: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = [prompt.token_ids for prompt in begun(gpt2.model)]
@@ -98,14 +98,14 @@ def test_common_tokens_are_counted() -> None:
     assert batch.common_length([], 5) == 0
 
 
-def test_no_pair_of_sums_comes_twice(adder: Any) -> None:
+def test_no_pair_of_sums_is_repeated(adder: Any) -> None:
     table = sum_table.random_sums(adder, 300, 0, 5, padded=True)
     assert len({(int(a), int(b)) for a, b in zip(table.a, table.b, strict=True)}) == 300
     assert table.own == tuple(range(len(table.places)))
     assert table.texts[0] == f"{table.a[0]:05d}+{table.b[0]:05d}="
 
 
-def test_probes_at_some_places_are_those_at_all(adder: Any) -> None:
+def test_probes_at_some_positions_equal_those_at_all(adder: Any) -> None:
     table = sum_table.random_sums(adder, 300, 2, 5, padded=True)
     wanted = (Component("row", 1), Component("head", 0, 0))
     every = probes.report(adder, table, wanted)
@@ -126,7 +126,7 @@ def test_probes_at_some_places_are_those_at_all(adder: Any) -> None:
         (range(11, 19), r"Place 18 does not exist\. Use 0 to 17"),
     ],
 )
-def test_places_that_make_no_report_are_refused_with_what_to_try(
+def test_positions_without_a_report_are_refused_with_a_hint(
     adder: Any, places: Any, said: str
 ) -> None:
     table = sum_table.random_sums(adder, 300, 2, 5, padded=True)
@@ -134,7 +134,9 @@ def test_places_that_make_no_report_are_refused_with_what_to_try(
         probes.report(adder, table, (Component("row", 1),), places=places)
 
 
-def test_patching_where_it_is_written_is_a_part_of_patching_everywhere(adder: Any) -> None:
+def test_patching_at_the_written_position_equals_that_part_of_patching_everywhere(
+    adder: Any,
+) -> None:
     wanted = (Component("row", 1), Component("head", 0, 0))
     every, part = (
         carry_patching.report(
@@ -151,7 +153,7 @@ def test_patching_where_it_is_written_is_a_part_of_patching_everywhere(adder: An
     assert ((a + b) // 100 + 1) % 10 == (c + d) // 100 % 10
 
 
-def test_emergence_by_digit_adds_up_to_the_whole(adder: Any) -> None:
+def test_emergence_by_digit_sums_to_the_whole(adder: Any) -> None:
     found = suite_report.report(adder, suites.build("addition", 40, 2, padded=True))
     assert [one.name for one in found.by_digit] == [f"answer{n}: right" for n in range(6)]
     assert sum(one.count for one in found.by_digit) == found.curves[0].count
@@ -161,7 +163,7 @@ def test_emergence_by_digit_adds_up_to_the_whole(adder: Any) -> None:
     assert [one.name for one in mixed.by_digit if "wrong" in one.name] == ["token 3: wrong"]
 
 
-def test_flows_are_held_against_each_other_link_by_link(adder: Any) -> None:
+def test_flows_are_compared_link_by_link(adder: Any) -> None:
     one, other = (analysis.trace(adder, f"{a}+11111=02") for a in (12345, 92346))
     found = failure_report.compare(adder, one, other)
     assert found is not None
@@ -192,7 +194,7 @@ def test_flows_are_held_against_each_other_link_by_link(adder: Any) -> None:
     assert found.distance[-1] == 0.0  # both start at the same place
 
 
-def test_a_run_flows_as_itself(small: Case) -> None:
+def test_the_flow_of_a_run_equals_itself(small: Case) -> None:
     trace = analysis.trace(small.model, built.ids(small.model, 5))
     found = failure_report.compare(small.model, trace, trace)
     assert found is not None
@@ -200,7 +202,7 @@ def test_a_run_flows_as_itself(small: Case) -> None:
     np.testing.assert_array_equal(found.right_links, found.wrong_links)
 
 
-def test_failures_say_what_was_asked_and_how_it_flowed(adder: Any) -> None:
+def test_a_failure_has_its_prompts_and_flows(adder: Any) -> None:
     (pair,) = failure_report.report(adder, WRONG).pairs
     assert pair.flows is not None
     assert pair.flows.right.shape == pair.rows.shape
@@ -209,7 +211,7 @@ def test_failures_say_what_was_asked_and_how_it_flowed(adder: Any) -> None:
     assert (pair.wrong_prompt.answer, pair.wrong_prompt.written) == ("023999", "0234")
 
 
-def test_the_service_asks_for_each_report(adder: Any) -> None:
+def test_the_service_computes_each_report(adder: Any) -> None:
     made = ask(adder, ContributionSpec(NAME, sums=6))
     assert (made.length, len(made.prompts), made.carry.shape) == (6, 6, (6, 6))
     assert made.positions.tolist() == [16, 15, 14, 13, 12, 11]
@@ -222,7 +224,7 @@ def test_the_service_asks_for_each_report(adder: Any) -> None:
     assert fitted.accuracy.shape == (10, len(affordable_components(adder)), 18)
 
 
-def test_a_list_of_ones_own_is_run_and_its_failures_shown(adder: Any) -> None:
+def test_a_custom_list_runs_and_its_failures_are_reported(adder: Any) -> None:
     spec = SuiteSpec(NAME, "own", content=as_lines(WRONG), title="mine")
     memo = Memo(None, 1 << 20)
     found = ask(adder, spec, memo)
@@ -233,7 +235,7 @@ def test_a_list_of_ones_own_is_run_and_its_failures_shown(adder: Any) -> None:
     assert len(suite_of(adder, SuiteSpec(NAME, "own", 1, content=as_lines(WRONG))).prompts) == 1
 
 
-def test_what_can_not_be_asked_is_refused(adder: Any, gpt2: Case) -> None:
+def test_invalid_requests_are_refused(adder: Any, gpt2: Case) -> None:
     for spec in (
         ProjectionSpec(NAME, "head 9.9", sums=9),
         ProjectionSpec(NAME, "row 1", "x9", sums=9),
@@ -259,7 +261,7 @@ def merging(model: Any) -> Any:
     return dataclasses.replace(model, tokenizer=PreTrainedTokenizerFast(tokenizer_object=raw))
 
 
-def test_suites_run_on_any_tokenizer_and_reports_by_digit_say_what_they_need(gpt2: Case) -> None:
+def test_suites_run_on_any_tokenizer_and_reports_by_digit_state_their_needs(gpt2: Case) -> None:
     model = merging(gpt2.model)
     found = ask(model, SuiteSpec("m", "addition", 6, digits=3))
     assert len(found.right) == 6
@@ -278,7 +280,7 @@ def test_suites_run_on_any_tokenizer_and_reports_by_digit_say_what_they_need(gpt
     ],
     ids=lambda spec: type(spec).__name__,
 )
-def test_a_report_lets_clicks_in_between_its_chunks(adder: Any, spec: Any) -> None:
+def test_a_report_yields_to_clicks_between_its_chunks(adder: Any, spec: Any) -> None:
     pauses: list[float] = []
     with progress.listening(None, lambda: pauses.append(1)):
         ask(adder, spec)
@@ -286,7 +288,7 @@ def test_a_report_lets_clicks_in_between_its_chunks(adder: Any, spec: Any) -> No
 
 
 @pytest.mark.real
-def test_sums_of_a_language_model_are_looked_at_from_the_question_on(smollm: Case) -> None:
+def test_sums_of_a_language_model_are_analysed_from_the_question_on(smollm: Case) -> None:
     model = smollm.model
     table = sum_table.random_sums(model, 60, 0, 2, padded=False)
     names = [table.places[place] for place in table.own]

@@ -30,7 +30,7 @@ PASSES: dict[str, Callable[[Case], Any]] = {
 
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
-def test_it_stops_between_two_blocks(
+def test_a_cancel_stops_between_two_blocks(
     request: pytest.FixtureRequest, architecture: str, which: str
 ) -> None:
     case: Case = request.getfixturevalue(architecture)
@@ -49,7 +49,7 @@ def test_it_stops_between_two_blocks(
     assert np.array_equal(built.plain_logits(case.model, case.trace.token_ids), before)
 
 
-def test_every_block_of_every_pass_looks(llama: Case) -> None:
+def test_every_block_of_every_pass_checks_for_a_cancel(llama: Case) -> None:
     looks: list[int] = []
     with progress.listening(None, None, lambda: looks.append(1)):
         PASSES["a trace"](llama)

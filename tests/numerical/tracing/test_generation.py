@@ -45,7 +45,7 @@ def test_sampling_repeats_with_its_seed(small: Case) -> None:
     assert len(others) > 1
 
 
-def test_a_run_says_what_the_model_said(case: Case) -> None:
+def test_a_run_equals_the_models_output(case: Case) -> None:
     ids = case.trace.token_ids
     result, trace = run(case.model, RunSpec("any", token_ids=ids, new_tokens=3))
     assert result.token_ids[: len(ids)] == ids
@@ -61,7 +61,7 @@ def test_a_run_says_what_the_model_said(case: Case) -> None:
     assert np.array_equal(built.plain_logits(case.model, result.token_ids).numpy(), trace.logits)
 
 
-def test_generation_can_be_stopped(small: Case) -> None:
+def test_generation_can_be_cancelled(small: Case) -> None:
     seen: list[int] = []
 
     def stop(done: int, total: int, label: str) -> None:
@@ -84,7 +84,7 @@ def test_generation_can_be_stopped(small: Case) -> None:
         ([1], -1, "negative"),
     ],
 )
-def test_bad_prompts_are_refused_in_words(
+def test_invalid_prompts_are_refused_with_a_message(
     small: Case, prompt: object, count: int, words: str
 ) -> None:
     with pytest.raises(analysis.AnalysisError, match=words):

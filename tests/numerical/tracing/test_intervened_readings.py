@@ -45,7 +45,7 @@ def require_ledger(model: Model, trace: Trace) -> dict[int, str]:
 
 @pytest.mark.parametrize("value", ["zero", "mean"])
 @pytest.mark.parametrize("pos", [None, (-1, 3)])
-def test_an_ablated_head_is_read_as_ablated(model: Model, value: str, pos: Any) -> None:
+def test_an_ablated_head_has_no_output(model: Model, value: str, pos: Any) -> None:
     trace = run(model, Ablate("head", 1, head=2, pos=pos, value=value))
     where = np.arange(8) if pos is None else np.array([3, 7])
     heads = analysis.head_output(model, trace, 1)
@@ -117,7 +117,7 @@ def edits(model: Model) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["steer", "patch", "inject", "turn"])
-def test_an_edited_state_is_no_sum_of_parts(model: Model, kind: str) -> None:
+def test_an_edited_state_is_not_a_sum_of_parts(model: Model, kind: str) -> None:
     """Attribution has a part of its own for it; what divides the state is refused."""
     edit = edits(model)[kind]
     trace = run(model, edit)
@@ -172,7 +172,7 @@ def test_a_whole_layer_without_keys(model: Model) -> None:
     require_ledger(model, trace)
 
 
-def test_a_window_counts_as_what_a_query_sees() -> None:
+def test_a_sliding_window_limits_what_a_query_sees() -> None:
     model = built.understood(zoo.make("mistral"), "mistral")  # a window of 5 tokens
     cut = [KnockOut(0, 1, 7, key) for key in range(3, 8)]
     trace = run(model, *cut)

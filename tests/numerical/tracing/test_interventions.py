@@ -179,7 +179,7 @@ def test_injecting_a_token(small: Case) -> None:
     np.testing.assert_allclose(turned.resid[1, 3], h + (h @ f) * (e - f), atol=1e-4)
 
 
-def test_nothing_done_is_bit_equal(case: Case) -> None:
+def test_no_intervention_is_bit_identical(case: Case) -> None:
     silent = Steer(1, None, np.zeros(case.model.info.d_model))
     assert np.array_equal(edited(case, silent), case.trace.logits)
     assert np.array_equal(edited(case), case.trace.logits)
@@ -242,6 +242,6 @@ def test_a_batch_of_edits_equals_one_at_a_time(small: Case) -> None:
         lambda: Patch(0, None, np.zeros((3, 32))),
     ],
 )
-def test_what_makes_no_sense_is_refused(small: Case, make) -> None:
+def test_invalid_interventions_are_refused(small: Case, make) -> None:
     with pytest.raises(analysis.AnalysisError):
         edited(small, make())

@@ -47,7 +47,7 @@ def test_the_final_choice_saturates_at_the_last_row_at_the_latest(case: Case) ->
         ([1, 1, 0], 0, None),
     ],
 )
-def test_first_and_staying(holds: list[int], first: int | None, staying: int | None) -> None:
+def test_first_and_staying_rows(holds: list[int], first: int | None, staying: int | None) -> None:
     values = np.array(holds, bool)
     assert first_row(values) == first
     assert staying_row(values) == staying
@@ -107,7 +107,7 @@ def test_causal_commit_by_hand(small: Case) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gpt_neox", "gemma2", "jamba"])
-def test_one_pass_for_all_positions_is_one_for_each(kind: str) -> None:
+def test_one_pass_for_all_positions_equals_one_for_each(kind: str) -> None:
     """Attention zeroed everywhere keeps and loses the choices that zeroing at one position does."""
     model = built.understood(zoo.make(kind), kind)
     trace = analysis.trace(model, (5, 9, 33, 2, 8, 41))
@@ -125,5 +125,5 @@ def test_one_pass_for_all_positions_is_one_for_each(kind: str) -> None:
         assert found[pos] == min(row for row in range(len(keeps)) if all(keeps[row:]))
 
 
-def test_causal_commit_is_left_out_when_not_asked_for(small: Case) -> None:
+def test_causal_commit_is_optional(small: Case) -> None:
     assert analysis.emergence(small.model, small.trace, causal=False).causal_commit is None

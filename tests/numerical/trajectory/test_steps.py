@@ -40,7 +40,7 @@ def test_curves_are_those_of_the_grid(small: Case) -> None:
         np.testing.assert_allclose(found.log_probs[:, number], logs, atol=1e-4)
 
 
-def test_unless_told_it_is_the_models_own_choice(case: Case) -> None:
+def test_the_default_token_is_the_models_top_token(case: Case) -> None:
     found = analysis.steps(case.model, case.trace, tau=0.2)
     assert [token.id for token in found.tokens] == [case.trace.logits[-1].argmax()]
     told = analysis.emergence(case.model, case.trace, tau=0.2, causal=False)
@@ -67,7 +67,7 @@ def test_the_largest_step_by_hand(small: Case) -> None:
         assert step.component == ("attention" if larger else "mlp")
 
 
-def test_its_heads_are_those_of_the_attribution(small: Case) -> None:
+def test_its_heads_equal_those_of_the_attribution(small: Case) -> None:
     step = analysis.steps(small.model, small.trace, 5, 7).largest[0]
     parts = analysis.attribute(small.model, small.trace, 5, 7)
     wanted = parts.heads[step.layer]
@@ -105,7 +105,7 @@ def test_in_a_parallel_block_neither_part_comes_first(parallel: Case) -> None:
     assert step.mlp == pytest.approx(mlp, abs=2e-4)
 
 
-def test_every_position_at_once_is_each_on_its_own(small: Case, parallel: Case) -> None:
+def test_largest_steps_equal_the_steps_of_each_position(small: Case, parallel: Case) -> None:
     for case in (small, parallel):
         found = analysis.largest_steps(case.model, case.trace)
         assert found.token_ids.tolist() == case.trace.logits.argmax(-1).tolist()
@@ -123,7 +123,7 @@ def test_every_position_at_once_is_each_on_its_own(small: Case, parallel: Case) 
         assert len(set(found.head.tolist())) > 1
 
 
-def test_a_layer_without_heads_has_no_head_to_name() -> None:
+def test_a_layer_without_heads_names_no_head() -> None:
     model = built.understood(zoo.make("jamba"), "jamba")
     trace = analysis.trace(model, (5, 9, 33, 2, 8))
     found = [analysis.steps(model, trace, pos).largest[0] for pos in range(5)]
@@ -161,7 +161,7 @@ def read(case: Case, state: torch.Tensor, token: int) -> float:
 
 
 @pytest.mark.real
-def test_the_real_models_fact_has_one_largest_step(smollm: Case) -> None:
+def test_the_largest_step_of_a_real_fact_equals_plain_arithmetic(smollm: Case) -> None:
     step = analysis.steps(smollm.model, smollm.trace).largest[0]
     told = analysis.largest_steps(smollm.model, smollm.trace)
     assert told.layer[-1] == step.layer
@@ -173,7 +173,7 @@ def test_the_real_models_fact_has_one_largest_step(smollm: Case) -> None:
     assert step.mlp == pytest.approx(after - between, abs=1e-3)
 
 
-def test_what_does_not_exist(llama: Case) -> None:
+def test_missing_indices_are_refused(llama: Case) -> None:
     for options in ({"position": 99}, {"tokens": [10**6]}, {"tau": 0.0}):
         with pytest.raises(analysis.AnalysisError):
             analysis.steps(llama.model, llama.trace, **options)

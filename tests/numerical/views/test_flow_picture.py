@@ -24,7 +24,7 @@ def model(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.mark.parametrize("budget", [12, 40, None])
-def test_a_signed_picture_is_held_against_every_path(model: Case, budget: int | None) -> None:
+def test_a_signed_picture_equals_the_sum_over_paths(model: Case, budget: int | None) -> None:
     """Paths that the graph pruned to one net sum still count with their absolute values."""
     whole = analysis.flow(model.model, model.trace, method="signed")
     size = float(np.abs(whole.link_share.astype(np.float64)).sum())
@@ -46,7 +46,7 @@ def test_a_signed_picture_is_held_against_every_path(model: Case, budget: int | 
     assert rows[0][5] == pytest.approx(abs(drawing.bars[0].logits) / size, rel=1e-3)
 
 
-def test_a_hidden_start_is_not_said_to_be_thin_links(small: Case) -> None:
+def test_a_hidden_start_does_not_count_as_thin_links(small: Case) -> None:
     """Nothing was cut: all that is hidden is what the start has."""
     trace = with_sink(small.trace, 0)
     whole = analysis.flow(small.model, trace)
@@ -64,7 +64,7 @@ def test_a_hidden_start_is_not_said_to_be_thin_links(small: Case) -> None:
     assert "hidden start" not in caption(analysis.flow(small.model, trace, threshold=0.05))
 
 
-def test_upwards_what_the_graph_cut_is_said_too(small: Case) -> None:
+def test_upward_captions_state_the_cut_mass_too(small: Case) -> None:
     graph = analysis.flow(small.model, small.trace, position=2, direction="up", threshold=0.05)
     assert graph.hidden_share > 0.005
     assert f"Of the other, {percent(graph.hidden_share)} of it goes by links" in caption(graph)

@@ -19,7 +19,7 @@ from tests.support import built, zoo
 
 
 @torch.no_grad()
-def test_alternatives_and_entropy_are_the_plain_models(case: Case) -> None:
+def test_alternatives_and_entropy_equal_the_plain_models(case: Case) -> None:
     result, _ = run(case.model, RunSpec("any", token_ids=case.trace.token_ids))
     logits = built.plain_logits(case.model, result.token_ids).double().numpy()
     for pos in range(len(result.tokens)):
@@ -33,7 +33,7 @@ def test_alternatives_and_entropy_are_the_plain_models(case: Case) -> None:
     assert named >= set(result.top_ids.ravel().tolist())
 
 
-def test_a_heads_share_is_the_norm_of_what_it_writes(small: Case) -> None:
+def test_the_share_of_a_head_is_the_norm_of_its_output(small: Case) -> None:
     slow = reference.forward(small.model.hf, small.trace.token_ids)
     for layer, vectors in enumerate(slow.vectors):
         found = attention_pattern(small.model, small.trace, PatternSpec(layer))
@@ -50,7 +50,7 @@ def test_a_heads_share_is_the_norm_of_what_it_writes(small: Case) -> None:
 
 
 @torch.no_grad()
-def test_a_learned_sinks_share_moves_as_its_weight_says() -> None:
+def test_the_share_of_a_learned_sink_follows_its_weight() -> None:
     """It is one more entry of the softmax: raised by d, its share s is s·e^d / (1 - s + s·e^d)."""
     ids = (5, 9, 33, 2, 8, 41)
     shares = {}

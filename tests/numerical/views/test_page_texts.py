@@ -188,7 +188,7 @@ def test_a_links_facts(page: Page) -> None:
     assert after(said, "KL without").startswith(f"{without:.3f} nats")
 
 
-def test_how_far_the_readings_differ(page: Page) -> None:
+def test_the_text_on_disagreement(page: Page) -> None:
     chosen = Selection(readers=("output", "input"))
     readings.compute(page.service, page.ref, chosen, lambda *_: None)
     *_, note, _ = readings.show(page.service, page.ref, chosen, "light", None)

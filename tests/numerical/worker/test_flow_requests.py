@@ -30,14 +30,16 @@ ASKED = [
 
 
 @pytest.mark.parametrize(("kind", "spec", "wanted"), ASKED)
-def test_it_is_answered(tiny_llama_dir: Path, kind: str, spec: Any, wanted: type[Any]) -> None:
+def test_every_request_has_a_result(
+    tiny_llama_dir: Path, kind: str, spec: Any, wanted: type[Any]
+) -> None:
     engine = Engine(Limits())
     ids = TraceSpec(str(tiny_llama_dir), (5, 9, 33, 2, 8))
     answer = engine.perform(Request(kind, str(tiny_llama_dir), "f", (ids, spec)))
     assert isinstance(codec.decode(answer.data), wanted)
 
 
-def test_each_has_a_key_of_its_own() -> None:
+def test_every_request_has_its_own_key() -> None:
     keys = {cache_key("f", spec) for _, spec, _ in ASKED}
     assert len(keys) == len(ASKED)
     assert all(json.dumps(asdict(spec)) for _, spec, _ in ASKED)

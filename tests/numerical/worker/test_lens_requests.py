@@ -62,7 +62,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("spec", ON_A_TRACE, ids=lambda spec: type(spec).__name__)
-def test_a_run_already_made_is_read_without_a_pass(
+def test_a_grid_of_a_known_run_needs_no_forward_pass(
     engine: Engine, ran: TraceSpec, spec: Any
 ) -> None:
     technique = technique_for(spec)
@@ -80,7 +80,7 @@ LONG = [
 
 
 @pytest.mark.parametrize("spec", LONG, ids=lambda spec: type(spec).__name__)
-def test_a_cancel_is_heard_on_the_way(engine: Engine, ran: TraceSpec, spec: Any) -> None:
+def test_a_cancel_stops_the_computation(engine: Engine, ran: TraceSpec, spec: Any) -> None:
     """The first step that is reported is where the work ends."""
     heard: list[tuple[int, int]] = []
 
@@ -94,7 +94,7 @@ def test_a_cancel_is_heard_on_the_way(engine: Engine, ran: TraceSpec, spec: Any)
     assert 0 < heard[0][0] <= heard[0][1]
 
 
-def test_an_embedding_report_hears_a_cancel(engine: Engine, ran: TraceSpec) -> None:
+def test_an_embedding_report_can_be_cancelled(engine: Engine, ran: TraceSpec) -> None:
     def cancel(done: int, total: int, label: str) -> None:
         raise CancelledError
 
@@ -103,7 +103,7 @@ def test_an_embedding_report_hears_a_cancel(engine: Engine, ran: TraceSpec) -> N
 
 
 @pytest.mark.parametrize("spec", ON_A_MODEL, ids=lambda spec: type(spec).__name__)
-def test_a_report_needs_no_pass_either(engine: Engine, ran: TraceSpec, spec: Any) -> None:
+def test_a_report_needs_no_forward_pass(engine: Engine, ran: TraceSpec, spec: Any) -> None:
     technique = technique_for(spec)
     answer = engine.perform(Request(technique.name, ran.model, "f", (spec,)))
     assert answer.forwards == 0
@@ -117,20 +117,20 @@ def test_every_technique_has_a_computation_of_its_own() -> None:
     assert len({technique.spec for technique in TECHNIQUES}) == len(TECHNIQUES)
 
 
-def test_each_has_a_key_of_its_own() -> None:
+def test_every_request_has_its_own_key() -> None:
     every = [*ON_A_TRACE, *ON_A_MODEL]
     assert len({cache_key("f", spec) for spec in every}) == len(every)
     assert all(json.dumps(asdict(spec)) for spec in every)
     assert len(set(every)) == len(every)
 
 
-def test_each_goes_to_a_worker_elsewhere_and_is_the_same() -> None:
+def test_a_remote_worker_returns_the_same_result() -> None:
     for spec in (*ON_A_TRACE, *ON_A_MODEL):
         request = Request("kind", "model", "f", (TraceSpec("model", (1, 2)), spec))
         assert decode_request(json.loads(json.dumps(encode_request(request)))) == request
 
 
-def test_what_changes_no_colour_changes_no_key() -> None:
+def test_options_without_effect_do_not_change_the_key() -> None:
     plain = cache_key("f", ColourSpec(LensSpec(), ("kl", "norm")))
     assert cache_key("f", ColourSpec(LensSpec(k=9, target=(4,)), ("norm", "kl"))) == plain
     assert cache_key("f", ColourSpec(LensSpec(decoder="input"), ("kl", "norm"))) != plain

@@ -42,7 +42,7 @@ def test_a_table_knows_its_names_in_order() -> None:
     assert "Choose one of: sun, vega." in str(caught.value)
 
 
-def test_a_choice_says_why_it_is_off() -> None:
+def test_an_unavailable_choice_gives_the_reason() -> None:
     night, day = Situation(options={"sky": "dark"}), Situation()
     assert STARS["vega"].unavailable(night) == ""
     assert STARS["vega"].unavailable(day) == "It is light."

@@ -40,7 +40,7 @@ def drawn(
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("colour", ["probability", "entropy"])
 @pytest.mark.parametrize(("layers", "tokens"), [(4, 3), (12, 16), (30, 64)])
-def test_heatmap_is_a_plotly_figure_of_the_grids_shape(
+def test_the_heatmap_is_a_valid_plotly_figure_with_the_shape_of_the_grid(
     theme: str, colour: str, layers: int, tokens: int
 ) -> None:
     grid, shown = synthetic.grid(layers, tokens), everything(layers, tokens)
@@ -80,7 +80,7 @@ def test_hover_and_cells_hold_tokens_as_text() -> None:
     assert any("<b>" in text for line in written for text in line)
 
 
-def test_what_is_not_computed_yet_has_no_number_of_another_reading() -> None:
+def test_cells_not_yet_computed_show_no_older_number() -> None:
     grid = synthetic.grid(4, 6)
     only = laid(grid, Window((0, 1, 2, 3, 4), (2,), (0, 1, 2, 3, 4), 6))
     known = np.arange(6) == 2
@@ -97,7 +97,7 @@ def test_what_is_not_computed_yet_has_no_number_of_another_reading() -> None:
     assert np.isnan(np.array(none["data"][0]["z"])).all()
 
 
-def test_the_better_of_two_decoders_is_marked() -> None:
+def test_the_more_certain_decoder_is_marked() -> None:
     grid = synthetic.grid(4, 6)
     chosen = np.arange(30).reshape(5, 6) % 2
     both = dataclasses.replace(grid, chosen=chosen, decoder="max_probability")
@@ -109,7 +109,7 @@ def test_the_better_of_two_decoders_is_marked() -> None:
     assert "read by the output decoder" in figure["data"][0]["customdata"][0][0]
 
 
-def test_a_component_of_a_layer_stands_at_the_row_it_writes_into() -> None:
+def test_a_component_is_drawn_at_the_row_it_writes_to() -> None:
     whole = synthetic.grid(4, 6)
     part = {name: getattr(whole, name)[:4] for name in colours_of_cells()}
     grid = dataclasses.replace(whole, rows=np.arange(4), component="mlp_output", **part)
@@ -130,7 +130,7 @@ def colours_of_cells() -> tuple[str, ...]:
 # What is shown
 
 
-def test_rows_are_folded_but_never_the_chosen_one() -> None:
+def test_the_chosen_row_is_never_folded() -> None:
     run = synthetic.run_result(64, 9)
     shown = window(run, False, row=13, pos=0, fold=8)
     assert shown.rows == (0, 8, 13, 16, 24, 32, 40, 48, 56, 64)
@@ -151,7 +151,7 @@ def test_rows_are_folded_but_never_the_chosen_one() -> None:
         ("", "nowhere", 0, (), "no position: no token holds 'nowhere'"),
     ],
 )
-def test_positions_are_paged_and_what_is_left_out_is_said(
+def test_positions_are_paged_and_the_caption_states_the_rest(
     show: str, find: str, pos: int, positions: Any, said: str
 ) -> None:
     run = synthetic.run_result(2, 512)
@@ -163,7 +163,7 @@ def test_positions_are_paged_and_what_is_left_out_is_said(
     assert figure["layout"]["meta"]["positions"] == list(shown.positions)
 
 
-def test_a_page_is_the_whole_run_where_it_is_short() -> None:
+def test_a_short_run_is_one_page() -> None:
     shown = window(synthetic.run_result(2, PAGE), False, row=0, pos=0)
     assert shown.whole
 
@@ -222,7 +222,7 @@ def test_logarithmic_colours_give_back_the_number() -> None:
     assert change.words(0.0) == "same rank in the row before"
 
 
-def test_a_share_stands_at_the_row_that_its_block_writes() -> None:
+def test_a_share_is_drawn_at_the_row_that_its_block_writes() -> None:
     shown = everything(12, 9)
     extra = extras(9)
     shares = extra.shares.copy()
@@ -238,7 +238,7 @@ def test_a_share_stands_at_the_row_that_its_block_writes() -> None:
     assert "(Norm)" in made.title
 
 
-def test_what_colours_a_layers_part_stands_at_the_row_that_it_writes() -> None:
+def test_colours_of_a_component_are_drawn_at_the_row_it_writes() -> None:
     extra = extras(9, component="mlp_output")
     norms = np.ones((12, 9), np.float32)
     norms[4, 7] = 100.0
@@ -268,7 +268,7 @@ def wide(colour: str) -> Paint:
         ("rank_change", lambda number: math.copysign(math.log10(1 + abs(number)), number)),
     ],
 )
-def test_ticks_say_the_number_that_they_stand_at(colour: str, drawn: Any) -> None:
+def test_ticks_show_their_numbers(colour: str, drawn: Any) -> None:
     made = wide(colour)
     finite = made.values[np.isfinite(made.values)]
     assert made.low - 1e-6 <= finite.min() <= finite.max() <= made.high + 1e-6
@@ -280,13 +280,13 @@ def test_ticks_say_the_number_that_they_stand_at(colour: str, drawn: Any) -> Non
     assert max(abs(number) for number in said) >= 1000
 
 
-def test_colours_that_are_not_computed_yet_are_blank() -> None:
+def test_colours_not_yet_computed_are_blank() -> None:
     shown = everything(12, 9)
     made = paint("state_norm", laid(synthetic.grid(12, 9), shown), None, shown)
     assert np.isnan(made.values).all()
 
 
-def test_scores_stand_in_for_probabilities_that_do_not_exist() -> None:
+def test_scores_replace_missing_probabilities() -> None:
     grid = synthetic.grid(4, 6)
     bare = dataclasses.replace(grid, probs=np.full_like(grid.probs, np.nan), similarity="cosine")
     assert effective("probability", "cosine") == "score"
@@ -297,7 +297,7 @@ def test_scores_stand_in_for_probabilities_that_do_not_exist() -> None:
     assert "cosine" in figure["data"][0]["colorbar"]["title"]["text"]
 
 
-def test_hover_says_score_and_explained_share() -> None:
+def test_hover_shows_score_and_explained_share() -> None:
     grid = synthetic.grid(4, 6)
     peeled = dataclasses.replace(
         grid, probs=np.full_like(grid.probs, np.nan), explained=np.full_like(grid.probs, 0.25)

@@ -19,7 +19,7 @@ def slow_ranks(values: list[float]) -> list[float]:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_it_equals_the_definition(seed: int) -> None:
+def test_the_correlation_equals_its_definition(seed: int) -> None:
     rng = np.random.default_rng(seed)
     one = rng.integers(0, 6, 20).astype(float).tolist()
     other = (rng.normal(size=20) if seed % 2 else rng.integers(0, 4, 20)).astype(float).tolist()
@@ -28,7 +28,7 @@ def test_it_equals_the_definition(seed: int) -> None:
     assert spearman(one, other) == pytest.approx(wanted)
 
 
-def test_its_ends_and_what_has_no_correlation() -> None:
+def test_extreme_values_and_missing_correlations() -> None:
     assert spearman([1, 2, 3, 9], [10, 20, 30, 31]) == pytest.approx(1.0)
     assert spearman([1, 2, 3, 9], [4, 3, 2, 1]) == pytest.approx(-1.0)
     assert math.isnan(spearman([1, 2], [1, 2]))

@@ -21,7 +21,7 @@ def no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(catalog.SETTING, raising=False)
 
 
-def test_the_built_in_models_are_on_offer_alone() -> None:
+def test_only_the_built_in_models_are_offered_by_default() -> None:
     assert [entry.name for entry in catalog.entries()] == [DEFAULT, "addition-5digit"]
 
 
@@ -39,15 +39,13 @@ def test_the_setting_adds_hub_ids_folders_and_files(
 
 
 @pytest.mark.parametrize("setting", ["x=", "=owner/name", "no-such", "a=owner/b,a=owner/c"])
-def test_a_setting_that_means_nothing_is_refused(
-    monkeypatch: pytest.MonkeyPatch, setting: str
-) -> None:
+def test_an_invalid_setting_is_refused(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
     monkeypatch.setenv(catalog.SETTING, setting)
     with pytest.raises(UnknownModelError):
         catalog.entries()
 
 
-def test_a_near_miss_is_told_the_right_name() -> None:
+def test_a_misspelt_name_gets_a_suggestion() -> None:
     with pytest.raises(UnknownModelError, match=f"Did you mean '{DEFAULT}'"):
         catalog.find("smollm2-135-instruct")
 
@@ -56,12 +54,12 @@ NOWHERE = ["/no/such/folder", "./none", "none.gguf", "a b/c", "", "a/b/c", "~no-
 
 
 @pytest.mark.parametrize("name", [*NOWHERE, "x" * 5000])
-def test_what_is_not_there_is_unknown(name: str) -> None:
+def test_a_missing_model_is_unknown(name: str) -> None:
     with pytest.raises(UnknownModelError):
         catalog.find(name)
 
 
-def test_names_from_strangers_reach_listed_models_only(
+def test_names_from_users_reach_listed_models_only(
     monkeypatch: pytest.MonkeyPatch, tiny_llama_dir: Path
 ) -> None:
     assert catalog.find(str(tiny_llama_dir)).kind == "folder"
@@ -95,12 +93,12 @@ def test_a_folders_fingerprint_follows_its_files(tiny_llama_dir: Path, tmp_path:
     assert len({before, touched, fingerprint.fingerprint(str(folder))}) == 3
 
 
-def test_a_hub_model_that_is_not_cached_says_so_offline() -> None:
+def test_an_uncached_hub_model_is_reported_offline() -> None:
     with pytest.raises(ModelLoadError, match="can't be reached"):
         fingerprint.fingerprint("stratascope-tests/not-cached")
 
 
-def test_a_dtype_that_means_nothing_is_refused() -> None:
+def test_an_invalid_dtype_is_refused() -> None:
     import torch
 
     assert catalog.dtype_name(torch.bfloat16) == "bfloat16"

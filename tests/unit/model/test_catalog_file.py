@@ -66,7 +66,7 @@ def test_paths_are_relative_to_the_file(write: object, tmp_path: Path) -> None:
     assert catalog.offered("mine").source == str(tmp_path / "models" / "mine")
 
 
-def test_a_changed_file_is_read_anew(write: object) -> None:
+def test_a_changed_file_is_read_again(write: object) -> None:
     write('[[model]]\nname = "a"\nsource = "owner/a"\n')  # type: ignore[operator]
     assert catalog.entries()[2].name == "a"
     write('[[model]]\nname = "other"\nsource = "owner/a"\n')  # type: ignore[operator]
@@ -93,19 +93,19 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("text", MISTAKES)
-def test_a_mistake_is_told_with_its_place_and_reason(write: object, text: str) -> None:
+def test_a_mistake_is_reported_with_place_and_reason(write: object, text: str) -> None:
     write(text)  # type: ignore[operator]
     with pytest.raises(UnknownModelError, match=MISTAKES[text]):
         catalog.entries()
 
 
-def test_a_file_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(catalog.FILE_SETTING, str(tmp_path / "none.toml"))
     with pytest.raises(UnknownModelError, match=r"none\.toml can't be read"):
         catalog.entries()
 
 
-def test_the_settings_hold_where_an_entry_is_silent(
+def test_the_settings_are_defaults_for_entries(
     monkeypatch: pytest.MonkeyPatch, tiny_llama_dir: Path
 ) -> None:
     monkeypatch.setenv(catalog.DTYPE_SETTING, "bfloat16")

@@ -58,14 +58,14 @@ def sample() -> Component:
     )
 
 
-def test_the_same_elements_are_drawn_by_fewer_components() -> None:
+def test_fewer_components_draw_the_same_elements() -> None:
     assert drawn(thin(sample())) == drawn(sample())
     assert count(sample()) == 17
     # The outer box, three runs of neighbours, the box of the store and the menu, and their insides.
     assert count(thin(sample())) == 9
 
 
-def test_what_has_an_id_or_is_no_html_stays() -> None:
+def test_elements_with_an_id_and_non_html_stay() -> None:
     kept = [
         node.id
         for node in thin(sample())._traverse()
@@ -79,11 +79,11 @@ def test_what_has_an_id_or_is_no_html_stays() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "text", 3, no_update, {"data": []}, ["a", 1], (1, 2)])
-def test_other_values_are_left_alone(value: Any) -> None:
+def test_other_values_are_unchanged(value: Any) -> None:
     assert thin(value) is value
 
 
-def test_several_outputs_are_thinned_each_by_itself() -> None:
+def test_several_outputs_are_thinned_separately() -> None:
     app = ThinDash(__name__)
     app.layout = html.Div([html.Div(id="one"), html.Div(id="two"), dcc.Store(id="asked")])
 

@@ -53,7 +53,7 @@ def token(text: str, raw: str = "", data: str = "", *, special: bool = False) ->
         (token("<b>x</b>"), "<b>x</b>"),
     ],
 )
-def test_tokens_are_shown_as_what_they_are(given: Token, shown: str) -> None:
+def test_special_and_invisible_tokens_are_shown_clearly(given: Token, shown: str) -> None:
     assert label(given) == shown
 
 
@@ -65,7 +65,7 @@ def test_rows_are_named_and_texts_cut_to_the_cell() -> None:
 
 
 @pytest.mark.parametrize("text", ["x" * 100, "語" * 60, "👩‍👩‍👧" * 40, "e\u0301" * 90])
-def test_long_tokens_are_shortened_to_cells_and_say_so(text: str) -> None:
+def test_long_tokens_are_shortened_with_a_mark(text: str) -> None:
     short = label(token(text))
     assert width(short) <= LIMIT
     assert short.endswith("…")
@@ -121,7 +121,7 @@ def told(**changes: object) -> str:
     return "".join(text for text, _ in phrases)
 
 
-def test_the_sentence_says_when_and_what() -> None:
+def test_the_sentence_states_rows_and_component() -> None:
     assert told() == (
         "' Paris' first leads at row 9 and stays from row 11; what adds most to its logit"
         " directly is layer 10, head 3 (+2.1 logits, reading ' Paris')."

@@ -3,7 +3,7 @@ from __future__ import annotations
 from analysis.store.lru_cache import LruCache
 
 
-def test_the_least_recently_used_goes_first() -> None:
+def test_the_least_recently_used_value_is_evicted_first() -> None:
     cache: LruCache[bytes] = LruCache(10, len)
     cache.put("a", b"1234")
     cache.put("b", b"1234")
@@ -14,7 +14,7 @@ def test_the_least_recently_used_goes_first() -> None:
     assert cache.used == 8
 
 
-def test_a_value_put_again_is_counted_once() -> None:
+def test_a_replaced_value_is_counted_once() -> None:
     cache: LruCache[bytes] = LruCache(10, len)
     cache.put("a", b"1234")
     cache.put("a", b"12")
@@ -32,7 +32,7 @@ def test_one_value_over_the_limit_is_kept_unless_strict() -> None:
     assert (strict.get("a"), strict.get("b")) == (b"x", None)
 
 
-def test_pop_and_clear_let_go() -> None:
+def test_pop_and_clear_release_values() -> None:
     cache: LruCache[bytes] = LruCache(10, len)
     cache.put("a", b"1")
     cache.put("b", b"2")

@@ -54,7 +54,7 @@ class Planted:
 
 
 @pytest.mark.parametrize("size", [0, 10, LARGE])
-def test_bytes_come_back_in_another_process_life(folder: Path, size: int) -> None:
+def test_bytes_survive_a_restart(folder: Path, size: int) -> None:
     data = os.urandom(size)
     written(folder, data)
     assert read(folder) == (data, "")
@@ -67,7 +67,7 @@ def test_the_folder_is_private(folder: Path) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_a_folder_that_is_a_link_is_not_used(tmp_path: Path) -> None:
+def test_a_symbolic_link_is_not_used_as_folder(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "memo").symlink_to(tmp_path / "real")
     memo = fresh(tmp_path / "memo")
@@ -89,7 +89,7 @@ def test_any_flipped_byte_of_an_entry_is_a_miss() -> None:
 
 
 @pytest.mark.parametrize("position", [0, 3, 4, 19, 20, LARGE])
-def test_a_damaged_file_is_a_miss_and_is_written_anew(folder: Path, position: int) -> None:
+def test_a_damaged_file_is_a_miss_and_is_rewritten(folder: Path, position: int) -> None:
     written(folder, b"x" * LARGE)
     (file,) = folder.rglob("*.val")
     data = bytearray(file.read_bytes())
@@ -111,7 +111,7 @@ def test_each_byte_of_a_small_entry_flipped_in_the_database_is_a_miss(folder: Pa
         assert read(folder) == (None, "")
 
 
-def test_a_missing_or_cut_off_file_is_a_miss(folder: Path) -> None:
+def test_a_missing_or_truncated_file_is_a_miss(folder: Path) -> None:
     written(folder, b"x" * LARGE)
     (file,) = folder.rglob("*.val")
     file.write_bytes(file.read_bytes()[:50])
@@ -168,9 +168,7 @@ def test_the_planted_pickle_would_run_in_a_stock_cache(folder: Path, tmp_path: P
     assert (tmp_path / "boom").exists()
 
 
-def test_an_entry_that_names_a_file_elsewhere_reads_and_removes_nothing(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_an_entry_naming_a_file_elsewhere_touches_nothing(folder: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside.val"
     outside.write_bytes(seal(KEY, b"not ours"))
     written(folder, b"x" * LARGE)
@@ -180,14 +178,14 @@ def test_an_entry_that_names_a_file_elsewhere_reads_and_removes_nothing(
 
 
 @pytest.mark.parametrize("value", ["text", 1, None, {"a": 1}])
-def test_only_bytes_go_in(folder: Path, value: Any) -> None:
+def test_only_bytes_are_stored(folder: Path, value: Any) -> None:
     with diskcache.Cache(str(folder), disk=BytesDisk) as cache, pytest.raises(TypeError):
         cache.set("key", value)
     with diskcache.Cache(str(folder), disk=BytesDisk) as cache, pytest.raises(TypeError):
         cache.set(("a", "tuple"), b"value")
 
 
-def test_it_stays_under_its_limit_and_keeps_what_is_used(folder: Path) -> None:
+def test_the_memo_stays_under_its_limit_and_keeps_used_entries(folder: Path) -> None:
     limit = 2 << 20
     memo = Memo(folder, limit, memory_limit=0)
     memo.put(KEY, b"k" * LARGE)
@@ -225,7 +223,7 @@ def broken(request: pytest.FixtureRequest, folder: Path) -> Iterator[Path]:
     yield folder
 
 
-def test_without_a_usable_folder_it_works_in_memory_and_says_so(broken: Path) -> None:
+def test_without_a_usable_folder_the_memo_works_in_memory(broken: Path) -> None:
     memo = fresh(broken)
     memo.put(KEY, b"x")
     assert memo.get(KEY) == b"x"
@@ -238,7 +236,7 @@ def test_without_a_usable_folder_it_works_in_memory_and_says_so(broken: Path) ->
     memo.close()
 
 
-def test_a_database_that_breaks_later_is_a_miss_and_is_told(folder: Path) -> None:
+def test_a_database_that_breaks_later_is_a_miss_and_is_reported(folder: Path) -> None:
     written(folder, b"x" * LARGE)
     size = (folder / "cache.db").stat().st_size
     (folder / "cache.db").write_bytes(os.urandom(size))

@@ -26,7 +26,7 @@ def test_an_operand_that_does_not_fit_is_refused(operand: int) -> None:
 
 
 @given(OPERAND, OPERAND)
-def test_a_carry_enters_a_column_when_what_is_below_overflows(a: int, b: int) -> None:
+def test_a_carry_enters_a_column_when_the_column_below_overflows(a: int, b: int) -> None:
     found = addition.carries(np.array([a]), np.array([b]))[0]
     assert found.tolist() == [int(a % 10**j + b % 10**j >= 10**j) for j in range(6)]
 

@@ -60,19 +60,19 @@ def test_bad_lines_are_named_with_the_reason(kind: str, text: str, said: str) ->
     assert said in caught.value.message
 
 
-def test_all_bad_lines_are_told_at_once_up_to_twenty() -> None:
+def test_up_to_twenty_bad_lines_are_reported_at_once() -> None:
     with pytest.raises(SpecError) as caught:
         suite_files.parse(("prompt,answer\n" + "x,\n" * 25).encode(), "csv")
     assert caught.value.message.count("the answer is empty") == 20
     assert "And 5 more lines." in caught.value.message
 
 
-def test_a_file_of_another_kind_is_not_read_to_its_end() -> None:
+def test_a_file_of_another_kind_is_not_read_completely() -> None:
     with pytest.raises(SpecError, match="And at least 981 more lines"):
         suite_files.parse(b"x\n" * 500_000, "jsonl")
 
 
-def test_groups_by_a_label_are_in_order_whatever_it_says() -> None:
+def test_groups_by_a_label_are_in_order() -> None:
     labels = ["10", "\N{SUPERSCRIPT TWO}", "9", "9" * 5000, "x"]
     prompts = tuple(TaskPrompt("p", "a", "", (("n", label),)) for label in labels)
     found = by_label(Suite("own", "own", prompts), [True] * 5, "n")
@@ -80,26 +80,26 @@ def test_groups_by_a_label_are_in_order_whatever_it_says() -> None:
     assert len(found) == 5
 
 
-def test_not_utf_8_says_which_line() -> None:
+def test_invalid_utf_8_is_reported_with_its_line() -> None:
     with pytest.raises(SpecError, match="Line 2: not UTF-8"):
         suite_files.parse(b"prompt,answer\n\xff,b\n", "csv")
 
 
-def test_files_of_other_kinds_and_missing_ones(tmp_path: Path) -> None:
+def test_files_of_other_kinds_and_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"neither \.csv nor \.jsonl"):
         suite_files.read(tmp_path / "x.txt")
     with pytest.raises(SpecError, match="can't be read"):
         suite_files.read(tmp_path / "x.csv")
 
 
-def test_a_bad_file_costs_no_model(tmp_path: Path) -> None:
+def test_a_bad_file_is_refused_before_the_model_loads(tmp_path: Path) -> None:
     path = tmp_path / "bad.csv"
     path.write_text("prompt,answer\nx,\n")
     with pytest.raises(SpecError, match="Line 2"):
         run(add_to, "tasks", "run", str(path), "--model", "there-is-no-such-model")
 
 
-def test_a_file_is_named_by_option_and_one_thing_only(tmp_path: Path) -> None:
+def test_a_file_and_a_suite_cannot_both_be_named(tmp_path: Path) -> None:
     path = tmp_path / "list.txt.csv"
     path.write_text("prompt,answer\n,2\n")
     with pytest.raises(SpecError, match="Line 2: the prompt is empty"):
@@ -116,7 +116,7 @@ def test_lines_written_are_read_back() -> None:
     assert again == suite
 
 
-def test_half_a_character_is_refused_where_it_counts_and_mended_in_labels() -> None:
+def test_a_lone_surrogate_is_refused_in_prompts_and_replaced_in_labels() -> None:
     for field in ("prompt", "answer", "foil"):
         row = {"prompt": "a", "answer": "b", "foil": "c"} | {field: "\ud800"}
         with pytest.raises(SpecError, match=f"Line 1: the {field} has half of a surrogate pair"):
@@ -126,7 +126,7 @@ def test_half_a_character_is_refused_where_it_counts_and_mended_in_labels() -> N
     assert prompt.label("kind") == "?"
 
 
-def test_no_more_prompts_than_asked_for() -> None:
+def test_at_most_the_requested_prompts_are_read() -> None:
     data = b"prompt,answer\n" + b"a,b\n" * 4
     assert len(suite_files.parse(data, "csv", most=4).prompts) == 4
     with pytest.raises(SpecError, match="Line 5: more than 3 prompts"):

@@ -13,7 +13,7 @@ from analysis.tasks.suite_report import curve, share
 
 @pytest.mark.parametrize("name", suites.NAMES)
 @pytest.mark.parametrize("padded", [False, True])
-def test_each_suite_is_drawn_whole_and_by_its_seed(name: str, padded: bool) -> None:
+def test_each_suite_is_complete_and_drawn_by_its_seed(name: str, padded: bool) -> None:
     one, again = (suites.build(name, 20, 4, 3, padded=padded) for _ in range(2))
     assert one == again
     assert len(one.prompts) == 20
@@ -50,7 +50,7 @@ def test_answers_of_sums_are_right(name: str) -> None:
         assert int(prompt.answer) == int(a) + int(b)
 
 
-def test_kinds_of_sums_are_what_they_say() -> None:
+def test_each_kind_of_sum_has_its_property() -> None:
     plain = suites.build("addition-plain", 40, 0, 5, padded=True)
     assert {prompt.label("chain") for prompt in plain.prompts} == {"0"}
     cascade = suites.build("addition-cascade", 40, 0, 5, padded=True)
@@ -59,7 +59,7 @@ def test_kinds_of_sums_are_what_they_say() -> None:
     assert {prompt.label("digits") for prompt in lengths.prompts} == {"1", "2", "3", "4"}
 
 
-def test_the_foil_of_a_sum_forgets_its_lowest_carry() -> None:
+def test_the_foil_of_a_sum_omits_its_lowest_carry() -> None:
     assert suites.sum_prompt(15, 17, 2, padded=True).foil == "022"
     assert suites.sum_prompt(11, 11, 2, padded=True).foil == "032"
 
@@ -67,7 +67,7 @@ def test_the_foil_of_a_sum_forgets_its_lowest_carry() -> None:
 @pytest.mark.parametrize(
     ("name", "size", "digits"), [("none", 5, 5), ("addition", 0, 5), ("addition", 5, 16)]
 )
-def test_nonsense_is_refused(name: str, size: int, digits: int) -> None:
+def test_invalid_values_are_refused(name: str, size: int, digits: int) -> None:
     with pytest.raises(SpecError):
         suites.build(name, size, 0, digits)
 
@@ -80,7 +80,7 @@ def test_groups_hold_equal_lengths_and_every_prompt_once() -> None:
     assert max(map(len, made)) == 2
 
 
-def test_wilson_interval_is_the_textbook_one() -> None:
+def test_the_wilson_interval_equals_the_textbook() -> None:
     # Solve |p - 8/10| = z sqrt(p (1 - p) / 10) instead of using the closed form.
     grid = np.linspace(0, 1, 2_000_001)
     inside = np.abs(grid - 0.8) <= 1.959964 * np.sqrt(grid * (1 - grid) / 10)
@@ -89,7 +89,7 @@ def test_wilson_interval_is_the_textbook_one() -> None:
     assert found.high == pytest.approx(grid[inside].max(), abs=1e-5)
 
 
-def test_curve_counts_rows_and_never() -> None:
+def test_a_curve_counts_rows_and_never() -> None:
     found = curve("x", [0, 2, 2, -1], [0, 0, 1, 2], 3)
     assert found.by_row.tolist() == [0.25, 0.25, 0.75, 0.75]
     assert (found.count, found.never) == (4, 1)
@@ -98,7 +98,7 @@ def test_curve_counts_rows_and_never() -> None:
     assert (found.by_row <= found.high).all()
 
 
-def test_bootstrap_interval_covers_as_often_as_it_says() -> None:
+def test_the_bootstrap_interval_has_its_stated_coverage() -> None:
     rng = np.random.default_rng(0)
     covered = 0
     for trial in range(200):
@@ -115,7 +115,7 @@ def test_tokens_of_one_prompt_are_drawn_together() -> None:
     assert together.mean_high - together.mean_low > 1.8 * (apart.mean_high - apart.mean_low)
 
 
-def test_a_curve_of_nothing() -> None:
+def test_an_empty_curve() -> None:
     found = curve("x", [], [], 2)
     assert found.count == 0
     assert np.isnan(found.by_row).all()
@@ -128,7 +128,7 @@ def test_carries_in_labels_agree_with_the_columns() -> None:
         assert [prompt.label(f"carry{j}") for j in range(1, 6)] == [str(c) for c in carry[1:]]
 
 
-def test_bands_claim_no_certainty_where_every_draw_says_the_same() -> None:
+def test_equal_draws_give_no_certain_band() -> None:
     found = curve("x", [2] * 12, range(12), 3)
     assert found.by_row.tolist() == [0.0, 0.0, 1.0, 1.0]
     none, every = share("x", 0, 12), share("x", 12, 12)
@@ -141,7 +141,7 @@ def test_the_mean_row_of_few_prompts_has_no_interval() -> None:
     assert curve("x", [1, 2] * 5, range(10), 3).mean_low >= 1.0
 
 
-def test_the_notes_sum_keeps_its_carries_in_fewer_digits() -> None:
+def test_the_example_sum_keeps_its_carries_in_fewer_digits() -> None:
     whole = addition.carries(np.array([addition.A]), np.array([addition.B]), 8)[0]
     asked = addition.example_sum("addition-5digit")
     a, b = (int(text) for text in asked.prompt.removesuffix("=").split("+"))
@@ -151,7 +151,7 @@ def test_the_notes_sum_keeps_its_carries_in_fewer_digits() -> None:
     assert addition.padded_digits("/etc") is None
 
 
-def test_a_report_that_means_nothing_is_refused() -> None:
+def test_an_invalid_report_is_refused() -> None:
     for make in (
         lambda: suite_specs.SuiteSpec("m", "own"),
         lambda: suite_specs.SuiteSpec("m", "addition", content="x"),

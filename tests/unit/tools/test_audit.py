@@ -35,18 +35,18 @@ OURS = {"name": "stratascope", "skip_reason": "could not be audited: stratascope
         ([UNKNOWN] * 3, 2),
     ],
 )
-def test_what_a_report_comes_to(report: list[Any], status: int) -> None:
+def test_exit_status_of_a_report(report: list[Any], status: int) -> None:
     assert audit.judge(report) == status
 
 
-def test_what_is_found_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_findings_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     audit.judge([DISKCACHE, BAD, UNKNOWN])
     said = capsys.readouterr().out
     assert "diskcache 5.6.3: GHSA-0, fixed in no version yet; allowed by docs/adr" in said
     assert "x 1: CVE-1, fixed in 2\n" in said
 
 
-def test_what_is_allowed_has_its_record() -> None:
+def test_an_allowed_vulnerability_has_its_record() -> None:
     for path in audit.ALLOWED.values():
         text = (audit.ROOT / path).read_text(encoding="utf-8")
         assert "CVE-2025-69872" in text

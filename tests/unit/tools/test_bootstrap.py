@@ -53,7 +53,7 @@ def test_a_second_run_has_nothing_to_do(checkout: Path, installed: list[tuple[st
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
-def test_a_changed_requirement_installs_anew(
+def test_a_changed_requirement_is_installed_again(
     checkout: Path, installed: list[tuple[str, ...]], name: str
 ) -> None:
     bootstrap.main("run")
@@ -64,7 +64,7 @@ def test_a_changed_requirement_installs_anew(
     assert len(installed) == 3
 
 
-def test_the_tests_tools_are_not_there_after_run(
+def test_run_does_not_install_the_tools_for_tests(
     checkout: Path, installed: list[tuple[str, ...]]
 ) -> None:
     bootstrap.main("run")
@@ -73,7 +73,7 @@ def test_the_tests_tools_are_not_there_after_run(
     assert ("-e", f"{checkout}[dev]") in installed
 
 
-def test_a_failed_installation_is_told_and_tried_again(
+def test_a_failed_installation_is_reported_and_repeated(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*what: str) -> None:
@@ -97,7 +97,7 @@ def test_a_missing_model_package_does_not_stop_the_set_up(
     assert "could not be installed" in capsys.readouterr().err
 
 
-def test_interpreters_that_do_not_run_are_passed_over(
+def test_interpreters_that_do_not_run_are_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / "python3"
@@ -120,7 +120,7 @@ def test_a_named_interpreter_out_of_range_is_refused(
         bootstrap._interpreter()
 
 
-def test_a_named_chromium_that_is_not_there_is_told(
+def test_a_missing_named_chromium_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("STRATASCOPE_CHROMIUM", "/no/such/chromium")
@@ -128,7 +128,7 @@ def test_a_named_chromium_that_is_not_there_is_told(
     assert "/no/such/chromium" in capsys.readouterr().err
 
 
-def test_without_any_chromium_there_is_a_clear_message(
+def test_without_any_chromium_the_message_is_clear(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def nowhere() -> str:

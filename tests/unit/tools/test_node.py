@@ -23,7 +23,7 @@ def write_program(path: Path, version: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["v18.15.0", "v20.20.2", "v100.1.0"])
-def test_a_version_that_runs_the_tests_is_taken(
+def test_a_suitable_version_is_used(
     named: Path, version: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_program(named, version)
@@ -48,7 +48,7 @@ def test_a_named_program_that_does_not_exist_is_reported(
 
 
 @pytest.mark.parametrize("installs", [False, True], ids=["nothing to install", "too old"])
-def test_where_none_can_be_installed_the_advice_is_printed(
+def test_without_an_installer_the_advice_is_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], installs: bool
 ) -> None:
     def find() -> str:

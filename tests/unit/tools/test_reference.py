@@ -24,7 +24,7 @@ def test_names_of_options_are_unique() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_what_is_not_current_is_said(
+def test_an_outdated_reference_is_reported(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reference, "reference", lambda: "other")

@@ -69,20 +69,20 @@ def data_of(tokenizer: Any, ids: Any) -> bytes:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_bytes_of_byte_level_pieces_are_the_texts(text: str) -> None:
+def test_bytes_of_byte_level_pieces_equal_the_text(text: str) -> None:
     tokenizer = byte_level()
     ids = encode_prompt(tokenizer, text)
     assert data_of(tokenizer, ids) == text.encode()
 
 
 @pytest.mark.parametrize("text", [text for text in TEXTS if "▁" not in text])
-def test_bytes_of_sentencepiece_pieces_are_the_texts_and_a_prefix_space(text: str) -> None:
+def test_bytes_of_sentencepiece_pieces_equal_the_text_with_a_prefix_space(text: str) -> None:
     tokenizer = sentencepiece()
     ids = encode_prompt(tokenizer, text)
     assert data_of(tokenizer, ids) == b" " + text.encode()
 
 
-def test_a_pieces_characters_stand_for_bytes_where_they_look_like_text_too() -> None:
+def test_characters_of_a_byte_level_piece_stand_for_bytes() -> None:
     """``é`` as a piece is the lone byte E9, not the letter, though it could be read as one."""
     tokenizer = byte_level()
     lone = tokenizer.convert_tokens_to_ids("é")
@@ -92,7 +92,7 @@ def test_a_pieces_characters_stand_for_bytes_where_they_look_like_text_too() -> 
     assert (space.text, space.raw, space.data) == (" ", "Ġ", "20")
 
 
-def test_added_words_are_written_in_no_alphabet() -> None:
+def test_added_words_are_plain_text() -> None:
     tokenizer = byte_level()
     (token,) = describe_tokens(tokenizer, tokenizer("ééé")["input_ids"])
     assert (token.text, token.raw) == ("ééé", "ééé")
@@ -100,7 +100,7 @@ def test_added_words_are_written_in_no_alphabet() -> None:
     assert not token.special
 
 
-def test_special_tokens_say_so() -> None:
+def test_special_tokens_are_marked() -> None:
     tokenizer = byte_level()
     role = describe_token(tokenizer, tokenizer.convert_tokens_to_ids("<|role|>"))
     assert role.special
@@ -118,7 +118,7 @@ def test_an_emoji_is_split_and_each_part_shows_its_bytes() -> None:
     assert [token.data for token in told] == ["20", "f0", "9f", "99", "82"]
 
 
-def test_spaces_and_newlines_of_sentencepiece_are_all_there() -> None:
+def test_spaces_and_newlines_of_sentencepiece_are_kept() -> None:
     tokenizer = sentencepiece()
     tokens = describe_tokens(tokenizer, encode_prompt(tokenizer, "the  \nthe the"))
     assert [(token.raw, token.text) for token in tokens] == [
@@ -127,7 +127,7 @@ def test_spaces_and_newlines_of_sentencepiece_are_all_there() -> None:
     assert tokens[2].data == "0a"
 
 
-def test_what_looks_like_a_byte_token_or_markup_is_text() -> None:
+def test_text_that_looks_like_a_byte_token_or_markup_is_text() -> None:
     tokenizer = byte_level()
     tokenizer.add_tokens(["<0x0A>", "<b>"])
     written, bold = describe_tokens(tokenizer, tokenizer("<0x0A><b>")["input_ids"])
@@ -136,7 +136,7 @@ def test_what_looks_like_a_byte_token_or_markup_is_text() -> None:
 
 
 @pytest.mark.parametrize("make", [byte_level, sentencepiece])
-def test_ids_beyond_the_tokenizer_say_that_they_are_unused(make: Any) -> None:
+def test_ids_beyond_the_tokenizer_are_named_unused(make: Any) -> None:
     beyond = len(make()) + 7
     token = describe_token(make(), beyond)
     assert token.text == f"<unused {beyond}>"
@@ -146,7 +146,7 @@ def test_ids_beyond_the_tokenizer_say_that_they_are_unused(make: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["hello the", " padded ", "user", "answer:", "日本", "🙂"])
-def test_what_the_template_added_is_told_from_the_text(text: str) -> None:
+def test_tokens_of_the_template_are_distinguished_from_the_text(text: str) -> None:
     tokenizer = byte_level()
     tokenizer.chat_template = TEMPLATE
     ids = encode_prompt(tokenizer, text, template=True)
@@ -157,7 +157,7 @@ def test_what_the_template_added_is_told_from_the_text(text: str) -> None:
     assert tokenizer.decode(around) == f"{tiny.END}<|role|>user: <|role|>answer:"
 
 
-def test_a_template_that_strips_the_text_is_followed() -> None:
+def test_a_template_that_strips_the_text_is_handled() -> None:
     tokenizer = byte_level()
     tokenizer.chat_template = TEMPLATE.replace("m['content']", "m['content'] | trim")
     ids = encode_prompt(tokenizer, "  user\n", template=True)
@@ -178,7 +178,7 @@ def test_without_a_template_only_the_tokenizers_own_tokens_are_added() -> None:
     assert tokens_module.added(tokenizer, "the", template=False) == (0, len(ids) - 1)
 
 
-def test_a_template_that_is_missing_or_refuses_is_a_sentence() -> None:
+def test_a_missing_or_failing_template_gives_a_message() -> None:
     tokenizer = byte_level()
     with pytest.raises(PromptError, match="no chat template"):
         encode_prompt(tokenizer, "the", template=True)

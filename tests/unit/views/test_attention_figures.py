@@ -23,7 +23,9 @@ CSS = ROOT / "assets" / "css" / "theme.css"
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("heads", [(), (3,), (0, 1), (0, 2, 3, 5, 7)])
 @pytest.mark.parametrize("tokens", [3, 16, 70])
-def test_attention_has_one_pane_a_head(theme: str, heads: tuple[int, ...], tokens: int) -> None:
+def test_attention_has_one_panel_for_each_head(
+    theme: str, heads: tuple[int, ...], tokens: int
+) -> None:
     pattern, run = synthetic.pattern(tokens), synthetic.run_result(4, tokens)
     figure = attention(pattern, run, heads=heads, pos=1, theme=theme)  # type: ignore[arg-type]
     go.Figure(figure)
@@ -31,7 +33,7 @@ def test_attention_has_one_pane_a_head(theme: str, heads: tuple[int, ...], token
     assert all(trace["coloraxis"] == "coloraxis" for trace in figure["data"])
 
 
-def test_attention_is_blank_ahead_of_the_query_and_true_elsewhere() -> None:
+def test_attention_is_blank_after_the_query_and_exact_elsewhere() -> None:
     pattern = synthetic.pattern(6)
     shown = weights(pattern, 2)
     ahead = np.triu(np.ones((6, 6), dtype=bool), 1)
@@ -40,7 +42,7 @@ def test_attention_is_blank_ahead_of_the_query_and_true_elsewhere() -> None:
     assert np.allclose(weights(pattern, None)[~ahead], pattern.pattern.mean(0)[~ahead])
 
 
-def test_logarithmic_attention_says_so_and_keeps_the_numbers() -> None:
+def test_logarithmic_attention_is_labelled_and_keeps_the_numbers() -> None:
     figure = attention(
         synthetic.pattern(6), synthetic.run_result(4, 6),
         heads=(1,), pos=2, theme="light", scaling="log",
@@ -58,7 +60,7 @@ def texts(figure: dict[str, object]) -> str:
     return " ".join(note["text"] for note in layout["annotations"])
 
 
-def test_attention_says_what_it_cannot_show() -> None:
+def test_attention_states_what_it_cannot_show() -> None:
     pattern, run = synthetic.pattern(6, heads=16), synthetic.run_result(4, 6)
     figure = attention(pattern, run, heads=tuple(range(16)), pos=2, theme="light")
     assert f"{16 - MOST_HEADS} more heads are chosen than can be drawn" in texts(figure)
@@ -81,7 +83,7 @@ def test_labels_at_the_curves_ends_are_moved_apart_in_order() -> None:
 
 
 @pytest.mark.parametrize(("palette", "rising"), [(LIGHT, False), (DARK, True)])
-def test_magnitudes_run_through_lightness_one_way(palette: Palette, rising: bool) -> None:
+def test_the_scale_of_magnitudes_has_monotonic_lightness(palette: Palette, rising: bool) -> None:
     light = [lightness(colour) for _, colour in palette.magnitude]
     assert light == sorted(light, reverse=not rising)
     assert len(set(light)) == len(light)
@@ -98,7 +100,7 @@ def lightness(colour: str) -> float:
 
 
 @pytest.mark.parametrize("palette", [LIGHT, DARK])
-def test_text_and_curves_stand_out_from_the_surface(palette: Palette) -> None:
+def test_text_and_curves_have_enough_contrast(palette: Palette) -> None:
     ground = luminance(palette.surface)
     for colour in (palette.ink, palette.ink_2, palette.ink_3, palette.select, palette.answer):
         assert contrast(luminance(colour), ground) >= 4.5, colour
@@ -126,5 +128,5 @@ def test_css_and_figures_use_the_same_colours(palette: Palette, block: int) -> N
         assert css[name.replace("_", "-")] == getattr(palette, name), name
 
 
-def test_figures_have_no_ground_of_their_own() -> None:
+def test_figures_have_a_transparent_background() -> None:
     assert base_layout("dark")["paper_bgcolor"] == "rgba(0,0,0,0)"

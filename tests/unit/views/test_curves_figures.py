@@ -23,7 +23,7 @@ def steps(*tokens: int, **changes: Any) -> Steps:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("quantity", CURVES)
-def test_curves_are_a_plotly_figure_of_the_numbers(theme: str, quantity: str) -> None:
+def test_curves_are_a_valid_plotly_figure_with_the_numbers(theme: str, quantity: str) -> None:
     made = steps()
     figure = curves(made, quantity=quantity, theme=theme, row=4)  # type: ignore[arg-type]
     go.Figure(figure)
@@ -95,7 +95,7 @@ def emergence(causal: bool) -> Emergence:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_strip_says_rows_never_and_not_measured(theme: Any) -> None:
+def test_the_strip_shows_rows_never_and_not_measured(theme: Any) -> None:
     run = synthetic.run_result(12, 9)
     figure = strip(emergence(False), run, tuple(range(9)), pos=2, theme=theme)
     go.Figure(figure)

@@ -18,7 +18,7 @@ TITLES = {
 }
 
 
-def test_a_node_is_named_by_what_it_is() -> None:
+def test_a_node_has_its_kind_in_its_name() -> None:
     nodes = picture(MANY, RUN, None)["nodes"]
     kinds = {node[4] for node in nodes}
     assert {"block"} <= kinds <= set(TITLES)
@@ -34,7 +34,7 @@ def test_a_link_counts_the_heads_that_it_does_not_name() -> None:
         assert "  3 more heads" in lines
 
 
-def test_what_is_counted_with_a_residual_is_said() -> None:
+def test_the_caption_states_what_counts_with_a_residual() -> None:
     links = zip(select(MANY).links, picture(MANY, RUN, None)["links"], strict=True)
     told = 0
     for link, made in links:

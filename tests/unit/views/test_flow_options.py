@@ -43,7 +43,7 @@ def test_no_rule_draws_over_the_limit(rule: Rule, size: tuple[int, int]) -> None
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 8])
-def test_sources_of_a_node_are_as_many_as_asked_for(count: int) -> None:
+def test_a_node_has_the_requested_number_of_sources(count: int) -> None:
     root = select(GRAPH).root
     links, _ = walk(merge(GRAPH), {root: 1.0}, 0.0, Rule("sources", sources=count).at_each)
     found: dict[Any, int] = defaultdict(int)
@@ -52,7 +52,7 @@ def test_sources_of_a_node_are_as_many_as_asked_for(count: int) -> None:
     assert max(found.values()) == min(count, 8)
 
 
-def test_the_mass_is_reached_or_it_is_said() -> None:
+def test_the_mass_is_reached_or_the_caption_says_that_it_is_not() -> None:
     for mass in (0.1, 0.2, 0.3, 0.5, 0.99):
         drawing = select(GRAPH, Rule("mass", mass=mass))
         assert drawing.short or drawing.shown >= mass
@@ -64,7 +64,7 @@ def test_the_mass_is_reached_or_it_is_said() -> None:
     assert few <= more
 
 
-def test_links_of_a_least_share_carry_it() -> None:
+def test_links_have_at_least_the_requested_share() -> None:
     drawing = select(GRAPH, Rule("least", least=0.05))
     strong = [link for link in drawing.links if link.main and link.kind in ("attention", "mlp")]
     assert strong
@@ -102,7 +102,7 @@ def synthetic_sinks(graph: Graph) -> dict[str, Any]:
             "node_depth": columns[:, 1], "node_pos": columns[:, 2], "node_flow": flow}  # fmt: skip
 
 
-def test_folded_sinks_are_drawn_and_their_mass_is_said() -> None:
+def test_folded_sinks_are_drawn_with_their_mass() -> None:
     graph = folded()
     drawing = select(graph)
     links = [link for link in drawing.links if link.kind == "sink" and link.main]
@@ -113,7 +113,7 @@ def test_folded_sinks_are_drawn_and_their_mass_is_said() -> None:
     assert any(node[4] == "sink" for node in picture(graph, RUN, None)["nodes"])
 
 
-def test_what_is_hidden_is_said() -> None:
+def test_the_hidden_mass_is_stated() -> None:
     hidden = replace(GRAPH, hidden_positions=(0,))
     assert "its mass counts as not shown" in caption(hidden, RUN)
     assert "scaled to sum to 1" in caption(replace(hidden, reweighted=True), RUN)
@@ -173,7 +173,7 @@ def test_each_rule_draws_the_bars_that_it_names() -> None:
     assert min(sizes) >= 0.01
 
 
-def test_bars_are_as_tall_as_the_axis_says_and_count_their_heads() -> None:
+def test_bars_match_the_axis_and_count_their_heads() -> None:
     graph = signed_graph(heads=16)
     drawing = select_signed(graph, Rule("least", least=0.0))
     figure = signed_figure(graph, drawing, RUN, theme="light")
@@ -208,7 +208,7 @@ def test_bars_left_out_are_counted_and_every_mlp_is_drawn() -> None:
     assert len(drawn - others) == 12  # one a layer
 
 
-def test_a_bar_says_which_layer_and_selects_one_that_exists() -> None:
+def test_a_bar_names_its_layer_and_selects_it() -> None:
     graph = signed_graph()
     drawing = select_signed(graph, Rule("least", least=0.0))
     (trace,) = signed_figure(graph, drawing, RUN, theme="light")["data"]
@@ -221,7 +221,7 @@ def test_a_bar_says_which_layer_and_selects_one_that_exists() -> None:
         assert (kind, layer) == (bar.kind, {-1: 0, 12: 11}.get(bar.layer, bar.layer))
 
 
-def test_a_signed_picture_keeps_both_signs_apart() -> None:
+def test_a_signed_picture_separates_the_signs() -> None:
     graph = signed_graph(30, 16)
     drawing = select_signed(graph, Rule("least", least=0.0))
     figure = signed_figure(graph, drawing, synthetic.run_result(30, 16), theme="light")
@@ -235,7 +235,7 @@ def test_a_signed_picture_keeps_both_signs_apart() -> None:
     assert "residual error 1e-03" in text
 
 
-def test_each_kind_of_graph_refuses_the_other_kinds_picture() -> None:
+def test_each_kind_of_graph_has_its_own_picture() -> None:
     with pytest.raises(ValueError, match="signed"):
         select(signed_graph())
     with pytest.raises(ValueError, match="shares"):

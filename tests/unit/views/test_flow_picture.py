@@ -81,7 +81,7 @@ def test_a_node_has_at_most_two_main_attention_sources(graph: Graph) -> None:
     assert max(sources.values()) == 2
 
 
-def test_no_node_lets_out_more_than_comes_in(graph: Graph) -> None:
+def test_no_node_passes_on_more_than_it_receives(graph: Graph) -> None:
     drawing = select(graph)
     leaving: dict[Spot, float] = defaultdict(float)
     entering: dict[Spot, float] = defaultdict(float)
@@ -94,7 +94,7 @@ def test_no_node_lets_out_more_than_comes_in(graph: Graph) -> None:
     assert entering[drawing.root] <= 1 + 1e-6
 
 
-def test_everything_drawn_is_everything_shown() -> None:
+def test_the_drawn_mass_is_the_shown_mass() -> None:
     """A small graph fits whole: with all sources main and no thin links, all mass is shown."""
     graph = synthetic.graph(layers=2, tokens=3)
     parts = merge(graph)
@@ -126,7 +126,7 @@ def test_shown_share_is_what_reaches_the_tokens(graph: Graph) -> None:
     assert bottom == pytest.approx(drawing.shown, rel=1e-5)
 
 
-def test_the_other_link_holds_exactly_what_is_hidden(graph: Graph) -> None:
+def test_the_other_link_carries_exactly_the_hidden_mass(graph: Graph) -> None:
     drawing = select(graph)
     entered: dict[Spot, float] = defaultdict(float)
     for link in drawing.links:
@@ -172,7 +172,7 @@ def test_upwards_mass_is_the_part_that_comes_from_the_token(position: int) -> No
     )
 
 
-def test_leaving_is_entering_by_the_other_end(graph: Graph) -> None:
+def test_outgoing_parts_are_the_incoming_parts_reversed(graph: Graph) -> None:
     parts = merge(graph)
     out = leaving(parts)
     assert sorted(p for ways in out.values() for p in ways) == sorted(
@@ -313,7 +313,7 @@ def test_the_caption_states_the_drawings_own_numbers(graph: Graph) -> None:
     assert f"{drawing.thin:,} thinner link" in text
 
 
-def test_thin_links_are_those_that_no_main_link_stands_for(graph: Graph) -> None:
+def test_thin_links_are_the_links_without_a_main_link(graph: Graph) -> None:
     drawing = select(graph)
     parts = merge(graph)
     links, _ = walk(parts, {drawing.root: 1.0}, drawing.threshold)
@@ -329,7 +329,7 @@ def test_thin_links_are_those_that_no_main_link_stands_for(graph: Graph) -> None
     assert drawing.thin == len(thin)
 
 
-def test_the_caption_states_what_the_graph_left_out() -> None:
+def test_the_caption_states_the_pruned_mass() -> None:
     graph = dataclasses.replace(GRAPHS[12, 8], hidden_share=0.25, terminal_share=0.02)
     text = caption(graph)
     assert "Of the other, 25 % of the flow goes by links too thin" in text
@@ -337,12 +337,12 @@ def test_the_caption_states_what_the_graph_left_out() -> None:
     assert "into row 12, position 7" in text
 
 
-def test_the_caption_of_a_whole_graph_says_all() -> None:
+def test_the_caption_of_a_complete_graph_says_that_it_is_complete() -> None:
     assert caption(chain(layers=6)) == "Showing all of the flow into row 6, position 0."
 
 
 @pytest.mark.parametrize("up", [False, True])
-def test_quiet_links_meet_drawn_nodes(up: bool) -> None:
+def test_faint_links_end_at_drawn_nodes(up: bool) -> None:
     graph = synthetic.upward(GRAPHS[30, 16], 3) if up else GRAPHS[30, 16]
     drawing = select(graph)
     seen = {spot for link in drawing.links if link.main for spot in link[:2]}

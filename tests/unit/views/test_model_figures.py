@@ -14,7 +14,7 @@ from tests.support import fake_readings
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_distribution_of_cosines_is_the_counts(theme: str) -> None:
+def test_the_histogram_of_cosines_shows_the_counts(theme: str) -> None:
     report = fake_readings.embedding_report(EmbeddingSpec())
     figure = cosines(report, theme)  # type: ignore[arg-type]
     go.Figure(figure)

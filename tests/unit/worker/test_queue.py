@@ -22,7 +22,7 @@ def drained(queue: FairQueue) -> list[str]:
     return names
 
 
-def test_interactive_goes_before_long_and_each_user_gets_a_turn() -> None:
+def test_interactive_work_goes_first_and_users_take_turns() -> None:
     queue = FairQueue()
     for name in ("a1", "a2", "a3"):
         queue.add(computation(name), "anna", Priority.INTERACTIVE)
@@ -34,7 +34,7 @@ def test_interactive_goes_before_long_and_each_user_gets_a_turn() -> None:
     assert queue.first_priority() is None
 
 
-def test_a_user_who_was_just_served_stands_behind_the_others() -> None:
+def test_a_user_who_was_just_served_goes_behind_the_others() -> None:
     queue = FairQueue()
     queue.add(computation("a1"), "anna", Priority.INTERACTIVE)
     assert drained(queue) == ["a1"]
@@ -55,7 +55,7 @@ def test_positions_are_the_order_of_service() -> None:
     assert sorted(positions, key=positions.__getitem__) == drained(queue)
 
 
-def test_a_shared_computation_comes_at_its_best_place_and_once() -> None:
+def test_a_shared_computation_runs_once_at_its_best_place() -> None:
     queue = FairQueue()
     shared = computation("shared")
     for name in ("a1", "a2"):
@@ -67,7 +67,7 @@ def test_a_shared_computation_comes_at_its_best_place_and_once() -> None:
     assert drained(queue) == ["a1", "shared", "a2"]
 
 
-def test_withdrawing_one_wish_leaves_the_others() -> None:
+def test_withdrawing_one_request_keeps_the_others() -> None:
     queue = FairQueue()
     shared = computation("shared")
     mine = queue.add(shared, "anna", Priority.INTERACTIVE)
@@ -78,7 +78,7 @@ def test_withdrawing_one_wish_leaves_the_others() -> None:
     assert len(queue) == 0
 
 
-def test_what_is_put_back_stands_where_it_stood() -> None:
+def test_a_returned_entry_keeps_its_place() -> None:
     queue = FairQueue()
     queue.add(computation("a1"), "anna", Priority.INTERACTIVE)
     queue.add(computation("a2"), "anna", Priority.INTERACTIVE)
@@ -86,7 +86,7 @@ def test_what_is_put_back_stands_where_it_stood() -> None:
     assert drained(queue) == ["a1", "a2"]
 
 
-def test_many_users_of_long_ago_are_forgotten() -> None:
+def test_users_without_recent_requests_are_forgotten() -> None:
     queue = FairQueue()
     for number in range(1100):
         queue.add(computation("x"), f"user {number}", Priority.INTERACTIVE)
@@ -106,7 +106,7 @@ def test_a_request_that_killed_the_worker_twice_is_refused() -> None:
     blame.check("k")
 
 
-def test_blame_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blame_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(queue_module.time, "monotonic", lambda: now[0])
     blame = CrashHistory(forget_s=60)
@@ -118,7 +118,7 @@ def test_blame_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> No
     blame.check("k")
 
 
-def test_the_stopwatch_counts_only_what_really_ran() -> None:
+def test_the_stopwatch_counts_computing_time_only() -> None:
     now = [0.0]
     watch = Stopwatch(lambda: now[0])
     watch.start()

@@ -78,7 +78,7 @@ def outcome(client: DashClient, value: Any) -> Any:
     return response.get_json()["response"]["out"]["data"]
 
 
-def test_the_stock_manager_has_no_method_that_is_not_ours() -> None:
+def test_the_manager_overrides_every_method_of_the_stock_manager() -> None:
     """A method that a new Dash adds to its manager would use a cache that we don't have."""
     stock = {
         name
@@ -105,7 +105,7 @@ def test_dash_calls_the_manager_as_it_did(name: str, parameters: list[str]) -> N
     assert list(inspect.signature(getattr(DiskcacheManager, name)).parameters) == parameters
 
 
-def test_dash_still_reads_errors_and_no_updates_from_results_as_we_write_them() -> None:
+def test_dash_reads_errors_and_missing_updates_from_our_results() -> None:
     source = inspect.getsource(diskcache_manager) + inspect.getsource(dash._callback)
     assert '"background_callback_error"' in source
     assert '"_dash_no_update"' in source
@@ -132,7 +132,7 @@ def test_two_users_with_equal_arguments_both_get_their_results(manager: JobManag
     assert sorted(results) == [["same", number] for number in range(8)]
 
 
-def test_progress_arrives_and_a_result_is_fetched_once(manager: JobManager) -> None:
+def test_progress_arrives_and_a_result_can_be_fetched_once(manager: JobManager) -> None:
     seen = threading.Event()
 
     def work(set_progress: Any, value: Any) -> Any:
@@ -206,7 +206,7 @@ def test_a_newer_request_cancels_the_older_of_the_same_page(manager: JobManager)
     assert asked[0].cancelled()
 
 
-def test_a_forged_or_foreign_handle_reads_and_cancels_nothing(manager: JobManager) -> None:
+def test_a_forged_or_foreign_handle_has_no_effect(manager: JobManager) -> None:
     done = threading.Event()
 
     def work(_: Any, value: Any) -> Any:
@@ -268,7 +268,7 @@ def test_set_props_of_several_components_all_arrive(manager: JobManager) -> None
     assert seen["say"] == {"title": "second"}
 
 
-def test_after_a_restart_the_page_is_told_to_run_again(tmp_path: Path) -> None:
+def test_after_a_restart_the_page_asks_to_run_again(tmp_path: Path) -> None:
     errors: list[Exception] = []
     gate = threading.Event()
 
@@ -358,11 +358,11 @@ def test_results_wait_in_memory_where_the_folder_cant_be_written(tmp_path: Path)
         (Progress(0, 0, "Starting"), "Starting"),
     ],
 )
-def test_captions_say_what_is_done(progress: Progress, text: str) -> None:
+def test_captions_describe_the_current_work(progress: Progress, text: str) -> None:
     assert progress_module.caption(progress) == text
 
 
-def test_a_page_that_asks_anew_ends_what_it_asked_before(manager: JobManager) -> None:
+def test_a_new_request_of_a_page_ends_its_older_one(manager: JobManager) -> None:
     stopped = {value: threading.Event() for value in range(5)}
 
     app = make_app(manager, until_stopped(stopped))

@@ -49,12 +49,12 @@ SELECTIONS = st.builds(
 
 
 @given(SELECTIONS)
-def test_what_the_url_says_is_what_was_selected(selection: Selection) -> None:
+def test_the_url_restores_the_selection(selection: Selection) -> None:
     assert from_query(to_query(selection, BASE), BASE) == (selection, ())
 
 
 @given(SELECTIONS)
-def test_the_stores_give_back_what_they_were_given(selection: Selection) -> None:
+def test_the_stores_restore_the_selection(selection: Selection) -> None:
     parts = split(selection)
     assert set(parts) == set(PARTS)
     assert join(*parts.values()) == selection
@@ -88,11 +88,11 @@ def test_no_value_breaks_the_page(name: str, value: str) -> None:
         ("?prompt=" + "x" * 30_000, "prompt"),
     ],
 )
-def test_nonsense_is_left_out_and_named(query: str, name: str) -> None:
+def test_invalid_values_are_dropped_and_named(query: str, name: str) -> None:
     assert from_query(query, BASE) == (BASE, (name,))
 
 
-def test_good_values_beside_nonsense_count() -> None:
+def test_valid_values_beside_invalid_ones_apply() -> None:
     selection, ignored = from_query("?row=3&pos=x&heads=1,4", BASE)
     assert (selection.row, selection.pos, selection.heads, ignored) == (3, None, (1, 4), ("pos",))
 
@@ -104,7 +104,7 @@ def test_too_many_fields_are_refused_as_a_whole() -> None:
     )
 
 
-def test_a_new_request_forgets_what_was_chosen_in_the_old_run() -> None:
+def test_a_new_request_resets_the_choices_of_the_old_run() -> None:
     old = Selection(row=3, pos=2, layer=1, heads=(1,), pins=(5,), theme="dark", attempt=4)
     new = ask(old, prompt="2 + 2 =")
     assert (new.row, new.pos, new.layer, new.heads, new.pins) == (None, None, None, (), None)
@@ -116,7 +116,7 @@ def test_blanks_are_filled_from_the_run(run_ref: RunRef) -> None:
     assert (chosen.row, chosen.pos, chosen.layer, chosen.heads) == (12, 4, 10, ())
 
 
-def test_what_lies_outside_the_run_moves_to_its_edge(run_ref: RunRef) -> None:
+def test_values_outside_the_run_move_to_its_edge(run_ref: RunRef) -> None:
     selection = Selection(row=99, pos=99, layer=99, heads=(1, 99), pins=(1, 99))
     chosen = resolve(selection, run_ref)
     assert (chosen.row, chosen.pos, chosen.layer, chosen.heads) == (12, 6, 11, (1,))
@@ -130,13 +130,13 @@ def test_unpinning_everything_stays_empty(run_ref: RunRef) -> None:
 
 
 @pytest.mark.parametrize("data", [{"row": "x"}, {"heads": 3}, {"theme": None}])
-def test_a_store_with_nonsense_is_a_default(data: dict[str, Any]) -> None:
+def test_a_store_with_invalid_data_is_a_default(data: dict[str, Any]) -> None:
     assert join(data) == Selection()
 
 
 @pytest.mark.parametrize(
     ("old", "new"), [("norm", "state_norm"), ("cosine", "cosine_before"), ("share", "share")]
 )
-def test_older_links_name_the_same_colour(old: str, new: str) -> None:
+def test_older_addresses_name_the_same_colour(old: str, new: str) -> None:
     chosen, ignored = from_query(f"colour={old}", Selection())
     assert (chosen.colour, ignored) == (new, ())

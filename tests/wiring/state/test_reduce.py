@@ -31,7 +31,7 @@ def go(to: str) -> Happening:
     return happened(PageId.GO, "data", {"to": to, "n": 1})
 
 
-def test_a_page_without_address_asks_for_the_example() -> None:
+def test_a_page_without_query_requests_the_example() -> None:
     reduced = reduce(happened(PageId.URL, "search", ""), Selection(), None, BASE, ())
     assert reduced.selection == NOW
     assert set(changed_parts(Selection(), reduced.selection)) >= {"request", "cell", "theme"}
@@ -45,13 +45,13 @@ def test_an_address_is_opened_with_its_selection() -> None:
     assert reduced.ignored == ("nonsense",)
 
 
-def test_the_same_request_is_not_asked_for_twice() -> None:
+def test_the_same_request_is_not_sent_twice() -> None:
     back = happened(PageId.GO, "data", {"url": "?row=2", "n": 3})
     reduced = reduce(back, NOW, None, BASE, ())
     assert (reduced.selection.attempt, reduced.selection.row) == (1, 2)
 
 
-def test_going_back_to_another_prompt_asks_again() -> None:
+def test_going_back_to_another_prompt_runs_it_again() -> None:
     back = happened(PageId.GO, "data", {"url": "?prompt=Other", "n": 3})
     assert reduce(back, NOW, None, BASE, ()).selection.attempt == 2
 
@@ -70,12 +70,12 @@ def test_an_example_is_a_new_request() -> None:
 
 
 @pytest.mark.parametrize("value", [{"to": "row=up"}, {"to": ""}, {}, None])
-def test_a_button_with_nonsense_changes_nothing(value: Any) -> None:
+def test_a_button_with_invalid_data_changes_nothing(value: Any) -> None:
     reduced = reduce(happened(PageId.GO, "data", value), NOW, None, BASE, ())
     assert reduced.selection == NOW
 
 
-def test_a_views_event_is_reduced_by_the_view() -> None:
+def test_an_event_of_a_view_is_reduced_by_the_view() -> None:
     def take(value: Any, current: Selection, _run: RunRef | None) -> Selection:
         return current.model_copy(update={"row": value})
 
@@ -85,14 +85,14 @@ def test_a_views_event_is_reduced_by_the_view() -> None:
     assert reduce(happened("other", "clickData", 7), NOW, None, BASE, [event]).selection == NOW
 
 
-def test_reports_count_once_and_none_is_lost() -> None:
+def test_each_report_counts_exactly_once() -> None:
     reports = [{"to": "row=4", "n": 3}, {"to": "pos=2", "n": 4}]
     assert unseen({"reports": reports}, {"seen": 2}) == reports
     assert unseen({"reports": reports}, {"seen": 3}) == reports[1:]
     assert unseen({"reports": reports}, {"seen": 4}) == unseen(None, None) == []
 
 
-def test_what_happened_at_once_counts_in_turn() -> None:
+def test_simultaneous_events_apply_in_order() -> None:
     happenings = [go("prompt=Hi"), go("row=4"), go("row=5&pos=1")]
     after = reduce_all(happenings, NOW, None, BASE, ()).selection
     assert (after.prompt, after.row, after.pos, after.attempt) == ("Hi", 5, 1, 2)
@@ -107,7 +107,7 @@ def test_moves_replace_and_requests_push_the_address() -> None:
     }  # fmt: skip
 
 
-def test_notices_name_what_was_left_out(run_ref: RunRef) -> None:
+def test_notices_name_dropped_values(run_ref: RunRef) -> None:
     assert notices((), Selection(row=3), run_ref) == ()
     lines = notices(("colour", "foo"), Selection(row=99), run_ref)
     assert "colour, foo" in lines[0]
@@ -115,5 +115,5 @@ def test_notices_name_what_was_left_out(run_ref: RunRef) -> None:
 
 
 @pytest.mark.parametrize("data", [None, {}, {"model": "m"}, {"token_ids": "no"}])
-def test_a_run_store_with_nonsense_is_no_run(data: Any) -> None:
+def test_a_run_store_with_invalid_data_is_no_run(data: Any) -> None:
     assert read_run(data) is None

@@ -25,13 +25,13 @@ def test_clicks_before_the_redraw_all_count() -> None:
     assert after(*clicks).selection.heads == (2, 5, 11)
 
 
-def test_a_button_does_what_it_says_however_often_it_is_clicked() -> None:
+def test_a_button_has_the_same_effect_however_often_it_is_clicked() -> None:
     pin, unpin = toggle("pins", 7, (1,)), toggle("pins", 1, (1,))
     assert after(pin, pin).selection.pins == (1, 7)
     assert after(unpin, unpin, now=BASE.model_copy(update={"pins": (1, 7)})).selection.pins == (7,)
 
 
-def test_what_is_shown_counts_until_something_was_chosen() -> None:
+def test_the_default_set_applies_until_a_choice_is_made() -> None:
     assert after(toggle("pins", 7, (1, 2))).selection.pins == (1, 2, 7)
     chosen = BASE.model_copy(update={"pins": ()})
     assert after(toggle("pins", 7, (1, 2)), now=chosen).selection.pins == (7,)
@@ -40,7 +40,7 @@ def test_what_is_shown_counts_until_something_was_chosen() -> None:
     assert left_out.readers == ("output", "linear")
 
 
-def test_a_full_set_says_so_and_stays_as_it_is() -> None:
+def test_a_full_set_is_reported_and_unchanged() -> None:
     full = BASE.model_copy(update={"pins": tuple(range(MAX_PINS))})
     refused = after(toggle("pins", 99, full.pins or ()), now=full)
     assert (refused.selection.pins, refused.full) == (full.pins, ("pins",))
@@ -52,10 +52,10 @@ def test_a_full_set_says_so_and_stays_as_it_is() -> None:
     "to",
     ["with=", "with=pins", "with=pins:x", "with=prompt:x", "without=heads:x", "with=readers:none"],
 )
-def test_nonsense_changes_nothing(to: str) -> None:
+def test_invalid_data_changes_nothing(to: str) -> None:
     assert after(to).selection == BASE
 
 
-def test_the_rest_of_what_a_button_says_is_kept() -> None:
+def test_other_fields_of_a_button_are_kept() -> None:
     pairs = parse_qsl("row=3&" + toggle("heads", 4, (1,)))
     assert spelt_out(pairs, BASE) == ([("row", "3"), ("heads", "1,4")], ())

@@ -37,7 +37,7 @@ def test_curves_follow_the_pins(service: FakeService, run_ref: RunRef) -> None:
 
 
 @pytest.mark.parametrize("curve", CURVES)
-def test_with_nothing_pinned_only_rows_have_curves(
+def test_without_pins_only_rows_have_curves(
     service: FakeService, run_ref: RunRef, curve: Any
 ) -> None:
     figure, pins, _, table = actions.draw(
@@ -48,7 +48,7 @@ def test_with_nothing_pinned_only_rows_have_curves(
     assert table == []
 
 
-def test_all_positions_are_measured_once_the_page_is_drawn(
+def test_all_positions_are_measured_after_the_page_is_drawn(
     service: FakeService, run_ref: RunRef
 ) -> None:
     figure, line, done = actions.show_strip(service, run_ref, Selection(), "light", None)
@@ -73,9 +73,7 @@ def plain(service: FakeService, run_ref: RunRef) -> Any:
     return dataclasses.replace(found, causal_commit=None)
 
 
-def test_errors_and_cancels_are_told_where_they_belong(
-    service: FakeService, run_ref: RunRef
-) -> None:
+def test_errors_and_cancels_are_shown_in_their_panel(service: FakeService, run_ref: RunRef) -> None:
     before = plain(service, run_ref)
     service.memo.clear()
     service.fail["emergence"] = CancelledError()

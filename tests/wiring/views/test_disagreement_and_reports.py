@@ -40,7 +40,7 @@ def no_lens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analysis.learned.library.available", lambda _name: None)
 
 
-def test_decoders_are_compared_when_asked(untied: Untied, run_ref: RunRef) -> None:
+def test_decoders_are_compared_on_request(untied: Untied, run_ref: RunRef) -> None:
     figure, controls, note, off = actions.show(untied, run_ref, Selection(), "light", None)
     assert "Press Compare" in note
     assert not off
@@ -61,7 +61,7 @@ def test_decoders_are_compared_when_asked(untied: Untied, run_ref: RunRef) -> No
     assert all(name in hover for name in ("output", "input", "linear", "divergence"))
 
 
-def test_top_tokens_are_another_measure_and_a_window_is_drawn(
+def test_top_tokens_are_a_second_measure_and_a_window_is_drawn(
     untied: Untied, run_ref: RunRef
 ) -> None:
     selection = Selection(differ="top1", show="answer", readers=("output", "input"), norm="unit")
@@ -91,7 +91,7 @@ def test_on_a_tied_model_there_is_one_reading(
     assert spec.decoders == ("output", "learned")
 
 
-def test_one_decoder_alone_disagrees_with_nobody(untied: Untied, run_ref: RunRef) -> None:
+def test_one_decoder_alone_cannot_be_compared(untied: Untied, run_ref: RunRef) -> None:
     shown = actions.show(untied, run_ref, Selection(readers=("output",)), "light", None)
     assert shown[2:] == (actions.TOO_FEW, True)
 
@@ -111,7 +111,7 @@ def test_errors_and_cancels_of_a_comparison(untied: Untied, run_ref: RunRef) -> 
     assert "It broke." in text(actions.show(untied, run_ref, Selection(), "light", ready)[0])
 
 
-def test_reports_come_one_by_one(service: FakeService, run_ref: RunRef) -> None:
+def test_reports_appear_one_by_one(service: FakeService, run_ref: RunRef) -> None:
     assert model.show(service, run_ref, "light", None) == ([], False)
     told: list[Any] = []
     assert model.measure(service, run_ref, no_job, told.append) == {"done": 3}
@@ -125,9 +125,7 @@ def test_reports_come_one_by_one(service: FakeService, run_ref: RunRef) -> None:
     assert len(shown) == 3
 
 
-def test_a_report_that_fails_is_said_and_the_others_are_shown(
-    service: FakeService, run_ref: RunRef
-) -> None:
+def test_a_failed_report_is_shown_beside_the_others(service: FakeService, run_ref: RunRef) -> None:
     service.fail["norm_report"] = refuse("No norm here.", "Ask another.")
     ready = model.measure(service, run_ref, no_job, lambda _news: None)
     shown, done = model.show(service, run_ref, "light", ready)

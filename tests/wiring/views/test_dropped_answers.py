@@ -52,7 +52,7 @@ class TestHeatmap:
         )
         return found.get("lens-wanted", {}).get("data", "as it was")
 
-    def test_a_pin_after_a_new_reading_still_asks_for_it(
+    def test_a_pin_after_a_new_grid_still_requests_it(
         self, page: DashClient, run_ref: RunRef
     ) -> None:
         unread = Selection(norm="unit", pins=(5,))
@@ -61,7 +61,7 @@ class TestHeatmap:
         again = self.answer(page, "scheme", run=run_ref, selection=unread, lens_wanted=wanted)
         assert again == "as it was"  # it was asked for; a stopped one is not begun anew
 
-    def test_what_is_there_is_not_asked_for(
+    def test_existing_results_are_not_requested_again(
         self, page: DashClient, service: FakeService, run_ref: RunRef
     ) -> None:
         from dash_app.state.context import trace_of
@@ -144,20 +144,20 @@ class TestControls:
         stores = {f"{part}.data": data for part, data in split(self.NOW).items()}
         return page.answer("query.data", {"go.data"}, {**stores, "go.data": {"reports": numbered}})
 
-    def test_the_form_is_asked_for_as_it_was_when_run_was_pressed(self, page: DashClient) -> None:
+    def test_a_run_uses_the_form_at_the_click(self, page: DashClient) -> None:
         told = self.after(page, self.FORM)
         asked = {"model": "m", "prompt": "Typed", "new": 4, "template": "on", "attempt": 2}
         assert told["request"]["data"] == asked
         assert told["query"]["data"]["set"] == {}  # more may have been typed since
 
-    def test_nonsense_in_the_form_leaves_what_was_there(self, page: DashClient) -> None:
+    def test_invalid_form_values_change_nothing(self, page: DashClient) -> None:
         told = self.after(
             page, {"form": {**self.FORM["form"], "prompt": "", "new": "x", "template": 7}}
         )
         asked = {"model": "m", "prompt": "", "new": 1, "template": "off", "attempt": 2}
         assert told["request"]["data"] == asked
 
-    def test_run_and_an_example_count_in_turn(self, page: DashClient) -> None:
+    def test_run_and_an_example_apply_in_order(self, page: DashClient) -> None:
         form, example = self.FORM, {"to": "prompt=Example&new=2"}
         told = self.after(page, form, example)
         assert told["request"]["data"]["prompt"] == "Example"
@@ -166,21 +166,19 @@ class TestControls:
         assert told["request"]["data"]["prompt"] == "Typed"
         assert told["query"]["data"]["set"] == {}
 
-    def test_an_example_is_shown_over_a_draft_though_it_is_what_was_run(
-        self, page: DashClient
-    ) -> None:
+    def test_an_example_replaces_a_draft_even_if_it_ran_before(self, page: DashClient) -> None:
         told = self.after(page, {"to": "prompt=Hello&new=1"})
         assert told["query"]["data"]["set"]["run-prompt"] == "Hello"
 
     def test_a_move_sets_no_control(self, page: DashClient) -> None:
         assert self.after(page, {"to": "row=3&pos=1"})["query"]["data"]["set"] == {}
 
-    def test_nothing_is_set_beside_the_answer_which_may_be_dropped(self, page: DashClient) -> None:
+    def test_everything_is_set_in_the_response_that_may_be_dropped(self, page: DashClient) -> None:
         told = self.after(page, {"to": "layer=3"}, {"to": "prompt=Example"}, {"to": "find=x"})
         assert {"run-prompt", "attention-layer", "lens-find"}.isdisjoint(told)
 
 
-def test_a_job_can_be_stopped_once_the_page_knows_it_and_not_before(app: Any) -> None:
+def test_a_job_can_be_cancelled_when_the_page_knows_it(app: Any) -> None:
     told = app.server.test_client().get("/_dash-dependencies").get_json()
     stops = {one["output"].removesuffix(".id") for one in told if one["output"].endswith(".id")}
     assert len(stops) > 10
@@ -202,7 +200,7 @@ class TestTasks:
     def page(self, service: FakeService, settings: Settings) -> DashClient:
         return DashClient(create_app(service, settings))
 
-    def test_a_new_model_leaves_the_digits_that_are_being_typed(self, page: DashClient) -> None:
+    def test_a_new_model_keeps_the_digits_that_are_typed(self, page: DashClient) -> None:
         values = {"tasks-model.value": "smollm2-135m-instruct", "tasks-digits.value": 4}
         told = page.answer("tasks-digits.disabled", {"tasks-model.value"}, values)
         assert told["tasks-digits"] == {"disabled": False}
@@ -210,15 +208,13 @@ class TestTasks:
         told = page.answer("tasks-digits.disabled", {"tasks-model.value"}, values)
         assert told["tasks-digits"] == {"value": 5, "disabled": True}
 
-    def test_another_prompt_leaves_the_model_that_was_chosen_here(
-        self, page: DashClient, run_ref: RunRef
-    ) -> None:
+    def test_another_prompt_keeps_the_chosen_model(self, page: DashClient, run_ref: RunRef) -> None:
         for model, told in ((run_ref.model, None), ("other", "other")):
             stored = held(run_ref, Selection(model=model, prompt="Next", attempt=2))
             found = page.answer("tasks-model.value", {"request.data"}, stored)
             assert found.get("tasks-model", {}).get("value") == told
 
-    def test_lists_are_filled_about_what_is_chosen(self, page: DashClient) -> None:
+    def test_lists_show_the_surroundings_of_the_choice(self, page: DashClient) -> None:
         lists = {"component": "row 0", "place": "", "column": 1}
         values = {f"tasks-projection-{name}.value": value for name, value in lists.items()}
         values |= {"tasks-model.value": "smollm2-135m-instruct", "tasks-digits.value": 2}
@@ -229,7 +225,7 @@ class TestTasks:
         assert told["tasks-projection-component"]["value"] == "row 1"
 
 
-def test_a_run_that_was_replaced_says_nothing_of_its_end() -> None:
+def test_a_replaced_run_reports_no_end() -> None:
     failed = {"attempt": 1, "trouble": ["The prompt is empty.", "Type some text.", "id"]}
     assert run.ended(failed, None, Selection(attempt=2)) is None
     assert run.ended(failed, None, Selection(attempt=1))

@@ -45,7 +45,7 @@ def test_every_method_has_a_button_and_help(service: FakeService, run_ref: RunRe
         assert shown.count(method.summary) == 2  # on its button, and in a line of its own
 
 
-def test_every_button_changes_what_is_drawn_or_is_the_chosen_one(
+def test_every_button_changes_the_picture_or_is_chosen(
     service: FakeService, run_ref: RunRef
 ) -> None:
     """No control that does nothing: each makes another request, or another rule."""
@@ -80,11 +80,11 @@ def test_a_value_between_the_presets_is_shown() -> None:
         "link=cat:1:2:3:-1",
     ],
 )  # fmt: skip
-def test_nonsense_about_the_flow_is_left_out_and_named(query: str) -> None:
+def test_invalid_flow_values_are_dropped_and_named(query: str) -> None:
     assert from_query(query, BASE) == (BASE, (query.partition("=")[0],))
 
 
-def test_the_flows_options_are_in_the_address() -> None:
+def test_the_options_of_the_flow_are_in_the_address() -> None:
     chosen = Selection(
         method="signed", rule="least", sources=3, mass=55, least=0.5, start="reweight",
         sinks="fold", root="answer", direction="up", split="each", scale="fixed", first=2, last=9,
@@ -94,7 +94,7 @@ def test_the_flows_options_are_in_the_address() -> None:
     assert from_query("token=none&foil=none", chosen)[0].token is None
 
 
-def test_options_become_the_request(run_ref: RunRef) -> None:
+def test_options_become_the_spec(run_ref: RunRef) -> None:
     spec = specs.wanted(run_ref, Selection(start="loss", sinks="fold", row=6, pos=3))
     assert spec is not None
     assert (spec.hide_start, spec.fold_sinks, spec.row, spec.position) == ("loss", True, 6, 3)
@@ -113,7 +113,7 @@ def test_options_become_the_request(run_ref: RunRef) -> None:
     assert (signed.row, signed.token, signed.foil) == (LAYERS, 5, None)
 
 
-def test_choices_of_look_reach_the_picture(service: FakeService, run_ref: RunRef) -> None:
+def test_display_options_reach_the_picture(service: FakeService, run_ref: RunRef) -> None:
     def made(selection: Selection) -> Any:
         ready = actions.follow(service, run_ref, selection, no_job)
         drawn = actions.draw(service, run_ref, selection, "light", ready)
@@ -130,7 +130,7 @@ def test_choices_of_look_reach_the_picture(service: FakeService, run_ref: RunRef
     assert service.calls.count("flow") == calls + 1  # asked for, found in the memo by the service
 
 
-def test_what_there_is_not_to_hide_is_said(service: FakeService, run_ref: RunRef) -> None:
+def test_a_missing_start_token_is_reported(service: FakeService, run_ref: RunRef) -> None:
     def line(selection: Selection) -> str:
         drawn = actions.draw(service, run_ref, selection, "light", None)
         assert drawn is not None
@@ -158,7 +158,7 @@ def test_heads_are_offered_by_group_where_there_are_groups() -> None:
 
 
 @pytest.mark.parametrize(("kv_heads", "offered"), [(1, False), (2, True), (6, False)])
-def test_one_group_of_all_heads_is_no_choice(
+def test_one_group_of_all_heads_offers_no_choice(
     service: FakeService, run_ref: RunRef, monkeypatch: Any, kv_heads: int, offered: bool
 ) -> None:
     """Where all heads share keys and values, by group is summed; where none do, it is each."""
@@ -186,7 +186,7 @@ def test_a_signed_graph_has_a_picture_of_its_own(service: FakeService, run_ref: 
     )
 
 
-def test_a_token_held_against_itself_is_said(service: FakeService, run_ref: RunRef) -> None:
+def test_a_token_compared_with_itself_is_reported(service: FakeService, run_ref: RunRef) -> None:
     selection = Selection(method="signed", token=5, foil=5)
     ready = actions.follow(service, run_ref, selection, no_job)
     drawn = actions.draw(service, run_ref, selection, "light", ready)
@@ -210,13 +210,13 @@ def test_a_link_is_read_and_an_mlps_neurons_are_named(
 @pytest.mark.parametrize(
     ("link", "said"), [("mlp:99:4:4:-1", "does not exist"), ("mlp:3:1:4:-1", "Only attention")]
 )
-def test_a_link_that_is_none_is_said(
+def test_an_invalid_link_is_reported(
     service: FakeService, run_ref: RunRef, link: str, said: str
 ) -> None:
     assert said in text(inspector.inspect(service, run_ref, Selection(link=link)))
 
 
-def test_cuts_are_shown_once_they_are_measured(service: FakeService, run_ref: RunRef) -> None:
+def test_cuts_are_shown_when_they_are_measured(service: FakeService, run_ref: RunRef) -> None:
     selection = Selection()
     assert check.show(service, run_ref, selection, "light", None) == []
     ready = check.measure(service, run_ref, selection, check.CUT, no_job)
@@ -228,7 +228,7 @@ def test_cuts_are_shown_once_they_are_measured(service: FakeService, run_ref: Ru
     assert check.show(service, run_ref, other, "light", None) == []
 
 
-def test_cuts_that_are_there_stay_when_the_comparison_fails(
+def test_measured_cuts_stay_when_the_comparison_fails(
     service: FakeService, run_ref: RunRef
 ) -> None:
     check.measure(service, run_ref, Selection(), check.CUT, no_job)
@@ -249,7 +249,7 @@ def test_methods_are_compared_best_first(service: FakeService, run_ref: RunRef) 
     assert shown.index('"none"') > shown.index('"+0.10"')
 
 
-def test_what_cannot_be_cut_is_said(service: FakeService, run_ref: RunRef) -> None:
+def test_links_that_cannot_be_cut_are_reported(service: FakeService, run_ref: RunRef) -> None:
     whole = Selection(root="answer")
     with pytest.raises(SpecError):
         specs.check(run_ref, whole)

@@ -60,7 +60,7 @@ def compute(service: FakeService, run: RunRef, selection: Selection) -> tuple[An
     return actions.compute(service, run, selection, no_job, told.append), told
 
 
-def test_what_is_in_the_memo_is_shown_at_once(service: FakeService, run_ref: RunRef) -> None:
+def test_memoised_results_are_shown_at_once(service: FakeService, run_ref: RunRef) -> None:
     service.ask(trace_of(run_ref), LensSpec())
     figure, controls, line, inspector, drawn, missing = show(
         service, run_ref, Selection(row=3, pos=2)
@@ -77,9 +77,7 @@ def test_what_is_in_the_memo_is_shown_at_once(service: FakeService, run_ref: Run
     assert "row 5" in text(again[3])
 
 
-def test_the_chosen_column_comes_first_and_then_the_rest(
-    service: FakeService, long_run: RunRef
-) -> None:
+def test_the_chosen_column_is_computed_first(service: FakeService, long_run: RunRef) -> None:
     selection = Selection(norm="unit", pos=7, row=3)
     figure, _, line, inspector, _, missing = show(service, long_run, selection)
     assert missing
@@ -97,7 +95,7 @@ def test_the_chosen_column_comes_first_and_then_the_rest(
     assert [spec.positions for spec in asked] == [(7,), None]
 
 
-def test_the_column_alone_is_shown_with_the_others_named_as_missing(
+def test_one_column_is_shown_and_the_others_are_named_as_missing(
     service: FakeService, long_run: RunRef
 ) -> None:
     selection = Selection(norm="unit", pos=7, row=3)
@@ -111,7 +109,7 @@ def test_the_column_alone_is_shown_with_the_others_named_as_missing(
     assert "Its candidates" in text(inspector)
 
 
-def test_a_column_that_is_there_stays_when_the_rest_of_the_grid_fails(
+def test_a_computed_column_stays_when_the_rest_of_the_grid_fails(
     service: FakeService, long_run: RunRef
 ) -> None:
     selection, grid = Selection(norm="unit", pos=7, row=3), service.decode
@@ -134,9 +132,7 @@ def test_a_column_that_is_there_stays_when_the_rest_of_the_grid_fails(
     assert missing
 
 
-def test_a_colour_alone_leaves_the_tokens_where_they_are(
-    service: FakeService, long_run: RunRef
-) -> None:
+def test_a_new_colour_keeps_the_tokens(service: FakeService, long_run: RunRef) -> None:
     service.ask(trace_of(long_run), LensSpec())
     selection = Selection(colour="state_norm", pos=7)
     figure, _, _, _, _, missing = show(service, long_run, selection)
@@ -150,14 +146,12 @@ def test_a_colour_alone_leaves_the_tokens_where_they_are(
     assert kinds
 
 
-def test_a_short_prompt_is_read_in_one_go(service: FakeService, run_ref: RunRef) -> None:
+def test_a_short_prompt_is_decoded_at_once(service: FakeService, run_ref: RunRef) -> None:
     _, told = compute(service, run_ref, Selection(norm="none"))
     assert told == []
 
 
-def test_what_a_memo_could_not_keep_is_shown_once_it_is_computed(
-    service: FakeService, run_ref: RunRef
-) -> None:
+def test_a_result_that_the_memo_cannot_keep_is_shown(service: FakeService, run_ref: RunRef) -> None:
     done, _ = compute(service, run_ref, Selection(norm="none"))
     service.memo.clear()
     *_, missing = show(service, run_ref, Selection(norm="none"), None, done)
@@ -180,7 +174,7 @@ def test_every_option_can_be_shown(service: FakeService, run_ref: RunRef) -> Non
             assert figure["data"][0]["z"].shape[1] == 7
 
 
-def test_a_tied_model_says_that_its_decoders_coincide(
+def test_the_page_says_that_decoders_of_a_tied_model_coincide(
     service: FakeService, run_ref: RunRef
 ) -> None:
     info = service.ask("m", InfoSpec())
@@ -197,7 +191,7 @@ def test_a_tied_model_says_that_its_decoders_coincide(
     assert "is off" not in text(plain)
 
 
-def test_a_learned_lens_reads_block_outputs_alone() -> None:
+def test_a_learned_lens_decodes_block_outputs_only() -> None:
     reasons = {
         component: {
             option.value: option.unless
@@ -212,9 +206,7 @@ def test_a_learned_lens_reads_block_outputs_alone() -> None:
     assert reasons["mlp_output"]["input"] == ""
 
 
-def test_what_does_not_exist_on_a_model_comes_to_what_does(
-    service: FakeService, run_ref: RunRef
-) -> None:
+def test_unavailable_choices_become_available_ones(service: FakeService, run_ref: RunRef) -> None:
     result = service.ask(run_ref.model, specs_run(run_ref))
     wanted = Selection(decoder="learned", head=99, source=99)
     settled, notes = specs.settled(wanted, result, False)
@@ -224,9 +216,7 @@ def test_what_does_not_exist_on_a_model_comes_to_what_does(
     assert (kept.decoder, notes) == ("learned", [])
 
 
-def test_cosine_and_distance_take_nothing_off_the_state(
-    service: FakeService, run_ref: RunRef
-) -> None:
+def test_cosine_and_distance_list_top_k_only(service: FakeService, run_ref: RunRef) -> None:
     """Their list is the nearest rows: nothing else can be chosen, and that is said."""
     asked = Selection(similarity="cosine", candidates="matching_pursuit")
     done, _ = compute(service, run_ref, asked)
@@ -244,7 +234,7 @@ def specs_run(run: RunRef) -> RunSpec:
     return RunSpec(run.model, run.prompt, new_tokens=run.new)
 
 
-def test_the_formula_says_what_is_read() -> None:
+def test_the_formula_names_the_state() -> None:
     assert formula(Selection()) == "softmax(U · N(h))"
     assert formula(Selection(norm="none", similarity="euclidean")) == "|U − h|"
     assert formula(Selection(decoder="input", norm="unit")) == "softmax(E · N₁(h))"
@@ -252,13 +242,13 @@ def test_the_formula_says_what_is_read() -> None:
     assert formula(Selection(decoder="max_probability")).count("softmax") == 2
 
 
-def test_a_part_of_the_embedding_is_said_to_be_none(service: FakeService, run_ref: RunRef) -> None:
+def test_the_embedding_row_has_no_parts(service: FakeService, run_ref: RunRef) -> None:
     compute(service, run_ref, Selection(component="mlp_output"))
     *_, inspector, _, _ = show(service, run_ref, Selection(component="mlp_output", row=0))
     assert "The embedding has no such part" in text(inspector)
 
 
-def test_an_error_is_said_in_the_figures_place(service: FakeService, run_ref: RunRef) -> None:
+def test_an_error_replaces_the_figure(service: FakeService, run_ref: RunRef) -> None:
     service.fail["decode"] = refuse("The model file is cut off.", "Fetch it again.")
     ready, _ = compute(service, run_ref, Selection(norm="none"))
     figure, *_ = show(service, run_ref, Selection(norm="none"), None, ready)
@@ -267,9 +257,7 @@ def test_an_error_is_said_in_the_figures_place(service: FakeService, run_ref: Ru
     assert "Gone." in text(show(service, run_ref, Selection())[0])
 
 
-def test_colours_ask_about_the_answer_or_the_token_that_is_chosen(
-    service: FakeService, run_ref: RunRef
-) -> None:
+def test_colours_use_the_answer_or_the_chosen_token(service: FakeService, run_ref: RunRef) -> None:
     result = service.ask(run_ref.model, specs_run(run_ref))
     assert specs.asked_token(run_ref, result, Selection()) == 5
     assert specs.asked_token(run_ref, result, Selection(asked=9)) == 9
@@ -292,7 +280,7 @@ def words(count: int) -> RunSpec:
     return RunSpec("m", " ".join(["word"] * count))
 
 
-def test_candidates_of_a_cell_have_one_measure(service: FakeService, run_ref: RunRef) -> None:
+def test_candidates_of_a_cell_have_one_score(service: FakeService, run_ref: RunRef) -> None:
     result = service.ask(run_ref.model, specs_run(run_ref))
     plain = service.ask(trace_of(run_ref), LensSpec())
     spread = np.linspace(2.0, 4.0, plain.scores.shape[-1], dtype=np.float32)
@@ -319,9 +307,7 @@ def test_candidates_of_a_cell_have_one_measure(service: FakeService, run_ref: Ru
     assert '"25 %"' in told
 
 
-def test_what_a_colour_stands_for_is_said_without_a_pointer(
-    service: FakeService, run_ref: RunRef
-) -> None:
+def test_the_meaning_of_a_colour_is_visible_text(service: FakeService, run_ref: RunRef) -> None:
     selection = Selection(colour="state_norm", row=3, pos=2)
     done, _ = compute(service, run_ref, selection)
     assert "Coloured by" in text(show(service, run_ref, selection, None, done)[3])
@@ -339,9 +325,7 @@ def test_the_inspector_pins_and_unpins(service: FakeService, run_ref: RunRef) ->
     assert "Row below" in shown
 
 
-def test_promoted_tokens_are_asked_of_the_block_below(
-    service: FakeService, run_ref: RunRef
-) -> None:
+def test_promoted_tokens_come_from_the_block_below(service: FakeService, run_ref: RunRef) -> None:
     nothing = text(inspector_module.section(service, run_ref, Selection(row=4)))
     assert "promoted-row" not in nothing
     shown = text(
@@ -359,7 +343,7 @@ def test_promoted_tokens_are_asked_of_the_block_below(
     )
 
 
-def test_an_option_that_makes_no_sense_says_why_and_can_not_be_clicked() -> None:
+def test_an_unavailable_option_gives_the_reason_and_is_disabled() -> None:
     shown = menu("x", "X", [Option("a", "A", "help"), Option("b", "B", "help", "no b here")], "a")
     buttons = shown.children[1].children
     assert "data-go" in buttons[0].to_plotly_json()["props"]

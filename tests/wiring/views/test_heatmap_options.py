@@ -42,7 +42,7 @@ def barred(options: list[Any]) -> dict[str, str]:
         ("none", False, "dot", {"unit": FINAL_NORM.reason, "none": FINAL_NORM.reason}),
     ],
 )
-def test_norms_that_are_one_and_the_same(
+def test_equal_norms_are_marked(
     norm: str, plain: bool, similarity: str, off: dict[str, str]
 ) -> None:
     info = replace(FakeService().model_info("m"), norm=norm, plain_norm=plain)
@@ -51,7 +51,7 @@ def test_norms_that_are_one_and_the_same(
     assert not barred(options_of(NORMS, situation(chosen, None, False)))
 
 
-def test_a_search_goes_through_all_positions(service: FakeService, run_ref: RunRef) -> None:
+def test_a_search_covers_all_positions(service: FakeService, run_ref: RunRef) -> None:
     service.ask(trace_of(run_ref), LensSpec())
     _, controls, *_ = show(service, run_ref, Selection(find="is", show="answer"))
     assert text(controls).count(SEARCHED) == 2 * 2  # in each button and its label
@@ -59,7 +59,7 @@ def test_a_search_goes_through_all_positions(service: FakeService, run_ref: RunR
     assert SEARCHED not in text(controls)
 
 
-def test_sources_that_the_menu_has_no_room_for(run_ref: RunRef) -> None:
+def test_a_menu_states_the_sources_it_omits(run_ref: RunRef) -> None:
     chosen = Selection(component="source_output")
     result = synthetic.run_result(12, MOST_SOURCES + 44)
     said = text(bar(chosen, run_ref, result))
@@ -68,7 +68,7 @@ def test_sources_that_the_menu_has_no_room_for(run_ref: RunRef) -> None:
     assert "later positions" not in text(bar(chosen, run_ref, short))
 
 
-def test_more_finds_than_can_be_drawn_are_said_to_be_the_first() -> None:
+def test_too_many_matches_are_truncated_with_a_note() -> None:
     run = synthetic.run_result(2, 40_000)
     shown = window(run, False, row=0, pos=0, find="Paris")
     assert len(shown.positions) == MOST
@@ -94,7 +94,7 @@ def test_shares_by_norm_among_those_by_proximity(
         assert ("In 3 of 84 block outputs every part has proximity 0" in text(line)) == said
 
 
-def test_folded_rows_count_in_what_is_said_of_the_readings(
+def test_folded_rows_count_in_the_text_on_disagreement(
     service: FakeService, run_ref: RunRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("analysis.learned.library.available", lambda _name: object())
@@ -105,9 +105,7 @@ def test_folded_rows_count_in_what_is_said_of_the_readings(
         assert ("Rows folded away count too." in note) == said
 
 
-def test_the_chosen_cell_names_its_layer_and_who_read_it(
-    service: FakeService, run_ref: RunRef
-) -> None:
+def test_the_chosen_cell_names_its_layer_and_decoder(service: FakeService, run_ref: RunRef) -> None:
     chosen = Selection(component="mlp_output", row=4, pos=2)
     done, _ = compute(service, run_ref, chosen)
     said = text(show(service, run_ref, chosen, None, done)[3])

@@ -45,7 +45,7 @@ def run() -> RunRef:
     )  # fmt: skip
 
 
-def test_both_ledgers_are_asked_for(run: RunRef) -> None:
+def test_both_ledgers_are_requested(run: RunRef) -> None:
     service = FakeService()
     found = actions.measure(service, run, Selection(pos=1), lambda start, end: None)
     assert found is not None
@@ -54,7 +54,7 @@ def test_both_ledgers_are_asked_for(run: RunRef) -> None:
     assert "position 1" in text(found[2])
 
 
-def test_a_failure_is_told_in_words(run: RunRef) -> None:
+def test_a_failure_gives_a_message(run: RunRef) -> None:
     service = FakeService()
     service.fail["ledger"] = refuse("The worker stopped.", "Run it again.")
     found = actions.measure(service, run, Selection(), lambda start, end: None)
@@ -62,7 +62,7 @@ def test_a_failure_is_told_in_words(run: RunRef) -> None:
     assert "The worker stopped. Run it again." in text(found[1])
 
 
-def test_the_models_ledger_stays_when_the_runs_fails(run: RunRef) -> None:
+def test_the_ledger_of_the_model_stays_when_that_of_the_run_fails(run: RunRef) -> None:
     service = FakeService()
     service.fail["run_ledger"] = refuse("The worker stopped.", "Run it again.")
     found = actions.measure(service, run, Selection(), lambda start, end: None)

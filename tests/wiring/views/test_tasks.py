@@ -172,7 +172,7 @@ def test_a_run_ends_in_a_form_that_fits_a_store() -> None:
     assert actions.spec(service, "suite", ready["form"]) == service.specs[0]
 
 
-def test_each_report_asks_for_what_its_form_says() -> None:
+def test_each_report_uses_its_form() -> None:
     service = Service()
     for report in EVERY:
         assert "form" in run(
@@ -198,13 +198,15 @@ def test_each_report_asks_for_what_its_form_says() -> None:
         ("contributions", {"own": None}, "whole number"),
     ],
 )
-def test_nonsense_is_told_and_nothing_is_run(name: str, changes: dict[str, Any], said: str) -> None:
+def test_invalid_forms_are_reported_and_nothing_runs(
+    name: str, changes: dict[str, Any], said: str
+) -> None:
     service = Service()
     assert said in run(service, name, **changes)["trouble"][0]
     assert not service.specs
 
 
-def test_errors_and_cancellation_are_told_in_the_panel() -> None:
+def test_errors_and_cancels_are_shown_in_the_panel() -> None:
     ready = run(Service(error=UnknownModelError("No such model.", "Pick one.")))
     assert showing.show(Service(), "suite", ready, {}, "light") is None
     assert "No such model." in text(actions.ended(ready))
@@ -213,7 +215,7 @@ def test_errors_and_cancellation_are_told_in_the_panel() -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", list(MADE))
-def test_each_report_is_drawn_whole(name: str, theme: str) -> None:
+def test_each_report_is_drawn_completely(name: str, theme: str) -> None:
     drawn = showing.show(Service(MADE[name]()), name, finished(name), {}, theme)
     assert drawn is not None
     said = text([drawn.summary, *drawn.figures])
@@ -235,7 +237,7 @@ def figures(name: str, **options: Any) -> list[dict[str, Any]]:
     ]
 
 
-def test_the_suites_figures_hold_its_numbers_and_open_its_prompts() -> None:
+def test_figures_of_a_suite_have_its_numbers_and_open_its_prompts() -> None:
     bars, digits, curves, dots = figures("suite")
     assert digits["layout"]["yaxis"]["ticktext"] == ["digit 0", "token 1"]
     assert "too few prompts" in digits["data"][0]["text"][0]
@@ -248,7 +250,7 @@ def test_the_suites_figures_hold_its_numbers_and_open_its_prompts() -> None:
     assert curves["data"][1]["customdata"][1] == sections.prompt("m", PROMPTS[0], 6)
 
 
-def test_a_cell_opens_a_sum_of_its_group_at_its_part() -> None:
+def test_a_cell_opens_a_sum_of_its_group() -> None:
     table, read = figures("contributions", head="1.2")
     heat = table["data"][0]
     link = parse_qs(heat["customdata"][heat["y"].index(3)][3])  # head 0.2, digit 1 with a carry
@@ -258,7 +260,7 @@ def test_a_cell_opens_a_sum_of_its_group_at_its_part() -> None:
     assert "head 1.2" in read["layout"]["title"]["text"]
 
 
-def test_the_control_is_drawn_where_it_is_asked_for() -> None:
+def test_the_control_is_drawn_on_request() -> None:
     measured, control = (figures("probes", control=how)[-1] for how in ("no", "yes"))
     assert "control" in control["layout"]["title"]["text"]
     np.testing.assert_allclose(measured["data"][0]["z"], 2 * control["data"][0]["z"])
@@ -269,7 +271,7 @@ def test_the_control_is_drawn_where_it_is_asked_for() -> None:
     assert patched["data"][0]["z"][0, 0] == 0.125
 
 
-def test_a_model_that_has_no_pair_right_is_said_to() -> None:
+def test_a_model_without_a_right_pair_is_reported() -> None:
     service = Service(patching(known=False))
     drawn = showing.show(service, "patching", {"form": FORM | {"digits": 3}}, {}, "light")
     assert drawn is not None
@@ -277,7 +279,7 @@ def test_a_model_that_has_no_pair_right_is_said_to() -> None:
     assert "nothing was patched" in text(drawn.summary)
 
 
-def test_failures_are_aligned_and_none_is_said_to_be_none() -> None:
+def test_failures_are_aligned_and_a_missing_failure_is_reported() -> None:
     states = figures("failure")[0]
     assert states["layout"]["xaxis"]["ticktext"] == ["1<br>1", "<b>+&lt;i&gt;<br>+2</b>"]
     opened = parse_qs(states["data"][0]["customdata"][0][1])
@@ -289,7 +291,7 @@ def test_failures_are_aligned_and_none_is_said_to_be_none() -> None:
 
 
 @pytest.mark.parametrize("name", list(MADE))
-def test_files_hold_the_reports_own_numbers(name: str) -> None:
+def test_downloads_contain_the_numbers_of_the_report(name: str) -> None:
     report, ready = MADE[name](), finished(name)
     (own,) = (one for one in EVERY if one.name == name)
     assert own.sheets == tuple(sheet.name for sheet in export.sheets(report))
@@ -305,7 +307,7 @@ def test_files_hold_the_reports_own_numbers(name: str) -> None:
     assert json.loads(whole.text)
 
 
-def test_a_table_says_what_the_arrays_say() -> None:
+def test_a_table_equals_the_arrays() -> None:
     report = probes()
     rows = list(csv.DictReader(io.StringIO(export.as_csv(report, "probes"))))
     (row,) = (
@@ -319,7 +321,7 @@ def test_a_table_says_what_the_arrays_say() -> None:
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1"])
-def test_a_table_holds_no_formula(text: str) -> None:
+def test_a_table_contains_no_spreadsheet_formula(text: str) -> None:
     report = dataclasses.replace(suite(), prompts=(text, "12+3=", "a"))
     first, second, _ = csv.DictReader(io.StringIO(export.as_csv(report, "prompts"), newline=""))
     assert first["prompt"] == f"'{text}"
@@ -335,7 +337,7 @@ def upload(service: Any, contents: Any, name: str = "mine.csv") -> actions.Uploa
     return actions.upload(service, contents, name, most_bytes=200, most_rows=2)
 
 
-def test_a_good_list_is_kept_and_run_by_its_hash() -> None:
+def test_a_valid_list_is_kept_and_run_by_its_hash() -> None:
     service = Service()
     found = upload(service, sent("prompt,answer\n1+1=,2\n"))
     assert found.kept == {"hash": "h", "name": "mine.csv", "count": 1}
@@ -368,7 +370,7 @@ def test_a_bad_list_is_refused_line_by_line(contents: Any, name: Any, said: list
     assert not service.texts
 
 
-def test_positions_to_project_are_known_once_probes_are_fitted() -> None:
+def test_positions_to_project_are_known_after_probing() -> None:
     lists = showing.projection_lists(Service(), "m", None, 3, ("x", "plus", 2))
     assert [one["value"] for one in lists[2]] == [""]
     assert (lists[1], lists[3], lists[5]) == ("row 1", "", 2)
@@ -378,7 +380,7 @@ def test_positions_to_project_are_known_once_probes_are_fitted() -> None:
     assert (lists[3], lists[5]) == ("plus", 1)
 
 
-def test_the_notes_own_sum_is_what_each_model_can_read() -> None:
+def test_the_example_sum_fits_each_model() -> None:
     whole = text(actions.own_sum("smollm2-135m-instruct"))
     assert "1230912 + 12391989 =" in whole
     part = text(actions.own_sum("addition-5digit"))
@@ -386,13 +388,13 @@ def test_the_notes_own_sum_is_what_each_model_can_read() -> None:
     assert "at most 5 digits" in part
 
 
-def test_digits_are_fixed_where_the_model_has_its_own() -> None:
+def test_digits_are_fixed_for_a_model_that_adds() -> None:
     assert actions.digits_of("addition-5digit", 2, fixed=False) == (5, True)
     assert actions.digits_of("smollm2-135m-instruct", 5, fixed=True) == (2, False)
     assert actions.digits_of("smollm2-135m-instruct", 4, fixed=False) == (4, False)
 
 
-def test_a_click_asks_for_the_prompt_and_chooses_the_cell() -> None:
+def test_a_click_runs_the_prompt_and_chooses_the_cell() -> None:
     before = Selection(model="other", prompt="x", row=3, pos=2, layer=9, heads=(4,), attempt=4)
     link = sections.part("m", "12345+00000=", 6, "head 0.3", 7)
     after = reduce(Happening(PageId.GO, "data", {"to": link}), before, None, before, ()).selection

@@ -39,7 +39,7 @@ def large() -> ContributionReport:
     )  # fmt: skip
 
 
-def test_parts_that_the_map_has_no_row_for() -> None:
+def test_the_map_states_the_parts_it_omits() -> None:
     report = large()
     heat = sum_figures.contributions(report, lambda *_: "", theme="light")["data"][0]
     assert len(heat["y"]) == sum_figures.MOST_ROWS == 40
@@ -57,7 +57,7 @@ def test_parts_that_the_map_has_no_row_for() -> None:
     assert sum_figures.left_out(MADE["contributions"]()) == ""
 
 
-def test_tokens_that_are_read_least() -> None:
+def test_the_figure_states_the_tokens_it_omits() -> None:
     report = large()
     figure = sum_figures.attention(report, 3, 1, lambda *_: "", theme="light")
     drawn = figure["data"][0]["z"]
@@ -83,7 +83,7 @@ def parting(first: int) -> AnswerPair:
 
 
 @pytest.mark.parametrize(("first", "equal", "more"), [(45, 44, 0), (8, 8, 12), (0, 0, 20)])
-def test_positions_that_a_failure_does_not_draw(first: int, equal: int, more: int) -> None:
+def test_a_failure_states_the_positions_it_omits(first: int, equal: int, more: int) -> None:
     pair = parting(first)
     said = failure_figures.left_out(pair)
     assert (f"The first {equal} positions are left out: their states are equal" in said) == (
@@ -100,7 +100,7 @@ def test_positions_that_a_failure_does_not_draw(first: int, equal: int, more: in
     assert said in whole
 
 
-def test_pairs_and_links_that_a_failure_does_not_list() -> None:
+def test_a_failure_states_the_pairs_and_links_it_omits() -> None:
     (pair,) = failure().pairs
     whole = shown(FailureReport((pair, pair), 30, 20, 4, 13), "failure")
     assert "30 right, 20 wrong on m; the 2 likest of 13 pairs can be chosen; 4 wrong ones" in whole
@@ -128,7 +128,7 @@ def test_the_control_is_shown_at_each_state_too() -> None:
     assert "(control)" in control["layout"]["title"]["text"]
 
 
-def test_what_is_not_patched_or_probed() -> None:
+def test_a_report_states_what_was_not_patched_or_probed() -> None:
     report = MADE["patching"]()
     assert "Heads are not patched" in shown(report, "patching")
     assert "fewer than five pairs nothing" not in shown(report, "patching")
@@ -148,7 +148,7 @@ def test_what_is_not_patched_or_probed() -> None:
     assert "its rows are probed" in shown(replace(probed, components=("row 0", "row 1")), "probes")
 
 
-def test_prompts_that_were_not_run() -> None:
+def test_a_suite_states_the_prompts_it_did_not_run() -> None:
     def said(**form: Any) -> str:
         return text(suite.suite(MADE["suite"](), {**FORM, **form}, {}, "light").summary)
 
@@ -160,7 +160,7 @@ def test_prompts_that_were_not_run() -> None:
     assert "There are only" not in said(size=3)
 
 
-def test_the_tokens_drawn_are_those_read_most() -> None:
+def test_the_drawn_tokens_are_those_with_most_attention() -> None:
     report = large()
     figure = sum_figures.attention(report, 3, 1, lambda *_: "", theme="light")
     drawn = [int(name[1:]) for name in figure["layout"]["xaxis"]["ticktext"]]
@@ -178,7 +178,7 @@ def test_each_state_is_patched_up_to_the_one_that_writes() -> None:
 
 
 @pytest.mark.parametrize(("kind", "axis"), [("carry", "Balanced accuracy"), ("sum", "Accuracy")])
-def test_lines_of_probes_are_named_and_held_against_the_best_control(kind: str, axis: str) -> None:
+def test_lines_of_probes_are_named_and_compared_with_the_best_control(kind: str, axis: str) -> None:
     report = MADE["probes"]()
     figure = sum_figures.probe_lines(report, lambda *_: "", kind=kind, theme="light")
     *lines, control = figure["data"]
@@ -196,7 +196,7 @@ def test_lines_of_probes_are_named_and_held_against_the_best_control(kind: str, 
     assert high > 1.0
 
 
-def test_axes_say_their_share_and_a_row_opens_what_comes_up_there() -> None:
+def test_axes_show_their_variance_and_a_row_opens_a_prompt() -> None:
     by_sum, by_carry = figures("projection")
     for figure in (by_sum, by_carry):
         said = [figure["layout"][name]["title"]["text"] for name in ("xaxis", "yaxis")]

@@ -8,12 +8,12 @@ from dash_app.views.tokens.layout import chip, described, strip
 from tests.support.fake_service import FakeService
 
 
-def test_the_pointer_brings_out_piece_id_and_bytes() -> None:
+def test_the_pointer_shows_piece_id_and_bytes() -> None:
     shown = described(Token(7, " <b>", "Ġ<b>", "203c623e"), added=False)
     assert shown == "piece Ġ<b>\nid 7\nbytes 20 3c 62 3e"
 
 
-def test_what_a_template_added_is_marked_and_said() -> None:
+def test_tokens_of_a_template_are_marked_and_counted() -> None:
     import dataclasses
 
     run = dataclasses.replace(FakeService().run(RunSpec("fake", "The capital")), added=(0,))
@@ -23,7 +23,7 @@ def test_what_a_template_added_is_marked_and_said() -> None:
     assert "is-added" not in plain.className
 
 
-def test_what_the_model_has_no_token_for_is_said() -> None:
+def test_text_without_a_token_is_reported() -> None:
     import dataclasses
 
     run = FakeService().run(RunSpec("fake", "The capital"))

@@ -48,7 +48,7 @@ def at(**point: Any) -> dict[str, Any]:
 # Run
 
 
-def test_a_run_is_referred_to(context: Context, asked: Selection, run_ref: RunRef) -> None:
+def test_a_run_has_a_reference(context: Context, asked: Selection, run_ref: RunRef) -> None:
     status = run.status(context, asked, no_job)
     assert status is not None
     assert RunRef.model_validate(status["run"]) == run_ref
@@ -57,16 +57,14 @@ def test_a_run_is_referred_to(context: Context, asked: Selection, run_ref: RunRe
     assert run.adopt(status, asked.model_dump(), status["run"]) is None  # it is shown already
 
 
-def test_a_run_that_nobody_waits_for_any_more_is_not_shown(
-    context: Context, asked: Selection
-) -> None:
+def test_a_replaced_run_is_not_shown(context: Context, asked: Selection) -> None:
     status = run.status(context, asked, no_job)
     later = asked.model_copy(update={"attempt": 2})
     assert run.adopt(status, later.model_dump(), None) is None
     assert run.adopt(None, asked.model_dump(), None) is None
 
 
-def test_what_is_in_the_memo_is_shown_without_a_job(context: Context, asked: Selection) -> None:
+def test_a_memoised_run_is_shown_without_a_job(context: Context, asked: Selection) -> None:
     service = context.service
     assert run.remembered(context, asked) is None
     spec = RunSpec(asked.model, asked.prompt, new_tokens=asked.new)
@@ -100,7 +98,7 @@ def test_a_long_prompt_opens_with_its_last_column(context: Context, asked: Selec
         ({"prompt": "word " * 400}, "The prompt has 400 tokens"),
     ],
 )
-def test_bad_requests_are_sentences(
+def test_invalid_requests_give_messages(
     context: Context, asked: Selection, change: dict[str, Any], said: str
 ) -> None:
     status = run.status(context, asked.model_copy(update=change), no_job)
@@ -124,14 +122,14 @@ def test_a_defect_shows_no_detail(
     assert "internal" in caplog.text
 
 
-def test_a_cancelled_run_says_nothing_later(
+def test_a_cancelled_run_reports_nothing_later(
     context: Context, service: FakeService, asked: Selection
 ) -> None:
     service.fail["decode"] = CancelledError()
     assert run.status(context, asked, no_job) is None
 
 
-def test_what_is_said_at_once() -> None:
+def test_messages_that_are_shown_at_once() -> None:
     assert "Cancelled" in text(run.said(frozenset({RunId.CANCEL}), None))
     assert run.said(frozenset({PageId.DISMISS}), None) == []
     assert run.said(frozenset({PageId.REQUEST}), {"ignored": ["x"]}) == []
@@ -139,7 +137,7 @@ def test_what_is_said_at_once() -> None:
     assert run.said(frozenset({PageId.QUERY}), {"ignored": []}) is None
 
 
-def test_a_memo_that_cannot_be_used_is_said(context: Context, asked: Selection) -> None:
+def test_an_unusable_memo_is_reported(context: Context, asked: Selection) -> None:
     status = run.status(context, asked, no_job)
     assert "The memo is full." in text(run.ended(status, None, asked, "The memo is full."))
     failed = {"attempt": 1, "trouble": ["It broke.", "Again.", "abc"]}
@@ -147,7 +145,7 @@ def test_a_memo_that_cannot_be_used_is_said(context: Context, asked: Selection) 
     assert all(said in both for said in ("It broke.", "pos", "The memo is full."))
 
 
-def test_an_address_that_asks_for_too_much_is_named(context: Context, asked: Selection) -> None:
+def test_an_address_over_the_limits_is_reported(context: Context, asked: Selection) -> None:
     status = run.status(context, asked, no_job)
     shown = text(run.ended(status, {"ignored": ["foo"]}, asked.model_copy(update={"pos": 77})))
     assert "foo" in shown
@@ -174,7 +172,9 @@ def test_tokens_are_buttons_with_alternatives(service: FakeService, run_ref: Run
     assert "token-alternatives" not in text(shown[4])
 
 
-def test_heads_are_ordered_by_what_they_write(service: FakeService, run_ref: RunRef) -> None:
+def test_heads_are_ordered_by_the_norm_of_their_output(
+    service: FakeService, run_ref: RunRef
+) -> None:
     figure, heads, line = attention.draw(service, run_ref, Selection(heads=(2,)), "dark")
     shares = [float(h.children[1].children.rstrip(" %")) for h in heads[1:]]
     assert shares == sorted(shares, reverse=True)
@@ -192,7 +192,7 @@ def test_a_click_on_a_curve_chooses_the_row() -> None:
     assert curves.clicked(at(x=6, y=0.4), Selection(pos=3), None).row == 6
 
 
-def test_the_flow_is_drawn_once_it_is_computed(service: FakeService, run_ref: RunRef) -> None:
+def test_the_flow_is_drawn_when_it_is_computed(service: FakeService, run_ref: RunRef) -> None:
     selection = Selection(row=9, pos=3)
     assert flow.draw(service, run_ref, selection, "light", None) is None
     ready = flow.follow(service, run_ref, selection, no_job)
@@ -212,7 +212,7 @@ def test_the_bottom_has_no_flow(service: FakeService, run_ref: RunRef) -> None:
 
 
 @pytest.mark.parametrize("name", ["run", "pattern", "story"])
-def test_an_error_in_a_view_is_said_in_the_view(
+def test_an_error_in_a_view_is_shown_in_the_view(
     service: FakeService, run_ref: RunRef, name: str
 ) -> None:
     service.fail[name] = refuse("The model file is cut off.", "Fetch it again.")
@@ -225,7 +225,7 @@ def test_an_error_in_a_view_is_said_in_the_view(
     assert "The model file is cut off." in text(shown)
 
 
-def test_an_error_in_the_flow_is_said_in_the_flow(service: FakeService, run_ref: RunRef) -> None:
+def test_an_error_in_the_flow_is_shown_in_the_flow(service: FakeService, run_ref: RunRef) -> None:
     service.fail["flow"] = refuse()
     ready = flow.follow(service, run_ref, Selection(row=4), no_job)
     drawn = flow.draw(service, run_ref, Selection(row=4), "light", ready)
@@ -243,12 +243,12 @@ def test_errors_have_an_id_and_a_hint() -> None:
     assert explain(RuntimeError("x")).request != told.request
 
 
-def test_targets_are_read_back_by_the_page() -> None:
+def test_the_page_parses_its_own_targets() -> None:
     assert target(row=3, pins=(1, 2)) == "row=3&pins=1,2"
     assert target(heads=()) == "heads=none"
 
 
-def test_a_model_of_digits_is_offered_sums_it_has_tokens_for() -> None:
+def test_examples_of_a_model_that_adds_are_sums() -> None:
     offered = examples_for("addition-5digit")
     assert len(offered) > 1
     for example in offered:
