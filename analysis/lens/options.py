@@ -8,83 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.contract.choices import Choice, Choices, Need, Situation
-
-
-def _sequential(situation: Situation) -> bool:
-    return situation.model is None or not situation.model.parallel_blocks
-
-
-def _untied(situation: Situation) -> bool:
-    return situation.model is None or not situation.model.tied_embeddings
-
-
-def _final_norm(situation: Situation) -> bool:
-    return situation.model is None or situation.model.norm != "none"
-
-
-def _norm_parameters(situation: Situation) -> bool:
-    return situation.model is None or not situation.model.plain_norm
-
-
-def _length_matters(situation: Situation) -> bool:
-    """Whether a norm without parameters changes a score: under cosine an RMSNorm does not."""
-    model = situation.model
-    return (
-        model is None or situation.options.get("similarity") != "cosine" or model.norm != "RMSNorm"
-    )
-
-
-def _dot_product(situation: Situation) -> bool:
-    return situation.options.get("similarity", "dot") == "dot"
-
-
-SEQUENTIAL = Need(
-    "sequential blocks",
-    "Attention and MLP run in parallel in this model. It has no such state.",
-    _sequential,
-)
-SEPARATE_HEADS = Need(
-    "heads that can be told apart", "The heads of this model cannot be told apart.", lambda _: True
-)
-UNTIED = Need(
-    "untied embeddings",
-    "Embeddings are tied: input and output are the same matrix, so the reading is the same as with"
-    " Output.",
-    _untied,
-)
-LEARNED_LENS = Need(
-    "a learned lens for the model",
-    "No lens is trained for this model. Train one with 'stratascope lens train MODEL'.",
-    lambda situation: situation.learned_lens,
-)
-BLOCK_OUTPUT = Need(
-    "the component block output",
-    "A learned lens is fitted to block outputs and reads nothing else.",
-    lambda situation: situation.options.get("component", "block_output") == "block_output",
-)
-FINAL_NORM = Need(
-    "a final norm", "This model has no final norm. The state is read as it is.", _final_norm
-)
-NORM_PARAMETERS = Need(
-    "a final norm with scale or bias",
-    "This model's final norm has no scale and no bias: Unit is the same as Full.",
-    _norm_parameters,
-)
-LENGTH = Need(
-    "a similarity that depends on length",
-    "Cosine ignores length, which is all that Unit changes here: None is the same as Unit.",
-    _length_matters,
-)
-PROBABILITIES = Need(
-    "probabilities (similarity dot product)",
-    "Cosine and distance give no probabilities. The score is shown instead.",
-    _dot_product,
-)
-DOT_PRODUCT = Need(
-    "similarity dot product",
-    "Cosine and distance list the nearest rows. Nothing is subtracted from the state.",
-    _dot_product,
+from analysis.contract.choices import Choice, Choices
+from analysis.lens.needs import (
+    BLOCK_OUTPUT,
+    DOT_PRODUCT,
+    FINAL_NORM,
+    LEARNED_LENS,
+    LENGTH,
+    NORM_PARAMETERS,
+    PROBABILITIES,
+    SEPARATE_HEADS,
+    SEQUENTIAL,
+    UNTIED,
 )
 
 
@@ -149,7 +84,7 @@ COMPONENTS = Choices(
         needs=(SEPARATE_HEADS,), function=f"{_STATES}:source_output", head=True,
         source_position=True, phrase="what {head} adds from {source}", short="head",
     ),
-    help="Which states are read.",
+    help="Which states are decoded.",
 )  # fmt: skip
 
 
@@ -215,7 +150,7 @@ DECODERS = Choices(
         "tuned lens; Belrose et al., 2023", (LEARNED_LENS, BLOCK_OUTPUT),
         f"{_READERS}:output_matrix", state="h + A·h + b",
     ),
-    help="Which matrix turns a normed state into scores.",
+    help="Which matrix maps a normalised state to scores.",
 )  # fmt: skip
 
 
@@ -245,7 +180,7 @@ NORMS = Choices(
         "none", "None", "h", "The state as it is. Long states give sharper distributions.",
         needs=(FINAL_NORM, LENGTH),
     ),
-    help="How a state is normed before it is read.",
+    help="How a state is normalised before it is decoded.",
 )  # fmt: skip
 
 SIMILARITIES = Choices(
@@ -270,7 +205,7 @@ CANDIDATES = Choices(
     Choice("top_k", "Top k", help="The k tokens with the highest scores."),
     Choice(
         "subtraction", "Subtraction", "h ← h − U[best token]",
-        "Subtracts the best token's row from the state and reads it again.",
+        "Subtracts the best token's row from the state and decodes it again.",
         "InTraVisTo's secondary tokens, 2024", (DOT_PRODUCT,),
     ),
     Choice(
@@ -291,7 +226,7 @@ class Colour(Choice):
         of_grid: Whether a ``Grid`` holds it; else a ``Colours`` does.
         of_token: Whether it is of one token that a person chooses.
         of_distribution: Whether it needs probabilities; a score stands in without them.
-        of_state: Whether it is of the state itself, however it is read.
+        of_state: Whether it is of the state itself, however it is decoded.
     """
 
     of_grid: bool = False
@@ -380,6 +315,6 @@ PROMOTED_READINGS = Choices(
         "The direct effect on the logits. The parts of a state add up to its logits.",
         "Elhage et al., 2021",
     ),
-    Choice("lens", "Lens", "U · N(z)", "The part is normed on its own, as the heatmap reads it."),
-    help="How a component is read as tokens.",
+    Choice("lens", "Lens", "U · N(z)", "The part is normalised on its own, as in the heatmap."),
+    help="How a component is decoded.",
 )  # fmt: skip

@@ -22,7 +22,7 @@ from analysis.lens.results import Colours, Disagreement, Grid, Promoted
 
 _HEAD = about("The head, with head_output and source_output.")
 _SOURCE = about("The source position, with source_output.")
-_POSITIONS = about("Positions to read; all unless given.")
+_POSITIONS = about("Positions to decode; all unless given.")
 
 
 def check_component(component: str, head: int | None, source: int | None) -> None:
@@ -46,7 +46,7 @@ def check_component(component: str, head: int | None, source: int | None) -> Non
 
 @dataclass(frozen=True, slots=True)
 class LensSpec(Spec[Grid]):
-    """Hidden states read as tokens: the logit lens and its variants.
+    """Hidden states decoded to tokens: the logit lens and its variants.
 
     ``candidates`` other than "top_k" go with "dot": cosine and distance list their nearest rows.
     """
@@ -60,7 +60,9 @@ class LensSpec(Spec[Grid]):
     target: tuple[int, ...] = field(default=(), metadata=about("Ids of tokens to follow."))
     rows: tuple[int, ...] | None = field(
         default=None,
-        metadata=about("Residual rows to read (layers, for a part of a block); all unless given."),
+        metadata=about(
+            "Residual rows to decode (layers, for a part of a block); all unless given."
+        ),
     )
     positions: tuple[int, ...] | None = field(default=None, metadata=_POSITIONS)
     head: int | None = field(default=None, metadata=_HEAD)
@@ -136,7 +138,7 @@ class DisagreementSpec(Spec[Disagreement]):
     )
     norm: str = field(default="full", metadata=one_of(NORMS))
     rows: tuple[int, ...] | None = field(
-        default=None, metadata=about("Residual rows to read; all unless given.")
+        default=None, metadata=about("Residual rows to decode; all unless given.")
     )
     positions: tuple[int, ...] | None = field(default=None, metadata=_POSITIONS)
 

@@ -15,10 +15,10 @@ from analysis.tasks.suite_specs import MAX_PROMPTS, MODEL, SEED, check_count
 PATCH_POSITIONS = Choices(
     "choice of positions",
     Choice(
-        "written", "Written",
+        "written", "Where written",
         help="At the state that writes the digit, and at all states together.",
     ),
-    Choice("all", "All", help="At each state on its own as well."),
+    Choice("all", "Each", help="At each state on its own as well."),
     help="The positions at which the component is patched.",
 )  # fmt: skip
 MAX_DIGITS = 15

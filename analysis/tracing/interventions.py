@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from analysis.contract.specs import resolve_index
 from analysis.errors import SpecError
+from analysis.tracing.options import ABLATION_VALUES, INJECTION_MODES
 
 Where = int | tuple[int, ...] | None
 _ALIASES = {
@@ -50,8 +51,7 @@ class Ablate:
             raise SpecError(
                 f"A head was given for {component}.", "Choose the component head_output."
             )
-        if self.value not in ("zero", "mean"):
-            raise SpecError(f"Ablation to {self.value!r} is not known.", "Use zero or mean.")
+        ABLATION_VALUES.check(self.value)
         object.__setattr__(self, "component", component)
 
 
@@ -109,13 +109,10 @@ class Inject:
     row: int
     pos: Where
     token: int
-    mode: Literal["replace", "main_component"] = "replace"
+    mode: str = "replace"
 
     def __post_init__(self) -> None:
-        if self.mode not in ("replace", "main_component"):
-            raise SpecError(
-                f"Injection mode {self.mode!r} is not known.", "Use replace or main_component."
-            )
+        INJECTION_MODES.check(self.mode)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from analysis.contract.choices import Choices
-from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, START_TOKEN
+from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, LINKS, START_TOKEN
 from analysis.lens.options import (
     CANDIDATES,
     COLOURS,
@@ -29,7 +29,7 @@ MAX_PROMPT_CHARACTERS = 20_000
 MAX_PINS = 8
 
 #: How a link is named: kind, layer, source position, target position, head (-1 for all together).
-LINK = r"^((attention|residual|mlp|bias):\d{1,4}:\d{1,6}:\d{1,6}:(-1|\d{1,4}))?$"
+LINK = r"^((" + "|".join(LINKS) + r"):\d{1,4}:\d{1,6}:\d{1,6}:(-1|\d{1,4}))?$"
 
 Index = Annotated[int, Field(ge=0, le=1_000_000)]
 

@@ -7,7 +7,8 @@ from dash import html
 from dash.development.base_component import Component
 from numpy.typing import NDArray
 
-from analysis.lens.options import COMPONENTS, DECODERS, NORMS, PROBABILITIES, SIMILARITIES
+from analysis.lens.needs import PROBABILITIES
+from analysis.lens.options import COMPONENTS, DECODERS, NORMS, SIMILARITIES
 from analysis.lens.results import Grid
 from dash_app.figures.colours import effective
 from dash_app.page.window import Window, stated

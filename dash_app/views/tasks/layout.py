@@ -8,7 +8,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.tasks import suites
-from analysis.tasks.sum_specs import MAX_DIGITS
+from analysis.tasks.sum_specs import MAX_DIGITS, PATCH_POSITIONS
 from dash_app.jobs.progress import progress
 from dash_app.page.controls import aria
 from dash_app.page.panel import control, empty, helping, panel
@@ -48,8 +48,8 @@ CHOICES: dict[Option, tuple[str, list[dict[str, str]], str]] = {
     ),
     Option.POSITIONS: (
         "Patched",
-        [{"label": "There, everywhere", "value": "written"}, {"label": "Each", "value": "all"}],
-        "written",
+        [{"label": text, "value": name} for name, text in PATCH_POSITIONS.labels],
+        PATCH_POSITIONS.default,
     ),
 }
 #: Label and width in rem of options that are lists; filled from a result.

@@ -11,12 +11,12 @@ from dash import no_update
 
 from analysis.contract.results import InfoSpec
 from analysis.errors import CancelledError, WorkerStoppedError
+from analysis.lens.needs import DOT_PRODUCT
 from analysis.lens.options import (
     CANDIDATES,
     COLOURS,
     COMPONENTS,
     DECODERS,
-    DOT_PRODUCT,
     NORMS,
     SHARE_METHODS,
     SIMILARITIES,

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.lens.options import FINAL_NORM, LENGTH, NORM_PARAMETERS, NORMS
+from analysis.lens.needs import FINAL_NORM, LENGTH, NORM_PARAMETERS
+from analysis.lens.options import NORMS
 from analysis.lens.results import Colours
 from analysis.lens.specs import ColourSpec, LensSpec
 from analysis.reports.specs import EmbeddingSpec
