@@ -168,6 +168,7 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
     canvas().querySelector("svg")?.remove();
     hideBox();
     if (!picture) {
+      flow.showChart(charts.find("flow-graph")); // it may have been drawn while there was a picture
       return "none";
     }
     const svg = append(null, "svg", {

@@ -99,15 +99,22 @@ without a request. The first cell of a row is a button that selects the link.
     document.querySelector(".panel-flow").dataset.flow = view;
   }
 
-  function onDraw(chart) {
-    if (!chart.closest("#flow-graph")) {
+  /* The links of the chart, unless a picture is shown: a hidden chart is drawn again sometimes. */
+  function showChart(chart) {
+    if (!chart || flow.picture) {
       return;
     }
     const meta = charts.meta(chart);
     if (meta?.view === "flow-signed") {
       showTable("flow-signed", meta.table);
-    } else if (!flow.picture) {
+    } else {
       showTable("none", EMPTY);
+    }
+  }
+
+  function onDraw(chart) {
+    if (chart.closest("#flow-graph")) {
+      showChart(chart);
     }
   }
 
@@ -129,5 +136,5 @@ without a request. The first cell of a row is a button that selects the link.
   document.addEventListener("click", onClick);
   charts.onDraw("flow-signed", onDraw);
   charts.onDraw(charts.NO_VIEW, onDraw);
-  Object.assign(flow, { showTable, formatCell, sortRows, nextOrder });
+  Object.assign(flow, { showTable, showChart, formatCell, sortRows, nextOrder });
 })();

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -83,8 +84,9 @@ def drawn(page: Any, kind: str = "#flow-canvas .flow-link") -> None:
     until(page, "document.fonts.status === 'loaded'")
 
 
-def open_flow(visit: Visit, *, dark: bool = False, **values: Any) -> Any:
-    page = visit(f"?{urlencode(values)}" if values else "", dark=dark)
+def open_flow(show: Visit, **values: Any) -> Any:
+    """Show the flow at an address, in a new page or in the one that the tests share."""
+    page = show(f"?{urlencode(values)}" if values else "")
     signed = values.get("method") == "signed"
     drawn(page, BARS if signed else "#flow-canvas .flow-link")
     page.wait_for_selector(".story-phrase")
@@ -105,8 +107,8 @@ def click(page: Any, x: float, y: float) -> None:
     page.mouse.click(x, y)
 
 
-def test_hidden_links_appear_on_hover_without_a_request(visit: Visit) -> None:
-    page = open_flow(visit)
+def test_hidden_links_appear_on_hover_without_a_request(revisit: Visit) -> None:
+    page = open_flow(revisit)
     # All jobs have ended, and what they found is drawn: nothing but the pointer is left to ask.
     page.wait_for_selector(".ledger-table", state="attached")
     page.wait_for_selector("#emergence-graph .heatmaplayer image", state="attached")
@@ -125,8 +127,8 @@ def test_hidden_links_appear_on_hover_without_a_request(visit: Visit) -> None:
     assert [url for url in requests if "&job=" not in url] == []
 
 
-def test_the_picture_zooms_and_moves_by_mouse_keys_and_buttons(visit: Visit) -> None:
-    page = open_flow(visit)
+def test_the_picture_zooms_and_moves_by_mouse_keys_and_buttons(revisit: Visit) -> None:
+    page = open_flow(revisit)
     in_sight(page)
     scene, picture = page.locator(".flow-scene"), page.locator(".flow-svg")
     whole = scene.get_attribute("transform")
@@ -157,8 +159,8 @@ def test_the_picture_zooms_and_moves_by_mouse_keys_and_buttons(visit: Visit) -> 
     assert page.url == url  # nothing of it selects anything
 
 
-def test_the_flow_goes_up_from_a_token(visit: Visit) -> None:
-    page = open_flow(visit, pos=3)
+def test_the_flow_goes_up_from_a_token(revisit: Visit) -> None:
+    page = open_flow(revisit, pos=3)
     page.locator("#flow-options [data-go='direction=up']").click()
     line = page.locator("#flow-subtitle")
     expect(line).to_contain_text("of what reaches row 30 from ' France'")
@@ -170,13 +172,13 @@ def test_the_flow_goes_up_from_a_token(visit: Visit) -> None:
     assert page.locator("#flow-canvas .flow-link").count() <= 300
     page.mouse.move(5, 300)
     page.locator(".panel-flow").screenshot(path=IMAGES / "flow-up.png")
-    again = visit("?" + page.url.partition("?")[2])
+    again = revisit("?" + page.url.partition("?")[2])
     drawn(again)
     expect(again.locator("#flow-subtitle")).to_contain_text("of what reaches row 30")
 
 
-def test_a_range_of_layers_is_drawn_and_the_caption_states_the_rest(visit: Visit) -> None:
-    page = open_flow(visit)
+def test_a_range_of_layers_is_drawn_and_the_caption_states_the_rest(revisit: Visit) -> None:
+    page = open_flow(revisit)
     thumbs = page.locator("#flow-layers [role=slider]")
     thumbs.first.focus()
     for _ in range(3):
@@ -192,8 +194,8 @@ def test_a_range_of_layers_is_drawn_and_the_caption_states_the_rest(visit: Visit
     expect(rows.last).to_have_text("row 29")
 
 
-def test_heads_and_scale_change_the_picture(visit: Visit) -> None:
-    page = open_flow(visit)
+def test_heads_and_scale_change_the_picture(revisit: Visit) -> None:
+    page = open_flow(revisit)
     key = page.locator(".flow-scale-bar")
     before = key.get_attribute("style")
     page.locator("#flow-options [data-go='scale=fixed']").click()
@@ -212,8 +214,8 @@ def test_heads_and_scale_change_the_picture(visit: Visit) -> None:
     )
 
 
-def test_every_method_is_drawn(visit: Visit) -> None:
-    page = open_flow(visit)
+def test_every_method_is_drawn(revisit: Visit) -> None:
+    page = open_flow(revisit)
     for method in tuple(FLOW_METHODS.values())[1:]:
         before = page.locator("#flow-subtitle").inner_text()
         page.locator(f'#flow-options [data-go="method={method.name}"]').click()
@@ -228,8 +230,8 @@ def test_every_method_is_drawn(visit: Visit) -> None:
         expect(page).to_have_url(re.compile(f"method={method.name}"))
 
 
-def test_a_click_on_a_link_selects_its_head_and_reads_it(visit: Visit) -> None:
-    page = open_flow(visit)
+def test_a_click_on_a_link_selects_its_head_and_reads_it(revisit: Visit) -> None:
+    page = open_flow(revisit)
     in_sight(page)
     found = page.evaluate(POINT_ON, "attention")
     assert found is not None
@@ -246,8 +248,8 @@ def test_a_click_on_a_link_selects_its_head_and_reads_it(visit: Visit) -> None:
     expect(page).to_have_url(re.compile(f"heads={head}.*link=attention"))
 
 
-def test_a_click_on_an_mlp_names_its_neurons(visit: Visit) -> None:
-    page = open_flow(visit)
+def test_a_click_on_an_mlp_names_its_neurons(revisit: Visit) -> None:
+    page = open_flow(revisit)
     in_sight(page)
     x, y, target = page.evaluate(POINT_ON, "mlp")
     click(page, x, y)
@@ -257,8 +259,8 @@ def test_a_click_on_an_mlp_names_its_neurons(visit: Visit) -> None:
     expect(page).to_have_url(re.compile("link=mlp"))
 
 
-def test_the_table_lists_the_links_and_sorts_without_a_request(visit: Visit) -> None:
-    page = open_flow(visit)
+def test_the_table_lists_the_links_and_sorts_without_a_request(revisit: Visit) -> None:
+    page = open_flow(revisit)
     page.locator(".flow-list summary").focus()
     page.keyboard.press("Enter")
     rows = page.locator("#flow-table tbody tr")
@@ -280,8 +282,8 @@ def test_the_table_lists_the_links_and_sorts_without_a_request(visit: Visit) -> 
     expect(page.locator("#flow-inspector")).to_contain_text("Neurons most responsible")
 
 
-def test_the_causal_check_can_be_cancelled_and_is_shown(visit: Visit) -> None:
-    page = open_flow(visit)
+def test_the_causal_check_can_be_cancelled_and_is_shown(revisit: Visit) -> None:
+    page = open_flow(revisit)
     page.locator("#flow-check-compare").click()
     expect(page.locator("#flow-check-compare")).to_be_disabled()
     page.locator("#flow-check-stop").click()
@@ -294,8 +296,8 @@ def test_the_causal_check_can_be_cancelled_and_is_shown(visit: Visit) -> None:
     expect(page.locator(".flow-compared tbody tr")).to_have_count(len(FLOW_METHODS))
 
 
-def test_signed_flow_names_the_sum_and_its_error(visit: Visit) -> None:
-    page = open_flow(visit, method="signed")
+def test_signed_flow_names_the_sum_and_its_error(revisit: Visit) -> None:
+    page = open_flow(revisit, method="signed")
     expect(page.locator("#flow-subtitle")).to_contain_text("residual error")
     page.locator("#flow-options [data-go^='foil=']").nth(1).click()
     expect(page.locator("#flow-subtitle")).to_contain_text("less that of")
@@ -305,8 +307,8 @@ def test_signed_flow_names_the_sum_and_its_error(visit: Visit) -> None:
     expect(page.locator("#flow-inspector")).to_contain_text("writes")
 
 
-def test_a_long_prompt_stays_within_300_links(visit: Visit) -> None:
-    page = open_flow(visit, prompt=FOX * 4, new=0)
+def test_a_long_prompt_stays_within_300_links(revisit: Visit) -> None:
+    page = open_flow(revisit, prompt=FOX * 4, new=0)
     assert page.locator(".token").count() >= 64
     assert 100 < page.locator("#flow-canvas .flow-link").count() <= 300
     assert page.locator("#flow-canvas .flow-link.is-other").count() == 1
@@ -317,7 +319,7 @@ def test_a_long_prompt_stays_within_300_links(visit: Visit) -> None:
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("name", PICTURES)
 def test_pictures(visit: Visit, name: str, dark: bool) -> None:
-    page = open_flow(visit, dark=dark, **PICTURES[name])
+    page = open_flow(partial(visit, dark=dark), **PICTURES[name])
     page.mouse.move(2, 2)
     page.set_viewport_size({"width": 1280, "height": 1300})
     page.wait_for_timeout(800)

@@ -113,8 +113,8 @@ def test_the_dark_page(visit: Visit) -> None:
     snapshot(page, "page-dark.png", full=True)
 
 
-def test_one_selection_moves_every_view(visit: Visit) -> None:
-    page = visit()
+def test_one_selection_moves_every_view(revisit: Visit) -> None:
+    page = revisit()
     ready(page)
     cell(page, 20, 3)
     expect(page.locator("#lens-inspector")).to_contain_text("row 20")
@@ -130,8 +130,8 @@ def at_once(page: Any, *selectors: str) -> None:
     page.evaluate("(all) => all.forEach((one) => document.querySelector(one).click())", selectors)
 
 
-def test_a_click_before_the_redraw_does_not_undo_another(visit: Visit) -> None:
-    page = visit("?row=20&pos=3&layer=18")
+def test_a_click_before_the_redraw_does_not_undo_another(revisit: Visit) -> None:
+    page = revisit("?row=20&pos=3&layer=18")
     ready(page)
     expect(page.locator(".head.is-selected")).to_have_count(1)  # the mean of all
     at_once(page, "#attention-heads .head:nth-child(2)", "#attention-heads .head:nth-child(4)")
@@ -143,8 +143,8 @@ def test_a_click_before_the_redraw_does_not_undo_another(visit: Visit) -> None:
     expect(page.locator(".pin")).to_have_count(before + 2)
 
 
-def test_run_and_an_example_apply_in_the_order_of_the_clicks(visit: Visit) -> None:
-    page = visit()
+def test_run_and_an_example_apply_in_the_order_of_the_clicks(revisit: Visit) -> None:
+    page = revisit()
     ready(page)
     page.fill("#run-prompt", "5 + 5 =")
     at_once(page, "#run-button", ".example[data-go*='Australia']")
@@ -153,8 +153,8 @@ def test_run_and_an_example_apply_in_the_order_of_the_clicks(visit: Visit) -> No
     assert page.evaluate(COPIED_TWICE) == "Copy link"
 
 
-def test_an_older_response_does_not_move_a_control_back(visit: Visit) -> None:
-    page = visit("?row=20&pos=3&layer=19")
+def test_an_older_response_does_not_move_a_control_back(revisit: Visit) -> None:
+    page = revisit("?row=20&pos=3&layer=19")
     ready(page)
     page.locator("#attention-layer [role=slider]").focus()
     with held(page, "attention-graph.figure") as drawings:
@@ -183,8 +183,8 @@ def test_an_older_response_does_not_move_a_control_back(visit: Visit) -> None:
     expect(page).to_have_url(re.compile("find=of"))
 
 
-def test_keys_move_on_from_the_last_cell_and_a_double_click_pins(visit: Visit) -> None:
-    page = visit("?row=20&pos=3&fold=2")
+def test_keys_move_on_from_the_last_cell_and_a_double_click_pins(revisit: Visit) -> None:
+    page = revisit("?row=20&pos=3&fold=2")
     ready(page)
     page.evaluate("""() => {
         const {selectCell, followSelection} = window.stratascope.page;
@@ -211,8 +211,8 @@ def test_keys_move_on_from_the_last_cell_and_a_double_click_pins(visit: Visit) -
     assert str(token) in page.url.partition("pins=")[2].partition("&")[0].split(",")
 
 
-def test_a_click_on_a_contribution_selects_its_head_or_row(visit: Visit) -> None:
-    page = visit("?pos=4")
+def test_a_click_on_a_contribution_selects_its_head_or_row(revisit: Visit) -> None:
+    page = revisit("?pos=4")
     ready(page)
     expect(page.locator("#contributions-subtitle")).to_contain_text("the logit of ' Paris'")
     rows = page.locator(".contributions tbody tr")
@@ -228,8 +228,8 @@ def test_a_click_on_a_contribution_selects_its_head_or_row(visit: Visit) -> None
     expect(page.locator("#lens-inspector")).to_contain_text("row 29")
 
 
-def test_controls_and_keys_move_the_selection(visit: Visit) -> None:
-    page = visit("?row=20&pos=3&layer=19")
+def test_controls_and_keys_move_the_selection(revisit: Visit) -> None:
+    page = revisit("?row=20&pos=3&layer=19")
     ready(page)
     page.locator("#attention-layer [role=slider]").focus()
     page.keyboard.press("ArrowLeft")
@@ -282,8 +282,8 @@ def test_an_address_shows_the_same_page_elsewhere(visit: Visit) -> None:
         expect(same.locator("#lens-inspector")).to_have_text(first, use_inner_text=True)
 
 
-def test_the_flow_responds_to_the_pointer(visit: Visit) -> None:
-    page = visit()
+def test_the_flow_responds_to_the_pointer(revisit: Visit) -> None:
+    page = revisit()
     ready(page)
     expect(page.locator("#flow-subtitle")).to_contain_text("% of the flow")
     links = page.locator("#flow-canvas .flow-link")
@@ -304,8 +304,8 @@ def test_the_flow_responds_to_the_pointer(visit: Visit) -> None:
     page.wait_for_url("**row=*")
 
 
-def test_a_long_run_can_be_cancelled_and_run_again(visit: Visit) -> None:
-    page = visit()
+def test_a_long_run_can_be_cancelled_and_run_again(revisit: Visit) -> None:
+    page = revisit()
     ready(page)
     page.fill("#run-prompt", LONG)
     page.fill("#run-new", "40")
@@ -334,8 +334,8 @@ def test_a_long_run_can_be_cancelled_and_run_again(visit: Visit) -> None:
     expect(page.locator(".alerts")).to_be_empty()
 
 
-def test_an_example_can_be_opened_and_undone(visit: Visit) -> None:
-    page = visit()
+def test_an_example_can_be_opened_and_undone(revisit: Visit) -> None:
+    page = revisit()
     ready(page)
     page.click(".example:has-text('A mistake')")
     expect(page.locator("#story-text")).to_contain_text("Sydney")
@@ -351,8 +351,8 @@ def test_an_example_can_be_opened_and_undone(visit: Visit) -> None:
     expect(page.locator(".pin")).to_have_count(2)
 
 
-def test_bad_input_shows_a_message_and_loses_nothing(visit: Visit) -> None:
-    page = visit()
+def test_bad_input_shows_a_message_and_loses_nothing(revisit: Visit) -> None:
+    page = revisit()
     ready(page)
     page.fill("#run-prompt", "")
     page.click("#run-button")

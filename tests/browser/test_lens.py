@@ -103,9 +103,9 @@ EVERY = tuple((name, value) for name, values in MENUS for value in values)
 
 @pytest.mark.parametrize("changes", [ONCE, pytest.param(EVERY, marks=pytest.mark.full)])
 def test_every_menu_of_the_lens_changes_what_is_shown(
-    visit: Visit, changes: tuple[tuple[str, str], ...]
+    revisit: Visit, changes: tuple[tuple[str, str], ...]
 ) -> None:
-    page = open_page(visit, **SUM)
+    page = open_page(revisit, **SUM)
     for name, value in changes:
         before = page.evaluate(SAID)
         pick(page, name, value)
@@ -224,9 +224,9 @@ def a_double_click_pins(page: Any) -> None:
     assert str(ids[0][3]) in page.url.partition("pins=")[2].partition("&")[0].split(",")
 
 
-def test_the_panels_beside_the_heatmap(visit: Visit) -> None:
+def test_the_panels_beside_the_heatmap(revisit: Visit) -> None:
     """One page for all of them: opening it takes longer than what they do."""
-    page = open_page(visit, **SUM)
+    page = open_page(revisit, **SUM)
     options_say_their_formula(page)
     other_controls_change_their_views(page)
     a_double_click_pins(page)
@@ -235,8 +235,8 @@ def test_the_panels_beside_the_heatmap(visit: Visit) -> None:
     embeddings_and_norms_are_told(page)
 
 
-def test_a_new_grid_shows_the_chosen_column_first_and_can_be_cancelled(visit: Visit) -> None:
-    page = open_page(visit, prompt=FOX * 4, new=0)
+def test_a_new_grid_shows_the_chosen_column_first_and_can_be_cancelled(revisit: Visit) -> None:
+    page = open_page(revisit, prompt=FOX * 4, new=0)
     expect(page.locator("#menu-decoder .menu-option:disabled").first).to_contain_text("tied")
     pick(page, "norm", "unit")
     expect(page.locator("#lens-state")).to_contain_text("N₁(h)")

@@ -22,9 +22,9 @@ BAD = "prompt,answer\n12345+11111=,023456\n,x\n11111+22222=,\n"
 GOOD = "prompt,answer,kind\n12345+11111=,023456,right\n12346+11111=,023999,wrong\n"
 
 
-def opened(visit: Callable[..., Any]) -> Any:
+def opened(revisit: Callable[..., Any]) -> Any:
     """The page with the panel's own controls set for the adder."""
-    page = visit(START)
+    page = revisit(START)
     expect(page.locator("#tasks-model")).to_contain_text("addition-5digit")
     expect(page.locator("#tasks-projection-component")).to_contain_text("row 1")
     return page
@@ -56,8 +56,8 @@ def fill(page: Any, name: str, value: int) -> None:
     page.locator(f"#{name}").press("Tab")
 
 
-def test_a_suite_runs_is_drawn_and_opens_a_prompt(visit: Callable[..., Any]) -> None:
-    page = opened(visit)
+def test_a_suite_runs_is_drawn_and_opens_a_prompt(revisit: Callable[..., Any]) -> None:
+    page = opened(revisit)
     expect(page.locator("#tasks-sum")).to_contain_text("30912+91989=")
     fill(page, "tasks-size", 8)
     page.locator("#tasks-run").click()
@@ -76,8 +76,8 @@ def test_a_suite_runs_is_drawn_and_opens_a_prompt(visit: Callable[..., Any]) -> 
     expect(page.locator("#lens-graph-box")).to_be_focused()
 
 
-def test_reports_on_sums_are_drawn_clicked_and_downloaded(visit: Callable[..., Any]) -> None:
-    page = opened(visit)
+def test_reports_on_sums_are_drawn_clicked_and_downloaded(revisit: Callable[..., Any]) -> None:
+    page = opened(revisit)
     for report, size in (("contributions", 8), ("probes", 60), ("projection", 30), ("patching", 5)):
         fill(page, f"tasks-{report}-size", size)
         page.locator(f"#tasks-{report}-run").click()
@@ -98,8 +98,10 @@ def test_reports_on_sums_are_drawn_clicked_and_downloaded(visit: Callable[..., A
     wait_for_the_top(page)
 
 
-def test_a_bad_list_is_refused_line_by_line_and_a_good_one_runs(visit: Callable[..., Any]) -> None:
-    page = opened(visit)
+def test_a_bad_list_is_refused_line_by_line_and_a_good_one_runs(
+    revisit: Callable[..., Any],
+) -> None:
+    page = opened(revisit)
     fill(page, "tasks-size", 8)
     page.locator("#tasks-run").click()
     expect(page.locator("#tasks-summary")).to_contain_text("8 of 8 right")

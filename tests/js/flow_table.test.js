@@ -132,6 +132,21 @@ test("the links of signed flow are listed, and none while no flow is shown", () 
   assert.equal(page.panel.dataset.flow, "none");
 });
 
+test("a chart that is drawn again behind a picture changes nothing", () => {
+  const page = openTable();
+  page.dash.drawFlow(null);
+  const meta = {
+    view: "flow-signed",
+    table: { columns: ["Kind", "Logits"], rows: [["mlp", -1, ""]] },
+  };
+  const chart = page.chart("flow-graph", { meta }, page.panel);
+  page.dash.drawFlow(PICTURE);
+  chart.emit("plotly_afterplot");
+  assert.equal(page.panel.dataset.flow, "flow");
+  page.dash.drawFlow(null);
+  assert.equal(page.panel.dataset.flow, "flow-signed");
+});
+
 test("charts of other panels do not change the table", () => {
   const page = openTable();
   page.dash.drawFlow(null);

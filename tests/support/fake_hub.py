@@ -1,4 +1,4 @@
-"""A hub on loopback that serves one repository, and notes what it was asked for."""
+"""A fake hub on loopback that serves one repository and records the paths requested."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ COMMIT = "c0ffee" + "0" * 34
 
 
 class FakeHub(ThreadingHTTPServer):
-    """Serves ``folder`` as REPOSITORY at COMMIT; ``asked`` lists the paths, in order.
+    """Serves ``folder`` as REPOSITORY at COMMIT.
 
     Attributes:
-        token: Who does not send it is refused as at a gated model; empty: all are served.
-        halt: If set, weights stop half way: ``half_sent`` is set, and the rest waits for it.
+        paths: The paths requested, in order.
+        token: Requests without it are refused, as for a gated model. Empty: none is refused.
+        halt: If not None, weights stop half way: ``half_sent`` is set, and the rest waits for it.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder = folder
-        self.asked: list[str] = []
+        self.paths: list[str] = []
         self.token = ""
         self.halt: Event | None = None
         self.half_sent = Event()
 
     @property
     def address(self) -> str:
-        """What HF_ENDPOINT is set to."""
+        """The value for HF_ENDPOINT."""
         return f"http://127.0.0.1:{self.server_port}"
 
 
@@ -47,7 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         path = self.path.partition("?")[0]
-        self.server.asked.append(path)
+        self.server.paths.append(path)
         if self.server.token and self.headers["Authorization"] != f"Bearer {self.server.token}":
             self._refuse("GatedRepo", 403)
         elif path.startswith(f"/api/models/{REPOSITORY}/tree/"):
@@ -97,12 +98,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing on the terminal."""
+        """Print nothing."""
 
 
 @contextmanager
 def serving(folder: Path) -> Iterator[FakeHub]:
-    """A running hub that ends with the block."""
+    """A running hub; it stops at the end of the block."""
     with FakeHub(folder) as hub:
         thread = Thread(target=hub.serve_forever, args=(0.05,), daemon=True)
         thread.start()

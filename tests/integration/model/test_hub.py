@@ -1,5 +1,6 @@
-"""Models of a hub, against one on loopback: the client reads its settings once, so each
-look runs in a process of its own.
+"""Models of a hub, against a fake one on loopback.
+
+The hub's client reads its settings once, so each attempt runs in its own process.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -19,19 +21,27 @@ import pytest
 from tests.support import fake_hub
 
 SECRET = "not-a-real-one"  # noqa: S105
-LOOK = """
+#: What one process does with a model's name: "fetch" downloads it, "load" also loads it with torch.
+ATTEMPT = """
 import json, sys
 from analysis.errors import AnalysisError
-from analysis.model import fingerprint
+from analysis.model import catalog, fingerprint, hub, model_files
+source, how = sys.argv[1:]
 try:
-    fingerprint.fingerprint(sys.argv[1])  # what fails here fails before torch is imported
-    from analysis.model import pretrained
-    loaded = pretrained.load_pretrained(sys.argv[1], device="cpu")
-    found = {"revision": loaded.revision, "source": loaded.source,
-             "fingerprint": loaded.fingerprint, "layers": loaded.model.config.num_hidden_layers,
-             "again": fingerprint.fingerprint(sys.argv[1])}
+    found = {"fingerprint": fingerprint.fingerprint(source)}
+    if how == "fetch":
+        folder = hub.snapshot(source)
+        model_files.check_folder(folder)
+        found |= {"revision": folder.name, "source": catalog.find(source).source,
+                  "files": sorted(path.name for path in folder.iterdir())}
+    else:
+        from analysis.model import pretrained
+        loaded = pretrained.load_pretrained(source, device="cpu")
+        found |= {"revision": loaded.revision, "source": loaded.source,
+                  "loaded": loaded.fingerprint, "layers": loaded.model.config.num_hidden_layers,
+                  "again": fingerprint.fingerprint(source)}
 except AnalysisError as error:
-    found = {"kind": type(error).__name__, "told": str(error)}
+    found = {"kind": type(error).__name__, "message": str(error)}
 print(json.dumps(found))
 """
 
@@ -51,9 +61,11 @@ def hub(repository: Path) -> Iterator[fake_hub.FakeHub]:
         yield running
 
 
-def around(home: Path, endpoint: str, *, offline: bool = False, token: str = "") -> dict[str, str]:
-    """The environment in which a look finds this hub and no other."""
-    environment = {
+def environment(
+    home: Path, endpoint: str, *, offline: bool = False, token: str = ""
+) -> dict[str, str]:
+    """The environment of a process that uses this hub and no other."""
+    values = {
         **os.environ,
         "HF_HOME": str(home),
         "HF_ENDPOINT": endpoint,
@@ -61,16 +73,13 @@ def around(home: Path, endpoint: str, *, offline: bool = False, token: str = "")
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-    return {**environment, "HF_TOKEN": token} if token else environment
+    return {**values, "HF_TOKEN": token} if token else values
 
 
-def look(
-    source: str, home: Path, endpoint: str, *, offline: bool = False, token: str = ""
-) -> dict[str, Any]:
-    environment = around(home, endpoint, offline=offline, token=token)
+def attempt(how: str, source: str, home: Path, endpoint: str, **options: Any) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-c", LOOK, source],
-        env=environment,
+        [sys.executable, "-c", ATTEMPT, source, how],
+        env=environment(home, endpoint, **options),
         capture_output=True,
         text=True,
         check=False,
@@ -80,94 +89,98 @@ def look(
     return found
 
 
-def test_a_hub_model_is_fetched_once_and_then_needs_no_hub(
+fetch, load = partial(attempt, "fetch"), partial(attempt, "load")
+
+
+def test_a_hub_model_is_downloaded_once_and_then_needs_no_hub(
     hub: fake_hub.FakeHub, tmp_path: Path
 ) -> None:
-    first = look(fake_hub.REPOSITORY, tmp_path / "home", hub.address)
+    first = load(fake_hub.REPOSITORY, tmp_path / "home", hub.address)
     assert first["revision"] == fake_hub.COMMIT
     assert first["layers"] == 3
-    assert first["fingerprint"] == first["again"]
-    fetched = {path.rpartition("/")[2] for path in hub.asked if "/resolve/" in path}
+    assert first["fingerprint"] == first["loaded"] == first["again"]
+    fetched = {path.rpartition("/")[2] for path in hub.paths if "/resolve/" in path}
     assert "model.safetensors" in fetched
     assert not fetched & {"pytorch_model.bin", "modeling_tiny.py"}
-    hub.asked.clear()
-    assert look(fake_hub.REPOSITORY, tmp_path / "home", hub.address) == first
-    assert look(fake_hub.REPOSITORY, tmp_path / "home", hub.address, offline=True) == first
-    assert hub.asked == []
+    hub.paths.clear()
+    again = fetch(fake_hub.REPOSITORY, tmp_path / "home", hub.address)
+    assert again["fingerprint"] == first["fingerprint"]
+    assert load(fake_hub.REPOSITORY, tmp_path / "home", hub.address, offline=True) == first
+    assert hub.paths == []
 
 
 def test_a_hub_model_with_pickled_weights_only_is_refused(
     hub: fake_hub.FakeHub, repository: Path, tmp_path: Path
 ) -> None:
     (repository / "model.safetensors").unlink()
-    found = look(fake_hub.REPOSITORY, tmp_path / "home", hub.address)
+    found = fetch(fake_hub.REPOSITORY, tmp_path / "home", hub.address)
     assert found["kind"] == "ModelLoadError"
-    assert "has no safetensors weights" in found["told"]
-    assert not any(path.endswith(".bin") for path in hub.asked)
+    assert "has no safetensors weights" in found["message"]
+    assert not any(path.endswith(".bin") for path in hub.paths)
 
 
 def test_a_missing_repository_is_named(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
-    found = look("owner/other", tmp_path / "home", hub.address)
+    found = fetch("owner/other", tmp_path / "home", hub.address)
     assert found["kind"] == "ModelLoadError"
-    assert "The hub has no owner/other" in found["told"]
+    assert "The hub has no owner/other" in found["message"]
 
 
 def test_an_unreachable_hub_is_reported(tmp_path: Path) -> None:
-    found = look(fake_hub.REPOSITORY, tmp_path / "home", "http://127.0.0.1:9")
+    found = fetch(fake_hub.REPOSITORY, tmp_path / "home", "http://127.0.0.1:9")
     assert found["kind"] == "ModelLoadError"
-    assert "can't be reached" in found["told"]
+    assert "can't be reached" in found["message"]
 
 
 def test_an_interrupted_download_is_resumed(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    whole = look(fake_hub.REPOSITORY, home, hub.address)
+    whole = fetch(fake_hub.REPOSITORY, home, hub.address)
     (link,) = home.rglob("snapshots/*/model.safetensors")
     blob = link.resolve()
     link.unlink()
     blob.unlink(missing_ok=True)
-    offline = look(fake_hub.REPOSITORY, home, hub.address, offline=True)
+    offline = fetch(fake_hub.REPOSITORY, home, hub.address, offline=True)
     assert offline["kind"] == "ModelLoadError"
-    assert look(fake_hub.REPOSITORY, home, hub.address) == whole
+    assert fetch(fake_hub.REPOSITORY, home, hub.address) == whole
 
 
 def test_a_gated_model_is_reported_and_a_token_opens_it(
     hub: fake_hub.FakeHub, tmp_path: Path
 ) -> None:
     hub.token = SECRET
-    found = look(fake_hub.REPOSITORY, tmp_path / "home", hub.address)
+    found = fetch(fake_hub.REPOSITORY, tmp_path / "home", hub.address)
     assert found["kind"] == "ModelLoadError"
-    assert "Access to owner/tiny on the hub is restricted" in found["told"]
-    assert "HF_TOKEN" in found["told"]
+    assert "Access to owner/tiny on the hub is restricted" in found["message"]
+    assert "HF_TOKEN" in found["message"]
     pinned = f"{fake_hub.REPOSITORY}@{fake_hub.COMMIT}"
-    opened = look(pinned, tmp_path / "home", hub.address, token=SECRET)
+    opened = fetch(pinned, tmp_path / "home", hub.address, token=SECRET)
     assert (opened["revision"], opened["source"]) == (fake_hub.COMMIT, pinned)
     assert SECRET not in json.dumps(opened)
 
 
-def test_a_killed_load_leaves_nothing_broken(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
+def test_a_killed_download_leaves_nothing_broken(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
     home, hub.halt = tmp_path / "home", Event()
-    arguments = [sys.executable, "-c", LOOK, fake_hub.REPOSITORY]
-    with subprocess.Popen(arguments, env=around(home, hub.address)) as process:
-        assert hub.half_sent.wait(120), "the weights were never asked for"
+    arguments = [sys.executable, "-c", ATTEMPT, fake_hub.REPOSITORY, "fetch"]
+    with subprocess.Popen(arguments, env=environment(home, hub.address)) as process:
+        assert hub.half_sent.wait(120), "no weights were requested"
         process.kill()
     hub.halt.set()
     hub.halt = None
-    offline = look(fake_hub.REPOSITORY, home, hub.address, offline=True)
+    offline = fetch(fake_hub.REPOSITORY, home, hub.address, offline=True)
     assert offline["kind"] == "ModelLoadError"
-    assert "can't be reached" in offline["told"]
-    assert look(fake_hub.REPOSITORY, home, hub.address)["layers"] == 3
+    assert "can't be reached" in offline["message"]
+    assert "model.safetensors" in fetch(fake_hub.REPOSITORY, home, hub.address)["files"]
 
 
-def test_a_model_that_is_too_large_is_not_fetched(
+def test_a_model_that_is_too_large_is_not_downloaded(
     hub: fake_hub.FakeHub, repository: Path, tmp_path: Path
 ) -> None:
     config = json.loads((repository / "config.json").read_text())
     config |= {"num_hidden_layers": 2, "intermediate_size": 1 << 40}
     (repository / "config.json").write_text(json.dumps(config))
-    found = look(fake_hub.REPOSITORY, tmp_path / "home", hub.address)
+    found = load(fake_hub.REPOSITORY, tmp_path / "home", hub.address)
     assert found["kind"] == "ModelLoadError"
-    assert "GB in float32, and" in found["told"]
-    assert not any(path.endswith(".safetensors") for path in hub.asked)
+    assert "GB in float32, and" in found["message"]
+    assert not any(path.endswith(".safetensors") for path in hub.paths)
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -176,8 +189,8 @@ def test_a_hub_adapter_is_fetched_for_a_local_base(tiny_llama_dir: Path, tmp_pat
 
     adapters.write(tmp_path / "adapter", tiny_llama_dir, target_modules=["q_proj"])
     with fake_hub.serving(tmp_path / "adapter") as hub:
-        found = look(f"{tiny_llama_dir}+{fake_hub.REPOSITORY}", tmp_path / "home", hub.address)
+        found = load(f"{tiny_llama_dir}+{fake_hub.REPOSITORY}", tmp_path / "home", hub.address)
         assert found["source"] == f"{tiny_llama_dir}+{fake_hub.REPOSITORY}"
-        assert found["fingerprint"] == found["again"]
-        alone = look(fake_hub.REPOSITORY, tmp_path / "home", hub.address)
-    assert "base+adapter" in alone["told"]
+        assert found["fingerprint"] == found["loaded"] == found["again"]
+        alone = fetch(fake_hub.REPOSITORY, tmp_path / "home", hub.address)
+    assert "base+adapter" in alone["message"]

@@ -1,0 +1,79 @@
+"""Pages of a real browser: one for a single test, or one that several tests use in turn."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from tests.support.time_limits import PATIENCE_MS, PATIENCE_S
+
+COUNT_REQUESTS = """
+    const send = window.fetch;
+    window.unanswered = 0;
+    window.fetch = (...request) => {
+        window.unanswered += 1;
+        return send(...request).finally(() => (window.unanswered -= 1));
+    };
+"""
+IS_BUSY = "() => window.unanswered > 0 || document.querySelector('.progress.is-busy') !== null"
+#: Close what a reader opened, then change the address.
+GO_TO = """(query) => {
+    document.activeElement?.blur();
+    document.querySelectorAll("details[open]").forEach((each) => (each.open = false));
+    document.getElementById("alert-dismiss")?.click();
+    scrollTo(0, 0);
+    history.pushState(null, "", location.pathname + query);
+    dispatchEvent(new PopStateEvent("popstate"));
+}"""
+
+
+def new_context(browser: Any, *, dark: bool = False) -> Any:
+    """A browser profile of its own, as another reader has."""
+    return browser.new_context(
+        viewport={"width": 1280, "height": 900}, color_scheme="dark" if dark else "light"
+    )
+
+
+def new_page(context: Any, console: list[str]) -> Any:
+    """A page that adds to ``console`` what its console shows."""
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.on("console", lambda message: console.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: console.append(f"error: {error}"))
+    return page
+
+
+class SharedPage:
+    """A page that several tests use in turn, because opening one takes seconds.
+
+    Args:
+        browser: The browser.
+        url: Where the app is.
+    """
+
+    def __init__(self, browser: Any, url: str) -> None:
+        self.console: list[str] = []
+        self._context = new_context(browser)
+        self._page = new_page(self._context, self.console)
+        self._page.add_init_script(COUNT_REQUESTS)
+        self._page.goto(url)
+        self._wait_until_idle()
+
+    def go_to(self, query: str) -> Any:
+        """Show another address in the same document, as the Back button does; the page."""
+        self._page.mouse.move(2, 2)
+        self._page.evaluate(GO_TO, query)
+        self._wait_until_idle()
+        return self._page
+
+    def _wait_until_idle(self) -> None:
+        """Wait until no job runs, and the page has waited for no answer for a while."""
+        ends, idle = time.monotonic() + PATIENCE_S, 0
+        while idle < 3:
+            assert time.monotonic() < ends, "the page does not come to rest"
+            self._page.wait_for_timeout(100)
+            idle = 0 if self._page.evaluate(IS_BUSY) else idle + 1
+
+    def close(self) -> None:
+        """Close it."""
+        self._context.close()
