@@ -1,6 +1,6 @@
-"""``stratascope lens ...``: learned lenses from a terminal.
+"""The commands ``stratascope lens ...``: train, evaluate and list learned lenses.
 
-Importable without torch: each command imports what it needs.
+Importable without torch: each command imports what it needs when it runs.
 """
 
 from __future__ import annotations
@@ -16,20 +16,24 @@ from analysis.contract import progress
 from analysis.errors import SpecError
 from analysis.learned import library
 
+_MODEL = "a catalogue name, hub id, folder or .gguf file"
+
 
 def add_to(commands: Any) -> None:
-    """Add ``lens`` and its own commands to a parser's sub-commands."""
+    """Add ``lens`` and its subcommands to a parser's subcommands."""
     lens = commands.add_parser("lens", help="learned lenses: train, evaluate, list")
     found = lens.add_subparsers(dest="lens", required=True)
     _train_parser(found)
-    judging = found.add_parser("evaluate", help="a lens beside the logit lens, row by row")
-    judging.add_argument("model", help="as load_model takes it")
-    judging.add_argument("file", help="a lens's file, or its name in 'stratascope lens list'")
-    judging.add_argument("--text", type=Path, help="a text of your own; each tenth window is read")
-    judging.add_argument("--tokens", type=int, default=2048, help="positions of each text (2048)")
-    judging.add_argument("--seed", type=int, help="of the text (that of the training)")
-    judging.set_defaults(work=_evaluate)
-    listing = found.add_parser("list", help="the lenses there are")
+    evaluating = found.add_parser("evaluate", help="compare a lens with the logit lens, by row")
+    evaluating.add_argument("model", help=_MODEL)
+    evaluating.add_argument("file", help="a lens file, or a name from 'stratascope lens list'")
+    evaluating.add_argument(
+        "--text", type=Path, help="your own text file; every tenth window is read"
+    )
+    evaluating.add_argument("--tokens", type=int, default=2048, help="positions per text (2048)")
+    evaluating.add_argument("--seed", type=int, help="seed of the text (that of the training)")
+    evaluating.set_defaults(work=_evaluate)
+    listing = found.add_parser("list", help="list the available lenses")
     listing.set_defaults(work=_list)
 
 
@@ -37,21 +41,23 @@ def _train_parser(found: Any) -> None:
     training = found.add_parser(
         "train", help="fit an affine translator per row by KL against the model's own output"
     )
-    training.add_argument("model", help="as load_model takes it")
+    training.add_argument("model", help=_MODEL)
     shape = training.add_mutually_exclusive_group()
-    shape.add_argument("--rank", type=int, default=96, help="of each translator (96)")
+    shape.add_argument("--rank", type=int, default=96, help="rank of each translator (96)")
     shape.add_argument("--full", action="store_true", help="full matrices instead")
-    training.add_argument("--text", type=Path, help="train on this file; else on the model's words")
+    training.add_argument(
+        "--text", type=Path, help="train on this text file; else on text that the model writes"
+    )
     for name, meaning in (
-        ("tokens", "training positions"), ("steps", "batches in all"),
-        ("batch", "positions a step"), ("rows", "rows a step, drawn in turns"),
-        ("seed", "of text, start and batches"), ("every", "steps between checkpoints"),
+        ("tokens", "training positions"), ("steps", "number of batches"),
+        ("batch", "positions in each step"), ("rows", "rows in each step, in turns"),
+        ("seed", "seed of text, weights and batches"), ("every", "steps between checkpoints"),
     ):  # fmt: skip
         training.add_argument(f"--{name}", type=int, help=meaning)
     training.add_argument("--rate", type=float, help="peak learning rate")
-    training.add_argument("--judged", type=int, help="held-out positions of each text")
-    training.add_argument("--out", type=Path, help="the lens's file; else in the data folder")
-    training.add_argument("--resume", action="store_true", help="go on with what was stopped")
+    training.add_argument("--judged", type=int, help="held-out positions to evaluate per text")
+    training.add_argument("--out", type=Path, help="the lens file; else in the data folder")
+    training.add_argument("--resume", action="store_true", help="resume a stopped training")
     training.set_defaults(work=_train)
 
 
@@ -61,38 +67,34 @@ def _say(text: str) -> None:
 
 def _train(chosen: argparse.Namespace) -> int:
     import analysis
-    from analysis.lens_training import training as training_module
     from analysis.lens_training.evaluate import table
     from analysis.lens_training.fit import FitSpec
+    from analysis.lens_training.training import JUDGED, Session, default_file, run
 
     started, worked = time.perf_counter(), time.process_time()
     names = ("tokens", "steps", "batch", "rows", "rate", "seed", "every")
     given = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
     spec = FitSpec(rank=0 if chosen.full else chosen.rank, **given)
     model = analysis.load_model(chosen.model)
-    out = (chosen.out or training_module.default_file(model, spec.rank)).absolute()
-    work = training_module.Session(
-        model,
-        spec,
-        out,
-        chosen.text,
-        _command(chosen, given),
-        chosen.judged or training_module.JUDGED,
-    )
-    with progress.listening(_told):
-        info = training_module.run(work, resume=chosen.resume, say=_say)
+    out = (chosen.out or default_file(model, spec.rank)).absolute()
+    command, held_out = _command(chosen, given), chosen.judged or JUDGED
+    with progress.listening(_without_passes):
+        info = run(
+            Session(model, spec, out, chosen.text, command, held_out),
+            resume=chosen.resume, report=_say,
+        )  # fmt: skip
     for found in info.evaluations:
         _say(f"\n{table(found)}")
     _say(f"\n{info.path}: {info.shape}, {info.nbytes / 1e6:.2f} MB")
     _say(
-        f"{time.perf_counter() - started:.0f} s in this go, "
-        f"{time.process_time() - worked:.0f} of them on the processor"
+        f"{time.perf_counter() - started:.0f} s since the start or resume, "
+        f"{time.process_time() - worked:.0f} s of processor time"
     )
     return 0
 
 
 def _command(chosen: argparse.Namespace, given: dict[str, Any]) -> str:
-    """The command without what names places on this machine."""
+    """The command, without paths of this machine."""
     words = ["stratascope", "lens", "train", Path(chosen.model).name]
     words += ["--full"] if chosen.full else ["--rank", str(chosen.rank)]
     if chosen.text:
@@ -105,48 +107,46 @@ def _command(chosen: argparse.Namespace, given: dict[str, Any]) -> str:
 
 def _evaluate(chosen: argparse.Namespace) -> int:
     import analysis
-    from analysis.learned import lens_files
-    from analysis.lens_training import texts as texts_module
-    from analysis.lens_training import training as training_module
+    from analysis.learned.lens_files import load_lens, require
+    from analysis.lens_training import texts
     from analysis.lens_training.evaluate import evaluate, table
 
     info = named(chosen.file)
     model = analysis.load_model(chosen.model)
-    lens_files.require(info, model.info)
+    require(info, model.info)
     seed = info.seed if chosen.seed is None else chosen.seed
-    with progress.listening(_told):
+    with progress.listening(_without_passes):
         if chosen.text:
-            judged = [texts_module.from_file(model, chosen.text, "held_out")]
+            held_out = [texts.from_file(model, chosen.text, "held_out")]
         else:
-            judged = [texts_module.drawn(model, chosen.tokens, seed, "held_out")]
-            judged += training_module.human_words(model, chosen.tokens, seed)
-        found = [
-            evaluate(model, lens_files.load_lens(info), text, chosen.tokens) for text in judged
-        ]
+            held_out = [texts.own_text(model, chosen.tokens, seed, "held_out")]
+            held_out += texts.human_text(model, chosen.tokens, seed)
+        lens = load_lens(info)
+        found = [evaluate(model, lens, text, chosen.tokens) for text in held_out]
     _say("\n\n".join(table(part) for part in found))
     return 0
 
 
 def named(name: str) -> library.LensInfo:
-    """A lens by its file, or by its name on the shelf.
+    """A lens by its file, or by its name in the list.
 
     Raises:
         SpecError: If there is none.
-        StoreError: If the file is no lens.
+        StoreError: If the file is not a lens.
     """
     for info in library.lenses():
         if name == info.path.stem:
             return info
     path = Path(name)
     if not path.is_file():
-        raise SpecError(f"There is no lens {name!r}.", "'stratascope lens list' names them.")
+        raise SpecError(f"There is no lens {name!r}.", "List them with 'stratascope lens list'.")
     return library.describe(path.absolute())
 
 
 def _list(chosen: argparse.Namespace) -> int:
     found = library.lenses()
     if not found:
-        _say("There are none. Train one with 'stratascope lens train MODEL'.")
+        _say("There are no lenses. Train one with 'stratascope lens train MODEL'.")
     for info in found:
         origin = "shipped" if info.shipped else str(info.path.parent)
         size = f"{info.nbytes / 1e6:.2f} MB"
@@ -162,7 +162,7 @@ def _list(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _told(done: int, total: int, label: str) -> None:
-    """Progress on a terminal; the model's own passes are not shown."""
+def _without_passes(done: int, total: int, label: str) -> None:
+    """Show progress on a terminal, except that of single forward passes."""
     if label != "Forward pass":
         progress.on_terminal(done, total, label)

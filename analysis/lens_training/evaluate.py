@@ -1,4 +1,4 @@
-"""A lens beside the logit lens, row by row, over the whole vocabulary."""
+"""Compare a learned lens with the logit lens, row by row, over the whole vocabulary."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def evaluate(model: Model, lens: Lens, text: Text, tokens: int) -> Evaluation:
 
     Args:
         model: The model.
-        lens: As it is stored.
-        text: Not what the lens was trained on.
-        tokens: Positions to judge; fewer where the text has fewer.
+        lens: The lens, restored from its stored form.
+        text: Text that the lens was not trained on.
+        tokens: Number of positions to evaluate; all if the text has fewer.
 
     Raises:
-        SpecError: If the text has nothing to judge.
+        SpecError: If the text has no positions to evaluate.
         CancelledError: If the caller's progress listener stops the work.
     """
     rows, done = model.info.layers, 0
@@ -58,9 +58,9 @@ def evaluate(model: Model, lens: Lens, text: Text, tokens: int) -> Evaluation:
         if length > start:
             _add(model, lens, ids[:length], start, kl, top)
             done += length - start
-            progress.step(done, tokens, f"Judging on {text.title}")
+            progress.step(done, tokens, f"Evaluating on {text.title}")
     if not done:
-        raise SpecError("There is nothing to judge a lens on.", "Name a longer text.")
+        raise SpecError("The text is too short to evaluate a lens.", "Choose a longer text.")
     figures = tuple(
         RowFigures(row, *(float(value) for value in (*kl[row] / done, *top[row] / done)))
         for row in range(rows)
@@ -71,7 +71,7 @@ def evaluate(model: Model, lens: Lens, text: Text, tokens: int) -> Evaluation:
 def _add(
     model: Model, lens: Lens, ids: tuple[int, ...], start: int, kl: np.ndarray, top: np.ndarray
 ) -> None:
-    """Add one sequence's sums: column 0 the logit lens, column 1 the lens."""
+    """Add the sums of one sequence: column 0 for the logit lens, column 1 for the lens."""
     states = trace(model, ids)
     device = model.readout.device
     own = _Reference.of(torch.from_numpy(states.logits[start:]).to(device))
@@ -84,7 +84,7 @@ def _add(
 
 
 def table(found: Evaluation) -> str:
-    """The figures as Markdown, one row of the stream a line."""
+    """The evaluation as a Markdown table, one line for each residual row."""
     lines = [
         f"{found.text}, {found.tokens} tokens: the learned lens has the smaller KL at "
         f"{found.better} of {len(found.rows)} rows",

@@ -1,4 +1,4 @@
-"""Fit a learned lens by KL to the model's own output, on cached states; it can be resumed."""
+"""Fit a learned lens by its KL to the model's own output, on cached states; can be resumed."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ from analysis.model.handle import Model
 from analysis.model.readout import Readout
 from analysis.tracing.capture import trace
 
-#: One over the normal distribution's third quartile: from a median of |x| to a deviation.
+#: From the median of |x| to a standard deviation: one over the normal's third quartile.
 _MEDIAN_TO_DEVIATION = 1.4826
 _SMALLEST_SCALE = 1e-6
-#: Tokens whose states the scales are taken from.
+#: Number of tokens whose states set the scales.
 _SCALE_TOKENS = 4096
 
 
 def size_of(texts: Sequence[Sequence[int]]) -> int:
-    """Tokens in all."""
+    """Number of tokens of all texts."""
     return sum(len(text) for text in texts)
 
 
-def cached(model: Model, texts: Sequence[Sequence[int]], path: Path) -> Floats:
-    """[row, token, d_model] states of every token of every text, texts one after the other.
+def cached_states(model: Model, texts: Sequence[Sequence[int]], path: Path) -> Floats:
+    """[row, token, d_model] states of every token, all texts one after the other, from a file.
 
-    The file appears whole or not at all, so what a killed run left behind is made anew.
+    The file is written atomically, so a killed run leaves no incomplete one.
 
     Raises:
-        StoreError: If the disk has no room for them.
+        StoreError: If there is not enough disk space.
     """
     shape = (model.info.layers + 1, size_of(texts), model.info.d_model)
     if not path.is_file():
-        half = path.with_suffix(".part")
-        target = np.lib.format.open_memmap(half, mode="w+", dtype=np.float32, shape=shape)
-        _reserve(half)
+        partial = path.with_suffix(".part")
+        target = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+        _reserve(partial)
         _fill(model, texts, target)
         target.flush()
         del target
-        half.replace(path)
+        partial.replace(path)
     found: Floats = np.load(path, mmap_mode="r", allow_pickle=False)
     return found
 
 
 def _reserve(path: Path) -> None:
-    """Have the disk hold the whole file now: a page that finds no room later ends the process."""
+    """Allocate the whole file now: running out of disk space later would kill the process."""
     if sys.platform != "linux":
         return  # no such call elsewhere
     size = path.stat().st_size
@@ -66,7 +66,7 @@ def _reserve(path: Path) -> None:
         path.unlink(missing_ok=True)
         raise StoreError(
             f"The states of the text take {size / 1e6:.1f} MB in {path.parent}: {error.strerror}.",
-            "Free some space there and go on by --resume, or take fewer --tokens.",
+            "Free some space and resume with --resume, or use fewer --tokens.",
         ) from error
 
 
@@ -79,9 +79,9 @@ def _fill(model: Model, texts: Sequence[Sequence[int]], target: Floats) -> None:
 
 
 def scales(states: Floats) -> tuple[torch.Tensor, torch.Tensor]:
-    """How large the states of each row before the last are, from medians.
+    """The typical size of the states of each row before the last.
 
-    Medians, since a few positions carry coordinates a thousand times the others'.
+    Medians are used because a few positions have coordinates a thousand times larger.
 
     Returns:
         [row, d_model] typical size of each coordinate, and [row] of the whole state.
@@ -100,16 +100,16 @@ def scales(states: Floats) -> tuple[torch.Tensor, torch.Tensor]:
 
 @dataclass(frozen=True, slots=True)
 class FitSpec:
-    """How a lens is fitted.
+    """The options of a fit.
 
     Attributes:
-        rank: Of each translator; 0: full matrices.
+        rank: Rank of each translator; 0: full matrices.
         tokens: Training positions, at least.
-        steps: Batches in all; the learning rate rises, then falls to 0 over them.
-        batch: Positions a step.
-        rows: Rows a step; each row comes up equally often.
+        steps: Number of batches; the learning rate rises, then falls to 0 over them.
+        batch: Positions in each step.
+        rows: Rows in each step; each row is used equally often.
         rate: Peak learning rate of Adam, in the translators' scaled coordinates.
-        seed: Of the text, the start and the batches.
+        seed: The seed of text, weights and batches.
         every: Steps between checkpoints.
     """
 
@@ -127,19 +127,22 @@ class FitSpec:
             if getattr(self, name) < 1:
                 raise SpecError(f"{name} must be 1 or more.", "Leave it out for the default.")
         if self.rank < 0 or self.rate <= 0.0:
-            raise SpecError("Rank can't be negative, nor the rate 0.", "Leave them out.")
+            raise SpecError(
+                "The rank can't be negative, and the rate must be above 0.",
+                "Leave them out for the defaults.",
+            )
 
 
 @dataclass
 class Fit:
-    """A fit under way.
+    """The state of a fit.
 
     Attributes:
-        spec: How it is fitted.
-        lens: What is fitted.
-        optimizer: Adam; a row that a step did not draw keeps its state.
-        step: Steps done.
-        history: At each checkpoint, the mean loss of each row drawn since the last (NaN: none).
+        spec: Its options.
+        lens: The lens.
+        optimizer: Adam; a row that a step does not use keeps its state.
+        step: Number of steps done.
+        history: At each checkpoint, its step and the mean KL since the last one.
     """
 
     spec: FitSpec
@@ -150,7 +153,7 @@ class Fit:
 
 
 def start(spec: FitSpec, lens: LearnedLens) -> Fit:
-    """A fit that has not begun."""
+    """A fit at step 0."""
     parameters = list(lens.translators.parameters())
     return Fit(spec, lens, torch.optim.Adam(parameters, lr=spec.rate, betas=(0.9, 0.98)))
 
@@ -159,17 +162,17 @@ def fit(
     run: Fit,
     readout: Readout,
     states: Floats,
-    keep: Callable[[Fit], None],
-    say: Callable[[str], None],
+    save: Callable[[Fit], None],
+    report: Callable[[str], None],
 ) -> None:
-    """Go on until all steps are done.
+    """Run the steps that are left.
 
     Args:
         run: Changed in place.
-        readout: The model's own.
+        readout: The model's readout.
         states: [row, token, d_model] of the training text.
-        keep: Called at each checkpoint.
-        say: Gets one line a checkpoint.
+        save: Called at each checkpoint.
+        report: Gets one line of text at each checkpoint.
 
     Raises:
         CancelledError: If the caller's progress listener stops the work.
@@ -182,12 +185,12 @@ def fit(
             mean = float(np.mean(losses))
             losses.clear()
             run.history.append({"step": run.step, "kl": mean})
-            keep(run)
-            say(f"step {run.step:6d} of {spec.steps}  KL {mean:.4f} nats a token, rows drawn")
+            save(run)
+            report(f"step {run.step:6d} of {spec.steps}  KL {mean:.4f} nats per token")
 
 
 def rows_of(spec: FitSpec, step: int, count: int) -> list[int]:
-    """The rows that a step draws: all of them in a new random order, again and again."""
+    """The rows of a step: all rows in turn, each time in a new random order."""
     width = min(spec.rows, count)
     places = range(step * width, (step + 1) * width)
     orders = {
@@ -195,11 +198,11 @@ def rows_of(spec: FitSpec, step: int, count: int) -> list[int]:
         for turn in {place // count for place in places}
     }
     drawn = [int(orders[place // count][place % count]) for place in places]
-    return list(dict.fromkeys(drawn))  # where two turns meet, one row may come up twice
+    return list(dict.fromkeys(drawn))  # a row can repeat where two turns meet
 
 
 def tokens_of(spec: FitSpec, step: int, count: int) -> Ints:
-    """The positions that a step draws, ascending."""
+    """The positions of a step, ascending."""
     rng = np.random.default_rng([spec.seed, 2, step])
     return np.sort(rng.choice(count, size=min(spec.batch, count), replace=False))
 

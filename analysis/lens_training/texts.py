@@ -1,4 +1,4 @@
-"""Texts to train and evaluate a lens on: a file, the model's own samples, sums."""
+"""Texts to train and evaluate a lens on: files, text that the model writes, sums."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ _STARTS = (
 
 
 def opening(number: int, rng: np.random.Generator, part: Part, chat: bool) -> tuple[str, str]:
-    """The ``number``-th opening: what kind it is, and its words.
+    """The kind and the words of an opening of a generated text.
 
     Args:
-        number: Kinds take turns: nothing at all, bare words, and (with ``chat``) two requests.
-        rng: Draws form and topic.
+        number: Its number. Kinds alternate: nothing, bare words, and (with ``chat``) two requests.
+        rng: Chooses form and topic.
         part: Training and held-out openings share no topic.
         chat: Whether the model has a chat template.
 
@@ -74,18 +74,20 @@ def opening(number: int, rng: np.random.Generator, part: Part, chat: bool) -> tu
 
 #: Tokens of a window of a file, and new tokens of a generated text.
 CONTEXT = 128
-#: Each tenth window of a file is held out.
+#: One of this many windows of a file is held out.
 _TENTH = 10
+#: Texts generated at once.
+_BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Token sequences, each read from its own start.
+    """Token sequences, each of which is a prompt of its own.
 
     Attributes:
-        title: What it is, for a person.
+        title: A description.
         parts: Sequences of token ids.
-        starts: In each, the first position that a lens is judged at (the opening is given).
+        starts: The first position of each that is evaluated, after its opening.
     """
 
     title: str
@@ -94,11 +96,11 @@ class Text:
 
     @property
     def size(self) -> int:
-        """Tokens in all."""
+        """Number of tokens."""
         return sum(len(part) for part in self.parts)
 
     def first(self, tokens: int) -> Text:
-        """The first parts, until they hold so many judged tokens."""
+        """The first parts, with at least ``tokens`` positions to evaluate."""
         kept, held = 0, 0
         while kept < len(self.parts) and held < tokens:
             held += len(self.parts[kept]) - self.starts[kept]
@@ -107,7 +109,7 @@ class Text:
 
 
 def from_file(model: Model, path: Path, part: Part) -> Text:
-    """A part of a text file: each tenth window of 128 tokens is held out, the others train.
+    """A part of a text file: every tenth window of 128 tokens is held out, the others train.
 
     Raises:
         SpecError: If the file can't be read as UTF-8, or is too short.
@@ -116,13 +118,13 @@ def from_file(model: Model, path: Path, part: Part) -> Text:
         words = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(
-            f"{path} can't be read as UTF-8 text.", "Name a plain text file."
+            f"{path} can't be read as UTF-8 text.", "Choose a plain text file."
         ) from error
     windows = _windows(model, words)
     if len(windows) < 2 * _TENTH:
         raise SpecError(
             f"{path} has {sum(map(len, windows))} tokens; a lens needs {2 * _TENTH * CONTEXT}.",
-            "Name a longer text, or leave --text out: then the model writes its own.",
+            "Choose a longer text, or leave out --text: then the model writes one.",
         )
     held = [(number % _TENTH == 0) == (part == "held_out") for number in range(len(windows))]
     parts = tuple(window for window, wanted in zip(windows, held, strict=True) if wanted)
@@ -131,7 +133,7 @@ def from_file(model: Model, path: Path, part: Part) -> Text:
 
 
 def manual(model: Model, tokens: int, seed: int) -> Text:
-    """Human words that every Python brings: its reference manual, topics in random order."""
+    """Text by humans that comes with Python: its reference manual, topics in random order."""
     from pydoc_data.topics import topics
 
     names = sorted(topics)
@@ -161,12 +163,13 @@ def sums(operand_digits: int, tokens: int, seed: int, part: Part) -> Text:
     return Text(title, parts, (0,) * len(parts))
 
 
-#: Texts generated together.
-_BATCH = 32
+def human_text(model: Model, tokens: int, seed: int) -> list[Text]:
+    """Python's manual; nothing for a model that only adds."""
+    return [] if operand_digits(model) else [manual(model, tokens, seed)]
 
 
-def drawn(model: Model, tokens: int, seed: int, part: Part) -> Text:
-    """The model's own words, or, of a model that only adds, sums."""
+def own_text(model: Model, tokens: int, seed: int, part: Part) -> Text:
+    """Text that the model writes; for a model that only adds, sums."""
     digits = operand_digits(model)
     if digits:
         return sums(digits, tokens, seed, part)
@@ -174,13 +177,13 @@ def drawn(model: Model, tokens: int, seed: int, part: Part) -> Text:
 
 
 def generated(model: Model, tokens: int, seed: int, part: Part) -> Text:
-    """Texts that the model writes itself at temperature 1, until they hold so many tokens.
+    """Texts that the model writes at temperature 1, with at least ``tokens`` tokens.
 
-    A batch depends on the seed, the part and its number alone. Openings of training and held-out
-    texts share no topic; the opening's own positions are not judged.
+    A batch depends only on the seed, the part and its number. Openings of training and held-out
+    texts share no topic; positions of the opening are not evaluated.
 
     Raises:
-        PromptError: If the model's tokenizer can read none of the openings.
+        PromptError: If the model's tokenizer has no token to start a text with.
         CancelledError: If the caller's progress listener stops the work.
     """
     parts: list[tuple[int, ...]] = []
@@ -227,13 +230,13 @@ def _start(model: Model) -> int:
 def _continued(
     model: Model, prompts: Sequence[tuple[int, ...]], seed: int, batch: int, part: Part
 ) -> list[tuple[int, ...]]:
-    """Each prompt and what the model writes after it, its end-of-text token included."""
+    """Each prompt with the model's continuation, up to and including its end-of-text token."""
     longest = max(map(len, prompts))
     end = end_tokens(model)
     new = min(CONTEXT, (model.info.max_positions or CONTEXT + longest) - longest)
     padded = torch.zeros(len(prompts), longest, dtype=torch.long)
     mask = torch.zeros_like(padded)
-    for row, prompt in enumerate(prompts):  # the left is padded: all go on at the same place
+    for row, prompt in enumerate(prompts):  # padded on the left, so that all end together
         padded[row, longest - len(prompt) :] = torch.tensor(prompt)
         mask[row, longest - len(prompt) :] = 1
     options = {
@@ -247,7 +250,7 @@ def _continued(
 
 
 def hash_seed(seed: int, batch: int, part: Part) -> int:
-    """One seed for torch out of several numbers."""
+    """One seed for torch, from several numbers."""
     return int(np.random.SeedSequence([seed, batch, part == "held_out"]).generate_state(1)[0])
 
 

@@ -1,4 +1,4 @@
-"""From a model to a learned lens: text, states, fit, evaluation, file. Each step is kept."""
+"""Train a learned lens: text, states, fit, evaluation, file. Each step is saved."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from analysis.learned import lens_files
 from analysis.learned.lens_files import read, write
 from analysis.learned.library import Evaluation, LensInfo, own_folder
 from analysis.learned.translators import LearnedLens, new_lens
-from analysis.lens_training import fit as fit_module
 from analysis.lens_training import texts
 from analysis.lens_training.evaluate import evaluate
-from analysis.lens_training.fit import Fit, FitSpec, cached, scales
+from analysis.lens_training.fit import Fit, FitSpec, cached_states, fit, scales, start
 from analysis.lens_training.texts import Text
 from analysis.model import catalog, fingerprint
 from analysis.model.handle import Model
-from analysis.tasks.sum_table import operand_digits
 
 
 def save_fit(run: Fit, path: Path, job: Any) -> None:
@@ -37,7 +35,7 @@ def save_fit(run: Fit, path: Path, job: Any) -> None:
 
 
 def resume_fit(run: Fit, path: Path, job: Any) -> None:
-    """Bring a fresh fit to where a checkpoint of the same job stands.
+    """Restore a fit from a checkpoint of the same job.
 
     Raises:
         SpecError: If the checkpoint belongs to another job.
@@ -46,7 +44,7 @@ def resume_fit(run: Fit, path: Path, job: Any) -> None:
     if state["job"] != job:
         raise SpecError(
             f"{path} belongs to a training with other options or another model.",
-            "Give the same options, another --out, or remove its folder.",
+            "Use the same options or another --out, or remove its folder.",
         )
     run.step, run.history = state["step"], state["history"]
     own = {name[5:]: value for name, value in tensors.items() if name.startswith("lens.")}
@@ -59,7 +57,7 @@ def resume_fit(run: Fit, path: Path, job: Any) -> None:
 
 
 def save_text(text: Text, path: Path) -> None:
-    """Write a text's tokens."""
+    """Write the tokens of a text to a file."""
     flat = [token for part in text.parts for token in part]
     tensors = {
         "ids": torch.tensor(flat),
@@ -70,15 +68,16 @@ def save_text(text: Text, path: Path) -> None:
 
 
 def load_text(path: Path) -> Text:
-    """What ``save_text`` wrote."""
+    """Read a file of ``save_text``."""
     tensors, title = read(path, "text")
     cut = torch.split(tensors["ids"], tensors["lengths"].tolist())
     parts = tuple(tuple(part.tolist()) for part in cut)
     return Text(title, parts, tuple(tensors["starts"].tolist()))
 
 
-Say = Callable[[str], None]
-#: Held-out positions that a lens is judged at, of each text.
+#: Prints a line of text.
+Report = Callable[[str], None]
+#: Held-out positions that are evaluated, of each text.
 JUDGED = 2048
 
 
@@ -88,11 +87,11 @@ class Session:
 
     Attributes:
         model: The model.
-        spec: How the lens is fitted.
-        out: The lens's file.
-        source: A text file; None: the model writes the text itself.
-        command: What a person typed, kept in the lens.
-        judged: Held-out positions of each text.
+        spec: The options of the fit.
+        out: The lens file.
+        source: A text file; None: the model writes the text.
+        command: The command line, which is stored in the lens.
+        judged: Held-out positions to evaluate, of each text.
     """
 
     model: Model
@@ -104,42 +103,42 @@ class Session:
 
     @property
     def folder(self) -> Path:
-        """Where text, states and checkpoint lie until the lens is finished."""
+        """The folder of text, states and checkpoint until the lens is finished."""
         return self.out.with_name(f"{self.out.stem}.training")
 
     def job(self) -> dict[str, Any]:
-        """What a checkpoint must agree with to be taken up, as JSON values."""
+        """What must be the same to resume a training, as JSON values."""
         digest = hashlib.sha256(self.source.read_bytes()).hexdigest() if self.source else ""
         return {"spec": asdict(self.spec), "model": self.model.info.fingerprint, "text": digest}
 
 
 def default_file(model: Model, rank: int) -> Path:
-    """Where a lens is put unless told: by the model's name, in the data folder."""
+    """The default file of a lens: in the data folder, named after the model."""
     plain = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in
                     Path(model.info.name).name)  # fmt: skip
     return own_folder() / f"{plain}-{f'rank{rank}' if rank else 'full'}.safetensors"
 
 
-def run(session: Session, *, resume: bool, say: Say) -> LensInfo:
-    """Train a lens and judge it as it is stored.
+def run(session: Session, *, resume: bool, report: Report) -> LensInfo:
+    """Train a lens, and evaluate it as it is stored.
 
     Args:
-        session: What to do.
-        resume: Go on where an unfinished training of the same job stands.
-        say: Gets lines of text.
+        session: The training.
+        resume: Continue an unfinished training of the same job.
+        report: Gets lines of text.
 
     Raises:
-        SpecError: If an unfinished training is in the way, belongs to another job, or the text is
-            too short.
+        SpecError: If there is an unfinished training and ``resume`` is False, if it belongs to
+            another job, or if the text is too short.
         CancelledError: If the caller's progress listener stops the work.
     """
     _open_folder(session, resume)
-    unseen = _unseen(session)
-    text = _kept(session.folder / "text.safetensors", lambda: _training_text(session))
-    say(f"Training text: {text.title}, {text.size} tokens in {len(text.parts)} pieces")
-    lens = _fitted(session, text, say)
+    held_out = _held_out_texts(session)
+    text = _saved_text(session.folder / "text.safetensors", lambda: _training_text(session))
+    report(f"Training text: {text.title}, {text.size} tokens in {len(text.parts)} pieces")
+    lens = _fitted(session, text, report)
     as_stored = lens_files.restored(lens_files.stored(lens))
-    found = [evaluate(session.model, as_stored, judged, session.judged) for judged in unseen]
+    found = [evaluate(session.model, as_stored, one, session.judged) for one in held_out]
     info = lens_files.save_lens(as_stored, _info(session, text, tuple(found)))
     shutil.rmtree(session.folder)
     return info
@@ -149,22 +148,22 @@ def _open_folder(session: Session, resume: bool) -> None:
     path, job = session.folder / "job.json", session.job()
     if path.is_file() and not resume:
         raise SpecError(
-            f"An unfinished training lies in {session.folder}.",
-            "Go on with it by --resume, or remove the folder.",
+            f"There is an unfinished training in {session.folder}.",
+            "Resume it with --resume, or remove the folder.",
         )
     if path.is_file() and json.loads(path.read_text("utf-8")) != job:
         raise SpecError(
             f"The training in {session.folder} has other options, text or model.",
-            "Give the same ones, another --out, or remove the folder.",
+            "Use the same ones or another --out, or remove the folder.",
         )
     session.folder.mkdir(parents=True, exist_ok=True)
-    half = path.with_suffix(".part")
-    half.write_text(json.dumps(job), "utf-8")
-    half.replace(path)
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps(job), "utf-8")
+    partial.replace(path)
 
 
-def _kept(path: Path, make: Callable[[], Text]) -> Text:
-    """A text out of its file, made and written first where it is not there yet."""
+def _saved_text(path: Path, make: Callable[[], Text]) -> Text:
+    """The text of a file, which is made and written first if it does not exist."""
     if not path.is_file():
         save_text(make(), path)
     return load_text(path)
@@ -174,45 +173,40 @@ def _training_text(session: Session) -> Text:
     spec = session.spec
     if session.source:
         return texts.from_file(session.model, session.source, "train").first(spec.tokens)
-    return texts.drawn(session.model, spec.tokens, spec.seed, "train")
+    return texts.own_text(session.model, spec.tokens, spec.seed, "train")
 
 
-def _unseen(session: Session) -> list[Text]:
-    """What the lens is judged on: held-out text of the training's kind, and human words."""
+def _held_out_texts(session: Session) -> list[Text]:
+    """The texts that the lens is evaluated on: held-out text of the same kind, and human text."""
     model, seed, wanted = session.model, session.spec.seed, session.judged
     if session.source:
         held = texts.from_file(model, session.source, "held_out")
     else:
         path = session.folder / "held-out.safetensors"
-        held = _kept(path, lambda: texts.drawn(model, wanted, seed, "held_out"))
-    return [held, *human_words(model, wanted, seed)]
+        held = _saved_text(path, lambda: texts.own_text(model, wanted, seed, "held_out"))
+    return [held, *texts.human_text(model, wanted, seed)]
 
 
-def human_words(model: Model, tokens: int, seed: int) -> list[Text]:
-    """Python's manual; nothing for a model that only adds."""
-    return [] if operand_digits(model) else [texts.manual(model, tokens, seed)]
-
-
-def _fitted(session: Session, text: Text, say: Say) -> LearnedLens:
-    states = cached(session.model, text.parts, session.folder / "states.npy")
+def _fitted(session: Session, text: Text, report: Report) -> LearnedLens:
+    states = cached_states(session.model, text.parts, session.folder / "states.npy")
     if states.shape[1] < session.spec.batch:
         raise SpecError(
             f"The text has {states.shape[1]} tokens; a batch has {session.spec.batch}.",
-            "Name a longer text, or take a smaller batch.",
+            "Choose a longer text, or a smaller batch.",
         )
-    begun = fit_module.start(session.spec, new_lens(*scales(states), session.spec.rank,
-                                               session.spec.seed))  # fmt: skip
+    lens = new_lens(*scales(states), session.spec.rank, session.spec.seed)
+    state = start(session.spec, lens)
     path, job = session.folder / "checkpoint.safetensors", session.job()
     if path.is_file():
-        resume_fit(begun, path, job)
-        say(f"Going on at step {begun.step}")
+        resume_fit(state, path, job)
+        report(f"Resuming at step {state.step}")
 
-    def keep(fit: Fit) -> None:
-        """Save how far the fit has come, so that a killed training goes on from there."""
-        save_fit(fit, path, job)
+    def save(state: Fit) -> None:
+        """Write a checkpoint, from which a killed training can resume."""
+        save_fit(state, path, job)
 
-    fit_module.fit(begun, session.model.readout, states, keep, say)
-    return begun.lens
+    fit(state, session.model.readout, states, save, report)
+    return state.lens
 
 
 def _info(session: Session, text: Text, found: tuple[Evaluation, ...]) -> LensInfo:
@@ -226,9 +220,9 @@ def _info(session: Session, text: Text, found: tuple[Evaluation, ...]) -> LensIn
 
 
 def fingerprints(model: Model) -> tuple[str, ...]:
-    """Of a model's weights in each dtype: a lens fits them all, as its states are float32.
+    """Fingerprints of a model's weights in each dtype: a lens fits them all, as states are float32.
 
-    Only its own where the catalogue does not know the model.
+    Only the model's own if the catalogue does not have it.
     """
     own = model.info.fingerprint
     try:

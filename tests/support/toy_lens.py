@@ -12,10 +12,10 @@ SPEC = FitSpec(rank=6, tokens=1500, steps=240, batch=48, rows=2, rate=2e-2, seed
 SHORT = FitSpec(rank=3, tokens=300, steps=24, batch=16, rows=2, rate=1e-2, seed=3, every=8)
 
 
-def quiet(text: str) -> None:
-    """Say nothing."""
+def ignore(text: str) -> None:
+    """Print nothing."""
 
 
 def session(model: Model, out: Path, spec: FitSpec = SHORT, source: Path | None = None) -> Session:
-    """A training judged on 200 positions."""
+    """A training that evaluates 200 positions."""
     return Session(model, spec, out, source, "the command", 200)

@@ -72,7 +72,7 @@ def test_disk_space_is_checked_before_the_first_state_is_written(
 
     text = [tuple(range(5, 95))] * 20
     monkeypatch.setattr(fit, "_fill", look)
-    fit.cached(opened, text, path)
+    fit.cached_states(opened, text, path)
     assert held == [True]
     path.unlink()
 
@@ -81,7 +81,7 @@ def test_disk_space_is_checked_before_the_first_state_is_written(
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(StoreError, match="No space left"):
-        fit.cached(opened, text, path)
+        fit.cached_states(opened, text, path)
     assert not any(tmp_path.iterdir())
 
 

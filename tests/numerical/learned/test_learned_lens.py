@@ -35,7 +35,7 @@ from analysis.worker.settings import ServiceSettings
 from tests.numerical.lens.test_grid import slow_norm, softmax
 from tests.support.command_line import run as run_command
 from tests.support.repository import ROOT
-from tests.support.toy_lens import SHORT, SPEC, quiet, session
+from tests.support.toy_lens import SHORT, SPEC, ignore, session
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,9 @@ def toy(opened: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[lib
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STRATASCOPE_DATA_DIR", str(folder))
         yield run(
-            session(opened, library.own_folder() / "toy.safetensors", SPEC), resume=False, say=quiet
+            session(opened, library.own_folder() / "toy.safetensors", SPEC),
+            resume=False,
+            report=ignore,
         )
 
 
@@ -95,7 +97,7 @@ def test_full_matrices_learn_too(opened: Model, tmp_path: Path) -> None:
     info = run(
         session(opened, tmp_path / "full.safetensors", replace(SPEC, rank=0, rate=5e-3)),
         resume=False,
-        say=quiet,
+        report=ignore,
     )
     assert info.shape == "full matrices"
     assert lens_files.load_lens(info).rank == 0
@@ -175,7 +177,7 @@ def test_other_options_decode_the_translated_state(
 
 @pytest.mark.parametrize("component", ["attention_output", "mid_residual", "mlp_output"])
 def test_only_block_outputs_can_be_decoded(component: str) -> None:
-    with pytest.raises(SpecError, match="fitted to the rows"):
+    with pytest.raises(SpecError, match="fitted to block outputs"):
         LensSpec(component=component, decoder="learned")  # type: ignore[arg-type]
 
 
@@ -195,7 +197,7 @@ def kill(done, total, label):
 
 model = analysis.load_model(sys.argv[1])
 with progress.listening(kill):
-    run(toy_lens.session(model, Path(sys.argv[2])), resume=False, say=print)
+    run(toy_lens.session(model, Path(sys.argv[2])), resume=False, report=print)
 """
 
 
@@ -214,9 +216,9 @@ def test_a_killed_training_ends_with_the_same_lens(
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not out.exists()
     said: list[str] = []
-    resumed = run(session(opened, out), resume=True, say=said.append)
-    whole = run(session(opened, tmp_path / "whole.safetensors"), resume=False, say=quiet)
-    assert "Going on at step 8" in said
+    resumed = run(session(opened, out), resume=True, report=said.append)
+    whole = run(session(opened, tmp_path / "whole.safetensors"), resume=False, report=ignore)
+    assert "Resuming at step 8" in said
     assert resumed.digest == whole.digest
     assert resumed.evaluations == whole.evaluations
     assert not session(opened, out).folder.exists()
@@ -230,19 +232,19 @@ def stop(wanted: str) -> progress.Listener:
     return listen
 
 
-@pytest.mark.parametrize("where", ["Generating training", "States", "Fitting", "Judging"])
+@pytest.mark.parametrize("where", ["Generating training", "States", "Fitting", "Evaluating"])
 def test_training_can_stop_and_resume_at_any_step(
     opened: Model, tmp_path: Path, where: str
 ) -> None:
     work = session(opened, tmp_path / "lens.safetensors")
     where = where.replace("training", "train ")
     with pytest.raises(CancelledError), progress.listening(stop(where)):
-        run(work, resume=False, say=quiet)
+        run(work, resume=False, report=ignore)
     with pytest.raises(SpecError, match="unfinished"):
-        run(work, resume=False, say=quiet)
+        run(work, resume=False, report=ignore)
     with pytest.raises(SpecError, match="other options"):
-        run(replace(work, spec=replace(SHORT, seed=4)), resume=True, say=quiet)
-    assert run(work, resume=True, say=quiet).steps == 24
+        run(replace(work, spec=replace(SHORT, seed=4)), resume=True, report=ignore)
+    assert run(work, resume=True, report=ignore).steps == 24
 
 
 def test_rows_take_turns_and_batches_depend_on_the_step_alone() -> None:
@@ -301,7 +303,9 @@ def test_a_new_lens_makes_a_new_memo_key(
     before = [service._key("toy", (trace, spec)) for spec in (asked, LensSpec())]
     monkeypatch.setenv("STRATASCOPE_DATA_DIR", str(tmp_path))
     assert library.key_part(name, (asked,)) == "none"
-    info = run(session(opened, library.own_folder() / "other.safetensors"), resume=False, say=quiet)
+    info = run(
+        session(opened, library.own_folder() / "other.safetensors"), resume=False, report=ignore
+    )
     assert library.key_part(name, (asked,)) == info.digest != toy.digest
     after = [service._key("toy", (trace, spec)) for spec in (asked, LensSpec())]
     assert before[0] != after[0]

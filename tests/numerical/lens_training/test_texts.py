@@ -12,7 +12,7 @@ from analysis.lens_training import texts
 from analysis.lens_training.fit import FitSpec
 from analysis.lens_training.training import run
 from analysis.model.handle import Model
-from tests.support.toy_lens import SHORT, quiet, session
+from tests.support.toy_lens import SHORT, ignore, session
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,9 @@ def test_a_file_is_split_into_training_and_held_out_windows(opened: Model, tmp_p
     assert parts["held_out"].parts == tuple(windows[::10])
     assert set(parts["train"].parts) | set(parts["held_out"].parts) == set(windows)
     assert parts["train"].size + parts["held_out"].size == 128 * len(windows)
-    info = run(session(opened, tmp_path / "lens.safetensors", SHORT, path), resume=False, say=quiet)
+    info = run(
+        session(opened, tmp_path / "lens.safetensors", SHORT, path), resume=False, report=ignore
+    )
     assert info.text == "words.txt"
     assert info.evaluations[0].text == "words.txt, each tenth window"
 
@@ -61,7 +63,7 @@ def test_invalid_options_are_refused(options: dict[str, int]) -> None:
 def test_a_model_that_adds_is_trained_on_sums(tmp_path: Path) -> None:
     model = analysis.load_model("addition-5digit")
     spec = FitSpec(rank=32, tokens=2000, steps=200, batch=64, rows=2, rate=1e-2)
-    info = run(session(model, tmp_path / "adder.safetensors", spec), resume=False, say=quiet)
+    info = run(session(model, tmp_path / "adder.safetensors", spec), resume=False, report=ignore)
     (found,) = info.evaluations
     assert (info.text, found.text) == ("sums of 5 digits", "sums of 5 digits it never saw")
     assert found.better == len(found.rows) == 2
