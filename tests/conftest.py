@@ -20,20 +20,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# A test that reaches for the hub is a bug, and shall fail at once.
+# A test that uses the hub is a bug and must fail at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
-# No example is timed: on a busy machine it takes as long as it takes.
+# No deadline for examples: a busy machine can be slow.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    """Say how a process of tests ended that should not have: -9 is a kill, say for memory."""
+    """Print the exit status of a test process that died: -9 is a kill, for example for memory."""
     if error:
         import psutil
 
-        with suppress(AttributeError, subprocess.TimeoutExpired):  # xdist has no word for it
+        with suppress(AttributeError, subprocess.TimeoutExpired):  # xdist does not report it
             code = node.gateway._io.popen.wait(10)
             free, whole = (value >> 20 for value in psutil.virtual_memory()[1::-1])
             print(f"\n{node.gateway.id}: exit status {code}, {free} of {whole} MiB free")
@@ -41,7 +41,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 @pytest.fixture(scope="session")
 def default_model_dir() -> Path:
-    """Folder of the converted default model; converted now where it is not there yet."""
+    """Folder of the converted default model; convert it if necessary."""
     from analysis.model import default_model
 
     return default_model.ensure()

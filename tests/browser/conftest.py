@@ -19,7 +19,7 @@ FAILED = pytest.StashKey[bool]()
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, default_model_dir: Path) -> Iterator[Servers]:
-    """The page on the default model, its memo empty at first."""
+    """Serve the page with the default model and an empty memo."""
     with Servers(tmp_path_factory.mktemp("served")) as running:
         loaded(running.url, running.log)
         yield running

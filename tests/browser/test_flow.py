@@ -35,7 +35,7 @@ QUIET = "[...document.querySelectorAll('#flow-canvas .flow-link.is-minor')]"
 COUNT_SHOWN = f"""() => {QUIET}.filter(
     (link) => getComputedStyle(link).visibility === 'visible'
               && Number(getComputedStyle(link).opacity) > 0.3).length"""
-#: Middle of the node, of those in sight, that most quiet links touch.
+#: Middle of the visible node with most faint links.
 BUSIEST = f"""() => {{
     const count = {{}};
     for (const link of {QUIET}) {{
@@ -49,7 +49,7 @@ BUSIEST = f"""() => {{
     const [, box] = places.sort((a, b) => b[0] - a[0])[0];
     return [box.left + box.width / 2, box.top + box.height / 2];
 }}"""
-#: A point on the widest drawn link of a kind of which nothing lies over it.
+#: A point on the widest drawn link of a kind where nothing covers it.
 POINT_ON = """(kind) => {
     const drawn = `#flow-canvas .flow-link.is-${kind}:not(.is-minor)`;
     const links = [...document.querySelectorAll(drawn)]
@@ -70,7 +70,7 @@ POINT_ON = """(kind) => {
 
 
 def until(page: Any, true: str) -> None:
-    """Wait for an expression in the page. (Polling inside it would need eval, which it forbids.)"""
+    """Wait for an expression. The page forbids eval, so the test polls from outside."""
     ends = time.monotonic() + PATIENCE_S
     while not page.evaluate(true):
         assert time.monotonic() < ends, f"never true: {true}"
@@ -78,7 +78,7 @@ def until(page: Any, true: str) -> None:
 
 
 def drawn(page: Any, kind: str = "#flow-canvas .flow-link") -> None:
-    """Wait until the flow is drawn and nothing is on its way."""
+    """Wait until the flow is drawn and no request is running."""
     page.wait_for_selector(kind, state="attached")
     page.wait_for_selector("#flow-graph-box.is-loading", state="detached")
     until(page, "document.fonts.status === 'loaded'")
@@ -91,7 +91,7 @@ def open_flow(show: Visit, **values: Any) -> Any:
     drawn(page, BARS if signed else "#flow-canvas .flow-link")
     page.wait_for_selector(".story-phrase")
     page.wait_for_selector("#attention-graph .heatmaplayer image")
-    page.wait_for_selector(".progress.is-busy", state="detached")  # what lies below would move
+    page.wait_for_selector(".progress.is-busy", state="detached")  # the elements below would move
     page.locator(".panel-flow").evaluate("panel => scrollTo(0, panel.offsetTop - 70)")
     return page
 
@@ -109,14 +109,14 @@ def click(page: Any, x: float, y: float) -> None:
 
 def test_hidden_links_appear_on_hover_without_a_request(revisit: Visit) -> None:
     page = open_flow(revisit)
-    # All jobs have ended, and what they found is drawn: nothing but the pointer is left to ask.
+    # All jobs have ended and their results are drawn: only the pointer could send a request.
     page.wait_for_selector(".ledger-table", state="attached")
     page.wait_for_selector("#emergence-graph .heatmaplayer image", state="attached")
     page.wait_for_selector(".progress.is-busy", state="detached")
     in_sight(page)
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
-    # A job of another view may still be polled for: that is not the pointer's doing.
+    # The page may still poll for a job of another view.
     assert page.evaluate(f"{QUIET}.length") > 20
     assert page.evaluate(COUNT_SHOWN) == 0
     page.mouse.move(*page.evaluate(BUSIEST))
@@ -156,7 +156,7 @@ def test_the_picture_zooms_and_moves_by_mouse_keys_and_buttons(revisit: Visit) -
     until(page, "Number(document.querySelector('.flow-svg').dataset.zoom) > 2")
     page.keyboard.press("0")
     expect(scene).to_have_attribute("transform", whole)
-    assert page.url == url  # nothing of it selects anything
+    assert page.url == url  # no part of it selects anything
 
 
 def test_the_flow_goes_up_from_a_token(revisit: Visit) -> None:
@@ -269,7 +269,9 @@ def test_the_table_lists_the_links_and_sorts_without_a_request(revisit: Visit) -
         return rows.length + others.length;
     })()""")
     expect(rows).to_have_count(count)
-    assert rows.filter(has_text="by links not drawn").count() > 5  # what makes flows add up
+    assert (
+        rows.filter(has_text="by links not drawn").count() > 5
+    )  # the links that complete the sums
     page.locator("#flow-table [data-sort='6']").focus()
     page.keyboard.press("Enter")
     head = page.locator("#flow-table th").nth(6)

@@ -1,4 +1,4 @@
-"""The whole journey of a newcomer on the real model, in a real browser."""
+"""The tour of a new user on the real model, in a real browser."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.time_limits import PATIENCE_S
 pytestmark = [pytest.mark.browser, pytest.mark.real]
 
 Visit = Callable[..., Any]
-#: What the button says after two quick clicks, when all that they put off is done.
+#: The button's text after two quick clicks, when the delayed work is done.
 COPIED_TWICE = """async () => {
     const [button, real, later] = [document.querySelector("[data-copy-address]"), setTimeout, []];
     window.setTimeout = (what, ms, ...more) =>
@@ -32,7 +32,7 @@ COPIED_TWICE = """async () => {
 }"""
 
 LONG = "The quick brown fox jumps over the lazy dog and runs on. " * 16
-#: Where a node stands that the pointer can't miss, below the header, not the root itself.
+#: Position of a large node below the header that is not the root.
 TALLEST_NODE = """() => {
     const boxes = [...document.querySelectorAll("#flow-canvas .flow-node .is-covered")]
         .map((node) => node.getBoundingClientRect())
@@ -44,7 +44,7 @@ TALLEST_NODE = """() => {
 
 
 def until(page: Any, true: str) -> None:
-    """Wait until a JavaScript expression is true (the page's own rules forbid eval in it)."""
+    """Wait until a JavaScript expression is true. The page's policy forbids eval."""
     ends = time.monotonic() + PATIENCE_S
     while not page.evaluate(f"() => Boolean({true})"):
         assert time.monotonic() < ends, true
@@ -52,7 +52,7 @@ def until(page: Any, true: str) -> None:
 
 
 def ready(page: Any) -> None:
-    """Wait until every view has drawn, and no bar above the heatmap is about to go."""
+    """Wait until every view is drawn and no progress bar above the heatmap will disappear."""
     page.wait_for_selector(".story-phrase")
     page.wait_for_selector("#lens-graph .heatmaplayer image")
     page.wait_for_selector("#curves-graph .scatterlayer .trace")
@@ -126,7 +126,7 @@ def test_one_selection_moves_every_view(revisit: Visit) -> None:
 
 
 def at_once(page: Any, *selectors: str) -> None:
-    """Click each before the page can be drawn anew between two of them."""
+    """Click each element before the page can redraw between two clicks."""
     page.evaluate("(all) => all.forEach((one) => document.querySelector(one).click())", selectors)
 
 
@@ -313,7 +313,7 @@ def test_a_long_run_can_be_cancelled_and_run_again(revisit: Visit) -> None:
         page.click("#run-button")
         starts.wait_for(1)
         expect(page.locator("#run-progress")).to_have_class("progress is-busy")
-        expect(page.locator("#run-cancel")).to_be_disabled()  # it could not cancel anything yet
+        expect(page.locator("#run-cancel")).to_be_disabled()  # there was nothing to cancel yet
         assert re.search(r"&turn=\d+$", starts.address(0))
     expect(page.locator("#run-cancel")).to_be_enabled()
     until(page, "parseFloat(document.querySelector('#run-progress-fill').style.width) > 0")

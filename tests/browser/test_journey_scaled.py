@@ -19,7 +19,7 @@ globals().update(
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, default_model_dir: Path) -> Iterator[Servers]:
-    """In place of the one process that the journey otherwise meets."""
+    """Replaces the single process of the other journey."""
     folder = tmp_path_factory.mktemp("scaled")
     with Servers(folder, redis=True, WEB_PROCESSES="2") as running:
         loaded(running.url, running.log)

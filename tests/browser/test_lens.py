@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.real]
 Visit = Callable[..., Any]
 SUM = {"model": "addition-5digit", "prompt": "12345+54321=", "new": 6, "pos": 11, "row": 2}
 FOX = "The quick brown fox jumps over the lazy dog and runs on to the river. "
-#: All that the heatmap's panel says.
+#: All text of the heatmap's panel.
 SAID = """() => {
     const plot = document.querySelector("#lens-graph .js-plotly-plot");
     const bar = plot.data[0].colorbar;
@@ -38,7 +38,7 @@ ONCE = (
     ("by", "proximity"), ("component", "source_output"), ("head", "2"), ("source", "3"),
     ("show", "answer"),
 )  # fmt: skip
-#: Every option of every menu, each a change from what was before.
+#: Every option of every menu; each differs from the one before.
 MENUS = (
     ("decoder", ("input", "linear", "quadratic", "midpoint", "max_probability", "output")),
     ("norm", ("unit", "none", "full")),
@@ -63,7 +63,7 @@ MENUS = (
 
 
 def until(page: Any, true: Callable[[], bool], what: str) -> None:
-    """Wait from outside: polling inside the page would need eval, which it forbids."""
+    """Wait from outside: the page forbids eval."""
     ends = time.monotonic() + PATIENCE_S
     while not true():
         assert time.monotonic() < ends, f"never true: {what}"
@@ -83,12 +83,12 @@ def computed(page: Any) -> bool:
 
 
 def still(page: Any) -> None:
-    """Wait until no bar of a job is about to go: what lies below would move away from a click."""
+    """Wait until no progress bar will disappear: the elements below would move away from a click."""
     page.wait_for_selector(".progress.is-busy", state="detached")
 
 
 def pick(page: Any, name: str, value: str) -> None:
-    """Choose from a menu; "*" is whatever is not chosen."""
+    """Choose from a menu; "*" is any value that is not chosen."""
     page.locator(f"#menu-{name} > summary").click()
     wanted = '[aria-pressed="false"]' if value == "*" else f'[data-go="{urlencode({name: value})}"]'
     button = page.locator(f"#menu-{name} {wanted}").first
@@ -119,7 +119,9 @@ def options_say_their_formula(page: Any) -> None:
     helps = options.locator(".menu-help").all_text_contents()
     assert len(helps) == options.count() > 30
     assert all(len(text) > 10 for text in helps)
-    learned = library.available("addition-5digit") is not None  # all else is a choice: it is untied
+    learned = (
+        library.available("addition-5digit") is not None
+    )  # all other decoders are available: the model is untied
     off = page.locator("#menu-decoder .menu-option:disabled")
     expect(off).to_have_count(0 if learned else 1)
     page.locator("#menu-decoder > summary").focus()
@@ -225,7 +227,7 @@ def a_double_click_pins(page: Any) -> None:
 
 
 def test_the_panels_beside_the_heatmap(revisit: Visit) -> None:
-    """One page for all of them: opening it takes longer than what they do."""
+    """One page for all tests: opening it takes longer than a test."""
     page = open_page(revisit, **SUM)
     options_say_their_formula(page)
     other_controls_change_their_views(page)
@@ -242,7 +244,7 @@ def test_a_new_grid_shows_the_chosen_column_first_and_can_be_cancelled(revisit: 
     expect(page.locator("#lens-state")).to_contain_text("N₁(h)")
     until(page, lambda: computed(page), "the unit norm")
 
-    # Seconds to minutes: the page asks more than once, and there is time to stop it.
+    # Seconds to minutes: the page polls more than once, and there is time to cancel.
     pick(page, "candidates", "matching_pursuit")
     expect(page.locator("#lens-state")).to_contain_text("Computed so far: 1 of")
     expect(page.locator("#lens-inspector")).to_contain_text("explained so far")
@@ -252,7 +254,7 @@ def test_a_new_grid_shows_the_chosen_column_first_and_can_be_cancelled(revisit: 
     waiting = page.locator("#lens-graph .cell-text.is-waiting")
     until(page, lambda: waiting.count() > 100, "cells that wait")
 
-    pick(page, "candidates", "top_k")  # that was computed: there at once, without a job
+    pick(page, "candidates", "top_k")  # it was computed before: shown at once, without a job
     until(page, lambda: computed(page), "what is memoised")
     expect(page.locator("#lens-progress")).to_have_class("progress is-idle")
     expect(page.locator("#lens-resume")).to_be_hidden()

@@ -28,7 +28,7 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
 
 @pytest.fixture
 def page(browser: Any, servers: Servers) -> Iterator[Any]:
-    """One that has drawn, with another prompt typed."""
+    """A drawn page with another prompt typed."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     opened = context.new_page()
     opened.set_default_timeout(PATIENCE_MS)
@@ -62,7 +62,7 @@ def test_the_page_reports_an_outage_and_recovers(
 
 
 def test_a_late_response_does_not_remove_the_message(servers: Servers, page: Any) -> None:
-    """It was on its way when the server went: the run's own, which clears what the page said."""
+    """The response of the run was under way when the server ended. It would clear the message."""
     late: list[Any] = []
 
     def keep(route: Any) -> None:
@@ -97,13 +97,13 @@ def test_the_page_says_that_it_stopped_retrying(servers: Servers, page: Any) -> 
 
 
 def begin(servers: Servers, page: Any) -> None:
-    """Press Run, of what the model will not get to."""
+    """Press Run for a prompt that the model will not reach."""
     servers.model().suspend()
     page.click("#run-button")
     expect(page.locator("#run-cancel")).to_be_enabled()
 
 
 def kill(servers: Servers) -> None:
-    """SIGKILL to all of the server."""
+    """Kill all processes of the server (SIGKILL)."""
     for each in servers.everything():
         each.send_signal(signal.SIGKILL)

@@ -31,7 +31,7 @@ def opened(revisit: Callable[..., Any]) -> Any:
 
 
 def wait_for_the_top(page: Any) -> None:
-    """The page scrolls up after a click; waiting inside it would need what its CSP forbids."""
+    """The page scrolls up after a click. Wait from outside: its policy forbids eval."""
     ends = time.monotonic() + PATIENCE_S
     while page.evaluate("() => window.scrollY") != 0:
         assert time.monotonic() < ends, "the page stayed where the click was"
@@ -39,7 +39,7 @@ def wait_for_the_top(page: Any) -> None:
 
 
 def still(page: Any) -> None:
-    """Wait until no bar of a job is about to go: what lies below would move away from a click."""
+    """Wait until no progress bar will disappear and move the elements below it."""
     page.wait_for_selector(".progress.is-busy", state="detached")
 
 

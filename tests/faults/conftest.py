@@ -1,4 +1,4 @@
-"""Redis, workers and web processes to break, and a note of how long each took to recover."""
+"""Redis, workers and web processes for fault tests, and a record of the recovery times."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["client", "open_client", "recovery", "redis_server", "start_worker"]
 def recovery(
     capsys: pytest.CaptureFixture[str],
 ) -> Callable[[str], AbstractContextManager[None]]:
-    """``with recovery("a worker killed"):`` around what takes until all is well again.
+    """Print how long a block takes: ``with recovery("a worker killed"):`` around the recovery.
 
-    Printed, never judged: ``python -m benchmarks.faults`` makes a table of it.
+    The time is not tested. ``python -m benchmarks.faults`` prints a table of the times.
     """
 
     @contextmanager

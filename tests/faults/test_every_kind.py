@@ -1,4 +1,4 @@
-"""Every kind of request, its model worker killed and its asker gone, in the midst of the work."""
+"""Every technique, with its model worker killed or its request cancelled during the work."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ENDS: dict[str, type[CancelledError | WorkerStoppedError]] = {
 
 
 def wrong_and_right(seed: int) -> SuiteSpec:
-    """Sums of which every other is said to have an answer that it has not."""
+    """Sums; every second one has a wrong answer in the list."""
     asked = [
         TaskPrompt(f"{a}+11111=", f"{a + 11111 + number % 2:06d}")
         for number, a in enumerate(range(20000 + 100 * seed, 20006 + 100 * seed))
@@ -58,10 +58,11 @@ def wrong_and_right(seed: int) -> SuiteSpec:
 
 @dataclass(frozen=True)
 class Kind:
-    """What is asked, and in the midst of what it ends.
+    """A request and the step during which it is interrupted.
 
-    ``asked`` is a spec, or one by number where finished prompts are kept: each end needs its own.
-    ``kept`` is asked before, and shall be there after; ``prompts`` are kept of those under way.
+    ``asked`` is a spec, or a function from a number to a spec: a suite's finished prompts are kept,
+    so each interruption needs another suite. ``kept`` is a request made before, whose result must
+    remain. ``prompts`` is the number of finished prompts that must remain.
     """
 
     asked: Any
@@ -72,7 +73,7 @@ class Kind:
     prompts: int = 0
 
     def spec(self, number: int) -> Any:
-        """What is asked the ``number``-th time."""
+        """The spec of the ``number``-th request."""
         return self.asked(number) if callable(self.asked) else self.asked
 
 
@@ -116,7 +117,7 @@ KINDS = {
 
 
 class Desk:
-    """A service whose worker can be held, people who ask it, and what they should be told."""
+    """A service whose worker can be paused, its users, and the expected results."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.order, self.numbers = folder, folder / "held-at", itertools.count()
@@ -128,7 +129,7 @@ class Desk:
         self.engine = Engine(Limits())
         result = self.right("run", RUN)[0]
         self.trace = TraceSpec(MODEL, result.token_ids)
-        self.service.ask(MODEL, InfoSpec())  # from here on there is a place for finished prompts
+        self.service.ask(MODEL, InfoSpec())  # from here on finished prompts are stored
 
     def close(self) -> None:
         """Stop."""
@@ -137,40 +138,40 @@ class Desk:
         self.pool.shutdown()
 
     def subject(self, spec: Any) -> Any:
-        """What a spec is asked of."""
+        """The subject of a spec."""
         return self.trace if technique_for(spec).subject == "trace" else MODEL
 
     def specs(self, spec: Any) -> tuple[Any, ...]:
-        """All that is sent to the worker."""
+        """The specs that are sent to the worker."""
         return (self.trace, spec) if technique_for(spec).subject == "trace" else (spec,)
 
     def right(self, kind: str, spec: Any) -> tuple[Any, int]:
-        """The answer by a worker's engine to which nothing happens, and how many passes it took."""
+        """The result of an undisturbed engine, and its number of forward passes."""
         specs = self.specs(spec)
         answer = self.engine.perform(Request(kind, MODEL, "f", specs))
         return codec.decode(answer.data), answer.forwards
 
     def now(self, spec: Any, job: Job | None = None) -> Any:
-        """Ask as the views do, and wait."""
+        """Send a request as a view does, and wait for the result."""
         return self.service.ask(self.subject(spec), spec, job)
 
     def ask(self, spec: Any, user: str, kind: Kind) -> tuple[Future[Any], Job, list[Progress]]:
-        """Ask without waiting."""
+        """Send a request without waiting."""
         heard: list[Progress] = []
         priority = Priority.LONG if kind.patient else Priority.INTERACTIVE
         job = Job(user=user, priority=priority, on_progress=heard.append)
         return self.pool.submit(self.now, spec, job), job, heard
 
     def peek(self, spec: Any) -> Any:
-        """What the memo has."""
+        """The result in the memo."""
         return self.service.peek(self.subject(spec), spec)
 
     def hold(self, kind: Kind) -> None:
-        """Have the next work that comes so far wait there."""
+        """Pause the next computation that reaches this step."""
         self.order.write_text(f"{next(self.numbers)} {kind.least} {kind.label}")
 
     def release(self) -> None:
-        """Hold nothing."""
+        """Pause no computation."""
         self.order.write_text("")
 
     def prompts(self) -> int:
@@ -216,7 +217,7 @@ def test_every_technique_has_a_case() -> None:
 
 
 def interrupt(desk: Desk, how: str, kind: Kind, spec: Any) -> None:
-    """End the work in its midst: who asked is told, and another, who waits, is answered."""
+    """Interrupt the work: its request fails, and another waiting request gets its result."""
     before = desk.prompts()
     desk.hold(kind)
     asked, job, heard = desk.ask(spec, "anna", kind)
@@ -233,12 +234,12 @@ def interrupt(desk: Desk, how: str, kind: Kind, spec: Any) -> None:
     if how == "killed":
         assert told.value.message == "The model worker stopped while it worked on this."
         assert told.value.hint == "Run it again."
-        desk.release()  # no sooner: what is cancelled shall find its end where it is held
+        desk.release()  # no sooner: the cancel must take effect at the paused step
     assert_alike(click.result(LIMIT_S), desk.right("run", CLICK)[0])
     desk.release()
 
 
-#: Seconds each: the kinds whose work is long, and every kill, as the next worker has to start.
+#: These take seconds each: long work, and every kill (a new worker has to start).
 LONG = ("suite", "contributions", "probes", "patching")
 CASES = [
     pytest.param(how, name, id=f"{name} {how}", marks=[pytest.mark.full] if late else [])

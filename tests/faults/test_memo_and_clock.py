@@ -1,6 +1,6 @@
-"""A damaged memo and a clock set back: never a wrong result, never a lost one.
+"""A damaged memo or a changed clock never gives a wrong or lost result.
 
-Quick enough for every run, with fake work; the real model does the same in ``test_one_host``.
+These tests use fake work. ``test_one_host`` uses the real model.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def database(folder: Path) -> Iterator[sqlite3.Connection]:
         yield found
 
 
-#: An entry as it was: what is found damaged has been deleted.
+#: An undamaged entry: a damaged one is deleted when it is found.
 PUT = (
     "INSERT OR REPLACE INTO Cache (rowid, key, raw, store_time, access_time, mode, value, size)"
     " VALUES (?, ?, 1, 0, 0, 1, ?, ?)"
@@ -81,7 +81,7 @@ def test_a_database_damaged_at_many_places_is_recomputed(tmp_path: Path) -> None
         right = codec.encode(first.ask(SPEC.model, SPEC))
     whole = (tmp_path / "whole" / "memo" / "cache.db").read_bytes()
     folder = tmp_path / "damaged"
-    with make(folder) as service:  # one worker for all: what is lost is computed by it
+    with make(folder) as service:  # one worker for all tests: it recomputes what is lost
         for place in range(0, len(whole), 211):
             damaged = bytearray(whole)
             damaged[place] ^= 0xFF

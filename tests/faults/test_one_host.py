@@ -1,6 +1,6 @@
-"""What breaks on one machine with the small real model: the model's process, the web process, disk.
+"""Faults on one machine with the small real model: model process, web process, disk.
 
-Through gunicorn and over HTTP, as a page does it.
+Requests go through gunicorn over HTTP, like those of a page.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Open = Callable[..., Page]
 
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[Servers]:
-    """gunicorn with its own model worker."""
+    """gunicorn with a model worker."""
     with Servers(tmp_path, DEFAULT_MODEL=MODEL, GRACE_S="5") as running:
         yield running
 
@@ -57,18 +57,18 @@ def visit(servers: Servers) -> Iterator[Open]:
 
 
 def begin(page: Page, prompt: str = PROMPT) -> None:
-    """Press Run, and wait until the run has been started."""
+    """Press Run and wait until the run starts."""
     page.ask(prompt, 6)
     page.begin("run-last.data")
 
 
 def finished(page: Page) -> Any:
-    """The prompt of the run that a page was last told of."""
+    """The prompt of the run in the page's last response."""
     return ((page.props.get("status.data") or {}).get("run") or {}).get("prompt")
 
 
 def shown(page: Page) -> Any:
-    """The prompt of the run on display."""
+    """The prompt of the displayed run."""
     return (page.props.get("run.data") or {}).get("prompt")
 
 
@@ -197,7 +197,7 @@ def test_users_with_equal_and_different_requests_get_their_results(
 
 
 def answer(page: Page) -> str:
-    """The digits that the page says the model answered."""
+    """The answer that the page shows, as digits."""
     run = page.props["run.data"]
     spec = RunSpec(run["model"], run["prompt"], new_tokens=run["new"])
     digits = run["token_ids"][run["prompt_length"] :]

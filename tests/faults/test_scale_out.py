@@ -1,4 +1,4 @@
-"""What breaks in scale-out, and what each person then gets: workers, model processes, Redis."""
+"""Faults of scale-out and what each user gets: workers, model processes, Redis."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_job_that_ends_while_redis_is_away_costs_no_worker(
     recovery: Recovery,
     long: bool,
 ) -> None:
-    """Its answer can't be stored, nor its message acknowledged, until Redis is back."""
+    """The answer cannot be stored and the message not acknowledged until Redis is back."""
     host = start_worker()
     gate = client.folder / "gate"
     priority = Priority.LONG if long else Priority.INTERACTIVE
@@ -158,7 +158,7 @@ def test_an_outage_while_both_queues_are_busy_costs_neither(
 def test_redis_does_not_answer_for_a_while(
     start_worker: StartWorker, client: Client, redis_server: RedisServer, recovery: Recovery
 ) -> None:
-    """SIGSTOP: connections stay open, and nothing comes through them."""
+    """SIGSTOP: connections stay open and carry no data."""
     start_worker()
     gate = client.folder / "gate"
     asked, _, _ = client.ask(f"hold {gate}")
@@ -219,7 +219,7 @@ def test_redis_stays_away(
 def test_redis_loses_the_waiting_requests(
     start_worker: StartWorker, client: Client, redis_server: RedisServer
 ) -> None:
-    """As when its clock jumps ahead and all leases end: the task is cancelled, and sent again."""
+    """All leases end, as after a clock jump: the task is cancelled and sent again."""
     start_worker()
     gate = client.folder / "gate"
     text = f"hold {gate}"

@@ -1,4 +1,4 @@
-"""``stratascope check`` and ``stratascope models``, as a person and as a script runs them."""
+"""``stratascope check`` and ``stratascope models``: tables and JSON."""
 
 from __future__ import annotations
 

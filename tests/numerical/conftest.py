@@ -1,4 +1,4 @@
-"""The models that every identity is tried on."""
+"""The models on which every identity is tested."""
 
 from __future__ import annotations
 

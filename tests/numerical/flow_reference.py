@@ -1,8 +1,8 @@
-"""Flow graphs the slow way: every vector formed, one node after another, in float64.
+"""Flow graphs by slow arithmetic: every vector, one node after another, in float64.
 
-For a grouped-query (llama), a parallel (phi) and two post-norm (olmo2, gemma2) types. Patterns
-are the model's own attentions; values, projections and norms are read off its modules by name.
-Shares no code with ``analysis``.
+It covers a grouped-query model (llama), a parallel one (phi) and two with post-norms (olmo2,
+gemma2). Patterns are the model's own; values, projections and norms come from modules by name. It
+shares no code with ``analysis``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Divide = Callable[["Slow", str, int, int], Divided]
 
 @dataclass
 class Slow:
-    """A forward pass with everything formed."""
+    """A forward pass with all its vectors."""
 
     hf: Any
     rows: list[np.ndarray] = field(default_factory=list)
@@ -80,7 +80,7 @@ def _seen(hf: Any, tokens: tuple[int, ...]) -> tuple[Any, dict[Any, torch.Tensor
 
 @torch.no_grad()
 def forward(hf: Any, tokens: tuple[int, ...]) -> Slow:
-    """Run ``hf`` (float64, eager attention) and form everything."""
+    """Run ``hf`` (float64, eager attention) and compute all vectors."""
     out, seen = _seen(hf, tokens)
     slow = Slow(hf)
     slow.rows.append(seen["entered"][0].numpy())
@@ -126,7 +126,7 @@ def _layer(slow: Slow, block: Any, pattern: torch.Tensor, seen: dict[Any, torch.
 
 
 def wholes(slow: Slow, kind: str, layer: int, at: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """A state, and its residual, MLP and attention as they are parts of it."""
+    """A state and its parts: residual, MLP and attention."""
     x, a, m = slow.rows[layer][at], slow.attn[layer][at], slow.mlp[layer][at]
     if kind == "block":
         return slow.rows[layer + 1][at], {"residual": x + a, "mlp": m}
@@ -248,7 +248,7 @@ METHODS: dict[str, Divide] = {
 }
 
 
-# -- following them ------------------------------------------------------------------------
+# -- following the mass ------------------------------------------------------------------------
 
 
 def steps(slow: Slow, layer: int) -> list[tuple[str, Callable[[int], Key]]]:

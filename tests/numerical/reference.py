@@ -1,6 +1,6 @@
-"""The same quantities the slow way: loops over heads and positions, weights named by hand.
+"""Slow reference arithmetic: loops over heads and positions, with weights by name.
 
-Written for Llama and GPT-2 only, from their papers, and sharing no code with ``analysis``.
+For Llama and GPT-2 only, written from their papers. It shares no code with ``analysis``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 @dataclass
 class Slow:
-    """A forward pass by hand."""
+    """A forward pass by plain arithmetic."""
 
     rows: list[np.ndarray] = field(default_factory=list)
     #: [layer][head][query][key] -> vector in the stream
@@ -171,7 +171,7 @@ def mid_parts(slow: Slow, layer: int, at: int) -> dict[Any, np.ndarray]:
 
 
 def flow(slow: Slow, row: int, pos: int, score: Any = proximity) -> dict[Any, tuple[float, float]]:
-    """(target, source, head) -> (share, flow), forming every vector; no pruning."""
+    """(target, source, head) -> (share, flow) from every vector, without pruning."""
     mass = {("block", row, pos): 1.0}
     links: dict[Any, tuple[float, float]] = {}
 

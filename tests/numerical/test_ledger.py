@@ -1,4 +1,4 @@
-"""Every identity of the ledger can fail, and its error is as large as what was broken."""
+"""Every identity of the ledger can fail, with an error as large as the damage."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_graph_that_loses_mass_fails(small: Case) -> None:
 
 @pytest.mark.parametrize("number", [1, 8])
 def test_a_run_that_the_model_does_not_repeat_fails(small: Case, number: int) -> None:
-    """Capture and patching are held to the logits: others than the model's are found out."""
+    """Capture and patching are compared with the logits; changed logits fail."""
     measure = {entry[0]: entry[2] for entry in ledger.IDENTITIES}[number]
     other = analysis.trace(small.model, built.ids(small.model, 9, seed=77))
     assert measure((small.model, small.trace, other))[0] < 1e-5

@@ -1,8 +1,8 @@
-"""Our states, patterns and logits beside those of TransformerLens's bridge and of nnsight.
+"""Compare states, patterns and logits with TransformerLens's bridge and nnsight.
 
     make oracle        # makes .venv-oracle, then runs this on the default model
 
-Each looks at a model of its own, loaded from the same files in float32.
+Each library loads the same files in float32.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Seen:
-    """What a library shows of one pass: [row, pos, d], [layer, head, query, key], [pos, vocab]."""
+    """One pass by a library: [row, pos, d], [layer, head, query, key], [pos, vocab]."""
 
     resid: Floats
     pattern: Floats
@@ -50,7 +50,7 @@ def _plain(tensors: list[Any]) -> Floats:
 
 
 def transformer_lens(folder: str) -> Callable[[torch.Tensor], Seen]:
-    """A look through TransformerLens's bridge, nothing folded or centred."""
+    """Run TransformerLens's bridge without folding or centring."""
     from transformer_lens.model_bridge import TransformerBridge
 
     bridge = TransformerBridge.boot_transformers(
@@ -72,7 +72,7 @@ def transformer_lens(folder: str) -> Callable[[torch.Tensor], Seen]:
 
 
 def nnsight(folder: str) -> Callable[[torch.Tensor], Seen]:
-    """A look through nnsight's trace."""
+    """Run nnsight's trace."""
     from nnsight import TransformersModel
 
     model = TransformersModel(_loaded(folder), tokenizer=AutoTokenizer.from_pretrained(folder))
@@ -106,10 +106,10 @@ def compare(ours: Trace, theirs: Seen) -> dict[str, float]:
 
 
 def look_at(model: Any, look: Callable[[torch.Tensor], Seen], name: str) -> float:
-    """Print the differences of every prompt; the largest.
+    """Print the differences of every prompt and return the largest.
 
     Raises:
-        SystemExit: If another sequence counts as equal too, so that nothing was compared.
+        SystemExit: If another sequence also counts as equal, so the comparison proves nothing.
     """
     worst = 0.0
     for prompt in PROMPTS:
@@ -125,7 +125,7 @@ def look_at(model: Any, look: Callable[[torch.Tensor], Seen], name: str) -> floa
 
 
 def main() -> int:
-    """Compare with both; 1 if one differs by more than the tolerance."""
+    """Compare with both libraries; return 1 if one differs by more than the tolerance."""
     folder = str(default_model.ensure())
     model = analysis.load_model("smollm2-135m-instruct", device="cpu")
     worst = max(

@@ -1,4 +1,4 @@
-"""A Redis of the test's own, workers with fake work, and web processes that ask them."""
+"""A Redis for the test, workers with fake work, and web processes that send requests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def start_worker(redis_server: RedisServer, tmp_path: Path) -> Iterator[Callable
 
 @pytest.fixture
 def open_client(redis_server: RedisServer, tmp_path: Path) -> Iterator[Callable[..., Client]]:
-    """Open web processes' sides: ``open_client()``."""
+    """Open clients as web processes do: ``open_client()``."""
     clients: list[Client] = []
 
     def start(**changed: float) -> Client:
@@ -55,7 +55,7 @@ def client(open_client: Callable[..., Client]) -> Client:
 
 @pytest.fixture(scope="module")
 def shared_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """A Redis and one worker for all tests of a module that break neither."""
+    """A Redis and one worker for all tests of a module that damage neither."""
     folder = tmp_path_factory.mktemp("shared_worker")
     server = RedisServer(folder)
     host = WorkerHost(server.url, folder)
@@ -66,7 +66,7 @@ def shared_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[st
 
 @pytest.fixture
 def shared_clients(shared_worker: tuple[str, Path]) -> Iterator[tuple[Client, Client]]:
-    """Two web processes' sides, asking that one worker."""
+    """Two clients of that worker, as of two web processes."""
     both = (Client(*shared_worker), Client(*shared_worker))
     yield both
     for shared_client in both:
@@ -81,5 +81,5 @@ def shared_client(shared_clients: tuple[Client, Client]) -> Client:
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Path:
-    """What fake work waits for."""
+    """The file that fake work waits for."""
     return tmp_path / "gate"

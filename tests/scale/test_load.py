@@ -1,4 +1,4 @@
-"""The load test in its short form: several people at once, on one process and through Redis."""
+"""A short load test: several users at once, with one process and with Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Procfile's line as it stands, through a page: served, and gone without a trace."""
+"""The Procfile's command serves a page and stops completely."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def line(name: str) -> list[str]:
 
 @pytest.fixture
 def port() -> int:
-    """One that nobody listens on."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -51,7 +51,7 @@ def web(port: int, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def listening(port: int) -> bool:
-    """Whether somebody answers there."""
+    """Whether a server answers there."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

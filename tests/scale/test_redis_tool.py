@@ -1,4 +1,4 @@
-"""The tool that sees to a Redis server says clearly what is missing."""
+"""The tool that installs a Redis server says clearly what is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the settings make of scale-out: refused where they can't work, in a sentence."""
+"""Settings of scale-out that cannot work are refused with a message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page's run started by one web process, asked after and cancelled through another."""
+"""A run started by one web process, polled and cancelled through another."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ASKED = {"in.data": 1}
 
 @pytest.fixture
 def process(redis_server: RedisServer) -> Iterator[Make]:
-    """Make a web process's app and manager around some work."""
+    """Create the app and manager of a web process for some work."""
     managers: list[SharedJobManager] = []
 
     def make(work: Any, **options: Any) -> tuple[Dash, SharedJobManager]:
@@ -32,7 +32,7 @@ def process(redis_server: RedisServer) -> Iterator[Make]:
         return make_app(managers[-1], work, **options), managers[-1]
 
     yield make
-    wait_for(lambda: not working())  # what ends after the close would open a connection anew
+    wait_for(lambda: not working())  # work that ends after the close would open a connection again
     for manager in managers:
         manager.close()
 
@@ -130,7 +130,7 @@ def test_the_page_is_told_that_the_process_ended(process: Make, redis_server: Re
     here, there = pages(app, process(idle, on_error=errors.append)[0])
     handles = here.start("out.data", ASKED)
     assert "response" not in there.poll("out.data", ASKED, handles).get_json()
-    manager._closing.set()  # as if it were killed: it shows no more sign of life
+    manager._closing.set()  # as if it were killed: it stores no state any more
     manager._heart.join()
     client = redis_server.client()
     client.delete(f"stratascope:web:{manager._owner}")

@@ -201,7 +201,7 @@ def test_a_stopping_worker_finishes_a_click_and_returns_long_work(
 
 
 class Bomb:
-    """Runs code when it is unpickled."""
+    """An object that runs code when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -48,14 +48,14 @@ class Watched(FakeService):
 
 @pytest.fixture(autouse=True)
 def _cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Argon2 is meant to be slow; what it guards is the same without."""
+    """Argon2 is slow on purpose; the tests do not need that."""
     cheap = partial(PasswordHasher, time_cost=1, memory_cost=64, parallelism=1)
     monkeypatch.setattr("dash_app.security.users.PasswordHasher", cheap)
 
 
 @pytest.fixture
 def make_app(tmp_path: Path) -> Iterator[MakeApp]:
-    """Apps by settings; their folders are this test's own."""
+    """Create apps by settings, with folders for this test."""
     managers: list[manager_module.JobManager] = []
 
     def make(service: Any = None, **settings: Any) -> Dash:

@@ -12,12 +12,12 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 class _Quiet(WSGIRequestHandler):
     def log(self, *_: object) -> None:
-        """Nothing: a test's output is its own."""
+        """Print nothing."""
 
 
 @contextmanager
 def served(app: Dash) -> Iterator[str]:
-    """The address at which ``app`` answers inside the block."""
+    """Serve ``app`` inside the block; gives its address."""
     server = make_server("127.0.0.1", 0, app.server, threaded=True, request_handler=_Quiet)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

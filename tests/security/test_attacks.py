@@ -1,4 +1,4 @@
-"""The attack list: each tried, each blocked."""
+"""Attacks, each of which must be blocked."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ def test_the_operator_may_offer_more(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         catalog.offered(str(tmp_path))
 
 
-# Pickle: nothing that lies on the disk is ever unpickled.
+# Pickle: nothing on the disk is ever unpickled.
 
 
 class Bomb:
-    """Unpickling this makes a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -95,12 +95,12 @@ class Bomb:
 
 @pytest.fixture
 def blown(tmp_path: Path) -> Path:
-    """Exists once a bomb has gone off."""
+    """Exists after a planted pickle has run."""
     return tmp_path / "blown"
 
 
 def plant_in_cache(folder: Path, bomb: bytes) -> None:
-    """Put a bomb wherever diskcache keeps something: values of each mode, keys, files, settings."""
+    """Plant a pickle wherever diskcache stores data: values of each mode, keys, files, settings."""
     with sqlite3.connect(folder / "cache.db") as database:
         modes = (diskcache.core.MODE_RAW, diskcache.core.MODE_BINARY,
                  diskcache.core.MODE_TEXT, diskcache.core.MODE_PICKLE)  # fmt: skip
@@ -127,7 +127,7 @@ def test_a_planted_pickle_in_the_memo_does_not_run(tmp_path: Path, blown: Path) 
     memo = Memo(folder, LIMIT)
     for key in ("small", "large", "key 1", "key 2", "key 3", "key 4"):
         assert memo.get(key) is None
-    memo.put("more", b"y" * 900_000)  # makes room: what is let go is looked at as well
+    memo.put("more", b"y" * 900_000)  # makes room: evicted entries are read as well
     memo.status()
     memo.clear()
     memo.close()
@@ -171,7 +171,7 @@ def test_the_planted_pickles_run_in_stock_code(tmp_path: Path, blown: Path) -> N
 
 
 def test_a_result_can_only_name_known_types(tmp_path: Path) -> None:
-    """``$type`` finds results of ours only: it must not become a way to call anything."""
+    """``$type`` can name our results only; it must not call anything."""
     info = codec.encode(Token(1, "a", "a"))
     for other in ("Path", "os.system", "ModelInfo", "__class__"):
         with pytest.raises(StoreError):
@@ -179,7 +179,7 @@ def test_a_result_can_only_name_known_types(tmp_path: Path) -> None:
     assert isinstance(codec.decode(info), Token)
 
 
-# Markup: what a token, a prompt or a model's name says is text.
+# Markup: the text of a token, a prompt or a model's name stays text.
 
 MARKUP = (
     "<img src=x onerror=alert(1)>", "<b>bold</b>", '<a href="javascript:alert(1)">x</a>', "<br>",
@@ -199,7 +199,7 @@ def test_a_label_shows_the_text_of_the_token(said: str) -> None:
 
 
 def texts(value: Any) -> list[str]:
-    """Every text inside a figure, its own keys aside."""
+    """Every text inside a figure, without its keys."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
@@ -214,7 +214,7 @@ def texts(value: Any) -> list[str]:
 def test_no_figure_contains_the_markup_of_a_token(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every callback that draws, on tokens that are all markup."""
+    """Every callback that draws, with tokens of markup."""
     from tests.security.test_fuzz import STORES
     from tests.support import fake_service
 
@@ -329,7 +329,7 @@ def test_the_handle_of_one_page_is_invalid_in_another(make_app: MakeApp, users: 
 
 
 def test_the_queue_counts_users_not_page_loads(make_app: MakeApp, users: Any) -> None:
-    """Fair share: two pages of one user take turns with one of another's, not two."""
+    """Two pages of one user share that user's turns."""
     from analysis.contract.jobs import current_user
 
     seen: list[str] = []
@@ -348,19 +348,19 @@ def test_the_queue_counts_users_not_page_loads(make_app: MakeApp, users: Any) ->
     assert seen == ["user:alice", "user:alice", "user:bob"]
 
 
-# Addresses: what is in one is data.
+# Addresses: their contents are data.
 
 
 @pytest.mark.parametrize("said", MARKUP)
 def test_values_of_the_address_do_not_appear_in_the_html(make_app: MakeApp, said: str) -> None:
     client = make_app().server.test_client()
-    own = client.get("/").get_data(as_text=True).count(said)  # "<br>" the page itself may say
+    own = client.get("/").get_data(as_text=True).count(said)  # the page itself may contain "<br>"
     for address in (f"/?prompt={quote(said)}", f"/?model={quote(said)}&{quote(said)}=1"):
         assert client.get(address).get_data(as_text=True).count(said) == own
 
 
 def test_diskcache_is_used_in_the_store_only() -> None:
-    """Its own ``Disk`` unpickles (docs/adr/0021-audit.md)."""
+    """diskcache's own ``Disk`` unpickles (docs/adr/0021-audit.md)."""
     using = {
         path.relative_to(ROOT).as_posix()
         for part in ("analysis", "dash_app")

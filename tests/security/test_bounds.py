@@ -1,4 +1,4 @@
-"""Everything that could grow without end is bounded by a setting, and says so in words."""
+"""Everything that could grow without limit has a setting and a message."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.repository import ROOT
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Service]:
-    """A service as the page's server sets it up, all its limits low."""
+    """A service as the server creates it, with low limits."""
     chosen = Settings(
         data_dir=tmp_path, cache_dir=tmp_path, max_prompt_tokens=4, max_new_tokens=2,
         max_suite_prompts=5, max_queue=1,
@@ -96,7 +96,7 @@ def test_limits_reach_the_code_that_applies_them(tmp_path: Path) -> None:
 
 
 def test_the_largest_upload_fits_into_a_request() -> None:
-    """As base64 it is a third larger; what is over says so in its own words, not as a 413."""
+    """Base64 is a third larger. A list over the limit gets a message, not status 413."""
     fields = Settings.model_fields
     assert fields["max_list_kib"].default * 4 / 3 < fields["max_body_kib"].default
 

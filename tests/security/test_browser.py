@@ -1,4 +1,4 @@
-"""In a real browser: sign in, be refused in words, and nothing that a token says is run."""
+"""In a real browser: sign-in, messages of refusals, and no text of a token is executed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.support.time_limits import PATIENCE_MS, PATIENCE_S
 
 pytestmark = [
     pytest.mark.browser,
-    # Compressed files are closed by the garbage collector; a server of its own is not watched so.
+    # The garbage collector closes compressed files; pytest would warn about it in this process.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 expect.set_options(timeout=PATIENCE_MS)
 
-#: What a prompt, a token or a model's name could try.
+#: Attacks in a prompt, a token or a model's name.
 MARKUP = (
     "<img src=x onerror=window.hit=1>",
     "<script>window.hit=1</script>",
@@ -60,7 +60,7 @@ def opened(browser: Any) -> Iterator[Open]:
 
 
 def sign_in(page: Any) -> None:
-    """Fill in the form, once the focus is where the page puts it (Chromium would complain else)."""
+    """Fill in the form when the page has set the focus; before that, Chromium complains."""
     expect(page.get_by_label("User")).to_be_focused()
     page.get_by_label("User").fill("alice")
     page.get_by_label("Password").fill(PASSWORD)
@@ -95,7 +95,7 @@ def test_sign_in_expiry_and_sign_out(guarded: Dash, users: Users, opened: Open) 
         expect(page.get_by_role("heading")).to_have_text("Sign in")
         page.goto(address)
         expect(page.get_by_role("heading")).to_have_text("Sign in")
-        # Dash looks twice at the body of a 401.
+        # Dash reads the body of a 401 twice.
         known = ("status of 401", "body stream already read")
         assert [said for said in page.said if not any(part in said for part in known)] == []
 
@@ -134,13 +134,13 @@ def test_a_too_large_request_is_reported_in_the_page(make_app: MakeApp, opened: 
         expect(page.locator(".alerts")).to_contain_text("larger than the server accepts")
         assert len(page.input_value("#run-prompt")) == 100_000
         page.fill("#run-prompt", "few words")
-        page.click("#run-button")  # what was refused is not sent again with it
+        page.click("#run-button")  # it does not send the refused request again
         page.wait_for_url("**prompt=few*")
 
 
 @pytest.fixture
 def hostile(monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """A service whose tokens are all markup."""
+    """A service whose tokens are markup."""
 
     def token(number: int) -> Token:
         return Token(number, MARKUP[number % len(MARKUP)], MARKUP[number % len(MARKUP)], "")
@@ -168,7 +168,7 @@ def test_the_text_of_a_token_is_shown_and_never_executed(
 
 
 def hover_everything(page: Any) -> None:
-    """Bring up the boxes that figures show on hover, in every one, and look at one."""
+    """Show the hover boxes of every figure and read one."""
     for name in ("lens-graph", "curves-graph", "attention-graph", "flow-canvas"):
         plot = page.locator(f"#{name}")
         plot.scroll_into_view_if_needed()
@@ -199,12 +199,12 @@ def test_the_name_of_a_model_is_text(
 
 
 def refusals(page: Any) -> int:
-    """How often the browser has said that the policy forbids something."""
+    """How often the browser has reported a policy violation."""
     return sum("Content Security Policy" in said for said in page.said)
 
 
 def the_policy_holds(page: Any, address: str) -> None:
-    """The last line: even markup that got in could run nothing and send nothing away."""
+    """The last defence: injected markup can run nothing and send nothing."""
     page.evaluate(
         """() => {
             const box = document.createElement("div");

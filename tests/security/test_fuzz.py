@@ -1,4 +1,4 @@
-"""Every callback's payload over HTTP, spoilt: 4xx or a sentence in the page, never a trace."""
+"""Invalid payloads of every callback: status 4xx or a message in the page, never a trace."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUN = {
     "token_ids": [0, 1, 2, 3, 4, 5, 6], "prompt_length": 5, "layers": LAYERS, "heads": HEADS,
     "vocab": VOCAB, "layer": 10,
 }  # fmt: skip
-#: What the page's stores hold in earnest; a fuzz that never gets past the first check finds little.
+#: Valid contents of the page's stores. A fuzz that fails the first check finds little.
 STORES: dict[str, Any] = {
     **split(Selection(model=RUN["model"], prompt=PROMPT, new=2, attempt=1, row=3, pos=2)),
     "run": RUN,
@@ -60,7 +60,7 @@ anything = st.recursive(
 
 
 def spoilt(value: Any) -> st.SearchStrategy[Any]:
-    """``value`` itself, something else, or the same with one part spoilt."""
+    """``value`` itself, another value, or ``value`` with one invalid part."""
     if isinstance(value, dict) and value:
         part = st.sampled_from(sorted(value)).flatmap(
             lambda name: spoilt(value[name]).map(lambda new: {**value, name: new})
@@ -76,7 +76,7 @@ def spoilt(value: Any) -> st.SearchStrategy[Any]:
 
 @st.composite
 def payloads(draw: Any, callbacks: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a browser might send to one of the callbacks, and what it would not."""
+    """Valid and invalid payloads of one callback."""
     callback = draw(st.sampled_from(callbacks))
     specs = [spec for spec in callback["output"].strip(".").split("...") if "." in spec]
     outputs = [dict(zip(("id", "property"), spec.rsplit(".", 1), strict=True)) for spec in specs]
@@ -96,7 +96,7 @@ def payloads(draw: Any, callbacks: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class Fuzzed:
-    """An app on made-up results, and what came of everything that was sent to it."""
+    """An app with made-up results, and the responses to everything that was sent."""
 
     def __init__(self, app: Dash) -> None:
         self.client = DashClient(app)
@@ -175,7 +175,7 @@ def fuzz(fuzzed: Fuzzed, callbacks: list[dict[str, Any]], examples: int) -> None
 
 
 def test_valid_payloads_are_answered(fuzzed: Fuzzed) -> None:
-    """Else the fuzz would only ever knock at the door."""
+    """Otherwise the fuzz would never get past the first check."""
     for callback in fuzzed.callbacks:
         specs = [spec for spec in callback["output"].strip(".").split("...") if "." in spec]
         outputs = [
@@ -200,7 +200,7 @@ def test_invalid_payloads_give_a_message(fuzzed: Fuzzed) -> None:
 
 @pytest.mark.full
 def test_thousands_of_invalid_payloads_give_a_message(fuzzed: Fuzzed) -> None:
-    """Each callback gets its share: drawn from all, one in two runs missed some callback."""
+    """Every callback gets a share. A draw from all callbacks missed some in half of the runs."""
     fuzzed.reached.clear()
     for callback in fuzzed.callbacks:
         fuzz(fuzzed, [callback], -(-2500 // len(fuzzed.callbacks)))

@@ -1,4 +1,4 @@
-"""What every request passes: place, origin, size, rate, shape; and the headers of every answer."""
+"""Checks of every request (address, origin, size, rate, shape) and headers of every response."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ RUN = {
 
 
 def handle(address: str = "127.0.0.1") -> str:
-    """The shape of a job's handle; no signature that Dash would take."""
+    """A string shaped like a job's handle, without a valid signature."""
     return f"{'0' * 32}{logs.owner_tag(logs.page_key(address))}~nothing"
 
 
@@ -65,7 +65,7 @@ def test_the_page_answers_loopback_under_its_own_name(client: Any) -> None:
      "localhost:99999999", "169.254.169.254", "local\u00adhost"],
 )  # fmt: skip
 def test_a_foreign_name_that_resolves_here_is_refused(client: Any, host: str) -> None:
-    """DNS rebinding: without a login the name asked for is all that tells a page of ours."""
+    """DNS rebinding: without a login, only the requested host name identifies our page."""
     assert client.get("/", headers={"Host": host}).status_code == 400
 
 
@@ -80,7 +80,7 @@ def test_names_can_be_allowed(make_app: MakeApp, users: Users) -> None:
 
 @pytest.mark.parametrize("address", ["10.0.0.7", "192.168.1.2", "2001:db8::1", "", "nonsense"])
 def test_without_a_login_only_loopback_is_answered(client: Any, address: str) -> None:
-    """Whatever gunicorn was told to listen on."""
+    """This holds for any address that gunicorn listens on."""
     refused = client.get("/", environ_base={"REMOTE_ADDR": address})
     assert refused.status_code == 403
     assert "no login" in problem(refused)["message"]
@@ -164,7 +164,7 @@ def test_the_pages_own_requests_pass(client: Any) -> None:
 
 
 def test_a_form_of_another_type_starts_nothing(client: Any) -> None:
-    """The only bodies that a page elsewhere can send unasked: Dash reads none of them."""
+    """The only bodies that a page of another site can send. Dash reads none of them."""
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
         answer = client.post(UPDATE, data=json.dumps(THEMES), content_type=kind)
         assert answer.status_code == 415
@@ -338,7 +338,7 @@ def test_monitoring_needs_loopback_or_the_token(
         assert client.get(route, headers=headers, environ_base=far).status_code == 403
     right = {"Authorization": "Bearer a token of the ops"}
     assert client.get(route, headers=right, environ_base=far).status_code == 200
-    # The proxy is on this machine; whom it speaks for is not.
+    # The proxy is on this machine; its client is not.
     proxied = {"REMOTE_ADDR": "127.0.0.9"}
     assert client.get(route, environ_base=proxied).status_code == 403
     tokenless = make_app(login="users").server.test_client()

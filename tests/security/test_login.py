@@ -1,4 +1,4 @@
-"""Signing in and out: who gets in, who does not, and what a stolen or made-up cookie is worth."""
+"""Sign-in and sign-out: who is admitted, and what a stolen or forged cookie can do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dash_app.security.users import Users
 from tests.security.conftest import PASSWORD, MakeApp, sign_in, signed_in
 
 HTML = {"Accept": "text/html"}
-#: Everything that Dash serves, and two that nobody does.
+#: Every route that Dash serves, and two that do not exist.
 ROUTES = (
     "/",
     "/_dash-layout",
@@ -104,7 +104,7 @@ def test_an_unknown_user_costs_as_much_work_as_a_known_one(
 
 
 def test_signing_in_starts_a_new_session(guarded: Dash) -> None:
-    """Fixation: whatever an attacker planted is worth nothing once the victim signs in."""
+    """Session fixation: a planted cookie is invalid after the victim signs in."""
     victim, attacker = guarded.server.test_client(), signed_in(guarded)
     planted = cookie(attacker)
     victim.set_cookie(responses.COOKIE, planted)
@@ -159,7 +159,7 @@ def test_a_session_that_ends_later_is_ended_in_another_process(
     assert "a" * 32 in others
     hours_ago = time.time() - 2 * 3600
     os.utime(path, (hours_ago, hours_ago))
-    mine.add("b" * 32)  # the file is begun anew, and as large as it was
+    mine.add("b" * 32)  # the file is rewritten and as large as before
     assert "b" * 32 in others
 
 
@@ -286,7 +286,7 @@ def test_tries_are_counted_for_each_address(make_app: MakeApp, users: Users) -> 
 
 
 def test_forged_addresses_get_no_further_tries(make_app: MakeApp, users: Users) -> None:
-    """X-Forwarded-For counts only from a trusted proxy, and only the last hop that is none."""
+    """X-Forwarded-For counts only from a trusted proxy, and only its last untrusted hop."""
     direct = make_app(login="users", login_attempts=2).server.test_client()
     behind = make_app(login="users", login_attempts=2, trusted_proxies="127.0.0.1")
     for number in range(2):
@@ -338,6 +338,6 @@ def test_only_a_trusted_proxy_names_the_user(make_app: MakeApp) -> None:
         assert answer.status_code == 403
     trusted = {"REMOTE_ADDR": "10.1.2.3"}
     assert app.server.test_client().get("/", headers=named, environ_base=trusted).status_code == 200
-    # With users of its own, a proxy's word for one is nothing.
+    # With LOGIN=users, the header of a proxy has no effect.
     other = make_app(login="off", trusted_proxies="10.1.2.3").server.test_client()
     assert other.get("/", headers=named, environ_base=trusted).status_code == 403

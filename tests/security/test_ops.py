@@ -1,4 +1,4 @@
-"""Health, metrics, logs and the memo's upkeep: what they say, and what they must not."""
+"""Health, metrics, logs and cache commands: what they report and what they must not reveal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WORK = "tests.support.fake_work:perform"
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    """A real service whose worker does made-up work."""
+    """A real service whose worker does fake work."""
     chosen = ServiceSettings(cache_dir=tmp_path / "cache", function=WORK)
     with Service(chosen, fingerprint=lambda name, _: f"weights of {name}") as running:
         yield running
@@ -253,7 +253,7 @@ def test_cache_info_and_clear(
     monkeypatch.setattr("builtins.input", lambda _: "n")
     assert cli.main(["cache", "clear"]) == 1
     assert cli.main(["cache", "clear", "--yes"]) == 0
-    # The server goes on, with what it has in memory, and without the rest.
+    # The server continues with the data that it has in memory.
     assert memo.get("a") is not None
     memo.put("b", b"y")
     memo.flush()
@@ -268,7 +268,7 @@ def test_cache_info_and_clear(
 def test_a_new_schema_ignores_old_entries(
     service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The schema is part of every key, so what was kept under the old one is never looked at."""
+    """The schema is part of every key, so entries of the old schema are never read."""
     spec = RunSpec("fake", "echo before")
     service.ask(spec.model, spec)
     before = service.status().computed
@@ -285,7 +285,7 @@ def test_a_defect_in_the_worker_has_the_id_of_its_log_entry(
     capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     chosen = ServiceSettings(cache_dir=tmp_path, function=WORK)
-    # Begun here and not in a fixture: the worker inherits where standard error goes now.
+    # Started here and not in a fixture: the worker inherits the present standard error.
     service = Service(chosen, fingerprint=lambda name, _: name)
     with pytest.raises(AnalysisError, match="Something went wrong inside the run") as caught:
         service.ask("fake", RunSpec("fake", f"bug {SECRET}"))

@@ -1,4 +1,4 @@
-"""Limits and ended sessions that several web processes share, in a Redis of the test's own."""
+"""Limits and ended sessions that several web processes share through Redis."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_several_processes_share_buckets_and_ended_sessions(
     assert 0 < client.ttl("stratascope:rate:a") <= 4002
     client.close()
 
-    server.close()  # away: each goes by what it knows
+    server.close()  # without Redis, each process uses what it knows
     assert "number" in ended
     assert "other" not in known
     assert first.take("a", rate) == 0

@@ -1,4 +1,4 @@
-"""What gunicorn lets through to the app, set up as ``gunicorn_server`` and ``Procfile`` do."""
+"""Requests that gunicorn passes to the app, with our settings and those of the Procfile."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from tests.support import tiny
 
 
 def write(folder: Path, base: Path, **options: Any) -> torch.Tensor:
-    """Save an adapter of the tiny Llama in ``base``; the logits of TOKENS with it, [pos, vocab]."""
+    """Save an adapter of the tiny Llama in ``base``; return its logits of TOKENS, [pos, vocab]."""
     config = LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **options)
     adapted: Any = get_peft_model(tiny.tiny_llama(), config)
     generator = torch.Generator().manual_seed(1)

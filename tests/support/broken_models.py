@@ -13,14 +13,14 @@ from tests.support import tiny, zoo
 
 
 class ThirdWriter(LlamaDecoderLayer):
-    """Adds something of its own besides attention and MLP."""
+    """A block that adds a third term besides attention and MLP."""
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         return super().forward(hidden_states, *args, **kwargs) + 0.01 * hidden_states.sin()
 
 
 class Ambiguous(LlamaDecoderLayer):
-    """Computes a second pair of outputs with the same sum, so the writers can't be told."""
+    """A block with a second pair of outputs of the same sum, so its writers are ambiguous."""
 
     def __init__(self, config: LlamaConfig, layer_idx: int) -> None:
         super().__init__(config, layer_idx)
@@ -35,7 +35,7 @@ class Ambiguous(LlamaDecoderLayer):
 
 
 class BentLogits(LlamaForCausalLM):
-    """Gives logits that are no scale and no cap of its unembedding's output."""
+    """A model whose logits are neither a scale nor a cap of its unembedding's output."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         output = super().forward(*args, **kwargs)
@@ -52,5 +52,5 @@ def with_blocks(kind: type[LlamaDecoderLayer]) -> Any:
 
 
 def bent() -> Any:
-    """A small Llama with bent logits."""
+    """A small Llama with changed logits."""
     return tiny.randomise(BentLogits(zoo.make("llama").config), 0)

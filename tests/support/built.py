@@ -1,4 +1,4 @@
-"""Models understood by ``build_model`` straight from memory, for numerical tests."""
+"""Models built by ``build_model`` from memory, for numerical tests."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def ids(model: Model, size: int, seed: int = 5) -> tuple[int, ...]:
 
 
 def plain_logits(model: Model, tokens: tuple[int, ...]) -> torch.Tensor:
-    """The model's logits with its own eager attention and nobody listening, [pos, vocab]."""
+    """The model's logits with its own eager attention and no hooks, [pos, vocab]."""
     return torch.from_numpy(handle.plain_logits(model, tokens))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.support.find_program import located
 
-#: Kept from calling home: its tests must not depend on a network.
+#: No background requests: the tests must not depend on a network.
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -18,7 +18,7 @@ FLAGS = [
     "--disable-sync",
 ]
 VARIABLE = "STRATASCOPE_CHROMIUM"
-#: The shell first: a page in it costs a tenth of the processor time, as it brings no windows.
+#: The headless shell first: it needs a tenth of the CPU time.
 NAMES = (
     "chromium-headless-shell",
     "chromium",

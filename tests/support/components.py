@@ -1,4 +1,4 @@
-"""What components and figures say, as one string to search."""
+"""The text of components and figures, as one string to search."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class DashClient:
         self.end_id = found.group(1)
 
     def call(self, output: str, inputs: dict[str, Any], **query: Any) -> Any:
-        """Fire the callback of ``output`` ("id.property"; several: "..a.x...b.y.."), once."""
+        """Call the callback of ``output`` once ("id.property"; several: "..a.x...b.y..")."""
         specs = [spec for spec in output.strip(".").split("...") if spec]
         outputs = [
             dict(zip(("id", "property"), spec.rsplit(".", 1), strict=True)) for spec in specs
@@ -38,12 +38,12 @@ class DashClient:
         return self._http.post("/_dash-update-component", json=body, query_string=query)
 
     def answer(self, writes: str, changed: set[str], values: dict[str, Any]) -> dict[str, Any]:
-        """What the callback that writes ``id.property`` answers: by component, what it sets.
+        """The response of the callback that writes ``id.property``, by component.
 
         Args:
             writes: One of its outputs.
-            changed: What set it off, as "id.property".
-            values: What the page holds, as "id.property"; None for all else.
+            changed: Its trigger, as "id.property".
+            values: Values of the page by "id.property"; None for all others.
         """
         every = self._http.get("/_dash-dependencies").get_json()
         (told,) = (one for one in every if writes in re.split(r"\.\.\.?", one["output"]))
@@ -64,20 +64,20 @@ class DashClient:
         return found.get("response", {})
 
     def start(self, output: str, inputs: dict[str, Any], **query: Any) -> dict[str, str]:
-        """Start a background callback: its handles."""
+        """Start a background callback and return its handles."""
         response = self.call(output, inputs, **query)
         assert response.status_code == 200, response.get_data(as_text=True)
         handles: dict[str, str] = response.get_json()
         return handles
 
     def poll(self, output: str, inputs: dict[str, Any], handles: dict[str, str]) -> Any:
-        """Ask once how it goes."""
+        """Poll once."""
         return self.call(output, inputs, cacheKey=handles["cacheKey"], job=handles["job"])
 
     def finish(
         self, output: str, inputs: dict[str, Any], handles: dict[str, str], wait_s: float = 30.0
     ) -> tuple[Any, list[Any]]:
-        """Poll to the end: the last response, and all progress seen."""
+        """Poll to the end; return the last response and all progress."""
         progress: list[Any] = []
         patience = threading.Event()
         for _ in range(int(wait_s / 0.02)):

@@ -1,8 +1,8 @@
-"""A page without a browser: it follows Dash's renderer far enough to use the whole app over HTTP.
+"""A page without a browser: it imitates Dash's renderer and uses the whole app over HTTP.
 
-It keeps the properties of all components, calls the callbacks whose inputs changed, upstream ones
-first, polls background callbacks, and applies what comes back. Client-side functions are left out,
-except that the colour scheme is set once.
+It keeps the properties of all components, calls the callbacks whose inputs changed (upstream ones
+first), polls background callbacks, and applies the responses. It runs no client-side functions,
+except that it sets the colour scheme once.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ OnCall = Callable[[str, float, int], None]
 
 
 class PageError(AssertionError):
-    """The server answered with what a page can't use."""
+    """The server sent a response that a page cannot use."""
 
 
 @dataclass(eq=False)
 class Background:
-    """A background callback under way."""
+    """A running background callback."""
 
     handles: dict[str, str]
     inputs: list[dict[str, Any]]
@@ -39,7 +39,7 @@ class Background:
 
 @dataclass(eq=False)
 class Callback:
-    """One callback of the app, as ``_dash-dependencies`` tells of it."""
+    """One callback of the app, from ``_dash-dependencies``."""
 
     output: str
     inputs: list[Any]
@@ -50,7 +50,7 @@ class Callback:
     running: Background | None = None
 
     def reads(self) -> set[str]:
-        """Properties that set it off."""
+        """Properties that trigger it."""
         return {name(each) for each in flat(self.inputs)}
 
     def writes(self) -> set[str]:
@@ -64,7 +64,7 @@ def name(each: dict[str, Any]) -> str:
 
 
 def flat(specs: list[Any]) -> Iterator[dict[str, Any]]:
-    """Inputs or states, lists of them opened."""
+    """Inputs or states, with nested lists flattened."""
     for each in specs:
         if isinstance(each, list):
             yield from flat(each)
@@ -90,9 +90,9 @@ class Page:
 
     Attributes:
         url: Where the app is.
-        on_call: Told of every request.
+        on_call: Called after every request.
         props: Values of all properties that were ever set, by ``id.property``.
-        pending: Callbacks to call, and what set them off.
+        pending: Callbacks to call, with their triggers.
         seen: Clicks that were reported.
         drawn: When a picture last changed, on the monotonic clock.
     """
@@ -111,10 +111,10 @@ class Page:
         self._pause = threading.Event()
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._http.close()
 
-    # What a person does.
+    # User actions.
 
     def open(self, search: str = "") -> None:
         """Load the page and wait until it is drawn."""
@@ -131,7 +131,7 @@ class Page:
         self.settle()
 
     def set(self, **values: Any) -> None:
-        """Set properties as a person does, ``run_button__n_clicks=1``, and wait for the page."""
+        """Set properties as a user does, ``run_button__n_clicks=1``, and wait for the page."""
         for key, value in values.items():
             component, _, prop = key.partition("__")
             self._apply(component.replace("_", "-"), prop, value)
@@ -143,7 +143,7 @@ class Page:
         self.set(go__data={"reports": [{"to": to, "n": self.seen}]})
 
     def ask(self, prompt: str, new: int = 1) -> None:
-        """Type a prompt and press Run, without waiting for what follows."""
+        """Type a prompt and press Run, without waiting."""
         self.props |= {"run-prompt.value": prompt, "run-new.value": new}
         form = {name: self.props[f"run-{name}.value"] for name in ("model", "prompt", "new")}
         self.seen += 1
@@ -151,11 +151,11 @@ class Page:
         self._apply("go", "data", {"reports": [report]})
 
     def press(self, button: str) -> None:
-        """Press a button, without waiting for what follows."""
+        """Press a button, without waiting."""
         self._apply(button, "n_clicks", (self.props.get(f"{button}.n_clicks") or 0) + 1)
 
     def begin(self, output: str) -> None:
-        """Go on until a background callback is under way and nothing else is left to do."""
+        """Continue until only a background callback is running."""
         self.until(lambda: not self.pending)
         if self.callbacks[output].running is None:
             raise PageError(f"{output} is not running")
@@ -178,20 +178,20 @@ class Page:
             each.running = None
         self._apply(button, "n_clicks", 1)
 
-    # What the renderer does.
+    # The renderer.
 
     def settle(self, seconds: float = 600.0) -> None:
-        """Call and poll until nothing is left to do."""
+        """Call and poll until no work is left."""
         late = time.monotonic() + seconds
         while self.step():
             if time.monotonic() > late:
                 raise PageError(f"the page is not done: {sorted(self.pending)}")
 
     def until(self, true: Callable[[], Any], seconds: float = 180.0) -> None:
-        """Call and poll until something is true.
+        """Call and poll until a condition is true.
 
         Raises:
-            PageError: If it is not after so long, or nothing is left to do that could make it so.
+            PageError: If it is still false after the limit, or no work is left.
         """
         late = time.monotonic() + seconds
         while not true():
@@ -201,11 +201,11 @@ class Page:
                 raise PageError(f"it is not so after {seconds:.0f} s: {self.told()}")
 
     def told(self) -> str:
-        """What the page says above everything else."""
+        """The page's alert."""
         return str(self.props.get("alert.children") or "")
 
     def step(self) -> bool:
-        """Do the next thing; whether there is more."""
+        """Do the next step; return whether work is left."""
         each = self._next()
         if each is not None:
             self._fire(each, self.pending.pop(each.output))
@@ -216,7 +216,7 @@ class Page:
         return bool(self.pending or waiting)
 
     def _next(self) -> Callback | None:
-        """A callback that waits for none of the others."""
+        """A callback that depends on no other pending one."""
         ready = [self.callbacks[output] for output in self.pending]
         written = set().union(*(each.writes() for each in ready if not each.background), set())
         for each in sorted(ready, key=lambda one: one.background is not None):
@@ -260,7 +260,7 @@ class Page:
 
     @staticmethod
     def _later(each: Callback) -> float:
-        """When the renderer asks next how a background callback goes."""
+        """The time of the next poll."""
         return time.monotonic() + float((each.background or {}).get("interval", 500)) / 1000
 
     def _body(self, each: Callback, inputs: list[Any], changed: list[str]) -> dict[str, Any]:
@@ -317,7 +317,7 @@ class Page:
             not told.get("prevent_initial_call"), told.get("background"),
         )  # fmt: skip
 
-    # Over the wire.
+    # HTTP.
 
     def _post(self, output: str, body: dict[str, Any], **query: str) -> Any:
         path = f"/_dash-update-component?{urlencode({'endId': self.end_id, **query})}"
@@ -332,7 +332,7 @@ class Page:
         return answer, answer.read()
 
     def request(self, method: str, path: str, label: str, body: str | None = None) -> bytes:
-        """One request; the body of its answer, empty for 204.
+        """Send one request; return the body of the response, empty for 204.
 
         Raises:
             PageError: For any other status than 200 and 204.
@@ -341,7 +341,7 @@ class Page:
         try:
             answer, data = self._exchange(method, path, body)
         except (ConnectionError, http.client.RemoteDisconnected):
-            self._http.close()  # the server had closed it while the person thought
+            self._http.close()  # the server closed the connection during the pause
             answer, data = self._exchange(method, path, body)
         self.on_call(label, time.monotonic() - began, answer.status)
         if answer.status not in (200, 204):
@@ -350,5 +350,5 @@ class Page:
 
 
 def plain(told: dict[str, Any]) -> bool:
-    """Whether a callback is answered by the server, and not by a button's cancel."""
+    """Whether the server answers a callback, unlike that of a cancel button."""
     return not told.get("clientside_function") and not re.fullmatch(r"[\w-]+\.id", told["output"])

@@ -34,7 +34,7 @@ def token(number: int) -> Token:
 
 
 def vocabulary() -> tuple[Token, ...]:
-    """All of it."""
+    """All tokens of the vocabulary."""
     return tuple(token(number) for number in range(VOCAB))
 
 
@@ -81,8 +81,7 @@ def promoted(size: int, spec: PromotedSpec) -> Promoted:
 
 
 def disagreement(size: int, spec: DisagreementSpec) -> Disagreement:
-    """Decoders that agree in the last row only; the fake model is tied, but output == input only
-    where both are asked for."""
+    """Decoders that agree in the last row only. Output and input coincide if both are requested."""
     rows, positions = _axes(size, spec.rows, spec.positions, "block_output")
     shape, count = (len(rows), len(positions)), len(spec.decoders)
     top = np.arange(count)[:, None, None] + np.full(shape, 5)
@@ -150,7 +149,7 @@ def similarity(size: int, spec: SimilaritySpec) -> SimilarityReport:
 
 
 def embedding_report(spec: EmbeddingSpec) -> EmbeddingReport:
-    """An untied model whose two matrices have something in common."""
+    """An untied model whose two matrices are correlated."""
     levels = np.array([0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0], np.float32)
     edges = np.linspace(-1, 1, 41).astype(np.float32)
     counts = np.round(VOCAB * 25 * np.exp(-((edges[:-1] - 0.3) ** 2) * 20)).astype(np.int64)
@@ -177,7 +176,7 @@ def norm_report(spec: NormSpec) -> NormReport:
     return NormReport(one("norm", -1), scale, scale * 0, others)
 
 
-#: By kind of request: (size of the sequence, spec) or, of a model, (spec) -> result.
+#: By spec: (size of the sequence, spec) -> result, or (spec) -> result for a model.
 def attribution(size: int, spec: AttributionSpec) -> Attribution:
     rng = np.random.default_rng(spec.position)
     heads = rng.normal(size=(LAYERS, HEADS)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A service that answers at once with made-up results of the right shape. No model, no torch."""
+"""A service that returns made-up results of the right shape at once. No model, no torch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.fake_readings import HEADS, LAYERS, VOCAB, WORDS, token
 
 
 class FakeService:
-    """Answers like ``analysis.service.Service``; ``calls`` counts, ``fail`` makes the next fail."""
+    """A fake ``analysis.service.Service``. ``calls`` counts; ``fail`` is the next call's error."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -52,7 +52,7 @@ class FakeService:
         )
 
     def peek(self, subject: Any, spec: Any) -> Any:
-        """What was computed before: the memo of one process."""
+        """Memoised results of one process."""
         self.calls.append("peek")
         return self.memo.get((subject, spec))
 
@@ -84,7 +84,7 @@ class FakeService:
         )
 
     def ask(self, subject: Any, spec: Any, job: Any = None) -> Any:
-        """By the technique's name: a method of that name here, or ``fake_readings``."""
+        """A method named like the technique, or ``fake_readings``."""
         technique = technique_for(spec)
         name = technique.name
         if name == "info":

@@ -1,4 +1,4 @@
-"""Work for the model worker that needs no model: what it does stands in the prompt's text.
+"""Fake work for the model worker. The prompt's text says what to do.
 
 ``RunSpec.text`` is "verb argument": "echo x", "steps n" (n steps that each wait for nothing),
 "hold PATH" (step until the file PATH exists), "long PATH" (the same, with pauses),
@@ -37,7 +37,7 @@ def perform(request: Request, limits: Limits) -> Answer:
 
 
 def changed(request: Request, limits: Limits) -> Answer:
-    """The same by a model whose weights changed after the request was made."""
+    """The same, with weights that changed after the request."""
     answer = perform(request, limits)
     return Answer(answer.data, "other weights", answer.forwards)
 
@@ -116,7 +116,7 @@ VERBS: dict[str, Callable[[str], None]] = {
 
 
 def result(text: str) -> RunResult:
-    """A run's result whose only token says ``text``."""
+    """A run's result whose only token has the text ``text``."""
     info = ModelInfo(
         "fake", "Fake", 1, 1, 1, 2, 2, 3, 8, 9, True, False, "none", "float32", "cpu", "here", "1",
         "f",

@@ -1,4 +1,4 @@
-"""Finds programs that tests start; ``tools`` installs them."""
+"""Find programs that tests start; ``tools`` installs them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def located(variable: str, names: Sequence[str]) -> str | None:
-    """Path of the program that an environment variable names, else of the first name on PATH.
+    """Path of the program that a variable names, else of the first name on PATH.
 
     Raises:
-        FileNotFoundError: If the variable names what is not there.
+        FileNotFoundError: If the variable names a missing file.
     """
     named = os.environ.get(variable)
     if named:

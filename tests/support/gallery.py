@@ -1,4 +1,4 @@
-"""Render every figure in both themes, to be looked at: ``python -m tests.support.gallery FOLDER``.
+"""Render every figure in both themes: ``python -m tests.support.gallery FOLDER``.
 
 Uses results in ``FOLDER/data`` (``NAME.run``, ``NAME.grid``, ``NAME.flow``, ``NAME.story``,
 ``NAME.pattern`` as ``analysis.codec`` writes them) where there are any, else synthetic ones, and
@@ -33,7 +33,7 @@ CHROMIUM = os.environ.get("STRATASCOPE_CHROMIUM", "/usr/bin/chromium")
 
 
 def samples(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Named sets of results: real ones from ``folder``, and synthetic ones."""
+    """Named sets of results: from ``folder``, and synthetic ones."""
     for path in sorted(folder.glob("*.run")):
         kinds = ("run", "grid", "flow", "story", "pattern")
         yield (

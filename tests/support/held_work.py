@@ -1,8 +1,8 @@
-"""The model worker's real work, held at a step: what is killed or cancelled there is in its midst.
+"""The model worker's real work, paused at a step so that a test can kill or cancel it there.
 
-The file that HELD_AT names says which step: a number of its own, how much is done, and a label.
-The first work that comes so far waits there, and tells ``HELD``, for as long as the file says so.
-``COMPUTED`` lies between a result and the telling of it, for work that has no step of its own.
+The file at HELD_AT names the step: a unique number, the amount done, and a label. The first work
+that reaches the step reports ``HELD`` and waits while the file is unchanged. ``COMPUTED`` is a step
+after the result, for work without steps.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _held_before: set[str] = set()
 
 
 def perform(request: Request, limits: Limits) -> Answer:
-    progress.step = step  # in the worker alone: a test that takes a name from here is not held
+    progress.step = step  # in the worker only: a test that imports this module is not paused
     answer = engine.perform(request, limits)
-    if said().endswith(COMPUTED):  # no look-out for a cancel where the real worker has none
+    if said().endswith(COMPUTED):  # do not check for a cancel where the real worker does not
         progress.step(1, 1, COMPUTED)
     return answer
 

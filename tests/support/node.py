@@ -1,4 +1,4 @@
-"""Finds Node.js for the JavaScript tests; ``tools/node.py`` installs it."""
+"""Find Node.js for the JavaScript tests; ``tools/node.py`` installs it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Where browser tests leave their screenshots.
+"""The folder for screenshots of the browser tests.
 
-``STRATASCOPE_PICTURES=docs/img`` renews the ones that the documents show; else they go to a
-temporary folder, so that a test run leaves the checkout as it was.
+``STRATASCOPE_PICTURES=docs/img`` renews the pictures in the documents. By default they go to a
+temporary folder, so that a test run does not change the checkout.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Finds Debian's redis-server (``tools/redis.py`` installs it), and runs one for a test."""
+"""Find Debian's redis-server (``tools/redis.py`` installs it), and run one for a test."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def find() -> str:
 
 
 class RedisServer:
-    """One on a socket in a folder of the test's own: no port, nothing on disk but the socket."""
+    """A Redis on a socket in the test's folder: no port and no data on disk."""
 
     def __init__(self, folder: Path) -> None:
         self.socket = folder / "redis.sock"
@@ -57,7 +57,7 @@ class RedisServer:
             return False
 
     def client(self) -> Any:
-        """A client of its own, for looking at what lies there."""
+        """A client to inspect the data."""
         import redis
 
         return redis.Redis.from_url(self.url)
@@ -68,7 +68,7 @@ class RedisServer:
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL: what it knew is gone."""
+        """Kill it (SIGKILL): its data is lost."""
         self._end(signal.SIGKILL)
 
     def close(self) -> None:

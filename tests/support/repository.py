@@ -1,4 +1,4 @@
-"""Where the repository's root is, whichever folder a test lies in."""
+"""The repository's root, for tests in any folder."""
 
 from __future__ import annotations
 

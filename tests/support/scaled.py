@@ -1,4 +1,4 @@
-"""Celery workers with fake work, started as processes of their own."""
+"""Celery workers with fake work, in separate processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.time_limits import PATIENCE_S
 
 LIMIT_S = float(PATIENCE_S)
 FAKE = "tests.support.fake_work:perform"
-#: Short silences: a killed worker is noticed within seconds, and a busy machine's is not.
+#: Short limits: a killed worker is noticed within seconds, a slow one is not reported.
 QUICK = {"lease_s": 4.0, "lost_s": 2.5, "patience_s": 15.0, "beat_s": 0.05, "grace_s": 5.0}
 
 
@@ -35,7 +35,7 @@ DEAF = "STRATASCOPE_TEST_DEAF"
 
 
 class WorkerHost:
-    """``Worker`` in a process of its own, as ``stratascope worker`` runs it."""
+    """``Worker`` in a separate process, as ``stratascope worker`` runs it."""
 
     def __init__(self, url: str, folder: Path, name: str = "worker", function: str = FAKE) -> None:
         self.log = folder / f"{name}.log"
@@ -49,34 +49,34 @@ class WorkerHost:
             )
 
     def children(self) -> list[psutil.Process]:
-        """The model's process, if it runs."""
+        """The model process, if it runs."""
         return psutil.Process(self.process.pid).children()
 
     def kill(self) -> None:
-        """SIGKILL to Celery's process."""
+        """Kill Celery's process (SIGKILL)."""
         self.process.kill()
         self.process.wait()
 
     def stop(self, seconds: float = 30.0) -> int:
-        """SIGTERM; its exit status."""
+        """Send SIGTERM and return the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
 
     def close(self) -> None:
-        """End it, however it does."""
+        """End it in any way."""
         if self.process.poll() is None:
             self.kill()
 
 
 def settings(url: str, **changed: Any) -> Any:
-    """Settings with short silences."""
+    """Settings with short limits."""
     from analysis.scale.settings import ScaleSettings
 
     return ScaleSettings(url, **{**QUICK, **changed})
 
 
 class Client:
-    """The web process's side, and the log of what the workers computed."""
+    """A client, and the log of the workers' computations."""
 
     def __init__(self, url: str, folder: Path, **changed: Any) -> None:
         from analysis.scale.client import Remote
@@ -90,7 +90,7 @@ class Client:
     def ask(
         self, text: str, deadline_s: float = LIMIT_S, **job: Any
     ) -> tuple[Future[str], Any, list[Any]]:
-        """Ask for fake work: the answer to come, the job, and the progress it hears."""
+        """Request fake work; return the future result, the job and its progress."""
         heard: list[Any] = []
         asked = Job(on_progress=heard.append, **job)
         request = Request("run", "fake", "f", (RunSpec("fake", text),))
@@ -103,29 +103,29 @@ class Client:
         return self.pool.submit(answer), asked, heard
 
     def now(self, text: str, **job: Any) -> str:
-        """Ask, and wait for the answer."""
+        """Send a request and wait for the result."""
         return self.ask(text, **job)[0].result(LIMIT_S)
 
     def lines(self) -> list[str]:
-        """What the workers did."""
+        """The log of the workers."""
         return self.log.read_text().splitlines()
 
     def started(self, text: str, times: int = 1) -> None:
-        """Wait until some worker has begun with it, so many times."""
+        """Wait until workers have started it this many times."""
         wait_for(lambda: self.lines().count(f"start {text}") >= times)
 
     def queued(self, count: int) -> None:
-        """Wait until so many wait."""
+        """Wait until this many requests wait."""
         wait_for(lambda: self.remote.queued == count)
 
     def close(self) -> None:
-        """Stop asking."""
+        """Close the client."""
         self.remote.close()
         self.pool.shutdown(cancel_futures=True)
 
 
 def wait_for(condition: Callable[[], Any]) -> None:
-    """Wait until something becomes true, for as long as a very slow machine may need."""
+    """Wait until a condition is true, with a limit for very slow machines."""
     pause = threading.Event()
     for _ in range(int(LIMIT_S / 0.01)):
         if condition():
@@ -135,7 +135,7 @@ def wait_for(condition: Callable[[], Any]) -> None:
 
 
 def kill_the_worker(service: Service) -> int:
-    """SIGKILL to a service's model worker; its process id."""
+    """Kill a service's model worker (SIGKILL) and return its process id."""
     pid = service.status().worker_pid
     assert pid, "no worker runs"  # kill(0) would end every process of the test run
     os.kill(pid, signal.SIGKILL)
@@ -143,7 +143,7 @@ def kill_the_worker(service: Service) -> int:
 
 
 def _deafen(mark: str) -> None:
-    """Have this process's first connection to the broker ask for no message."""
+    """Make this process's first connection to the broker consume no message."""
     if not mark or not Path(mark).exists():
         return
     from kombu.transport.redis import MultiChannelPoller
@@ -160,7 +160,7 @@ def _deafen(mark: str) -> None:
 
 
 def main() -> int:
-    """Run a worker until it is told to stop."""
+    """Run a worker until a signal stops it."""
     from analysis.scale.worker import Worker
     from analysis.worker.messages import Limits
 

@@ -1,4 +1,4 @@
-"""Stratascope's servers as they are deployed: gunicorn, and Redis with a Celery worker."""
+"""Servers as in a deployment: gunicorn, and Redis with a Celery worker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHILD = "analysis.worker.child"
 
 
 def loaded(url: str, log: Path, limit_s: float = 300.0) -> None:
-    """Wait for a server's model: beside other tests that start, loading takes a minute."""
+    """Wait until a server has loaded its model; beside other tests this takes a minute."""
     late = time.monotonic() + limit_s
     while status(url, "/readyz") != 200:
         assert time.monotonic() < late, f"no model was loaded:\n{log.read_text()}"
@@ -34,7 +34,7 @@ def loaded(url: str, log: Path, limit_s: float = 300.0) -> None:
 
 
 def status(url: str, path: str) -> int:
-    """The status that a server answers a path with."""
+    """The status of a server's response to a path."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
     try:
         connection.request("GET", path)
@@ -44,7 +44,7 @@ def status(url: str, path: str) -> int:
 
 
 class Servers:
-    """gunicorn, and with ``redis`` a Redis and a Celery worker; stopped at the end of a block.
+    """gunicorn, with ``redis`` also Redis and a Celery worker; they stop with the block.
 
     Args:
         folder: For memo, socket and logs.
@@ -75,7 +75,7 @@ class Servers:
             raise
 
     def again(self) -> None:
-        """Serve at the same address once more, after the page's server was killed."""
+        """Serve at the same address again, after the server was killed."""
         self._close("web")
         self.url = self._serve(self.url.rstrip("/").rpartition(":")[2])
 
@@ -84,14 +84,14 @@ class Servers:
         assert web.stdout is not None
         for line in web.stdout:
             if found := ADDRESS.search(line):
-                # Else a full pipe would stop the server.
+                # Otherwise a full pipe would block the server.
                 self._drain = threading.Thread(target=web.stdout.read, daemon=True)
                 self._drain.start()
                 return found[0].rstrip("/") + "/"
         raise AssertionError(f"the server said no address:\n{self.log.read_text()}")
 
     def start(self, name: str, *command: str) -> subprocess.Popen[str]:
-        """Start ``stratascope COMMAND``; each has a memo of its own."""
+        """Start ``stratascope COMMAND`` with a separate memo."""
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "dash_app", *command],
@@ -106,17 +106,17 @@ class Servers:
         return process
 
     def everything(self, name: str = "web") -> list[psutil.Process]:
-        """A server's process and all that it started; nothing once it has ended."""
+        """A server's process and its children; empty after its end."""
         process = self.processes[name]
         if process.poll() is not None:
-            return []  # its number may be another's by now
+            return []  # another process may have its number by now
         with suppress(psutil.NoSuchProcess):
             top = psutil.Process(process.pid)
             return [top, *top.children(recursive=True)]
         return []
 
     def model(self, name: str = "web") -> psutil.Process:
-        """The process that holds the model."""
+        """The model process."""
         (found,) = (each for each in self.everything(name) if is_model(each))
         return found
 
@@ -127,7 +127,7 @@ class Servers:
         return found
 
     def parts(self) -> dict[str, list[psutil.Process]]:
-        """All processes by what they are: "web", "worker" and "model"."""
+        """All processes by kind: "web", "worker" and "model"."""
         found: dict[str, list[psutil.Process]] = {}
         for name in self.processes:
             for each in self.everything(name):
@@ -144,10 +144,10 @@ class Servers:
                 self.redis.close()
 
     def _close(self, name: str) -> None:
-        """SIGTERM; what has not gone after a while is killed, with all that it started.
+        """Send SIGTERM; kill a process that is still there after a while, with its children.
 
         Raises:
-            AssertionError: If it had to be: a server that does not stop is a bug.
+            AssertionError: If that was necessary: a server that does not stop is a bug.
         """
         process, everything = self.processes[name], self.everything(name)
         process.send_signal(signal.SIGTERM)
@@ -174,7 +174,7 @@ class Servers:
 
 
 def is_model(process: psutil.Process) -> bool:
-    """Whether it is a model's process."""
+    """Whether it is a model process."""
     with suppress(psutil.Error):
         return CHILD in process.cmdline()
     return False

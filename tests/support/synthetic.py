@@ -1,4 +1,4 @@
-"""Small results made from arithmetic, for tests of what is drawn from them."""
+"""Small synthetic results, for tests of figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORDS += ("&amp;", "$x$", " of", ".", "12", " B", "ing")
 
 
 def token(number: int) -> Token:
-    """A token whose text needs care, one of a few in turn."""
+    """One of a few tokens with difficult texts."""
     text = WORDS[number % len(WORDS)]
     return Token(number, text, text.replace(" ", "Ġ"), text.encode().hex())
 

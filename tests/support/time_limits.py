@@ -1,4 +1,4 @@
-"""How long tests wait for what must come: a busy machine is ten times slower than an idle one."""
+"""Time limits of tests: a busy machine is ten times slower than an idle one."""
 
 from __future__ import annotations
 

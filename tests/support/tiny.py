@@ -1,4 +1,4 @@
-"""Small random models and a tokenizer, made here: no network, the same on every machine."""
+"""Small random models and a tokenizer, built here: no network, equal on every machine."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def vocab_size() -> int:
 
 
 def randomise(model: PreTrainedModel, seed: int) -> PreTrainedModel:
-    """Give norm scales, biases and embeddings values that a wrong formula would trip over.
+    """Set norm scales, biases and embeddings to values that reveal a wrong formula.
 
     Fresh models have scales of 1 and biases of 0, which hide a forgotten bias or scale.
     """
@@ -108,7 +108,7 @@ def tiny_llama(seed: int = 0) -> PreTrainedModel:
 
 
 def save(model: PreTrainedModel, folder: Path) -> Path:
-    """Write a model and the tiny tokenizer where ``load_model`` can read them."""
+    """Save a model and the tiny tokenizer for ``load_model``."""
     with without_progress_bars():
         model.save_pretrained(folder)
         tiny_tokenizer().save_pretrained(folder)

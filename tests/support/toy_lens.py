@@ -1,4 +1,4 @@
-"""A toy's learned lens: small trainings that tests share."""
+"""Small trainings of a learned lens that tests share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service that views ask, answering with a small model's own numbers in this process."""
+"""A service for views that computes with a small model in this process."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from analysis.worker.messages import Limits, Request
 
 
 class TrueService:
-    """Everything by the worker's engine and through the codec, and kept.
+    """Compute with the worker's engine, pass results through the codec, and keep them.
 
     Args:
-        model: The one model that is asked.
+        model: The only model.
     """
 
     problem = ""
@@ -25,12 +25,12 @@ class TrueService:
         self.memo: dict[Any, Any] = {}
 
     def ask(self, subject: Any, spec: Any, job: Any = None) -> Any:
-        """The engine's answer, through the codec."""
+        """The engine's result, through the codec."""
         technique = technique_for(spec)
         specs = (subject, spec) if technique.subject == "trace" else (spec,)
         answer = self.engine.perform(Request(technique.name, self.model, "f", specs))
         return self.memo.setdefault((subject, spec), codec.decode(answer.data))
 
     def peek(self, subject: Any, spec: Any) -> Any:
-        """What was asked before."""
+        """The result of an earlier request."""
         return self.memo.get((subject, spec))

@@ -114,7 +114,7 @@ def test_a_spec_must_fit_its_subject(service: Service) -> None:
 
 
 def made(kind: type[Any]) -> Any:
-    """A spec of a kind with whatever it can't do without."""
+    """A spec of a technique with its required fields."""
     needed: dict[type[Any], Any] = {
         PatternSpec: (0,),
         PromotedSpec: ("mlp_output", 0, 0),

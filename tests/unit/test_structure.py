@@ -1,4 +1,4 @@
-"""The rules of the house that no linter holds."""
+"""Code rules that no linter checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST_FUNCTION, LONGEST_MODULE = 40, 400
 
 
 def functions(path: Path) -> Iterator[tuple[str, int]]:
-    """Name and length, decorators and docstring included, of each function in a file."""
+    """Name and length of each function in a file, with decorators and docstring."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1

@@ -1,4 +1,4 @@
-"""An app around made-up results: no browser, no model."""
+"""An app with made-up results: no browser, no model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The app is whole: ids that callbacks name exist, and two apps don't disturb each other."""
+"""The app is complete: ids that callbacks name exist, and two apps do not interfere."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_each_store_has_one_writer(app: Any) -> None:
 
 
 def test_the_page_keeps_few_components(app: Any) -> None:
-    # Dash asks each of them at every change, and makes changes by the hundred.
+    # Dash notifies each component of every change, and there are hundreds.
     assert 100 < len(list(components(app.layout()))) < 500
 
 
@@ -84,7 +84,7 @@ def test_two_apps_in_one_process_both_work(settings: Settings) -> None:
 
 
 def test_a_process_knows_its_scripts_before_it_serves_a_page(settings: Settings) -> None:
-    # A page that another process served asks this one for several at once.
+    # A page that another process served requests several scripts at once.
     fresh = create_app(FakeService(), settings)
     assert any(name.endswith(".js") for name in fresh.registered_paths["dash"])
 

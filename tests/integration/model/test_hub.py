@@ -48,7 +48,7 @@ print(json.dumps(found))
 
 @pytest.fixture
 def repository(tiny_llama_dir: Path, tmp_path: Path) -> Path:
-    """A model's files, with some beside them that must not be fetched."""
+    """A model's files, and files that must not be fetched."""
     folder = shutil.copytree(tiny_llama_dir, tmp_path / "repository")
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
     (folder / "modeling_tiny.py").write_text("raise SystemExit('executed')")

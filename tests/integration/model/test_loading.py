@@ -1,4 +1,4 @@
-"""Loading: what comes back, and a sentence for everything that can go wrong."""
+"""Loading: the result, and a message for every failure."""
 
 from __future__ import annotations
 

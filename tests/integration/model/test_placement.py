@@ -1,4 +1,4 @@
-"""What fits is known before it is loaded; few bits, several devices, as far as a CPU goes."""
+"""Memory is checked before loading; quantised weights and several devices, as far as a CPU can."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def wide_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def packed(folder: Path, quantise: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """The model in ``folder``, loaded in few bits by way of a catalogue file."""
+    """The model in ``folder``, loaded quantised through a catalogue file."""
     file = tmp_path / "catalog.toml"
     file.write_text(f'[[model]]\nname="few"\nsource="{folder}"\nquantise="{quantise}"\n')
     monkeypatch.setenv("STRATASCOPE_CATALOG", str(file))
@@ -96,8 +96,8 @@ def test_quantised_sums_hold_within_their_tolerance(
     assert ledger.colour == "amber"
     heads = next(entry for entry in ledger.entries if entry.number == 5)
     assert heads.error <= heads.tolerance == PACKED_TOLERANCE
-    # How exact the sums are depends on the processor (one with AVX-512 multiplies packed weights in
-    # bfloat16, another unpacks them); that numbers were lost in packing does not.
+    # The error of the sums depends on the processor: one with AVX-512 multiplies packed weights in
+    # bfloat16, another unpacks them. The error of packing does not.
     whole = pretrained.load_pretrained(str(wide_dir), device="cpu").model
     ids = torch.arange(9)[None]
     lost = (model.hf(ids).logits - whole(ids).logits).abs().max() / whole(ids).logits.abs().max()
@@ -161,7 +161,7 @@ def test_spread_asks_accelerate_for_all_cards_and_no_disk(
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "bloom"])
 def test_a_dispatched_model_satisfies_the_identities(kind: str) -> None:
-    """Accelerate's own hooks on every module, as on several cards, here all on the CPU."""
+    """accelerate's hooks on every module, as with several devices, all on the CPU."""
     from accelerate import dispatch_model
 
     hf = zoo.make(kind)

@@ -1,4 +1,4 @@
-"""The worker's engine: models come and go within a budget, every answer names its model."""
+"""The worker's engine keeps models within a budget, and every answer names its model."""
 
 from __future__ import annotations
 

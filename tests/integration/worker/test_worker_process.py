@@ -31,7 +31,7 @@ from tests.support.scaled import FAKE, LIMIT_S, ROOT, kill_the_worker, wait_for
 
 
 class Office:
-    """A service with fake work, people who ask it things, and a log of what was computed."""
+    """A service with fake work, its users, and a log of the computations."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.folder = folder
@@ -186,7 +186,7 @@ def test_a_kill_during_a_click_does_not_lose_the_long_job(office: Office) -> Non
 
 
 def cancelled(job: Any, answer: Any) -> None:
-    """Cancel, and see that whoever waits is told."""
+    """Cancel, and check that the waiting request fails."""
     job.cancel()
     with pytest.raises(CancelledError):
         answer.result(LIMIT_S)

@@ -1,4 +1,4 @@
-"""The causal check against one cut at a time, each in a pass of its own."""
+"""The causal check against single cuts, each in a separate pass."""
 
 from __future__ import annotations
 

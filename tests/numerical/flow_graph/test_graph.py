@@ -1,4 +1,4 @@
-"""The flow graph against one that forms every vector."""
+"""The flow graph against one that computes every vector."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_proximity_equals_brute_force(small: Case, root: tuple[int, int]) -> Non
 
 @pytest.mark.real
 def test_proximity_on_the_real_model_equals_brute_force(smollm: Case) -> None:
-    """Two layers below a middle row: every vector formed, none left out."""
+    """Two layers below a middle row, with every vector computed."""
     slow = reference.forward(smollm.model.hf, smollm.trace.token_ids)
     graph = analysis.flow(smollm.model, smollm.trace, position=-1, row=3)
     assert_same(graph, reference.flow(slow, 3, len(smollm.trace.tokens) - 1), atol=2e-4)
@@ -128,9 +128,9 @@ def test_within_a_budget_other_links_carry_exactly_the_hidden_mass(
     {"direction": "up", "row": 0, "position": 2, "per_head": False},
 ])  # fmt: skip
 def test_a_budget_keeps_connected_links(small: Case, budget: int, options: dict) -> None:
-    """A strong link far from the root is worth nothing without the weak ones that lead to it."""
+    """A strong link far from the root carries mass only through the weak links above it."""
     graph = analysis.flow(small.model, small.trace, budget=budget, **options)
-    assert budget - 1 <= len(graph.links) <= budget  # a link more may need an "other" link too
+    assert budget - 1 <= len(graph.links) <= budget  # one more link may need an "other" link too
     reached = {f"block:{graph.row}:{graph.position}"}
     for link in graph.links:
         start, end = (link.source, link.target)

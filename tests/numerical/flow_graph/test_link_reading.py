@@ -1,4 +1,4 @@
-"""What links write and which neurons write it, against the whole vocabulary formed by hand."""
+"""What links write and which neurons write it, against full-vocabulary arithmetic."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOKENS = (5, 9, 33, 2, 8, 41, 7, 60)
 
 @dataclass(frozen=True)
 class Pair:
-    """A model with its trace, and the same run with everything formed."""
+    """A model with its trace, and the same run by slow arithmetic."""
 
     model: Model
     trace: Trace
@@ -145,7 +145,7 @@ def test_neurons_sum_to_what_attribution_gives_the_mlp(pair: Pair) -> None:
 
 @pytest.mark.parametrize("kind", ["gpt2", "opt", "gptj", "granite", "bloom"])
 def test_neurons_of_other_types_sum_to_attribution(kind: str) -> None:
-    """Projections of other classes and names, flattened positions, a residual multiplier."""
+    """MLPs with other classes and names, flattened positions, or a residual multiplier."""
     model = built.understood(zoo.make(kind), kind)
     trace = analysis.trace(model, TOKENS)
     parts = analysis.attribute(model, trace, position=-1)

@@ -1,4 +1,4 @@
-"""Every flow method against one that forms each vector: grouped-query, parallel, post-norm."""
+"""Every flow method against slow arithmetic: grouped-query, parallel, post-norm."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ METHODS = sorted(flow_reference.METHODS)
 
 @dataclass(frozen=True)
 class Pair:
-    """A model with its trace, and the same run with everything formed."""
+    """A model with its trace, and the same run by slow arithmetic."""
 
     model: Model
     trace: Trace
@@ -46,7 +46,7 @@ def key(node: tuple[str, int, int]) -> str:
 
 
 def summed(links: Any, heads: bool) -> dict[Any, np.ndarray]:
-    """Links by target and source (and head), added where they differ in nothing else."""
+    """Links by target and source (and head), summed over equal keys."""
     totals: dict[Any, np.ndarray] = defaultdict(lambda: np.zeros(2))
     for target, source, head, share, flow in links:
         totals[target, source, head if heads else None] += (share, flow)
@@ -131,7 +131,7 @@ def test_projections_of_all_parts_sum_to_the_squared_length(pair: Pair, layer: i
 
 
 def test_where_every_projection_is_zero_norm_shares_replace_it(pair: Pair) -> None:
-    """Parts that cancel: the whole is the zero vector, and every part lies across it."""
+    """Parts that cancel: the sum is the zero vector, so every projection is zero."""
     part = torch.ones(1, 1, pair.model.info.d_model)
     rest = torch.cat([part, -part])
     step = methods.Step(rest.sum(0), rest, pair.model.readout)
@@ -141,7 +141,7 @@ def test_where_every_projection_is_zero_norm_shares_replace_it(pair: Pair) -> No
 
 
 def test_upward_and_downward_flow_have_the_same_mass(pair: Pair) -> None:
-    """What a root gets from a token is what that token sends to it."""
+    """The mass that a root gets from a token equals the mass that the token sends to it."""
     whole = analysis.flow(pair.model, pair.trace, position=6)
     arrived = {node.key: node.flow for node in whole.nodes}
     for pos in (0, 3, 6):
@@ -208,7 +208,7 @@ def test_pruned_upward_flow_states_its_hidden_mass(pair: Pair, options: Any) -> 
     drawn = sum(node.flow for node in graph.nodes if node.row == 3)
     assert graph.hidden_share == pytest.approx(1.0 - drawn / everything, abs=1e-5)
     assert 0.0 < graph.hidden_share <= 1.0
-    # What the root has of each drawn node by all links, drawn or not.
+    # The root's mass in each drawn node by all links, drawn or not.
     reached = {node.key: node.flow for node in whole.nodes}
     for node, part in zip(graph.nodes, graph.node_whole.tolist(), strict=True):
         if node.kind != "other":
@@ -229,7 +229,7 @@ def test_pruned_upward_flow_states_its_hidden_mass(pair: Pair, options: Any) -> 
 def test_upward_in_shares_omit_only_states_without_root_mass(
     pair: Pair, position: int | tuple[int, ...]
 ) -> None:
-    """The whole graph's links into a state are those of the graph down from that state."""
+    """The links into a state equal those of the downward graph from that state."""
     graph = analysis.flow(pair.model, pair.trace, position=position, direction="up")
     drawn = {node.key for node in graph.nodes}
     found = {(k.source, k.target, k.head): k.share for k in graph.links}
@@ -249,7 +249,7 @@ def test_upward_in_shares_omit_only_states_without_root_mass(
 
 
 def test_a_parallel_block_has_no_state_between_attention_and_mlp(pair: Pair) -> None:
-    """Neither in the graph nor in its picture, in either direction."""
+    """It is absent from the graph and the picture, in both directions."""
     from dash_app.views.flow.link_selection import select
 
     for options in ({}, {"direction": "up", "position": 2}):

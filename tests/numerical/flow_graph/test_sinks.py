@@ -1,4 +1,4 @@
-"""Sinks are found by what they do, and what a graph hides of them is stated."""
+"""Sinks are found by their effect, and a graph states what it hides of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lens's files on a bad day: numbers that are none, and a disk without room."""
+"""Damaged lens files: NaN values and a full disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def opened(tiny_llama_dir: Path) -> Model:
 
 @pytest.fixture
 def toy(opened: Model, tmp_path: Path) -> library.LensInfo:
-    """A lens that was never trained: its numbers are those of the start."""
+    """An untrained lens with its initial values."""
     layers, width = opened.info.layers, opened.info.d_model
     lens = new_lens(torch.ones(layers, width), torch.ones(layers), 3, 0)
     info = library.LensInfo(

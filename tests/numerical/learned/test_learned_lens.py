@@ -1,4 +1,4 @@
-"""A learned lens on a toy: it learns, it reads as its formula says, and it is what it was."""
+"""A learned lens on a toy model: training, decoding, resuming, identity."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def opened(tiny_llama_dir: Path) -> Model:
 
 @pytest.fixture(scope="module")
 def toy(opened: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[library.LensInfo]:
-    """A low-rank lens for it, trained on the toy's own words, on the shelf of a data folder."""
+    """A low-rank lens for it, trained on text that the toy generates, in a data folder."""
     folder = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STRATASCOPE_DATA_DIR", str(folder))
@@ -120,11 +120,11 @@ def test_scales_ignore_a_few_huge_states() -> None:
     assert outer[0] == pytest.approx(1.9, rel=0.1)
 
 
-# -- it reads as its formula says ----------------------------------------------------------
+# -- it decodes as its formula says ----------------------------------------------------------
 
 
 def slowly(path: Path, state: np.ndarray, row: int) -> np.ndarray:
-    """The translator out of the file's own numbers, in float64."""
+    """The translator from the numbers in the file, in float64."""
     own = {name: value[row].astype(np.float64) for name, value in load_file(path).items()}
     inner = own["down"] @ (state.astype(np.float64) / own["scale_in"])
     return state + own["scale_out"] * (own["up"] @ inner + own["bias"])
@@ -181,7 +181,7 @@ def test_only_block_outputs_can_be_decoded(component: str) -> None:
         LensSpec(component=component, decoder="learned")  # type: ignore[arg-type]
 
 
-# -- a training that is stopped ------------------------------------------------------------
+# -- an interrupted training ------------------------------------------------------------
 
 KILLED = """
 import os, signal, sys

@@ -1,4 +1,4 @@
-"""The lens that comes with the package, held to the figures that its card and header give."""
+"""The lens in the package, compared with the figures in its card and header."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODEL = "smollm2-135m-instruct"
 
 @pytest.fixture
 def shipped(data_dir: object) -> LensInfo:
-    """What a fresh installation finds."""
+    """The lens in a new installation."""
     found = library.available(MODEL)
     assert found is not None
     assert found.shipped
@@ -45,7 +45,7 @@ def mean(found: Evaluation, lens: str) -> float:
 
 @pytest.mark.real
 def test_it_decodes_a_prompt_better_than_the_logit_lens(smollm: Case, shipped: LensInfo) -> None:
-    """At every row before the last: row 0 alone, 100 nats off by the logit lens, is no proof."""
+    """Test every row before the last: row 0 alone (100 nats with the logit lens) proves nothing."""
     kl = {
         name: analysis.decode(smollm.model, smollm.trace, decoder=name).kl_to_final[:-1].mean(1)
         for name in ("output", "learned")

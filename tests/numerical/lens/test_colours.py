@@ -1,4 +1,4 @@
-"""What colours a grid, against loops over cells and blocks with formulas written anew."""
+"""Colours of a grid, against loops over cells and blocks with independent formulas."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_loss_at_the_last_row_is_the_models(case: Case) -> None:
     {"candidates": "matching_pursuit", "similarity": "cosine"},
 ])  # fmt: skip
 def test_ranks_are_those_of_the_grid(llama: Case, options: dict[str, Any]) -> None:
-    """The grid, asked for the rank of each cell's first token in this row and the one before."""
+    """The grid's ranks of each cell's first token in this row and the row before."""
     found = analysis.colours(llama.model, llama.trace, **options)
     grid = analysis.decode(llama.model, llama.trace, **options)
     for row in range(1, len(grid.rows)):
@@ -214,7 +214,7 @@ def test_the_chunk_size_changes_nothing(llama: Case, monkeypatch: pytest.MonkeyP
 
 
 def test_parallel_parts_are_weighed_at_once(parallel: Case) -> None:
-    """Hidden-coordinate KL where no order of the parts exists: 1 / KL over all three."""
+    """Hidden-coordinate KL in a parallel block: 1 / KL over all three parts."""
     found = analysis.colours(parallel.model, parallel.trace, quantities=["hidden_kl"])
     norm = parallel.model.hf.gpt_neox.final_layer_norm
 

@@ -1,4 +1,4 @@
-"""Where decoders disagree, against distributions formed one by one."""
+"""Disagreement of decoders, against single distributions."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_disjoint_certain_readings_have_the_largest_divergence() -> None:
 
 
 def test_coinciding_decoders_count_once_for_each_name() -> None:
-    """Reading three coinciding decoders once, with their weight, changes nothing."""
+    """Evaluating three coinciding decoders once, with their weight, changes nothing."""
     generator = torch.Generator().manual_seed(1)
     one, other = torch.randn(2, 5, 400, generator=generator) * 3
     whole = jensen_shannon([one, one, one, other], torch.full((4,), 0.25))
@@ -99,7 +99,7 @@ def test_invalid_choices_are_refused(llama: Case, decoders: tuple[str, ...]) -> 
 
 
 def test_the_learned_lens_can_be_compared(gpt2: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a tied model it is what is left to disagree with; its translator comes before the norm."""
+    """On a tied model only the learned lens differs; its translator comes before the norm."""
     model, trace = gpt2.model, gpt2.trace
     width = model.info.d_model
     lens = new_lens(torch.ones(3, width), torch.ones(3), rank=0, seed=0)

@@ -1,4 +1,4 @@
-"""Every way of reading a state against a plain loop over cells."""
+"""Every way to decode a state, against a plain loop over cells."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_peeling_all_cells_together_equals_peeling_each(small: Case, method: str
 
 @pytest.mark.parametrize("method", ["subtraction", "matching_pursuit"])
 def test_the_candidates_are_those_of_the_more_certain_decoder(llama: Case, method: str) -> None:
-    """A cell that the input decoder read lists what is peeled off with the input decoder's rows."""
+    """If the input decoder wins a cell, its candidates use the input decoder's rows."""
     model, trace = llama.model, llama.trace
     grid = analysis.decode(model, trace, decoder="max_probability", candidates=method)
     each = [
@@ -224,7 +224,7 @@ def test_the_candidates_are_those_of_the_more_certain_decoder(llama: Case, metho
 
 
 def test_a_small_distance_keeps_its_digits(llama: Case) -> None:
-    """As one product in float32, ``|h|^2 + |e|^2 - 2 h.e`` would be nothing but rounding."""
+    """In float32, ``|h|^2 + |e|^2 - 2 h.e`` would be only rounding error."""
     near = dataclasses.replace(llama.model.readout, unembedding=scaled(llama, 100.0))
     rows = near.output_rows.double()
     state = (rows[3] + 1e-5 * rows[4]).float()[None]
@@ -234,7 +234,7 @@ def test_a_small_distance_keeps_its_digits(llama: Case) -> None:
 
 
 def scaled(case: Case, factor: float) -> torch.nn.Linear:
-    """The unembedding with every row so many times as long."""
+    """The unembedding with every row scaled by a factor."""
     rows = case.model.readout.output_rows
     made = torch.nn.Linear(rows.shape[1], rows.shape[0], bias=False)
     made.weight = torch.nn.Parameter(factor * rows.detach(), requires_grad=False)
@@ -289,7 +289,7 @@ def test_norms_that_the_page_calls_equal_are_equal(
 @pytest.mark.parametrize("kind", ["phi", "granite"])
 @pytest.mark.parametrize("decoder", ["linear", "quadratic", "midpoint"])
 def test_interpolated_decoders_include_bias_and_scale(kind: str, decoder: str) -> None:
-    """Untied, with a bias in the unembedding or a scale after it: by the modules' own numbers."""
+    """An untied model with a bias in the unembedding or a scale after it."""
     model = built.understood(zoo.make(kind), kind)
     hf, trace = zoo.make(kind).double(), analysis.trace(model, (5, 9, 33, 2, 8, 41))
     norm = hf.model.final_layernorm if kind == "phi" else hf.model.norm
@@ -341,7 +341,7 @@ def test_entropy_where_probabilities_underflow(llama: Case) -> None:
 
 
 def test_kl_keeps_the_small_terms_of_a_large_vocabulary() -> None:
-    """Summed one after the other in float32, 50,000 of them vanish beside a large sum."""
+    """Added one by one in float32, 50,000 small terms vanish beside a large sum."""
     own, read = torch.randn(2, 6, 50_000, generator=torch.Generator().manual_seed(2))
     own[:, 0], read[:, 1] = 12.0, 120.0
     stats, which = row_stats(read, 1, torch.zeros(6, 0, dtype=torch.long)), torch.arange(6)

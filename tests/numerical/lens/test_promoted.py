@@ -1,4 +1,4 @@
-"""Promoted and suppressed tokens of any component, against vectors pushed through by hand."""
+"""Promoted and suppressed tokens of any component, against plain arithmetic."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def everything(case: Case, component: str, layer: int, **options: object) -> np.
 
 
 def frozen(case: Case, part: np.ndarray) -> np.ndarray:
-    """[vocab] a part of the last state through norm and unembedding, the state's scale kept."""
+    """[vocab] a part of the last state through norm and unembedding, with the scale frozen."""
     state, (_, e_out) = case.trace.resid[-1, AT].astype(np.float64), matrices(case)
     hf = case.model.hf
     if case.model.info.norm == "LayerNorm":

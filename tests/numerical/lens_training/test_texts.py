@@ -1,4 +1,4 @@
-"""What a lens is trained on: a file, the model's own words, or sums."""
+"""Training texts of a lens: a file, text by the model, or sums."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The matrix: every architecture passes every identity, or is refused with its reason."""
+"""Every architecture satisfies every identity, or is refused with the reason."""
 
 from __future__ import annotations
 

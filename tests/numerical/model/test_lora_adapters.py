@@ -1,4 +1,4 @@
-"""LoRA adapters on a base: what runs is what peft runs, and the identities hold on it."""
+"""LoRA adapters on a base: logits equal peft's, and the identities hold."""
 
 from __future__ import annotations
 

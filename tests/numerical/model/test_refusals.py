@@ -1,4 +1,4 @@
-"""A model that lies is refused, with the identity, the layer and the error."""
+"""A model that breaks an identity is refused with the identity, the layer and the error."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_changed_logits_are_refused() -> None:
 
 
 def test_an_identity_that_fails_after_load_is_named() -> None:
-    """Weights changed behind the model's back: the readout no longer gives its logits."""
+    """Weights changed after loading: the readout no longer gives the model's logits."""
     model = built.understood(zoo.make("llama"), "llama")
     model.readout.logit_scale = 1.1
     ledger = check(model, (3,))
@@ -59,7 +59,7 @@ def test_a_model_that_fails_one_of_the_first_five_identities_is_refused(
 def test_heads_that_are_not_pattern_times_values_are_never_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The stream, the lens and the patterns are right; what needs heads is refused in words."""
+    """Stream, lens and patterns are right; whatever needs heads is refused with a message."""
     plain = modeling_llama.eager_attention_forward
 
     def bent(*args: object, **options: object) -> tuple[torch.Tensor, torch.Tensor]:

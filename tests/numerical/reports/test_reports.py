@@ -69,19 +69,19 @@ def test_nearly_equal_rows_are_nearest_to_themselves() -> None:
     assert found.zero_rows == 1
     assert found.sampled == 95
     assert found.self_nearest.tolist() == pytest.approx([94 / 95] * 2)
-    assert found.self_rank_quantiles[0, -1] == 95  # token 7's own row is the farthest of all 96
+    assert found.self_rank_quantiles[0, -1] == 95  # token 7's row is the farthest of all 96
     assert found.cosine_quantiles[[0, -1]].tolist() == pytest.approx([-1.0, 1.0])
     assert "99 % of all 95 tokens" in found.sentence
 
 
-#: In a plane of its own: the angles of two tokens' input rows, and of their output rows.
-#: Astray: both inputs lie nearer to the other's output; of the outputs, one lies nearer to its own
-#: input, at 40 degrees, and the other at 60 to the other's, at 30.
+#: Angles of two tokens' input rows and output rows in one plane. Both inputs are nearer to the
+#: other token's output. One output is nearest to its own input (40 degrees). The other output is
+#: at 60 degrees to its own input and at 30 to the other's.
 ASTRAY, AT_HOME = ((0, 90), (40, 30)), ((0, 90), (5, 80))
 
 
 def in_planes(planes: list[tuple[tuple[int, int], tuple[int, int]]]) -> list[torch.Tensor]:
-    """Input and output rows, two tokens a plane; planes are at right angles to each other."""
+    """Input and output rows of two tokens for each plane; the planes are orthogonal."""
     made = [torch.zeros(96, 32) for _ in range(2)]
     for plane, angles in enumerate(planes):
         for rows, pair in zip(made, angles, strict=True):
@@ -93,7 +93,7 @@ def in_planes(planes: list[tuple[tuple[int, int], tuple[int, int]]]) -> list[tor
 
 
 def own_is_nearest(planes: list[Any], number: int) -> list[bool]:
-    """Of each token, whether in its plane no other row's angle is nearer: the rest are at 90."""
+    """Whether each token's row is nearest in its plane; all other rows are at 90 degrees."""
     found = []
     for plane in planes:
         mine, theirs = plane[number], plane[1 - number]
@@ -206,7 +206,7 @@ def ranks_by(scores: np.ndarray) -> np.ndarray:
 
 
 def correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Pearson's, of ranks: Spearman's."""
+    """Spearman's correlation: Pearson's correlation of ranks."""
     return float(np.corrcoef(ranks_by(one), ranks_by(other))[0, 1])
 
 
@@ -289,7 +289,7 @@ def test_rows_of_equal_length_rank_alike_for_any_state_length() -> None:
 
 
 def test_inside_the_unit_ball_the_shortest_row_is_the_nearest() -> None:
-    """The notes' claim fails there unless rows are of one length; far outside the dot rules."""
+    """Inside the unit ball cosine and distance differ unless rows have one length."""
     scale = torch.linspace(0.5, 4.0, 96)
     model, trace = with_rows(scale)
     found = analysis.similarity_report(model, trace, norm="none", k=10)

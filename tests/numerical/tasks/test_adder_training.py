@@ -1,4 +1,4 @@
-"""Training a toy adder: it learns, and being stopped on the way changes nothing."""
+"""Training a toy adder: it learns, and an interruption changes nothing."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ TOY = TrainSpec(
 
 @dataclass(frozen=True)
 class Toy:
-    """A trained toy, as trained and as opened."""
+    """A trained toy, from memory and from disk."""
 
     run: Run
     model: Model
 
 
 def quiet(text: str) -> None:
-    """Say nothing."""
+    """Print nothing."""
 
 
 def weights(run: object) -> dict[str, torch.Tensor]:
@@ -83,7 +83,7 @@ def test_the_rate_rises_then_falls_to_a_hundredth() -> None:
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
-    """A model of one-digit sums: all of those it was trained on, not all of those held out."""
+    """A model of one-digit sums: right on all training sums, not on all held-out ones."""
     folder = tmp_path_factory.mktemp("toy")
     run = train(TOY, folder, quiet)
     export(run, folder / "model")

@@ -255,7 +255,7 @@ def test_probes_find_carries_only_where_they_can_be_known(adder: Any) -> None:
         target = found.targets.index(f"carry{column}")
         written = table.answers[column] - 1
         assert found.accuracy[target, 0, written] > 0.97
-        assert found.accuracy[target, 0, 0] < 0.8  # the first digit alone can't tell
+        assert found.accuracy[target, 0, 0] < 0.8  # the first digit alone does not decide
 
 
 @pytest.mark.parametrize("travels", [False, True])

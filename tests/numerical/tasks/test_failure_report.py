@@ -1,4 +1,4 @@
-"""A wrong answer beside a right one, against both runs formed by hand by the plain model."""
+"""A wrong and a right answer, against both runs of the plain model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def apart(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def assert_parts(pair: Any, one: reference.Slow, other: reference.Slow) -> None:
-    """What heads and MLPs write at the last position, held against each other."""
+    """The outputs of heads and MLPs at the last position, compared."""
     for layer in range(2):
         heads = [
             apart(one.vectors[layer][head, -1].sum(0), other.vectors[layer][head, -1].sum(0))
@@ -76,15 +76,18 @@ def test_a_failure_by_the_plain_model(adder: Any, case: Case) -> None:
 
 
 def test_a_failures_partner_counts_and_words(adder: Any) -> None:
-    """The likest up to the wrong token, the first of equals; what has no partner is counted."""
+    """The most similar sum up to the wrong token (the first of equals); others are counted."""
     prompts = tuple(
         TaskPrompt(text, answer)
         for text, answer in (
-            ("12345+11111=", "023456"),  # one digit of the first operand is another
-            ("12346+11131=", "023477"),  # one of the second, which comes later
+            ("12345+11111=", "023456"),  # one digit of the first operand differs
+            (
+                "12346+11131=",
+                "023477",
+            ),  # one digit of the second operand differs, which comes later
             ("12346+11111=", "023999"),
             ("12345+11111=", "02399"),  # no right answer is so short
-            ("12345+11111=", "02345"),  # all of it is said, and a digit more
+            ("12345+11111=", "02345"),  # the whole answer, and one more digit
         )
     )
     found = failure_report.report(adder, Suite("x", "x", prompts))

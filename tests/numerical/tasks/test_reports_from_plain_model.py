@@ -1,4 +1,4 @@
-"""The tasks' numbers against the plain model: every state formed by hand, one prompt at a time."""
+"""Numbers of the tasks against the plain model, one prompt at a time."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.numerical.lens.test_grid import matrices, slow_norm
 from tests.numerical.views.test_page_numbers import direct
 
 NAME = "addition-5digit"
-#: Four sums, then what the adder doesn't say: a digit that is none, two wrong digits, one of them
-#: in a sum that is like the first.
+#: Four sums, then answers that the adder does not give: one with a non-digit, and two with a wrong
+#: digit, one of them in a sum similar to the first.
 OWN = Suite(
     "x", "x",
     tuple(
@@ -65,7 +65,7 @@ def staying(ranks: list[int]) -> int | None:
 
 
 class Said:
-    """What the plain model says of one prompt's answer tokens, and the row of any token there."""
+    """The plain model's choice at one prompt's answer tokens, and the row of any token there."""
 
     def __init__(self, case: Case, prompt: Encoded) -> None:
         self.case, self.prompt = case, prompt
@@ -136,7 +136,7 @@ def test_emergence_and_accuracy_by_the_plain_model(adder: Any, case: Case) -> No
 
 
 def test_contributions_by_the_plain_model(adder: Any, case: Case) -> None:
-    """Each part's vector times the unembedding, the last norm's scale kept; means over the sums."""
+    """Each part's vector times the unembedding, with the norm's scale frozen; means over sums."""
     sums = sum_table.random_sums(adder, 8, 3, 5, padded=True)
     found = contributions.report(adder, sums)
     parts: dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray, float]]] = {}
@@ -161,7 +161,7 @@ def test_contributions_by_the_plain_model(adder: Any, case: Case) -> None:
         np.testing.assert_allclose(found.mlps[place, carry], mlps.mean(0), atol=2e-4)
         assert found.embedding[place, carry] == pytest.approx(start.mean(), abs=2e-4)
         half = found.spread[place, carry]
-        if len(own) == 1:  # of one sum nothing is known
+        if len(own) == 1:  # nothing is known from one sum
             assert np.isnan(half).all()
             continue
         error = 1.96 * heads.std(0, ddof=1) / np.sqrt(len(own))
@@ -256,7 +256,7 @@ def test_projections_by_eigenvectors_of_the_covariance(adder: Any, column: int) 
 
 
 def spot(hf: Any, name: str) -> tuple[Any, bool, slice]:
-    """The module where a component's output is, whether that is its input, and which columns."""
+    """The module with a component's output, whether it is the module's input, and its columns."""
     kind, _, where = name.partition(" ")
     layer, _, head = where.partition(".")
     block = hf.transformer.h[int(layer) - (kind == "row")]
@@ -292,7 +292,7 @@ def choice(hf: Any, ids: list[int], name: str, edit: Any) -> int:
 
 
 def handed(hf: Any, name: str, own: list[int], donor: list[int], where: slice) -> int:
-    """What is said of one sum with a component's output taken from the run of another."""
+    """The answer to one sum with a component's output from the run of another sum."""
     kept: list[torch.Tensor] = []
 
     def keep(value: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Reports as the service asks for them, common beginnings, and flows held against each other."""
+"""Reports through the service, common beginnings of prompts, and comparison of flows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ WRONG = Suite(
 
 
 def ask(model: Any, spec: Any, memo: Memo | None = None) -> Any:
-    """As the worker does, through bytes."""
+    """Compute as the worker does, through bytes."""
     technique = technique_for(spec)
     found = codec.decode(codec.encode(technique.load()(model, spec, memo, 256)))
     assert type(found) is technique.result
@@ -218,7 +218,7 @@ def test_the_service_computes_each_report(adder: Any) -> None:
     found = ask(adder, ProjectionSpec(NAME, "head 0.0", sums=30))
     assert (found.place, found.position, len(found.prompts)) == ("answer2", 15, 30)
     assert ask(adder, ProjectionSpec(NAME, "row 0", "b3", sums=9)).place == "b3"
-    assert ask(adder, PatchSpec(NAME, pairs=1)).requested == 1  # one pair: nothing is said
+    assert ask(adder, PatchSpec(NAME, pairs=1)).requested == 1  # one pair: no statement
     assert np.isnan(ask(adder, PatchSpec(NAME, pairs=1)).effect).all()
     fitted = ask(adder, ProbeSpec(NAME, sums=60))
     assert fitted.accuracy.shape == (10, len(affordable_components(adder)), 18)
@@ -251,7 +251,7 @@ def test_invalid_requests_are_refused(adder: Any, gpt2: Case) -> None:
 
 
 def merging(model: Any) -> Any:
-    """The model with a tokenizer that melts digits together, as GPT-2's does."""
+    """The model with a tokenizer that merges digits, as GPT-2's does."""
     rng = np.random.default_rng(0)
     raw = Tokenizer(models.BPE(unk_token="?"))  # noqa: S106 - no password
     raw.pre_tokenizer = pre_tokenizers.Whitespace()

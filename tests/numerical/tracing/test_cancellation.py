@@ -1,4 +1,4 @@
-"""A forward pass of any kind stops in its midst once nobody wants it, and harms no model."""
+"""A cancelled forward pass of any kind stops early and leaves the model unchanged."""
 
 from __future__ import annotations
 

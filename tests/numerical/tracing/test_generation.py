@@ -1,4 +1,4 @@
-"""Generation with the cache, and one pass over what it made."""
+"""Generation with the cache, and one pass over the result."""
 
 from __future__ import annotations
 

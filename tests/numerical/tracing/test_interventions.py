@@ -30,7 +30,7 @@ def small(request: pytest.FixtureRequest) -> Case:
 
 @contextmanager
 def hooked(module, function, before=False):
-    """A hook of the test's own, made with torch alone."""
+    """A hook made with torch alone."""
     add = module.register_forward_pre_hook if before else module.register_forward_hook
     handle = add(function)
     try:
@@ -117,7 +117,7 @@ def test_knocking_out_an_edge(small: Case, head: int | None) -> None:
     np.testing.assert_allclose(
         trace.pattern[1][:, others], small.trace.pattern[1][:, others], atol=1e-6
     )
-    # What follows from the new pattern, by hand: heads' values mixed by it.
+    # The result of the new pattern by plain arithmetic.
     heads_out = analysis.head_output(small.model, trace, 1)
     bias = analysis.attention_bias(small.model, trace, 1)
     np.testing.assert_allclose(heads_out.sum(0) + bias, trace.attn_out[1], atol=1e-5)

@@ -79,7 +79,7 @@ def test_tau_is_a_probability(small: Case) -> None:
 
 
 def test_causal_commit_by_hand(small: Case) -> None:
-    """One pass a row and position, each edited by a hook of the test's own."""
+    """One pass for each row and position, edited by the test's hook."""
     hf, trace = small.model.hf, small.trace
     blocks = hf.transformer.h if small.model.info.architecture == "gpt2" else hf.model.layers
     found = analysis.emergence(small.model, trace).causal_commit
@@ -108,7 +108,7 @@ def test_causal_commit_by_hand(small: Case) -> None:
 
 @pytest.mark.parametrize("kind", ["gpt_neox", "gemma2", "jamba"])
 def test_one_pass_for_all_positions_equals_one_for_each(kind: str) -> None:
-    """Attention zeroed everywhere keeps and loses the choices that zeroing at one position does."""
+    """Zeroing attention everywhere gives the same result as zeroing at one position."""
     model = built.understood(zoo.make(kind), kind)
     trace = analysis.trace(model, (5, 9, 33, 2, 8, 41))
     found = analysis.emergence(model, trace).causal_commit

@@ -51,7 +51,7 @@ def test_the_default_token_is_the_models_top_token(case: Case) -> None:
 
 
 def test_the_largest_step_by_hand(small: Case) -> None:
-    """Each state made by hand: before the block, between attention and MLP, and after it."""
+    """Each state by plain arithmetic: before the block, after attention and after the MLP."""
     slow = reference.forward(small.model.hf, small.trace.token_ids)
     for token in TOKENS:
         step = analysis.steps(small.model, small.trace, 5, token).largest[0]
@@ -80,7 +80,7 @@ def test_its_heads_equal_those_of_the_attribution(small: Case) -> None:
 
 
 def value_of(case: Case, layer: int, head: int, key: int) -> float:
-    """What one source of a head adds to token 7's logit at position 5."""
+    """The contribution of one source of a head to token 7's logit at position 5."""
     found = analysis.promoted(case.model, case.trace, "source_output", layer, 5, head=head,
                               source=key, k=case.model.info.vocab)  # fmt: skip
     return float(found.promoted_logits[found.promoted == 7][0])
@@ -135,7 +135,7 @@ def test_a_layer_without_heads_names_no_head() -> None:
 
 @torch.no_grad()
 def plain_states(case: Case, layer: int) -> list[torch.Tensor]:
-    """What the plain model reads before a block's attention, before its MLP, and after it."""
+    """The plain model's states before a block's attention, before its MLP, and after it."""
     seen: dict[str, torch.Tensor] = {}
     block = case.model.hf.model.layers[layer]
     hooks = [

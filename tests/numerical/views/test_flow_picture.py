@@ -1,4 +1,4 @@
-"""What flow pictures say that they leave out, against graphs from which nothing was left out."""
+"""The mass that flow pictures state as left out, against complete graphs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_signed_picture_equals_the_sum_over_paths(model: Case, budget: int | N
 
 
 def test_a_hidden_start_does_not_count_as_thin_links(small: Case) -> None:
-    """Nothing was cut: all that is hidden is what the start has."""
+    """Nothing was pruned: the hidden mass is the start token's."""
     trace = with_sink(small.trace, 0)
     whole = analysis.flow(small.model, trace)
     hidden = analysis.flow(small.model, trace, hide_start="loss")

@@ -1,4 +1,4 @@
-"""The page's first numbers, against the plain model and vectors formed one by one."""
+"""The page's first numbers, against the plain model and single vectors."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_share_of_a_learned_sink_follows_its_weight() -> None:
 
 
 def direct(case: Case, slow: reference.Slow, pos: int, token: int) -> np.ndarray:
-    """What a vector in the stream is multiplied by to give its direct part of a logit."""
+    """The factor from a vector in the stream to its direct part of a logit."""
     state, row = slow.rows[-1][pos], matrices(case)[1][token]
     if case.model.info.norm == "LayerNorm":
         norm = case.model.hf.transformer.ln_f
@@ -82,7 +82,7 @@ def direct(case: Case, slow: reference.Slow, pos: int, token: int) -> np.ndarray
 
 @pytest.mark.parametrize("token", [5, 7, 200])
 def test_the_story_by_hand(small: Case, token: int) -> None:
-    """Rows from the lens on states made by hand; the step and its source from single vectors."""
+    """Rows from the lens on plain states; the step and its source from single vectors."""
     slow = reference.forward(small.model.hf, small.trace.token_ids)
     for pos in (2, 8):
         told = compute_story(small.model, small.trace, StorySpec(pos, token, tau=0.01))

@@ -1,4 +1,4 @@
-"""What the page writes, word for word, against numbers of the plain model made by hand."""
+"""The page's texts, word for word, against numbers of the plain model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.support.true_service import TrueService
 
 @dataclass(frozen=True)
 class Page:
-    """A run on the page, and the same run made by hand."""
+    """A run on the page, and the same run by plain arithmetic."""
 
     service: TrueService
     ref: RunRef

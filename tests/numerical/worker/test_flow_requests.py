@@ -1,4 +1,4 @@
-"""Every question about a flow graph goes through the worker's engine and the codec."""
+"""Every request for a flow graph goes through the worker's engine and the codec."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every question about readings goes through the worker's engine and the codec, without a pass."""
+"""Every lens request goes through the worker's engine and the codec, without a pass."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def ran(engine: Engine, tiny_llama_dir: Path) -> TraceSpec:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two results hold the same, arrays and NaN included."""
+    """Whether two results are equal, including arrays and NaN."""
     if isinstance(one, np.ndarray):
         return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=one.dtype == "f4")
     if hasattr(one, "__dataclass_fields__"):
@@ -81,7 +81,7 @@ LONG = [
 
 @pytest.mark.parametrize("spec", LONG, ids=lambda spec: type(spec).__name__)
 def test_a_cancel_stops_the_computation(engine: Engine, ran: TraceSpec, spec: Any) -> None:
-    """The first step that is reported is where the work ends."""
+    """The work ends at the first reported step."""
     heard: list[tuple[int, int]] = []
 
     def cancel(done: int, total: int, label: str) -> None:

@@ -1,4 +1,4 @@
-"""The heatmap: what is shown of it, its colours, its words, and what is not there yet."""
+"""The heatmap: its window, colours, texts and missing cells."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from analysis.flow_graph.causal_check import ranks, spearman
 
 
 def slow_ranks(values: list[float]) -> list[float]:
-    """One more than how many are smaller, plus half of how many others are equal."""
+    """1 + the number of smaller values + half the number of other equal values."""
     return [
         1 + sum(v < value for v in values) + (sum(v == value for v in values) - 1) / 2
         for value in values

@@ -1,4 +1,4 @@
-"""Which models can be named, and what tells one's weights from another's."""
+"""Names of models, and fingerprints of their weights."""
 
 from __future__ import annotations
 

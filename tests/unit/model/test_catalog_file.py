@@ -1,4 +1,4 @@
-"""The catalogue in a settings file: what it offers, and what is said of a mistake in it."""
+"""The catalogue file: its entries and the messages about mistakes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from analysis.model import catalog, fingerprint, placement, pretrained
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
-    """Writes the file and names it in the setting."""
+    """Write the file and set the setting to it."""
     monkeypatch.delenv(catalog.SETTING, raising=False)
 
     def written(text: str) -> Path:

@@ -1,4 +1,4 @@
-"""What no callback names is drawn as it was, by one component instead of many."""
+"""Elements that no callback names are drawn unchanged, by one component instead of many."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dash_app.page.thin_layout import Inert, ThinDash, thin
 
 
 def elements(value: Any) -> Iterator[Any]:
-    """Tag, attributes and texts in the order of the page, whoever draws them."""
+    """Tags, attributes and texts in the order of the page."""
     if isinstance(value, dict) and "is" in value:
         yield value["is"], value["props"]
         yield from elements(value["children"])

@@ -1,4 +1,4 @@
-"""What tokens look like, and the sentence."""
+"""Labels of tokens, and the sentence."""
 
 from __future__ import annotations
 

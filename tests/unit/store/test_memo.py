@@ -1,4 +1,4 @@
-"""The memo on disk: checked bytes, bounded, never pickle, and never in the way."""
+"""The memo on disk: checked bytes, bounded, no pickle, and failures cost no request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from analysis.store.memo import BytesDisk, Memo, seal, unseal
 
 KEY = "0123456789abcdef"
-LARGE = 100_000  # beyond this diskcache writes a file of its own
+LARGE = 100_000  # larger values go to a file
 LIMIT = 50 << 20
 
 
@@ -44,7 +44,7 @@ def read(folder: Path, key: str = KEY) -> tuple[bytes | None, str]:
 
 
 class Planted:
-    """Unpickling this makes a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -159,7 +159,7 @@ def test_a_planted_pickled_key_is_not_run(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_planted_pickle_would_run_in_a_stock_cache(folder: Path, tmp_path: Path) -> None:
-    """That the tests above hold something: without BytesDisk the bomb goes off."""
+    """Check the tests above: without BytesDisk the planted pickle runs."""
     written(folder, b"x")
     bomb = pickle.dumps(Planted(tmp_path / "boom"))
     edit(folder, "UPDATE Cache SET mode = ?, value = ?", (diskcache.core.MODE_PICKLE, bomb))

@@ -1,4 +1,4 @@
-"""Columns, carries, and texts of sums, against arithmetic done another way."""
+"""Columns, carries and texts of sums, against independent arithmetic."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_digits_follow_from_sums_and_carries(a: int, b: int) -> None:
     [
         (11111, 11111, 0),
         (5, 5, 1),
-        (55555, 55555, 1),  # five carries, each going one column
+        (55555, 55555, 1),  # five carries, each over one column
         (99999, 1, 5),
         (95, 5, 2),
         (90500, 500, 1),

@@ -1,4 +1,4 @@
-"""People's own lists: what is read, and what is said of each bad line."""
+"""Prompt files: parsing, and the message for each invalid line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``make audit``: what a report comes to, the empty one included."""
+"""``make audit``: exit status and output for reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The set-up script: which interpreter, when it has nothing to do, what it installs."""
+"""The set-up script: interpreter, stamp and installed packages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tools import bootstrap, chromium
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout with what the stamp is made of, and an environment that works."""
+    """A checkout with the files of the stamp, and a working environment."""
     for name in ("pyproject.toml", "constraints.txt", "tools/bootstrap.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(bootstrap.ROOT / name, tmp_path / name)
@@ -29,7 +29,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """What pip was told to install; nothing is."""
+    """The arguments of pip; nothing is installed."""
     told: list[tuple[str, ...]] = []
     monkeypatch.setattr(bootstrap, "_pip", lambda *what: told.append(what))
     return told

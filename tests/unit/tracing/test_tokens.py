@@ -1,4 +1,4 @@
-"""Tokens as they are: text, piece and bytes, whatever the tokenizer's way of writing them."""
+"""Tokens: text, piece and bytes for every kind of tokenizer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def byte_level() -> PreTrainedTokenizerFast:
 
 
 def sentencepiece() -> PreTrainedTokenizerFast:
-    """A tokenizer as Llama's: ``▁`` for spaces, a prefix space, unknown characters as bytes."""
+    """A tokenizer like Llama's: ``▁`` for spaces, a prefix space, unknown characters as bytes."""
     pieces = [UNKNOWN, BEGIN, END, *(f"<0x{byte:02X}>" for byte in range(256))]
     pieces += ["▁", *"abcdefghijklmnopqrstuvwxyz", "▁▁", "▁▁▁", "th", "the", "▁the"]
     merges = [("▁", "▁"), ("▁▁", "▁"), ("t", "h"), ("th", "e"), ("▁", "the")]

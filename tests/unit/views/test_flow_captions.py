@@ -1,4 +1,4 @@
-"""What the flow picture tells the pointer, and its sum with folded sinks, against its own links."""
+"""Hover texts of the flow picture, and its sum with folded sinks."""
 
 from __future__ import annotations
 

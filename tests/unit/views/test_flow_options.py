@@ -80,7 +80,7 @@ def test_several_roots_share_the_mass() -> None:
 
 
 def folded() -> Graph:
-    """The graph with attention to position 0 in sink links of their own nodes."""
+    """The graph with attention to position 0 as sink links."""
     return dataclasses.replace(GRAPH, **synthetic_sinks(GRAPH), sink_positions=(0,))
 
 
@@ -268,7 +268,7 @@ def test_a_row_counts_the_heads_that_it_does_not_name() -> None:
 
 
 def test_an_attention_link_leads_to_the_layer_that_attends() -> None:
-    """A joined link spans layers of residual above; its head lies in the first."""
+    """A joined link spans residual layers above; its head is in the first layer."""
     joined = [link for link in select(GRAPH).links if link.kind == "attention"]
     assert joined
     attends = GRAPH.link_kind == LINK_KINDS.index("attention")

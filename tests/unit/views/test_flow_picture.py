@@ -1,4 +1,4 @@
-"""The flow picture: what is chosen, where it lies, what it says of itself."""
+"""The flow picture: selected links, positions and captions."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_no_node_passes_on_more_than_it_receives(graph: Graph) -> None:
 
 
 def test_the_drawn_mass_is_the_shown_mass() -> None:
-    """A small graph fits whole: with all sources main and no thin links, all mass is shown."""
+    """A small graph fits completely: with all sources main and no thin links, all mass is shown."""
     graph = synthetic.graph(layers=2, tokens=3)
     parts = merge(graph)
     root = Spot("block", 2, 2)

@@ -60,7 +60,7 @@ def make_app(manager: JobManager, work: Work, *, on_error: Any = None) -> Dash:
 
 
 def until_stopped(stopped: Mapping[Any, threading.Event]) -> Work:
-    """Work that goes on until it is cancelled, and then sets the event of its value."""
+    """Work that runs until it is cancelled and then sets an event."""
 
     def work(_: Any, value: Any) -> Any:
         job = progress_module.current_job()
@@ -79,7 +79,7 @@ def outcome(client: DashClient, value: Any) -> Any:
 
 
 def test_the_manager_overrides_every_method_of_the_stock_manager() -> None:
-    """A method that a new Dash adds to its manager would use a cache that we don't have."""
+    """A new method in Dash's manager would use a cache that ours does not have."""
     stock = {
         name
         for name, _ in inspect.getmembers(DiskcacheManager, inspect.isfunction)
@@ -372,5 +372,5 @@ def test_a_new_request_of_a_page_ends_its_older_one(manager: JobManager) -> None
     states = [running.state for running in manager._running.values()]
     assert states == ["running", "cancelled", "running", "cancelled"]  # the last came late
     assert all(stopped[value].wait(LIMIT_S) for value in (1, 3))
-    page.start("out.data", {"in.data": 4}, turn="x")  # numbered by nobody: it ends nothing
+    page.start("out.data", {"in.data": 4}, turn="x")  # without a number: it ends nothing
     assert [running.state for running in manager._running.values()][2] == "running"

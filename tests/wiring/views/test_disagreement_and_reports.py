@@ -1,4 +1,4 @@
-"""Where readings disagree, and the reports on a model: what is asked, shown and said."""
+"""Disagreement and the reports on a model: requests, pictures and texts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def no_job(_start: float, _end: float) -> None:
 
 
 class Untied(FakeService):
-    """The same service of a model whose embeddings differ."""
+    """The same service for an untied model."""
 
     def model_info(self, name: str, job: Any = None) -> ModelInfo:
         return dataclasses.replace(super().model_info(name, job), tied_embeddings=False)

@@ -1,8 +1,8 @@
-"""What a person does while the server answers: no late or dropped answer undoes or loses it.
+"""No late or dropped response undoes or loses a user's action.
 
-Dash drops an answer when the callback is asked again, and tells the second call only of what set
-that off. So none may leave out what an earlier call would have done because *that* has not changed
-now. And what an answer sets of a control, a person may have changed since it was asked.
+Dash drops a response when it calls the callback again, and gives the second call only its own
+trigger. So a callback must also do the work of an earlier, dropped call. And a user may have
+changed a control since the request that would set it.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def no_lens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def held(run: RunRef, selection: Selection, **more: Any) -> dict[str, Any]:
-    """What the page's stores hold."""
+    """The page's stores."""
     stores = {f"{part}.data": data for part, data in split(selection).items()}
     further = {f"{name.replace('_', '-')}.data": value for name, value in more.items()}
     return {**stores, "run.data": run.model_dump(), "scheme.data": "light", **further}
 
 
 class TestHeatmap:
-    """A cell's column is computed though the call that would have asked for it was dropped."""
+    """A cell's column is computed although the call for it was dropped."""
 
     @pytest.fixture
     def page(self, service: FakeService, settings: Settings) -> DashClient:
@@ -59,7 +59,7 @@ class TestHeatmap:
         wanted = self.answer(page, "pins", run=run_ref, selection=unread)
         assert "unit" in wanted
         again = self.answer(page, "scheme", run=run_ref, selection=unread, lens_wanted=wanted)
-        assert again == "as it was"  # it was asked for; a stopped one is not begun anew
+        assert again == "as it was"  # it was requested; a cancelled job does not start again
 
     def test_existing_results_are_not_requested_again(
         self, page: DashClient, service: FakeService, run_ref: RunRef
@@ -71,7 +71,7 @@ class TestHeatmap:
 
 
 class TestReadings:
-    """A move of the cell leaves the picture alone only where it shows what it should."""
+    """A move of the cell keeps the picture only if the picture is right."""
 
     @pytest.fixture
     def service(self) -> Untied:
@@ -108,7 +108,7 @@ class TestReadings:
 
 
 class TestFlow:
-    """What went wrong is said of the graph that is asked for, whatever the page draws it for."""
+    """An error is shown for its graph, whatever the page redraws."""
 
     def test_a_failure_outlives_a_change_of_theme_and_not_of_the_cell(
         self, service: FakeService, settings: Settings, run_ref: RunRef
@@ -127,7 +127,7 @@ class TestFlow:
 
 
 class TestControls:
-    """A control is set by an answer that counts, and not to what it was set to by itself before."""
+    """Only a valid response sets a control, and not to a value that it set before."""
 
     NOW = Selection(model="m", prompt="Hello", attempt=1)
     FORM = {  # noqa: RUF012 - never written
@@ -194,7 +194,7 @@ def test_a_job_can_be_cancelled_when_the_page_knows_it(app: Any) -> None:
 
 
 class TestTasks:
-    """Lists are filled and digits fixed without setting what a person may be choosing just then."""
+    """Lists and digits are updated without setting the control that a user may be changing."""
 
     @pytest.fixture
     def page(self, service: FakeService, settings: Settings) -> DashClient:

@@ -27,7 +27,7 @@ def no_job(_start: float, _end: float) -> None:
 
 
 def gos(parts: Any) -> set[str]:
-    """What the buttons among the components select."""
+    """The selections of the buttons among the components."""
     found: set[str] = set()
     for part in parts if isinstance(parts, (list, tuple)) else [parts]:
         if hasattr(part, "to_plotly_json"):
@@ -48,7 +48,7 @@ def test_every_method_has_a_button_and_help(service: FakeService, run_ref: RunRe
 def test_every_button_changes_the_picture_or_is_chosen(
     service: FakeService, run_ref: RunRef
 ) -> None:
-    """No control that does nothing: each makes another request, or another rule."""
+    """Every control changes the request or the rule."""
     info = service.ask("fake", InfoSpec())
 
     def drawn(selection: Selection) -> Any:
@@ -161,7 +161,7 @@ def test_heads_are_offered_by_group_where_there_are_groups() -> None:
 def test_one_group_of_all_heads_offers_no_choice(
     service: FakeService, run_ref: RunRef, monkeypatch: Any, kv_heads: int, offered: bool
 ) -> None:
-    """Where all heads share keys and values, by group is summed; where none do, it is each."""
+    """If all heads share keys and values, a group is all heads; if none do, it is one head."""
     result = context.result_of(service, run_ref)
     info = dataclasses.replace(result.info, heads=6, kv_heads=kv_heads)
     shared = dataclasses.replace(result, info=info)

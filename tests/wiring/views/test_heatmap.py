@@ -1,4 +1,4 @@
-"""The heatmap's panel: what there is at once, what a job computes, and what is said of the rest."""
+"""The heatmap's panel: memoised results, jobs and messages."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def no_job(_start: float, _end: float) -> None:
 
 @pytest.fixture
 def long_run(run_ref: RunRef, service: FakeService, monkeypatch: Any) -> RunRef:
-    """A run of 40 tokens, and a service that says so."""
+    """A run of 40 tokens and its service."""
     prompt = " ".join(["word"] * 40)
     return run_ref.model_copy(
         update={"token_ids": LONG, "prompt_length": 40, "prompt": prompt, "new": 0}
@@ -72,7 +72,7 @@ def test_memoised_results_are_shown_at_once(service: FakeService, run_ref: RunRe
     assert "row 3" in text(inspector)
     assert "menu-decoder" in text(controls)
     again = show(service, run_ref, Selection(row=5, pos=2), drawn)
-    assert again[0] is no_update  # the browser moves the outline alone
+    assert again[0] is no_update  # only the browser moves the outline
     assert again[1] is no_update  # an open menu stays open
     assert "row 5" in text(again[3])
 
@@ -127,7 +127,7 @@ def test_a_computed_column_stays_when_the_rest_of_the_grid_fails(
     assert known[:, 7].all()
     assert "The worker stopped." in text(line)
     assert "Run it again." in text(line)
-    assert "lens-partial" in text(line)  # which brings up the button that computes the rest
+    assert "lens-partial" in text(line)  # which shows the button that computes the rest
     assert "Its candidates" in text(inspector)
     assert missing
 
@@ -217,7 +217,7 @@ def test_unavailable_choices_become_available_ones(service: FakeService, run_ref
 
 
 def test_cosine_and_distance_list_top_k_only(service: FakeService, run_ref: RunRef) -> None:
-    """Their list is the nearest rows: nothing else can be chosen, and that is said."""
+    """They list the nearest rows. Other lists are off, with the reason."""
     asked = Selection(similarity="cosine", candidates="matching_pursuit")
     done, _ = compute(service, run_ref, asked)
     read = [spec for _, spec in service.memo if isinstance(spec, LensSpec)]

@@ -1,4 +1,4 @@
-"""Options of the heatmap that would do nothing are off and say why; what stands in is said."""
+"""Options of the heatmap without effect are off with a reason, and the substitute is stated."""
 
 from __future__ import annotations
 

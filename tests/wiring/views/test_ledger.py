@@ -1,4 +1,4 @@
-"""The ledger's badge and tables say what the ledger says."""
+"""The ledger's badge and tables show the ledger's entries."""
 
 from __future__ import annotations
 

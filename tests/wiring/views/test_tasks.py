@@ -1,4 +1,4 @@
-"""The tasks view: from a form to its report's figures and files; no model, no browser."""
+"""The tasks view: from a form to figures and files of a report; no model, no browser."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def test_each_report_is_drawn_completely(name: str, theme: str) -> None:
 
 
 def figures(name: str, **options: Any) -> list[dict[str, Any]]:
-    """The figures of a report, by the way that the page gets them."""
+    """The figures of a report, as the page gets them."""
     drawn = showing.show(Service(MADE[name]()), name, finished(name), options, "light")
     assert drawn is not None
     return [

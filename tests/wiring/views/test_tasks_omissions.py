@@ -1,4 +1,4 @@
-"""What the tasks' pictures and lists leave out is said, with how many and how much it is."""
+"""Pictures and lists of the tasks state what they omit, with number and size."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_figure_states_the_tokens_it_omits() -> None:
 
 
 def parting(first: int) -> AnswerPair:
-    """A pair of sixty tokens of which the one at ``first`` differs."""
+    """A pair of sixty tokens that differ at ``first``."""
     (pair,) = failure().pairs
     assert pair.flows is not None
     right = tuple("x" * 60)
@@ -206,5 +206,5 @@ def test_axes_show_their_variance_and_a_row_opens_a_prompt() -> None:
     assert (right.rows.tolist(), right.prompts.tolist()) == ([1, 2, 2], [0, 0, 2])
     (drawn,) = (line for line in figures("suite")[2]["data"] if "right answers (" in
                 line.get("name", ""))  # fmt: skip
-    assert drawn["customdata"][0] == ""  # nothing has come up yet
+    assert drawn["customdata"][0] == ""  # no token has emerged yet
     assert all(drawn["customdata"][1:])

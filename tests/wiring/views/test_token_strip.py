@@ -1,4 +1,4 @@
-"""The token strip: what the tokenizer made of the text, truthfully."""
+"""The token strip shows the tokens of the text exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each view makes of results, of clicks and of errors; no browser, no Dash server."""
+"""Views with results, clicks and errors; no browser, no Dash server."""
 
 from __future__ import annotations
 
