@@ -83,7 +83,7 @@ def computed(page: Any) -> bool:
 
 
 def still(page: Any) -> None:
-    """Wait until no progress bar will disappear: the elements below would move away from a click."""
+    """Wait until no progress bar will disappear and move the elements below it."""
     page.wait_for_selector(".progress.is-busy", state="detached")
 
 
