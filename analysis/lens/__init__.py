@@ -1,1 +1,1 @@
-"""The logit lens and its variants: hidden states read as tokens."""
+"""The logit lens and its variants: states decoded to tokens."""

@@ -11,7 +11,7 @@ from analysis.lens.decoders import Reader
 from analysis.lens.specs import LensSpec
 from analysis.model.readout import Readout
 
-#: InTraVisTo stops when less than this is left of the state (utils.py).
+#: InTraVisTo stops when the state's norm falls below this (utils.py).
 SMALLEST_NORM = 0.01
 Peeled = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
 

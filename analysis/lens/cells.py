@@ -44,7 +44,7 @@ def axis_size(model: Model, component: str) -> int:
 
 
 def decoder_row(component: str, index: int) -> int:
-    """The row at which an interpolated decoder reads entry ``index``: after its layer."""
+    """The row whose matrix an interpolated decoder uses for entry ``index``."""
     return index if COMPONENTS[component].by_row else index + 1
 
 
@@ -67,7 +67,7 @@ def entries(name: str, wanted: tuple[int, ...] | None, size: int) -> list[int]:
 def readable(spec: ComponentSpec, positions: list[int], size: int) -> Ints:
     """Indices into ``positions`` of those that have a state.
 
-    A head reads nothing from a source position that comes later.
+    A head reads nothing from a later source position.
 
     Raises:
         SpecError: If the source position does not exist.
@@ -125,7 +125,7 @@ def block_increment(model: Model, trace: Trace, spec: ComponentSpec, layer: int)
 
 
 def mid_residual(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
-    """``resid[layer] + attn_out[layer]``; refused where blocks are parallel."""
+    """``resid[layer] + attn_out[layer]``; refused in parallel blocks."""
     if model.info.parallel_blocks:
         raise SpecError(
             "This model's attention and MLP run in parallel: it has no mid residual.",
@@ -152,7 +152,7 @@ def source_output(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -
 
 
 def cells_at_once(model: Model, most: int) -> int:
-    """How many cells to decode together: ``most``, fewer where the vocabulary is large."""
+    """How many cells to decode together: ``most``, or fewer for a large vocabulary."""
     return min(max(_MAX_SCORES // int(model.readout.output_rows.shape[0]), 1), most)
 
 
@@ -162,7 +162,7 @@ class CellReader:
     Args:
         model: The model the trace was made with.
         trace: From ``analysis.trace``.
-        spec: The component and how it is read.
+        spec: The component and how it is decoded.
     """
 
     def __init__(self, model: Model, trace: Trace, spec: LensSpec) -> None:
@@ -180,7 +180,7 @@ class CellReader:
 
     @torch.no_grad()
     def translated(self, row: int) -> Tensor:
-        """[pos, d_model] the states as the decoder gets them.
+        """[pos, d_model] the states that the decoder receives.
 
         A learned lens translates them to the last row's basis first (arXiv 2303.08112); for
         other decoders they are the states themselves.
@@ -198,19 +198,19 @@ class CellReader:
         return states.to(readout.device, readout.output_rows.dtype)
 
     def readers(self, row: int) -> list[Reader]:
-        """The matrices that one row is read with: two for the decoder "max_probability"."""
+        """The matrices of one row: two for the decoder "max_probability"."""
         row = decoder_row(self._spec.component, row)
         return readers(self._model.readout, self._spec, row, self._model.info.layers)
 
     @torch.no_grad()
     def scores(self, rows: Ints, positions: Ints) -> tuple[Tensor, Tensor]:
-        """Score n cells, and say which matrix read each.
+        """Score n cells, and report the matrix of each.
 
-        Where each row has a matrix of its own, cells are read row by row.
+        If each row has its own matrix, the cells are decoded row by row.
 
         Returns:
-            [n, vocab] float32 logits, cosines, or minus distances; and [n] 0 or, where the input
-            embedding gives the higher top probability ("max_probability"), 1.
+            [n, vocab] float32 logits, cosines, or minus distances; and [n] 1 if the input
+            embedding gives the higher top probability ("max_probability"), else 0.
         """
         vectors = self.vectors(rows, positions)
         if one_matrix(self._model.readout, self._spec.decoder):
@@ -227,7 +227,7 @@ class CellReader:
         return found, chosen
 
     def _scores(self, vectors: Tensor, row: int) -> tuple[Tensor, Tensor]:
-        """Scores of cells that share their matrices; the reading with the surest top token."""
+        """Scores of cells that share matrices, by the one with the most certain top token."""
         spec = self._spec
         normed = self._model.readout.normed(vectors, spec.norm)
         choices = self.readers(row)

@@ -21,15 +21,15 @@ from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.vocabulary import rank
 
-#: Cells decoded at once where all rows are read with one matrix, and where they are not.
+#: Cells decoded at once if all rows share one matrix, and if each row has its own.
 CHUNK, CHUNK_BY_ROW = 128, 512
 
 
 def compute(model: Model, trace: Trace, spec: ColourSpec) -> Colours:
     """Cross-entropy, rank change, state norm, cosine to the row before, and contribution shares.
 
-    The reading is the grid's own (its decoder, norm and similarity); ranks one row before are
-    taken with the matrix of that row. All comes from the trace, without a forward pass.
+    The cells are decoded as in the grid (same decoder, norm and similarity). The rank in the row
+    before uses that row's matrix. No forward pass is needed.
 
     Args:
         model: The model the trace was made with.
@@ -82,7 +82,7 @@ class _Cells:
         return np.full(self._shape, np.nan, np.float32)
 
     def arrays_of(self, wanted: tuple[str, ...]) -> dict[str, Floats]:
-        """All of them by name; NaN throughout where one was not requested."""
+        """All arrays by name. An array that was not requested is all NaN."""
         return {name: self.arrays[name] if name in wanted else self._empty() for name in self.NAMES}
 
 
@@ -129,14 +129,14 @@ def _decode(
                 cells.arrays["cross_entropy"][number, part] = loss
             if earlier >= 0:
                 change = rank(scores[earlier], first[now])
-                if _by_pursuit(lens):  # else the first candidate ranks 0 here
+                if _by_pursuit(lens):  # otherwise the first candidate ranks 0 here
                     change -= rank(scores[now], first[now])
                 cells.arrays["rank_change"][number, part] = change.cpu().numpy()
         progress.step(done, len(places), "Colouring cells")
 
 
 def _parts(places: Ints, size: int) -> Iterator[tuple[int, Ints]]:
-    """How many positions are done, and places of those of each chunk."""
+    """For each chunk: the number of positions done after it, and the places of its positions."""
     for start in range(0, len(places), size):
         part = places[start : start + size]
         yield start + len(part), part
@@ -145,7 +145,7 @@ def _parts(places: Ints, size: int) -> Iterator[tuple[int, Ints]]:
 def _by_pursuit(lens: LensSpec) -> bool:
     """Whether matching pursuit chose the tokens.
 
-    Subtraction starts from the same scores as the top-k list; cosine and distance rank by
+    Subtraction starts from the same scores as the top-k list. Cosine and distance rank the tokens
     themselves.
     """
     return lens.candidates == "matching_pursuit" and lens.similarity == "dot"
@@ -166,8 +166,8 @@ def _nearest_rows(reader: CellReader, rows: list[int], where: Ints, chosen: Tens
 def _cross_entropy(logits: Tensor, following: Ints) -> Floats:
     """[n] minus log-probability of the tokens that come next; NaN where there is none (-1)."""
     tokens = torch.from_numpy(np.maximum(following, 0)).to(logits.device)
-    # Subtract the largest logit first: the loss of a sure token is a difference of two close
-    # numbers.
+    # Subtract the largest logit first. Otherwise the loss of a nearly certain token is the
+    # difference of two large, nearly equal numbers.
     peak = logits.amax(-1, keepdim=True)
     total = (logits - peak).exp().sum(-1).log()
     loss = total - (logits - peak).gather(1, tokens[:, None])[:, 0]

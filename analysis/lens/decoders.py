@@ -21,7 +21,7 @@ def coincide(readout: Readout) -> bool:
 
 
 def one_matrix(readout: Readout, decoder: str) -> bool:
-    """Whether a decoder reads every row with the same matrix, so that rows can share a product."""
+    """Whether a decoder uses one matrix for all rows, so that rows can share a product."""
     return not DECODERS[decoder].by_row or coincide(readout)
 
 
@@ -93,7 +93,7 @@ def output_and_input(readout: Readout, depth: float) -> list[Reader]:
 
 
 def readers(readout: Readout, spec: LensSpec, row: int, last_row: int) -> list[Reader]:
-    """The readers of a row: one, or several of which the surest one reads a cell.
+    """The readers of a row. With several, the one with the most certain top token decodes a cell.
 
     Args:
         readout: The model's own readout.

@@ -1,4 +1,4 @@
-"""How far several decoders' readings of a state differ: where a lens can't be trusted."""
+"""How far several decoders' readings of a state differ. It shows where to distrust a lens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.tokens import vocabulary
 
-#: Cells that each decoder reads at once.
+#: Cells that each decoder decodes at once.
 CHUNK = 128
 
 
@@ -30,7 +30,7 @@ def compute(model: Model, trace: Trace, spec: DisagreementSpec) -> Disagreement:
     With n decoders of distributions p_i: agreement is the share of the n (n - 1) / 2 pairs with
     the same most probable token; the divergence is ``mean_i KL(p_i || mean_j p_j)``, 0 to ln n
     (Lin 1991, "Divergence measures based on the Shannon entropy"), equal weights. Decoders that
-    are the same matrix on this model are read once and named in ``coincide``.
+    are the same matrix on this model are evaluated once and named in ``coincide``.
 
     Args:
         model: The model the trace was made with.
@@ -81,7 +81,7 @@ def _compare(
 
 
 def coinciding(model: Model, decoders: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Decoders in groups that read every state of this model alike.
+    """Groups of decoders that decode every state of this model alike.
 
     If the embeddings are tied and the unembedding has no bias, the output decoder, the input
     decoder and the interpolations between them are one matrix.
@@ -107,7 +107,7 @@ def jensen_shannon(logits: list[Tensor], weights: Tensor) -> Tensor:
     shares = weights.tolist()
     mean = sum((log.exp() * share for log, share in zip(logs, shares, strict=True)), 0.0)
     assert isinstance(mean, Tensor)  # noqa: S101 - there are two at least
-    # Where the mean underflows, so does every p_i: 0 times any finite number is 0.
+    # If the mean underflows, so does every p_i, and the term is 0.
     log_mean = mean.clamp_min_(1e-45).log_()
     total = logits[0].new_zeros(len(logits[0]))
     for log, share in zip(logs, shares, strict=True):

@@ -1,4 +1,4 @@
-"""The logit lens and its variants: every hidden state read as tokens."""
+"""The logit lens and its variants: states decoded to tokens."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from analysis.tracing.capture import Trace
 from analysis.tracing.tokens import check_ids, vocabulary
 from analysis.tracing.vocabulary import Reference, RowStats, row_stats
 
-#: Cells decoded at once: their rows of logits stay near the cache, the matrix is read once.
+#: Cells decoded at once: few enough for the cache, enough to reuse the matrix.
 CHUNK = 128
 
 
@@ -50,7 +50,7 @@ class GridArrays:
         self.target_ranks = np.full((*shape, len(spec.target)), -1, np.int64)
 
     def store_ranking(self, stats: RowStats, sign: float, chosen: Tensor, cells: Cells) -> None:
-        """Store the best tokens, by scores that ``sign`` turned so that the largest is best."""
+        """Store the best tokens. ``sign`` is -1 for distances, which were negated to rank them."""
         best = (*cells, slice(stats.ids.shape[1]))
         self.chosen[cells] = _numpy(chosen)
         self.token_ids[best] = _numpy(stats.ids)
@@ -58,7 +58,7 @@ class GridArrays:
         self.target_ranks[cells] = _numpy(stats.target_ranks)
 
     def store_distribution(self, stats: RowStats, kl: Tensor, cells: Cells) -> None:
-        """Store what only a distribution over the vocabulary has (no cosine, no distance)."""
+        """Store what needs a distribution over the vocabulary; cosine and distance have none."""
         self.probs[(*cells, slice(stats.ids.shape[1]))] = _numpy(stats.probs)
         self.entropy[cells], self.kl[cells] = _numpy(stats.entropy), _numpy(kl)
         self.target_probs[cells] = _numpy(stats.target_probs)
@@ -98,7 +98,7 @@ def compute(model: Model, trace: Trace, spec: LensSpec) -> Grid:
     Args:
         model: The model the trace was made with.
         trace: From ``analysis.trace``.
-        spec: What to read and how.
+        spec: What to decode and how.
 
     Returns:
         A Grid; its last row, with the output decoder and the full norm, is the model's output.
@@ -125,7 +125,7 @@ def compute(model: Model, trace: Trace, spec: LensSpec) -> Grid:
 
 
 def _chunks(rows: int, places: Ints, size: int, *, by_row: bool) -> Iterator[Cells]:
-    """The cells, ``size`` at a time, late positions first: they are looked at first."""
+    """The cells, ``size`` at a time; the last positions first, because users look at them first."""
     order = places[::-1]
     for group in [[row] for row in range(rows)] if by_row else [list(range(rows))]:
         row_places = np.tile(np.array(group), len(order))
@@ -164,7 +164,7 @@ def _store_peeled(
     chosen: Tensor,
     log_probs: Tensor,
 ) -> None:
-    """Put the candidates of subtraction or matching pursuit in place of the most probable.
+    """Replace the most probable tokens by the candidates of subtraction or matching pursuit.
 
     Only the first candidate stands for the state itself and has a probability.
     """
@@ -192,7 +192,7 @@ def decode(
     target: int | Sequence[int] | None = None,
     **options: Unpack[DecodeOptions],
 ) -> Grid:
-    """Read hidden states as tokens (logit lens, nostalgebraist 2020, and its variants).
+    """Decode states to tokens (logit lens, nostalgebraist 2020, and its variants).
 
     Args:
         model: From ``load_model``.

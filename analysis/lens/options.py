@@ -25,7 +25,7 @@ from analysis.lens.needs import (
 
 @dataclass(frozen=True, slots=True)
 class Component(Choice):
-    """Which states are read.
+    """Which states are decoded.
 
     Its function takes (model, trace, spec, index) and gives [pos, d_model] states.
 
@@ -90,14 +90,14 @@ COMPONENTS = Choices(
 
 @dataclass(frozen=True, slots=True)
 class Decoder(Choice):
-    """Which matrix reads a state.
+    """Which matrix decodes a state.
 
     Its function takes (readout, row / last row) and gives a list of ``lens.decoders.Reader``: one,
-    or several of which the one with the highest top probability reads the cell.
+    or several, of which the one with the highest top probability decodes the cell.
 
     Attributes:
         matrices: The matrix of each reader, as a formula.
-        state: The state that they read, as a formula.
+        state: The state that they decode, as a formula.
         by_row: Whether the matrix changes from row to row.
     """
 
@@ -107,7 +107,7 @@ class Decoder(Choice):
 
     @property
     def single(self) -> bool:
-        """Whether it has a reading of its own; else it picks one of several."""
+        """Whether it has its own reading; otherwise it picks one of several."""
         return len(self.matrices) == 1
 
 
@@ -156,7 +156,7 @@ DECODERS = Choices(
 
 @dataclass(frozen=True, slots=True)
 class Notated(Choice):
-    """A choice that stands in the formula of a reading.
+    """A choice that appears in the formula of a reading.
 
     Attributes:
         notation: Its formula, with ``{}`` for each argument.
@@ -223,10 +223,10 @@ class Colour(Choice):
     """What a cell of the heatmap is coloured by.
 
     Attributes:
-        of_grid: Whether a ``Grid`` holds it; else a ``Colours`` does.
-        of_token: Whether it is of one token that a person chooses.
-        of_distribution: Whether it needs probabilities; a score stands in without them.
-        of_state: Whether it is of the state itself, however it is decoded.
+        of_grid: Whether a ``Grid`` contains it; otherwise a ``Colours`` does.
+        of_token: Whether it describes one token that the user chooses.
+        of_distribution: Whether it needs probabilities; without them a score replaces it.
+        of_state: Whether it describes the state, whatever the decoder.
     """
 
     of_grid: bool = False

@@ -15,7 +15,7 @@ from analysis.lens.options import COMPONENTS
 
 @dataclass(frozen=True, slots=True)
 class Grid(Result):
-    """Hidden states read through the unembedding (or another decoder).
+    """States decoded with the unembedding or another decoder.
 
     What a head adds from one source position has no state at earlier positions: such a cell is
     empty (ids -1, values NaN).
@@ -32,7 +32,7 @@ class Grid(Result):
         target_probs: [row, pos, target] their probabilities.
         target_ranks: [row, pos, target] their ranks (0 is best), on logits, ties in their favour;
             -1 in a cell without a state.
-        chosen: [row, pos] the matrix that read the cell: 0 the output decoder's, 1 the input's.
+        chosen: [row, pos] the matrix that decoded the cell: 0 output, 1 input.
         explained: [row, pos, k] share of the state explained so far (matching pursuit), else NaN.
         single_target: Whether ``target`` was one token id, not a list.
         vocabulary: Every token named above, by ascending id.

@@ -17,7 +17,7 @@ from analysis.tracing.vocabulary import kl, log_probs
 _BUCKETS = (0, 4, 12, 32, 80, 200)
 #: Numbers gathered at once.
 _MAX_GATHERED = 1 << 20
-#: Keeps the share finite where a part decodes exactly as its state (design: shares).
+#: Keeps a share finite if a part and its state have the same distribution.
 EPSILON = 1e-10
 #: Logits held at once in each matrix.
 _MAX_LOGITS = 1 << 21
@@ -35,7 +35,7 @@ def proximity_of_products(weights: Tensor, vectors: Tensor, whole: Tensor) -> Te
     """The same for parts that are products of a weight and a vector.
 
     Per coordinate, with ``r = z · sign(y)``: ``|y| - |z - y| = r - 2 max(r - |y|, 0)``. The first
-    term is linear, so one matrix product gives it for all parts. The second is not 0 only where
+    term is linear, so one matrix product gives it for all parts. The second term is 0 unless
     the part exceeds the state. Small parts exceed it in few coordinates, so coordinates are
     examined in order of ``|y|``, up to the largest that the part can exceed.
 
@@ -71,7 +71,7 @@ def proximity_of_products(weights: Tensor, vectors: Tensor, whole: Tensor) -> Te
 def _buckets(found: Tensor, reach: Tensor, size: Tensor) -> Iterator[tuple[Tensor, int]]:
     """Indices [n, 3] of parts, and how many of the smallest coordinates they can exceed.
 
-    A part whose linear term is not positive scores 0 whatever it exceeds.
+    Parts whose linear term is not positive score 0 and are left out.
     """
     width = size.shape[-1]
     positive = found > 0.0
@@ -96,7 +96,7 @@ def vocabulary_kl(readout: Readout, whole: Tensor, parts: Tensor) -> Tensor:
     """``KL(p_whole || p_part)`` in nats, on distributions over the vocabulary (the lens).
 
     Args:
-        readout: How the model reads states.
+        readout: The model's final norm and unembedding.
         whole: [q, d_model].
         parts: [part, q, d_model].
 
@@ -128,7 +128,7 @@ def hidden_kl(readout: Readout, whole: Tensor, parts: Tensor) -> Tensor:
 def _in_chunks(
     decode: Callable[[Tensor], Tensor], whole: Tensor, parts: Tensor, width: int
 ) -> Tensor:
-    """In float64: the KL of a part can be smaller than float32's rounding."""
+    """Compute in float64: the KL of a part can be smaller than float32's rounding error."""
     size = max(_MAX_LOGITS // width, 1)
     found = []
     for states, several in zip(
@@ -147,7 +147,7 @@ def kl_shares(divergences: Tensor) -> Tensor:
 
 
 def norm_shares(parts: Sequence[Tensor] | Tensor) -> Tensor:
-    """``|z|_2 / sum |z|_2`` over parts [n, d_model]; all of it the first part's where all are 0.
+    """``|z|_2 / sum |z|_2`` over parts [n, d_model]; if all are 0, the first part's share is 1.
 
     Returns:
         [part, n], float64.
@@ -178,14 +178,14 @@ def proximity_shares(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def hidden_kl_shares(model: Model, residual: Tensor, attention: Tensor, mlp: Tensor) -> Tensor:
     """InTraVisTo's KL split on softmax over hidden coordinates after the final norm.
 
-    Source: InTraVisTo 2024, ``utils.py``: of two parts, the residual has
-    ``KL_x / (KL_res + KL_x)``, where KL is from the sum's distribution to the part's, and the
-    component has the rest. (Their heatmap "attention / FFN contribution" shows the residual's
-    share under the component's name; here each share is its own part's.) In a sequential block
-    this is done twice, as there: the MLP against the mid residual, attention against the residual.
-    The latter two divide what the MLP leaves, so ``attention / (attention + residual)`` is their
-    attention value and ``mlp`` their FFN value. They know no parallel blocks: there the three parts
-    get ``1 / KL`` at once.
+    Source: InTraVisTo 2024, ``utils.py``: it divides two parts. The residual's share is
+    ``KL_x / (KL_res + KL_x)``, where each KL is ``KL(sum || part)``. The component gets the rest.
+    (The heatmap "attention / FFN contribution" shows the residual's share
+    under the component's name; here each share has its own part's name.) In a sequential block this
+    is done twice, as in InTraVisTo: the MLP against the mid residual, then attention against the
+    residual. The second division shares what the MLP leaves, so ``attention / (attention +
+    residual)`` is InTraVisTo's attention value, and ``mlp`` is its FFN value. It has no rule for
+    parallel blocks; there the three parts get ``1 / KL`` at once.
 
     Args:
         model: The model.

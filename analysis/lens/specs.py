@@ -1,4 +1,4 @@
-"""Specs of readings: which states are decoded, by what, and what colours them."""
+"""Specs of the lens: which states are decoded, how, and what colours them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check_component(component: str, head: int | None, source: int | None) -> Non
     """Refuse a head or source with a component that has none, or one that lacks it.
 
     Raises:
-        SpecError: Then.
+        SpecError: In both cases.
     """
     chosen = COMPONENTS[component]
     if chosen.head != (head is not None):
