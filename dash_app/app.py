@@ -1,4 +1,4 @@
-"""Puts the app together. Everything is registered on the app at hand, nothing at import."""
+"""Builds the app. Callbacks are registered on the app that is built, never at import."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dash import ClientsideFunction, Dash, Input, Output, no_update, set_props
 from flask_compress import Compress
 
 from analysis.model import catalog
-from dash_app.errors import explain, original_error
+from dash_app.errors import explain
 from dash_app.page import layout
-from dash_app.page.panel import trouble
+from dash_app.page.panel import problem_notice
 from dash_app.page.thin_layout import ThinDash, thin
 from dash_app.security.protect import protect
 from dash_app.settings import Settings, secret
@@ -57,13 +57,13 @@ VIEWS: tuple[View, ...] = (
 
 
 def create_app(service: Any, settings: Settings, *, manager: Any = None, jobs: Any = None) -> Dash:
-    """A new app around a service.
+    """Build an app for a service.
 
     Args:
-        service: ``analysis.service.Service``, or what answers like it.
+        service: An ``analysis.service.Service``, or a substitute with the same methods.
         settings: The server's settings.
         manager: Dash's background callback manager.
-        jobs: From a callback's ``set_progress`` to a maker of jobs for the service.
+        jobs: From a callback's ``set_progress`` to a maker of requests to the service.
     """
     app = ThinDash(
         "stratascope",
@@ -82,10 +82,10 @@ def create_app(service: Any, settings: Settings, *, manager: Any = None, jobs: A
     app.layout = lambda: thin(build())
     _register(app, context)
     protect(app, settings, service)
-    # Dash does this at the first request, and has the requests that come meanwhile go on without:
-    # a second web process then knew none of the scripts that its first page asked it for.
-    settle: Any = app._setup_server  # Dash has no types for it
-    settle()
+    # Dash does this at the first request and lets parallel requests pass meanwhile: a second web
+    # process then did not know the scripts that its first page requested.
+    setup: Any = app._setup_server  # Dash has no types for it
+    setup()
     return app
 
 
@@ -121,6 +121,6 @@ def _register(app: Dash, context: Context) -> None:
 
 
 def unexpected(error: Exception) -> Any:
-    """Say in the page that a callback failed, with an id for the log; nothing else changes."""
-    set_props(PageId.ALERT, {"children": [trouble(explain(original_error(error)))]})
+    """Show in the page that a callback failed, with an id for the log; nothing else changes."""
+    set_props(PageId.ALERT, {"children": [problem_notice(explain(error))]})
     return no_update

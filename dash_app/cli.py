@@ -6,7 +6,7 @@ import argparse
 import socket
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 from pydantic import ValidationError
 
@@ -22,7 +22,7 @@ from dash_app.settings import Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; what goes wrong is a sentence, never a trace.
+    """Run a command; an error prints a message, never a stack trace.
 
     Returns:
         The exit status.
@@ -48,14 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="stratascope",
-        description="See, layer by layer, how a language model comes to its next token.",
+        description="Show, layer by layer, how a language model predicts its next token.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    serving = commands.add_parser("serve", help="serve the page (what happens without a command)")
+    serving = commands.add_parser("serve", help="serve the page (the default command)")
     for command in (parser, serving):
         command.add_argument("--host", default=argparse.SUPPRESS, help="address to listen on")
-        command.add_argument("--port", default=argparse.SUPPRESS, help="port; 0 takes a free one")
-    commands.add_parser("settings", help="list every setting, what it means and its default")
+        command.add_argument("--port", default=argparse.SUPPRESS, help="port; 0 for a free one")
+    commands.add_parser("settings", help="list every setting with its meaning and default")
     model_commands.add_to(commands)
     technique_commands.add_to(commands)
     task_commands.add_to(commands)
@@ -72,7 +72,7 @@ def _settings(chosen: argparse.Namespace) -> Settings:
 
 
 def show_settings(out: TextIO) -> None:
-    """Print every setting as its environment variable, with meaning and default."""
+    """Print every setting: its environment variable, meaning and default."""
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True, validated_data={})
         print(f"STRATASCOPE_{name.upper()}", file=out)
@@ -81,36 +81,54 @@ def show_settings(out: TextIO) -> None:
 
 
 def explain_settings(error: ValidationError) -> list[str]:
-    """What is wrong with the settings, one line each."""
+    """The errors in the settings, one line each."""
     return [
         f"stratascope: STRATASCOPE_{name.upper()}{_given(name, problem['input'])}: "
-        f"{problem['msg']}. 'stratascope settings' lists what it means."
+        f"{problem['msg']}. 'stratascope settings' explains it."
         for problem in error.errors()
         for name in [str(problem["loc"][0])]
     ]
 
 
 def _given(name: str, value: object) -> str:
-    """What a setting was set to, unless that is a secret."""
+    """The value of a setting, unless it is a secret."""
     field = Settings.model_fields.get(name)
     return f" is {value!r}" if field is None or field.repr else ""
 
 
 def serve(settings: Settings) -> int:
-    """Serve the page until interrupted."""
+    """Serve the page until interrupted: with gunicorn, or with Dash's server on Windows."""
     from dash_app import logs
-    from dash_app.server import serve as serving
 
     check_binding(settings)
     logs.configure(settings)
-    return serving.serve(settings.model_copy(update={"port": _free_port(settings)}))
+    settings = settings.model_copy(update={"port": _free_port(settings)})
+    if sys.platform == "win32" or settings.debug:
+        return _serve_with_dash(settings)
+    from dash_app.server.gunicorn import run
+
+    return run(settings)
+
+
+def _serve_with_dash(settings: Settings) -> int:
+    from dash_app.server.server import announce, build
+
+    served = build(settings)
+    served.start()
+    announce(settings)
+    options: dict[str, Any] = {"debug": settings.debug, "use_reloader": False}
+    try:
+        served.app.run(host=settings.host, port=settings.port, **options)
+    finally:
+        served.close()
+    return 0
 
 
 def _free_port(settings: Settings) -> int:
-    """The port to listen on, tried first, so that a taken one is a sentence.
+    """The port to listen on, tested first so that the error for a taken port is clear.
 
     Raises:
-        AnalysisError: If it can't be listened on.
+        AnalysisError: If the server can't listen on it.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as probe:

@@ -1,4 +1,4 @@
-"""Health checks and Prometheus metrics. Labels never hold a prompt."""
+"""Health checks and Prometheus metrics. Labels never contain a prompt."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ from analysis.errors import AnalysisError
 from analysis.worker.settings import ServiceStatus
 from dash_app.logs import log_event
 
-#: Not of each counter when it began: numbers that nobody asks for.
+#: Without a "created" time for each counter, which nothing reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 
 class Metrics:
-    """Everything that is counted.
+    """All metrics.
 
     Args:
-        service: Whose status is told; one without a status (in a test) tells none.
-        named: From a user of the queue to what the log calls it.
+        service: Its status becomes metrics; a service without one (in a test) adds none.
+        named: From a user's key in the queue to the name in the log.
     """
 
     def __init__(self, service: Any, named: Callable[[str], str] = str) -> None:
         self._named = named
         self.registry = CollectorRegistry()
         self.jobs = Counter(
-            "stratascope_jobs", "Computations, by kind and how they ended.",
+            "stratascope_jobs", "Computations, by kind and outcome.",
             ("kind", "outcome"), registry=self.registry,
         )  # fmt: skip
         self.seconds = Histogram(
-            "stratascope_job_seconds", "From question to answer, time in the queue included.",
+            "stratascope_job_seconds", "Time from request to result, including the queue.",
             ("kind",), buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
         self.refused = Counter(
-            "stratascope_refused", "Requests that were not answered, by status.",
+            "stratascope_refused", "Requests that were refused or failed, by status.",
             ("status",), registry=self.registry,
         )  # fmt: skip
         if hasattr(service, "status"):
             self.registry.register(_Status(service))
 
     def job(self, kind: str, outcome: str, seconds: float, user: str) -> None:
-        """Count a computation that ended, and log it."""
+        """Count and log a computation that ended."""
         self.jobs.labels(kind, outcome).inc()
         self.seconds.labels(kind).observe(seconds)
         log_event(
@@ -65,35 +65,35 @@ class Metrics:
         )
 
     def text(self) -> bytes:
-        """All of it, as Prometheus reads it."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
 class _Status(Collector):
-    """What the service says of itself when asked."""
+    """The service's status as metrics."""
 
     def __init__(self, service: Any) -> None:
         self._service = service
 
     def describe(self) -> list[Metric]:
-        """Nothing: else the registry would ask the service at once."""
+        """Nothing, because the registry would otherwise collect at once."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The numbers of this moment."""
+        """The current values."""
         status: ServiceStatus = self._service.status()
         memo = status.memo
-        yield _gauge("queue_length", "Computations that wait.", status.queued)
+        yield _gauge("queue_length", "Computations in the queue.", status.queued)
         yield _gauge("workers", "Model workers.", status.workers)
         yield _count("forward_passes", "Forward passes of models.", status.forwards)
         yield _count("memo_hits", "Results found in the memo.", memo.hits)
-        yield _count("memo_misses", "Results not found there.", memo.misses)
+        yield _count("memo_misses", "Results not found in the memo.", memo.misses)
         yield _gauge("memo_entries", "Results in the memo.", memo.entries)
         yield _gauge("memo_bytes", "Size of the memo on disk.", memo.bytes_used)
-        yield _gauge("memo_limit_bytes", "Its limit.", memo.bytes_limit)
-        yield _gauge("memo_broken", "1 if results can't be kept on disk.", bool(memo.problem))
+        yield _gauge("memo_limit_bytes", "Limit of the memo on disk.", memo.bytes_limit)
+        yield _gauge("memo_broken", "1 if results can't be stored on disk.", bool(memo.problem))
         resident = GaugeMetricFamily(
-            "stratascope_resident_model", "Models that are loaded.", labels=["model"]
+            "stratascope_resident_model", "Loaded models.", labels=["model"]
         )
         for name in status.resident:
             resident.add_metric([name], 1)
@@ -111,7 +111,7 @@ def _memory(worker: int | None) -> Metric:
         try:
             memory.add_metric([name], psutil.Process(pid).memory_info().rss)
         except psutil.Error:
-            continue  # it died this moment
+            continue  # the process has just died
     return memory
 
 
@@ -127,14 +127,13 @@ _log = logging.getLogger("stratascope.health")
 
 
 class Readiness:
-    """Whether a question about the model that the page opens with would be worked on at once.
+    """Whether a request for the default model would be computed at once.
 
-    Where it would not, because the server has just started or its worker died, asking has the
-    model loaded.
+    If not, because the server has just started or its worker died, asking loads the model.
 
     Args:
-        service: What answers questions.
-        model: The model.
+        service: The service.
+        model: The default model.
     """
 
     def __init__(self, service: Any, model: str) -> None:
@@ -143,14 +142,14 @@ class Readiness:
         self._busy = threading.Lock()
 
     def ready(self) -> bool:
-        """Whether it is; if not, it soon will be."""
+        """Whether the model is loaded; if not, loading starts."""
         if self._service.ready(self._model):
             return True
         self.warm()
         return False
 
     def warm(self) -> None:
-        """Load the model, unless that is under way."""
+        """Load the model, unless it is already loading."""
         if self._busy.acquire(blocking=False):
             threading.Thread(target=self._load, name="warm", daemon=True).start()
 
@@ -164,7 +163,7 @@ class Readiness:
 
 
 def install(server: Flask, service: Any, metrics: Metrics, model: str) -> Readiness:
-    """Add the addresses."""
+    """Add /healthz, /readyz and /metrics to a server."""
     readiness = Readiness(service, model)
 
     def healthz() -> Response:

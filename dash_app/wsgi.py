@@ -1,7 +1,7 @@
-"""The entry for a web server of your choice: ``gunicorn --workers 1 dash_app.wsgi:server``.
+"""The WSGI entry for any web server: ``gunicorn --workers 1 dash_app.wsgi:server``.
 
-Importing this starts nothing and imports no torch: the model worker starts with the first request
-that needs it, or with ``start()``.
+Importing this starts no process and does not import torch. The model worker starts with the first
+request that needs it, or with ``start()``.
 """
 
 from __future__ import annotations
@@ -22,5 +22,5 @@ atexit.register(served.close)
 
 
 def start() -> None:
-    """Start the model worker now, so that the first request need not wait for its imports."""
+    """Start the model worker now, so that the first request does not wait for its imports."""
     served.start()

@@ -1,4 +1,4 @@
-"""What the heatmap's cells are coloured by: values, their unit, their scale, their words."""
+"""The colours of the heatmap's cells: values, unit, scale, and the value in words."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from analysis.contract.results import Token
 from analysis.lens.options import COLOURS, SHARE_METHODS
 from analysis.lens.results import Colours, Grid
 from dash_app.page.token_labels import percent, token_markup
-from dash_app.page.window import Window, places, taken
+from dash_app.page.window import Window, indices_of, take_cells
 
 Values = NDArray[np.floating]
 Words = Callable[[float], str]
 
 PART_NAMES = {"attention": "attention", "mlp": "MLP", "residual": "residual"}
-#: The colour that stands in for those of a distribution.
+#: The colour that replaces those of a distribution if there are only scores.
 SCORE = "score"
 SCORES = {
     "cosine": "cosine similarity, −1 to 1",
@@ -28,16 +28,16 @@ SCORES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Paint:
+class CellColours:
     """One colour for each drawn cell.
 
     Attributes:
-        values: [row, pos] as drawn (a logarithm, where ``ticks`` say so); NaN: no colour.
-        title: Of the colour bar, with the unit.
+        values: [row, pos] as drawn (a logarithm if ``ticks`` say so); NaN: no colour.
+        title: Title of the colour bar, with the unit.
         low, high: Ends of the scale.
-        signed: Whether 0 is in the middle of it.
+        signed: Whether 0 is in the middle of the scale.
         ticks: Numbers and texts along the bar; empty for plotly's own.
-        words: From a cell's value to what the pointer is told; None where it is told anyway.
+        words: From a cell's value to its text in the hover box; None if the box has it anyway.
     """
 
     values: Values
@@ -50,7 +50,7 @@ class Paint:
 
 
 def effective(colour: str, similarity: str) -> str:
-    """The colour there is: cosine and distance give scores, and no probabilities."""
+    """The colour that is drawn: cosine and distance have scores instead of probabilities."""
     return SCORE if similarity != "dot" and COLOURS[colour].of_distribution else colour
 
 
@@ -59,7 +59,7 @@ def of_grid(colour: str) -> bool:
     return colour == SCORE or COLOURS[colour].of_grid
 
 
-def paint(
+def cell_colours(
     colour: str,
     grid: Grid,
     extra: Colours | None,
@@ -68,17 +68,17 @@ def paint(
     part: str = "attention",
     by: str = "norm",
     asked: Token | None = None,
-) -> Paint:
-    """Colour the cells of a grid that is laid out in a window already.
+) -> CellColours:
+    """Colour the cells of a grid.
 
     Args:
-        colour: One of ``state.Colour``, or "score".
-        grid: Laid out (``window.laid``).
-        extra: What colours beside the grid itself were computed, by its own rows and positions.
+        colour: A name in ``analysis.lens.options.COLOURS``, or "score".
+        grid: Laid out in the window (``window.laid_out``).
+        extra: Colours that the grid does not contain, with their own rows and positions.
         shown: The window.
-        part: Whose share.
-        by: What the share is measured by.
-        asked: The token that ``grid.target_ids`` names.
+        part: The part whose share is the colour.
+        by: The measure of the share.
+        asked: The token in ``grid.target_ids``.
     """
     name = token_markup(asked, 14) if asked else "the chosen token"
     if of_grid(colour):
@@ -86,12 +86,12 @@ def paint(
     return _extra(colour, extra, shown, part, by)
 
 
-def _of_the_grid(colour: str, grid: Grid, name: str) -> Paint:
+def _of_the_grid(colour: str, grid: Grid, name: str) -> CellColours:
     if colour == "probability":
-        return Paint(grid.probs[..., 0], "probability of the token shown", 0.0, 1.0)
+        return CellColours(grid.probs[..., 0], "probability of the token shown", 0.0, 1.0)
     if colour == "token_probability":
         values = _target(grid.target_probs)
-        return Paint(values, f"probability of {name}", 0.0, 1.0, words=_said(name, percent))
+        return CellColours(values, f"probability of {name}", 0.0, 1.0, words=_worded(name, percent))
     if colour == "token_rank":
         return _rank(_target(grid.target_ranks), name)
     if colour == "entropy":
@@ -101,35 +101,39 @@ def _of_the_grid(colour: str, grid: Grid, name: str) -> Paint:
     return _score(grid)
 
 
-def _extra(colour: str, extra: Colours | None, shown: Window, part: str, by: str) -> Paint:
+def _extra(colour: str, extra: Colours | None, shown: Window, part: str, by: str) -> CellColours:
     cells = _spread(extra, shown, colour, part, by)
     match colour:
         case "cross_entropy":
             return _magnitude(
-                cells, "−ln p(next token), nats", _said("next token", lambda v: f"{v:.2f} nats")
+                cells, "−ln p(next token), nats", _worded("next token", lambda v: f"{v:.2f} nats")
             )
         case "state_norm":
             return _norm(cells)
         case "cosine_before":
-            said = _said("cosine to the row before", lambda v: f"{v:.3f}")
-            return Paint(cells, "cosine to the row before", -1.0, 1.0, True, words=said)
+            words = _worded("cosine to the row before", lambda v: f"{v:.3f}")
+            return CellColours(cells, "cosine to the row before", -1.0, 1.0, True, words=words)
         case "rank_change":
             return _change(cells)
     title = f"{PART_NAMES[part]}'s share of the block's output ({SHARE_METHODS[by].label})"
-    said = _said(f"{PART_NAMES[part]}'s share ({SHARE_METHODS[by].label})", percent)
-    return Paint(cells, title, 0.0, 1.0, words=said)
+    words = _worded(f"{PART_NAMES[part]}'s share ({SHARE_METHODS[by].label})", percent)
+    return CellColours(cells, title, 0.0, 1.0, words=words)
 
 
 def _spread(extra: Colours | None, shown: Window, colour: str, part: str, by: str) -> Values:
-    """[row, pos] of what was computed beside the grid, in the window's cells."""
+    """[row, pos] values of a colour outside the grid, in the window's cells."""
     empty = np.full((len(shown.rows), len(shown.positions)), np.nan, np.float32)
     if extra is None:
         return empty
-    columns = places(extra.positions, shown.positions)
+    columns = indices_of(extra.positions, shown.positions)
     if colour == "share":
-        return _floats(taken(extra.share(part, by), places(extra.layers + 1, shown.rows), columns))
+        return _floats(
+            take_cells(extra.share(part, by), indices_of(extra.layers + 1, shown.rows), columns)
+        )
     cells: Values = getattr(extra, colour)
-    return _floats(taken(cells, places(extra.rows + shown.all_rows[0], shown.rows), columns))
+    return _floats(
+        take_cells(cells, indices_of(extra.rows + shown.all_rows[0], shown.rows), columns)
+    )
 
 
 def _floats(cells: NDArray[np.generic]) -> Values:
@@ -137,27 +141,27 @@ def _floats(cells: NDArray[np.generic]) -> Values:
 
 
 def _target(cells: NDArray[np.generic]) -> Values:
-    """[row, pos] of the first token that was asked about; ranks from 1, NaN where not read."""
+    """[row, pos] values of the first target token; ranks start at 1, NaN where not decoded."""
     if not cells.shape[-1]:
         return np.full(cells.shape[:2], np.nan, np.float32)
     values = _floats(cells[..., 0])
     return np.where(values < 0, np.nan, values + 1) if cells.dtype.kind == "i" else values
 
 
-def _said(what: str, word: Words) -> Words:
+def _worded(what: str, word: Words) -> Words:
     return lambda value: f"{what} {word(value)}"
 
 
-def _magnitude(values: Values, title: str, words: Words | None = None) -> Paint:
+def _magnitude(values: Values, title: str, words: Words | None = None) -> CellColours:
     finite = values[np.isfinite(values)]
-    return Paint(values, title, 0.0, float(finite.max()) if finite.size else 1.0, words=words)
+    return CellColours(values, title, 0.0, float(finite.max()) if finite.size else 1.0, words=words)
 
 
-def _score(grid: Grid) -> Paint:
+def _score(grid: Grid) -> CellColours:
     values, title = grid.scores[..., 0], SCORES.get(grid.similarity, grid.similarity)
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    return Paint(values, f"{title}, of the token shown", min(low, 0.0), max(high, low + 1e-6))
+    return CellColours(values, f"{title}, of the token shown", min(low, 0.0), max(high, low + 1e-6))
 
 
 def _powers(low: float, high: float) -> tuple[list[float], list[str]]:
@@ -168,7 +172,7 @@ def _powers(low: float, high: float) -> tuple[list[float], list[str]]:
     return at, [f"{10**power:,.0f}" if power >= 0 else f"{10**power:g}" for power in at]
 
 
-def _logarithmic(values: Values, title: str, words: Words) -> Paint:
+def _logarithmic(values: Values, title: str, words: Words) -> CellColours:
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.where(values > 0, np.log10(values), np.nan)
     finite = logs[np.isfinite(logs)]
@@ -177,28 +181,28 @@ def _logarithmic(values: Values, title: str, words: Words) -> Paint:
     ticks = _powers(low, high)
     if len(ticks[0]) < 2:
         ticks = ([low, high], [f"{10.0**low:.3g}", f"{10.0**high:.3g}"])
-    return Paint(logs, title, low, high, ticks=ticks, words=words)
+    return CellColours(logs, title, low, high, ticks=ticks, words=words)
 
 
-def _rank(ranks: Values, name: str) -> Paint:
-    """The best rank has the most ink, so the scale is of minus the logarithm."""
+def _rank(ranks: Values, name: str) -> CellColours:
+    """Minus the logarithm of the rank, so that the best rank has the highest value."""
     with np.errstate(invalid="ignore"):
         logs = -np.log10(ranks)
     finite = logs[np.isfinite(logs)]
     low = min(float(finite.min()), -1.0) if finite.size else -1.0
     at, _ = _powers(0.0, -low)
     ticks = ([-number for number in at], [f"{10**number:,.0f}" for number in at])
-    said = _said(f"rank of {name}", lambda value: f"{round(10**-value):,}")
-    return Paint(logs, f"rank of {name} (log, 1 is best)", low, 0.0, ticks=ticks, words=said)
+    words = _worded(f"rank of {name}", lambda value: f"{round(10**-value):,}")
+    return CellColours(logs, f"rank of {name} (log, 1 is best)", low, 0.0, ticks=ticks, words=words)
 
 
-def _norm(norms: Values) -> Paint:
-    said = _said("norm of the state", lambda value: f"{10**value:.4g}")
-    return _logarithmic(norms, "L2 norm of the state (log)", said)
+def _norm(norms: Values) -> CellColours:
+    words = _worded("norm of the state", lambda value: f"{10**value:.4g}")
+    return _logarithmic(norms, "L2 norm of the state (log)", words)
 
 
-def _change(change: Values) -> Paint:
-    """Signed logarithm: ranks move by one, or by tens of thousands."""
+def _change(change: Values) -> CellColours:
+    """Signed logarithm, because ranks change by one or by tens of thousands."""
     logs = np.sign(change) * np.log10(1 + np.abs(change))
     finite = np.abs(logs[np.isfinite(logs)])
     most = max(float(finite.max()), 1.0) if finite.size else 1.0
@@ -207,9 +211,9 @@ def _change(change: Values) -> Paint:
     at += [math.log10(1 + 10**power) for power in powers]
     texts = [*(f"−{10**power:,}" for power in reversed(powers)), "0"]
     texts += [f"+{10**power:,}" for power in powers]
-    return Paint(
+    return CellColours(
         logs,
-        "places risen (+) or fallen (−) since the row before, log",
+        "rank change from the row below (+ better), log",
         -most,
         most,
         True,

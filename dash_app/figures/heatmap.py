@@ -1,34 +1,44 @@
-"""The layer-by-token heatmap: what each state reads as, and how surely."""
+"""The layer-by-token heatmap: decoded tokens in cells, their hover boxes, axes and selection."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.lens.options import COMPONENTS
 from analysis.lens.results import Grid
 from analysis.tracing.specs import RunResult
-from dash_app.figures.cells import CHARACTER, NOT_YET, cell_labels, hover_lines, row_texts
-from dash_app.figures.colours import Paint
+from dash_app.figures.colours import CellColours
 from dash_app.page.theme import MONO, Figure, Theme, axis, base_layout, colour_bar, palette, scale
-from dash_app.page.token_labels import labels, token_markup
+from dash_app.page.token_labels import labels, percent, plain, row_name, token_markup, width
 from dash_app.page.window import Window
 
-#: Room that a panel of the page has, in pixels; columns grow to fill it.
+#: Width of the plot area in the page, in pixels; columns grow to fill it.
 ROOM = 790
-#: Column widths in pixels: narrowest with text, widest, and narrowest of all.
+#: Column widths in pixels: least with text, most, and least of all.
 READABLE, WIDEST, NARROWEST = 58, 116, 12
 #: More columns than this are drawn narrow and without text.
 TEXT_COLUMNS = 160
 MARGIN = {"l": 136, "r": 12, "t": 74, "b": 40, "pad": 0, "autoexpand": False}
+#: Width of a character of cell text, in pixels.
+CHARACTER = 6.7
+#: The text of a cell that is not computed yet.
+NOT_YET = "…"
+#: Marks of the decoder that decoded a cell, if two decoders compete.
+MARKS = ("o", "i")
+MARK_NAMES = ("output", "input")
+#: Candidates in a hover box, and the number of cells from which on it has only the first.
+HOVER_CANDIDATES, CROWD = 5, 12_000
 
 
 def heatmap(
     grid: Grid,
     run: RunResult,
-    paint: Paint,
+    cell_colours: CellColours,
     shown: Window,
     *,
     row: int,
@@ -36,20 +46,20 @@ def heatmap(
     theme: Theme,
     known: NDArray[np.bool_] | None = None,
 ) -> Figure:
-    """Rows by positions, the decoded token in each cell.
+    """Rows by positions, with the decoded token in each cell.
 
-    Both axes count what is shown from 0; ``layout.meta`` names its rows and positions, and has the
-    cells' tokens, which the browser writes where they are in sight (``assets/js/heatmap.js``).
-    ``layout.shapes`` holds the selection alone, so moving it is a patch of that one property.
+    Both axes count what is shown from 0. ``layout.meta`` has the rows, the positions and the cells'
+    tokens; the browser writes those in view (``assets/js/heatmap.js``). ``layout.shapes`` has only
+    the selection, so that moving it is a patch of that one property.
 
     Args:
         grid: Laid out in the window.
-        run: Whose tokens.
-        paint: Colours.
+        run: The run, for its tokens.
+        cell_colours: The cells' colours.
         shown: The window.
         row: The chosen cell's row.
-        pos: Its position.
-        theme: Of the page.
+        pos: The chosen cell's position.
+        theme: The page's theme.
         known: [pos] which columns are computed; None: all.
     """
     known = np.ones(len(shown.positions), bool) if known is None else known
@@ -59,15 +69,16 @@ def heatmap(
         "ids": grid.token_ids[..., 0].tolist(),
         "partial": not bool(known.all()),
     }
-    told = hover_lines(grid, run, shown, paint, known)
+    hover = hover_texts(grid, run, shown, cell_colours, known)
     return framed(
-        paint, told, meta, run, shown, row=row, pos=pos, theme=theme, component=grid.component
-    )
+        cell_colours, hover, meta, run, shown, row=row, pos=pos, theme=theme,
+        component=grid.component,
+    )  # fmt: skip
 
 
 def framed(
-    paint: Paint,
-    told: list[list[str]],
+    cell_colours: CellColours,
+    hover: list[list[str]],
     meta: dict[str, Any],
     run: RunResult,
     shown: Window,
@@ -77,15 +88,15 @@ def framed(
     theme: Theme,
     component: str = "block_output",
 ) -> Figure:
-    """Any picture of rows by positions, with its axes, colour key and outline.
+    """Any heatmap of rows by positions, with axes, colour bar and outline.
 
-    ``told`` is what the pointer is told, [row][pos]; ``meta`` what the browser works with: "labels"
-    and "ids" of the cells. The rest is as in ``heatmap``.
+    ``hover`` has the text of the hover boxes, [row][pos]; ``meta`` has "labels" and "ids" of the
+    cells for the browser. The other arguments are those of ``heatmap``.
     """
     column, high = column_width(len(shown.positions)), row_height(len(shown.rows))
     places = {"rows": list(shown.rows), "positions": list(shown.positions)}
     return {
-        "data": [_cells(paint, told, shown, theme), _top_axis_anchor()],
+        "data": [_cells(cell_colours, hover, shown, theme), _top_axis_anchor()],
         "layout": base_layout(
             theme,
             width=round(MARGIN["l"] + MARGIN["r"] + column * max(len(shown.positions), 1)),
@@ -103,14 +114,14 @@ def framed(
 
 
 def column_width(count: int) -> float:
-    """Pixels for one of ``count`` positions."""
+    """Width of a column in pixels, for ``count`` positions."""
     if count > TEXT_COLUMNS:
         return float(max(NARROWEST, TEXT_COLUMNS * READABLE // count))
     return float(min(WIDEST, max(READABLE, ROOM / max(count, 1))))
 
 
 def row_height(count: int) -> int:
-    """Pixels for one of ``count`` rows."""
+    """Height of a row in pixels, for ``count`` rows."""
     return int(min(30, max(19, 640 // max(count, 1))))
 
 
@@ -121,61 +132,47 @@ def selection_shapes(shown: Window, row: int, pos: int, theme: Theme) -> list[di
     down = shown.rows.index(row) if inside else 0
     across = shown.positions.index(pos) if inside else 0
     box = {
-        "type": "rect",
-        "x0": across - 0.5,
-        "x1": across + 0.5,
-        "y0": down - 0.5,
-        "y1": down + 0.5,
-        "fillcolor": "rgba(0,0,0,0)",
-        "visible": inside,
-    }
+        "type": "rect", "fillcolor": "rgba(0,0,0,0)", "visible": inside,
+        "x0": across - 0.5, "x1": across + 0.5, "y0": down - 0.5, "y1": down + 0.5,
+    }  # fmt: skip
     return [
         {**box, "line": {"color": colours.surface, "width": 5}},
         {**box, "line": {"color": colours.select, "width": 2.5}, "name": "selection"},
     ]
 
 
-def _cells(paint: Paint, told: list[list[str]], shown: Window, theme: Theme) -> dict[str, Any]:
+def _cells(
+    cell_colours: CellColours, hover: list[list[str]], shown: Window, theme: Theme
+) -> dict[str, Any]:
     colours = palette(theme)
     return {
         "type": "heatmap",
         "x": np.arange(len(shown.positions)),
         "y": np.arange(len(shown.rows)),
-        "z": paint.values,
-        "zmin": paint.low,
-        "zmax": paint.high,
-        "colorscale": scale(colours.signed if paint.signed else colours.magnitude),
-        "colorbar": _bar(paint, theme),
+        "z": cell_colours.values,
+        "zmin": cell_colours.low,
+        "zmax": cell_colours.high,
+        "colorscale": scale(colours.signed if cell_colours.signed else colours.magnitude),
+        "colorbar": _bar(cell_colours, theme),
         "xgap": 1,
         "ygap": 1,
         "hoverongaps": True,
-        "customdata": told,
+        "customdata": hover,
         "hovertemplate": "%{customdata}<extra></extra>",
     }
 
 
-def _bar(paint: Paint, theme: Theme) -> dict[str, Any]:
+def _bar(cell_colours: CellColours, theme: Theme) -> dict[str, Any]:
     font = {"size": 11, "color": palette(theme).ink_3}
     ticks: dict[str, Any] = {"nticks": 4}
-    if paint.ticks[0]:
-        ticks = {"tickmode": "array", "tickvals": paint.ticks[0], "ticktext": paint.ticks[1]}
+    if cell_colours.ticks[0]:
+        values, texts = cell_colours.ticks
+        ticks = {"tickmode": "array", "tickvals": values, "ticktext": texts}
     return colour_bar(
-        theme,
-        "",
-        title={"text": paint.title, "side": "top", "font": font},
-        orientation="h",
-        x=0,
-        xanchor="left",
-        y=1,
-        yref="paper",
-        yanchor="bottom",
-        ypad=24,
-        xpad=0,
-        lenmode="pixels",
-        len=230,
-        thickness=8,
-        **ticks,
-    )
+        theme, "", title={"text": cell_colours.title, "side": "top", "font": font},
+        orientation="h", x=0, xanchor="left", y=1, yref="paper", yanchor="bottom", ypad=24, xpad=0,
+        lenmode="pixels", len=230, thickness=8, **ticks,
+    )  # fmt: skip
 
 
 def _top_axis_anchor() -> dict[str, Any]:
@@ -215,7 +212,7 @@ def _top_axis(run: RunResult, shown: Window, column: float, theme: Theme) -> dic
 def _token_axis(
     shown: Window, texts: list[str], column: float, theme: Theme, ink: str, **further: Any
 ) -> dict[str, Any]:
-    """Tokens under each column; where columns are narrow, every so manieth position's number."""
+    """A token for each column; for narrow columns, the number of every 16th position."""
     places = list(range(len(texts)))
     if column < READABLE:
         places = [place for place in places if shown.positions[place] % 16 == 0]
@@ -246,3 +243,147 @@ def _row_axis(component: str, shown: Window, theme: Theme) -> dict[str, Any]:
 
 def _span(shown: Sequence[int]) -> list[float]:
     return [-0.5, max(len(shown), 1) - 0.5]
+
+
+def layered(component: str) -> bool:
+    """Whether a component has one state a layer, and none at the embedding."""
+    return not COMPONENTS[component].by_row
+
+
+def state_name(component: str, row: int) -> str:
+    """The state that a component has at a row of the page."""
+    if not layered(component):
+        return row_name(row)
+    phrase = COMPONENTS[component].phrase.format(head="one head", source="one source position")
+    return f"layer {row - 1}: {phrase}"
+
+
+def cell_labels(grid: Grid, column: float, known: NDArray[np.bool_]) -> list[list[str]]:
+    """[row][pos] the best candidate, cut to fit; with the decoder's mark if two compete."""
+    best = grid.decoder == "max_probability"
+    room = int((column - 6) / CHARACTER) - (2 if best else 0)
+    names = {token.id: plain(token_markup(token, max(room, 2))) for token in grid.vocabulary}
+    written = [
+        [names.get(number, "") for number in line] for line in grid.token_ids[..., 0].tolist()
+    ]
+    if best:
+        written = [
+            [f"{MARKS[mark]}|{text}" if text else "" for text, mark in zip(*pair, strict=True)]
+            for pair in zip(written, grid.chosen.tolist(), strict=True)
+        ]
+    missing = np.flatnonzero(~known).tolist()
+    for line in written:
+        for column_number in missing:
+            line[column_number] = NOT_YET
+    return written
+
+
+def hover_texts(
+    grid: Grid, run: RunResult, shown: Window, cell_colours: CellColours, known: NDArray[np.bool_]
+) -> list[list[str]]:
+    """[row][pos] the text of each cell's hover box."""
+    count = HOVER_CANDIDATES if grid.token_ids[..., 0].size <= CROWD else 1
+    names = {token.id: token_markup(token, 18) for token in grid.vocabulary}
+    padded = {number: text + " " * (20 - width(plain(text))) for number, text in names.items()}
+    heads = [_position_line(run, position) for position in shown.positions]
+    candidates = _candidates(grid, padded, count)
+    facts = _facts(grid)
+    values = cell_colours.values.tolist()
+    titles = [f"<b>row {row}</b> · {state_name(grid.component, row)}<br>" for row in shown.rows]
+
+    def body(index: int, at: int) -> str:
+        if not known[at]:
+            return "not computed yet"
+        value = _value(cell_colours, values[index][at])
+        return f"{value}{candidates[index][at]}{facts[index][at]}"
+
+    return [
+        [f"{title}{heads[at]}<br>{body(index, at)}" for at in range(len(shown.positions))]
+        for index, title in enumerate(titles)
+    ]
+
+
+def _value(cell_colours: CellColours, value: float) -> str:
+    if cell_colours.words is None:
+        return ""
+    if math.isnan(value):
+        return "<b>this colour has no value here</b><br>"
+    return f"<b>{_safe(cell_colours.words(value))}</b><br>"
+
+
+def _position_line(run: RunResult, position: int) -> str:
+    read = token_markup(run.tokens[position], 18)
+    if position + 1 >= len(run.tokens):
+        return f"position {position}: {read}, predicts the next token"
+    follows = token_markup(run.tokens[position + 1], 18)
+    return f"position {position}: {read}, next token {follows}"
+
+
+def _candidates(grid: Grid, padded: dict[int, str], count: int) -> list[list[str]]:
+    """[row][pos] the candidates, one per line, each with its probability or score."""
+    ids = grid.token_ids[..., :count].tolist()
+    amounts = _amounts(grid, count)
+    return [
+        [
+            "".join(
+                f"{padded[number]}{text}<br>"
+                for number, text in zip(cell, texts, strict=True)
+                if number >= 0
+            )
+            for cell, texts in zip(*pair, strict=True)
+        ]
+        for pair in zip(ids, amounts, strict=True)
+    ]
+
+
+def _amounts(grid: Grid, count: int) -> list[list[list[str]]]:
+    """[row][pos][k] probability, or score; for matching pursuit, the share explained so far."""
+    probs = grid.probs[..., :count].tolist()
+    scores = grid.scores[..., :count].tolist()
+    explained = grid.explained[..., :count].tolist()
+    return [
+        [
+            [amount(*values) for values in zip(*cell, strict=True)]
+            for cell in zip(*line, strict=True)
+        ]
+        for line in zip(probs, scores, explained, strict=True)
+    ]
+
+
+def amount(prob: float, score: float, explained: float) -> str:
+    """A candidate's probability or score, right-aligned for the hover box."""
+    text = f"{score:.3g}" if math.isnan(prob) else percent(prob)
+    more = "" if math.isnan(explained) else f"  explains {percent(explained)}"
+    return _safe(f"{text:>8}{more}")
+
+
+def _facts(grid: Grid) -> list[list[str]]:
+    """[row][pos] entropy, KL, and the decoder if two compete."""
+    both = grid.decoder == "max_probability"
+    return [
+        [
+            _fact(entropy, kl) + (f"<br>decoded by the {MARK_NAMES[mark]} decoder" if both else "")
+            for entropy, kl, mark in zip(*line, strict=True)
+        ]
+        for line in zip(
+            grid.entropy.tolist(), grid.kl_to_final.tolist(), grid.chosen.tolist(), strict=True
+        )
+    ]
+
+
+def _fact(entropy: float, kl: float) -> str:
+    if math.isnan(entropy):
+        return "no probabilities: ranked by score"
+    return f"entropy {entropy:.2f} nats · KL to final {kl:.2f}"
+
+
+def _safe(text: str) -> str:
+    return text.replace("<", "&lt;").replace(">", "&gt;")
+
+
+def row_texts(component: str, rows: Sequence[int], muted: str) -> list[str]:
+    """Names of the rows along the axis."""
+    grey = f'<span style="color:{muted}">'
+    if not layered(component):
+        return [f"{grey}{row_name(row)}</span> {row:>2} " for row in rows]
+    return [f"{grey}{COMPONENTS[component].short}, layer</span> {row - 1:>2} " for row in rows]

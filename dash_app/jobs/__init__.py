@@ -1,1 +1,1 @@
-"""Background callbacks: jobs, progress, errors."""
+"""Background jobs: the manager that Dash calls, progress in the page, and the views' callbacks."""

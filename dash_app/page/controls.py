@@ -1,4 +1,4 @@
-"""Controls as pure functions: buttons that change the selection, and menus of options."""
+"""Controls that change the selection: buttons, switches and menus."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def aria(**values: str) -> dict[str, Any]:
 
 
 def data(**values: str) -> dict[str, Any]:
-    """``data(go="pos=4")`` likewise; underscores become hyphens."""
+    """``data(copy_address="")`` as ``data-copy-address``, the same way."""
     return {f"data-{name.replace('_', '-')}": value for name, value in values.items()}
 
 
@@ -34,7 +34,7 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def go(
+def select_button(
     children: Any,
     to: str,
     class_name: str,
@@ -43,7 +43,7 @@ def go(
     pressed: bool | None = None,
     title: str = "",
 ) -> Component:
-    """A button that selects ``to``; ``pressed`` says whether it is what is selected now."""
+    """A button that selects ``to``; ``pressed`` says whether that is selected now."""
     more: dict[str, Any] = {"data-go": to}
     if title:
         more["title"] = title
@@ -83,7 +83,7 @@ def options_of(table: Choices[Any], situation: Situation | None = None) -> list[
 def switch(name: str, options: Sequence[Option], chosen: str, label: str) -> list[Component]:
     """The buttons of a segmented switch for the field ``name`` of the selection."""
     return [
-        go(
+        select_button(
             option.title,
             target(**{name: option.value}),
             f"segment{' is-selected' if option.value == chosen else ''}",
@@ -143,7 +143,7 @@ def _entry(name: str, label: str, option: Option, chosen: str) -> Component:
             **aria(label=f"{label}: {option.title}. {option.unless}"),
         )
     picked = option.value == chosen
-    return go(
+    return select_button(
         inside,
         target(**{name: option.value}),
         f"menu-option{' is-selected' if picked else ''}",

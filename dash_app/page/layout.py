@@ -13,12 +13,12 @@ from dash_app.state.context import Context, PageId, View
 from dash_app.state.options import THEMES
 from dash_app.state.stores import PARTS
 
-#: Views above the workspace; the others are its panels.
+#: Views above the workspace; the other views are its panels.
 ABOVE = ("run", "story", "tokens")
 
 
 def page(context: Context, views: Sequence[View]) -> Callable[[], Component]:
-    """The layout as Dash wants it: made anew for each visit."""
+    """A function that makes the layout; Dash calls it for each visit."""
 
     def build() -> Component:
         parts = {view.name: view.layout(context) for view in views}
@@ -82,7 +82,7 @@ def _header() -> Component:
                         "Copy link",
                         type="button",
                         className="button button--ghost",
-                        title="The address holds the whole page: model, prompt and selection",
+                        title="The link contains the model, the prompt and the selection",
                         **data(copy_address=""),
                     ),
                 ],
@@ -94,11 +94,11 @@ def _header() -> Component:
 
 
 def _signed_in() -> list[Component]:
-    """Who is signed in, and the way out; nothing without a login."""
+    """The signed-in user and a button to sign out; nothing without a login."""
     user = str(g.get("user", "")) if has_request_context() else ""
     if not user:
         return []
-    name = html.Span(user, className="muted", title="Who is signed in")
+    name = html.Span(user, className="muted", title="Signed in as")
     if not g.get("may_sign_out"):
         return [name]
     button = html.Button("Sign out", type="submit", className="button button--ghost")

@@ -1,4 +1,4 @@
-"""The tokens of a logit: whose it is, and whose is subtracted from it."""
+"""The token of a logit, and the token whose logit is subtracted from it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dash_app.state.context import Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection, resolve
 
 
-def names(service: Service, run: RunRef, ids: list[int]) -> dict[int, Token]:
-    """Tokens by id: those of the run, and any other token of the vocabulary."""
+def tokens_by_id(service: Service, run: RunRef, ids: list[int]) -> dict[int, Token]:
+    """The run's tokens by id, with those of ``ids`` that the run does not contain."""
     result = result_of(service, run)
     known = {token.id: token for token in (*result.vocabulary, *result.tokens)}
-    rest = tuple(sorted({number for number in ids if 0 <= number < run.vocab} - known.keys()))
-    if rest:
-        grid = service.ask(trace_of(run), LensSpec(target=rest, positions=(0,), k=1))
-        known |= {number: grid.token(number) for number in rest}
+    unknown = tuple(sorted({number for number in ids if 0 <= number < run.vocab} - known.keys()))
+    if unknown:
+        grid = service.ask(trace_of(run), LensSpec(target=unknown, positions=(0,), k=1))
+        known |= {number: grid.token(number) for number in unknown}
     return known
 
 
@@ -36,10 +36,10 @@ def logit_options(
     chosen = [token for token in (selection.token, selection.foil) if token is not None]
     ids = [own, *result.top_ids[pos, 1:3].tolist(), *follows, *(selection.pins or ()), *chosen]
     ids = [token for token in dict.fromkeys(ids) if 0 <= token < run.vocab]
-    named = names(service, run, ids)
+    named = tokens_by_id(service, run, ids)
     texts = {token: label(named[token], 14) for token in ids}
     target = own if selection.token is None else selection.token
-    tokens = [Option("none", f"{texts[own]} (its choice)")]
+    tokens = [Option("none", f"{texts[own]} (model's choice)")]
     tokens += [
         Option(str(token), texts[token])
         for token in ids

@@ -1,4 +1,4 @@
-"""Cards, help disclosures and designed states."""
+"""Panels, their help, figures that load, and messages."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dash_app.page.controls import aria
 
 Children = Any
 
-#: Plotly's own buttons would cover the picture; the page has its own controls.
 #: Class names of a figure's wrapper, at rest and while its data is computed.
 FIGURE, FIGURE_LOADING = "figure scroll-x", "figure scroll-x is-loading"
+#: Plotly's own buttons would cover the picture; the page has its own controls.
 GRAPH_CONFIG: Any = {
     "displayModeBar": False,
     "doubleClick": False,
@@ -36,12 +36,12 @@ def panel(
     controls: Children = None,
     wide: bool = False,
 ) -> Component:
-    """A card: title and controls above, the picture below, help behind a question mark."""
+    """A panel: title, help and controls above, the picture below."""
     muted: dict[str, Any] = {"id": subtitle_id} if subtitle_id else {}
     heading = html.Div(
         [
             html.H2(title, className="panel-title", id=f"{name}-title"),
-            helping(title, help_text),
+            help_button(title, help_text),
             html.P(subtitle, className="panel-subtitle", **muted),
         ],
         className="panel-heading",
@@ -56,7 +56,7 @@ def panel(
     )
 
 
-def helping(title: str, lines: Sequence[str]) -> Component:
+def help_button(title: str, lines: Sequence[str]) -> Component:
     """A question mark that opens a few lines of help."""
     return html.Details(
         [
@@ -83,16 +83,16 @@ def segmented(buttons: list[Component]) -> Component:
 
 
 def graph(name: str, label: str, *, height: int, fluid: bool = False, **more: Any) -> Component:
-    """A figure with a skeleton over it until its data is there.
+    """A figure with a placeholder until its data arrives.
 
-    ``fluid`` figures are as wide as their panel and ``height`` pixels high; the others say their
-    own width, and scroll where that is more than there is room for.
+    A ``fluid`` figure is as wide as its panel and ``height`` pixels tall. Any other figure sets its
+    own width, and scrolls if the panel is narrower.
     """
     size: dict[str, Any] = {"style": {"height": f"{height}px"}} if fluid else {}
     return html.Div(
         dcc.Graph(
             id=name,
-            figure=blank(height),
+            figure=blank_figure(height),
             config=GRAPH_CONFIG,
             responsive=fluid,
             **size,
@@ -106,8 +106,8 @@ def graph(name: str, label: str, *, height: int, fluid: bool = False, **more: An
     )
 
 
-def blank(height: int = 240, text: str = "") -> dict[str, Any]:
-    """A figure with nothing in it but a sentence."""
+def blank_figure(height: int = 240, text: str = "") -> dict[str, Any]:
+    """An empty figure, with a sentence if there is one."""
     note = {
         "text": text,
         "x": 0.5,
@@ -131,19 +131,19 @@ def blank(height: int = 240, text: str = "") -> dict[str, Any]:
     }
 
 
-def failed(error: BaseException, height: int = 240) -> dict[str, Any]:
-    """A figure that says why there is none."""
-    return told(explain(error), height)
+def error_figure(error: BaseException, height: int = 240) -> dict[str, Any]:
+    """A figure that shows an error instead of data."""
+    return problem_figure(explain(error), height)
 
 
-def told(problem: Problem, height: int = 240) -> dict[str, Any]:
-    """A figure that says what went wrong."""
+def problem_figure(problem: Problem, height: int = 240) -> dict[str, Any]:
+    """A figure that shows a problem instead of data."""
     lines = [problem.message, problem.hint, f"Request {problem.request}"]
-    return blank(height, "<br>".join(html_escape(line) for line in lines if line))
+    return blank_figure(height, "<br>".join(html_escape(line) for line in lines if line))
 
 
-def trouble(problem: Problem) -> Component:
-    """An error: what happened, what to try, and the id it has in the log."""
+def problem_notice(problem: Problem) -> Component:
+    """An error message: what happened, what to try, and the request's id."""
     return notice(problem.message, problem.hint, kind="error", request=problem.request)
 
 
@@ -160,8 +160,16 @@ def notice(message: str, hint: str = "", *, kind: str = "info", request: str = "
     )
 
 
-def empty(title: str, text: str) -> Component:
-    """What to do where there is nothing yet."""
+def fact(name: str, value: str) -> Component:
+    """One row of an inspector: a name and its value."""
+    return html.Div(
+        [html.Dt(name, className="inspector-key"), html.Dd(value, className="inspector-value")],
+        className="inspector-row",
+    )
+
+
+def empty_state(title: str, text: str) -> Component:
+    """What a panel shows before there is anything to show."""
     return html.Div(
         [
             html.Div(title, className="empty-title"),

@@ -1,12 +1,13 @@
 """Colours, scales and the layout that all figures share, for the light and the dark page.
 
-The same values stand in ``assets/css/theme.css``; a test holds the two together.
+``assets/css/theme.css`` has the same values; a test compares the two.
 
-Scales for magnitudes are viridis (Smith and van der Walt, 2015): readable with any colour vision
-and in greyscale, because lightness grows monotonically. On a dark page it runs from the page's own
-dark to yellow; on a light page it is turned round and faded into paper, so that on both "more ink"
-means "more". Signed values use PuOr (ColorBrewer), whose ends differ in lightness only from the
-middle. Categories are Okabe and Ito's (2008), darkened or lightened for contrast on each page.
+The scale for magnitudes is viridis (Smith and van der Walt, 2015): it is readable with any colour
+vision and in greyscale, because lightness grows monotonically. On a dark page it runs from the
+page's dark to yellow. On a light page it is reversed and fades into white, so that on both pages
+more contrast means a larger value. Signed values use PuOr (ColorBrewer), which differs in lightness
+from the middle to both ends. Categories are those of Okabe and Ito (2008), darkened or lightened
+for contrast on each page.
 """
 
 from __future__ import annotations
@@ -159,12 +160,12 @@ def rgba(colour: str, alpha: float) -> str:
 
 
 def scale(stops: Scale) -> list[list[float | str]]:
-    """A scale in plotly's form."""
+    """A scale in plotly's format."""
     return [[at, colour] for at, colour in stops]
 
 
 def base_layout(theme: Theme, **changes: Any) -> dict[str, Any]:
-    """The layout every figure starts from: fonts, margins, no background, hover style."""
+    """The layout of every figure: fonts, margins, no background, hover style."""
     colours = palette(theme)
     layout: dict[str, Any] = {
         "font": {"family": SANS, "size": 12, "color": colours.ink_2},
@@ -181,7 +182,7 @@ def base_layout(theme: Theme, **changes: Any) -> dict[str, Any]:
 
 
 def hover_label(theme: Theme) -> dict[str, Any]:
-    """How hover boxes look: a raised card, monospace so that numbers line up."""
+    """The style of hover boxes; monospace, so that numbers line up."""
     colours = palette(theme)
     return {
         "bgcolor": colours.raised,
@@ -193,7 +194,7 @@ def hover_label(theme: Theme) -> dict[str, Any]:
 
 
 def axis(theme: Theme, title: str = "", **changes: Any) -> dict[str, Any]:
-    """A quiet axis: muted labels, no grid, no zero line."""
+    """A plain axis: muted labels, no grid, no zero line."""
     colours = palette(theme)
     values: dict[str, Any] = {
         "title": {"text": title, "font": {"size": 12, "color": colours.ink_3}, "standoff": 10},
@@ -211,7 +212,7 @@ def axis(theme: Theme, title: str = "", **changes: Any) -> dict[str, Any]:
 
 
 def colour_bar(theme: Theme, text: str, **changes: Any) -> dict[str, Any]:
-    """A slim colour bar on the right."""
+    """A narrow colour bar on the right."""
     colours = palette(theme)
     values: dict[str, Any] = {
         "title": {"text": text, "side": "right", "font": {"size": 11, "color": colours.ink_3}},

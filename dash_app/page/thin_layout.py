@@ -1,10 +1,9 @@
-"""What no callback names, as one component instead of hundreds.
+"""Draws plain HTML that no callback uses as one component instead of hundreds.
 
-Dash keeps every component of a page in one store and asks each of them at every change whether it
-changed, and counts each new one in turn: with a thousand of them a new run cost seconds of the
-browser's time. Text, tables and buttons that nobody wires need none of it: ``thin`` replaces the
-largest subtrees of such by an ``Inert``, which draws the same elements
-(``assets/js/static_html.js``).
+Dash keeps every component of a page in one store, checks each of them at every change, and
+registers each new one. With a thousand components a new run cost seconds in the browser. Text,
+tables and buttons without callbacks need none of that, so ``thin`` replaces the largest such
+subtrees by an ``Inert`` component, which draws the same elements (``assets/js/static_html.js``).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from dash import Dash, Output
 from dash.development.base_component import Component
 
 _HTML = "dash_html_components"
-#: Elements that load and run nothing; all others are left to Dash.
+#: Elements that load and run nothing; Dash draws all others.
 _PLAIN = frozenset({
     "A", "Aside", "B", "Br", "Button", "Code", "Dd", "Details", "Div", "Dl", "Dt", "Em",
     "Figcaption", "Figure", "Form", "H1", "H2", "H3", "H4", "Header", "Label", "Li", "Main", "Ol",
@@ -28,11 +27,11 @@ _PLAIN = frozenset({
 
 
 class Inert(Component):
-    """HTML elements that are drawn and never asked.
+    """HTML elements that no callback uses.
 
     Args:
-        tree: What ``assets/js/static_html.js`` draws: texts, and elements as their tag (``is``),
-            their attributes (``props``) and what is in them (``children``).
+        tree: What ``assets/js/static_html.js`` draws: texts, and elements with their tag (``is``),
+            attributes (``props``) and ``children``.
     """
 
     _children_props = []  # noqa: RUF012 - read by Dash, never written
@@ -50,10 +49,10 @@ class Inert(Component):
 
 
 class ThinDash(Dash):
-    """Dash whose callbacks give thinned components."""
+    """Dash whose callbacks return thinned components."""
 
     def callback(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
-        """``Dash.callback``; what the function returns is thinned on its way out."""
+        """``Dash.callback``, with the components that the function returns thinned."""
         base: Any = super().callback  # Dash has no types for it
         register = base(*args, **options)
         several = sum(isinstance(arg, Output) for arg in args) > 1
@@ -72,10 +71,10 @@ class ThinDash(Dash):
 
 
 def thin(value: Any) -> Any:
-    """A component, or a list of them, with every subtree that no callback names made inert.
+    """Make every subtree inert that has no id and is plain HTML.
 
-    What has an id stays, and so does whatever is not plain HTML. Other values are left as they
-    are.
+    Args:
+        value: A component, or a list of them; any other value is returned unchanged.
     """
     if isinstance(value, (list, tuple)):
         return _thin_list(value) if any(isinstance(one, Component) for one in value) else value
@@ -89,7 +88,7 @@ def thin(value: Any) -> Any:
 
 
 def _thin_list(values: Iterable[Any]) -> list[Any]:
-    """Neighbours that are inert become one."""
+    """Join inert neighbours into one component."""
     made: list[Any] = []
     for inert, run in groupby(values, lambda one: not _is_live(one)):
         parts = list(run)

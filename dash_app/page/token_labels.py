@@ -1,6 +1,6 @@
-"""What a token looks like to a person, and what plotly must be told so that it stays that way.
+"""Tokens as readable text, and the escaping that plotly needs.
 
-``label`` and ``quoted`` give plain text for the page. Plotly reads a little HTML, entities and
+``label`` and ``quoted`` return plain text for the page. Plotly interprets some HTML, entities and
 LaTeX in labels and hover boxes, so figures pass every label through ``markup``.
 """
 
@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from analysis.contract.results import Token
 
-#: Longest label, in character cells, unless a figure asks for less.
+#: Longest label in character cells, unless a figure sets a shorter one.
 LIMIT = 28
 
 _SPACE, _ONLY_SPACE = "·", "␣"
@@ -36,29 +36,29 @@ codecs.register_error(_FALLBACK, _show_bytes)
 
 
 def bytes_label(data: bytes) -> str:
-    """Bytes that are no character on their own, as hexadecimal digits in angle brackets."""
+    """Bytes that are not a character on their own, as hexadecimal digits in angle brackets."""
     return f"⟨{data.hex(' ').upper()}⟩"
 
 
 @lru_cache(maxsize=20_000)
 def label(token: Token, limit: int = LIMIT) -> str:
-    """A token as a person reads it: spaces, line ends, tabs and bytes made visible.
+    """A token as readable text, with spaces, line ends, tabs and bytes made visible.
 
-    Plain text, at most ``limit`` character cells wide (wide characters count twice).
+    It is plain text, at most ``limit`` character cells wide (wide characters count twice).
     """
     return shorten(_visible(_decoded(token), keep_space=False), limit)
 
 
 def quoted(token: Token, limit: int = LIMIT) -> str:
-    """A token in quotes for a sentence; one leading space stays a space: ' Paris'."""
+    """A token in quotes, for a sentence; a single leading space stays a space: ' Paris'."""
     return f"'{shorten(_visible(_decoded(token), keep_space=True), limit)}'"
 
 
 def markup(text: str) -> str:
-    """Plain text made safe for plotly's labels and hover boxes.
+    """Escape plain text for plotly's labels and hover boxes.
 
-    Tags, entities and LaTeX dollars come out as what they are, and right-to-left text does not
-    turn round the numbers beside it.
+    Tags, entities and LaTeX dollars appear literally, and right-to-left text does not reverse the
+    numbers beside it.
     """
     safe = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     safe = safe.replace("$", "&#36;")
@@ -67,14 +67,14 @@ def markup(text: str) -> str:
 
 
 def plain(markup_text: str) -> str:
-    """``markup`` undone."""
+    """The plain text of ``markup``."""
     for entity, char in (("&lt;", "<"), ("&gt;", ">"), ("&#36;", "$"), ("&amp;", "&")):
         markup_text = markup_text.replace(entity, char)
     return markup_text.strip("\u2068\u2069")
 
 
 def token_markup(token: Token, limit: int = LIMIT) -> str:
-    """``label`` made safe for plotly."""
+    """``label``, escaped for plotly."""
     return markup(label(token, limit))
 
 
@@ -84,12 +84,12 @@ def labels(tokens: Iterable[Token], limit: int = LIMIT) -> list[str]:
 
 
 def width(text: str) -> int:
-    """Character cells that ``text`` takes: 2 for wide characters, 0 for combining ones."""
+    """Width of ``text`` in character cells: 2 for wide characters, 0 for combining ones."""
     return sum(_cells(char) for char in text)
 
 
 def shorten(text: str, limit: int) -> str:
-    """At most ``limit`` cells of ``text``; an ellipsis says that something is missing."""
+    """At most ``limit`` cells of ``text``; an ellipsis marks what was cut off."""
     if width(text) <= limit:
         return text
     kept, used = "", 0
@@ -102,7 +102,7 @@ def shorten(text: str, limit: int) -> str:
 
 
 def percent(value: float) -> str:
-    """A probability as a person says it: 83 %, 4.2 %, 0.03 %, under 0.01 %."""
+    """A probability as text: 83 %, 4.2 %, 0.03 %, <0.01 %; "none" for NaN."""
     if math.isnan(value):
         return "none"
     if value == 0:
@@ -112,13 +112,13 @@ def percent(value: float) -> str:
         return ">99.9 %"
     if 10 <= points < 99 or value >= 1:
         return f"{points:.0f} %"
-    if points >= 1:  # 99.8 %: "100 %" would leave no room for a second token
+    if points >= 1:  # 99.8 %, because "100 %" would leave nothing for other tokens
         return f"{points:.1f} %"
     return f"{points:.2f} %" if points >= 0.01 else "<0.01 %"
 
 
 def row_name(row: int) -> str:
-    """What a residual row is: the embedding, or the output of the block before it."""
+    """Name of a residual row: the embedding, or the output of the block below it."""
     return "embedding" if row == 0 else f"after layer {row - 1}"
 
 

@@ -1,4 +1,4 @@
-"""Which rows and positions of a run are drawn, and what is said of the others."""
+"""The rows and positions of a run that are drawn, and how they are described."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from analysis.lens.results import Grid
 from analysis.lens.specs import LensSpec
 from analysis.tracing.specs import RunResult
 
-#: Positions on one page, and the most that are ever drawn at once.
-PAGE, MOST = 128, 1024
+#: Positions on one page, and most positions drawn at once.
+PAGE, MAX_POSITIONS = 128, 1024
 #: Arrays of a grid by [row, position].
 _CELLS = (
     "token_ids", "probs", "scores", "entropy", "kl_to_final", "target_probs", "target_ranks",
@@ -24,13 +24,13 @@ _CELLS = (
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What is drawn.
+    """The rows and positions that are drawn.
 
     Attributes:
-        rows: Rows of the page, ascending: a component of layer l is drawn at row l + 1.
+        rows: Rows, ascending; a component of layer l is drawn at row l + 1.
         positions: Positions, ascending.
-        all_rows: Every row that could be drawn.
-        size: Positions there are in all.
+        all_rows: Every row that can be drawn.
+        size: Number of all positions.
     """
 
     rows: tuple[int, ...]
@@ -57,13 +57,13 @@ def window(
     """Choose rows and positions.
 
     Args:
-        run: Whose.
+        run: The run.
         layered: Whether the component has one state a layer, and none at the embedding.
-        row: The chosen row, which is never folded away.
-        pos: The chosen position: the page that holds it is shown where there are several.
-        show: "" (that page), "all", "answer" or "first-last".
-        find: Only positions whose token holds this text, in any case.
-        fold: Every so manieth row, with the first and the last.
+        row: The chosen row, which is always drawn.
+        pos: The chosen position.
+        show: "" (the page with the chosen position), "all", "answer" or "first-last".
+        find: Draw only positions whose token contains this text, in upper or lower case.
+        fold: Draw every ``fold``-th row, and the last.
     """
     bottom = 1 if layered else 0
     rows = tuple(range(bottom, run.info.layers + 1))
@@ -73,7 +73,7 @@ def window(
     if find:
         text = find.casefold()
         found = [at for at in range(size) if text in run.tokens[at].text.casefold()]
-    return Window(tuple(sorted(kept)), tuple(found[:MOST]), rows, size)
+    return Window(tuple(sorted(kept)), tuple(found[:MAX_POSITIONS]), rows, size)
 
 
 def _spanned(run: RunResult, show: str, pos: int) -> list[int]:
@@ -96,19 +96,21 @@ def pages(size: int) -> list[tuple[int, int]]:
     return [(first, min(first + PAGE, size) - 1) for first in range(0, size, PAGE)]
 
 
-def stated(shown: Window, find: str = "") -> str:
-    """What is drawn of what there is: "every row; positions 128-255 of 512"."""
+def describe_window(shown: Window, find: str = "") -> str:
+    """The window in words: "all rows, positions 128 to 255 of 512"."""
     count, rows = len(shown.rows), len(shown.all_rows)
     first = "all rows" if count == rows else f"{count} of {rows} rows (folded)"
     if shown.whole:
         return f"{first}, all {shown.size} positions"
     if not shown.positions:
-        return f"{first}, no position: no token holds '{find}'"
+        return f"{first}, no positions: no token contains '{find}'"
     if _consecutive(shown.positions):
         span = f"positions {shown.positions[0]} to {shown.positions[-1]} of {shown.size}"
     else:
         span = f"{len(shown.positions)} of {shown.size} positions"
-    found = "the first tokens that hold" if len(shown.positions) == MOST else "tokens that hold"
+    found = "tokens that contain"
+    if len(shown.positions) == MAX_POSITIONS:
+        found = "the first tokens that contain"
     return f"{first}, {span}" + (f" ({found} '{find}')" if find else "")
 
 
@@ -116,8 +118,8 @@ def _consecutive(numbers: Sequence[int]) -> bool:
     return numbers[-1] - numbers[0] == len(numbers) - 1
 
 
-def nothing(run: RunResult, spec: LensSpec, layered: bool) -> Grid:
-    """A grid of a run in which no position was read yet."""
+def empty_grid(run: RunResult, spec: LensSpec, layered: bool) -> Grid:
+    """A grid without positions, for a run that was not decoded yet."""
     rows = np.arange(run.info.layers + (0 if layered else 1))
     shape, targets = (len(rows), 0), len(spec.target)
     none = np.zeros((*shape, spec.k), np.float32)
@@ -129,15 +131,17 @@ def nothing(run: RunResult, spec: LensSpec, layered: bool) -> Grid:
     )  # fmt: skip
 
 
-def laid(grid: Grid, shown: Window) -> Grid:
-    """The part of a grid that is drawn; cells that it has not are -1 and NaN.
+def laid_out(grid: Grid, shown: Window) -> Grid:
+    """The drawn part of a grid; missing cells are -1 and NaN.
 
-    ``rows`` of the answer are still the grid's own (layers, for a component of a layer).
+    ``rows`` of the result count as in the grid (layers, for a component of a layer).
     """
     offset = shown.all_rows[0]
-    rows = places(grid.rows + offset, shown.rows)
-    columns = places(grid.positions, shown.positions)
-    parts: dict[str, Any] = {name: taken(getattr(grid, name), rows, columns) for name in _CELLS}
+    rows = indices_of(grid.rows + offset, shown.rows)
+    columns = indices_of(grid.positions, shown.positions)
+    parts: dict[str, Any] = {
+        name: take_cells(getattr(grid, name), rows, columns) for name in _CELLS
+    }
     return replace(
         grid,
         rows=np.array(shown.rows, np.int64) - offset,
@@ -146,16 +150,16 @@ def laid(grid: Grid, shown: Window) -> Grid:
     )
 
 
-def places(have: NDArray[np.int64], want: Sequence[int]) -> NDArray[np.int64]:
-    """Where each wanted number stands among those there are; -1 where it is missing."""
+def indices_of(have: NDArray[np.int64], want: Sequence[int]) -> NDArray[np.int64]:
+    """Index of each wanted number in ``have``; -1 if it is missing."""
     found = {int(number): place for place, number in enumerate(have)}
     return np.array([found.get(number, -1) for number in want], np.int64)
 
 
-def taken(
+def take_cells(
     cells: NDArray[np.generic], rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> NDArray[np.generic]:
-    """Cells by place; NaN (or -1, for whole numbers) where the place is -1."""
+    """Cells by index; NaN (-1 for integers) where an index is -1."""
     missing = np.nan if np.issubdtype(cells.dtype, np.floating) else -1
     shape = (len(rows), len(columns), *cells.shape[2:])
     out = np.full(shape, missing, cells.dtype)

@@ -1,4 +1,4 @@
-"""``stratascope cache``: what is kept on disk, and emptying it."""
+"""``stratascope cache``: show the size of the results on disk, and delete them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dash_app.settings import MIB, Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Folder:
     """One folder of results.
 
     Attributes:
-        name: What is in it.
-        folder: Where.
-        limit: Bytes it may take.
+        name: What it contains.
+        folder: Its path.
+        limit: Most bytes in it.
     """
 
     name: str
@@ -31,32 +31,33 @@ class Kept:
 
 def add_to(commands: Any) -> None:
     """Add ``cache`` to the parser of ``stratascope``."""
-    parser = commands.add_parser("cache", help="what the memo on disk holds; empty it")
+    parser = commands.add_parser("cache", help="show or clear the results on disk")
     inner = parser.add_subparsers(dest="cache", required=True)
-    inner.add_parser("info", help="folders, entries, sizes, schema").set_defaults(work=_info)
-    clearing = inner.add_parser("clear", help="forget all results, also while the server runs")
-    clearing.add_argument("--yes", action="store_true", help="don't ask")
+    info = inner.add_parser("info", help="list folders, entries, sizes and schema")
+    info.set_defaults(work=_info)
+    clearing = inner.add_parser("clear", help="delete all results, also while the server runs")
+    clearing.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     clearing.set_defaults(work=_clear)
 
 
-def kept(settings: Settings) -> tuple[Kept, ...]:
+def folders(settings: Settings) -> tuple[Folder, ...]:
     """Every folder of results."""
     return (
-        Kept("results", settings.cache_dir / "memo", settings.memo_mib * MIB),
-        Kept("prompts of suites", settings.cache_dir / "tasks", settings.tasks_mib * MIB),
+        Folder("results", settings.cache_dir / "memo", settings.memo_mib * MIB),
+        Folder("prompts of suites", settings.cache_dir / "tasks", settings.tasks_mib * MIB),
     )
 
 
 def _info(_: argparse.Namespace) -> int:
-    print(f"Schema {SCHEMA}: results of another are never served, and go with time.")
-    for one in kept(Settings()):
+    print(f"Schema {SCHEMA}. Results of other schemas are not used, and are evicted over time.")
+    for one in folders(Settings()):
         print(_line(one))
     return 0
 
 
-def _line(one: Kept) -> str:
+def _line(one: Folder) -> str:
     if not one.folder.is_dir():
-        return f"{one.name}: nothing yet ({one.folder})"
+        return f"{one.name}: empty ({one.folder})"
     memo = Memo(one.folder, one.limit)
     status = memo.status()
     memo.close()
@@ -67,7 +68,7 @@ def _line(one: Kept) -> str:
 
 
 def _clear(chosen: argparse.Namespace) -> int:
-    found = [one for one in kept(Settings()) if one.folder.is_dir()]
+    found = [one for one in folders(Settings()) if one.folder.is_dir()]
     if not found:
         print("There is nothing to clear.")
         return 0
@@ -78,18 +79,18 @@ def _clear(chosen: argparse.Namespace) -> int:
         return 1
     for one in found:
         _empty(one)
-    print("Cleared. A server that runs goes on with what it has in memory.")
+    print("Cleared. A running server keeps the results that it has in memory.")
     return 0
 
 
 def _confirmed() -> bool:
     if not sys.stdin.isatty():
-        raise AnalysisError("There is nobody to ask here.", "Say --yes.")
-    return input("Forget all of it? [y/N] ").strip().lower() in ("y", "yes")
+        raise AnalysisError("There is no terminal to ask for confirmation.", "Add --yes.")
+    return input("Delete all results? [y/N] ").strip().lower() in ("y", "yes")
 
 
-def _empty(one: Kept) -> None:
-    """Through the database, entry by entry: a server that reads meanwhile finds a miss."""
+def _empty(one: Folder) -> None:
+    """Delete entry by entry through the database, so that a running server finds a miss."""
     memo = Memo(one.folder, one.limit)
     memo.clear()
     problem = memo.problem

@@ -1,4 +1,4 @@
-"""gunicorn, set up as the page needs it: many threads, long addresses allowed, no run cut off."""
+"""gunicorn with the page's needs: many threads, long addresses, and time for runs to finish."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from gunicorn.workers.gthread import ThreadWorker
 from dash_app.server.server import Served, announce, build
 from dash_app.settings import Settings
 
-#: Where the app keeps what is to be drained, in Flask's ``extensions``.
+#: Key in Flask's ``extensions`` of the ``Served`` that a worker drains.
 NAME = "stratascope"
 
 
 class DrainingWorker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's threaded worker; it goes on answering while runs finish.
+    """gunicorn's threaded worker, which keeps answering while runs finish.
 
     ``--worker-class dash_app.server.gunicorn.DrainingWorker``. gunicorn's own worker stops at
     once: a page whose run needs one more second would never get its result.
     """
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """SIGTERM: drain in a thread, then stop as gunicorn does."""
+        """On SIGTERM drain in a thread, then stop as gunicorn does."""
         served = getattr(self.wsgi, "extensions", {}).get(NAME)
         if served is None or not self.alive:
             super().handle_exit(sig, frame)
@@ -42,19 +42,18 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
 
 
 _KIB = 1024
-#: Over the app's own limit, so that whoever is over that hears of it in words.
+#: KiB above the app's own limit, so that the app can refuse a longer address with a message.
 _MARGIN = 16
 
 
 def allow_addresses(kib: int) -> int:
-    """Let gunicorn read first lines of requests that long, and none without end.
+    """Let gunicorn accept request lines of ``kib`` KiB and a margin.
 
-    The address holds the whole page, prompt included. gunicorn takes at most 8190 bytes or, with
-    0, any number of them; the former is too short, and the latter fills the memory of whoever
-    listens.
+    The address holds the whole selection and the prompt. gunicorn accepts at most 8190 bytes, which
+    is too short, or with 0 any number, which lets a client fill the memory.
 
     Returns:
-        What to set ``limit_request_line`` to, in bytes.
+        The value for ``limit_request_line``, in bytes.
     """
     longest = (kib + _MARGIN) * _KIB
     with suppress(ImportError):  # another web server, with limits of its own
@@ -65,22 +64,22 @@ def allow_addresses(kib: int) -> int:
 
 
 class Lines(Logger):  # type: ignore[misc]
-    """Hands everything on to the root logger; of an address that failed, only its path."""
+    """Passes everything to the root logger; of a failed address only the path."""
 
     def setup(self, cfg: Any) -> None:
-        """Undo what gunicorn sets up for itself."""
+        """Remove gunicorn's own handlers."""
         super().setup(cfg)
         self.error_log.handlers[:] = []
         self.error_log.propagate = True
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """A request that failed: what stands behind the question mark is the prompt."""
+        """Log a failed request without its query, which holds the prompt."""
         shown = [str(arg).partition("?")[0] for arg in args]
         super().exception(msg, *shown, **kwargs)
 
 
 class Server(BaseApplication):  # type: ignore[misc]
-    """A gunicorn that builds the app in each of its worker processes."""
+    """gunicorn that builds the app in each of its worker processes."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -88,7 +87,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         super().__init__()
 
     def load_config(self) -> None:
-        """Settings of gunicorn; its own command line and files are not read."""
+        """Set gunicorn's options; its command line and files are not read."""
         longest = allow_addresses(self.settings.max_url_kib)
         host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
         options: dict[str, Any] = {
@@ -97,17 +96,17 @@ class Server(BaseApplication):  # type: ignore[misc]
             "worker_class": "dash_app.server.gunicorn.DrainingWorker",
             "threads": self.settings.threads,
             "limit_request_line": longest,
-            # What a proxy says is judged by ``security.peers``, by address.
+            # ``security.network`` decides by address which proxies are trusted.
             "forwarded_allow_ips": "",
             "loglevel": "warning",
             "logger_class": "dash_app.server.gunicorn.Lines",
-            # After the runs' own grace: pages fetch how they ended, and requests end.
+            # After the runs' own grace, pages fetch the results and requests end.
             "graceful_timeout": round(self.settings.grace_s) + 8,
             "timeout": 120,
             "keepalive": 30,
             "when_ready": lambda _server: announce(self.settings),
             "worker_exit": lambda _server, _worker: self.close(),
-            # A control socket in the working folder is nothing a page needs.
+            # The page needs no control socket in the working folder.
             "control_socket_disable": True,
         }
         for name, value in options.items():
@@ -115,13 +114,13 @@ class Server(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(name, value)
 
     def load(self) -> Any:
-        """The Flask app, with the model worker already on its way."""
+        """The Flask app, with the model worker starting."""
         self.served = build(self.settings)
         self.served.start()
         return self.served.app.server
 
     def close(self) -> None:
-        """Stop what ``load`` started."""
+        """Stop the app and the model worker."""
         if self.served is not None:
             self.served.close()
 

@@ -1,4 +1,4 @@
-"""A served app: the service and the job manager made from the settings, behind a web server."""
+"""Builds the service, the job manager and the app from the settings, for a web server."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from dash_app.settings import MIB, Settings
 _M_ARENA_MAX = -8
 
 
-def limit(count: int = 2) -> None:
-    """Let this process's threads share so many arenas.
+def limit_arenas(count: int = 2) -> None:
+    """Let the threads of this process share ``count`` memory arenas; needs glibc.
 
-    By default there are eight a core, and each keeps the largest mess that any of its threads
-    made: on two cores the web process grew by 10 % in the minutes after its caches were full,
-    though Python held no more objects. Elsewhere than on glibc this does nothing.
+    By default glibc has eight arenas per core, and each keeps the most memory that its threads ever
+    used. On two cores the web process grew by 10 % in the minutes after its caches were full,
+    although Python had no more objects.
     """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
@@ -35,7 +35,7 @@ def limit(count: int = 2) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What runs together and is closed together."""
+    """The app, its service and its job manager, which are started and closed together."""
 
     app: Dash
     service: Service
@@ -43,16 +43,16 @@ class Served:
     grace_s: float = 0.0
 
     def start(self) -> None:
-        """Start the model worker, and have it load the model that the page opens with."""
+        """Start the model worker and load the default model."""
         self.service.start()
         self.app.server.extensions["readiness"].warm()
 
     def drain(self) -> None:
-        """Start nothing more; let runs finish, and the pages of those that can't hear of it."""
+        """Start no more jobs, let running jobs finish, and report to the pages of the others."""
         self.manager.drain(self.grace_s)
 
     def close(self) -> None:
-        """Cancel what runs, stop the model worker, finish writing."""
+        """Cancel all jobs, stop the model worker, finish writing."""
         self.manager.close()
         self.service.close()
 
@@ -77,12 +77,12 @@ def service_settings(settings: Settings) -> ServiceSettings:
 
 
 def build(settings: Settings) -> Served:
-    """Everything but the web server. Nothing starts: the model worker does with its first request.
+    """Build everything except the web server. The model worker starts with its first request.
 
     Raises:
-        AnalysisError: If a setting can't be met.
+        AnalysisError: If the settings don't fit together.
     """
-    limit()
+    limit_arenas()
     check_binding(settings)
     _check_processes(settings)
     service = Service(service_settings(settings))
@@ -96,13 +96,13 @@ def build(settings: Settings) -> Served:
 def _check_processes(settings: Settings) -> None:
     if settings.web_processes > 1 and not settings.redis_url:
         raise SpecError(
-            f"{settings.web_processes} web processes need a Redis to meet in.",
-            "Set STRATASCOPE_REDIS_URL and start 'stratascope worker', or leave it at one process.",
+            f"{settings.web_processes} web processes need Redis to share their state.",
+            "Set STRATASCOPE_REDIS_URL and start 'stratascope worker', or use one web process.",
         )
 
 
 def _manager(settings: Settings) -> manager_module.JobManager:
-    """Jobs of this process, or such as any web process can answer for."""
+    """The job manager of one process, or the one that several web processes share."""
     if not settings.redis_url:
         return manager_module.JobManager(max_jobs=settings.max_jobs)
     from analysis.scale.settings import ScaleSettings
@@ -113,7 +113,7 @@ def _manager(settings: Settings) -> manager_module.JobManager:
 
 
 def announce(settings: Settings) -> None:
-    """Print where the page is."""
+    """Print the page's address."""
     host = settings.host if settings.host not in ("0.0.0.0", "::") else "127.0.0.1"  # noqa: S104
     shown = f"[{host}]" if ":" in host else host
     print(f"Stratascope is at http://{shown}:{settings.port}/", flush=True)

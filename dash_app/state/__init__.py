@@ -1,1 +1,1 @@
-"""What is selected: one model for the address, the stores and every view."""
+"""The selection: its model, its encoding in the address and the stores, and its one writer."""

@@ -1,4 +1,4 @@
-"""What all views share: the ids of the page's own parts, and what callbacks are given."""
+"""What all views share: the ids of the page's own parts, and the context of callbacks."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from dash_app.state.selection import RunRef, Selection
 class PageId(StrEnum):
     """Stores, and the parts of the page outside any view.
 
-    Each store has one writer: the parts of the selection, QUERY included, the callback in
-    ``selection.py``; GO the browser's click and key handlers (``assets/js/page.js``); SCHEME the
-    theme handler there; STATUS the background job; RUN the callback that adopts its result.
+    Each store has one writer. The callback in ``update.py`` writes the parts of the selection and
+    QUERY; the browser's click and key handlers (``assets/js/page.js``) write GO; the theme handler
+    there writes SCHEME; the run's job writes STATUS; the callback that adopts its result writes
+    RUN.
     """
 
     URL = "url"
@@ -54,31 +55,31 @@ Answer = TypeVar("Answer")
 
 
 class Service(Protocol):
-    """What the page asks of ``analysis.service.Service``."""
+    """The part of ``analysis.service.Service`` that the page uses."""
 
     @property
     def problem(self) -> str:
-        """What a person should know about the service, or empty."""
+        """A problem of the service that users should know; empty if there is none."""
         ...
 
     def ask(self, subject: TraceSpec | str, spec: Spec[Answer], job: Any = None) -> Answer:
-        """Answer a spec of ``analysis.registry``, asked of a forward pass or of a model."""
+        """The result of a spec of ``analysis.registry`` on a forward pass or a model."""
         ...
 
     def peek(self, subject: TraceSpec | str, spec: Spec[Answer]) -> Answer | None:
-        """The memo's answer, or None."""
+        """The result if the memo has it, else None."""
         ...
 
     def keep(self, content: str) -> str:
-        """Keep an uploaded text under the hash of what it says."""
+        """Store an uploaded text; returns its hash."""
         ...
 
     def kept(self, name: str) -> str | None:
-        """A kept text, or None."""
+        """A stored text, or None."""
         ...
 
 
-#: Makes the job of one stage of a request, given the part of the whole that it is (0 to 1).
+#: Makes the request of one stage of a job, given the stage's part of the whole (0 to 1).
 NewJob = Callable[[float, float], Any]
 
 
@@ -87,8 +88,8 @@ class Mirror:
     """A control that shows one field of the selection.
 
     Attributes:
-        component: Its ``value`` is set.
-        sources: Components after whose reports it is not set: it may hold a later draft.
+        component: The control, whose ``value`` is set.
+        sources: Components whose reports do not set it, because it may hold a later draft.
     """
 
     component: str
@@ -100,13 +101,13 @@ class Context:
     """What callbacks work with; made once per app, never global.
 
     Attributes:
-        service: Answers requests.
+        service: Computes results.
         settings: The server's settings.
-        models: (name, title) of what can be picked.
+        models: (name, title) of the models on offer.
         mirrors: Controls, by the field of the selection that they show.
         manager: Dash's background callback manager.
-        jobs: From a background callback's ``set_progress`` to a maker of its jobs; ``patient=True``
-            for long work, which lets clicks go first.
+        jobs: From a background callback's ``set_progress`` to a maker of its requests;
+            ``patient=True`` for long work, which lets clicks go first.
     """
 
     service: Any
@@ -117,21 +118,21 @@ class Context:
     jobs: Callable[..., NewJob] = lambda _set_progress, **_: lambda _start, _end: None
 
     def base(self) -> Selection:
-        """The selection of a page whose URL says nothing."""
+        """The selection of a page whose address has no query."""
         return Selection(model=self.settings.default_model, prompt=DEFAULT.prompt, new=DEFAULT.new)
 
 
-#: (what the component reports, the selection, the run if there is one) -> selection
+#: (value that the component reports, the selection, the run if there is one) -> selection
 Reducer = Callable[[Any, Selection, RunRef | None], Selection]
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """Something a person does in a view that changes the selection.
+class EventHandler:
+    """How an event in a view changes the selection.
 
     Attributes:
-        component, property: What Dash reports; emptied once it has counted.
-        reduce: The new selection.
+        component, property: What Dash reports; emptied once it was counted.
+        reduce: Computes the new selection.
     """
 
     component: str
@@ -141,21 +142,21 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One part of the page: its layout, its callbacks, and what it does to the selection."""
+    """One part of the page: its layout, its callbacks, and its effects on the selection."""
 
     name: str
     layout: Callable[[Context], Component]
     register: Callable[[Any, Context], None]
-    events: tuple[Event, ...] = ()
+    events: tuple[EventHandler, ...] = ()
     mirrors: Mapping[str, Mirror] = field(default_factory=dict)
 
 
 def result_of(service: Service, run: RunRef) -> RunResult:
-    """The run that a reference stands for (from the memo)."""
+    """The run that a reference names (from the memo)."""
     chat = run.template == "on"
     return service.ask(run.model, RunSpec(run.model, run.prompt, new_tokens=run.new, template=chat))
 
 
 def trace_of(run: RunRef) -> TraceSpec:
-    """The forward pass that every other result of a run hangs on."""
+    """The forward pass from which every other result of a run is computed."""
     return TraceSpec(run.model, run.token_ids)

@@ -1,4 +1,4 @@
-"""Options of the page alone, each a table of choices; the others are declared beside their specs.
+"""Options that only the page has, as tables of choices; a spec's options are beside the spec.
 
 p is a token's probability in a cell, q the model's output distribution.
 """

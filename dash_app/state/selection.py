@@ -1,4 +1,4 @@
-"""What is selected: one model for the address, the stores and every view; and the run it is on.
+"""The selection, shared by the address, the stores and every view; and the run it refers to.
 
 A button of a set says which item to add or remove, not what the set becomes: a button that was
 drawn before the last click would otherwise undo that click.
@@ -28,26 +28,26 @@ from dash_app.state import options
 MAX_PROMPT_CHARACTERS = 20_000
 MAX_PINS = 8
 
-#: How a link is named: kind, layer, source position, target position, head (-1 for all together).
+#: Name of a link: kind, layer, source position, target position, head (-1 for all heads together).
 LINK = r"^((" + "|".join(LINKS) + r"):\d{1,4}:\d{1,6}:\d{1,6}:(-1|\d{1,4}))?$"
 
 Index = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 def _numbers(value: Any) -> Any:
-    """``1,2,3`` as a list; "none" or nothing as an empty one."""
+    """``1,2,3`` as a list; "none" or an empty text as an empty list."""
     if not isinstance(value, str):
         return value
     return [part for part in value.split(",") if part] if value != "none" else []
 
 
 def _unless_none(value: Any) -> Any:
-    """Nothing where the text says "none"."""
+    """None for "none" or an empty text."""
     return None if value in ("", "none") else value
 
 
 def _in_order(value: tuple[int, ...]) -> tuple[int, ...]:
-    """Each number once, the least first: the order in which they were chosen says nothing."""
+    """Each number once, ascending: the order of choosing has no meaning."""
     return tuple(sorted(set(value)))
 
 
@@ -68,7 +68,7 @@ def _one_of(table: Choices[Any]) -> AfterValidator:
 
 Decoder = Annotated[str, _one_of(DECODERS)]
 Decoders = Annotated[tuple[Decoder, ...], BeforeValidator(_numbers)]
-#: A token, or none named; a layer, or all.
+#: A token or a layer; None: the default token, or all layers.
 MaybeToken = Annotated[Index | None, BeforeValidator(_unless_none)]
 MaybeIndex = MaybeToken
 
@@ -86,33 +86,34 @@ class Selection(BaseModel):
     Attributes:
         model, prompt, new: What is run: model, prompt text, number of tokens to generate.
         template: Whether the model's own chat template wraps the prompt.
-        attempt: Counts up when the same thing is to be run again; not in the URL.
+        attempt: The number of the request; not in the URL. Running a prompt again increases it.
         row, pos: The chosen cell; None until one is chosen.
-        layer, heads: What the attention panel shows; no heads means the mean over all.
+        layer, heads: The attention patterns shown; no heads: the mean of all.
         pins: Tokens in the curves; None until one is pinned or unpinned.
-        component, head, source: Whose states the heatmap reads; which head and source position,
-            where that is asked.
-        decoder, norm, similarity, candidates: How it reads them (``LensSpec``).
-        colour: What colours the heatmap.
+        component, head, source: The states that the heatmap decodes; head and source position
+            matter for some components only.
+        decoder, norm, similarity, candidates: How they are decoded (``LensSpec``).
+        colour: The quantity that colours the heatmap.
         asked: The token whose probability or rank colours it; None: the answer's first.
-        part, by: Whose share of the state colours it, and by what the share is measured.
-        show, find: Which positions are shown: "answer", "all", or "first-last"; those whose token
-            holds a text.
-        fold: Every so manieth row is shown.
-        adds, adder: Of which component the inspector lists what it promotes, and its head.
-        readers, differ: Decoders held against each other, and by what.
-        curve: What the curves show.
+        part, by: The part whose share colours it, and the measure of the share.
+        show, find: The positions shown: "answer", "all", or "first-last"; only those whose token
+            contains a text.
+        fold: Every ``fold``-th row is shown.
+        adds, adder: The component whose promoted tokens the inspector lists, and its head.
+        readers, differ: The decoders that are compared, and the measure of their difference.
+        curve: The quantity that the curves show.
         method: How the flow's shares are computed.
-        rule, sources, mass, least: Which links of the flow are main: so many sources at each node,
-            so many percent of the mass, or links of at least so many percent.
-        start, sinks: What becomes of attention to a start token, and to sinks.
-        root: Whether the flow goes into the chosen cell or into the whole answer.
+        rule, sources, mass, least: The rule for main links: a number of sources at each node, a
+            percentage of the mass, or links of at least a percentage.
+        start, sinks: How attention to a start token, and to sinks, is drawn.
+        root: Whether the flow leads into the chosen cell or into the whole answer.
         direction: Whether the flow is followed down from the chosen cell, or up from it.
         split: Heads that read the same source: summed, by shared keys and values, or each.
-        scale: Whether lanes are as tall as what passes them, or the whole flow always as tall.
+        scale: Whether lanes are as tall as the flow through them, or the scale is fixed.
         first, last: The layers of the flow that are drawn; None: all.
-        token, foil: Signed flow: whose logit (None: the model's own choice), held against what.
-        link: The link that is looked at: kind:layer:source:target:head, or nothing.
+        token, foil: Signed flow: the token (None: the model's own choice), and the one whose logit
+            is subtracted.
+        link: The chosen link, kind:layer:source:target:head; empty if there is none.
         theme: "auto" follows the browser.
     """
 
@@ -166,40 +167,40 @@ class Selection(BaseModel):
     theme: Annotated[str, _one_of(options.THEMES)] = options.THEMES.default
 
 
-#: What belongs to one run, and is forgotten when another is asked for.
+#: Fields that belong to one run; another run resets them.
 _OF_A_RUN = (
     "row", "pos", "layer", "heads", "pins", "token", "foil", "link",
     "source", "asked", "show", "find",
 )  # fmt: skip
 
 
-def ask(selection: Selection, **request: Any) -> Selection:
-    """Ask for a run: what was chosen in the last one is forgotten."""
+def request_run(selection: Selection, **request: Any) -> Selection:
+    """A new request: choices that belong to the last run are reset."""
     blank = {name: Selection.model_fields[name].default for name in _OF_A_RUN}
     return selection.model_copy(update={**blank, "attempt": selection.attempt + 1, **request})
 
 
-#: Fields that are sets, with the most that each holds (None: no bound that a person can reach).
+#: Fields that are sets, with the most items of each (None: no limit that a user can reach).
 SETS: dict[str, int | None] = {"heads": None, "pins": MAX_PINS, "readers": None}
 IN, OUT, SHOWN = "with", "without", "shown"
 
 
 def toggle(name: str, item: object, shown: Sequence[object]) -> str:
-    """What a button says that takes ``item`` into the set ``name``, or out where it is shown.
+    """The target of a button that adds ``item`` to the set ``name``, or removes it if it is shown.
 
-    ``shown`` is the set as it is drawn: the set itself, until a person has chosen one.
+    ``shown`` is the set as drawn; it stands for a set of which nothing was chosen yet.
     """
-    held = ",".join(map(str, shown)) or "none"
-    return urlencode({OUT if item in shown else IN: f"{name}:{item}", SHOWN: held}, safe=":,")
+    items = ",".join(map(str, shown)) or "none"
+    return urlencode({OUT if item in shown else IN: f"{name}:{item}", SHOWN: items}, safe=":,")
 
 
-def spelt_out(
+def expand_sets(
     pairs: Sequence[tuple[str, str]], current: Selection
 ) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
-    """What a button says, with sets named whole as ``current`` has them and it changes them.
+    """A button's target with each change of a set replaced by the whole new set.
 
     Returns:
-        Pairs of names and texts for ``state_address.parse``, and the sets that are full already.
+        Pairs of names and texts for ``stores.parse``, and the sets that are already full.
     """
     shown = dict(pairs).get(SHOWN, "none")
     plain = [pair for pair in pairs if pair[0] not in (IN, OUT, SHOWN)]
@@ -208,7 +209,7 @@ def spelt_out(
         name, _, item = text.partition(":")
         if verb not in (IN, OUT) or name not in SETS or not item:
             continue
-        items = _changed(verb, item, _held(name, current, shown))
+        items = _changed(verb, item, _items(name, current, shown))
         if (SETS[name] or len(items)) < len(items):
             full.append(name)
         else:
@@ -216,20 +217,20 @@ def spelt_out(
     return plain, tuple(full)
 
 
-def _held(name: str, current: Selection, shown: str) -> list[str]:
+def _items(name: str, current: Selection, shown: str) -> list[str]:
     chosen: Any = getattr(current, name)
     if chosen == Selection.model_fields[name].default:
         return [] if shown == "none" else shown.split(",")
     return [str(item) for item in chosen]
 
 
-def _changed(verb: str, item: str, held: list[str]) -> list[str]:
-    rest = [other for other in held if other != item]
-    return rest if verb == OUT else ([*rest, item] if item not in held else held)
+def _changed(verb: str, item: str, items: list[str]) -> list[str]:
+    rest = [other for other in items if other != item]
+    return rest if verb == OUT else ([*rest, item] if item not in items else items)
 
 
 class Chosen(BaseModel):
-    """A selection with every blank filled in, within the run's bounds."""
+    """The selection with every default filled in, within the bounds of a run."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -240,14 +241,15 @@ class Chosen(BaseModel):
 
 
 class RunRef(BaseModel):
-    """A finished run, by reference: what every other result hangs on.
+    """A reference to a finished run, from which every other result is computed.
 
     Attributes:
-        model, prompt, new, template: What was asked.
+        model, prompt, new, template: The request.
+        attempt: Its number.
         token_ids: Prompt and answer.
-        prompt_length: How many of them are the prompt.
+        prompt_length: Number of prompt tokens.
         layers, heads, vocab: The model's sizes.
-        layer: The layer shown until one is chosen.
+        layer: The layer that the attention panel shows until one is chosen.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -266,7 +268,7 @@ class RunRef(BaseModel):
 
 
 def resolve(selection: Selection, run: RunRef) -> Chosen:
-    """Fill in what was not chosen, and keep the rest within the run."""
+    """Fill in defaults, and limit every choice to the run."""
     last = len(run.token_ids) - 1
     row = run.layers if selection.row is None else selection.row
     pos = run.prompt_length - 1 if selection.pos is None else selection.pos
@@ -280,7 +282,7 @@ def resolve(selection: Selection, run: RunRef) -> Chosen:
 
 
 def out_of_range(selection: Selection, run: RunRef) -> tuple[str, ...]:
-    """Names of what the selection has that this run has not."""
+    """Names of the fields whose value this run does not have."""
     chosen = resolve(selection, run)
     moved = [
         name
@@ -300,6 +302,6 @@ def out_of_range(selection: Selection, run: RunRef) -> tuple[str, ...]:
 
 
 def pinned(selection: Selection, run: RunRef, default: Iterable[int]) -> tuple[int, ...]:
-    """The tokens in the curves: those pinned, or ``default`` until a person pins or unpins one."""
+    """The tokens in the curves: the pinned ones, or ``default`` until one is pinned or unpinned."""
     chosen = tuple(default) if selection.pins is None else selection.pins
     return tuple(dict.fromkeys(token for token in chosen if token < run.vocab))[:MAX_PINS]

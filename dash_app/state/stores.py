@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dash_app.state.selection import RunRef, Selection
 
-#: The stores a selection is kept in: views listen to the part they show.
+#: The stores that hold the selection; a view listens to the parts that it shows.
 PARTS: dict[str, tuple[str, ...]] = {
     "request": ("model", "prompt", "new", "template", "attempt"),
     "cell": ("row", "pos"),
@@ -45,13 +45,13 @@ PARTS: dict[str, tuple[str, ...]] = {
 
 
 def split(selection: Selection) -> dict[str, dict[str, Any]]:
-    """A selection as the stores hold it, part by part."""
+    """The content of the stores for a selection."""
     values = selection.model_dump(mode="json")
     return {part: {name: values[name] for name in names} for part, names in PARTS.items()}
 
 
 def join(*parts: Mapping[str, Any] | None) -> Selection:
-    """A selection from its stores; what a store lacks, or what is nonsense there, is a default."""
+    """The selection in the stores; missing or invalid values become defaults."""
     values = {name: value for part in parts for name, value in (part or {}).items()}
     try:
         return Selection.model_validate(values)
@@ -60,7 +60,7 @@ def join(*parts: Mapping[str, Any] | None) -> Selection:
 
 
 def read_run(data: Mapping[str, Any] | None) -> RunRef | None:
-    """The run that the page shows, if its store holds one."""
+    """The run in the page's store; None if there is none."""
     try:
         return RunRef.model_validate(data) if data else None
     except ValidationError:
@@ -68,7 +68,7 @@ def read_run(data: Mapping[str, Any] | None) -> RunRef | None:
 
 
 def _with_limits(kind: Any, limits: list[Any]) -> Any:
-    """A field's type with what bounds it, as pydantic reads it on its own."""
+    """A field's type with its limits, as pydantic checks it on its own."""
     return Annotated[kind, *limits] if limits else kind
 
 
@@ -80,10 +80,10 @@ _ADAPTERS: dict[str, TypeAdapter[Any]] = {
 
 
 def parse(pairs: Iterable[tuple[str, str]], base: Selection) -> tuple[Selection, tuple[str, ...]]:
-    """Change ``base`` by named values that came as text.
+    """Change ``base`` by values given as text, which are never trusted.
 
     Returns:
-        The new selection, and the names of what meant nothing and was left out.
+        The new selection, and the names that were unknown or had an invalid value.
     """
     values: dict[str, Any] = {}
     ignored: list[str] = []
@@ -99,7 +99,7 @@ def parse(pairs: Iterable[tuple[str, str]], base: Selection) -> tuple[Selection,
 
 
 def from_query(query: str, base: Selection) -> tuple[Selection, tuple[str, ...]]:
-    """Read a URL's query string; ``base`` has the defaults."""
+    """Read the query string of an address; ``base`` has the defaults."""
     try:
         pairs = parse_qsl(
             query.removeprefix("?"), keep_blank_values=True, max_num_fields=100, errors="replace"
@@ -110,7 +110,7 @@ def from_query(query: str, base: Selection) -> tuple[Selection, tuple[str, ...]]
 
 
 def to_query(selection: Selection, base: Selection) -> str:
-    """The query string that ``from_query`` reads back; empty where all is as in ``base``."""
+    """The query string that ``from_query`` reads back; empty if all is as in ``base``."""
     pairs = [
         (name, _text(getattr(selection, name)))
         for name in _IN_URL

@@ -13,22 +13,29 @@ from urllib.parse import parse_qsl
 from dash import Dash, Input, Output, State, ctx, no_update
 from dash.exceptions import PreventUpdate
 
-from dash_app.state.context import Context, Event, PageId
-from dash_app.state.selection import MAX_PINS, RunRef, Selection, ask, out_of_range, spelt_out
+from dash_app.state.context import Context, EventHandler, PageId
+from dash_app.state.selection import (
+    MAX_PINS,
+    RunRef,
+    Selection,
+    expand_sets,
+    out_of_range,
+    request_run,
+)
 from dash_app.state.stores import PARTS, from_query, join, parse, read_run, split, to_query
 
-#: Pins are the one set that a person can fill.
-FULL = f"{MAX_PINS} tokens are pinned, as many as the curves can tell apart. Unpin one first."
+#: Shown when a token is pinned beyond the limit; pins are the only set with one.
+FULL = f"{MAX_PINS} tokens are pinned, the most that the curves can show. Unpin one first."
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
-    """One thing that happened.
+class Event:
+    """Something that a person did.
 
     Attributes:
         component, property: What reported it.
         value: What it reported; for a button or a key, ``{"to": ...}`` or ``{"url": ...}``, for
-            Run ``{"form": ...}``; with ``"from"`` where a control did.
+            Run ``{"form": ...}``; with ``"from"`` if a control reported it.
     """
 
     component: str
@@ -38,13 +45,14 @@ class Happening:
 
 @dataclass(frozen=True, slots=True)
 class Reduced:
-    """The selection after it.
+    """The selection after an event.
 
     Attributes:
-        ignored: What in an address meant nothing.
-        full: Sets that took no more, so that what was to be added was left out.
+        selection: The new selection.
+        ignored: Names in an address that have no meaning.
+        full: Sets that are full, so that an item was not added.
         from_address: Whether an address was opened.
-        writers: By field, who changed it last; a request counts for all of its fields.
+        writers: By field, the component that changed it last; a request counts for all its fields.
     """
 
     selection: Selection
@@ -54,11 +62,14 @@ class Reduced:
     writers: Mapping[str, str] = field(default_factory=dict)
 
 
-def unseen(go: Mapping[str, Any] | None, note: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """What buttons and keys reported and the selection does not hold yet.
+def new_reports(
+    go: Mapping[str, Any] | None, note: Mapping[str, Any] | None
+) -> list[Mapping[str, Any]]:
+    """Reports of buttons and keys that the selection does not contain yet.
 
-    Dash drops an answer when the same callback is asked again meanwhile, and with it what the
-    answer was to. So the browser repeats its reports until the store QUERY has their number.
+    Dash drops an answer when the same callback is called again meanwhile, and with it the change
+    that the answer would have made. So the browser repeats its reports until the store QUERY has
+    their number.
     """
     seen = int((note or {}).get("seen", 0))
     reports = (go or {}).get("reports", ())
@@ -66,73 +77,74 @@ def unseen(go: Mapping[str, Any] | None, note: Mapping[str, Any] | None) -> list
 
 
 def reduce_all(
-    happenings: Sequence[Happening],
+    events: Sequence[Event],
     current: Selection,
     run: RunRef | None,
     base: Selection,
-    events: Sequence[Event],
+    handlers: Sequence[EventHandler],
 ) -> Reduced:
-    """What is selected after all of ``happenings``, one after the other."""
+    """The selection after all of ``events``, one after the other."""
     reduced = Reduced(current)
-    for happening in happenings:
-        after = reduce(happening, reduced.selection, run, base, events)
+    for event in events:
+        after = reduce(event, reduced.selection, run, base, handlers)
         reduced = Reduced(
             after.selection,
             (*reduced.ignored, *after.ignored),
             (*reduced.full, *after.full),
             reduced.from_address or after.from_address,
-            {**reduced.writers, **_written(happening, reduced.selection, after.selection)},
+            {**reduced.writers, **_writers(event, reduced.selection, after.selection)},
         )
     return reduced
 
 
-def _written(happening: Happening, before: Selection, after: Selection) -> dict[str, str]:
+def _writers(event: Event, before: Selection, after: Selection) -> dict[str, str]:
     names = [
         name for name in Selection.model_fields if getattr(before, name) != getattr(after, name)
     ]
     if before.attempt != after.attempt:
         names += PARTS["request"]
-    return dict.fromkeys(names, _source(happening))
+    return dict.fromkeys(names, _source(event))
 
 
-def _source(happening: Happening) -> str:
-    """Who did it: the control itself, where the browser reported for it."""
-    reported = happening.value or {}
-    control = reported.get("from") if happening.component == PageId.GO else None
-    return str(control or happening.component)
+def _source(event: Event) -> str:
+    """The component that caused an event: the control itself if the browser reported for it."""
+    reported = event.value or {}
+    control = reported.get("from") if event.component == PageId.GO else None
+    return str(control or event.component)
 
 
 def reduce(
-    happening: Happening,
+    event: Event,
     current: Selection,
     run: RunRef | None,
     base: Selection,
-    events: Sequence[Event],
+    handlers: Sequence[EventHandler],
 ) -> Reduced:
-    """What is selected after ``happening``."""
-    if happening.component == PageId.URL:
-        return _opened(str(happening.value or ""), current, base)
-    if happening.component != PageId.GO:
-        return Reduced(_from_event(happening, current, run, events))
-    target = happening.value or {}
+    """The selection after ``event``."""
+    if event.component == PageId.URL:
+        return _open(str(event.value or ""), current, base)
+    if event.component != PageId.GO:
+        return Reduced(_handle(event, current, run, handlers))
+    target = event.value or {}
     if "url" in target:
-        return _opened(str(target["url"]), current, base)
+        return _open(str(target["url"]), current, base)
     if "form" in target:
-        return Reduced(_asked(target["form"], current))
-    return _went(str(target.get("to", "")), current)
+        return Reduced(_submit(target["form"], current))
+    return _select(str(target.get("to", "")), current)
 
 
 def address_note(
     reduced: Reduced, current: Selection, base: Selection, seen: int
 ) -> dict[str, Any]:
-    """What the browser's address becomes, what to say about it, and the last report seen.
+    """What the store QUERY holds: the new address, messages about it, and the last report seen.
 
-    A new request is a new entry in the browser's history; a move within a run replaces the last.
+    A new request adds an entry to the browser's history; a move within a run replaces the last
+    entry.
     """
-    asked = reduced.selection.attempt != current.attempt
+    requested = reduced.selection.attempt != current.attempt
     return {
         "query": to_query(reduced.selection, base),
-        "push": asked and not reduced.from_address,
+        "push": requested and not reduced.from_address,
         "ignored": list(reduced.ignored),
         "full": list(reduced.full),
         "seen": seen,
@@ -149,19 +161,19 @@ def changed_parts(current: Selection, wanted: Selection) -> dict[str, dict[str, 
 def notices(
     ignored: Sequence[str], selection: Selection, run: RunRef | None, full: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """What a person is told about what was asked for and does not exist, or has no room."""
+    """Messages about what an address or a click could not do."""
     lines = [FULL] if full else []
     if ignored:
         names = ", ".join(ignored)
-        lines.append(f"In the address, this meant nothing and was left out: {names}.")
+        lines.append(f"Ignored unknown or invalid parts of the address: {names}.")
     moved = out_of_range(selection, run) if run else ()
     if moved:
         names = ", ".join(moved)
-        lines.append(f"This run does not reach so far, so the nearest is shown: {names}.")
+        lines.append(f"Out of range for this run, so the nearest value is shown: {names}.")
     return tuple(lines)
 
 
-def _opened(query: str, current: Selection, base: Selection) -> Reduced:
+def _open(query: str, current: Selection, base: Selection) -> Reduced:
     wanted, ignored = from_query(query, base)
     wanted = wanted.model_copy(update={"attempt": current.attempt})
     if current.attempt == 0 or _request(wanted) != _request(current):
@@ -169,54 +181,50 @@ def _opened(query: str, current: Selection, base: Selection) -> Reduced:
     return Reduced(wanted, ignored, from_address=True)
 
 
-def _went(target: str, current: Selection) -> Reduced:
-    pairs, full = spelt_out(parse_qsl(target, keep_blank_values=True), current)
-    return Reduced(_named(pairs, current), full=full)
+def _select(target: str, current: Selection) -> Reduced:
+    pairs, full = expand_sets(parse_qsl(target, keep_blank_values=True), current)
+    wanted, _ = parse(pairs, current)
+    if not any(name in PARTS["request"] for name, _ in pairs):
+        return Reduced(wanted, full=full)
+    also = {name for name, _ in pairs} - {*PARTS["request"], "attempt"}
+    chosen = {name: getattr(wanted, name) for name in also if name in Selection.model_fields}
+    return Reduced(request_run(current, **_request(wanted), **chosen), full=full)
 
 
-def _asked(form: Any, current: Selection) -> Selection:
-    """Ask for what the form holds; what is nonsense there stays as it was."""
+def _submit(form: Any, current: Selection) -> Selection:
+    """Request a run with the form's values; an invalid value leaves its field unchanged."""
     given = form if isinstance(form, dict) else {}
     names = [name for name in PARTS["request"] if name in given and name != "attempt"]
     wanted, _ = parse([(name, str(given[name])) for name in names], current)
-    return ask(current, **_request(wanted))
-
-
-def _named(pairs: list[tuple[str, str]], current: Selection) -> Selection:
-    wanted, _ = parse(pairs, current)
-    if any(name in PARTS["request"] for name, _ in pairs):
-        also = {name for name, _ in pairs} - {*PARTS["request"], "attempt"}
-        chosen = {name: getattr(wanted, name) for name in also if name in Selection.model_fields}
-        return ask(current, **_request(wanted), **chosen)
-    return wanted
+    return request_run(current, **_request(wanted))
 
 
 def _request(selection: Selection) -> dict[str, Any]:
-    return {name: getattr(selection, name) for name in ("model", "prompt", "new", "template")}
+    return {name: getattr(selection, name) for name in PARTS["request"] if name != "attempt"}
 
 
-def _from_event(
-    happening: Happening, current: Selection, run: RunRef | None, events: Sequence[Event]
+def _handle(
+    event: Event, current: Selection, run: RunRef | None, handlers: Sequence[EventHandler]
 ) -> Selection:
-    for event in events:
-        if (event.component, event.property) == (happening.component, happening.property):
-            return event.reduce(happening.value, current, run)
+    for handler in handlers:
+        if (handler.component, handler.property) == (event.component, event.property):
+            return handler.reduce(event.value, current, run)
     return current
 
 
-def register(app: Dash, context: Context, events: Sequence[Event]) -> None:
+def register(app: Dash, context: Context, handlers: Sequence[EventHandler]) -> None:
     """Add the callback that writes the selection's stores."""
 
     @app.callback(
         [
             *(Output(part, "data") for part in PARTS),
             Output(PageId.QUERY, "data"),
-            *(Output(event.component, event.property) for event in events),
+            *(Output(handler.component, handler.property) for handler in handlers),
         ],
         inputs={
             "search": Input(PageId.URL, "search"),
             "go": Input(PageId.GO, "data"),
-            "values": [Input(event.component, event.property) for event in events],
+            "values": [Input(handler.component, handler.property) for handler in handlers],
             "stored": [State(part, "data") for part in PARTS],
             "note": State(PageId.QUERY, "data"),
             "run": State(PageId.RUN, "data"),
@@ -225,31 +233,24 @@ def register(app: Dash, context: Context, events: Sequence[Event]) -> None:
     def select(
         search: Any, go: Any, values: Any, stored: list[Any], note: Any, run: Any
     ) -> list[Any]:
-        current, reports = join(*stored), unseen(go, note)
-        happenings = [
+        current, reports = join(*stored), new_reports(go, note)
+        events = [
             *_opening(search, current),
-            *(Happening(PageId.GO, "data", report) for report in reports),
-            *_events(events, values),
+            *(Event(PageId.GO, "data", report) for report in reports),
+            *_reported(handlers, values),
         ]
-        if not happenings:
+        if not events:
             raise PreventUpdate
         seen = int(reports[-1]["n"]) if reports else int((note or {}).get("seen", 0))
+        reduced = reduce_all(events, current, read_run(run), context.base(), handlers)
         return [
-            *_answer(happenings, current, read_run(run), context, events, seen),
+            *_stored(reduced, current, context, seen),
             *(no_update if value is None else None for value in values),
         ]
 
 
-def _answer(
-    happenings: Sequence[Happening],
-    current: Selection,
-    run: RunRef | None,
-    context: Context,
-    events: Sequence[Event],
-    seen: int,
-) -> list[Any]:
-    """Contents of the stores after all that has happened."""
-    reduced = reduce_all(happenings, current, run, context.base(), events)
+def _stored(reduced: Reduced, current: Selection, context: Context, seen: int) -> list[Any]:
+    """Contents of the selection's stores and of QUERY."""
     parts = changed_parts(current, reduced.selection)
     note = {
         **address_note(reduced, current, context.base(), seen),
@@ -259,9 +260,10 @@ def _answer(
 
 
 def mirrored(reduced: Reduced, before: Selection, context: Context) -> dict[str, Any]:
-    """What controls that show a part of the selection are set to, unless they set it themselves.
+    """New values of the controls that mirror the selection and did not cause the change.
 
-    It goes with the answer and not by ``set_props``, which counts where Dash drops the answer too.
+    They travel with the answer and not by ``set_props``, which takes effect even if Dash drops the
+    answer.
     """
     return {
         str(control.component): getattr(reduced.selection, name)
@@ -271,16 +273,16 @@ def mirrored(reduced: Reduced, before: Selection, context: Context) -> dict[str,
     }
 
 
-def _opening(search: str | None, current: Selection) -> list[Happening]:
-    """The address counts when the page opens, and when the browser says that it has changed."""
+def _opening(search: str | None, current: Selection) -> list[Event]:
+    """The address counts when the page opens, and when the browser reports a change of it."""
     changed = any(item["prop_id"] == f"{PageId.URL}.search" for item in ctx.triggered)
-    return [Happening(PageId.URL, "search", search)] if changed or current.attempt == 0 else []
+    return [Event(PageId.URL, "search", search)] if changed or current.attempt == 0 else []
 
 
-def _events(events: Sequence[Event], values: Sequence[Any]) -> list[Happening]:
-    """What views reported. A report is emptied once it counts: none is lost or counts twice."""
+def _reported(handlers: Sequence[EventHandler], values: Sequence[Any]) -> list[Event]:
+    """What views reported. The callback empties each report that it counted."""
     return [
-        Happening(event.component, event.property, value)
-        for event, value in zip(events, values, strict=True)
+        Event(handler.component, handler.property, value)
+        for handler, value in zip(handlers, values, strict=True)
         if value is not None
     ]

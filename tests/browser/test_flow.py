@@ -164,7 +164,7 @@ def test_the_flow_goes_up_from_a_token(revisit: Visit) -> None:
     page.locator("#flow-options [data-go='direction=up']").click()
     line = page.locator("#flow-subtitle")
     expect(line).to_contain_text("of what reaches row 30 from ' France'")
-    expect(line).to_contain_text("part of the state it enters")
+    expect(line).to_contain_text("share of the state that it enters")
     expect(page).to_have_url(re.compile("direction=up"))
     drawn(page)
     expect(page.locator(".flow-scale-text")).to_contain_text("of the state it enters")
@@ -300,9 +300,9 @@ def test_the_causal_check_can_be_cancelled_and_is_shown(revisit: Visit) -> None:
 
 def test_signed_flow_names_the_sum_and_its_error(revisit: Visit) -> None:
     page = open_flow(revisit, method="signed")
-    expect(page.locator("#flow-subtitle")).to_contain_text("residual error")
+    expect(page.locator("#flow-subtitle")).to_contain_text("the error")
     page.locator("#flow-options [data-go^='foil=']").nth(1).click()
-    expect(page.locator("#flow-subtitle")).to_contain_text("less that of")
+    expect(page.locator("#flow-subtitle")).to_contain_text("minus that of")
     bar = page.locator("#flow-graph .bars .point path").first.bounding_box()
     page.mouse.move(bar["x"] + bar["width"] / 2 - 2, bar["y"] + bar["height"] / 2)
     page.mouse.click(bar["x"] + bar["width"] / 2, bar["y"] + bar["height"] / 2)

@@ -176,7 +176,7 @@ def test_an_older_response_does_not_move_a_control_back(revisit: Visit) -> None:
         find.fill("of")
         find.press("Enter")
         answers.wait_for(2)
-    expect(page.locator("#lens-state")).to_contain_text("tokens that hold 'of'")
+    expect(page.locator("#lens-state")).to_contain_text("tokens that contain 'of'")
     page.click("[data-go='theme=dark']")
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     expect(find).to_have_value("of")

@@ -135,7 +135,7 @@ def options_say_their_formula(page: Any) -> None:
 def other_controls_change_their_views(page: Any) -> None:
     page.locator("#lens-find input, input#lens-find").fill("5")
     page.keyboard.press("Enter")
-    expect(page.locator("#lens-state")).to_contain_text("tokens that hold '5'")
+    expect(page.locator("#lens-state")).to_contain_text("tokens that contain '5'")
     page.locator("#lens-find input, input#lens-find").fill("")
     page.keyboard.press("Enter")
     expect(page.locator("#lens-state")).to_contain_text("all 18 positions")
@@ -246,7 +246,7 @@ def test_a_new_grid_shows_the_chosen_column_first_and_can_be_cancelled(revisit: 
 
     # Seconds to minutes: the page polls more than once, and there is time to cancel.
     pick(page, "candidates", "matching_pursuit")
-    expect(page.locator("#lens-state")).to_contain_text("Computed so far: 1 of")
+    expect(page.locator("#lens-state")).to_contain_text("Computed: 1 of")
     expect(page.locator("#lens-inspector")).to_contain_text("explained so far")
     page.locator("#lens-stop").click()
     expect(page.locator("#lens-resume")).to_be_visible()

@@ -193,7 +193,7 @@ def test_the_name_of_a_model_is_text(
         page.wait_for_selector(".story-phrase")
         expect(page.locator("#run-model")).to_contain_text("<img src=x")
         page.goto(f"{address}?model=%3C/script%3E%3Cscript%3Ewindow.hit=1%3C/script%3E")
-        expect(page.locator(".alerts")).to_contain_text("No model on offer")
+        expect(page.locator(".alerts")).to_contain_text("does not offer the model")
         assert page.evaluate("window.hit") is None
         assert page.locator("img[src=x]").count() == 0
 

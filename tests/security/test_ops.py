@@ -161,7 +161,7 @@ def test_an_error_in_the_page_has_the_id_of_its_log_entry(make_app: MakeApp, lin
     ref = asked(SECRET)
     handles = client.start("run-last.data", {"request.data": ref})
     response, _ = client.finish("run-last.data", {"request.data": ref}, handles)
-    shown = response.get_json()["sideUpdate"]["status"]["data"]["trouble"]
+    shown = response.get_json()["sideUpdate"]["status"]["data"]["problem"]
     (line,) = [line for line in lines() if "trace" in line]
     assert line["request"] == shown[2]
     assert line["trace"][0] == "ZeroDivisionError"

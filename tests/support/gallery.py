@@ -19,13 +19,13 @@ from plotly.utils import PlotlyJSONEncoder
 
 from analysis import codec
 from analysis.trajectory.specs import StepsSpec
-from dash_app.figures.colours import paint
+from dash_app.figures.colours import cell_colours
 from dash_app.figures.heatmap import heatmap
-from dash_app.page.window import laid, window
+from dash_app.page.window import laid_out, window
 from dash_app.state.options import CURVES
 from dash_app.views.attention.figure import attention
 from dash_app.views.curves.figure import curves
-from dash_app.views.story.phrases import story_phrases
+from dash_app.views.story.panel import story_phrases
 from tests.support import fake_readings, synthetic
 from tests.support.repository import ROOT
 
@@ -50,9 +50,9 @@ def figures(results: dict[str, Any], theme: Any) -> Iterator[tuple[str, dict[str
     told = "".join(text for text, _ in story_phrases(story, run))
     options: dict[str, Any] = {"row": row, "pos": pos, "theme": theme}
     shown = window(run, False, row=row, pos=pos)
-    cells = laid(grid, shown)
+    cells = laid_out(grid, shown)
     for colour in ("probability", "entropy"):
-        paints = paint(colour, cells, None, shown)
+        paints = cell_colours(colour, cells, None, shown)
         yield colour, heatmap(cells, run, paints, shown, **options), told
     pattern = results["pattern"]
     for name, heads, scaling in (

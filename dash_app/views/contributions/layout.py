@@ -9,13 +9,13 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.attribution.specs import Attribution, Contribution
-from dash_app.page.controls import aria, go, target
+from dash_app.page.controls import aria, select_button, target
 from dash_app.page.panel import control, panel
 from dash_app.state.context import Context
 
 
 class ContributionsId(StrEnum):
-    """What callbacks of this view name."""
+    """Ids of this view's components."""
 
     ORDER = "contributions-order"
     COUNT = "contributions-count"
@@ -25,7 +25,7 @@ class ContributionsId(StrEnum):
 
 
 ORDERS = {"size": "Size", "raises": "Raises", "lowers": "Lowers", "model": "Layer"}
-#: How many parts the table lists; 0 lists all.
+#: Number of parts in the table; 0: all.
 COUNTS = {"20": "20", "0": "All"}
 NAMES = {
     "embedding": "embedding",
@@ -34,13 +34,13 @@ NAMES = {
     "bias": "biases of final norm and unembedding",
 }
 HELP = (
-    "Direct logit attribution: the last state is the sum of what the embedding, every head, every"
-    " MLP and every bias adds. With the scale of the final norm frozen at that state, the token's"
-    " logit is the sum of U[token] · N(part) over these parts (Elhage et al., 2021).",
-    "It is the direct effect only: a head that helps through a later head or MLP adds nothing here."
-    " Choose a foil to see what decides between two tokens.",
-    "Size lists the largest contributions of either sign first. Click a head to see its attention;"
-    " click an MLP or the embedding to choose the row that it writes.",
+    "Direct logit attribution: the last state is the sum of the outputs of the embedding, every"
+    " head, every MLP and every bias. With the scale of the final norm frozen at that state, the"
+    " token's logit is the sum of U[token] · N(part) over these parts (Elhage et al., 2021).",
+    "This is the direct effect only: the effect of a head through a later head or MLP is not"
+    " included. Choose a token to subtract to see what decides between two tokens.",
+    "Size lists the largest contributions of either sign first. Click a head to see its attention."
+    " Click an MLP or the embedding to choose the row that it writes to.",
 )
 
 
@@ -54,7 +54,7 @@ def layout(_context: Context) -> Component:
             html.Div(id=ContributionsId.TABLE, className="scroll-x", **aria(live="polite")),
         ],
         help_text=HELP,
-        subtitle="What every head, MLP, embedding and bias adds to the token's logit.",
+        subtitle="The contribution of every head, MLP, embedding and bias to the token's logit.",
         subtitle_id=ContributionsId.SUBTITLE,
         controls=[
             control("Order", _radio(ContributionsId.ORDER, ORDERS)),
@@ -75,7 +75,7 @@ def _radio(name: str, texts: dict[str, str]) -> Component:
 def table(
     found: Attribution, listed: Sequence[Contribution], chosen: Contribution | None
 ) -> list[Component]:
-    """The listed parts, the others as one row, and the sum beside the model's own logit."""
+    """The listed parts, one row for the others, and the sum with the model's own logit."""
     rest = found.total - sum(part.logit for part in listed)
     largest = max(abs(rest), *(abs(part.logit) for part in found.parts))
     rows = [_row(part, found.position, largest, is_chosen=part == chosen) for part in listed]
@@ -101,7 +101,11 @@ def _row(part: Contribution, position: int, largest: float, *, is_chosen: bool) 
     where = _target(part, position)
     text = part_name(part)
     label = f"Choose {text}"
-    shown = go(text, where, "story-phrase", label=label, pressed=is_chosen) if where else text
+    shown = (
+        select_button(text, where, "story-phrase", label=label, pressed=is_chosen)
+        if where
+        else text
+    )
     return _line(shown, part.logit, largest, is_chosen=is_chosen)
 
 
@@ -113,7 +117,7 @@ def part_name(part: Contribution) -> str:
 
 
 def _target(part: Contribution, position: int) -> str:
-    """What a click selects: a head in its layer, or the row that the part writes."""
+    """The target of a click: a head in its layer, or the row that the part writes to."""
     if part.kind == "embedding":
         return target(row=0, pos=position)
     if part.layer is None:
@@ -137,7 +141,7 @@ def _line(
 
 
 def _bar(logit: float, largest: float) -> Component:
-    """A bar from the middle: to the right where it raises the logit, to the left where not."""
+    """A bar from the middle: to the right if it raises the logit, else to the left."""
     width = 50.0 * min(abs(logit) / max(largest, 1e-12), 1.0)
     start = 50.0 if logit >= 0 else 50.0 - width
     colour = "var(--positive)" if logit >= 0 else "var(--negative)"

@@ -1,4 +1,4 @@
-"""From pinned tokens to their curves, from a run to its strip, from a click to the selection."""
+"""What the panel of curves shows, and how a click changes the selection."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 from analysis.trajectory.specs import Emergence, EmergenceSpec, Steps, StepsSpec
 from dash_app.errors import Problem
-from dash_app.jobs.progress import attempt, trouble_in
-from dash_app.page.panel import blank, failed, told
+from dash_app.jobs.progress import run_safely, stored_problem
+from dash_app.page.panel import blank_figure, error_figure, problem_figure
 from dash_app.page.theme import palette
 from dash_app.page.token_labels import label
-from dash_app.page.window import stated, window
+from dash_app.page.window import describe_window, window
 from dash_app.state.context import NewJob, Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection, pinned, resolve
 from dash_app.views.curves.emergence_figure import strip
@@ -19,25 +19,25 @@ from dash_app.views.curves.layout import TAU, pin_list, steps_table
 
 #: Figure, pins, subtitle, table.
 Drawn = tuple[Any, Any, str, Any]
-#: Figure, line, whether nothing is left to measure.
+#: Figure, caption, whether everything is measured.
 Strip = tuple[Any, str, bool]
 
-NOTHING = "Nothing is pinned. Click a candidate of the chosen cell to see it here."
-MEASURING = "measured once the page is drawn"
+NOTHING = "No token is pinned. Click a candidate of the chosen cell to see it here."
+MEASURING = "not measured yet"
 PLAIN, CAUSAL = EmergenceSpec(tau=TAU), EmergenceSpec(tau=TAU, causal=True)
 
 
-def clicked(value: Any, current: Selection, _run: RunRef | None) -> Selection:
+def select_clicked(value: Any, current: Selection, _run: RunRef | None) -> Selection:
     """A click on a curve chooses the row."""
     return current.model_copy(update={"row": round(value["points"][0]["x"])})
 
 
 def draw(service: Service, run: RunRef, selection: Selection, theme: Any) -> Drawn:
-    """The curves, the pins, a line that says where we are, and the table of tokens."""
+    """The curves, the pins, the subtitle, and the table of tokens."""
     try:
         return _drawn(service, run, selection, theme)
-    except Exception as error:  # noqa: BLE001 - said where the figure would be
-        return failed(error), [], "", []
+    except Exception as error:  # noqa: BLE001 - shown in place of the figure
+        return error_figure(error), [], "", []
 
 
 def _drawn(service: Service, run: RunRef, selection: Selection, theme: Any) -> Drawn:
@@ -45,9 +45,9 @@ def _drawn(service: Service, run: RunRef, selection: Selection, theme: Any) -> D
     result = result_of(service, run)
     pins = pinned(selection, run, result.top_ids[chosen.pos, :2].tolist())
     steps: Steps = service.ask(trace_of(run), StepsSpec(chosen.pos, pins, TAU))
-    line = f"What follows {label(result.tokens[chosen.pos])} (position {chosen.pos})"
+    line = f"Prediction after {label(result.tokens[chosen.pos])} (position {chosen.pos})"
     if not pins and selection.curve not in OF_THE_ROW:
-        return blank(300, NOTHING), [], line, []
+        return blank_figure(300, NOTHING), [], line, []
     figure = curves(
         steps,
         quantity=selection.curve,
@@ -61,7 +61,7 @@ def _drawn(service: Service, run: RunRef, selection: Selection, theme: Any) -> D
 
 
 def measure(service: Service, run: RunRef, job: NewJob, *, causal: bool) -> dict[str, Any] | None:
-    """Measure emergence at every position, commits only when asked; how that ended.
+    """Measure emergence at every position; commits only on request.
 
     Returns:
         None if there was nothing to do, or it was cancelled.
@@ -73,35 +73,37 @@ def measure(service: Service, run: RunRef, job: NewJob, *, causal: bool) -> dict
         service.ask(trace_of(run), CAUSAL if causal else PLAIN, job(0.0, 1.0))
         return run.attempt
 
-    return attempt(work)
+    return run_safely(work)
 
 
 def measured(service: Service, run: RunRef) -> Emergence | None:
-    """The fullest of what has been measured."""
+    """The measurement with commits if there is one, else the one without."""
     trace = trace_of(run)
     found: Emergence | None = service.peek(trace, CAUSAL) or service.peek(trace, PLAIN)
     return found
 
 
-def show_strip(
+def draw_strip(
     service: Service, run: RunRef, selection: Selection, theme: Any, ready: dict[str, Any] | None
 ) -> Strip:
-    """All positions at a glance, as far as they are measured."""
+    """The emergence of all positions that are measured."""
     try:
-        wrong, found = trouble_in(ready), measured(service, run)
+        problem, found = stored_problem(ready), measured(service, run)
         if found is None:
-            return (told(wrong, 120), "", False) if wrong else (blank(40), MEASURING, False)
+            if problem:
+                return problem_figure(problem, 120), "", False
+            return blank_figure(40), MEASURING, False
         figure, line, whole = _strip(service, run, selection, theme, found)
-        return figure, _beside(wrong, line), whole
-    except Exception as error:  # noqa: BLE001 - said where the strip would be
-        return failed(error, 120), "", False
+        return figure, _with_problem(problem, line), whole
+    except Exception as error:  # noqa: BLE001 - shown in place of the strip
+        return error_figure(error, 120), "", False
 
 
-def _beside(wrong: Problem | None, line: str) -> str:
-    """What went wrong, before the line on what was measured earlier and stays."""
-    if wrong is None:
+def _with_problem(problem: Problem | None, line: str) -> str:
+    """The caption, after the problem of a job whose earlier result is still shown."""
+    if problem is None:
         return line
-    return f"{wrong.message} {wrong.hint} Request {wrong.request}. Shown: {line}"
+    return f"{problem.message} {problem.hint} Request {problem.request}. Shown: {line}"
 
 
 def _strip(
@@ -112,6 +114,6 @@ def _strip(
         result, False, row=chosen.row, pos=chosen.pos, show=selection.show, find=selection.find
     )
     figure = strip(found, result, shown.positions, pos=chosen.pos, theme=theme)
-    positions = stated(shown, selection.find).partition(", ")[2]
-    line = f"the row at which its token emerges; {positions}"
+    positions = describe_window(shown, selection.find).partition(", ")[2]
+    line = f"the row where the model's choice emerges; {positions}"
     return figure, line, found.causal_commit is not None

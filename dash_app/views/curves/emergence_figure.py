@@ -1,4 +1,4 @@
-"""When each position's token emerges, by four measures: a strip of positions."""
+"""The strip of positions: the row where each position's token emerges, by four measures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from analysis.trajectory.specs import Emergence
 from dash_app.page.theme import MONO, Figure, Theme, axis, base_layout, palette, scale
 from dash_app.page.token_labels import labels
 
-#: (field, name), the order on the page from above.
+#: (field, name), from top to bottom.
 MEASURES = (
     ("first_top1", "first"),
     ("emergence", "emerges"),
@@ -27,25 +27,25 @@ MARGIN = {"l": 66, "r": 8, "t": 6, "b": 38, "pad": 0, "autoexpand": False}
 def strip(
     found: Emergence, run: RunResult, positions: tuple[int, ...], *, pos: int, theme: Theme
 ) -> Figure:
-    """One column a position, one row a measure; the number is the row of the model.
+    """One column for each position, one row for each measure; the number is a residual row.
 
     ``layout.shapes[0]`` is the chosen position.
 
     Args:
-        found: What was computed.
-        run: Whose tokens.
-        positions: Those shown.
-        pos: The chosen one.
-        theme: Of the page.
+        found: The measures.
+        run: The run, for its tokens.
+        positions: The positions shown.
+        pos: The chosen position.
+        theme: The page's theme.
     """
     values = [_measure(found, field, positions) for field, _ in MEASURES]
     last = found.probs.shape[0] - 1
     column = min(WIDEST, max(COLUMN, ROOM // max(len(positions), 1)))
-    told = _told(values, found, run, positions)
+    hover = _hover_texts(values, found, run, positions)
     rows = list(range(len(MEASURES)))
     names = [name for _, name in MEASURES]
     return {
-        "data": [_cells(values, told, last, theme), _words(values, found, theme)],
+        "data": [_cells(values, hover, last, theme), _words(values, found, theme)],
         "layout": base_layout(
             theme,
             width=MARGIN["l"] + MARGIN["r"] + column * max(len(positions), 1),
@@ -65,7 +65,7 @@ def strip(
 
 
 def _cells(
-    values: list[list[int | None]], told: list[list[str]], last: int, theme: Theme
+    values: list[list[int | None]], hover: list[list[str]], last: int, theme: Theme
 ) -> dict[str, Any]:
     cells = np.array(
         [[np.nan if row is None else row for row in line] for line in values], np.float32
@@ -84,7 +84,7 @@ def _cells(
         "text": _texts(values),
         "texttemplate": "%{text}",
         "textfont": {"family": MONO, "size": 11},
-        "customdata": told,
+        "customdata": hover,
         "hovertemplate": "%{customdata}<extra></extra>",
         "hoverongaps": True,
     }
@@ -104,7 +104,7 @@ def _texts(values: list[list[int | None]]) -> list[list[str]]:
 
 
 def _words(values: list[list[int | None]], found: Emergence, theme: Theme) -> dict[str, Any]:
-    """What has no colour has a word: never, or a dash where it is not measured yet."""
+    """Text for cells without a colour: "never", or a dash if it is not measured yet."""
     missing = [
         (at, index, NEVER if _measured(found, field) else "–")
         for index, (field, _) in enumerate(MEASURES)
@@ -122,18 +122,18 @@ def _words(values: list[list[int | None]], found: Emergence, theme: Theme) -> di
     }
 
 
-def _told(
+def _hover_texts(
     values: list[list[int | None]], found: Emergence, run: RunResult, positions: tuple[int, ...]
 ) -> list[list[str]]:
     names = {token.id: token for token in (*run.vocabulary, *run.tokens)}
     own = [found.token_ids[position] for position in positions]
-    said = labels([names[int(number)] for number in own if int(number) in names], 16)
-    tokens = said if len(said) == len(own) else ["the model's choice"] * len(own)
+    known = labels([names[int(number)] for number in own if int(number) in names], 16)
+    tokens = known if len(known) == len(own) else ["the model's choice"] * len(own)
     meanings = {
         "first_top1": "first ranks first at",
         "emergence": f"has p ≥ {found.tau:g} from",
         "saturation": "stays first from",
-        "causal_commit": "is kept without attention from",
+        "causal_commit": "keeps first place without attention from",
     }
     return [
         [

@@ -1,4 +1,4 @@
-"""How pinned tokens come about over the rows at one position: five quantities, one at a time."""
+"""Curves over the rows at one position: one of five quantities of the pinned tokens or rows."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def curves(
 ) -> Figure:
     """One curve for each token, or one of the rows' own entropy or KL.
 
-    Dashed lines mark the emergence rows of the first token, diamonds each token's largest step.
-    ``layout.shapes[0]`` is the selected row, so moving it is a patch.
+    Dashed lines mark the emergence rows of the first token; diamonds mark each token's largest
+    step. ``layout.shapes[0]`` is the selected row, so that moving it is a small patch.
 
     Args:
-        steps: Of one position.
-        quantity: What is drawn.
-        theme: Of the page.
-        row: The page's selected row.
-        chosen: Whether a person pinned the tokens; told to the browser.
+        steps: The values at one position.
+        quantity: The quantity that is drawn.
+        theme: The page's theme.
+        row: The selected row.
+        chosen: Whether the user pinned the tokens; the browser reads it.
     """
     lines = mark_lines(steps)
     own = quantity in OF_THE_ROW
@@ -70,7 +70,7 @@ def curves(
 
 
 def mark_lines(steps: Steps) -> list[tuple[int, str]]:
-    """Rows to mark, each once, with everything that happens there to the first token."""
+    """Rows to mark, each once, with all measures of the first token that fall on it."""
     named: dict[int, list[str]] = {}
     for field, name in MARKS:
         at = getattr(steps, field)[0]
@@ -80,7 +80,7 @@ def mark_lines(steps: Steps) -> list[tuple[int, str]]:
 
 
 def series(steps: Steps, index: int, quantity: str) -> NDArray[Any]:
-    """[row] values: of token number ``index``, or of the row; ranks from 1."""
+    """[row] values of token number ``index``, or of the rows; ranks start at 1."""
     if quantity == "rank":
         return steps.ranks[:, index] + 1
     of_row = {"entropy": steps.entropy, "kl": steps.kl_to_final}
@@ -95,7 +95,7 @@ def _curve(steps: Steps, index: int, quantity: str, theme: Theme) -> list[dict[s
     colour = palette(theme).ink_2 if own else _colour(index, theme)
     name = TITLES[quantity] if own else token_markup(steps.tokens[index], 16)
     values = series(steps, index, quantity)
-    said = {"rank": "rank %{y:,}", "probability": "%{y:.2~%}"}.get(quantity, "%{y:.2f} nats")
+    value = {"rank": "rank %{y:,}", "probability": "%{y:.2~%}"}.get(quantity, "%{y:.2f} nats")
     line = {
         "type": "scatter",
         "mode": "lines+markers",
@@ -104,13 +104,13 @@ def _curve(steps: Steps, index: int, quantity: str, theme: Theme) -> list[dict[s
         "line": {"color": colour, "width": 2},
         "marker": {"color": colour, "size": 4},
         "name": name,
-        "hovertemplate": f"{name}  {said}<extra></extra>",
+        "hovertemplate": f"{name}  {value}<extra></extra>",
     }
     return [line] if own else [line, _largest(steps.largest[index], values, colour, theme)]
 
 
 def _largest(step: LargestStep, values: NDArray[Any], colour: str, theme: Theme) -> dict[str, Any]:
-    """A diamond at the row that the largest step leads to."""
+    """A diamond at the row after the largest step."""
     at = step.layer + 1
     return {
         "type": "scatter",
@@ -128,7 +128,7 @@ def _largest(step: LargestStep, values: NDArray[Any], colour: str, theme: Theme)
 
 
 def step_words(step: LargestStep) -> str:
-    """What made the largest step: "layer 29 MLP (+2.10 nats)", with the strongest head."""
+    """The cause of the largest step, with the strongest head: "layer 29, MLP (+2.10 nats)"."""
     part = "MLP" if step.component == "mlp" else "attention"
     if part == "attention" and step.heads.size:
         part = f"attention, head {int(step.heads[0])}"
@@ -214,7 +214,7 @@ def _mark_shape(at: int, theme: Theme) -> dict[str, Any]:
 
 
 def _mark_labels(lines: list[tuple[int, str]], steps: Steps, theme: Theme) -> list[dict[str, Any]]:
-    """Labels above the plot, in two storeys and on alternating sides where lines are close."""
+    """Labels above the plot, at two heights if lines are close."""
     last = int(steps.rows[-1])
     close = max(3.0, 0.16 * len(steps.rows))
     annotations: list[dict[str, Any]] = []
@@ -240,7 +240,7 @@ def _mark_labels(lines: list[tuple[int, str]], steps: Steps, theme: Theme) -> li
 
 
 def _end_labels(steps: Steps, quantity: str, theme: Theme) -> list[dict[str, Any]]:
-    """The tokens' names at the right end of their curves, moved apart where they would overlap."""
+    """The tokens' names at the right end of their curves, moved apart to avoid overlap."""
     ends = [float(series(steps, i, quantity)[-1]) for i in range(len(steps.tokens))]
     heights = [np.log10(value) if quantity == "rank" else value for value in ends]
     places = spread([_height(value, steps, quantity) for value in heights], 0.08)
@@ -262,13 +262,13 @@ def _end_labels(steps: Steps, quantity: str, theme: Theme) -> list[dict[str, Any
 
 
 def _height(value: float, steps: Steps, quantity: str) -> float:
-    """Where ``value`` (a logarithm on a log axis) lies on the paper, 0 to 1."""
+    """The height of ``value`` (a logarithm on a log axis) in the plot, 0 to 1."""
     low, high = _value_axis(steps, quantity, "light")["range"]
     return float((value - low) / (high - low))
 
 
 def spread(places: list[float], gap: float) -> list[float]:
-    """The same places moved apart, in order, so that neighbours are at least ``gap`` away."""
+    """The places moved apart, in order, so that neighbours are at least ``gap`` apart."""
     order = sorted(range(len(places)), key=lambda index: places[index])
     moved = list(places)
     for before, after in itertools.pairwise(order):

@@ -1,4 +1,4 @@
-"""The curves' panel: what is pinned, how it moves over the rows, and when each token emerges."""
+"""The panel of curves: pinned tokens, their values over the rows, and when each token emerges."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from dash.development.base_component import Component
 from analysis.contract.results import Token
 from analysis.tracing.specs import RunResult
 from analysis.trajectory.specs import LargestStep, Steps
-from dash_app.jobs.progress import progress, small_button, stop_button
-from dash_app.page.controls import aria, go, options_of, switch, target
+from dash_app.jobs.progress import progress_bar, small_button, stop_button
+from dash_app.page.controls import aria, options_of, select_button, switch, target
 from dash_app.page.panel import graph, panel
 from dash_app.page.token_labels import label, percent
 from dash_app.state.context import Context
 from dash_app.state.options import CURVES
-from dash_app.state.selection import toggle
+from dash_app.state.selection import Selection, toggle
 
 
 class CurvesId(StrEnum):
-    """What callbacks of this view name."""
+    """Ids of this view's components."""
 
     GRAPH = "curves-graph"
     QUANTITY = "curves-quantity"
@@ -36,35 +36,30 @@ class CurvesId(StrEnum):
     LAST = "emergence-last"
 
 
-#: The probability that "emerges" asks for (``StepsSpec.tau``).
+#: The probability that a token must keep to have emerged (``StepsSpec.tau``).
 TAU = 0.5
 HELP = (
-    "The logit lens (output decoder, full norm) of the chosen position, row by row. For each"
-    " pinned token: its probability p, ln p, or its rank among all tokens (1 is best; ties count"
-    " in its favour). Of each row: its entropy −Σ p ln p, or KL(final ‖ row) = Σ q ln(q / p), both"
-    " in nats.",
-    "Emergence, four questions: “first” is the first row where the token ranks first, “emerges”"
-    " the first row from which its probability stays at 0.5 or more, “stays” the first row from"
-    " which it ranks first to the end (saturation; Geva et al., 2022), “commits” the first row r"
-    " such that, for it and every later row, attention can be set to zero from there on at this"
-    " position and the choice is kept. The first two may be “never”, and for a token that is not"
-    " the model's choice all of them. Dashed lines mark those of the first pinned token.",
-    "A diamond marks a token's largest step: the block at which p rises most, and whether its"
-    " attention or its MLP made more of the rise of ln p there (where blocks are parallel, the"
-    " mean over both orders; Shapley, 1953). Heads are ordered by what they add to the token's"
-    " logit directly.",
-    "Pin tokens in the list of the chosen cell, by a double click in the heatmap, or with the"
-    " alternatives under an answer token. A click chooses the row.",
+    "The logit lens (output decoder, full norm) at the chosen position, row by row. For each pinned"
+    " token: its probability p, ln p, or its rank among all tokens (1 is best; ties count in its"
+    " favour). For each row: its entropy −Σ p ln p, or KL(final ‖ row) = Σ q ln(q / p), both in"
+    " nats.",
+    "Four measures of emergence. “First”: the first row where the token ranks first. “Emerges”: the"
+    " first row from which its probability stays at 0.5 or more. “Stays”: the first row from which"
+    " it ranks first to the end (saturation; Geva et al., 2022). “Commits”: the first row such that"
+    " attention can be set to zero at this position from that row, or from any later one, without"
+    " changing the choice. “First” and “emerges” can be “never”; for a token that is not the"
+    " model's choice all four can. Dashed lines mark the rows of the first pinned token.",
+    "A diamond marks a token's largest step: the block where p rises most, and whether attention or"
+    " the MLP caused more of the rise of ln p there (in parallel blocks, the mean over both orders;"
+    " Shapley, 1953). Heads are ordered by their direct contribution to the token's logit.",
+    "Pin a token in the list of the chosen cell, by a double click in the heatmap, or in the"
+    " alternatives under an answer token. Click a curve to choose the row.",
 )
 
 
 def layout(context: Context) -> Component:
     """Pins, switch, curves, table, and the strip of all positions."""
-    quantity = html.Div(
-        switch("curve", options_of(CURVES), context.base().curve, "Curves"),
-        id=CurvesId.QUANTITY,
-        className="segmented",
-    )
+    quantity = html.Div(quantities(context.base()), id=CurvesId.QUANTITY, className="segmented")
     body = [
         dcc.Store(id=CurvesId.READY),
         dcc.Store(id=CurvesId.LAST),
@@ -84,8 +79,13 @@ def layout(context: Context) -> Component:
     )
 
 
+def quantities(selection: Selection) -> list[Component]:
+    """The switch of what the curves show."""
+    return switch("curve", options_of(CURVES), selection.curve, "Curves")
+
+
 def _all_positions() -> Component:
-    bar = progress(CurvesId.PROGRESS, stop_button(CurvesId.STOP))
+    bar = progress_bar(CurvesId.PROGRESS, stop_button(CurvesId.STOP))
     heading = html.Div(
         [
             html.H3("Every position", className="inspector-title"),
@@ -106,7 +106,7 @@ def pin_list(tokens: tuple[Token, ...], colours: tuple[str, ...]) -> list[Compon
             [
                 _swatch(colours, index),
                 html.Span(label(token), className="mono"),
-                go(
+                select_button(
                     "×",
                     toggle("pins", token.id, pins),
                     "pin-remove",
@@ -124,7 +124,7 @@ def _swatch(colours: tuple[str, ...], index: int) -> Component:
 
 
 def steps_table(steps: Steps, run: RunResult, colours: tuple[str, ...]) -> Component:
-    """For each token, when it emerges and which component made its largest step."""
+    """For each token, when it emerges and which component caused its largest step."""
     heads = ("Token", "first", "emerges", "stays", "Largest step")
     titles = ("", "Ranks first", f"p ≥ {percent(TAU)} to the end", "Ranks first to the end", "")
     head = [
@@ -150,11 +150,11 @@ def _row(row: int | None, position: int) -> Component:
     if row is None:
         return html.Span("never", className="muted")
     to = target(row=row, pos=position, layer=max(row - 1, 0))
-    return go(str(row), to, "story-phrase", label=f"Choose row {row}")
+    return select_button(str(row), to, "story-phrase", label=f"Choose row {row}")
 
 
 def _step(step: LargestStep, position: int, run: RunResult) -> Component:
-    """What made a step: a button that chooses it, its size, and the strongest heads."""
+    """The cause of a step: a button that selects it, its size, and the strongest heads."""
     attention = step.component == "attention"
     part = "attention" if attention else "MLP"
     made = step.attention if attention else step.mlp
@@ -162,7 +162,7 @@ def _step(step: LargestStep, position: int, run: RunResult) -> Component:
     if attention and step.heads.size:
         where["heads"] = (int(step.heads[0]),)
     size = f"{made:+.1f} of {step.step:+.1f} nats".replace("-", "−")
-    button = go(
+    button = select_button(
         f"layer {step.layer}, {part}",
         target(**where),
         "story-phrase",
@@ -172,10 +172,10 @@ def _step(step: LargestStep, position: int, run: RunResult) -> Component:
 
 
 def _heads(step: LargestStep, run: RunResult) -> list[str]:
-    """The two heads that add most, where attention made the step."""
+    """The two heads that contribute most, if attention caused the step."""
     if step.component != "attention" or not step.heads.size:
         return []
-    told = [
+    heads = [
         f"head {head} {logit:+.1f} reading {label(run.tokens[source], 10)}".replace("-", "−")
         for head, logit, source in zip(
             step.heads[:2].tolist(),
@@ -184,4 +184,4 @@ def _heads(step: LargestStep, run: RunResult) -> list[str]:
             strict=True,
         )
     ]
-    return [f": {'; '.join(told)} (logits)"]
+    return [f": {'; '.join(heads)} (logits)"]

@@ -1,4 +1,4 @@
-"""From the chosen decoders to where they disagree."""
+"""Compares the chosen decoders, and decides what the panel shows."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from analysis.lens.options import DECODERS
 from analysis.lens.results import Disagreement
 from analysis.lens.specs import DisagreementSpec
 from analysis.tracing.specs import RunResult
-from dash_app.jobs.progress import attempt, trouble_in
+from dash_app.jobs.progress import run_safely, stored_problem
 from dash_app.page.controls import Option, options_of
-from dash_app.page.panel import blank, failed, told
-from dash_app.page.window import PAGE, Window, stated, window
+from dash_app.page.panel import blank_figure, error_figure, problem_figure
+from dash_app.page.window import PAGE, Window, describe_window, window
 from dash_app.state.context import NewJob, Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection, resolve
 from dash_app.views.disagreement.figure import disagreement
 from dash_app.views.disagreement.layout import options
 
-#: Figure, controls, note, whether the button is off.
+#: Figure, controls, note, whether the button is disabled.
 Shown = tuple[Any, Any, str, bool]
 
-#: Decoders that are compared unless others are chosen.
+#: The decoders that are compared by default.
 DEFAULT = ("output", "input", "linear", "learned")
 ONE_READING = (
-    "Only one decoder is available for this model: its embeddings are tied, so the input decoder"
-    " and its mixes read the same. To compare, train a lens with 'stratascope lens train MODEL'."
+    "This model has only one decoder: its embeddings are tied, so the input decoder and its mixes"
+    " equal the output decoder. To compare, train a lens with 'stratascope lens train MODEL'."
 )
 TOO_FEW = "Choose at least two decoders."
-WAITING = "Press Compare the readings: every decoder reads every cell, in seconds to a minute."
+WAITING = "Press Compare decoders. It takes seconds to a minute: every decoder decodes every cell."
 
 
 def decoders(result: RunResult, learned: bool) -> list[Option]:
-    """Decoders that can be compared; those that are off on this model say why."""
+    """Decoders to compare; those that this model rules out say why."""
     here = Situation(result.info, learned)
     return [option for option in options_of(DECODERS, here) if DECODERS[option.value].single]
 
 
 def readers(selection: Selection, result: RunResult, learned: bool) -> tuple[str, ...]:
-    """The decoders that are compared: those chosen, or the default ones."""
+    """The decoders that are compared: the chosen ones, or the default."""
     names = [option.value for option in decoders(result, learned) if not option.unless]
     return tuple(name for name in names if name in (selection.readers or DEFAULT))
 
@@ -49,7 +49,7 @@ def readers(selection: Selection, result: RunResult, learned: bool) -> tuple[str
 def wanted(
     run: RunRef, result: RunResult, selection: Selection, learned: bool
 ) -> tuple[DisagreementSpec | None, Window]:
-    """What is computed (None where there are not two readings), and what is drawn of it."""
+    """The spec to compute (None for fewer than two decoders), and the window to draw."""
     chosen = resolve(selection, run)
     shown = window(
         result, False, row=chosen.row, pos=chosen.pos,
@@ -65,7 +65,7 @@ def wanted(
 def compute(
     service: Service, run: RunRef, selection: Selection, job: NewJob
 ) -> dict[str, Any] | None:
-    """Compare unless the memo has it; how that ended, None if it was cancelled."""
+    """Compare the decoders, unless the memo has the result."""
 
     def work() -> str:
         learned = library.available(run.model) is not None
@@ -74,44 +74,47 @@ def compute(
             service.ask(trace_of(run), spec, job(0.0, 1.0))
         return repr(spec)
 
-    return attempt(work)
+    return run_safely(work)
 
 
-def show(
+def draw(
     service: Service, run: RunRef, selection: Selection, theme: Any, ready: dict[str, Any] | None
 ) -> Shown:
-    """The picture where it is computed; what to do where it is not."""
+    """The figure if it is computed, else what to do."""
     try:
         learned = library.available(run.model) is not None
         result = result_of(service, run)
         names = readers(selection, result, learned)
         offered = decoders(result, learned)
         controls: list[Component] = options(offered, names, selection.differ)
-        if wrong := trouble_in(ready):
-            return told(wrong, 200), controls, "", False
+        if problem := stored_problem(ready):
+            return problem_figure(problem, 200), controls, "", False
         spec, shown = wanted(run, result, selection, learned)
         if spec is None:
             alone = sum(not option.unless for option in offered) < 2
-            return blank(20), controls, ONE_READING if alone else TOO_FEW, True
+            return blank_figure(20), controls, ONE_READING if alone else TOO_FEW, True
         found = service.peek(trace_of(run), spec)
         if found is None and ready is not None and ready.get("done") == repr(spec):
-            found = service.ask(trace_of(run), spec)  # the memo could not keep it
+            found = service.ask(trace_of(run), spec)  # the memo could not store it
         if found is None:
-            return blank(20), controls, WAITING, False
+            return blank_figure(20), controls, WAITING, False
         figure = _figure(found, result, run, selection, shown, theme)
         return figure, controls, note(found, shown, selection), True
-    except Exception as error:  # noqa: BLE001 - said where the figure would be
-        return failed(error), [], "", False
+    except Exception as error:  # noqa: BLE001 - shown in place of the figure
+        return error_figure(error), [], "", False
 
 
 def key(run: RunRef, selection: Selection, theme: Any, ready: Any) -> str:
-    """Names what is drawn, whatever cell is chosen: the call that would draw it may be dropped."""
+    """Names the picture, whatever cell is chosen.
+
+    The page stores it beside the picture, because the answer that draws it may be dropped.
+    """
     anywhere = selection.model_copy(update={"row": None, "pos": None})
     return repr((run.attempt, anywhere, theme, ready))
 
 
-def still(run: RunRef, selection: Selection) -> bool:
-    """Whether a move of the chosen cell leaves the picture as it is: the browser moves the rest."""
+def same_picture(run: RunRef, selection: Selection) -> bool:
+    """Whether the picture is the same for every chosen cell; the browser moves the outline."""
     return len(run.token_ids) <= PAGE and selection.fold == 1
 
 
@@ -136,20 +139,20 @@ def _figure(
 
 
 def _folded(shown: Window) -> str:
-    """That the figures are of more rows than the picture has, where it has not all."""
-    return " Rows folded away count too." if len(shown.rows) < len(shown.all_rows) else ""
+    """A note that the numbers include rows that are not drawn."""
+    return " Hidden rows count too." if len(shown.rows) < len(shown.all_rows) else ""
 
 
 def note(found: Disagreement, shown: Window, selection: Selection) -> str:
-    """What is compared, how far they agree on the whole, and which of them coincide."""
+    """The decoders compared, how much they agree overall, and which of them coincide."""
     names = ", ".join(DECODERS[name].label.lower() for name in found.decoders)
     agree = float(found.agreement.mean())
     text = (
-        f"{names.capitalize()}, {selection.norm} norm: {agree:.0%} of pairs name the same best"
-        f" token, mean divergence {float(found.divergence.mean()):.2f} nats."
-        f"{_folded(shown)} Shown: {stated(shown, selection.find)}."
+        f"{names.capitalize()}, {selection.norm} norm: {agree:.0%} of pairs have the same best"
+        f" token; mean divergence {float(found.divergence.mean()):.2f} nats."
+        f"{_folded(shown)} Shown: {describe_window(shown, selection.find)}."
     )
     for group in found.coincide:
         same = " and ".join(DECODERS[name].label.lower() for name in group)
-        text += f" On this model {same} coincide, so their agreement says nothing."
+        text += f" On this model {same} coincide, so their agreement has no meaning."
     return text

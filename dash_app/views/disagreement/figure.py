@@ -1,4 +1,4 @@
-"""Where readings differ: rows by positions, coloured by how far several decoders disagree."""
+"""Disagreement of several decoders, as a heatmap of rows by positions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import numpy as np
 
 from analysis.lens.results import Disagreement
 from analysis.tracing.specs import RunResult
-from dash_app.figures.cells import CHARACTER, state_name
-from dash_app.figures.colours import Paint
-from dash_app.figures.heatmap import READABLE, column_width, framed
+from dash_app.figures.colours import CellColours
+from dash_app.figures.heatmap import CHARACTER, READABLE, column_width, framed, state_name
 from dash_app.page.theme import Figure, Theme
 from dash_app.page.token_labels import percent, plain, token_markup, width
-from dash_app.page.window import Window, places, taken
+from dash_app.page.window import Window, indices_of, take_cells
 
 
 def disagreement(
@@ -26,22 +25,22 @@ def disagreement(
     pos: int,
     theme: Theme,
 ) -> Figure:
-    """The picture; cells name the first decoder's token, the pointer is told everyone's.
+    """The heatmap; cells show the first decoder's token, hover boxes those of all decoders.
 
     Args:
-        found: What was computed.
-        run: Whose tokens.
-        shown: Rows and positions to draw.
+        found: The comparison.
+        run: The run, for its tokens.
+        shown: The rows and positions to draw.
         differ: "jsd", the Jensen-Shannon divergence, or "top1", which tokens come first.
         row: The chosen cell's row.
         pos: Its position.
-        theme: Of the page.
+        theme: The page's theme.
     """
-    rows, columns = places(found.rows, shown.rows), places(found.positions, shown.positions)
-    divergence = taken(found.divergence, rows, columns).astype(np.float32)
-    agreement = taken(found.agreement, rows, columns).astype(np.float32)
-    top = np.stack([taken(one, rows, columns) for one in found.top1]).astype(np.int64)
-    paint = _paint(found, divergence, agreement, differ)
+    rows, columns = indices_of(found.rows, shown.rows), indices_of(found.positions, shown.positions)
+    divergence = take_cells(found.divergence, rows, columns).astype(np.float32)
+    agreement = take_cells(found.agreement, rows, columns).astype(np.float32)
+    top = np.stack([take_cells(one, rows, columns) for one in found.top1]).astype(np.int64)
+    cell_colours = _cell_colours(found, divergence, agreement, differ)
     room = max(int((column_width(len(shown.positions)) - 6) / CHARACTER), 2)
     names = {token.id: plain(token_markup(token, room)) for token in found.vocabulary}
     readable = column_width(len(shown.positions)) >= READABLE
@@ -51,21 +50,21 @@ def disagreement(
         else [],
         "ids": top[0].tolist(),
     }
-    told = _told(found, run, shown, top, divergence, agreement)
-    return framed(paint, told, meta, run, shown, row=row, pos=pos, theme=theme)
+    hover = _hover_texts(found, run, shown, top, divergence, agreement)
+    return framed(cell_colours, hover, meta, run, shown, row=row, pos=pos, theme=theme)
 
 
-def _paint(
+def _cell_colours(
     found: Disagreement, divergence: np.ndarray, agreement: np.ndarray, differ: str
-) -> Paint:
+) -> CellColours:
     most = math.log(len(found.decoders))
     if differ == "jsd":
         title = f"Jensen-Shannon divergence, nats (0 to ln {len(found.decoders)} = {most:.2f})"
-        return Paint(divergence, title, 0.0, most)
-    return Paint(1.0 - agreement, "pairs of decoders whose best tokens differ", 0.0, 1.0)
+        return CellColours(divergence, title, 0.0, most)
+    return CellColours(1.0 - agreement, "pairs of decoders whose best tokens differ", 0.0, 1.0)
 
 
-def _told(
+def _hover_texts(
     found: Disagreement,
     run: RunResult,
     shown: Window,

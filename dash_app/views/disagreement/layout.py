@@ -8,16 +8,16 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.lens.options import DECODERS
-from dash_app.jobs.progress import progress, small_button, stop_button
-from dash_app.page.controls import Option, aria, go, options_of, switch
+from dash_app.jobs.progress import progress_bar, small_button, stop_button
+from dash_app.page.controls import Option, aria, options_of, select_button, switch
 from dash_app.page.panel import control, graph, panel
 from dash_app.state.context import Context
 from dash_app.state.options import DIFFERENCES
 from dash_app.state.selection import toggle
 
 
-class ReadingsId(StrEnum):
-    """What callbacks of this view name."""
+class DisagreementId(StrEnum):
+    """Ids of this view's components."""
 
     GRAPH = "readings-graph"
     BOX = "readings-graph-box"
@@ -33,42 +33,44 @@ class ReadingsId(StrEnum):
 
 
 HELP = (
-    "The same state, read by several decoders. Where they disagree, trust none of them alone.",
+    "The same state, decoded by several decoders. If they disagree, do not trust any one of them.",
     *(f"{choice.label}: {choice.summary}" for choice in DIFFERENCES.values()),
     *(f"{choice.label}: {choice.summary}" for choice in DECODERS.values() if choice.single),
-    "The norm is the one chosen above.",
-    "Click a cell to choose it, double click to pin its token. Rows and positions are those shown"
-    " above.",
+    "Norm, rows and positions are those of the heatmap above.",
+    "Click a cell to choose it. Double click a cell to pin its token.",
 )
 
 
 def layout(_context: Context) -> Component:
-    """Decoders to choose, a button, the picture."""
+    """Decoders to choose, a button, and the heatmap."""
     return panel(
         "readings",
-        "Where the readings disagree",
+        "Where decoders disagree",
         [
-            *(dcc.Store(id=name) for name in (ReadingsId.READY, ReadingsId.LAST, ReadingsId.DRAWN)),
+            *(
+                dcc.Store(id=name)
+                for name in (DisagreementId.READY, DisagreementId.LAST, DisagreementId.DRAWN)
+            ),
             html.Div(
                 [
-                    html.Div(id=ReadingsId.OPTIONS, className="controls"),
-                    small_button("Compare the readings", ReadingsId.START),
+                    html.Div(id=DisagreementId.OPTIONS, className="controls"),
+                    small_button("Compare decoders", DisagreementId.START),
                 ],
                 className="controls readings-controls",
             ),
-            html.P(id=ReadingsId.NOTE, className="control-help readings-note"),
-            progress(ReadingsId.PROGRESS, stop_button(ReadingsId.STOP)),
-            graph(ReadingsId.GRAPH, "Heatmap of disagreement between decoders", height=60),
+            html.P(id=DisagreementId.NOTE, className="control-help readings-note"),
+            progress_bar(DisagreementId.PROGRESS, stop_button(DisagreementId.STOP)),
+            graph(DisagreementId.GRAPH, "Heatmap of disagreement between decoders", height=60),
         ],
         help_text=HELP,
-        subtitle="Cells are coloured by how far several decoders differ on the same state.",
-        subtitle_id=ReadingsId.SUBTITLE,
+        subtitle="The colour shows how much several decoders differ on the same state.",
+        subtitle_id=DisagreementId.SUBTITLE,
         wide=True,
     )
 
 
 def options(decoders: list[Option], chosen: tuple[str, ...], differ: str) -> list[Component]:
-    """Decoders to tick, and what their difference is measured by."""
+    """Decoders to choose, and the measure of their difference."""
     ticks = [_tick(option, chosen) for option in decoders]
     measures = switch("differ", options_of(DIFFERENCES), differ, "Differ by")
     return [
@@ -87,12 +89,12 @@ def _tick(option: Option, chosen: tuple[str, ...]) -> Component:
             title=option.unless,
             **aria(label=f"{option.title}: {option.unless}"),
         )
-    held = option.value in chosen
-    return go(
+    on = option.value in chosen
+    return select_button(
         option.title,
         toggle("readers", option.value, chosen),
-        f"segment{' is-selected' if held else ''}",
-        label=f"{'Leave out' if held else 'Compare'} {option.title}",
-        pressed=held,
+        f"segment{' is-selected' if on else ''}",
+        label=f"{'Leave out' if on else 'Compare'} {option.title}",
+        pressed=on,
         title=option.help,
     )

@@ -1,4 +1,4 @@
-"""The flow picture in words: caption, hover boxes, and the table of its links."""
+"""The flow picture in words: caption, hover boxes, and the list of its links."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def caption(
     rule: Rule = USUAL,
     look: Look = PLAIN,
 ) -> str:
-    """What the picture shows and what it leaves out, in a few sentences of plain text."""
+    """What the picture shows and what it omits, in a few sentences of plain text."""
     return describe(select(graph, rule, look), graph, run, grid)
 
 
 def describe(
     drawing: Drawing, graph: Graph, run: RunResult | None = None, grid: Grid | None = None
 ) -> str:
-    """``caption`` for a drawing already made."""
-    said = _upwards(drawing, graph, run) if drawing.up else _downwards(drawing, graph, run, grid)
-    return " ".join([said, *_layers(drawing, graph), *_remarks(drawing, graph)])
+    """``caption`` of a drawing that is already selected."""
+    first = _upwards(drawing, graph, run) if drawing.up else _downwards(drawing, graph, run, grid)
+    return " ".join([first, *_layers(drawing, graph), *_remarks(drawing, graph)])
 
 
 def _downwards(drawing: Drawing, graph: Graph, run: RunResult | None, grid: Grid | None) -> str:
@@ -42,24 +42,24 @@ def _downwards(drawing: Drawing, graph: Graph, run: RunResult | None, grid: Grid
     if rest == 0 and not drawing.thin:
         return f"Showing all of the flow {into}."
     shows = f"Showing {_rounded(drawing.shown)} of the flow {into}"
-    return f"{shows}; other: {rest} %, by {_thinner(drawing)}."
+    return f"{shows}; other: {rest} %, in {_thinner(drawing)}."
 
 
 def _rounded(part: float) -> str:
-    """A share in whole percent, unless that would say nothing."""
+    """A share in whole percent; a very small one with more digits."""
     return percent(part) if 0.0 < part < 0.005 else f"{round(100 * part)} %"
 
 
 def _upwards(drawing: Drawing, graph: Graph, run: RunResult | None) -> str:
-    """Upwards a share is of the state that is reached: a token may be 5 % of each of many."""
+    """The caption upwards, where a share is a share of the state that is reached."""
     shown = round(100 * drawing.shown)
-    rest = f"; other: {100 - shown} %, by {_thinner(drawing)}" if drawing.thin else ""
+    rest = f"; other: {100 - shown} %, in {_thinner(drawing)}" if drawing.thin else ""
     name = f"{quoted(run.tokens[graph.position])} " if run is not None else ""
     return (
         f"Showing {_rounded(drawing.shown)} of what reaches row {drawing.high} from {name}"
         f"(row {graph.row}, position {graph.position}){rest}."
-        " A band's width is the part of the state it enters that comes from there, so what leaves"
-        " a state may be more than it holds."
+        " A band's width is its share of the state that it enters, so the bands that leave a state"
+        " can be wider than the state."
     )
 
 
@@ -68,7 +68,7 @@ def _thinner(drawing: Drawing) -> str:
 
 
 def _layers(drawing: Drawing, graph: Graph) -> list[str]:
-    """What lies outside the layers that are drawn, folded into the picture's edges."""
+    """The layers that are not drawn, folded into the picture's edges."""
     lines = []
     top = drawing.high if drawing.up else graph.row
     if drawing.high < top:
@@ -86,26 +86,26 @@ def _layers(drawing: Drawing, graph: Graph) -> list[str]:
 def _into(graph: Graph, run: RunResult | None, grid: Grid | None) -> str:
     if len(graph.roots) > 1:
         places = f"positions {graph.roots[0]} to {graph.roots[-1]}"
-        return f"into the whole answer (row {graph.row}, {places}, evenly)"
+        return f"into the whole answer (row {graph.row}, {places}, weighted equally)"
     where = f"row {graph.row}, position {graph.position}"
     root = _root_name(graph, run, grid)
     return f"into {root} ({where})" if root else f"into {where}"
 
 
 def _remarks(drawing: Drawing, graph: Graph) -> list[str]:
-    """What else a person must know to read the picture rightly."""
+    """Further facts that are needed to read the picture correctly."""
     lines = []
     if drawing.short:
-        lines.append("More was asked for than the 300 links that a picture holds.")
+        lines.append("The rule selects more links than a picture can show (300).")
     if graph.sink_positions:
         lines.append(
             f"Attention to sinks ({_numbers(graph.sink_positions)}) is folded:"
-            f" {percent(drawing.soaked)} of the flow ends there by drawn links."
+            f" {percent(drawing.soaked)} of the flow ends there in drawn links."
         )
     if graph.hidden_positions:
         names = _numbers(graph.hidden_positions)
         done = (
-            "and every node's other shares are scaled to sum to 1"
+            "and the other shares of every node are scaled to sum to 1"
             if graph.reweighted
             else "and its mass counts as not shown"
         )
@@ -114,20 +114,20 @@ def _remarks(drawing: Drawing, graph: Graph) -> list[str]:
         start = "to the hidden start or " if graph.hidden_positions and not graph.reweighted else ""
         of = "of it" if drawing.up else "of the flow"
         lines.append(
-            f"Of the other, {percent(graph.hidden_share)} {of} goes {start}by links too thin for"
-            " the graph itself."
+            f"Of the other, {percent(graph.hidden_share)} {of} goes {start}through links too thin"
+            " for the graph itself."
         )
     if graph.terminal_share > 0.005 and not graph.sink_positions:
         lines.append(f"{percent(graph.terminal_share)} ends in biases or attention sinks.")
     if len(graph.fallback_nodes):
         count = len(graph.fallback_nodes)
         nodes = "1 node" if count == 1 else f"{count} nodes"
-        lines.append(f"At {nodes} every part scores 0: shares there are by norm.")
+        lines.append(f"At {nodes} every part scores 0, so the shares are by norm.")
     return lines
 
 
 def _is_whole(drawing: Drawing, graph: Graph) -> bool:
-    """Whether all layers are drawn, so that what the graph left out is left out here."""
+    """Whether all layers are drawn, so that the graph's hidden share is hidden here too."""
     if drawing.up:
         return (drawing.low, drawing.high) == (graph.row, int(graph.node_depth.max()))
     return (drawing.low, drawing.high) == (0, graph.row)
@@ -150,7 +150,7 @@ def _root_name(graph: Graph, run: RunResult | None, grid: Grid | None) -> str:
 
 
 def decoded(grid: Grid | None) -> dict[tuple[int, int], str]:
-    """What each block state reads as: plain text by (row, position)."""
+    """The best token of each block state, as plain text by (row, position)."""
     if grid is None or grid.component != "block_output":
         return {}
     names = {token.id: label(token, 14) for token in grid.vocabulary}
@@ -172,7 +172,7 @@ def node_hover(
     *,
     seen: bool,
 ) -> list[str]:
-    """What a node's hover box says: a title and lines, plain text."""
+    """The text of a node's hover box: a title and lines."""
     kinds = {"mid": f"layer {spot.depth}, between attention and MLP", "mlp": f"MLP {spot.depth}"}
     title = f"row {spot.depth}, {row_name(spot.depth)}"
     if spot.kind != "block":
@@ -180,18 +180,18 @@ def node_hover(
     lines = [title, f"position {spot.pos} {label(run.tokens[spot.pos], 18)}"]
     reads = texts.get((spot.depth, spot.pos)) if spot.kind == "block" else None
     if reads:
-        lines.append(f"reads as {reads}")
+        lines.append(f"predicts {reads}")
     if not seen:
-        return [*lines, "on hover only"]
+        return [*lines, "shown on hover only"]
     held = percent(drawing.mass[spot])
     lines.append(f"{held} of it comes from the root" if drawing.up else f"{held} of the flow")
     if drawing.other.get(spot, 0.0) > 0.0:
-        lines.append(f"other: {percent(drawing.other[spot])} by links not drawn")
+        lines.append(f"other: {percent(drawing.other[spot])} in links that are not drawn")
     return lines
 
 
 def link_hover(link: Drawn, run: RunResult, drawing: Drawing) -> list[str]:
-    """What a link's hover box says."""
+    """The text of a link's hover box."""
     layers = (
         f"layer {link.first}" if link.first == link.last else f"layers {link.first}–{link.last}"
     )
@@ -200,7 +200,7 @@ def link_hover(link: Drawn, run: RunResult, drawing: Drawing) -> list[str]:
     )
     kind = "MLP" if link.kind == "mlp" else link.kind
     moved = f"from position {source} to {target}"
-    of = "of the target comes this way from the root" if drawing.up else "of the flow"
+    of = "of the target comes from the root through this link" if drawing.up else "of the flow"
     lines = [
         f"{layers}: {kind}",
         moved if link.source.pos != link.target.pos else f"at position {source}",
@@ -210,35 +210,36 @@ def link_hover(link: Drawn, run: RunResult, drawing: Drawing) -> list[str]:
     if len(link.heads) > 4:
         lines.append(f"  {len(link.heads) - 4} more heads")
     if link.along > 0.005:
-        lines.append(f"{percent(link.along)} of it by thin MLP and own-position attention")
+        lines.append(f"{percent(link.along)} of it in thin MLP and same-position attention links")
     return lines
 
 
 def other_hover(drawing: Drawing) -> list[str]:
-    """What the hover box of the "other" link says."""
+    """The text of the hover box of the "other" link."""
     return [
         f"other: {percent(drawing.rest)} of the flow",
-        f"left out at {sum(part > 0.0 for part in drawing.other.values())} states, by"
+        f"omitted at {sum(part > 0.0 for part in drawing.other.values())} states, in"
         f" {_thinner(drawing)}",
-        "grows to the left as more is left out",
+        "grows to the left as more is omitted",
     ]
 
 
-#: Names of the columns of shares, and of signed flow.
+#: Columns of the list of shares, and of the list of signed flow.
 COLUMNS = ("Kind", "Layer", "Heads", "From", "To", "Share", "Flow")
 SIGNED_COLUMNS = (*COLUMNS[:5], "Share of all", "Logits")
 _KINDS = {"mlp": "MLP"}
-#: Heads of a link that are named in a row.
+#: Most heads of a link that are named in a row.
 NAMED = 6
 
 
 def link_rows(drawing: Drawing, run: RunResult) -> dict[str, Any]:
-    """Columns and rows of a picture by shares; a row's last value is what a click selects.
+    """Columns and rows of the list of links; a row's last value is what a click selects.
 
-    ``others`` are the nodes' parts that no drawn link brings, so that flows into a node add up.
+    ``others`` are the parts of the nodes that no drawn link carries, so that the flows into a node
+    add up.
     """
     others = [
-        ["other", _layer(spot), "", "by links not drawn", _place(spot, run),
+        ["other", _layer(spot), "", "links not drawn", _place(spot, run),
          round(part / max(drawing.mass[spot], 1e-30), 5), round(part, 5), ""]
         for spot, part in drawing.other.items() if part > 5e-6
     ]  # fmt: skip
@@ -251,7 +252,7 @@ def _layer(spot: Spot) -> str:
 
 
 def signed_rows(drawing: Signed, graph: Graph, run: RunResult) -> dict[str, Any]:
-    """The same of a signed picture."""
+    """The same for signed flow."""
     rows = [_signed_row(bar, graph, run, drawing.size) for bar in drawing.bars]
     return {"columns": SIGNED_COLUMNS, "rows": rows}
 
@@ -259,7 +260,7 @@ def signed_rows(drawing: Signed, graph: Graph, run: RunResult) -> dict[str, Any]
 def selects(
     kind: str, layer: int, source: int, target: int, head: int, chosen: tuple[int, ...] = ()
 ) -> str:
-    """What a click on a link selects: its layer, its head or heads, and the link itself."""
+    """The target of a click on a link: its layer, its head or heads, and the link itself."""
     heads = f"&heads={','.join(map(str, chosen or (head,)))}" if head >= 0 else ""
     link = f"&link={kind}:{layer}:{source}:{target}:{head}" if kind not in ("sink", "other") else ""
     return f"layer={layer}{heads}{link}"
@@ -282,7 +283,7 @@ def _row(link: Drawn, run: RunResult) -> list[Any]:
 
 
 def _link_numbers(heads: tuple[tuple[int, float], ...]) -> str:
-    """The strongest heads, and how many more there are."""
+    """The strongest heads, and the number of the others."""
     more = f" and {len(heads) - NAMED} more" if len(heads) > NAMED else ""
     return ", ".join(str(number) for number, _ in heads[:NAMED]) + more
 
@@ -292,7 +293,7 @@ def _head(link: Drawn) -> int:
 
 
 def _chosen(link: Drawn) -> tuple[int, ...]:
-    """The heads that a click shows: all that a link of a group stands for, else the strongest."""
+    """The heads that a click selects: all heads of a group, else none but the strongest."""
     return tuple(sorted(head for head, _ in link.heads)) if link.group >= 0 else ()
 
 

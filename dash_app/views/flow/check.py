@@ -1,4 +1,4 @@
-"""The causal check: cut the drawn links and see, and compare the methods on this prompt."""
+"""The causal check: cut the drawn links and measure, and compare the methods on this prompt."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from analysis.errors import AnalysisError
 from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import CausalCheck, CausalComparison
 from dash_app.errors import explain
-from dash_app.jobs.progress import attempt, trouble_in
+from dash_app.jobs.progress import run_safely, stored_problem
 from dash_app.page.controls import aria
-from dash_app.page.logit_tokens import names
-from dash_app.page.panel import GRAPH_CONFIG, trouble
+from dash_app.page.logit_tokens import tokens_by_id
+from dash_app.page.panel import GRAPH_CONFIG, problem_notice
 from dash_app.page.token_labels import label
 from dash_app.state.context import NewJob, Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.flow.check_figure import scatter
 from dash_app.views.flow.specs import check, comparison
 
-BOTTOM = "Row 0 is the embedding: there is no link to cut."
+BOTTOM = "Row 0 is the embedding, so there is no link to cut."
 CUT, COMPARE = "cut", "compare"
 
 
 def measure(
     service: Service, run: RunRef, selection: Selection, what: str, job: NewJob
 ) -> dict[str, Any] | None:
-    """Cut and measure unless the memo has it; how that ended, None if it was cancelled."""
+    """Cut the links and measure, unless the memo has the result."""
 
     def work() -> str:
         trace = trace_of(run)
@@ -39,22 +39,23 @@ def measure(
             service.ask(trace, spec, job(0.0, 1.0))
         return what
 
-    return attempt(work)
+    return run_safely(work)
 
 
-def show(
+def draw(
     service: Service, run: RunRef, selection: Selection, theme: Any, ready: dict[str, Any] | None
 ) -> list[Component]:
-    """What has been measured of the graph at hand: nothing until a button is pressed."""
-    wrong = trouble_in(ready)
+    """The measurements of the selected graph; empty until a button is pressed."""
+    problem = stored_problem(ready)
     try:
-        shown = _shown(service, run, selection, theme, pressed=ready is not None and not wrong)
-        return [trouble(wrong), *shown] if wrong else shown  # what was measured before stays
-    except Exception as error:  # noqa: BLE001 - said where the result would be
-        return [trouble(explain(error))]
+        shown = _results(service, run, selection, theme, pressed=ready is not None and not problem)
+        # Earlier results stay below the problem.
+        return [problem_notice(problem), *shown] if problem else shown
+    except Exception as error:  # noqa: BLE001 - shown in place of the result
+        return [problem_notice(explain(error))]
 
 
-def _shown(
+def _results(
     service: Service, run: RunRef, selection: Selection, theme: Any, *, pressed: bool
 ) -> list[Component]:
     trace = trace_of(run)
@@ -72,7 +73,7 @@ def _shown(
 
 
 def _check(run: RunRef, selection: Selection) -> Any:
-    """The check's request; None where the graph can't be checked, which the button says."""
+    """The check's spec; None if the graph can't be checked."""
     try:
         return check(run, selection)
     except AnalysisError:
@@ -82,11 +83,11 @@ def _check(run: RunRef, selection: Selection) -> Any:
 def _scatter(service: Service, run: RunRef, cut: CausalCheck, theme: Any) -> Component:
     figure = scatter(cut, result_of(service, run), theme=theme)
     what = _logit(service, run, cut.token, cut.foil)
-    rest = f", {cut.unmeasured:,} weaker ones were left" if cut.unmeasured else ""
+    rest = f" {cut.unmeasured:,} weaker links were not cut." if cut.unmeasured else ""
     note = (
-        f"Each link was cut alone (attention knocked out before the softmax, an MLP's output set"
-        f" to zero) and {what} at position {cut.position}, {cut.logit:+.2f}, measured again."
-        f" {cut.without_cut:,} links have nothing to cut (residual, biases, sinks){rest}."
+        f"Each link was cut alone: attention was knocked out before the softmax, or an MLP's output"
+        f" was set to zero. Then {what} at position {cut.position} ({cut.logit:+.2f}) was measured"
+        f" again. {cut.without_cut:,} links (residual, biases, sinks) can't be cut.{rest}"
         f" {cut.passes} forward passes."
     )
     picture = html.Div(
@@ -99,9 +100,9 @@ def _scatter(service: Service, run: RunRef, cut: CausalCheck, theme: Any) -> Com
 
 
 def _logit(service: Service, run: RunRef, token: int, foil: int) -> str:
-    known = names(service, run, [token, foil])
+    known = tokens_by_id(service, run, [token, foil])
     text = f"the logit of {label(known[token])}"
-    return f"{text} less that of {label(known[foil])}" if foil >= 0 else text
+    return f"{text} minus that of {label(known[foil])}" if foil >= 0 else text
 
 
 def _table(service: Service, run: RunRef, compared: CausalComparison) -> Component:
@@ -136,9 +137,9 @@ def _table(service: Service, run: RunRef, compared: CausalComparison) -> Compone
                 className="ledger-table flow-compared",
             ),
             html.P(
-                f"Spearman's, of what each draws into the last row and |change of {what}|, over"
-                f" the same {len(compared.effect)} cuts, heads together. Signed flow sees direct"
-                " paths only.",
+                f"Spearman's rank correlation of the drawn flow into the last row with |change of"
+                f" {what}|, over the same {len(compared.effect)} cuts with heads summed. Signed"
+                " flow has direct paths only.",
                 className="prompt-hint",
             ),
         ],

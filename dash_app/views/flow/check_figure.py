@@ -1,4 +1,4 @@
-"""Does the flow picture tell the truth: what is drawn against what cutting it does."""
+"""The causal check as a figure: the drawn flow of each link, and the effect of cutting it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dash_app.page.token_labels import token_markup
 
 
 def scatter(check: CausalCheck, run: RunResult, *, theme: Theme) -> Figure:
-    """One point for each link cut: drawn share against the measured effect on the logit.
+    """One point for each link that was cut: drawn share by the measured effect on the logit.
 
-    The rank correlation is the title. Signed flow is compared with its sign.
+    The title is the rank correlation. Signed flow keeps its sign.
     """
     signed = check.method == "signed"
     y = "logit lost when cut" if signed else "|change of the logit| when cut"
@@ -49,10 +49,10 @@ def scatter(check: CausalCheck, run: RunResult, *, theme: Theme) -> Figure:
 
 
 def title(check: CausalCheck) -> str:
-    """The rank correlation, in words where there is none."""
+    """The rank correlation, or why there is none."""
     count = len(check.flow)
     if math.isnan(check.correlation):
-        return f"No rank correlation: {count} links cut, fewer than three or all alike"
+        return f"No rank correlation: {count} links cut, fewer than three or all equal"
     return f"Rank correlation (Spearman) {check.correlation:+.2f} over {count} links cut"
 
 

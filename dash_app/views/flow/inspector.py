@@ -1,4 +1,4 @@
-"""What one link writes, and which neurons write an MLP's."""
+"""The inspector of the flow: what a link writes, and the neurons behind an MLP's link."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from analysis.flow_graph.results import LinkReading, Neurons
 from analysis.flow_graph.specs import LinkSpec, NeuronSpec
 from analysis.tracing.specs import RunResult
 from dash_app.errors import explain
-from dash_app.page.logit_tokens import names
-from dash_app.page.panel import trouble
+from dash_app.page.logit_tokens import tokens_by_id
+from dash_app.page.panel import fact, problem_notice
 from dash_app.page.token_labels import label, percent, row_name
 from dash_app.state.context import Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.flow.specs import link
 
-HINT = "Click a link, in the picture or the table, to read what it writes; an MLP's also names the"
-HINT += " neurons."
+HINT = (
+    "Click a link in the picture or the list to see what it writes. For an MLP you also see the"
+    " neurons."
+)
 _NAMES = {"mlp": "MLP", "attention": "attention", "residual": "residual", "bias": "bias"}
 
 
 def inspect(service: Service, run: RunRef, selection: Selection) -> list[Component]:
-    """The chosen link, read as tokens."""
+    """The chosen link, decoded to tokens."""
     try:
         spec = link(selection)
         if spec is None:
@@ -35,49 +37,43 @@ def inspect(service: Service, run: RunRef, selection: Selection) -> list[Compone
         if spec.kind == "mlp":
             shown.append(_most_responsible(service, run, spec))
         return [html.Div(shown, className="flow-reading")]
-    except Exception as error:  # noqa: BLE001 - said where the reading would be
-        return [trouble(explain(error))]
+    except Exception as error:  # noqa: BLE001 - shown in place of the link
+        return [problem_notice(explain(error))]
 
 
 def _most_responsible(service: Service, run: RunRef, spec: LinkSpec) -> Component:
     try:
         neurons = service.ask(trace_of(run), NeuronSpec(spec.layer, spec.target_pos, k=8, tokens=4))
-        return _neurons(neurons, label(names(service, run, [neurons.token])[neurons.token]))
-    except Exception as error:  # noqa: BLE001 - experts have no single set of neurons
-        return trouble(explain(error))
+        token = tokens_by_id(service, run, [neurons.token])[neurons.token]
+        return _neurons(neurons, label(token))
+    except Exception as error:  # noqa: BLE001 - a mixture of experts has no single set of neurons
+        return problem_notice(explain(error))
 
 
 def _reading(reading: LinkReading, run: RunResult) -> Component:
     source, target = (
         f"{label(run.tokens[pos])} ({pos})" for pos in (reading.source_pos, reading.target_pos)
     )
-    who = f"head {reading.head} of layer" if reading.head >= 0 else f"{_NAMES[reading.kind]}, layer"
-    title = f"What {who} {reading.layer} writes"
+    part = f"head {reading.head} of" if reading.head >= 0 else f"{_NAMES[reading.kind]} of"
+    title = f"What {part} layer {reading.layer} writes"
     if reading.kind == "residual":
         title = f"The residual, row {reading.layer} ({row_name(reading.layer)})"
     moved = f"from {source} to {target}" if reading.source_pos != reading.target_pos else target
     facts = (
-        ("Where", moved),
-        ("Norm", f"{reading.norm:.2f}, {percent(reading.share_of_norm)} of the state's"),
-        ("KL alone", f"{reading.kl_source:.2f} nats, KL(state ‖ this alone)"),
-        ("KL without", f"{reading.kl_without:.3f} nats, KL(state ‖ state less this)"),
+        ("Position", moved),
+        ("Norm", f"{reading.norm:.2f}, {percent(reading.share_of_norm)} of the state's norm"),
+        ("KL alone", f"{reading.kl_source:.2f} nats, KL(state ‖ link alone)"),
+        ("KL without", f"{reading.kl_without:.3f} nats, KL(state ‖ state − link)"),
     )
     known = {token.id: token for token in reading.vocabulary}
     return html.Div(
         [
             html.H3(title, className="inspector-title"),
-            html.Dl([_fact(*fact) for fact in facts], className="inspector-facts"),
+            html.Dl([fact(*pair) for pair in facts], className="inspector-facts"),
             _tokens("Promotes", reading.promoted, reading.promoted_logits, known),
             _tokens("Suppresses", reading.suppressed, reading.suppressed_logits, known),
         ],
         className="inspector",
-    )
-
-
-def _fact(name: str, value: str) -> Component:
-    return html.Div(
-        [html.Dt(name, className="inspector-key"), html.Dd(value, className="inspector-value")],
-        className="inspector-row",
     )
 
 
@@ -96,7 +92,7 @@ def _tokens(
 
 
 def _neurons(found: Neurons, what: str) -> Component:
-    heads = ("Neuron", "Activation", "Adds", "Promotes")
+    heads = ("Neuron", "Activation", "Logit", "Promotes")
     rows = _neuron_rows(found)
     return html.Div(
         [
@@ -112,8 +108,8 @@ def _neurons(found: Neurons, what: str) -> Component:
                 className="ledger-table",
             ),
             html.P(
-                f"Activation times output direction; the whole MLP adds {found.total:+.3f} to"
-                f" the logit of {what}, this position's own choice.",
+                f"Logit: activation times output direction. The whole MLP adds {found.total:+.3f}"
+                f" to the logit of {what}, the model's choice at this position.",
                 className="prompt-hint",
             ),
         ],

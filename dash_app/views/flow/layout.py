@@ -1,4 +1,4 @@
-"""The flow's panel."""
+"""The panel of the flow."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from dash.development.base_component import Component
 
 from analysis.contract.choices import Choices
 from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, START_TOKEN
-from dash_app.jobs.progress import progress, small_button, stop_button
+from dash_app.jobs.progress import fill_id, progress_bar, small_button, stop_button
 from dash_app.page.controls import aria
-from dash_app.page.panel import FIGURE, GRAPH_CONFIG, blank, control, panel
+from dash_app.page.panel import FIGURE, GRAPH_CONFIG, blank_figure, control, panel
 from dash_app.state.context import Context
 from dash_app.state.options import SCALES, SINKS, SPLITS
 from dash_app.views.flow.options import options
 
 
 class FlowId(StrEnum):
-    """What callbacks of this view name."""
+    """Ids of this view's components."""
 
     GRAPH = "flow-graph"
     BOX = "flow-graph-box"
@@ -27,7 +27,7 @@ class FlowId(StrEnum):
     CANVAS = "flow-canvas"
     DRAWN = "flow-drawn"
     LAYERS = "flow-layers"
-    FILL = "flow-progress-fill"
+    PROGRESS = "flow-progress"
     LAST = "flow-last"
     READY = "flow-ready"
     OPTIONS = "flow-options"
@@ -64,10 +64,10 @@ CANVAS_LABEL = (
     " the same links."
 )
 LAYERS_HELP = (
-    "Which layers are drawn. What lies outside is folded into the picture's edges; the line under"
-    " the title says so."
+    "The layers that are drawn. The other layers are folded into the edges of the picture; the"
+    " caption says which."
 )
-SIGNS = (("positive", "raises the logit"), ("negative", "lowers it"))
+SIGNS = (("positive", "raises the logit"), ("negative", "lowers the logit"))
 
 
 def _listed(title: str, table: Choices[Any]) -> str:
@@ -77,23 +77,22 @@ def _listed(title: str, table: Choices[Any]) -> str:
 
 
 HELP = (
-    "Where the chosen state comes from, walked back to the embeddings, or what it reaches. A state"
-    " is a sum of parts"
-    " (each head's reading of each token, the MLP's output, what was there before), and each part"
-    " gets a share of the whole.",
+    "The flow follows the chosen state back to the embeddings, or up to what it reaches. A state is"
+    " a sum of parts (what each head moves from each token, the MLP's output, and the state below),"
+    " and each part has a share of the whole.",
     *(f"{method.label}: {method.summary}" for method in FLOW_METHODS.values()),
-    "Shares are over all parts, those not drawn included; the line under the title says how much of"
-    " the flow the drawn links carry. Main paths are drawn at once, heads summed; the others come"
-    ' out when you point at their node. Never more than 300 links: the rest is one "other" link'
-    " at the bottom, as tall at each depth as what was left out to the right of it, and the pale"
-    " part of each node; so every node and the whole picture add up.",
+    "Shares are computed over all parts, also those that are not drawn. The caption says how much"
+    " of the flow the drawn links carry. Main paths are always drawn; point at a node to see its"
+    " other links. The picture has at most 300 links. All others are one “other” link at the bottom"
+    " and the pale part of each node, so that every node and the whole picture add up. At each"
+    " depth the “other” link is as tall as what is omitted to the right of it.",
     _listed("Direction", DIRECTIONS),
     _listed("Heads", SPLITS),
-    _listed("Scale", SCALES) + " Layers in which nothing but the residual is drawn are narrow. Zoom"
-    " with the buttons, Ctrl and the wheel, or + - 0; drag, or Shift and arrows, to move.",
+    _listed("Scale", SCALES) + " Layers where only the residual is drawn are narrow. To zoom, use"
+    " the buttons, Ctrl and the wheel, or + - 0. To move, drag, or use Shift and the arrow keys.",
     _listed("Start token", START_TOKEN),
     _listed("Sinks", SINKS),
-    "Click a node to choose that state; click a link to choose its layer and head, and to read what"
+    "Click a node to choose that state. Click a link to choose its layer and head, and to see what"
     " it writes.",
 )
 
@@ -102,7 +101,7 @@ def layout(context: Context) -> Component:
     """Controls, picture, key, table, inspector, causal check."""
     return panel(
         "flow",
-        "Where it comes from, and goes",
+        "Where the information comes from, and where it goes",
         [
             dcc.Store(id=FlowId.READY),
             dcc.Store(id=FlowId.LAST),
@@ -110,7 +109,7 @@ def layout(context: Context) -> Component:
             dcc.Store(id=FlowId.DRAWN),
             html.Div(options(context.base()), id=FlowId.OPTIONS, className="flow-options"),
             html.Div(
-                html.Div(id=FlowId.FILL, className="progress-fill"),
+                html.Div(id=fill_id(FlowId.PROGRESS), className="progress-fill"),
                 className="progress-track flow-progress",
             ),
             control("Layers", _layers(), wide=True),
@@ -146,7 +145,7 @@ def _layers() -> Component:
 
 
 def _picture() -> Component:
-    """Where the picture by shares is drawn, and the figure of signed flow and of messages."""
+    """The canvas of the picture by shares, and the figure of signed flow and of messages."""
     canvas = html.Div(
         id=FlowId.CANVAS,
         className="flow-canvas",
@@ -156,7 +155,9 @@ def _picture() -> Component:
     )
     return html.Div(
         [
-            dcc.Graph(id=FlowId.GRAPH, figure=blank(520), config=GRAPH_CONFIG, responsive=False),
+            dcc.Graph(
+                id=FlowId.GRAPH, figure=blank_figure(520), config=GRAPH_CONFIG, responsive=False
+            ),
             html.Div(canvas, className="flow-picture"),
         ],
         id=FlowId.BOX,
@@ -193,24 +194,24 @@ def _zoom(text: str, what: str, label: str) -> Component:
 
 
 def _check() -> Component:
-    """Buttons that start the causal check, its progress, and where its result comes."""
+    """Buttons that start the causal check, its progress, and its result."""
     return html.Section(
         [
             dcc.Store(id=FlowId.CHECK_READY),
             dcc.Store(id=FlowId.CHECK_LAST),
-            html.H3("Does the picture tell the truth?", className="flow-check-title"),
+            html.H3("Is the picture right?", className="flow-check-title"),
             html.Div(
                 [
                     small_button("Cut the drawn links", FlowId.CUT),
                     small_button("Compare all methods", FlowId.COMPARE),
                     html.Span(
-                        "Cuts each link and measures what that does to the logit.",
+                        "Cuts each link and measures how the logit changes.",
                         className="control-help",
                     ),
                 ],
                 className="controls",
             ),
-            progress(FlowId.CHECK_PROGRESS, stop_button(FlowId.STOP)),
+            progress_bar(FlowId.CHECK_PROGRESS, stop_button(FlowId.STOP)),
             html.Div(id=FlowId.CHECKED, className="flow-checked"),
         ],
         className="flow-check",

@@ -1,4 +1,4 @@
-"""Which links of a flow graph are drawn: the rule, and its application."""
+"""Selects the links of a flow graph that are drawn."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from dash_app.views.flow.paths import (
     wholes,
 )
 
-#: Main links carry at least this part of the root's mass, unless the rule says otherwise.
+#: A main link carries at least this part of the root's mass, unless the rule sets another limit.
 LEAST = 0.004
-#: The rules that go by mass take any number of sources.
+#: The rules by mass allow any number of sources.
 ANY = 10_000
-#: Where the search for the fewest links that carry enough begins and ends, and its step.
+#: Start, end and step of the search for the fewest links that carry enough.
 _FROM, _TO, _STEP = 0.6, 1e-4, 0.85
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What makes a link a main one.
+    """The rule that makes a link a main one.
 
     Attributes:
-        name: "sources": at each node the strongest attention sources, so many; "mass": the
-            strongest links that together carry so much of the root's mass; "least": every link
-            that carries so much of it.
-        sources: For "sources".
-        mass: For "mass", 0 to 1.
-        least: For "least", 0 to 1.
+        name: "sources": a number of the strongest attention sources at each node; "mass": the
+            strongest links that together carry a part of the root's mass; "least": every link that
+            carries at least a part of it.
+        sources: The number, for "sources".
+        mass: The part, for "mass", 0 to 1.
+        least: The part, for "least", 0 to 1.
     """
 
     name: str = "sources"
@@ -51,14 +51,14 @@ class Rule:
 
     @property
     def at_each(self) -> int:
-        """How many attention sources of a node may be main."""
+        """Most attention sources of a node that can be main."""
         return self.sources if self.name == "sources" else ANY
 
     def thresholds(self) -> Iterator[float]:
-        """Masses below which a link is not main, in the order in which they are tried.
+        """Masses below which a link is not main, in the order of trying.
 
-        "mass" lets more in from try to try until enough is carried; the others let fewer in until
-        the picture can hold them.
+        For "mass" the threshold falls until the links carry enough; for the other rules it rises
+        until the links fit in the picture.
         """
         if self.name == "mass":
             threshold = _FROM
@@ -72,24 +72,23 @@ class Rule:
             threshold *= 1.15
 
     def enough(self, shown: float) -> bool:
-        """Whether the search may stop at a picture that fits and carries ``shown``."""
+        """Whether a picture that fits and carries ``shown`` ends the search."""
         return self.name != "mass" or shown >= self.mass
 
 
-#: The rule until a person chooses one.
+#: The default rule.
 USUAL = Rule()
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Which part of a graph is drawn, and how.
+    """The part of a graph that is drawn, and how.
 
     Attributes:
         first, last: The layers; None: from the bottom, to the top.
-        heads: Which heads that read the same source are one link.
-        group_size: Query heads that share keys and values.
-        adaptive: Whether lanes are as tall as what passes them; else the whole flow is as tall in
-            every picture.
+        heads: How heads that read the same source are joined to links.
+        group_size: Number of query heads that share keys and values.
+        adaptive: Whether lanes are as tall as the flow through them; else the scale is fixed.
     """
 
     first: int | None = None
@@ -99,45 +98,46 @@ class Look:
     adaptive: bool = True
 
 
-#: The look until a person chooses another.
+#: The default look.
 PLAIN = Look()
 
-#: Links drawn at most, quiet ones and the "other" link included.
+#: Most links in a picture, with hover-only links and the "other" link.
 LIMIT = 300
-#: Of these, main ones.
+#: Most main links in a picture.
 MAIN_LIMIT = 200
-#: Quiet attention links that may come beside a node's main ones.
-QUIET_SOURCES = 6
-#: Positions that quiet links may add to those of the main ones, until there are so many.
+#: Most hover-only links of a node.
+HOVER_SOURCES = 6
+#: Hover-only links may add positions until there are this many.
 LANES = 13
-#: Upwards the thinnest links drawn are meant for states of which the root is so much.
+#: Upwards, thresholds refer to states of which the root is this much.
 MUCH = 0.1
-#: Quiet links carry at least this part of the root's mass.
-QUIET_LEAST = 2e-4
+#: A hover-only link carries at least this part of the root's mass.
+HOVER_LEAST = 2e-4
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """What is drawn of a graph.
+    """The selected links and nodes of a graph.
 
     Attributes:
-        roots: The nodes that mass starts from: the graph's own, or those at the edge of the layers
-            that are drawn.
-        links: Main links first, then quiet ones.
-        node_flow: Mass that passes each node by main links; 0 for nodes seen on hover only.
-        mass: What each drawn node holds by all links: of the root's mass as much as passes;
-            upwards the part of its own that comes from the root.
-        other: What of it enters by no main link; nothing for roots and where drawing ends.
-        shown: Downwards root mass that main links carry through the drawn layers; upwards the
-            part of what all states at the upper edge have from the root.
-        soaked: Root mass that main links carry into folded sinks.
-        whole: Mass at the drawn layers' upper edge: 1 unless layers above are left out. Upwards 1.
-        thin: How many ways of the drawn layers are not main.
+        roots: The nodes from which mass starts: the graph's own, or those at the edge of the drawn
+            layers.
+        links: Main links first, then hover-only links.
+        node_flow: Mass through each node in main links; 0 for nodes shown on hover only.
+        mass: Mass of each drawn node in all links: the part of the root's mass that passes it;
+            upwards, the part of the node that comes from the root.
+        other: The part of it that enters through no main link; roots and end nodes have none.
+        shown: Downwards, the root's mass that main links carry through the drawn layers; upwards,
+            the part of what all states at the upper edge have from the root.
+        soaked: The root's mass that main links carry into folded sinks.
+        whole: Mass at the upper edge of the drawn layers: 1 unless layers above are omitted; 1
+            upwards.
+        thin: Number of links in the drawn layers that are not main.
         threshold: Mass below which a link is not main.
-        short: Whether the rule asked for more links than a picture can hold.
-        low, high: Residual rows that are drawn.
+        short: Whether the rule selects more links than a picture can show.
+        low, high: The residual rows at the edges of the picture.
         up: The direction.
-        look: How.
+        look: How the picture is drawn.
     """
 
     roots: tuple[Spot, ...]
@@ -163,15 +163,15 @@ class Drawing:
 
     @property
     def rest(self) -> float:
-        """What is in the "other" link: downwards ``whole`` less shown and soaked."""
+        """Mass of the "other" link: ``whole`` minus shown and soaked."""
         return max(self.whole - self.shown - self.soaked, 0.0)
 
 
 class _Scene(NamedTuple):
-    """The part of a graph that is looked at.
+    """The part of a graph in the drawn layers.
 
-    ``unit`` is what is much: downwards all of the root's mass. Upwards a token may be a hundredth
-    of every state at the far edge, and that is what the picture is about.
+    ``unit`` is the mass that thresholds refer to: downwards the whole mass of the root. Upwards it
+    is smaller, because a token may be only a hundredth of every state at the far edge.
     """
 
     ways: dict[Spot, list[Part]]
@@ -183,14 +183,14 @@ class _Scene(NamedTuple):
     unit: float
 
     def shown(self, flow: dict[Spot, float]) -> float:
-        """The part of ``whole`` that reaches the far edge."""
+        """Part of ``whole`` that reaches the far edge."""
         edge = ("block", self.high if self.up else self.low)
         arrived = sum(mass for spot, mass in flow.items() if spot[:2] == edge)
         return min(arrived / self.whole if self.up else arrived, 1.0)
 
 
 class _Main(NamedTuple):
-    """Main links as they are, and with runs of residual joined."""
+    """Main links of the graph, and the drawn ones, with runs of residual links joined."""
 
     links: list[Drawn]
     flow: dict[Spot, float]
@@ -199,7 +199,7 @@ class _Main(NamedTuple):
 
     @property
     def soaked(self) -> float:
-        """Root mass that they carry into folded sinks."""
+        """The root's mass that they carry into folded sinks."""
         return sum(mass for spot, mass in self.flow.items() if spot.kind == "sink")
 
 
@@ -210,9 +210,9 @@ def select(
     limit: int = LIMIT,
     main_limit: int = MAIN_LIMIT,
 ) -> Drawing:
-    """Choose what to draw of ``graph``: fewer than ``limit`` links, ``main_limit`` of them main.
+    """Select fewer than ``limit`` links of ``graph``, at most ``main_limit`` of them main.
 
-    Only of graphs by shares: signed ones have ``flow_signed_select``.
+    The graph has shares; for a signed graph there is ``select_signed``.
     """
     if graph.method == "signed":
         raise ValueError("a signed graph has no shares")
@@ -220,13 +220,13 @@ def select(
     main, short = _main(scene, rule, main_limit)
     roots = _followed(scene.starts)
     node_flow = _seen(main.drawn, main.flow, roots)
-    quiet = _quiet(scene, main, node_flow, limit - 1 - len(main.drawn))
+    hover = _hover_links(scene, main, node_flow, limit - 1 - len(main.drawn))
     mass = _masses(graph, scene, node_flow)
-    far = [link.target if scene.up else link.source for link in quiet]
+    far = [link.target if scene.up else link.source for link in hover]
     total = sum(len(ways) for ways in scene.ways.values())
     return Drawing(
         roots=tuple(roots),
-        links=(*main.drawn, *quiet),
+        links=(*main.drawn, *hover),
         node_flow=node_flow | {spot: 0.0 for spot in far if spot not in node_flow},
         mass=mass,
         other=_others(scene, main.drawn, mass),
@@ -244,7 +244,7 @@ def select(
 
 
 def span(graph: Graph, look: Look) -> tuple[int, int]:
-    """The residual rows to draw: the graph's own, less what the chosen layers leave out."""
+    """The residual rows to draw: those of the graph within the chosen layers."""
     up = graph.direction == "up"
     blocks = [spot.depth for spot in flows(graph) if spot.kind == "block"]
     bottom, top = (graph.row, max(blocks)) if up else (0, graph.row)
@@ -267,7 +267,7 @@ def _scene(graph: Graph, look: Look) -> _Scene:
 
 
 def _starts(graph: Graph, row: int) -> dict[Spot, float]:
-    """Mass at the row that drawing starts from: the roots', or what the graph has there."""
+    """Mass at the row where the picture starts, of the roots or of the graph's nodes there."""
     if row == graph.row:
         roots = [Spot("block", row, pos) for pos in graph.roots or (graph.position,)]
         return dict.fromkeys(roots, 1.0 if graph.direction == "up" else 1 / len(roots))
@@ -276,7 +276,7 @@ def _starts(graph: Graph, row: int) -> dict[Spot, float]:
 
 
 def _main(scene: _Scene, rule: Rule, most: int) -> tuple[_Main, bool]:
-    """The main links by the rule, and whether fewer than it asks for are drawn."""
+    """The main links by the rule, and whether the rule selects more than fit."""
     best = _Main([], dict(scene.starts), [], 1.0)
     for tried, given in enumerate(rule.thresholds()):
         threshold = given * (1.0 if rule.name == "least" else scene.unit)
@@ -303,7 +303,7 @@ def _masses(graph: Graph, scene: _Scene, seen: dict[Spot, float]) -> dict[Spot, 
 
 
 def _others(scene: _Scene, links: Iterable[Drawn], mass: dict[Spot, float]) -> dict[Spot, float]:
-    """What enters each drawn node by no main link."""
+    """Mass that enters each drawn node through no main link."""
     entered: dict[Spot, float] = defaultdict(float)
     for link in links:
         entered[link.target] += link.flow
@@ -316,8 +316,8 @@ def _others(scene: _Scene, links: Iterable[Drawn], mass: dict[Spot, float]) -> d
     }
 
 
-def _quiet(scene: _Scene, main: _Main, seen: dict[Spot, float], room: int) -> list[Drawn]:
-    """The strongest ways of drawn nodes that are not main, at most ``room``."""
+def _hover_links(scene: _Scene, main: _Main, seen: dict[Spot, float], room: int) -> list[Drawn]:
+    """The strongest links of drawn nodes that are not main, at most ``room``."""
     taken = {link.key for link in main.links}
     carrying = {link.key[:2] for link in main.links if link.along > 0}
     choices: list[Drawn] = []
@@ -326,11 +326,11 @@ def _quiet(scene: _Scene, main: _Main, seen: dict[Spot, float], room: int) -> li
         if shown_at(node, seen) is None or mass <= 0:
             continue
         rest = [part for part in parts if part.key not in taken and part.key[:2] not in carrying]
-        for part in sorted(rest, key=lambda part: -part.share)[:QUIET_SOURCES]:
+        for part in sorted(rest, key=lambda part: -part.share)[:HOVER_SOURCES]:
             link = drawn(part, mass, [], main=False)
             source, target = (shown_at(spot, seen) or spot for spot in link[:2])
             choices.append(link._replace(source=source, target=target))
-    least = QUIET_LEAST * scene.unit
+    least = HOVER_LEAST * scene.unit
     choices = [link for link in choices if link.flow >= least and link.source != link.target]
     lanes = _lanes(choices, seen, up=scene.up)
     choices = [link for link in choices if _far(link, up=scene.up) in lanes]
@@ -342,7 +342,7 @@ def _far(link: Drawn, *, up: bool) -> int:
 
 
 def _lanes(choices: list[Drawn], seen: dict[Spot, float], *, up: bool) -> set[int]:
-    """Positions to draw: those of the main links, then those that most quiet mass joins."""
+    """Positions to draw: those of the main links, then those with most mass in hover-only links."""
     lanes = {spot.pos for spot in seen}
     mass: dict[int, float] = defaultdict(float)
     for link in choices:
@@ -357,12 +357,12 @@ def _seen(links: list[Drawn], flow: dict[Spot, float], roots: Iterable[Spot]) ->
 
 
 def _followed(starts: dict[Spot, float]) -> list[Spot]:
-    """The starts that carry enough to be followed: those that a picture has."""
+    """The start nodes that carry enough mass to be drawn."""
     return sorted(spot for spot, mass in starts.items() if mass >= RESIDUAL_LEAST)
 
 
 def shown_at(spot: Spot, seen: dict[Spot, float]) -> Spot | None:
-    """The drawn node that stands for ``spot``: itself, or the block its middle was joined to."""
+    """The drawn node for ``spot``: itself, or the block output that its middle was joined to."""
     if spot in seen:
         return spot
     above = Spot("block", spot.depth + 1, spot.pos)

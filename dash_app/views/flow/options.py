@@ -16,7 +16,7 @@ from dash_app.page.panel import control, segmented
 from dash_app.state.options import MAIN_PATHS, ROOTS, SCALES, SINKS, SPLITS
 from dash_app.state.selection import Selection
 
-#: Presets of each rule, and what follows the number.
+#: Preset values of each rule.
 PRESETS = {
     "sources": (1, 2, 3, 4, 5, 6, 7, 8),
     "mass": (50, 60, 70, 80, 90, 95),
@@ -32,7 +32,7 @@ def options(
     tokens: Sequence[Option] = (),
     foils: Sequence[Option] = (),
 ) -> list[Component]:
-    """All controls of the method at hand; those that would do nothing are left out."""
+    """All controls that have an effect with the selected method."""
     method = FLOW_METHODS[selection.method]
     if method.signed:
         further = logit_controls(selection, tokens, foils)
@@ -79,7 +79,7 @@ def _shares(selection: Selection, answer: bool, grouped: bool) -> list[Component
 
 
 def _control(text: str, name: str, table: Choices[Any], selection: Selection) -> Component:
-    """A labelled switch for a field of the selection that has a table."""
+    """A labelled switch for a field of the selection that has a table of choices."""
     buttons = _switched(text, name, options_of(table), selection)
     return html.Div(control(text, buttons), title=table.help)
 

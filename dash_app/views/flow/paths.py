@@ -1,4 +1,4 @@
-"""A flow graph as paths between nodes, and the main ones among them."""
+"""A flow graph as links between nodes, and the walk that finds the main ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENDS = ("sink", "bias")
 
 
 class Spot(NamedTuple):
-    """Where a node lies: its kind, depth (row of a block, layer of the others) and position."""
+    """A node of the graph: its kind, depth (row of a block output, else layer) and position."""
 
     kind: str
     depth: int
@@ -23,10 +23,10 @@ class Spot(NamedTuple):
 
     @property
     def level(self) -> float:
-        """Depth in rows: a block at its row, what is inside a layer shortly before the next.
+        """Depth in rows; a node inside a layer lies shortly before the next row.
 
-        Attention spans more of a layer than the MLP: its bands need room to cross lanes, the MLP's
-        enough to be pointed at.
+        Attention spans more of a layer than the MLP, because its bands cross lanes, while an MLP's
+        band only needs enough room to be pointed at.
         """
         if self.kind == "block":
             return float(self.depth)
@@ -34,14 +34,14 @@ class Spot(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One way from a node into another.
+    """A link of the graph, with its heads joined.
 
     Attributes:
         source, target: The nodes.
         kind: One of LINK_KINDS.
         share: Part of what enters the target.
         heads: (head, share) of attention, strongest first.
-        group: Which of several attention ways between the same nodes; -1 where heads are summed.
+        group: Number among several attention links between the same nodes; -1 if heads are summed.
     """
 
     source: Spot
@@ -53,17 +53,17 @@ class Part(NamedTuple):
 
     @property
     def key(self) -> tuple[Spot, Spot, str, int]:
-        """What tells it from every other way."""
+        """Identifies the link."""
         return self.source, self.target, self.kind, self.group
 
 
 def merge(graph: Graph, heads: str = "sum", group_size: int = 1) -> dict[Spot, list[Part]]:
-    """The ways into each node, each MLP one link from its reader to its writer.
+    """The links into each node; an MLP is one link from the state it reads to the one it writes.
 
     Args:
-        graph: By shares.
-        heads: Which heads that read the same source are one way.
-        group_size: Heads that share keys and values, for "group".
+        graph: A graph of shares.
+        heads: How heads that read the same source are joined.
+        group_size: Number of heads that share keys and values, for "group".
     """
     spots = _spots(graph)
     written = _written(graph, spots)
@@ -95,7 +95,7 @@ def merge(graph: Graph, heads: str = "sum", group_size: int = 1) -> dict[Spot, l
 
 
 def leaving(parts: dict[Spot, list[Part]]) -> dict[Spot, list[Part]]:
-    """The same ways by the node that they leave."""
+    """The same links by the node that they leave."""
     found: dict[Spot, list[Part]] = defaultdict(list)
     for ways in parts.values():
         for part in ways:
@@ -104,13 +104,13 @@ def leaving(parts: dict[Spot, list[Part]]) -> dict[Spot, list[Part]]:
 
 
 def wholes(graph: Graph) -> dict[Spot, float]:
-    """Each node's mass by all links of the graph; upwards, by all links there are."""
+    """Each node's mass in all links of the graph; upwards, in all links of the model."""
     known = graph.node_whole if len(graph.node_whole) else graph.node_flow
     return dict(zip(_spots(graph), known.tolist(), strict=True))
 
 
 def flows(graph: Graph) -> dict[Spot, float]:
-    """Each node's mass by the graph's links."""
+    """Each node's mass in the graph's links."""
     return dict(zip(_spots(graph), graph.node_flow.tolist(), strict=True))
 
 
@@ -150,7 +150,7 @@ def _rows(graph: Graph) -> Iterable[tuple[int, int, str, int, float]]:
     )
 
 
-#: A residual is followed on as long as it carries this much: in a run it costs one link only.
+#: A residual link is followed while it carries this much, because a run of them is one link.
 RESIDUAL_LEAST = 0.0015
 
 
@@ -158,18 +158,18 @@ class Drawn(NamedTuple):
     """One link of the picture.
 
     Attributes:
-        source, target: Where the mass comes from (lower) and goes to (higher).
+        source, target: The lower and the upper node.
         kind: One of LINK_KINDS.
-        flow: Part of the root's mass; upwards part of the target's mass that comes from the root;
-            by drawn links only.
+        flow: Part of the root's mass; upwards, part of the target's mass that comes from the root;
+            in drawn links only.
         share: Part of what enters the target.
-        main: Whether it is drawn at once, not only on hover.
+        main: Whether it is always drawn, not only on hover.
         heads: (head, share) of an attention link, strongest first.
-        group: Which of several attention links between the same nodes.
-        along: Share of what is too thin to be drawn beside a residual and joins the same states
-            (an MLP, attention to its own position), counted with it.
-        carried: How many such ways.
-        first, last: The layers it spans.
+        group: Number among several attention links between the same nodes.
+        along: Share of links that are too thin to be drawn beside a residual link between the same
+            states (an MLP, same-position attention) and count with it.
+        carried: Number of such links.
+        first, last: The layers that it spans.
     """
 
     source: Spot
@@ -187,7 +187,7 @@ class Drawn(NamedTuple):
 
     @property
     def key(self) -> tuple[Spot, Spot, str, int]:
-        """What tells it from every other link."""
+        """Identifies the link."""
         return self.source, self.target, self.kind, self.group
 
 
@@ -200,15 +200,15 @@ def walk(
     up: bool = False,
     unit: float = 1.0,
 ) -> tuple[list[Drawn], dict[Spot, float]]:
-    """Main links from the starts, with their mass, and the mass that each node gets by them.
+    """Main links from the start nodes, with their mass, and each node's mass in them.
 
     Args:
-        ways: The ways into each node; upwards the ways out.
-        starts: Mass to begin with.
-        threshold: Links that carry less are not main.
-        sources: Attention links of a node that may be.
+        ways: The links into each node; upwards, the links out of it.
+        starts: Mass of the start nodes.
+        threshold: A link that carries less is not main.
+        sources: Most attention links of a node that can be main.
         up: The direction.
-        unit: What a residual must carry to be followed, in ``RESIDUAL_LEAST``.
+        unit: The mass that ``RESIDUAL_LEAST`` refers to.
     """
     least = RESIDUAL_LEAST * unit
     flow: dict[Spot, float] = defaultdict(float, starts)
@@ -226,7 +226,7 @@ def walk(
 def _main_parts(
     ways: list[Part], mass: float, threshold: float, sources: int, least: float
 ) -> list[tuple[Part, list[Part]]]:
-    """The main ways of a node, a residual with the thin ones that are counted with it."""
+    """The main links of a node; a residual link with the thin links that count with it."""
     attention = sorted((part for part in ways if part.kind == "attention"), key=lambda p: -p.share)
     mlps = [part for part in ways if part.kind == "mlp"]
     sinks = [part for part in ways if part.kind == "sink"]
@@ -243,7 +243,7 @@ def _main_parts(
 
 
 def drawn(part: Part, mass: float, along: list[Part], *, main: bool) -> Drawn:
-    """A way as a link that starts from ``mass``."""
+    """A link that carries its share of ``mass``."""
     extra = sum(other.share for other in along)
     target = part.target
     layer = target.depth - 1 if target.kind == "block" else target.depth
@@ -264,7 +264,7 @@ def drawn(part: Part, mass: float, along: list[Part], *, main: bool) -> Drawn:
 
 
 def collapse(links: list[Drawn], roots: Collection[Spot], *, up: bool = False) -> list[Drawn]:
-    """The same links without nodes at which nothing is drawn but the residual passing through."""
+    """The same links without nodes that only a residual link passes through."""
     entering, leaving = _both_ways(links)
     for spot in sorted(entering, key=lambda spot: -spot.level):
         if spot in roots or len(leaving[spot]) != 1:
@@ -290,12 +290,12 @@ def _both_ways(links: list[Drawn]) -> tuple[_Ways, _Ways]:
 
 
 def _join(spot: Spot, above: Drawn, entering: _Ways, leaving: _Ways, *, up: bool) -> None:
-    """Take ``spot`` out: what enters it goes on to where ``above`` goes."""
+    """Remove ``spot``: the links into it continue to the target of ``above``."""
     entering[above.target].remove(above)
     for link in entering.pop(spot):
         longer = link._replace(
             target=above.target,
-            # Downwards a link carries what reaches the root either way; upwards it thins.
+            # Downwards the mass stays the same; upwards each step keeps only a share of it.
             flow=link.flow * (above.share if up else 1.0),
             share=link.share * above.share,
             along=max(link.along, above.along) if link.kind == "residual" else 0.0,

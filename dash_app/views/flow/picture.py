@@ -1,4 +1,4 @@
-"""The flow graph as a picture: bands between the nodes of lanes."""
+"""The flow graph as a picture: nodes in lanes, and bands between them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from dash_app.views.flow.link_selection import PLAIN, USUAL, Drawing, Look, Rule
 from dash_app.views.flow.paths import Drawn, Spot
 from dash_app.views.flow.placement import Places, place, place_labels, row_names
 
-#: Half the width of a node, and the least width of a band that crosses lanes, in pixels.
+#: Half the width of a node, and the least width of a band between lanes, in pixels.
 HALF, THINNEST = 2.5, 0.7
 _ORDER = {"residual": 0, "attention": 1, "mlp": 2}
 
 
 class Band(NamedTuple):
-    """A link as it is drawn: its middle line from left to right, and its width, in pixels.
+    """A link as drawn: its middle line from left to right, and its width, in pixels.
 
-    A ``ribbon`` is so wide from top to bottom. A line is so wide across itself, which shows a thin
-    band that crosses lanes steeply as it is; one as wide as it is long would curl.
+    The width of a ``ribbon`` is vertical. The width of a line is across the line, which suits thin
+    bands that cross lanes steeply; a line that is as wide as it is long would curl.
     """
 
     link: Drawn
@@ -75,7 +75,7 @@ def _stacked(
     for spot, numbers in at.items():
         tall = drawing.mass.get(spot, 0.0) * places.per_mass
         main = sum(drawing.links[number].flow for number in numbers if drawing.links[number].main)
-        # Upwards a state sends more than it holds: its part of every state that reads it.
+        # Upwards a state can send more than its own mass: a share of every state that reads it.
         squeeze = min(1.0, tall / (main * places.per_mass)) if main > 0.0 else 1.0
         top = places.y(spot) - tall / 2
         bottom = top + tall
@@ -87,9 +87,10 @@ def _stacked(
 
 
 def other_outline(drawing: Drawing, places: Places) -> list[tuple[float, float]]:
-    """The lower edge of the "other" link: as tall, at each depth, as what was left out above it.
+    """The lower edge of the "other" link: at each depth as tall as what is omitted above it.
 
-    Points (x, height) from right to left, in pixels.
+    Returns:
+        Points (x, height) from right to left, in pixels.
     """
     tall, points = 0.0, [(places.x(drawing.high), 0.0)]
     for spot, part in sorted(drawing.other.items(), key=lambda item: -item[0].level):
@@ -98,13 +99,13 @@ def other_outline(drawing: Drawing, places: Places) -> list[tuple[float, float]]
             points.append((x, tall))
         tall += part * places.per_mass
         points.append((x, tall))
-    # Rounding, and starts too small to be drawn.
+    # Corrects rounding, and adds start nodes that are too small to be drawn.
     points.append((places.x(drawing.low), drawing.rest * places.per_mass))
     return points
 
 
 def covered(drawing: Drawing, links: Iterable[Drawn]) -> dict[Spot, float]:
-    """The part of each node's mass that main links bring."""
+    """The part of each node's mass that main links carry."""
     brought: dict[Spot, float] = defaultdict(float)
     for link in links:
         if link.main:
@@ -112,27 +113,28 @@ def covered(drawing: Drawing, links: Iterable[Drawn]) -> dict[Spot, float]:
     return {spot: min(brought[spot], mass) for spot, mass in drawing.mass.items()}
 
 
-#: Room at the left for token texts, at the right for what the root reads as, above and below.
+#: Margins: at the left for tokens, at the right for the root's label.
 MARGIN = {"left": 128, "right": 96, "top": 16, "bottom": 30}
-#: Parts of the flow that the key may show as tall.
+#: Parts of the flow whose height the key can show.
 _KEYS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 
 
 class Picture(TypedDict):
-    """What the browser draws, and lists in its table.
+    """What the browser draws and lists.
 
     Attributes:
         view: "flow".
         up: The direction.
-        width, height: The whole picture; margin: around what can be zoomed.
-        lanes: [y, token, position, whether of the answer].
+        width, height: Size of the whole picture.
+        margin: The margins around the part that can be zoomed.
+        lanes: [y, token, position, whether it is an answer token].
         rows: [x, name].
-        nodes: [x, top, height, height covered by drawn links, kind, what a click selects, hover].
-        links: [source, target, x0, y0, x1, y1, width, kind, whether main, what a click selects,
-            hover, whether a ribbon]; source and target are places in ``nodes``.
-        other: The "other" link: {outline, top, text, hover}; None where there is none.
-        labels: [x, y, text, whether beside its point, zoom from which on].
-        key: [height, part of the flow that is so tall], tallest first; zoomed, a smaller one.
+        nodes: [x, top, height, height covered by drawn links, kind, target of a click, hover].
+        links: [source, target, x0, y0, x1, y1, width, kind, whether main, target of a click,
+            hover, whether a ribbon]; source and target are indices in ``nodes``.
+        other: The "other" link: {outline, top, text, hover}; None if there is none.
+        labels: [x, y, text, whether beside its point, zoom from which it is shown].
+        key: [height, part of the flow with this height], tallest first.
         table: Columns and rows of the links.
     """
 
@@ -160,10 +162,15 @@ def picture(
     look: Look = PLAIN,
     drawing: Drawing | None = None,
 ) -> Picture:
-    """The main ways into the graph's root, or out of it: tokens at the left, depth to the right.
+    """The main links into the graph's root, or out of it: tokens at the left, depth to the right.
 
-    ``grid`` labels nodes with what they read as; ``rule`` says which links are main and ``look``
-    how; ``drawing``, if at hand, is what they chose.
+    Args:
+        graph: A graph of shares.
+        run: The run, for its tokens.
+        grid: Labels the nodes with their best tokens.
+        rule: Which links are main.
+        look: Which part is drawn, and how.
+        drawing: The selected links, if they are already known.
     """
     drawing = drawing or select(graph, rule, look)
     places = place(drawing, len(run.tokens))
@@ -217,7 +224,7 @@ def _nodes(
 
 
 def _selects(spot: Spot) -> str:
-    """What a click on a node selects: its state; the inside of a layer belongs to its output."""
+    """The target of a click on a node: its state; for a node inside a layer, the layer's output."""
     row = spot.depth if spot.kind == "block" else spot.depth + 1
     return f"row={row}&pos={spot.pos}&layer={max(row - 1, 0)}"
 
@@ -258,5 +265,5 @@ def _labels(drawing: Drawing, places: Places, texts: dict[tuple[int, int], str])
 
 
 def _key(places: Places) -> list[list[Any]]:
-    """Heights, and the parts of the flow that are drawn so tall."""
+    """Heights, and the parts of the flow with these heights."""
     return [[_px(part * places.per_mass), percent(part)] for part in _KEYS]

@@ -1,7 +1,7 @@
-"""Where the nodes and labels of a flow picture lie, in pixels: lanes are tokens, depth goes right.
+"""Places of nodes and labels in a flow picture, in pixels: one lane per token, depth to the right.
 
-Depth runs from left to right because lanes are then as wide as the picture, and token texts have
-room at their left. Layers in which nothing but the residual is drawn are narrow.
+Depth runs from left to right so that lanes are as wide as the picture and tokens fit at the left.
+Layers where only the residual is drawn are narrow.
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ from dash_app.page.token_labels import width
 from dash_app.views.flow.link_selection import Drawing
 from dash_app.views.flow.paths import ENDS, Spot
 
-#: Room that a panel of the page has for the plot area, in pixels.
+#: Width of the plot area in the page, in pixels.
 ROOM = 968
-#: Up to so many tokens all have a lane; of more, only those that drawn links touch.
+#: Up to this many tokens all have a lane; otherwise only those that drawn links touch.
 ALL_LANES = 12
-#: Least and most height of a lane, and of all of them.
+#: Least and most height of a lane, and height of all lanes.
 LOW, HIGH, TALL = 38.0, 68.0, 460.0
-#: How tall the whole flow is at the fixed scale, and at most and least at the adaptive one.
+#: Height of the whole flow at the fixed scale; its most and least at the adaptive scale.
 FIXED, TALLEST, LEAST = 36.0, 260.0, 20.0
-#: Room for a label above what passes a lane of the adaptive scale; its least height.
+#: Space for a label above the flow in a lane of the adaptive scale; least height of such a lane.
 _PAD, _LOWEST = 20.0, 26.0
-#: Width of a layer in which nothing but the residual happens, in those of others.
+#: Width of a layer where only the residual is drawn, relative to other layers.
 IDLE = 0.3
-#: Most width of a layer, in pixels: a model of two fills half the panel, no band becomes a slab.
+#: Most width of a layer in pixels, so that the bands of a small model stay readable.
 WIDEST = 240.0
-#: A label needs this much of the root's mass at its node, and this much room, in pixels.
+#: Least mass of a node with a label; height of a label and width of a character, in pixels.
 LABEL_FLOW, LINE, CHARACTER = 0.025, 14, 6.7
-#: How far from its point a label's middle stands above, and its start beside.
+#: Distance of a label from its point: of its middle above, of its start beside.
 ABOVE, BESIDE = 8, 10
-#: Zoom factors at which further labels may come.
+#: Zoom factors at which further labels appear.
 ZOOMS = (1.0, 1.5, 2.25, 3.4, 5.0, 7.6)
 
 
 class Label(NamedTuple):
-    """A node's label: its middle in pixels from the picture's top left corner, unzoomed.
+    """A node's label, in pixels from the top left corner of the picture without zoom.
 
     Attributes:
         spot: The node.
-        x, y: Its point, which the label stands above; at the right edge beside.
-        text: What it reads as.
+        x, y: The point that the label stands above, or beside at the right edge.
+        text: The node's best token.
         wide: Width of the text.
-        beside: Whether it stands at the point's right.
-        zoom: From which zoom on there is room for it.
+        beside: Whether the label stands to the right of the point.
+        zoom: The zoom from which there is space for it.
     """
 
     spot: Spot
@@ -57,22 +57,22 @@ class Label(NamedTuple):
     zoom: float = 1.0
 
     def centre(self, zoom: float) -> tuple[float, float]:
-        """The text's middle in a picture zoomed so far: points move apart, texts stay."""
+        """The middle of the text at a zoom: points move apart, texts keep their size."""
         x, y = self.x * zoom, self.y * zoom
         return (x + BESIDE + self.wide / 2, y) if self.beside else (x, y - ABOVE)
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The picture's measures, in pixels.
+    """The dimensions of the picture, in pixels.
 
     Attributes:
         lanes: (middle, height) of each position that has a lane, top to bottom.
-        rows: Where each drawn row lies, from the left.
-        low: The first of them.
-        per_mass: How tall a mass of 1 is.
-        width, height: Of all this.
-        other: Top of the lane of the "other" link; None where it is not drawn.
+        rows: The x of each drawn row.
+        low: The first drawn row.
+        per_mass: Height of a mass of 1.
+        width, height: Size of the plot area.
+        other: Top of the lane of the "other" link; None if it is not drawn.
     """
 
     lanes: dict[int, tuple[float, float]]
@@ -84,7 +84,7 @@ class Places:
     other: float | None = None
 
     def x(self, level: float) -> float:
-        """Where a level (row, or row and a part) lies, from the left."""
+        """The x of a level (a row, or a row and a fraction)."""
         at = level - self.low
         whole = min(int(at), len(self.rows) - 1)
         if whole + 1 >= len(self.rows):
@@ -92,15 +92,15 @@ class Places:
         return self.rows[whole] + (at - whole) * (self.rows[whole + 1] - self.rows[whole])
 
     def y(self, spot: Spot) -> float:
-        """The middle of a node, from the top; what ends lies beside the residual, not on it."""
+        """The y of a node's middle; end nodes lie beside the residual, not on it."""
         middle, tall = self.lanes[spot.pos]
         return middle + (0.34 * tall if spot.kind in ENDS else 0.0)
 
 
 def place(drawing: Drawing, tokens: int) -> Places:
-    """Measure the picture of ``drawing`` over a sequence of ``tokens`` tokens."""
+    """The dimensions of the picture of ``drawing``, for a sequence of ``tokens`` tokens."""
     touched = sorted({spot.pos for spot in drawing.node_flow})
-    first = touched[0] if drawing.up else 0  # upwards nothing comes before the root
+    first = touched[0] if drawing.up else 0  # upwards nothing lies before the root
     positions = list(range(first, touched[-1] + 1)) if tokens <= ALL_LANES else touched
     most: dict[int, float] = defaultdict(float)
     for spot, mass in drawing.mass.items():
@@ -117,10 +117,10 @@ def place(drawing: Drawing, tokens: int) -> Places:
 
 
 def _heights(most: list[float], adaptive: bool) -> tuple[float, list[float]]:
-    """How tall a mass of 1 is, and each lane, given the most that each holds."""
+    """Height of a mass of 1, and of each lane, given the largest mass in each lane."""
     if not adaptive:
         lane = min(HIGH, max(LOW, TALL / len(most)))
-        # Upwards several states may together hold more than one: lanes never overlap.
+        # Upwards a lane's mass can exceed 1; lanes must not overlap.
         return FIXED, [max(lane, FIXED * mass + 2) for mass in most]
     room = max(TALL, LOW * len(most))
     low, high = LEAST, TALLEST
@@ -132,7 +132,7 @@ def _heights(most: list[float], adaptive: bool) -> tuple[float, list[float]]:
 
 
 def _rows(drawing: Drawing) -> tuple[float, ...]:
-    """Where rows lie: what happens in a layer gives it its width."""
+    """The x of each row; a layer is wide if more than the residual is drawn in it."""
     busy = {link.first for link in drawing.links if link.main and link.kind != "residual"}
     layers = range(drawing.low, drawing.high)
     wide = [1.0 if layer in busy else IDLE for layer in layers]
@@ -144,7 +144,7 @@ def _rows(drawing: Drawing) -> tuple[float, ...]:
 
 
 def row_names(places: Places) -> list[int]:
-    """Rows whose names have room: the edges, then every fifth, then whatever is left."""
+    """Rows whose names fit: the edges, then every fifth row, then others."""
     last = places.low + len(places.rows) - 1
     rows = range(places.low, last + 1)
     wanted = [last, places.low, *(row for row in rows if row % 5 == 0), *rows]
@@ -158,13 +158,14 @@ def row_names(places: Places) -> list[int]:
 def place_labels(
     drawing: Drawing, places: Places, texts: dict[tuple[int, int], str]
 ) -> list[Label]:
-    """Labels for nodes that carry enough, none over another: the largest first.
+    """Labels for nodes with enough mass, the largest first, without overlap.
 
-    The root's stands to its right, the others above their band. A lane that reads the same for a
-    while is labelled once. Zoomed in there is room for more, and less is enough to have one.
+    The root's label stands to its right, the others above their band. A lane whose best token does
+    not change for some rows has one label. At a larger zoom more labels fit, and less mass is
+    enough.
     """
     wanted = [spot for spot in drawing.mass if spot.kind == "block" and _key(spot) in texts]
-    wanted = [spot for spot in wanted if spot.depth > 0]  # a token's own text names its lane
+    wanted = [spot for spot in wanted if spot.depth > 0]  # the lane shows the token itself
     wanted.sort(key=lambda spot: (spot not in drawing.roots, -drawing.mass[spot], -spot.depth))
     placed: list[Label] = []
     for zoom in ZOOMS:
@@ -177,7 +178,7 @@ def place_labels(
 
 
 def overlap(label: Label, other: Label, zoom: float = 1.0) -> bool:
-    """Whether two labels cover each other when their points are ``zoom`` times as far apart."""
+    """Whether two labels overlap when their points are ``zoom`` times as far apart."""
     (x, y), (x2, y2) = label.centre(zoom), other.centre(zoom)
     return abs(x - x2) < (label.wide + other.wide) / 2 + 3 and abs(y - y2) < LINE
 

@@ -1,4 +1,4 @@
-"""Signed flow as bars: what each direct path adds to one logit."""
+"""Signed flow as bars: the contribution of each direct path to one logit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from dash_app.page.theme import MONO, Figure, Theme, axis, base_layout, palette,
 from dash_app.page.token_labels import markup, percent, quoted, token_markup
 from dash_app.views.flow.link_selection import USUAL, Rule
 
-#: Bars drawn at most, those of what is left out included; lanes of tokens at most.
+#: Most bars, and most lanes of tokens.
 LIMIT, LANES = 298, 14
-#: Where the embedding stands, left of layer 0.
+#: The x of the embedding, left of layer 0.
 EMBEDDING = -1
 
 
@@ -25,9 +25,10 @@ class Bar(NamedTuple):
     """Paths of one kind, layer, source and sign.
 
     Attributes:
-        kind: One of LINK_KINDS. layer: The block; the embedding has -1.
-        source: Position it reads.
-        logits: What it adds, all heads together.
+        kind: One of LINK_KINDS.
+        layer: The block; -1 for the embedding.
+        source: The position that it reads.
+        logits: Its contribution, all heads together.
         heads: (head, logits), strongest first.
     """
 
@@ -40,16 +41,17 @@ class Bar(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """What is drawn of a signed graph, all in logits.
+    """The selected bars of a signed graph; all values are logits.
 
     Attributes:
-        bars: Drawn ones, strongest first.
-        raised, lowered: Sums of the drawn.
-        other_raised, other_lowered: Sums of the bars left out; what the graph itself pruned is net.
-        left_out: How many bars.
-        size: Sum of absolute values of all paths, those that the graph itself pruned included.
-        pruned: What those add, net; part of the others.
-        total: Sum of every link. logit: What it explains.
+        bars: The drawn bars, strongest first.
+        raised, lowered: Sums of the drawn bars that raise and lower the logit.
+        other_raised, other_lowered: Sums of the omitted bars; pruned links count net.
+        left_out: Number of omitted bars.
+        size: Sum of absolute values of all paths, also of those that the graph pruned.
+        pruned: Net contribution of the pruned paths; part of the omitted sums.
+        total: Sum of all links.
+        logit: The logit that they explain.
         positions: Tokens with a lane.
     """
 
@@ -67,7 +69,7 @@ class Signed:
 
     @property
     def error(self) -> float:
-        """Sum of all links less the logit."""
+        """Sum of all links minus the logit."""
         return self.total - self.logit
 
     @property
@@ -77,7 +79,7 @@ class Signed:
 
 
 def select_signed(graph: Graph, rule: Rule = USUAL) -> Signed:
-    """Choose the bars of a signed graph by the rule: its sources are then those of a layer."""
+    """Select the bars of a signed graph by the rule; "sources" counts those of a layer."""
     if graph.method != "signed":
         raise ValueError(f"a {graph.method} graph has shares, not logits")
     bars, pruned = _bars(graph)
@@ -103,13 +105,13 @@ def select_signed(graph: Graph, rule: Rule = USUAL) -> Signed:
 
 
 def _size(graph: Graph, bars: list[Bar], pruned: float) -> float:
-    """Sum of absolute values of all paths: of those pruned only their part of it is known."""
+    """Sum of absolute values of all paths; of the pruned ones only their share is known."""
     known = sum(abs(bar.logits) for bar in bars)
     return max(known / max(1.0 - graph.hidden_share, 1e-6), known + abs(pruned))
 
 
 def _bars(graph: Graph) -> tuple[list[Bar], float]:
-    """All bars, strongest first, and what the graph pruned."""
+    """All bars, strongest first, and the sum that the graph pruned."""
     parts: dict[tuple[str, int, int, bool], list[tuple[int, float]]] = defaultdict(list)
     pruned = 0.0
     columns = (graph.link_kind, graph.link_layer, graph.link_head, graph.link_share)
@@ -153,29 +155,29 @@ def _lanes(bars: list[Bar]) -> tuple[int, ...]:
     return tuple(sorted(sorted(mass, key=lambda pos: -mass[pos])[:LANES]))
 
 
-#: Height of all lanes, least and most of one, in pixels; the largest bar's part of one.
+#: Height of all lanes, least and most height of a lane, in pixels; height of the largest bar in it.
 _TALL, _LOW, _HIGH, _HALF = 420, 40, 72, 0.46
 
 
 def signed_caption(graph: Graph, drawing: Signed, names: dict[int, Token]) -> str:
-    """The sum, its error to the logit, and what the picture leaves out, in plain text."""
+    """The sum, its error, and what the picture omits, as plain text."""
     token = quoted(names[graph.token]) if graph.token in names else f"token {graph.token}"
     what = f"the logit of {token}"
     if graph.foil >= 0:
         foil = quoted(names[graph.foil]) if graph.foil in names else f"token {graph.foil}"
-        what = f"{what} less that of {foil}"
+        what = f"{what} minus that of {foil}"
     thinnest = f" and the thinnest paths ({drawing.pruned:+.2f} in sum)" if drawing.pruned else ""
     return (
-        f"Direct paths to {what} (row {graph.row}, position {graph.position}): they sum to"
-        f" {drawing.total:+.3f}, the model says {graph.logit:+.3f}, residual error"
+        f"Direct paths to {what} (row {graph.row}, position {graph.position}). Their sum is"
+        f" {drawing.total:+.3f}, the model's value {graph.logit:+.3f}, the error"
         f" {abs(drawing.error):.0e}. Drawn: {drawing.raised:+.2f} and {drawing.lowered:+.2f},"
         f" {percent(drawing.shown)} of all by absolute value; other: {drawing.other_raised:+.2f}"
-        f" and {drawing.other_lowered:+.2f} by {drawing.left_out:,} more{thinnest}."
+        f" and {drawing.other_lowered:+.2f} in {drawing.left_out:,} more{thinnest}."
     )
 
 
 def signed_figure(graph: Graph, drawing: Signed, run: RunResult, *, theme: Theme) -> Figure:
-    """Bars in lanes: x is the layer; lanes are the MLPs, biases and the tokens that heads read.
+    """Bars in lanes: x is the layer; lanes are the tokens that heads read, the MLPs and the biases.
 
     A bar's ``customdata`` is [hover text, kind, layer, source, target, strongest head or -1].
     """
@@ -188,8 +190,7 @@ def signed_figure(graph: Graph, drawing: Signed, run: RunResult, *, theme: Theme
         annotations=_names(drawing, lanes, run, theme),
         xaxis=axis(
             theme,
-            f"layer that writes (E: embedding); tallest bar {top:.2g} logits; "
-            "at right: sums of what is drawn",
+            f"layer (E: embedding); tallest bar {top:.2g} logits; right: sum of the drawn bars",
             range=[EMBEDDING - 0.7, graph.row + 0.7],
             tickvals=[EMBEDDING, *range(0, graph.row, 5 if graph.row > 12 else 1)],
             ticktext=["E", *range(0, graph.row, 5 if graph.row > 12 else 1)],
@@ -204,7 +205,7 @@ def signed_figure(graph: Graph, drawing: Signed, run: RunResult, *, theme: Theme
 
 
 def _lane_of(drawing: Signed) -> dict[str | int, int]:
-    """Lane numbers, top to bottom, by position, or by kind where nothing is read elsewhere."""
+    """Lane numbers from top to bottom, by position; MLPs and biases by kind."""
     kinds = [kind for kind in ("mlp", "bias") if any(bar.kind == kind for bar in drawing.bars)]
     lanes: list[str | int] = [*drawing.positions, *kinds]
     return {name: number for number, name in enumerate(lanes)}
@@ -236,7 +237,7 @@ def _trace(
 
 
 def _link(bar: Bar, graph: Graph) -> list[Any]:
-    """Kind, layer, source, target and strongest head of a bar, as the page names a link."""
+    """Kind, layer, source, target and strongest head of a bar, in the page's format of a link."""
     head = bar.heads[0][0] if bar.heads else -1
     return [bar.kind, min(max(bar.layer, 0), graph.row - 1), bar.source, graph.position, head]
 
@@ -260,7 +261,7 @@ def _hover(bar: Bar, run: RunResult) -> str:
 def _names(
     drawing: Signed, lanes: dict[str | int, int], run: RunResult, theme: Theme
 ) -> list[dict[str, Any]]:
-    """Each lane's name at its left, and what it adds, drawn bars only, at its right."""
+    """Each lane's name at its left, and the sum of its drawn bars at its right."""
     colours = palette(theme)
     sums: dict[int, float] = defaultdict(float)
     for bar in drawing.bars:

@@ -1,4 +1,4 @@
-"""From what is selected to what is computed and how it is drawn."""
+"""From the selection to the specs of the flow, and to the rule of what is drawn."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, Link
 from dash_app.state.selection import RunRef, Selection, resolve
 from dash_app.views.flow.link_selection import Look, Rule
 
-#: Links of a smaller share are left out of the graph: they are thinner than a line.
+#: The graph omits links with a smaller share: they would be thinner than a line.
 THINNEST = 0.001
-#: A signed graph's direct paths; the rest is one net "other" path in it.
+#: Direct paths in a signed graph; it sums all others in one "other" path.
 PATHS = 4000
-#: How many links are cut: of the picture, and of each method that is compared.
+#: Number of links to cut: of the picture, and of each method in the comparison.
 CUTS, CUTS_EACH = 60, 20
 
 
 def answer(run: RunRef) -> tuple[int, ...]:
-    """Positions of the states that the answer's tokens were read from."""
+    """Positions of the states that predict the answer's tokens."""
     return tuple(range(run.prompt_length - 1, len(run.token_ids) - 1))
 
 
 def wanted(run: RunRef, selection: Selection) -> FlowSpec | None:
-    """The graph to draw; None at the bottom, where there is none."""
+    """The spec of the graph; None at the embedding, which nothing flows into."""
     chosen = resolve(selection, run)
     if selection.method == "signed":
         token, foil = (_known(token, run) for token in (selection.token, selection.foil))
@@ -29,7 +29,7 @@ def wanted(run: RunRef, selection: Selection) -> FlowSpec | None:
     whole = selection.root == "answer" and len(answer(run)) > 1 and selection.direction == "down"
     row = run.layers if whole else chosen.row
     if selection.direction == "up":
-        row %= run.layers  # nothing lies above the last row: the token itself is followed up
+        row %= run.layers  # the last row reaches nothing, so the token itself is followed up
     elif not row:
         return None
     return FlowSpec(
@@ -48,12 +48,12 @@ def _known(token: int | None, run: RunRef) -> int | None:
 
 
 def rule(selection: Selection) -> Rule:
-    """Which links are main ones."""
+    """The rule that decides which links are main ones."""
     return Rule(selection.rule, selection.sources, selection.mass / 100, selection.least / 100)
 
 
 def look(selection: Selection, info: ModelInfo) -> Look:
-    """Which layers are drawn, and how."""
+    """The layers that are drawn, and how."""
     return Look(
         selection.first,
         selection.last,
@@ -64,7 +64,7 @@ def look(selection: Selection, info: ModelInfo) -> Look:
 
 
 def check(run: RunRef, selection: Selection) -> CausalSpec | None:
-    """The causal check of the graph at hand; None where there is no graph.
+    """The causal check of the selected graph; None if there is no graph.
 
     Raises:
         SpecError: If the graph has several roots.
@@ -88,10 +88,10 @@ def comparison(run: RunRef, selection: Selection) -> ComparisonSpec:
 
 
 def link(selection: Selection) -> LinkSpec | None:
-    """The link that is looked at.
+    """The spec of the chosen link; None if no link is chosen.
 
     Raises:
-        SpecError: If there can be no such link.
+        SpecError: If the link is impossible.
     """
     if not selection.link:
         return None

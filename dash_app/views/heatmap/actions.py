@@ -1,120 +1,136 @@
-"""From a run to its heatmap: what there is of it at once, the rest by a job."""
+"""Computes the heatmap of a run, and decides what the panel shows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import unescape
 from typing import Any
 
 import numpy as np
-from dash import no_update
+from dash import html, no_update
+from dash.development.base_component import Component
 from numpy.typing import NDArray
 
 from analysis.contract.results import Token
 from analysis.learned import library
-from analysis.lens.options import COLOURS
+from analysis.lens.needs import PROBABILITIES
+from analysis.lens.options import COLOURS, COMPONENTS, DECODERS, NORMS, SIMILARITIES
 from analysis.lens.results import Grid
 from analysis.tracing.specs import RunResult
-from dash_app.figures.cells import layered
-from dash_app.figures.colours import Paint, effective, paint
-from dash_app.figures.heatmap import heatmap
-from dash_app.jobs.progress import attempt, trouble_in
-from dash_app.page.logit_tokens import names
-from dash_app.page.panel import failed, told, trouble
-from dash_app.page.window import Window, laid, nothing, places
+from dash_app.figures.colours import CellColours, cell_colours, effective
+from dash_app.figures.heatmap import heatmap, layered
+from dash_app.jobs.progress import run_safely, stored_problem
+from dash_app.page.logit_tokens import tokens_by_id
+from dash_app.page.panel import error_figure, problem_figure, problem_notice
+from dash_app.page.window import Window, describe_window, empty_grid, indices_of, laid_out
 from dash_app.state.context import NewJob, Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection, pinned, resolve
 from dash_app.state.stores import PARTS
 from dash_app.views.heatmap import specs
 from dash_app.views.heatmap.controls import bar
-from dash_app.views.heatmap.inspector import inspector, unread
-from dash_app.views.heatmap.specs import Found, Wanted, settled, shown, wanted
-from dash_app.views.heatmap.state_line import line
+from dash_app.views.heatmap.inspector import inspector, undecoded
+from dash_app.views.heatmap.specs import HeatmapData, HeatmapSpec
 
-#: Figure, controls, line, inspector, what is drawn, what is still to be computed.
+#: Figure, controls, caption, inspector, what is drawn, what is still to be computed.
 Shown = tuple[Any, Any, Any, Any, Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """A selection on a run, worked out."""
+class Picture:
+    """What the selection asks for on a run.
+
+    Attributes:
+        run, result: The run.
+        selection: The selection without choices that the model rules out.
+        window: The rows and positions to draw.
+        spec: What is computed.
+        row, pos: The chosen cell.
+        learned: Whether the model has a learned lens.
+        notes: Why choices were replaced.
+    """
 
     run: RunRef
     result: RunResult
     selection: Selection
     window: Window
-    want: Wanted
+    spec: HeatmapSpec
     row: int
     pos: int
     learned: bool
-    replaced: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
-        """Names what is drawn: the same key, the same picture."""
+        """Names the picture: equal keys, equal pictures."""
         colour = (self.selection.colour, self.selection.part, self.selection.by)
-        attempt = self.run.attempt
-        return repr((attempt, self.run.token_ids, self.want, self.window, colour))
+        return repr((self.run.attempt, self.run.token_ids, self.spec, self.window, colour))
 
     def controls_key(self, names: Mapping[int, Token]) -> list[Any]:
-        """Names what the controls show: drawn anew, an open menu would close."""
+        """Names what the controls show; drawing them again would close an open menu."""
         chosen = self.selection.model_dump(include={*PARTS["lens"], *PARTS["colour"]})
         shown_part = [self.selection.show, self.selection.find, self.selection.fold]
         return [self.run.attempt, chosen, shown_part, list(names), self.learned]
 
 
-def scene(service: Service, run: RunRef, selection: Selection) -> Scene:
-    """Work a selection out on a run."""
+def picture_of(service: Service, run: RunRef, selection: Selection) -> Picture:
+    """Resolve a selection on a run."""
     result = result_of(service, run)
     learned = library.available(run.model) is not None
-    selection, notes = settled(selection, result, learned)
+    selection, notes = specs.replace_unavailable(selection, result, learned)
     chosen = resolve(selection, run)
-    window = shown(run, result, selection)
-    want, row, pos = wanted(run, result, selection), chosen.row, chosen.pos
-    return Scene(run, result, selection, window, want, row, pos, learned, tuple(notes))
+    window = specs.visible_window(run, result, selection)
+    spec = specs.heatmap_spec(run, result, selection)
+    return Picture(
+        run, result, selection, window, spec, chosen.row, chosen.pos, learned, tuple(notes)
+    )
 
 
 def compute(
-    service: Service, run: RunRef, selection: Selection, job: NewJob, ready: Any
+    service: Service,
+    run: RunRef,
+    selection: Selection,
+    job: NewJob,
+    *,
+    hand_over: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any] | None:
-    """Compute what the picture lacks, the chosen column first; how that ended.
+    """Compute what the picture lacks, the chosen column first.
 
     Args:
         service: Computes.
         run: The run shown.
         selection: What is selected.
-        job: Makes jobs.
-        ready: Called with ``{"part": ...}`` when the chosen column is there.
+        job: Makes requests.
+        hand_over: Called with ``{"part": ...}`` when the chosen column is computed.
 
     Returns:
-        ``{"done": key}`` or ``{"trouble": ...}``; None if it was cancelled.
+        ``{"done": key}`` or ``{"problem": ...}``; None if it was cancelled.
     """
 
     def work() -> str:
-        here = scene(service, run, selection)
-        stages = specs.stages(here.want, here.window, here.pos)
+        picture = picture_of(service, run, selection)
+        stages = specs.stages(picture.spec, picture.window, picture.pos)
         for number, stage in enumerate(stages):
             last = number == len(stages) - 1
             start, end = (0.1, 1.0) if len(stages) > 1 and last else (0.0, 0.1)
-            _stage(service, run, stage, job, start, end)
+            _compute_stage(service, run, stage, job, start, end)
             if not last:
-                ready({"part": here.key})
-        return here.key
+                hand_over({"part": picture.key})
+        return picture.key
 
-    return attempt(work)
+    return run_safely(work)
 
 
-def _stage(
-    service: Service, run: RunRef, want: Wanted, job: NewJob, start: float, end: float
+def _compute_stage(
+    service: Service, run: RunRef, spec: HeatmapSpec, job: NewJob, start: float, end: float
 ) -> None:
-    trace, middle = trace_of(run), (start + end) / 2 if want.extra else end
-    service.ask(trace, want.lens, job(start, middle))
-    if want.extra is not None:
-        service.ask(trace, want.extra, job(middle, end))
+    trace, middle = trace_of(run), (start + end) / 2 if spec.colours else end
+    service.ask(trace, spec.lens, job(start, middle))
+    if spec.colours is not None:
+        service.ask(trace, spec.colours, job(middle, end))
 
 
-def show(
+def draw(
     service: Service,
     run: RunRef,
     selection: Selection,
@@ -122,124 +138,182 @@ def show(
     drawn: Any = None,
     ready: dict[str, Any] | None = None,
 ) -> Shown:
-    """Everything of the panel; what is on the page already is left as it is."""
+    """All parts of the panel; a part that is already on the page is left as it is."""
     try:
-        here = scene(service, run, selection)
-        names = _names(service, here)
-        before, after = drawn or {}, {"controls": here.controls_key(names)}
+        picture = picture_of(service, run, selection)
+        names = _token_choices(service, picture)
+        before, after = drawn or {}, {"controls": picture.controls_key(names)}
         controls: Any = no_update
         if before.get("controls") != after["controls"]:
-            controls = bar(here.selection, here.run, here.result, here.learned, names)
-        wrong, found = trouble_in(ready), _found(service, run, here, ready)
-        if wrong and found.grid is None:
-            return told(wrong, 400), controls, "", no_update, after, None
-        grid = found.grid or nothing(here.result, here.want.lens, layered(here.want.lens.component))
-        known = _known(here, found)
-        after["figure"] = [here.key, theme, int(known.sum())]
+            controls = bar(picture.selection, run, picture.result, picture.learned, names)
+        problem, data = stored_problem(ready), _data(service, run, picture, ready)
+        if problem and data.grid is None:
+            return problem_figure(problem, 400), controls, "", no_update, after, None
+        component = picture.spec.lens.component
+        grid = data.grid or empty_grid(picture.result, picture.spec.lens, layered(component))
+        known = _known(picture, data)
+        after["figure"] = [picture.key, theme, int(known.sum())]
         same = before.get("figure") == after["figure"]
-        figure = no_update if same else _figure(here, grid, found, known, theme)
-        missing = None if known.all() else here.key
-        notes = (*here.replaced, *_stand_ins(here, found))
-        said = line(here.selection, here.window, grid, known, here.pos, notes)
-        said = [trouble(wrong), *said] if wrong else said  # what was finished stays
-        return figure, controls, said, _inspector(here, grid, found), after, missing
-    except Exception as error:  # noqa: BLE001 - said where the figure would be
-        return failed(error, 400), no_update, "", no_update, None, None
+        figure = no_update if same else _figure(picture, grid, data, known, theme)
+        missing = None if known.all() else picture.key
+        lines = caption(picture, grid, known, (*picture.notes, *_fallback_note(picture, data)))
+        if problem:  # what was computed before stays
+            lines = [problem_notice(problem), *lines]
+        return figure, controls, lines, _inspector(picture, grid, data), after, missing
+    except Exception as error:  # noqa: BLE001 - shown in place of the figure
+        return error_figure(error, 400), no_update, "", no_update, None, None
 
 
-def _found(service: Service, run: RunRef, here: Scene, ready: dict[str, Any] | None) -> Found:
-    """What there is of the numbers: what the memo has, and what a job has just ended with."""
-    found = specs.found(service, run, here.want, here.window, here.pos)
-    if ready is not None and ready.get("done") == here.key:
-        return specs.computed(service, run, here.want, here.window, found)
-    return found
+def _data(
+    service: Service, run: RunRef, picture: Picture, ready: dict[str, Any] | None
+) -> HeatmapData:
+    """The numbers in the memo, and those of a job that has just ended."""
+    data = specs.memoised(service, run, picture.spec, picture.window, picture.pos)
+    if ready is not None and ready.get("done") == picture.key:
+        return specs.computed(service, run, picture.spec, picture.window, data)
+    return data
 
 
-def _stand_ins(here: Scene, found: Found) -> list[str]:
-    """How many of the computed shares by proximity are shares by norm."""
-    selection = here.selection
-    if found.extra is None or (selection.colour, selection.by) != ("share", "proximity"):
+def _fallback_note(picture: Picture, data: HeatmapData) -> list[str]:
+    """How many shares by proximity were replaced by shares by norm."""
+    selection = picture.selection
+    if data.colours is None or (selection.colour, selection.by) != ("share", "proximity"):
         return []
-    count = int(found.extra.fallback.sum())
-    cells = f"{count:,} of {found.extra.fallback.size:,} block outputs"
-    return [f"In {cells} every part has proximity 0: the share is by norm."] if count else []
+    count = int(data.colours.fallback.sum())
+    cells = f"{count:,} of {data.colours.fallback.size:,} block outputs"
+    return [f"In {cells} every part has proximity 0, so the share is by norm."] if count else []
 
 
-def _known(here: Scene, found: Found) -> NDArray[np.bool_]:
-    """[pos] which of the drawn columns are computed, colours and all."""
-    shown_positions = here.window.positions
-    none = np.zeros(len(shown_positions), bool)
-    if found.grid is None:
+def _known(picture: Picture, data: HeatmapData) -> NDArray[np.bool_]:
+    """[pos] which of the drawn columns are computed, with their colours."""
+    positions = picture.window.positions
+    none = np.zeros(len(positions), bool)
+    if data.grid is None:
         return none
-    known: NDArray[np.bool_] = places(found.grid.positions, shown_positions) >= 0
-    if here.want.extra is None:
+    known: NDArray[np.bool_] = indices_of(data.grid.positions, positions) >= 0
+    if picture.spec.colours is None:
         return known
-    return (
-        none
-        if found.extra is None
-        else known & (places(found.extra.positions, shown_positions) >= 0)
-    )
+    if data.colours is None:
+        return none
+    return known & (indices_of(data.colours.positions, positions) >= 0)
 
 
-def _figure(here: Scene, grid: Grid, found: Found, known: NDArray[np.bool_], theme: Any) -> Any:
-    cells = laid(grid, here.window)
+def _figure(
+    picture: Picture, grid: Grid, data: HeatmapData, known: NDArray[np.bool_], theme: Any
+) -> Any:
+    cells = laid_out(grid, picture.window)
     return heatmap(
         cells,
-        here.result,
-        _paint(here, cells, found),
-        here.window,
-        row=here.row,
-        pos=here.pos,
+        picture.result,
+        _colours(picture, cells, data),
+        picture.window,
+        row=picture.row,
+        pos=picture.pos,
         theme=theme,
         known=known,
     )
 
 
-def _paint(here: Scene, cells: Grid, found: Found) -> Paint:
-    selection = here.selection
-    asked = specs.asked_token(here.run, here.result, selection)
-    known = {token.id: token for token in (*cells.vocabulary, *here.result.tokens)}
-    return paint(
+def _colours(picture: Picture, cells: Grid, data: HeatmapData) -> CellColours:
+    selection = picture.selection
+    asked = specs.asked_token(picture.run, picture.result, selection)
+    known = {token.id: token for token in (*cells.vocabulary, *picture.result.tokens)}
+    return cell_colours(
         effective(selection.colour, selection.similarity),
         cells,
-        found.extra,
-        here.window,
+        data.colours,
+        picture.window,
         part=selection.part,
         by=selection.by,
         asked=known.get(asked),
     )
 
 
-def _names(service: Service, here: Scene) -> dict[int, Token]:
-    """Tokens that colours can ask about, by id: of the run, what is pinned, what is asked."""
-    result, run, selection = here.result, here.run, here.selection
+def _token_choices(service: Service, picture: Picture) -> dict[int, Token]:
+    """The tokens to choose from for a colour of one token: best ones, pins, and the chosen one."""
+    result, run, selection = picture.result, picture.run, picture.selection
     if not COLOURS[selection.colour].of_token:
         return {}
-    own = result.top_ids[here.pos, :3].tolist()
-    ids = [specs.asked_token(run, result, selection), *pinned(selection, run, own), *own]
+    best = result.top_ids[picture.pos, :3].tolist()
+    ids = [specs.asked_token(run, result, selection), *pinned(selection, run, best), *best]
     ids = [number for number in dict.fromkeys(ids) if number < run.vocab]
-    known = names(service, run, ids)
+    known = tokens_by_id(service, run, ids)
     return {number: known[number] for number in ids}
 
 
-def _inspector(here: Scene, grid: Grid, found: Found) -> Any:
-    """The chosen cell in words, as far as it is read."""
-    row = here.row - (1 if layered(grid.component) else 0)
-    if row < 0 or here.pos not in grid.positions:
-        return unread(here.selection, here.result, here.row, here.pos)
-    own = here.result.top_ids[here.pos, :2].tolist()
-    pins = pinned(here.selection, here.run, own)
-    column = int(np.flatnonzero(grid.positions == here.pos)[0])
-    return inspector(grid, here.result, row, column, pins, _coloured(here, grid, found))
+def _inspector(picture: Picture, grid: Grid, data: HeatmapData) -> Any:
+    """The chosen cell in words, if it is decoded."""
+    row = picture.row - (1 if layered(grid.component) else 0)
+    if row < 0 or picture.pos not in grid.positions:
+        return undecoded(picture.selection, picture.result, picture.row, picture.pos)
+    best = picture.result.top_ids[picture.pos, :2].tolist()
+    pins = pinned(picture.selection, picture.run, best)
+    column = int(np.flatnonzero(grid.positions == picture.pos)[0])
+    colour = _colour_in_words(picture, grid, data)
+    return inspector(grid, picture.result, row, column, pins, colour)
 
 
-def _coloured(here: Scene, grid: Grid, found: Found) -> str:
-    """What the chosen cell's colour stands for, where nothing else in the inspector says it."""
-    rows, positions = here.window.rows, here.window.positions
-    if here.row not in rows or here.pos not in positions:
+def _colour_in_words(picture: Picture, grid: Grid, data: HeatmapData) -> str:
+    """The value of the chosen cell's colour, unless the inspector shows it anyway."""
+    rows, positions = picture.window.rows, picture.window.positions
+    if picture.row not in rows or picture.pos not in positions:
         return ""
-    colours = _paint(here, laid(grid, here.window), found)
-    value = float(colours.values[rows.index(here.row), positions.index(here.pos)])
+    colours = _colours(picture, laid_out(grid, picture.window), data)
+    value = float(colours.values[rows.index(picture.row), positions.index(picture.pos)])
     if colours.words is None or np.isnan(value):
         return ""
-    return unescape(colours.words(value))  # words are made safe for plotly
+    return unescape(colours.words(value))  # the words are escaped for plotly
+
+
+def formula(selection: Selection) -> str:
+    """The decoder, norm and similarity as a formula."""
+    decoder = DECODERS[selection.decoder]
+    normed = NORMS[selection.norm].notation.format(decoder.state)
+    score = SIMILARITIES[selection.similarity].notation
+    terms = [score.format(matrix, normed) for matrix in decoder.matrices]
+    return terms[0] if decoder.single else f"the surer of {' and '.join(terms)}"
+
+
+def caption(
+    picture: Picture, grid: Grid, known: NDArray[np.bool_], notes: tuple[str, ...]
+) -> list[Component]:
+    """The line above the heatmap: the formula, what is drawn, notes, and what is not computed."""
+    selection = picture.selection
+    what = COMPONENTS[selection.component].phrase.format(
+        head=f"head {selection.head}", source=f"position {selection.source or 0}"
+    )
+    text = [f"Shown: {describe_window(picture.window, selection.find)}."]
+    if picture.pos not in picture.window.positions:
+        text.append(f"The chosen position {picture.pos} is not among them.")
+    text += [*notes, *_option_notes(selection, grid)]
+    parts: list[Component] = [
+        html.Span([html.Span(formula(selection), className="mono"), f", h is {what}."]),
+        html.Span(" ".join(text)),
+    ]
+    if not known.all():
+        count, size = int(known.sum()), len(known)
+        partial = f"Computed: {count} of {size} positions. Cells with … are not computed yet."
+        parts.append(html.Span(partial, className="lens-partial", role="status"))
+    return parts
+
+
+def _option_notes(selection: Selection, grid: Grid) -> list[str]:
+    notes = []
+    if effective(selection.colour, selection.similarity) != selection.colour:
+        notes.append(PROBABILITIES.reason)
+    if selection.decoder == "max_probability" and grid.chosen.size:
+        count = int((grid.chosen == 1).sum())
+        notes.append(
+            f"i| marks the {count:,} of {grid.chosen.size:,} cells that the input decoder decoded."
+        )
+    if selection.candidates == "subtraction":
+        notes.append(
+            "Candidates are listed with their logits. The colour is the probability of the first"
+            " one; the state that remains after subtraction has no probabilities."
+        )
+    if selection.candidates == "matching_pursuit":
+        notes.append(
+            "Candidates are those of matching pursuit on h, listed with the share of |h|² explained"
+            " so far. The colour is the softmax probability of the first one."
+        )
+    return notes

@@ -1,4 +1,4 @@
-"""The panel's controls: menus in groups, each option with its formula and source."""
+"""The menus of the heatmap, in groups."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from analysis.lens.options import (
     SIMILARITIES,
 )
 from analysis.tracing.specs import RunResult
-from dash_app.page.controls import Option, aria, go, menu, options_of, target
+from dash_app.page.controls import Option, aria, menu, options_of, select_button, target
 from dash_app.page.token_labels import label
 from dash_app.page.window import PAGE, pages
 from dash_app.state.options import PARTS
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.heatmap.specs import asked_token, situation
 
-#: Source positions that a menu can hold.
+#: Most source positions in the menu.
 MOST_SOURCES = 256
 FOLDS = ((1, "All"), (2, "Every 2nd"), (4, "Every 4th"), (8, "Every 8th"))
 SEARCHED = "All positions are searched for the text. Clear the search to choose positions."
@@ -39,7 +39,7 @@ def bar(
     learned: bool = False,
     names: Mapping[int, Token] | None = None,
 ) -> list[Component]:
-    """All menus; those that would change nothing are left out."""
+    """All menus that have an effect."""
     here = situation(selection, result.info if result else None, learned)
     component = menu("component", "State", options_of(COMPONENTS, here), selection.component)
     read = [
@@ -83,7 +83,7 @@ def _head(selection: Selection, run: RunRef | None, result: RunResult | None) ->
         ]
         left = len(result.tokens) - MOST_SOURCES
         if left > 0:
-            why = f"{left} later positions: name one in the address, source={MOST_SOURCES}."
+            why = f"{left} later positions. Set one in the address: source={MOST_SOURCES}."
             sources.append(Option("", "…", unless=why))
         chosen = str(selection.source or 0)
         parts.append(menu("source", "Source", sources, chosen, short=True))
@@ -121,12 +121,12 @@ def _window(selection: Selection, result: RunResult | None) -> list[Component]:
 
 
 def positions(result: RunResult | None) -> list[Option]:
-    """Which positions can be shown: by page where they are many."""
+    """The choices of positions; pages if there are many."""
     size = len(result.tokens) if result else 0
     first = "All" if size <= PAGE else "Page of the chosen one"
     spans = [
-        Option("", first, "Where they are many, the page that holds the chosen position."),
-        Option("answer", "Answer", "States that answer tokens were read from, and the last."),
+        Option("", first, "All positions; of a long run, the page with the chosen position."),
+        Option("answer", "Answer", "The states that predict the answer tokens, and the last one."),
     ]
     if size > PAGE:
         spans += [Option(f"{a}-{b}", f"{a} to {b}") for a, b in pages(size)]
@@ -135,7 +135,7 @@ def positions(result: RunResult | None) -> list[Option]:
 
 
 def _pages(selection: Selection, result: RunResult | None) -> list[Component]:
-    """A step back and forth, where there are several pages."""
+    """Buttons to the pages before and after, if there are several pages."""
     size = len(result.tokens) if result else 0
     if size <= PAGE or selection.show in ("all", "answer") or selection.find:
         return []
@@ -154,4 +154,4 @@ def _step(glyph: str, text: str, all_pages: list[tuple[int, int]], number: int) 
             glyph, type="button", className="icon-button", disabled=True, **aria(label=text)
         )
     first, last = all_pages[number]
-    return go(glyph, target(show=f"{first}-{last}"), "icon-button", label=text)
+    return select_button(glyph, target(show=f"{first}-{last}"), "icon-button", label=text)

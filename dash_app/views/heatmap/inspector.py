@@ -1,4 +1,4 @@
-"""The chosen cell in words: what is known of it, and its candidates to pin."""
+"""The chosen cell in words: its facts, its candidates, and what a component promotes there."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from analysis.lens.results import Grid, Promoted
 from analysis.lens.specs import PromotedSpec
 from analysis.tracing.specs import RunResult
 from dash_app.errors import explain
-from dash_app.figures.cells import MARK_NAMES, layered, state_name
-from dash_app.page.controls import Option, go, options_of, switch
-from dash_app.page.panel import trouble
+from dash_app.figures.heatmap import MARK_NAMES, layered, state_name
+from dash_app.page.controls import Option, options_of, select_button, switch
+from dash_app.page.panel import fact, problem_notice
 from dash_app.page.token_labels import label, percent
 from dash_app.state.context import Service, result_of, trace_of
 from dash_app.state.options import PROMOTED_BY
 from dash_app.state.selection import RunRef, Selection, pinned, resolve, toggle
 
 HELP = (
-    "U · N(part), the norm's scale frozen at the last state: what the part adds to each logit of"
-    " this position directly (LLM Transparency Tool; direct logit attribution)."
+    "U · N(part), with the norm's scale frozen at the last state: the part's direct contribution to"
+    " each logit at this position (direct logit attribution; LLM Transparency Tool)."
 )
 COUNT = 6
 
 
-def section(service: Service, run: RunRef, selection: Selection) -> list[Component]:
-    """The choice of a component and, where one is chosen, its tokens."""
+def promoted_section(service: Service, run: RunRef, selection: Selection) -> list[Component]:
+    """The choice of a component, and the tokens that it promotes and suppresses."""
     try:
         return [*_choice(selection, run), *_lists(service, run, selection)]
-    except Exception as error:  # noqa: BLE001 - said where the lists would be
-        return [*_choice(selection, run), trouble(explain(error))]
+    except Exception as error:  # noqa: BLE001 - shown in place of the lists
+        return [*_choice(selection, run), problem_notice(explain(error))]
 
 
 def spec(run: RunRef, selection: Selection) -> PromotedSpec | None:
-    """What is asked; None at the embedding, or where nothing is chosen."""
+    """The spec to compute; None at the embedding, or if no component is chosen."""
     chosen = resolve(selection, run)
     if not selection.adds or chosen.row == 0:
         return None
@@ -62,8 +62,8 @@ def _choice(selection: Selection, run: RunRef) -> list[Component]:
 def _lists(service: Service, run: RunRef, selection: Selection) -> list[Component]:
     asked = spec(run, selection)
     if asked is None:
-        text = "Nothing was added at the embedding: choose a higher row." if selection.adds else ""
-        return [html.P(text or HELP, className="prompt-hint")]
+        text = "No component writes to the embedding. Choose a higher row."
+        return [html.P(text if selection.adds else HELP, className="prompt-hint")]
     found: Promoted = service.ask(trace_of(run), asked)
     own = result_of(service, run).top_ids[found.position, :2].tolist()
     pins = pinned(selection, run, own)
@@ -88,7 +88,7 @@ def _list(
     names = {token.id: token for token in found.vocabulary}
     pairs = zip(ids, values.tolist(), strict=True)  # type: ignore[attr-defined]
     rows = [
-        go(
+        select_button(
             [
                 html.Span(label(names[number], 14), className="bar-label"),
                 html.Span(f"{value:+.2f}".replace("-", "−"), className="bar-value num"),
@@ -103,14 +103,12 @@ def _list(
     return html.Div([html.H4(title, className="promoted-title"), *rows])
 
 
-UNREAD = "Not computed yet."
-BOTTOM = "The embedding has no such part: choose a higher row."
-
-
-def unread(selection: Selection, run: RunResult, row: int, pos: int) -> list[Component]:
-    """What stands there while the cell is not read, or where there is nothing to read."""
-    why = BOTTOM if row == 0 and layered(selection.component) else UNREAD
-    facts = [_fact("State", f"row {row}"), _fact("Reads", f"{label(run.tokens[pos])}  ({pos})")]
+def undecoded(selection: Selection, run: RunResult, row: int, pos: int) -> list[Component]:
+    """A cell that is not decoded yet, or that the component does not have."""
+    why = "Not computed yet."
+    if row == 0 and layered(selection.component):
+        why = "The embedding has no such part. Choose a higher row."
+    facts = [fact("State", f"row {row}"), fact("Token", f"{label(run.tokens[pos])}  ({pos})")]
     return [
         html.H3("Chosen cell", className="inspector-title"),
         html.Dl(facts, className="inspector-facts"),
@@ -126,42 +124,42 @@ def inspector(
     pins: tuple[int, ...],
     coloured: str = "",
 ) -> list[Component]:
-    """What is known of one cell, with its candidates to pin.
+    """The facts about one cell, with its candidates to pin.
 
     Args:
-        grid: The reading.
-        run: Whose tokens.
-        row: Place of the cell along the grid's first axis.
-        column: Place along its second.
+        grid: The decoded grid.
+        run: The run, for its tokens.
+        row: Index of the cell along the grid's first axis.
+        column: Index along its second axis.
         pins: Tokens in the curves.
-        coloured: What its colour stands for, if that is none of its other facts.
+        coloured: The value of its colour, if the other facts do not have it.
     """
-    told = cell_facts(grid, run, row, column) + ([("Coloured by", coloured)] if coloured else [])
-    facts = [_fact(name, value) for name, value in told]
+    pairs = cell_facts(grid, run, row, column) + ([("Coloured by", coloured)] if coloured else [])
+    facts = [fact(name, value) for name, value in pairs]
     return [
         html.H3("Chosen cell", className="inspector-title"),
         html.Dl(facts, className="inspector-facts"),
         html.H3(
             [
-                "Its candidates ",
+                "Candidates ",
                 html.Span(UNITS[_measure(grid, row, column)], className="inspector-unit"),
             ],
             className="inspector-title",
         ),
         html.Div(_candidates(grid, row, column, pins), className="bar-list"),
-        html.P("Click one to pin it in the curves.", className="prompt-hint"),
+        html.P("Click a candidate to pin it in the curves.", className="prompt-hint"),
     ]
 
 
 def cell_facts(grid: Grid, run: RunResult, row: int, column: int) -> list[tuple[str, str]]:
-    """(name, value) of a cell."""
+    """(name, value) of each fact about a cell."""
     pos = int(grid.positions[column])
     page_row = int(grid.rows[row]) + (1 if layered(grid.component) else 0)
     follows = label(run.tokens[pos + 1]) if pos + 1 < len(run.tokens) else "not generated"
     facts = [
         ("State", f"row {page_row}, {state_name(grid.component, page_row)}"),
-        ("Reads", f"{label(run.tokens[pos])}  (position {pos})"),
-        ("Next is", follows),
+        ("Token", f"{label(run.tokens[pos])}  (position {pos})"),
+        ("Next token", follows),
     ]
     if not math.isnan(grid.entropy[row, column]):
         facts += [
@@ -169,7 +167,7 @@ def cell_facts(grid: Grid, run: RunResult, row: int, column: int) -> list[tuple[
             ("KL to final", f"{grid.kl_to_final[row, column]:.2f} nats"),
         ]
     if grid.decoder == "max_probability":
-        facts.append(("Read by", f"{MARK_NAMES[int(grid.chosen[row, column])]} decoder"))
+        facts.append(("Decoded by", f"{MARK_NAMES[int(grid.chosen[row, column])]} decoder"))
     if row > 0 and (before := int(grid.token_ids[row - 1, column, 0])) >= 0:
         facts.append(("Row below", f"{label(grid.token(before))}  {_worth(grid, row - 1, column)}"))
     return facts
@@ -180,14 +178,7 @@ def _worth(grid: Grid, row: int, column: int) -> str:
     return f"{words} of |h|²" if _measure(grid, row, column) == "explained" else words
 
 
-def _fact(name: str, value: str) -> Component:
-    return html.Div(
-        [html.Dt(name, className="inspector-key"), html.Dd(value, className="inspector-value")],
-        className="inspector-row",
-    )
-
-
-#: What a cell's candidates are measured by, beside their heading; probabilities need no word.
+#: The unit of a cell's candidates, shown beside their heading; probabilities need none.
 UNITS = {
     "probability": "",
     "explained": "share of |h|² explained so far",
@@ -198,13 +189,13 @@ UNITS = {
 
 
 def _measure(grid: Grid, row: int, column: int) -> str:
-    """One measure for all candidates of a cell: a key of ``UNITS``."""
+    """The measure of all candidates of a cell: a key of ``UNITS``."""
     if not math.isnan(grid.explained[row, column, 0]):
         return "explained"
     if grid.similarity != "dot":
         return grid.similarity
     there = grid.token_ids[row, column] >= 0
-    # Of subtracted tokens only the first has a probability: their logits can be compared.
+    # After subtraction only the first token has a probability, so the logits are compared.
     return "logit" if np.isnan(grid.probs[row, column][there]).any() else "probability"
 
 
@@ -215,13 +206,13 @@ def _numbers(grid: Grid, row: int, column: int) -> list[float]:
 
 
 def _words(grid: Grid, row: int, column: int) -> list[str]:
-    """The candidates' numbers as they are written."""
+    """The candidates' numbers as text."""
     shares = _measure(grid, row, column) in ("probability", "explained")
     return [percent(value) if shares else f"{value:.4g}" for value in _numbers(grid, row, column)]
 
 
 def _lengths(grid: Grid, row: int, column: int) -> list[float]:
-    """The candidates' bars, 0 to 1: the longest is the best, whatever the measure."""
+    """Lengths of the candidates' bars, 0 to 1; the best candidate has the longest."""
     numbers, measure = _numbers(grid, row, column), _measure(grid, row, column)
     if measure in ("probability", "explained"):
         return numbers
@@ -255,7 +246,7 @@ def _candidate(text: str, token: int, part: float, words: str, pins: tuple[int, 
         ),
         html.Span(words, className="bar-value num"),
     ]
-    return go(
+    return select_button(
         inside,
         toggle("pins", token, pins),
         f"bar-row{' is-pinned' if pinned else ''}",

@@ -1,4 +1,4 @@
-"""The heatmap's panel."""
+"""The panel of the heatmap."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from dash_app.jobs.progress import progress, small_button, stop_button
+from dash_app.jobs.progress import progress_bar, small_button, stop_button
 from dash_app.page.controls import aria
 from dash_app.page.panel import graph, panel
 from dash_app.state.context import Context
@@ -15,7 +15,7 @@ from dash_app.views.heatmap.controls import bar
 
 
 class LensId(StrEnum):
-    """What callbacks of this view name."""
+    """Ids of this view's components."""
 
     GRAPH = "lens-graph"
     OPTIONS = "lens-options"
@@ -37,16 +37,17 @@ HELP = (
     " norm computed anew from the state h, U the unembedding (the logit lens; nostalgebraist,"
     " 2020). The token written is the best one. The menus change what is read, how, and what"
     " colours the cells; each option says its formula and source.",
-    "Row 0 is the embedding, row l the output of block l − 1; the last row is the model's own"
-    " answer. A part of layer l (attention, MLP, a head) stands at row l + 1, the row it writes"
-    " into. The state at position i predicts token i + 1: the top line (→) says what follows.",
-    "Point at a cell for its candidates; click to choose it; double click to pin its token in the"
-    " curves; arrow keys move on. When a reading is new, the chosen column comes first.",
+    "Row 0 is the embedding, and row l is the output of block l − 1. The last row gives the model's"
+    " own prediction. A part of layer l (attention, MLP, a head) is drawn at row l + 1, the row"
+    " that it writes to. The state at position i predicts token i + 1, which the top line (→)"
+    " shows.",
+    "Point at a cell to see its candidates. Click a cell to choose it. Double click it to pin its"
+    " token in the curves. The arrow keys move the choice. The chosen column is computed first.",
 )
 
 
 def layout(context: Context) -> Component:
-    """Controls, line, heatmap, inspector."""
+    """Controls, caption, heatmap, inspector."""
     body = [
         *(dcc.Store(id=name) for name in (LensId.DRAWN, LensId.WANTED, LensId.READY, LensId.LAST)),
         html.Div(
@@ -76,10 +77,10 @@ def layout(context: Context) -> Component:
     ]
     return panel(
         "lens",
-        "What each state reads as",
+        "What each state predicts",
         body,
         help_text=HELP,
-        subtitle="Rows are states of the residual stream, bottom to top; columns are tokens.",
+        subtitle="Rows are states of the residual stream, from bottom to top. Columns are tokens.",
         wide=True,
     )
 
@@ -88,18 +89,18 @@ def _find() -> Component:
     box = dcc.Input(
         id=LensId.FIND,
         type="search",
-        placeholder="token holds…",
+        placeholder="find a token…",
         debounce=True,
         maxLength=60,
         className="find-input",
     )
     return html.Label(
         [html.Span("Find", className="visually-hidden"), box],
-        title="Only positions whose token holds this text (Enter)",
+        title="Show only positions whose token contains this text (press Enter)",
     )
 
 
 def _job() -> Component:
     stop = stop_button(LensId.STOP)
     resume = small_button("Compute the rest", LensId.RESUME)
-    return progress(LensId.PROGRESS, stop, resume)
+    return progress_bar(LensId.PROGRESS, stop, resume)

@@ -1,4 +1,4 @@
-"""From what is selected to what is computed for the heatmap."""
+"""From the selection to the specs of the heatmap."""
 
 from __future__ import annotations
 
@@ -11,51 +11,51 @@ from analysis.lens.options import CANDIDATES, COLOURS, COMPONENTS, DECODERS
 from analysis.lens.results import Colours, Grid
 from analysis.lens.specs import ColourSpec, LensSpec
 from analysis.tracing.specs import RunResult
-from dash_app.figures.cells import layered
 from dash_app.figures.colours import SCORE, effective, of_grid
+from dash_app.figures.heatmap import layered
 from dash_app.page.window import Window, window
 from dash_app.state.context import Service, trace_of
 from dash_app.state.selection import RunRef, Selection, resolve
 
-#: Options that fall back on their default where a model or another option rules the choice out.
-SETTLED: dict[str, Choices[Any]] = {
+#: Options that fall back to their default if the model or another option rules the choice out.
+WITH_FALLBACK: dict[str, Choices[Any]] = {
     "component": COMPONENTS, "decoder": DECODERS, "candidates": CANDIDATES
 }  # fmt: skip
-#: So few positions are read at once; of more, the chosen one first.
+#: Up to this many positions are decoded together; otherwise the chosen one is decoded first.
 AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What one picture is made of.
+class HeatmapSpec:
+    """What one heatmap is computed from.
 
     Attributes:
         lens: The grid.
-        extra: Colours that it has not itself; None where it has.
+        colours: Colours that the grid does not contain; None if it does.
     """
 
     lens: LensSpec
-    extra: ColourSpec | None
+    colours: ColourSpec | None
 
-    def at(self, positions: tuple[int, ...] | None) -> Wanted:
-        """The same of some positions only; None: of all."""
+    def at(self, positions: tuple[int, ...] | None) -> HeatmapSpec:
+        """The same for some positions only; None: for all."""
         lens = replace(self.lens, positions=positions)
-        if self.extra is None:
-            return Wanted(lens, None)
-        inner = replace(self.extra.lens, positions=positions)
-        return Wanted(lens, replace(self.extra, lens=inner))
+        if self.colours is None:
+            return HeatmapSpec(lens, None)
+        inner = replace(self.colours.lens, positions=positions)
+        return HeatmapSpec(lens, replace(self.colours, lens=inner))
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """As much of it as there is: the grid and colours, each of its own positions."""
+class HeatmapData:
+    """The computed part of a heatmap; grid and colours may have different positions."""
 
     grid: Grid | None
-    extra: Colours | None
+    colours: Colours | None
 
 
 def asked_token(run: RunRef, result: RunResult, selection: Selection) -> int:
-    """The token that colours ask about: the one chosen, else the answer's first."""
+    """The token whose probability or rank is the colour: the chosen one, or the answer's first."""
     if selection.asked is not None and selection.asked < run.vocab:
         return selection.asked
     if run.prompt_length < len(run.token_ids):
@@ -64,7 +64,7 @@ def asked_token(run: RunRef, result: RunResult, selection: Selection) -> int:
 
 
 def lens_spec(run: RunRef, result: RunResult, selection: Selection) -> LensSpec:
-    """The reading that is selected, on this run."""
+    """The spec of the selected grid on this run."""
     component = COMPONENTS[selection.component]
     coloured = effective(selection.colour, selection.similarity)
     of_token = coloured != SCORE and COLOURS[coloured].of_token
@@ -82,24 +82,27 @@ def lens_spec(run: RunRef, result: RunResult, selection: Selection) -> LensSpec:
 
 
 def situation(selection: Selection, info: ModelInfo | None, learned: bool) -> Situation:
-    """What decides which choices are available."""
+    """The model and the options that decide which choices are available."""
     options = {"component": selection.component, "similarity": selection.similarity}
     return Situation(info, learned, options)
 
 
-def settled(selection: Selection, result: RunResult, learned: bool) -> tuple[Selection, list[str]]:
-    """Replace choices that are off on this model, and indices that it does not have.
+def replace_unavailable(
+    selection: Selection, result: RunResult, learned: bool
+) -> tuple[Selection, list[str]]:
+    """Replace choices that this model rules out, and indices that it does not have.
 
     Returns:
         The selection that is shown, and one note for each choice that was replaced.
     """
     notes = []
-    for name, table in SETTLED.items():
+    for name, table in WITH_FALLBACK.items():
         chosen = table[getattr(selection, name)]
         reason = chosen.unavailable(situation(selection, result.info, learned))
         if reason:
             selection = selection.model_copy(update={name: table.default})
-            notes.append(f"{chosen.label} is off. {reason} Shown: {table[table.default].label}.")
+            shown = table[table.default].label
+            notes.append(f"{chosen.label} is not available. {reason} Shown: {shown}.")
     last = len(result.tokens) - 1
     change = {
         "head": min(selection.head, result.info.heads - 1),
@@ -108,22 +111,22 @@ def settled(selection: Selection, result: RunResult, learned: bool) -> tuple[Sel
     return selection.model_copy(update=change), notes
 
 
-def wanted(run: RunRef, result: RunResult, selection: Selection) -> Wanted:
-    """Grid and colours that are selected, of every position."""
+def heatmap_spec(run: RunRef, result: RunResult, selection: Selection) -> HeatmapSpec:
+    """The selected grid and colours, at every position."""
     lens = lens_spec(run, result, selection)
     colour = effective(selection.colour, selection.similarity)
     if of_grid(colour):
-        return Wanted(lens, None)
+        return HeatmapSpec(lens, None)
     if colour == "share":
-        return Wanted(lens, ColourSpec(LensSpec(), (selection.by,)))
+        return HeatmapSpec(lens, ColourSpec(LensSpec(), (selection.by,)))
     if COLOURS[colour].of_state:
         plain = LensSpec(component=lens.component, head=lens.head, source=lens.source)
-        return Wanted(lens, ColourSpec(plain, (colour,)))
-    return Wanted(lens, ColourSpec(lens, (colour,)))
+        return HeatmapSpec(lens, ColourSpec(plain, (colour,)))
+    return HeatmapSpec(lens, ColourSpec(lens, (colour,)))
 
 
-def shown(run: RunRef, result: RunResult, selection: Selection) -> Window:
-    """Which rows and positions are drawn."""
+def visible_window(run: RunRef, result: RunResult, selection: Selection) -> Window:
+    """The rows and positions that are drawn."""
     chosen = resolve(selection, run)
     return window(
         result,
@@ -136,35 +139,39 @@ def shown(run: RunRef, result: RunResult, selection: Selection) -> Window:
     )
 
 
-def stages(want: Wanted, drawn: Window, pos: int) -> list[Wanted]:
-    """What is computed, in order: the chosen column, then all that is drawn."""
-    whole = want.at(None if drawn.whole else drawn.positions)
+def stages(spec: HeatmapSpec, drawn: Window, pos: int) -> list[HeatmapSpec]:
+    """The specs to compute, in order: the chosen column, then all drawn columns."""
+    whole = spec.at(None if drawn.whole else drawn.positions)
     if len(drawn.positions) <= AT_ONCE or pos not in drawn.positions:
         return [whole]
-    return [want.at((pos,)), whole]
+    return [spec.at((pos,)), whole]
 
 
-def found(service: Service, run: RunRef, want: Wanted, drawn: Window, pos: int) -> Found:
-    """The most of it that the memo has: everything, else what is drawn, else the chosen column."""
+def memoised(
+    service: Service, run: RunRef, spec: HeatmapSpec, drawn: Window, pos: int
+) -> HeatmapData:
+    """What the memo has: all columns, else the drawn ones, else the chosen one."""
     trace = trace_of(run)
-    parts = [want.at(None), *reversed(stages(want, drawn, pos))]
+    parts = [spec.at(None), *reversed(stages(spec, drawn, pos))]
     grids = (service.peek(trace, part.lens) for part in parts)
     grid = next((one for one in grids if one is not None), None)
-    if want.extra is None:
-        return Found(grid, None)
-    specs = (part.extra for part in parts)
-    extras = (service.peek(trace, spec) for spec in specs if spec is not None)
-    return Found(grid, next((one for one in extras if one is not None), None))
+    colour_specs = (part.colours for part in parts if part.colours is not None)
+    colours = (service.peek(trace, one) for one in colour_specs)
+    return HeatmapData(grid, next((one for one in colours if one is not None), None))
 
 
-def computed(service: Service, run: RunRef, want: Wanted, drawn: Window, found: Found) -> Found:
-    """The same after the job: asked for again where the memo could not keep it."""
-    whole, trace = stages(want, drawn, -1)[-1], trace_of(run)
-    grid, extra = found.grid, found.extra
-    if grid is None or not set(drawn.positions) <= set(grid.positions.tolist()):
+def computed(
+    service: Service, run: RunRef, spec: HeatmapSpec, drawn: Window, data: HeatmapData
+) -> HeatmapData:
+    """The data after the job; requested again if the memo could not store it."""
+    whole, trace = stages(spec, drawn, -1)[-1], trace_of(run)
+    grid, colours = data.grid, data.colours
+    if not _covers(grid, drawn):
         grid = service.ask(trace, whole.lens)
-    if whole.extra is not None and (
-        extra is None or not set(drawn.positions) <= set(extra.positions.tolist())
-    ):
-        extra = service.ask(trace, whole.extra)
-    return Found(grid, extra)
+    if whole.colours is not None and not _covers(colours, drawn):
+        colours = service.ask(trace, whole.colours)
+    return HeatmapData(grid, colours)
+
+
+def _covers(found: Grid | Colours | None, drawn: Window) -> bool:
+    return found is not None and set(drawn.positions) <= set(found.positions.tolist())

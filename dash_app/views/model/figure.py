@@ -1,4 +1,4 @@
-"""A model's embeddings and norms, and how similarities rank alike, as pictures."""
+"""Figures of a model's embeddings and norms, and of how similarities rank tokens alike."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MARGIN = {"l": 62, "r": 16, "t": 30, "b": 48, "pad": 0, "autoexpand": False}
 
 
 def cosines(report: EmbeddingReport, theme: Theme) -> Figure:
-    """How many tokens have such a cosine between their input and output rows."""
+    """Distribution over tokens of the cosine between input and output row."""
     colours = palette(theme)
     edges = report.cosine_edges
     bars = {
@@ -26,8 +26,8 @@ def cosines(report: EmbeddingReport, theme: Theme) -> Figure:
         "hovertemplate": "cosine %{x:.2f}: %{y:,} tokens<extra></extra>",
     }
     marks = [
-        (report.cosine_mean, f"own rows {report.cosine_mean:.2f}", colours.ink),
-        (report.unrelated_mean, f"other tokens' {report.unrelated_mean:.2f}", colours.ink_3),
+        (report.cosine_mean, f"same token {report.cosine_mean:.2f}", colours.ink),
+        (report.unrelated_mean, f"other tokens {report.unrelated_mean:.2f}", colours.ink_3),
     ]
     close = abs(report.cosine_mean - report.unrelated_mean) < 0.6
     return {
@@ -46,7 +46,7 @@ def cosines(report: EmbeddingReport, theme: Theme) -> Figure:
 
 
 def scales(report: NormReport, theme: Theme) -> Figure:
-    """The final norm's scale of every channel, sorted, and its bias where there is one."""
+    """The final norm's scale of every channel, sorted, and its bias if it has one."""
     colours = palette(theme)
     order = np.argsort(report.final_scale)
     series = [("scale", report.final_scale[order], colours.accent)]
@@ -77,7 +77,7 @@ def scales(report: NormReport, theme: Theme) -> Figure:
 
 
 def norms(report: NormReport, theme: Theme) -> Figure:
-    """Minimum, quartiles and maximum of every norm's scale, layer by layer."""
+    """Minimum, quartiles and maximum of every norm's scale, by layer."""
     colours = palette(theme)
     kinds: dict[str, list[Any]] = {}
     for one in report.others:
@@ -91,7 +91,7 @@ def norms(report: NormReport, theme: Theme) -> Figure:
         "layout": _layout(
             theme,
             xaxis=axis(theme, "layer", dtick=max(1, last // 8)),
-            yaxis=axis(theme, "scale: median, quartiles, ends", showgrid=True),
+            yaxis=axis(theme, "scale: median, quartiles, range", showgrid=True),
             shapes=[_level(1.0, colours.ink_3)],
         ),
     }
@@ -131,10 +131,10 @@ def _ribbon(kind: str, group: list[Any], colour: str) -> list[dict[str, Any]]:
 
 
 def similarity(report: SimilarityReport, theme: Theme) -> Figure:
-    """Overlap of the best tokens by cosine and by distance against the state's norm."""
+    """Overlap of the best tokens by cosine and by distance, by the state's norm."""
     colours = palette(theme)
     low, high = _decades(report)
-    title = f"best {report.k} by cosine and by distance in common"
+    title = f"overlap of the best {report.k} by cosine and by distance"
     return {
         "data": [_cells(report, theme), _bins(report, theme), _swept(report, theme)],
         "layout": _layout(
@@ -168,7 +168,7 @@ def _swept(report: SimilarityReport, theme: Theme) -> dict[str, Any]:
         "mode": "lines+markers",
         "x": report.swept_norm,
         "y": report.swept_overlap,
-        "name": "the same directions at other lengths",
+        "name": "same directions, other lengths",
         "line": {"color": palette(theme).mlp, "width": 2, "dash": "dot"},
         "marker": {"size": 5, "symbol": "diamond"},
         "hovertemplate": "scaled to norm %{x:.3g}: overlap %{y:.0%}<extra></extra>",
@@ -184,7 +184,7 @@ def _bins(report: SimilarityReport, theme: Theme) -> dict[str, Any]:
         "mode": "lines+markers+text",
         "x": middle,
         "y": report.bin_overlap_euclidean[full],
-        "name": "mean of a bin, with its cells",
+        "name": "mean of a bin, with its number of cells",
         "text": [f"{count:,}" for count in report.bin_counts[full].tolist()],
         "textposition": "top center",
         "textfont": {"size": 10, "color": colours.ink_2},
@@ -195,7 +195,7 @@ def _bins(report: SimilarityReport, theme: Theme) -> dict[str, Any]:
 
 
 def _decades(report: SimilarityReport) -> tuple[float, float]:
-    """Ends of the axis, as logarithms: all cells and the unit ball within."""
+    """Ends of the axis as logarithms: all cells and the unit ball fit in it."""
     norms_seen = np.concatenate([report.state_norm, report.swept_norm, [1.0]])
     seen = np.log10(norms_seen[norms_seen > 0])
     return float(seen.min()) - 0.15, float(seen.max()) + 0.15
@@ -206,7 +206,7 @@ def _layout(theme: Theme, **more: Any) -> dict[str, Any]:
 
 
 def legend(figure: Figure) -> list[tuple[str, str]]:
-    """(name, colour) of what a picture draws, where it draws several things."""
+    """(name, colour) of each trace, if there are several."""
     named = [trace for trace in figure["data"] if "name" in trace]
     pairs = [
         (str(trace["name"]), str((trace.get("line") or trace["marker"])["color"]))

@@ -1,33 +1,37 @@
-"""What Run does: ask for the results that the page opens with, and refer to them."""
+"""What Run does: it computes the first results of a prompt, and reports on them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from dash import no_update
+
+from analysis.contract.results import InfoSpec
 from analysis.errors import AnalysisError, CancelledError, PromptError, SpecError, UnknownModelError
 from analysis.lens.specs import LensSpec
 from analysis.tracing.specs import RunResult, RunSpec, TraceSpec
 from analysis.trajectory.specs import Story, StorySpec
-from dash_app.jobs.progress import failure, trouble_in
-from dash_app.page.panel import notice, trouble
+from dash_app.errors import explain
+from dash_app.jobs.progress import problem_to_store, stored_problem
+from dash_app.page.panel import notice, problem_notice
 from dash_app.state.context import Context, NewJob, PageId, Service
 from dash_app.state.selection import RunRef, Selection
 from dash_app.state.stores import join, read_run
 from dash_app.state.update import notices
-from dash_app.views.run.layout import RunId
+from dash_app.views.run.layout import RunId, chips
 
-#: Tokens up to which the page opens with every column of the heatmap.
+#: Up to this many tokens, a run computes every column of the heatmap.
 SHORT = 16
 
 
 def perform(context: Context, asked: Selection, job: NewJob) -> RunRef:
-    """Compute what the page opens with; all of it is then in the memo.
+    """Compute the first results of a run, so that they are in the memo.
 
-    Of a long prompt that is one column of the heatmap: the views fetch the rest as they go.
+    For a long prompt that includes only one column of the heatmap; the view requests the others.
 
     Raises:
-        AnalysisError: In words for the page.
+        AnalysisError: With a message for the page.
     """
     _check(context, asked)
     service: Service = context.service
@@ -39,7 +43,7 @@ def perform(context: Context, asked: Selection, job: NewJob) -> RunRef:
 
 
 def remembered(context: Context, asked: Selection) -> dict[str, Any] | None:
-    """What ``status`` would say where all that the page opens with is in the memo; else None."""
+    """What ``status`` would return if all first results are in the memo; else None."""
     try:
         _check(context, asked)
         run = context.service.peek(asked.model, _spec(asked))
@@ -51,12 +55,12 @@ def remembered(context: Context, asked: Selection) -> dict[str, Any] | None:
         if story is None or all(grid is None for grid in grids):
             return None
     except AnalysisError:
-        return None  # the job says what is wrong
+        return None  # the job reports the error
     return {"attempt": asked.attempt, "run": _reference(asked, run, story).model_dump()}
 
 
 def _opening(run: RunResult) -> LensSpec:
-    """The reading that the page opens with."""
+    """The part of the heatmap that a run computes."""
     if len(run.tokens) <= SHORT:
         return LensSpec()
     return LensSpec(positions=(run.prompt_length - 1,))
@@ -86,35 +90,38 @@ def _reference(asked: Selection, run: RunResult, story: Story) -> RunRef:
 def _check(context: Context, asked: Selection) -> None:
     if asked.model not in {name for name, _ in context.models}:
         raise UnknownModelError(
-            f"No model on offer is called {asked.model!r}.",
-            "Pick one from the list; STRATASCOPE_MODELS adds more.",
+            f"This server does not offer the model {asked.model!r}.",
+            "Pick one from the list. STRATASCOPE_MODELS adds more.",
         )
     if not asked.prompt.strip():
         raise PromptError("The prompt is empty.", "Type some text, or click an example.")
     most = context.settings.max_new_tokens
     if asked.new > most:
         raise SpecError(
-            f"{asked.new} new tokens are more than this server allows.", f"Ask for at most {most}."
+            f"{asked.new} new tokens are more than this server allows.", f"Choose at most {most}."
         )
 
 
 def status(context: Context, asked: Selection, job: NewJob) -> dict[str, Any] | None:
-    """How a request ended, for the status store: a run, or what went wrong.
+    """How a request ended, for the store STATUS: a run, or a problem.
 
-    None if it was cancelled: whoever did that has been told, and may have asked for something else.
+    None if it was cancelled: the page has already reported that, and may have sent a new request.
     """
     try:
         return {"attempt": asked.attempt, "run": perform(context, asked, job).model_dump()}
     except CancelledError:
         return None
-    except Exception as error:  # noqa: BLE001 - whatever it is, the page says so and lives on
-        return {"attempt": asked.attempt, **failure(error)}
+    except Exception as error:  # noqa: BLE001 - the page shows any error
+        return {"attempt": asked.attempt, **problem_to_store(error)}
 
 
 def adopt(
     status_data: dict[str, Any] | None, asked: dict[str, Any] | None, shown: dict[str, Any] | None
 ) -> Any:
-    """The run to show: the one just finished, unless it is shown or another was asked for since."""
+    """The run to show: the one that just finished, unless it is shown or a newer one is requested.
+
+    None leaves the page as it is.
+    """
     if not status_data or "run" not in status_data:
         return None
     attempt = status_data["attempt"]
@@ -123,36 +130,45 @@ def adopt(
     return status_data["run"]
 
 
-def said(sources: frozenset[str], note: dict[str, Any] | None) -> list[Any] | None:
-    """What the page says at once to what a person does; None leaves it as it is."""
+def messages_at_once(sources: frozenset[str], note: dict[str, Any] | None) -> list[Any] | None:
+    """Messages about a click or an address, shown at once; None leaves the page as it is."""
     if RunId.CANCEL in sources:
-        return [notice("Cancelled.", "Your prompt is still there; Run starts it again.")]
-    told = (note or {}) if PageId.QUERY in sources else {}
-    lines = notices(told.get("ignored", ()), Selection(), None, told.get("full", ()))
+        return [notice("Cancelled.", "Your prompt is kept. Press Run to start again.")]
+    news = (note or {}) if PageId.QUERY in sources else {}
+    lines = notices(news.get("ignored", ()), Selection(), None, news.get("full", ()))
     if lines:
-        return _shown(lines)
+        return _warnings(lines)
     return [] if sources & {PageId.DISMISS, PageId.REQUEST} else None
 
 
-def ended(
+def messages_after_run(
     status_data: dict[str, Any] | None,
     note: dict[str, Any] | None,
     selected: Selection,
     problem: str = "",
 ) -> list[Any] | None:
-    """What the page says when a request has ended; None if another was made meanwhile.
+    """Messages when a request has ended; None if a newer one was sent meanwhile.
 
-    An error, what its address got wrong, and ``problem``: that the memo can't be used.
+    They report an error, invalid parts of the address, and the service's ``problem``.
     """
     if (status_data or {}).get("attempt") != selected.attempt:
         return None
     ignored = (note or {}).get("ignored", ())
     run = read_run((status_data or {}).get("run"))
     lines = [*notices(ignored, selected, run), *([problem] if problem else [])]
-    wrong = trouble_in(status_data)
-    errors = [trouble(wrong)] if wrong else []
-    return [*errors, *_shown(lines)]
+    failure = stored_problem(status_data)
+    errors = [problem_notice(failure)] if failure else []
+    return [*errors, *_warnings(lines)]
 
 
-def _shown(lines: Sequence[str]) -> list[Any]:
+def _warnings(lines: Sequence[str]) -> list[Any]:
     return [notice(line, kind="warn") for line in lines]
+
+
+def model_chips(service: Service, run: RunRef, _selection: Selection) -> Any:
+    """Facts about the run's model."""
+    try:
+        return chips(service.ask(run.model, InfoSpec()))
+    except Exception as error:  # noqa: BLE001 - logged; the page works without the chips
+        explain(error)
+        return no_update

@@ -1,4 +1,4 @@
-"""The top of the page: model, prompt and what becomes of it."""
+"""The top of the page: model, prompt, examples and progress."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.contract.results import ModelInfo
-from dash_app.jobs.progress import progress
-from dash_app.page.controls import aria, go, target
+from dash_app.jobs.progress import progress_bar
+from dash_app.page.controls import aria, select_button, target
 from dash_app.state.context import Context, PageId
 from dash_app.state.examples import examples_for
 from dash_app.state.selection import MAX_PROMPT_CHARACTERS
 
 
 class RunId(StrEnum):
-    """What callbacks of this view name."""
+    """Ids of this view's components."""
 
     MODEL = "run-model"
     CHIPS = "run-chips"
@@ -38,7 +38,7 @@ def layout(context: Context) -> Component:
             _model_bar(context),
             _prompt_bar(context),
             _examples(context),
-            progress(RunId.PROGRESS),
+            progress_bar(RunId.PROGRESS),
         ],
         className="run-view",
         **aria(label="Prompt"),
@@ -73,7 +73,7 @@ def _prompt_bar(context: Context) -> Component:
         rows=2,
         maxLength=MAX_PROMPT_CHARACTERS,
         spellCheck=False,
-        placeholder="Type a prompt: the model continues it.",
+        placeholder="Type a prompt. The model continues it.",
         className="prompt-input",
         title="The text that the model reads and continues",
     )
@@ -100,7 +100,7 @@ def _new_tokens(context: Context) -> Component:
     )
     return html.Label(
         [html.Span("New tokens", className="control-label"), new],
-        title="How many tokens the model generates after the prompt (greedy)",
+        title="Number of tokens to generate after the prompt (greedy)",
     )
 
 
@@ -118,17 +118,17 @@ def _template(context: Context) -> Component:
         [html.Span("Prompt as", className="control-label"), switch],
         className="template-switch",
         role="group",
-        title="Chat wraps the prompt in the model's own chat template; the tokens that it adds"
-        " are marked in the strip",
+        title="Chat puts the prompt into the model's own chat template. The token strip marks the"
+        " added tokens.",
         **aria(label="Prompt as"),
     )
 
 
 def examples(model: str) -> list[Component]:
-    """Buttons that run what is worth seeing on a model."""
+    """Buttons that run the examples for a model."""
     return [
         html.Span(
-            go(
+            select_button(
                 example.title,
                 target(model=model, prompt=example.prompt, new=example.new, template="off"),
                 "example",
@@ -161,22 +161,23 @@ def _examples(context: Context) -> Component:
 
 
 def chips(info: ModelInfo) -> list[Component]:
-    """What matters about a model, one fact a chip."""
+    """The main facts about a model, one chip each."""
     tied = info.tied_embeddings
     facts = [
         (f"{info.layers} layers", "Transformer blocks"),
         (
             f"{info.heads} heads / {info.kv_heads} KV",
-            "Attention heads / heads with keys and values",
+            "Attention heads / key-value heads",
         ),
         (f"d {info.d_model}", "Width of the residual stream"),
         (
             "tied embeddings" if tied else "untied embeddings",
-            "One matrix reads tokens in and out: input and output decoding coincide."
+            "One matrix is used at the input and the output, so the input and output decoders are"
+            " the same."
             if tied
-            else "Reading tokens in and out are different matrices.",
+            else "Different matrices are used at the input and the output.",
         ),
-        (info.norm, "Normalisation before the unembedding"),
+        (info.norm, "Norm before the unembedding"),
         (info.dtype, "Number format of the weights in memory"),
     ]
     return [html.Span(text, className="model-chip", title=title) for text, title in facts]

@@ -1,57 +1,64 @@
-"""From what the form holds to a spec, and from a spec to a report in the memo."""
+"""Computes the reports of the tasks view, draws them, and exports them."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dash import html
 from dash.development.base_component import Component
 
-from analysis.errors import CancelledError, SpecError
-from analysis.tasks import addition, suite_files, suites
+from analysis.contract.results import InfoSpec
+from analysis.errors import AnalysisError, CancelledError, SpecError
+from analysis.tasks import addition, export, suite_files, suites
 from analysis.tasks.suite_specs import OWN, FailureSpec, SuiteSpec
 from analysis.tasks.sum_specs import ContributionSpec, PatchSpec, ProbeSpec, ProjectionSpec
 from dash_app.errors import Problem, explain
-from dash_app.jobs.progress import failure, trouble_in
-from dash_app.page.controls import go, target
-from dash_app.page.panel import empty, notice, trouble
+from dash_app.jobs.progress import problem_to_store, stored_problem
+from dash_app.page.controls import select_button, target
+from dash_app.page.panel import empty_state, notice, problem_notice
 from dash_app.state.context import NewJob, Service
-from dash_app.views.tasks.ids import Option
+from dash_app.views.tasks import failures, suite, sums
+from dash_app.views.tasks.reports import ReportOption
+from dash_app.views.tasks.sections import Drawn, chosen
 
-#: Digits of a sum, for models that have no count of their own.
+#: Digits of a sum, for models without a fixed number of digits.
 DIGITS = 2
-GONE = ("The list is no longer here.", "Upload the file again.")
+GONE = ("The server no longer has the list.", "Upload the file again.")
 
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """What became of a file: what is said of it, and, where it is good, how it is kept."""
+    """An uploaded file: the message about it, and a reference to it if it is valid."""
 
-    said: Any
+    message: Any
     kept: dict[str, Any] | None = None
 
 
 def run(service: Service, name: str, form: Mapping[str, Any], job: NewJob) -> dict[str, Any]:
-    """Compute a report; the form that it came of, for drawing, or how else that ended."""
+    """Compute a report.
+
+    Returns:
+        The form, from which the report is drawn; or ``{"cancelled": True}``, or a problem.
+    """
     try:
-        asked = spec(service, name, form)
-        service.ask(asked.model, asked, job(0.0, 1.0))
+        spec = spec_of(service, name, form)
+        service.ask(spec.model, spec, job(0.0, 1.0))
         return {"form": dict(form)}
     except CancelledError:
         return {"cancelled": True}
-    except Exception as error:  # noqa: BLE001 - said in the panel
-        return failure(error)
+    except Exception as error:  # noqa: BLE001 - shown in the panel
+        return problem_to_store(error)
 
 
-def spec(service: Service, name: str, form: Mapping[str, Any]) -> Any:
-    """What a report's button asks for.
+def spec_of(service: Service, name: str, form: Mapping[str, Any]) -> Any:
+    """The spec of a report.
 
     Raises:
-        SpecError: If the form holds nonsense, or names a list that is not kept any more.
+        SpecError: If the form has an invalid value, or its list is no longer stored.
     """
     model, digits = str(form["model"]), _whole(form["digits"], "Digits")
     if name == "suite":
@@ -64,10 +71,13 @@ def spec(service: Service, name: str, form: Mapping[str, Any]) -> Any:
     if name == "probes":
         return ProbeSpec(model, digits, size)
     if name == "projection":
-        component, place = str(form[Option.COMPONENT] or "row 1"), str(form[Option.PLACE] or "")
-        column = _whole(form[Option.COLUMN] or 1, "Columns")
+        component, place = (
+            str(form[ReportOption.COMPONENT] or "row 1"),
+            str(form[ReportOption.PLACE] or ""),
+        )
+        column = _whole(form[ReportOption.COLUMN] or 1, "Columns")
         return ProjectionSpec(model, component, place, column, max(digits, column), size)
-    travels, positions = form[Option.TRAVELS] == "yes", form[Option.POSITIONS]
+    travels, positions = form[ReportOption.TRAVELS] == "yes", form[ReportOption.POSITIONS]
     return PatchSpec(model, digits, size, travels=travels, positions=positions)
 
 
@@ -91,45 +101,45 @@ def _suite(service: Service, form: Mapping[str, Any]) -> SuiteSpec:
     )
 
 
-def ended(ready: Mapping[str, Any]) -> Component | None:
-    """What to say of a run that ended without a report; None where there is one."""
+def message_without_report(ready: Mapping[str, Any]) -> Component | None:
+    """The message about a job that ended without a report; None if there is one."""
     if ready.get("cancelled"):
         return cancelled()
-    wrong = trouble_in(ready)
-    return trouble(wrong) if wrong else None
+    problem = stored_problem(ready)
+    return problem_notice(problem) if problem else None
 
 
 def cancelled() -> Component:
-    """After a cancel."""
-    return empty("Cancelled", "What was finished is kept: start it again to go on.")
+    """The message after a cancel."""
+    return empty_state("Cancelled", "Finished prompts are kept. Start again to continue.")
 
 
 def upload(
     service: Service, contents: Any, filename: Any, *, most_bytes: int, most_rows: int
 ) -> Uploaded:
-    """Read a file that a person chose: its mistakes by line, or how many prompts it holds."""
+    """Read an uploaded list; the message has its errors by line, or its number of prompts."""
     name = str(filename or "list")[:80]
     try:
         suite = suite_files.parse(
             _decoded(contents, name, most_bytes), _kind(name), name, most_rows
         )
         kept = {"hash": service.keep(suite_files.as_lines(suite)), "name": name}
-    except Exception as error:  # noqa: BLE001 - said beside the button
-        return Uploaded(_mistakes(explain(error), name))
+    except Exception as error:  # noqa: BLE001 - shown beside the button
+        return Uploaded(_errors(explain(error), name))
     count = len(suite.prompts)
-    said = f"{name}: {count} prompts. It is chosen as the suite; run it."
-    return Uploaded(notice(said), {**kept, "count": count})
+    message = f"{name}: {count} prompts. It is selected as the suite. Press Run suite."
+    return Uploaded(notice(message), {**kept, "count": count})
 
 
 def _kind(name: str) -> str:
     kind = name.lower().rpartition(".")[2]
     if kind not in ("csv", "jsonl"):
-        raise SpecError(f"{name} is neither .csv nor .jsonl.", "Save it as one of them.")
+        raise SpecError(f"{name} is not a .csv or .jsonl file.", "Save the list as one of them.")
     return kind
 
 
 def _decoded(contents: Any, name: str, most: int) -> bytes:
-    """The file's bytes out of the browser's data URL."""
+    """The file's bytes from the browser's data URL."""
     text = contents.partition(",")[2] if isinstance(contents, str) else ""
     if len(text) * 3 // 4 > most + 3:
         raise SpecError(
@@ -139,17 +149,17 @@ def _decoded(contents: Any, name: str, most: int) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise SpecError(f"{name} did not arrive whole.", "Choose it again.") from error
+        raise SpecError(f"The upload of {name} is incomplete.", "Upload it again.") from error
 
 
-def _mistakes(problem: Problem, name: str) -> Component:
-    """Each bad line on a line of its own; what was run before stays."""
+def _errors(problem: Problem, name: str) -> Component:
+    """The errors of a list, one for each bad line."""
     lines = problem.message.split(" Line ")
     listed = [lines[0], *(f"Line {line}" for line in lines[1:])]
     return html.Div(
         [
             html.Span(
-                f"{name} was not taken; what was run before is kept.", className="alert-title"
+                f"{name} was not accepted. Earlier results are kept.", className="alert-title"
             ),
             html.Ul([html.Li(line) for line in listed]),
             html.Span(problem.hint, className="alert-hint"),
@@ -160,7 +170,7 @@ def _mistakes(problem: Problem, name: str) -> Component:
 
 
 def suite_options(kept: Mapping[str, Any] | None) -> list[dict[str, str]]:
-    """The suites on offer, a list of one's own among them once there is one."""
+    """The suites to choose from, with the uploaded list if there is one."""
     options = [{"label": suites.title(name), "value": name} for name in suites.NAMES]
     if kept:
         options.append({"label": f"Own list: {kept['name']} ({kept['count']})", "value": OWN})
@@ -168,7 +178,7 @@ def suite_options(kept: Mapping[str, Any] | None) -> list[dict[str, str]]:
 
 
 def digits_of(model: str, digits: Any, fixed: bool) -> tuple[Any, bool]:
-    """What the digits' control shows, and whether it is fixed: a trained adder has its own."""
+    """The value of the digits' control, and whether it is fixed, as for a trained adder."""
     own = addition.padded_digits(model)
     if own is not None:
         return own, True
@@ -176,13 +186,109 @@ def digits_of(model: str, digits: Any, fixed: bool) -> tuple[Any, bool]:
 
 
 def own_sum(model: str) -> list[Any]:
-    """The notes' own sum for a model, as a button, and why it is what it is."""
+    """A button that opens an example sum for a model, and why that sum was chosen."""
     example = addition.example_sum(model)
-    button = go(
+    button = select_button(
         example.prompt,
         target(model=model, prompt=example.prompt, new=example.new_tokens),
         "example",
         label=f"Open {example.prompt} on {model}",
     )
-    return [html.Span("The notes' own sum:", className="control-label"), button,
+    return [html.Span("Example sum:", className="control-label"), button,
             html.Span(example.note, className="control-help")]  # fmt: skip
+
+
+DRAW: dict[str, Callable[[Any, Mapping[str, Any], Mapping[str, Any], Any], Drawn]] = {
+    "suite": suite.suite,
+    "failure": failures.failure,
+    "contributions": sums.contributions,
+    "probes": sums.probes,
+    "projection": sums.projection,
+    "patching": sums.patching,
+}
+WRITTEN = {"label": "where the column's digit is written", "value": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file to download."""
+
+    name: str
+    text: str
+
+
+def draw(
+    service: Service, name: str, ready: Mapping[str, Any], options: Mapping[str, Any], theme: Any
+) -> Drawn | None:
+    """A finished report; None if the job ended without one."""
+    if "form" not in ready:
+        return None
+    try:
+        return DRAW[name](_report(service, name, ready), ready["form"], options, theme)
+    except Exception as error:  # noqa: BLE001 - shown in the panel
+        return Drawn(problem_notice(explain(error)))
+
+
+def _report(service: Service, name: str, ready: Mapping[str, Any]) -> Any:
+    spec = spec_of(service, name, ready["form"])
+    return service.ask(spec.model, spec)
+
+
+def file_of(service: Service, name: str, part: str, ready: Any) -> File | None:
+    """A table of a report, or the whole report, as a file; None if there is no report."""
+    if not isinstance(ready, dict) or "form" not in ready:
+        return None
+    report = _report(service, name, ready)
+    stem = f"{name}-{ready['form']['model']}".replace("/", "-")
+    if part == "json":
+        return File(f"{stem}.json", export.as_json(report))
+    sheet = part.removeprefix("csv-")
+    return File(f"{stem}-{sheet}.csv", export.as_csv(report, sheet))
+
+
+def projection_lists(
+    service: Service, model: Any, probed: Any, digits: Any, wanted: Sequence[Any]
+) -> list[Any]:
+    """The choices of components, positions and columns to project, each with its value.
+
+    Positions other than the one that writes the column are known only after probes are fitted.
+    """
+    names = _components(service, model)
+    form = probed.get("form") if isinstance(probed, dict) else None
+    places: tuple[str, ...] = ()
+    if form is not None and form["model"] == model and form["digits"] == digits:
+        found = service.peek(model, spec_of(service, "probes", form))
+        places = found.places if found is not None else ()
+    known = [{"label": name, "value": name} for name in dict.fromkeys(places) if name.strip()]
+    columns = list(range(1, _columns(model, digits)))
+    component, place, column = wanted
+    return [
+        names,
+        chosen(names, component, "row 1" if "row 1" in names else names[0]),
+        [WRITTEN, *known],
+        chosen(["", *places], place, ""),
+        [{"label": str(one), "value": one} for one in columns],
+        chosen(columns, column, 1),
+    ]
+
+
+def _components(service: Service, model: Any) -> list[str]:
+    """Names of a model's components; for a model that is not loaded yet, only the first rows."""
+    try:
+        info = service.peek(str(model), InfoSpec())
+    except AnalysisError:
+        info = None
+    if info is None:
+        return ["row 0", "row 1"]
+    made = ["row 0"]
+    for layer in range(info.layers):
+        heads = [f"head {layer}.{head}" for head in range(info.heads)]
+        made += [f"attention {layer}", *heads, f"mlp {layer}", f"row {layer + 1}"]
+    return made
+
+
+def _columns(model: Any, digits: Any) -> int:
+    """One more than the highest column that has a digit sum."""
+    own = addition.padded_digits(str(model))
+    count = own or (digits if isinstance(digits, int) and 1 <= digits <= 15 else 2)
+    return max(count, 2)

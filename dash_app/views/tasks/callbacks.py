@@ -1,21 +1,21 @@
-"""Wiring of the tasks view: the form, one job and one drawing a report, exports."""
+"""The callbacks of the tasks view: the form, the reports' jobs and drawings, and exports."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from dash import Dash, Input, Output, State, ctx, no_update
 from dash.exceptions import PreventUpdate
 
 from analysis.tasks.suite_specs import OWN
-from dash_app.jobs.progress import begun, hand_over, job
+from dash_app.jobs.job_and_draw import JobParts, Work, register_job
 from dash_app.state.context import Context, PageId
 from dash_app.state.stores import join, read_run
-from dash_app.views.tasks import actions, showing
-from dash_app.views.tasks.ids import Option, Part, TasksId, of
-from dash_app.views.tasks.reports import EVERY, Report
+from dash_app.views.tasks import actions
+from dash_app.views.tasks.reports import EVERY, Part, Report, ReportOption, TasksId, of
 
-#: The form that all reports share, as the names in ``actions`` have it.
+#: The part of the form that all reports share, by its names in ``actions``.
 FORM = {
     "model": TasksId.MODEL,
     "suite": TasksId.SUITE,
@@ -25,8 +25,9 @@ FORM = {
 
 
 def register(app: Dash, context: Context) -> None:
-    """Run suites and reports in the background; draw them; hand their numbers out."""
+    """Run suites and reports in the background, draw them, and export their numbers."""
     _register_form(app, context)
+    _register_upload(app, context)
     _register_lists(app, context)
     for report in EVERY:
         _register_job(app, context, report)
@@ -38,8 +39,11 @@ def _register_form(app: Dash, context: Context) -> None:
     @app.callback(
         Output(TasksId.MODEL, "value"), Input(PageId.REQUEST, "data"), State(PageId.RUN, "data")
     )
-    def follow(request: Any, shown: Any) -> Any:
-        return _new(join(request).model or context.settings.default_model, model_of(shown))
+    def follow_model(request: Any, data: Any) -> Any:
+        run = read_run(data)
+        wanted = join(request).model or context.settings.default_model
+        # Another prompt on the same model must not change the model that was chosen here.
+        return _if_new(wanted, run.model if run else None)
 
     @app.callback(
         Output(TasksId.SUM, "children"),
@@ -49,12 +53,14 @@ def _register_form(app: Dash, context: Context) -> None:
         State(TasksId.DIGITS, "value"),
         State(TasksId.DIGITS, "disabled"),
     )
-    def of_model(model: Any, digits: Any, fixed: Any) -> Any:
+    def digits(model: Any, digits: Any, fixed: Any) -> Any:
         count, own = actions.digits_of(str(model), digits, bool(fixed))
-        return actions.own_sum(str(model)), _new(count, digits), own
+        return actions.own_sum(str(model)), _if_new(count, digits), own
 
+
+def _register_upload(app: Dash, context: Context) -> None:
     @app.callback(
-        Output(TasksId.SAID, "children"),
+        Output(TasksId.MESSAGE, "children"),
         Output(TasksId.LIST, "data"),
         Output(TasksId.SUITE, "options"),
         Output(TasksId.SUITE, "value"),
@@ -71,65 +77,55 @@ def _register_form(app: Dash, context: Context) -> None:
             context.service, contents, filename,
             most_bytes=limits.max_list_kib << 10, most_rows=limits.max_suite_prompts,
         )  # fmt: skip
-        if found.kept is None:  # what was chosen before stays
-            return found.said, no_update, no_update, no_update, None
-        return found.said, found.kept, actions.suite_options(found.kept), OWN, None
+        if found.kept is None:  # the earlier choice stays
+            return found.message, no_update, no_update, no_update, None
+        return found.message, found.kept, actions.suite_options(found.kept), OWN, None
 
 
 def _register_lists(app: Dash, context: Context) -> None:
-    component, place, column = (
-        of("projection", option) for option in (Option.COMPONENT, Option.PLACE, Option.COLUMN)
-    )
+    lists = [
+        of("projection", option)
+        for option in (ReportOption.COMPONENT, ReportOption.PLACE, ReportOption.COLUMN)
+    ]
 
     @app.callback(
-        *(
-            Output(name, prop)
-            for name in (component, place, column)
-            for prop in ("options", "value")
-        ),
+        *(Output(name, prop) for name in lists for prop in ("options", "value")),
         Input(TasksId.MODEL, "value"),
         Input(PageId.RUN, "data"),
         Input(of("probes", Part.READY), "data"),
         Input(TasksId.DIGITS, "value"),
-        *(State(name, "value") for name in (component, place, column)),
+        *(State(name, "value") for name in lists),
     )
     def fill(model: Any, _run: Any, probed: Any, digits: Any, *chosen: Any) -> Any:
-        found = showing.projection_lists(context.service, model, probed, digits, chosen)
-        values = [_new(value, held) for value, held in zip(found[1::2], chosen, strict=True)]
+        found = actions.projection_lists(context.service, model, probed, digits, chosen)
+        values = [_if_new(value, held) for value, held in zip(found[1::2], chosen, strict=True)]
         return [one for pair in zip(found[::2], values, strict=True) for one in pair]
 
 
 def _register_job(app: Dash, context: Context, report: Report) -> None:
     name = report.name
-    own = {str(option): of(name, option) for option in report.asks}
+    form = {**FORM, **{str(option): of(name, option) for option in report.asks}}
     if report.size is not None:
-        own["own"] = of(name, Part.SIZE)
-    inputs: dict[str, str] = {**FORM, **own}
+        form["own"] = of(name, Part.SIZE)
 
-    @app.callback(
-        Output(of(name, Part.LAST), "data"),
-        Input(of(name, Part.BUTTON), "n_clicks"),
-        State(TasksId.LIST, "data"),
-        *(State(component, "value") for component in inputs.values()),
-        **job(
-            context,
-            of(name, Part.BAR),
-            of(name, Part.CANCEL),
-            [(Output(of(name, Part.BUTTON), "disabled"), True, False)],
-        ),
-    )
-    def work(set_progress: Any, clicks: Any, kept: Any, *values: Any) -> Any:
+    def prepare(clicks: Any, kept: Any, **values: Any) -> Work | None:
         if not clicks:
-            raise PreventUpdate
-        form = {**dict(zip(inputs, values, strict=True)), "list": kept}
-        jobs = context.jobs(begun(set_progress), patient=True)
-        hand_over(of(name, Part.READY), actions.run(context.service, name, form, jobs))
-        return clicks
+            return None
+        return partial(actions.run, context.service, name, {**values, "list": kept})
+
+    parts = JobParts(*(of(name, part) for part in (Part.LAST, Part.BAR, Part.READY, Part.CANCEL)))
+    inputs = {
+        "clicks": Input(of(name, Part.BUTTON), "n_clicks"),
+        "kept": State(TasksId.LIST, "data"),
+        **{field: State(component, "value") for field, component in form.items()},
+    }
+    disabled = [(Output(of(name, Part.BUTTON), "disabled"), True, False)]
+    register_job(app, context, parts, inputs, prepare, patient=True, running=disabled)
 
 
 def _register_drawing(app: Dash, context: Context, report: Report) -> None:
     name = report.name
-    lists = [option for option in report.shows if option != Option.CONTROL]
+    lists = [option for option in report.shows if option != ReportOption.CONTROL]
 
     @app.callback(
         Output(of(name, Part.SUMMARY), "children"),
@@ -141,13 +137,13 @@ def _register_drawing(app: Dash, context: Context, report: Report) -> None:
         *(Input(of(name, option), "value") for option in report.shows),
         prevent_initial_call=True,
     )
-    def show(ready: Any, theme: Any, *values: Any) -> Any:
+    def draw(ready: Any, theme: Any, *values: Any) -> Any:
         if not isinstance(ready, dict):
             raise PreventUpdate
         options = dict(zip(report.shows, values, strict=True))
-        drawn = showing.show(context.service, name, ready, options, theme)
+        drawn = actions.draw(context.service, name, ready, options, theme)
         if drawn is None:
-            return actions.ended(ready), *(no_update,) * (2 + 2 * len(lists))
+            return actions.message_without_report(ready), *(no_update,) * (2 + 2 * len(lists))
         filled = [drawn.lists.get(option, ([], None)) for option in lists]
         flat = [value for pair in filled for value in pair]
         return drawn.summary, drawn.figures, not drawn.figures, *flat
@@ -175,22 +171,16 @@ def _register_exports(app: Dash, context: Context) -> None:
         prevent_initial_call=True,
     )
     def export(*values: Any) -> Any:
-        asked = buttons.get(str(ctx.triggered_id))
-        if asked is None or not any(values[: len(buttons)]):
+        wanted = buttons.get(str(ctx.triggered_id))
+        if wanted is None or not any(values[: len(buttons)]):
             raise PreventUpdate
         ready = dict(zip((one.name for one in EVERY), values[len(buttons) :], strict=True))
-        file = showing.file_of(context.service, *asked, ready[asked[0]])
+        file = actions.file_of(context.service, *wanted, ready[wanted[0]])
         if file is None:
             raise PreventUpdate
         return {"content": file.text, "filename": file.name}
 
 
-def model_of(data: Any) -> str | None:
-    """The model of the run that the page shows: another prompt on it sets no model here."""
-    run = read_run(data)
-    return run.model if run else None
-
-
-def _new(value: Any, held: Any) -> Any:
-    """What a control is set to; nothing where it is so: what was chosen since would be undone."""
-    return no_update if value == held else value
+def _if_new(value: Any, current: Any) -> Any:
+    """A new value for a control; none if it is unchanged, to keep a newer choice of the user."""
+    return no_update if value == current else value

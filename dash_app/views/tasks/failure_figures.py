@@ -1,4 +1,4 @@
-"""A right and a wrong answer side by side: where their states, parts and flows part ways."""
+"""Figures that compare a right and a wrong answer: their states, components and flows."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from analysis.tasks.suite_specs import AnswerPair, FlowChange
 from dash_app.page.theme import Figure, Theme, axis, base_layout, palette
 from dash_app.views.tasks.figure_parts import line, matrix
 
-#: From row, position, layer and head to what a click opens; -1: none.
+#: From row, position, layer and head (-1: none) to the target of a click.
 Link = Callable[[int, int, int, int], str]
-#: Positions that are drawn at most: the last ones, where the two differ.
+#: Most positions in a figure: the last ones, where the two runs differ.
 WIDEST = 40
 
 
 def shown(pair: AnswerPair) -> range:
-    """The positions that are drawn: from the first token that differs on, at most ``WIDEST``."""
+    """The positions that are drawn: from the first token that differs, at most ``WIDEST``."""
     length = pair.rows.shape[1]
     differs = [
         n
@@ -30,20 +30,23 @@ def shown(pair: AnswerPair) -> range:
 
 
 def left_out(pair: AnswerPair) -> str:
-    """What is not drawn: positions before the first difference, in long prompts further ones."""
+    """A note on omitted positions: those before the first difference, and more in long prompts."""
     drawn = shown(pair).start
     tokens = zip(pair.right_tokens, pair.wrong_tokens, strict=True)
     same = next((n for n, (x, y) in enumerate(tokens) if x != y), 0)
     equal = max(min(same, drawn), 0)
-    said = f" The first {equal} positions are left out: their states are equal." if equal else ""
+    note = f" The first {equal} positions are omitted: their states are equal." if equal else ""
     if (rest := drawn - equal) > 0:
         most = float(pair.rows[:, equal:drawn].max())
-        said += f" So are {rest} more, whose states differ by up to {most:.2f} (the CSV has them)."
-    return said
+        note += (
+            f" {rest} more positions are omitted; their states differ by up to {most:.2f} (see the"
+            " CSV)."
+        )
+    return note
 
 
 def _aligned(pair: AnswerPair) -> list[str]:
-    """Both prompts' tokens, one over the other; a bold one differs."""
+    """Both prompts' tokens, one above the other; bold if they differ."""
     made = []
     for n in shown(pair):
         one, other = (_visible(tokens[n]) for tokens in (pair.right_tokens, pair.wrong_tokens))
@@ -57,21 +60,21 @@ def _visible(text: str) -> str:
 
 
 def states(pair: AnswerPair, link: Link, *, theme: Theme) -> Figure:
-    """How far the two runs' states lie apart, row by row and position by position."""
+    """Distance of the two runs' states, by row and position."""
     where = shown(pair)
     rows = list(range(pair.rows.shape[0]))[::-1]
     return matrix(
         pair.rows[::-1][:, list(where)], columns=_aligned(pair), rows=[f"row {r}" for r in rows],
         theme=theme, quantity="distance",
         high=max(1.0, float(pair.rows.max())),
-        title="Distance of the two states over the larger norm",
-        x_title="Token: the right prompt's above, the wrong one's below (bold: they differ)",
+        title="Distance of the two states, divided by the larger norm",
+        x_title="Token: right prompt above, wrong prompt below (bold: they differ)",
         links=[[link(row, pos, -1, -1) for pos in where] for row in rows],
     )  # fmt: skip
 
 
 def flows(pair: AnswerPair, found: FlowChange, link: Link, *, theme: Theme) -> Figure:
-    """What more passes through each state in the wrong run than in the right one."""
+    """Flow through each state in the wrong run minus the right run."""
     where = list(shown(pair))
     change = 100 * (found.wrong - found.right)[:, where]
     rows = list(range(change.shape[0]))[::-1]
@@ -79,14 +82,14 @@ def flows(pair: AnswerPair, found: FlowChange, link: Link, *, theme: Theme) -> F
     return matrix(
         change[::-1], columns=_aligned(pair), rows=[f"row {r}" for r in rows], theme=theme,
         quantity="% of the flow", low=-most, high=most, signed=True,
-        title="Flow into the state that predicts the wrong token: wrong run less right run",
-        x_title="Token: the right prompt's above, the wrong one's below (bold: they differ)",
+        title="Flow into the state that predicts the wrong token: wrong run minus right run",
+        x_title="Token: right prompt above, wrong prompt below (bold: they differ)",
         links=[[link(row, pos, -1, -1) for pos in where] for row in rows],
     )  # fmt: skip
 
 
 def parts(pair: AnswerPair, link: Link, *, theme: Theme) -> Figure:
-    """How far each head's and MLP's output lie apart at the state that predicts the token."""
+    """Distance of each head's and MLP's output at the state that predicts the wrong token."""
     layers, heads = pair.heads.shape
     table = np.concatenate([pair.heads, pair.mlps[:, None]], 1).T
     last = pair.rows.shape[1] - 1
@@ -98,21 +101,21 @@ def parts(pair: AnswerPair, link: Link, *, theme: Theme) -> Figure:
     return matrix(
         table, columns=[str(layer) for layer in range(layers)], rows=names, theme=theme,
         quantity="distance", high=max(1.0, float(np.nanmax(table))),
-        title="Distance of what each head and MLP writes, where the wrong token is predicted",
+        title="Distance of each head's and MLP's output, where the wrong token is predicted",
         x_title="Layer", links=links,
     )  # fmt: skip
 
 
 def probabilities(pair: AnswerPair, link: Link, *, theme: Theme) -> Figure:
-    """Probability of each prompt's own right token, and how far the flows lie apart, by row."""
+    """Probability of each prompt's right token, and the difference of the flows, by row."""
     colours = palette(theme)
     rows = np.arange(len(pair.right_probs))
     data = [
-        line(rows, pair.right_probs, "right prompt: its answer", colours.answer, "solid"),
-        line(rows, pair.wrong_probs, "wrong prompt: what would be right", colours.select, "dot"),
+        line(rows, pair.right_probs, "right prompt: right token", colours.answer, "solid"),
+        line(rows, pair.wrong_probs, "wrong prompt: right token", colours.select, "dot"),
     ]
     if pair.flows is not None:
-        name = "flows apart (share of the mass)"
+        name = "difference of the flows (share of the mass)"
         data.append(line(rows, pair.flows.distance, name, colours.mlp, "dash"))
     last = pair.rows.shape[1] - 1
     links = [link(row, last, -1, -1) for row in range(len(rows))]

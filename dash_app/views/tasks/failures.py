@@ -1,4 +1,4 @@
-"""What the failure section shows: one pair of a right and a wrong answer."""
+"""The report on failures: one pair of a right and a wrong answer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dash import html
 from dash.development.base_component import Component
 
 from analysis.tasks.suite_specs import AnsweredPrompt, AnswerPair, FailureReport, FlowChange
-from dash_app.page.controls import go
+from dash_app.page.controls import select_button
 from dash_app.views.tasks import failure_figures, sections
-from dash_app.views.tasks.ids import Option
+from dash_app.views.tasks.reports import ReportOption
 from dash_app.views.tasks.sections import Drawn, chosen, picture
 
 #: Links in the table.
@@ -21,16 +21,18 @@ LISTED = 12
 def failure(
     report: FailureReport, form: Mapping[str, Any], options: Mapping[str, Any], theme: Any
 ) -> Drawn:
-    """The chosen pair: states, parts, probabilities and flows."""
+    """The chosen pair: states, components, probabilities and flows."""
     model = str(form["model"])
     if not report.pairs:
         return Drawn(_nothing(report, model))
     names = [str(n) for n in range(len(report.pairs))]
-    number = chosen(names, options.get(Option.PAIR), "0")
+    number = chosen(names, options.get(ReportOption.PAIR), "0")
     pair = report.pairs[int(number)]
     rows = [{"label": _name(one), "value": n} for n, one in zip(names, report.pairs, strict=True)]
     return Drawn(
-        _said(report, pair, model), _pictures(pair, model, theme), {Option.PAIR: (rows, number)}
+        _summary(report, pair, model),
+        _pictures(pair, model, theme),
+        {ReportOption.PAIR: (rows, number)},
     )
 
 
@@ -48,18 +50,18 @@ def _last(prompt: str) -> str:
 
 def _nothing(report: FailureReport, model: str) -> Any:
     if not report.wrong:
-        text = f"{model} has all {report.right} answers right: there is no failure to look into."
+        text = f"All {report.right} answers of {model} are right, so there is no failure to show."
     elif not report.right:
-        text = f"{model} has all {report.wrong} answers wrong: none is right to hold them against."
+        text = f"All {report.wrong} answers of {model} are wrong, so there is none to compare with."
     else:
         text = (
-            f"{report.wrong} answers of {model} are wrong, but no right one has as many tokens"
-            " (or they go wrong only after the answer)."
+            f"{report.wrong} answers of {model} are wrong, but no right one has the same number of"
+            " tokens (or they are wrong only after the answer)."
         )
     return html.P(text, className="muted")
 
 
-def _said(report: FailureReport, pair: AnswerPair, model: str) -> list[Component]:
+def _summary(report: FailureReport, pair: AnswerPair, model: str) -> list[Component]:
     lines: list[Any] = [html.P(_counts(report, model))]
     for name, one in (("Wrong", pair.wrong_prompt), ("Right", pair.right_prompt)):
         if one is not None:
@@ -69,23 +71,23 @@ def _said(report: FailureReport, pair: AnswerPair, model: str) -> list[Component
         token = pair.wrong_tokens[pos]
         lines.append(
             html.P(
-                f"The first state that differs by more than half where both have read the same"
-                f" token is row {row} at position {pos} ({token!r})."
+                f"Row {row} at position {pos} ({token!r}) is the first state that differs by more"
+                " than half although both prompts have the same token there."
             )
         )
     return lines
 
 
 def _counts(report: FailureReport, model: str) -> str:
-    """Right and wrong answers, and how many of the wrong ones are shown."""
+    """The numbers of right and wrong answers, and how many of the wrong ones have a pair."""
     parts = [f"{report.right} right, {report.wrong} wrong on {model}"]
     if len(report.pairs) < report.paired:
-        parts.append(f"the {len(report.pairs)} likest of {report.paired} pairs can be chosen")
+        parts.append(f"the {len(report.pairs)} most similar of {report.paired} pairs are listed")
     if report.unpaired:
         parts.append(f"{report.unpaired} wrong ones have no right one of equal length")
     longer = report.wrong - report.unpaired - max(report.paired, len(report.pairs))
     if longer > 0:
-        parts.append(f"{longer} go wrong only after the answer")
+        parts.append(f"{longer} are wrong only after the answer")
     return "; ".join(parts) + "."
 
 
@@ -94,8 +96,8 @@ def _answer(name: str, one: AnsweredPrompt, model: str) -> Component:
     return html.P(
         [
             f"{name}: ",
-            go(_last(one.prompt), to, "example", label=f"Open {one.prompt}"),
-            f" says {one.written!r}, right is {one.answer!r}.",
+            select_button(_last(one.prompt), to, "example", label=f"Open {one.prompt}"),
+            f" answer {one.written!r}, expected {one.answer!r}.",
         ]
     )
 
@@ -114,23 +116,23 @@ def _pictures(pair: AnswerPair, model: str, theme: Any) -> list[Component]:
     made = [
         picture(
             failure_figures.states(pair, link, theme=theme),
-            "0: the same state. A click opens the wrong prompt at that state."
+            "0: equal states. Click a cell to open the wrong prompt at that state."
             + failure_figures.left_out(pair),
             wide=True,
         ),
         picture(
             failure_figures.parts(pair, link, theme=theme),
-            "At the state that predicts the first wrong token; empty: heads that can't be told"
-            " apart.",
+            "At the state that predicts the first wrong token. Empty: heads that can't be"
+            " separated.",
         ),
         picture(
             failure_figures.probabilities(pair, link, theme=theme),
-            "Each prompt's own right token under the logit lens; and by row how much of the flow"
-            " takes another way.",
+            "Probability of each prompt's right token (logit lens), and the part of the flow that"
+            " takes other paths, by row.",
         ),
     ]
     if pair.flows is None:
-        note = "Flows can't be compared: this model's heads can't be told apart."
+        note = "Flows can't be compared, because this model's heads can't be separated."
         return [*made, html.P(note, className="muted")]
     drawn = failure_figures.flows(pair, pair.flows, link, theme=theme)
     caption = "Purple: more flows through this state in the wrong run; orange: less."
@@ -139,14 +141,14 @@ def _pictures(pair: AnswerPair, model: str, theme: Any) -> list[Component]:
 
 
 def _not_drawn(pair: AnswerPair, found: FlowChange) -> str:
-    """How much passes through the positions that the pictures leave out."""
+    """How much flow passes through the omitted positions."""
     first = failure_figures.shown(pair).start
     if not first:
         return ""
     right, wrong = (float(run[:, :first].sum(1).max()) for run in (found.right, found.wrong))
     return (
-        f" Through the {first} positions left of these pass at most {right:.0%} of the right run's"
-        f" and {wrong:.0%} of the wrong run's flow (the CSV has it)."
+        f" At most {right:.0%} of the right run's flow and {wrong:.0%} of the wrong run's flow pass"
+        f" through the {first} omitted positions (see the CSV)."
     )
 
 
@@ -175,8 +177,8 @@ def _links(pair: AnswerPair, found: FlowChange) -> Component:
             html.H4("Links whose flow differs most", className="inspector-title"),
             html.Table([html.Thead(head), html.Tbody(rows)], className="ledger-table"),
             html.P(
-                f"{count} of the {len(found.kinds)} links that the CSV has. No residual links: what"
-                " they carry follows from the others.",
+                f"{count} of {len(found.kinds)} links; the CSV has all. Residual links are omitted,"
+                " because their flow follows from the others.",
                 className="control-help",
             ),
         ],

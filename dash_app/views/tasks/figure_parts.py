@@ -1,4 +1,4 @@
-"""What pictures of tasks are made of: a map with its numbers, a line, a title."""
+"""Parts of the figures of tasks: a heatmap with numbers, a line, a title."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dash_app.page.theme import Figure, Theme, axis, base_layout, colour_bar, pa
 
 
 def line(x: Any, y: Any, name: str, colour: str, dash: str = "solid") -> dict[str, Any]:
-    """A trace of shares ``y``, named when the pointer is on it."""
+    """A line of shares ``y``, with its name in the hover box."""
     return {
         "type": "scatter",
         "mode": "lines+markers",
@@ -39,9 +39,9 @@ def matrix(
     links: Sequence[Sequence[str]] = (),
     hover: Sequence[Sequence[str]] = (),
 ) -> Figure:
-    """A map of ``values`` [row, column] with the number in each cell; NaN stays blank.
+    """A heatmap of ``values`` [row, column] with the number in each cell; NaN stays blank.
 
-    ``links`` [row][column] is what a click on a cell opens, ``hover`` what it is called.
+    ``links`` [row][column] is the target of a click on a cell, ``hover`` its name.
     """
     heat = {
         **_cells(np.asarray(values, np.float32), rows, columns, quantity, hover),
@@ -74,12 +74,12 @@ def _named(names: Sequence[str]) -> dict[str, Any]:
 
 
 def _height(rows: int) -> int:
-    """Room for a number in each cell, less where there are many rows."""
+    """Height that fits a number in each cell; less for many rows."""
     return (26 if rows <= 24 else 15) * rows + 138
 
 
 def title_of(text: str, theme: Theme) -> dict[str, Any]:
-    """A figure's title, small and at the left."""
+    """A figure's title: small, at the left."""
     font = {"size": 13, "color": palette(theme).ink}
     return {"text": text, "x": 0.01, "y": 0.98, "yanchor": "top", "font": font}
 

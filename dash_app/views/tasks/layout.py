@@ -1,4 +1,4 @@
-"""The panel of suites and reports: what to run, and what came of it."""
+"""The panel of suites and reports."""
 
 from __future__ import annotations
 
@@ -9,62 +9,75 @@ from dash.development.base_component import Component
 
 from analysis.tasks import suites
 from analysis.tasks.sum_specs import MAX_DIGITS, PATCH_POSITIONS
-from dash_app.jobs.progress import progress
+from dash_app.jobs.progress import progress_bar
 from dash_app.page.controls import aria
-from dash_app.page.panel import control, empty, helping, panel
+from dash_app.page.panel import control, empty_state, help_button, panel
 from dash_app.state.context import Context
-from dash_app.views.tasks.ids import Option, Part, TasksId, of
-from dash_app.views.tasks.reports import EVERY, REPORTS, SUITE, Report
+from dash_app.views.tasks.reports import (
+    EVERY,
+    REPORTS,
+    SUITE,
+    Part,
+    Report,
+    ReportOption,
+    TasksId,
+    of,
+)
 
 HELP = (
-    "A suite asks a model many questions whose answers are known. An answer is right if"
-    " greedy decoding writes all of it, and no further digit.",
-    "The curves say for how many answer tokens the model's choice ranks first from that row on"
-    " (saturation, by the logit lens), for right and for wrong answers; bands are 95 % bootstrap"
-    " intervals over prompts, no narrower than Wilson's. Wrong answers count by their first wrong"
-    " token.",
-    "Two controls: another prompt's answer token in this prompt (so it is as frequent), and the"
-    " right token after the prompt with its tokens in another order.",
-    "A click on any point or cell opens a prompt that it stands for above. Digits are those of an"
-    " operand, in the suites of sums and differences and in the reports on sums; other suites have"
-    " none. Sums of the model addition-5digit always have its five.",
+    "A suite has many prompts with known answers. An answer is right if greedy decoding writes all"
+    " of it and no further digit.",
+    "The curves show the share of answer tokens that rank first from that row to the end"
+    " (saturation, by the logit lens), for right and wrong answers. Bands are 95 % bootstrap"
+    " intervals over prompts, at least as wide as Wilson's. A wrong answer counts with its first"
+    " wrong token.",
+    "There are two controls: the answer token of another prompt in this prompt (which is equally"
+    " frequent), and the right token after the prompt with its tokens in another order.",
+    "Click a point or a cell to open one of its prompts above. Digits is the number of digits of an"
+    " operand, in suites of sums and differences and in the reports on sums. Sums for the model"
+    " addition-5digit always have five digits.",
 )
-NOTHING = "Choose a suite and run it. Finished prompts are kept, so a cancelled run goes on."
+NOTHING = (
+    "Choose a suite and run it. Finished prompts are kept, so you can continue after a cancel."
+)
 LIST_HELP = (
-    "A list of your own: CSV with a header, or JSON lines. Columns prompt and answer (to the"
-    " letter, with the leading space of a word), optionally foil; all others are labels."
+    "Your own list: a CSV file with a header, or JSON lines. The columns are prompt, answer (exact,"
+    " with the leading space of a word), and optionally foil. All other columns are labels."
 )
 SUITES = [{"label": suites.title(name), "value": name} for name in suites.NAMES]
-CHOICES: dict[Option, tuple[str, list[dict[str, str]], str]] = {
-    Option.CONTROL: (
+CHOICES: dict[ReportOption, tuple[str, list[dict[str, str]], str]] = {
+    ReportOption.CONTROL: (
         "Show",
         [{"label": "Measured", "value": "no"}, {"label": "Control", "value": "yes"}],
         "no",
     ),
-    Option.TRAVELS: (
+    ReportOption.TRAVELS: (
         "Carry",
-        [{"label": "Made next door", "value": "no"}, {"label": "Through a nine", "value": "yes"}],
+        [
+            {"label": "From the next column", "value": "no"},
+            {"label": "Through a nine", "value": "yes"},
+        ],
         "no",
     ),
-    Option.POSITIONS: (
+    ReportOption.POSITIONS: (
         "Patched",
         [{"label": text, "value": name} for name, text in PATCH_POSITIONS.labels],
         PATCH_POSITIONS.default,
     ),
 }
-#: Label and width in rem of options that are lists; filled from a result.
-LISTS: dict[Option, tuple[str, float]] = {
-    Option.HEAD: ("Head", 8),
-    Option.TARGET: ("Fact", 17),
-    Option.COMPONENT: ("Component", 10),
-    Option.PLACE: ("Position", 16),
-    Option.COLUMN: ("Column", 7),
-    Option.PAIR: ("Pair", 26),
+#: Label, and width in rem, of options with a list that a result fills.
+LISTS: dict[ReportOption, tuple[str, float]] = {
+    ReportOption.HEAD: ("Head", 8),
+    ReportOption.TARGET: ("Fact", 17),
+    ReportOption.COMPONENT: ("Component", 10),
+    ReportOption.PLACE: ("Position", 16),
+    ReportOption.COLUMN: ("Column", 7),
+    ReportOption.PAIR: ("Pair", 26),
 }
 
 
 def layout(context: Context) -> Component:
-    """Controls, the suite's report, and the others below."""
+    """Controls, the suite's report, and the other reports below."""
     return panel(
         "tasks",
         "Many prompts at once",
@@ -77,9 +90,9 @@ def layout(context: Context) -> Component:
                 for part in (Part.READY, Part.LAST)
             ),
             _own(),
-            progress(of(SUITE.name, Part.BAR)),
+            progress_bar(of(SUITE.name, Part.BAR)),
             html.Div(
-                empty("No suite has been run", NOTHING),
+                empty_state("No suite was run yet", NOTHING),
                 id=of("suite", Part.SUMMARY),
                 **aria(live="polite"),
             ),
@@ -88,7 +101,7 @@ def layout(context: Context) -> Component:
             *(_section(one) for one in REPORTS),
         ],
         help_text=HELP,
-        subtitle="Accuracy, emergence with controls, and reports on how sums are done.",
+        subtitle="Accuracy, emergence with controls, and reports on how the model adds.",
         controls=_controls(context),
         wide=True,
     )
@@ -108,7 +121,7 @@ def _controls(context: Context) -> list[Component]:
 
 
 def _own() -> Component:
-    """The notes' own sum, and a list of one's own."""
+    """An example sum, and the upload of a list."""
     upload = dcc.Upload(
         html.Button("Upload a list…", type="button", className="button button--small"),
         id=TasksId.UPLOAD,
@@ -119,7 +132,7 @@ def _own() -> Component:
         [
             html.Div(id=TasksId.SUM, className="tasks-sum"),
             html.Div([upload, html.P(LIST_HELP, className="control-help")], className="tasks-own"),
-            html.Div(id=TasksId.SAID, className="tasks-said", **aria(live="polite")),
+            html.Div(id=TasksId.MESSAGE, className="tasks-said", **aria(live="polite")),
         ],
         className="tasks-top",
     )
@@ -127,7 +140,7 @@ def _own() -> Component:
 
 def _section(report: Report) -> Component:
     heading = html.Div(
-        [html.H3(report.title, className="tasks-title"), helping(report.title, report.help)],
+        [html.H3(report.title, className="tasks-title"), help_button(report.title, report.help)],
         className="tasks-heading",
     )
     return html.Section(
@@ -148,7 +161,7 @@ def _section(report: Report) -> Component:
                 ],
                 className="controls",
             ),
-            progress(of(report.name, Part.BAR)),
+            progress_bar(of(report.name, Part.BAR)),
             html.Div(id=of(report.name, Part.SUMMARY), **aria(live="polite")),
             _tools(report),
             html.Div(id=of(report.name, Part.FIGURES), className="tasks-figures"),
@@ -165,7 +178,7 @@ def _size(report: Report) -> list[Component]:
     return [control(label, _number(of(report.name, Part.SIZE), value, most))]
 
 
-def _option(report: str, option: Option) -> Component:
+def _option(report: str, option: ReportOption) -> Component:
     name = of(report, option)
     if option in CHOICES:
         label, options, value = CHOICES[option]
@@ -177,12 +190,12 @@ def _option(report: str, option: Option) -> Component:
             ),
         )  # fmt: skip
     label, width = LISTS[option]
-    label = "Each state, carry" if (report, option) == ("patching", Option.COLUMN) else label
+    label = "Each state, carry" if (report, option) == ("patching", ReportOption.COLUMN) else label
     return control(label, _list(name, [], None, width))
 
 
 def _tools(report: Report) -> Component:
-    """What a finished report can be asked for: what is drawn, and its numbers as files."""
+    """Tools of a finished report: options of what is drawn, and its numbers as files."""
     files = [(f"CSV: {sheet}", f"csv-{sheet}") for sheet in report.sheets]
     exports = [
         _button(text, of(report.name, name), "button button--small button--ghost")
@@ -211,7 +224,7 @@ def _number(name: str, value: int, most: int) -> Component:
     field = dcc.Input(
         id=name, type="number", value=value, min=1, max=most, step=1, className="number-input"
     )
-    return html.Div(field, style={"width": "7rem"})  # a flex child would shrink to nothing
+    return html.Div(field, style={"width": "7rem"})  # a flex child would shrink to zero
 
 
 def _button(text: str, name: str, class_name: str, *, disabled: bool = False) -> Component:

@@ -1,10 +1,56 @@
-"""The reports of the tasks view: what each asks, in words, and what can be chosen."""
+"""The reports of the tasks view: their texts, their options, and the ids of their components."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-from dash_app.views.tasks.ids import Option
+
+class TasksId(StrEnum):
+    """Ids of this view's components, except those of the reports."""
+
+    MODEL = "tasks-model"
+    SUITE = "tasks-suite"
+    SIZE = "tasks-size"
+    DIGITS = "tasks-digits"
+    SUM = "tasks-sum"
+    UPLOAD = "tasks-upload"
+    LIST = "tasks-list"
+    MESSAGE = "tasks-upload-said"
+    DOWNLOAD = "tasks-download"
+
+
+class Part(StrEnum):
+    """The components that every report has."""
+
+    BUTTON = "run"
+    CANCEL = "cancel"
+    BAR = "progress"
+    LAST = "last"
+    READY = "ready"
+    SUMMARY = "summary"
+    FIGURES = "figures"
+    TOOLS = "tools"
+    SIZE = "size"
+
+
+class ReportOption(StrEnum):
+    """Further controls; ``REPORTS`` says which report has which."""
+
+    HEAD = "head"
+    TARGET = "target"
+    CONTROL = "control"
+    COMPONENT = "component"
+    PLACE = "place"
+    COLUMN = "column"
+    TRAVELS = "travels"
+    POSITIONS = "positions"
+    PAIR = "pair"
+
+
+def of(report: str, part: str) -> str:
+    """The id of a component of a report; those of the suite have no name: ``tasks-run``."""
+    return f"tasks-{part}" if report == "suite" and part != Part.SIZE else f"tasks-{report}-{part}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,12 +58,12 @@ class Report:
     """One report.
 
     Attributes:
-        name: In ids.
-        title: What a person reads.
-        lead: What it answers, in a sentence.
-        help: How it is computed, formula and source, and what its control means.
-        button: What starts it.
-        size: Label, default and most of its own size; None: it has the suite's.
+        name: Its name in ids.
+        title: Its title in the page.
+        lead: The question that it answers, in a sentence.
+        help: How it is computed, with formula and source, and the meaning of its control.
+        button: Text of the button that starts it.
+        size: Label, default and maximum of its own size; None: it uses the suite's.
         asks: Options that change what is computed.
         shows: Options that change only what is drawn.
         sheets: Its tables, for the CSV buttons (``analysis.tasks.export``).
@@ -29,8 +75,8 @@ class Report:
     help: tuple[str, ...]
     button: str
     size: tuple[str, int, int] | None
-    asks: tuple[Option, ...] = ()
-    shows: tuple[Option, ...] = ()
+    asks: tuple[ReportOption, ...] = ()
+    shows: tuple[ReportOption, ...] = ()
     sheets: tuple[str, ...] = ()
 
 
@@ -47,86 +93,90 @@ REPORTS = (
     Report(
         "failure",
         "What happens when it fails",
-        "Each wrong answer beside the likest right one: where their states, heads, MLPs and flows"
-        " part ways.",
+        "Compares each wrong answer with the most similar right one: where their states, heads,"
+        " MLPs and flows diverge.",
         (
-            "The likest right prompt has the same number of tokens and the fewest different ones."
-            " States are compared up to the one that predicts the first wrong token: distance over"
-            " the larger norm, 0 the same, above 1 pointing apart.",
-            "Flow is by proximity (Ferrando and Voita 2024), walked back from that state with"
-            " nothing pruned; flows apart: half the sum of absolute differences over a row's"
-            " states. A difference says where the runs differ, not what made the answer wrong.",
+            "The most similar right prompt has the same number of tokens and the fewest different"
+            " ones. States are compared up to the one that predicts the first wrong token. Their"
+            " difference is the distance divided by the larger norm: 0 means equal, above 1 means"
+            " that they point in different directions.",
+            "The flow is by proximity (Ferrando and Voita, 2024), from that state back to the"
+            " tokens, without pruning. The difference of two flows is half the sum of absolute"
+            " differences over a row's states. It shows where the runs differ, not why the answer"
+            " is wrong.",
         ),
         "Compare right and wrong",
         ("Pairs", 3, 20),
-        shows=(Option.PAIR,),
+        shows=(ReportOption.PAIR,),
         sheets=("states", "parts", "flows"),
     ),
     Report(
         "contributions",
         "What writes each digit of a sum",
-        "Which heads and MLPs write each digit, with and without a carry into it, and which digits"
-        " each head reads.",
+        "Shows which heads and MLPs write each digit, with and without a carry into it, and which"
+        " digits each head reads.",
         (
-            "Direct logit attribution: each part's output through the final norm (its scale frozen)"
-            " and the unembedding, for the right digit less the digit that the other carry would"
-            " give. Purple raises the right digit, orange the other. Means over sums. The"
-            " difference is the control: what raises all digits alike cancels.",
-            "Attention is the mean pattern from the state that writes the digit; it says where a"
-            " head reads, not what it does with it.",
+            "Direct logit attribution: each component's output through the final norm (with frozen"
+            " scale) and the unembedding, for the right digit minus the digit that the other carry"
+            " would give. Purple raises the right digit, orange the other one. Values are means"
+            " over sums. The difference is the control: what raises all digits equally cancels.",
+            "Attention is the mean pattern of the state that writes the digit. It shows where a"
+            " head reads, not how it uses what it reads.",
         ),
         "Attribute digits",
         ("Sums", 200, 2000),
-        shows=(Option.HEAD,),
+        shows=(ReportOption.HEAD,),
         sheets=("logits", "attention"),
     ),
     Report(
         "probes",
-        "Where a carry can be read",
-        "A linear probe of the carry into each column, and of each column's raw digit sum, at every"
-        " component and position.",
+        "Where a probe can decode a carry",
+        "Fits a linear probe for the carry into each column, and for each column's raw digit sum,"
+        " at every component and position.",
         (
-            "Ridge regression on standardised states, fitted on 70 % of the sums and judged on the"
-            " others. Carries: balanced accuracy, 50 % is chance. Raw sums: the largest of nineteen"
-            " outputs. The control has the labels shuffled among the sums: what it reads is chance"
-            " and overfitting.",
-            "What can be read need not be used: for that, patch. A large model is probed at its"
-            " rows only.",
+            "Ridge regression on standardised states, fitted on 70 % of the sums and tested on the"
+            " others. For carries: balanced accuracy, where chance is 50 %. For raw sums: the"
+            " largest of nineteen outputs. The control shuffles the labels among the sums; its"
+            " accuracy is chance and overfitting.",
+            "A model need not use what a probe can decode. To test that, use patching. A large"
+            " model is probed at its rows only.",
         ),
         "Fit probes",
         ("Sums", 800, 4000),
-        shows=(Option.TARGET, Option.CONTROL),
+        shows=(ReportOption.TARGET, ReportOption.CONTROL),
         sheets=("probes",),
     ),
     Report(
         "projection",
         "The same states on two axes",
-        "One component's states at one position, coloured by raw digit sum and by carry.",
+        "Shows one component's states at one position, coloured by raw digit sum and by carry.",
         (
-            "Principal components (PCA) of the states over the sums; axes say how much of the"
-            " variance they hold. Each dot is a sum: click it to open it.",
+            "The two main principal components (PCA) of the states over the sums, with their share"
+            " of the variance. Each dot is a sum. Click a dot to open its sum.",
         ),
         "Project",
         ("Sums", 400, 2000),
-        asks=(Option.COMPONENT, Option.PLACE, Option.COLUMN),
+        asks=(ReportOption.COMPONENT, ReportOption.PLACE, ReportOption.COLUMN),
         sheets=("points",),
     ),
     Report(
         "patching",
         "Which component carries it",
-        "Take a component's output from a sum with a carry into one without: does the digit become"
-        " one more?",
+        "Patches a component's output from a sum with a carry into a sum without one, and tests"
+        " whether the digit increases by one.",
         (
-            "Pairs agree in all digits from the column upwards; the donor has a carry into it. Only"
-            " pairs that the model has right unpatched are counted. The control's donor differs"
-            " below the column as much, but has no carry either: what changes there is damage.",
-            "There: patched at the state that writes the digit. Everywhere: at all states up to it."
-            " Through a nine: the column below adds up to 9 and hands the carry on.",
+            "The two sums of a pair agree in all digits from the column upwards, and only the donor"
+            " has a carry into it. Only pairs that the model answers correctly without a patch are"
+            " counted. The control's donor has as many different digits below the column, but no"
+            " carry; changes there are damage.",
+            "There: patched at the state that writes the digit. Everywhere: patched at all states"
+            " up to it. Through a nine: the digits of the column below add up to 9 and pass the"
+            " carry on.",
         ),
         "Patch",
         ("Pairs", 32, 500),
-        asks=(Option.TRAVELS, Option.POSITIONS),
-        shows=(Option.CONTROL, Option.COLUMN),
+        asks=(ReportOption.TRAVELS, ReportOption.POSITIONS),
+        shows=(ReportOption.CONTROL, ReportOption.COLUMN),
         sheets=("patches",),
     ),
 )

@@ -1,4 +1,4 @@
-"""What a section of the tasks view shows, and what a click in it opens."""
+"""Parts of the sections of the tasks view, and the targets of clicks in them."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from dash.development.base_component import Component
 
 from dash_app.page.controls import aria, target
 from dash_app.page.panel import GRAPH_CONFIG
-from dash_app.views.tasks.ids import Option
+from dash_app.views.tasks.reports import ReportOption
 
 
 def prompt(model: str, text: str, new: int) -> str:
-    """A prompt and as many tokens as its answer has; empty for none."""
+    """The target that opens a prompt with the tokens of its answer; empty without a prompt."""
     return target(model=model, prompt=text, new=new) if text else ""
 
 
 def state(model: str, text: str, new: int, row: int, pos: int) -> str:
-    """The same with a cell of the heatmap chosen."""
+    """The same, with a cell of the heatmap chosen."""
     if not text:
         return ""
     return target(model=model, prompt=text, new=new, row=row, pos=pos, layer=max(row - 1, 0))
 
 
 def part(model: str, text: str, new: int, name: str, pos: int) -> str:
-    """The same by a part's name: "row 2", "head 0.3", "mlp 1", "attention 0", "embedding"."""
+    """The same for a component: "row 2", "head 0.3", "mlp 1", "attention 0", "embedding"."""
     kind, _, where = name.partition(" ")
     if not text:
         return ""
@@ -39,23 +39,23 @@ def part(model: str, text: str, new: int, name: str, pos: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What a section shows.
+    """A drawn report.
 
     Attributes:
         summary: The first lines.
         figures: Figures with their captions.
-        lists: Of options whose list depends on the report: [(value, label)], and the chosen value.
+        lists: For each option with a list: its items, and the chosen value.
     """
 
     summary: Any
     figures: list[Component] = field(default_factory=list)
-    lists: dict[Option, tuple[list[dict[str, Any]], Any]] = field(default_factory=dict)
+    lists: dict[ReportOption, tuple[list[dict[str, Any]], Any]] = field(default_factory=dict)
 
 
 def picture(
     figure: dict[str, Any], caption: str, *, wide: bool = False, name: str = ""
 ) -> Component:
-    """A figure and the line under it that says how to read it."""
+    """A figure with a caption that says how to read it."""
     more: dict[str, Any] = {"id": name} if name else {}
     title = figure["layout"].get("title", {}).get("text") or caption
     size = {"height": f"{figure['layout']['height']}px"}  # the width is the section's
@@ -75,5 +75,5 @@ def picture(
 
 
 def chosen(values: list[Any], wanted: Any, default: Any) -> Any:
-    """``wanted`` where it is among the values, else ``default``."""
+    """``wanted`` if it is among the values, else ``default``."""
     return wanted if wanted in values else default

@@ -1,4 +1,4 @@
-"""What the suite's section shows: how many answers are right, and when they come up."""
+"""The report on a suite: how many answers are right, and in which row they emerge."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from dash import html
 from dash.development.base_component import Component
 
 from analysis.tasks.suite_specs import OWN, SuiteReport
-from dash_app.page.controls import go
-from dash_app.views.tasks import figures as figures_module
-from dash_app.views.tasks import sections
+from dash_app.page.controls import select_button
+from dash_app.views.tasks import sections, suite_figures
 from dash_app.views.tasks.sections import Drawn, picture
 
 SHOWN = 12
@@ -32,23 +31,24 @@ def suite(
     examples = [to[0], *(to[report.groups.index(one.name)] for one in found.by_label)]
     figures = [
         picture(
-            figures_module.accuracy(shares, theme=theme, links=examples),
+            suite_figures.accuracy(shares, theme=theme, links=examples),
             "Share of right answers; bars: 95 % Wilson intervals. Wide bars mean few prompts.",
         ),
         picture(
-            figures_module.by_digit(found, theme=theme, links=to),
-            "Mean row at which each digit's choice ranks first for good; bars: 95 % bootstrap"
-            " intervals over prompts, none with fewer than ten.",
+            suite_figures.by_digit(found, theme=theme, links=to),
+            "Mean row from which each digit's choice ranks first to the end; bars: 95 % bootstrap"
+            " intervals over prompts, if there are at least ten.",
         ),
         picture(
-            figures_module.emergence(found, theme=theme, links=to),
-            "Same frequency: another prompt's answer token in this prompt. Shuffled: the right"
-            " token after the prompt's tokens in another order. In brackets: answer tokens.",
+            suite_figures.emergence(found, theme=theme, links=to),
+            "Same frequency: the answer token of another prompt in this prompt. Shuffled: the right"
+            " token after the prompt's tokens in another order. In brackets: number of answer"
+            " tokens.",
             wide=True,
         ),
         picture(
-            figures_module.prompts(report, to, theme=theme),
-            "A dot for each prompt: click one to open it.",
+            suite_figures.prompts(report, to, theme=theme),
+            "One dot for each prompt. Click a dot to open its prompt.",
             wide=True,
             name="tasks-prompts",
         ),
@@ -64,32 +64,32 @@ def _summary(model: str, report: SuiteReport) -> list[Component]:
         f"({one.share:.1%}; 95 % interval {one.low:.1%} to {one.high:.1%})."
     ]
     right, wrong = report.emergence.curves[:2]
-    told = [
-        f"{name} answers come up at row {curve.mean:.1f} on average"
+    emergence = [
+        f"{name} answers emerge at row {curve.mean:.1f} on average"
         f" ({curve.mean_low:.1f} to {curve.mean_high:.1f})"
         if np.isfinite(curve.mean_low)
-        else f"{name} answers: {figures_module.few(curve)} to say when they come up"
+        else f"{name} answers: {suite_figures.few(curve)} for a mean row"
         for name, curve in (("Right", right), ("Wrong", wrong))
         if curve.count
     ]
-    return [html.P(line) for line in (*lines, ". ".join(told) + ".")]
+    return [html.P(line) for line in (*lines, ". ".join(emergence) + ".")]
 
 
 def _not_run(form: Mapping[str, Any], report: SuiteReport) -> list[Component]:
-    """That a list has more prompts, or a suite fewer than were asked for."""
+    """A note if a list has more prompts than were run, or a suite fewer than requested."""
     count, own = len(report.prompts), form["suite"] == OWN
     listed = (form.get("list") or {}).get("count", count)
     if own and listed > count:
-        return [html.P(f"The list has {listed} prompts: the first {count} were run.")]
+        return [html.P(f"The list has {listed} prompts. The first {count} were run.")]
     if not own and form["size"] > count:
-        return [html.P(f"There are only {count} such prompts.")]
+        return [html.P(f"The suite has only {count} prompts.")]
     return []
 
 
 def _listed(report: SuiteReport, to: list[str]) -> list[Component]:
-    """The first wrong answers, and all prompts to unfold, as buttons that open them."""
+    """The first wrong answers, and a list of prompts, as buttons that open them."""
     wrong = [place for place, right in enumerate(report.right) if not right]
-    parts: list[Component] = [html.P("No wrong answers.", className="muted")]
+    parts: list[Component] = [html.P("There are no wrong answers.", className="muted")]
     if wrong:
         more = f" (the first {SHOWN} of {len(wrong)})" if len(wrong) > SHOWN else ""
         parts = [
@@ -111,10 +111,10 @@ def _listed(report: SuiteReport, to: list[str]) -> list[Component]:
 
 def _item(report: SuiteReport, to: list[str], n: int) -> Component:
     last = report.prompts[n].splitlines()[-1]
-    verdict = "right" if report.right[n] else f"right is {report.answers[n]!r}"
+    verdict = "right" if report.right[n] else f"expected {report.answers[n]!r}"
     return html.Li(
         [
-            go(last, to[n], "example", label=f"Open {report.prompts[n]}"),
-            html.Span(f" says {report.written[n]!r}, {verdict}"),
+            select_button(last, to[n], "example", label=f"Open {report.prompts[n]}"),
+            html.Span(f" answer {report.written[n]!r}, {verdict}"),
         ]
     )

@@ -1,34 +1,35 @@
-"""Reports on sums as figures: contributions, attention, probes and patches, each a map of cells."""
+"""Figures of the reports on sums: contributions, attention, probes, patches and projections."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from html import escape as html_escape
+from typing import Any, Literal
 
 import numpy as np
 
-from analysis.tasks.sum_specs import ContributionReport, PatchReport, ProbeReport
-from dash_app.page.theme import Figure, Theme, axis, base_layout, palette
-from dash_app.views.tasks.figure_parts import line, matrix
+from analysis.tasks.sum_specs import ContributionReport, PatchReport, ProbeReport, Projection
+from dash_app.page.theme import Figure, Theme, axis, base_layout, colour_bar, palette, scale
+from dash_app.views.tasks.figure_parts import line, matrix, title_of
 
-#: Rows of a map: more parts than this are too many to read, the weakest are left out.
+#: Most rows of a heatmap; the weakest components are omitted.
 MOST_ROWS = 40
-#: Columns of the attention of a head.
+#: Most columns of a head's attention.
 MOST_READ = 30
 
-#: From a part of the model ("head 0.3", "row 2") and a position to what a click opens.
+#: From a group, a component ("head 0.3", "row 2") and a position to the target of a click.
 Link = Callable[[int, str, int], str]
 
 
 def short(names: Sequence[str]) -> list[str]:
-    """Names of places as axis labels: "ans3" for "answer3", visible spaces."""
+    """Names of positions as axis labels: "ans3" for "answer3", with visible spaces."""
     return [name.replace("answer", "ans").replace(" ", "␣").replace("\n", "↵") for name in names]
 
 
 def contributions(report: ContributionReport, link: Link, *, theme: Theme) -> Figure:
-    """What each head and MLP adds to the right digit over the other carry's, by digit and carry.
+    """Contribution of each component to the right digit over the other carry's, by digit and carry.
 
-    ``link`` is asked with ``2 * digit + carry``.
+    The group of ``link`` is ``2 * digit + carry``.
     """
     names, table = _parts(report)
     kept = _strongest(table)
@@ -39,7 +40,7 @@ def contributions(report: ContributionReport, link: Link, *, theme: Theme) -> Fi
     links = [[link(2 * d + c, name, int(report.positions[d])) for d, c in groups] for name in names]
     hover = [
         [
-            f"{name} → digit {report.columns[d]}, {'with' if c else 'without'} a carry"
+            f"{name}, digit {report.columns[d]}, {'with' if c else 'without'} a carry"
             f" ({report.counts[d, c]} sums)"
             for d, c in groups
         ]
@@ -47,14 +48,14 @@ def contributions(report: ContributionReport, link: Link, *, theme: Theme) -> Fi
     ]
     return matrix(
         table, columns=labels, rows=names, theme=theme, quantity="logits", low=-most, high=most,
-        signed=True, title="Logits added to the right digit, over the digit of the other carry",
-        x_title="Digit that is written (0: units), and whether a carry goes into it",
+        signed=True, title="Logit of the right digit minus that of the other carry's digit",
+        x_title="Digit that is written (0: units), with or without a carry into it",
         links=links, hover=hover,
     )  # fmt: skip
 
 
 def _parts(report: ContributionReport) -> tuple[list[str], Any]:
-    """Names and [part, digit * 2 + carry] contributions, in the order in which they come about."""
+    """Names and [component, digit * 2 + carry] contributions, in the model's order."""
     digits, _, layers, heads = report.heads.shape
     names, rows = ["embedding"], [report.embedding.reshape(-1)]
     for layer in range(layers):
@@ -67,13 +68,13 @@ def _parts(report: ContributionReport) -> tuple[list[str], Any]:
 
 
 def _strongest(table: Any) -> list[int]:
-    """The rows that matter most anywhere, in their order."""
+    """The rows with the largest contributions, in their order."""
     size = np.nan_to_num(np.abs(table)).max(1)
     return sorted(np.argsort(-size)[:MOST_ROWS].tolist())
 
 
 def left_out(report: ContributionReport) -> str:
-    """How many parts the map leaves out, and how much they do; empty where it has all."""
+    """How many components the heatmap omits, and their contribution; empty if it has all."""
     _, table = _parts(report)
     size, kept = np.nan_to_num(np.abs(table)), _strongest(table)
     rest = np.delete(size, kept, 0)
@@ -81,14 +82,14 @@ def left_out(report: ContributionReport) -> str:
         return ""
     share = float((rest.sum(0) / np.maximum(size.sum(0), 1e-30)).max())
     return (
-        f" Drawn are the {len(kept)} of {len(table)} parts that do most; none of the others does"
-        f" more than {rest.max():.2f} logits anywhere, all of them together at most {share:.0%} of"
-        " a column's absolute values."
+        f" The {len(kept)} strongest of {len(table)} components are drawn. Each of the others"
+        f" contributes at most {rest.max():.2f} logits, and all of them together at most"
+        f" {share:.0%} of a column's absolute values."
     )
 
 
 def _read(report: ContributionReport, layer: int, head: int) -> np.ndarray:
-    """The positions that are drawn: all that can be read, or in a long prompt those read most."""
+    """The positions that are drawn: all, or in a long prompt those that are read most."""
     places = np.flatnonzero(np.arange(len(report.sources)) <= report.positions.max())
     if len(places) <= MOST_READ:
         return places
@@ -97,22 +98,22 @@ def _read(report: ContributionReport, layer: int, head: int) -> np.ndarray:
 
 
 def unread(report: ContributionReport, layer: int, head: int) -> str:
-    """How many tokens a long prompt's picture leaves out, and how much is read of them."""
+    """How many tokens of a long prompt are omitted, and how much attention they get."""
     drawn = _read(report, layer, head)
     count = int(report.positions.max()) + 1 - len(drawn)
     if not count:
         return ""
     rest = np.delete(report.attention[:, layer, head], drawn, 1).sum(1).max()
     return (
-        f" The {count} tokens read least are left out: together they have at most {rest:.0%} of"
-        " what is read for a digit."
+        f" The {count} tokens with the least attention are omitted. Together they get at most"
+        f" {rest:.0%} of a digit's attention."
     )
 
 
 def attention(
     report: ContributionReport, layer: int, head: int, link: Link, *, theme: Theme
 ) -> Figure:
-    """Where one head reads from the state that writes each digit: mean pattern by position."""
+    """What one head reads from the state that writes each digit: mean pattern by position."""
     seen = report.attention[:, layer, head]
     places = _read(report, layer, head)  # worked examples stand before the question
     rows = [f"digit {column}" for column in report.columns]
@@ -122,32 +123,32 @@ def attention(
         seen[:, places], columns=short([report.sources[p] for p in places]), rows=rows,
         theme=theme, quantity="mean pattern",
         title=f"What head {layer}.{head} reads while each digit is written",
-        x_title="Token that is read: digit of operand a or b by column, signs, digits written",
+        x_title="Token that is read: digits of operands a and b by column, signs, written digits",
         links=links,
     )  # fmt: skip
 
 
 def probes(report: ProbeReport, target: int, link: Link, *, control: bool, theme: Theme) -> Figure:
-    """Accuracy of a probe for one fact, every component by every position."""
+    """Accuracy of the probes for one fact, by component and position."""
     values = (report.control if control else report.accuracy)[target]
     name = report.targets[target]
     carry = name.startswith("carry")
     what = (
         f"the carry into column {name[5:]}" if carry else f"the raw digit sum of column {name[3:]}"
     )
-    titled = f"Probe of {what}" + (", labels shuffled (control)" if control else "")
+    titled = f"Probe for {what}" + (", labels shuffled (control)" if control else "")
     rows = list(report.components)
     links = [[link(target, part, int(position)) for position in report.positions] for part in rows]
     return matrix(
         values, columns=short(report.places), rows=rows, theme=theme,
         quantity="balanced accuracy" if carry else "accuracy",
         low=0.5 if carry else 0.0, title=titled,
-        x_title="Position of the state that is read", links=links,
+        x_title="Position of the state", links=links,
     )  # fmt: skip
 
 
 def probe_lines(report: ProbeReport, link: Link, *, kind: str, theme: Theme) -> Figure:
-    """By component, how well each column's fact is read at the state that writes the column."""
+    """Accuracy by component for each column, at the state that writes the column."""
     colours = palette(theme)
     chosen = [n for n, name in enumerate(report.targets) if name.startswith(kind)]
     x = list(range(len(report.components)))
@@ -173,7 +174,7 @@ def probe_lines(report: ProbeReport, link: Link, *, kind: str, theme: Theme) -> 
             legend={"x": 1.01, "y": 1, "font": {"size": 11}},
             margin={"l": 64, "r": 230, "t": 16, "b": 96, "pad": 0, "autoexpand": False},
             xaxis=axis(
-                theme, "Component, in the order in which they come about", tickmode="array",
+                theme, "Component, in the model's order", tickmode="array",
                 tickvals=x[:: max(1, len(x) // 34)],
                 ticktext=list(report.components)[:: max(1, len(x) // 34)], tickangle=-50,
             ),
@@ -186,13 +187,13 @@ def probe_lines(report: ProbeReport, link: Link, *, kind: str, theme: Theme) -> 
 
 
 def titled(target: str) -> str:
-    """What a probe's target is called: "carry into column 2", "sum of column 0"."""
+    """Name of a probe's target: "carry into column 2", "sum of column 0"."""
     kind, column = ("carry into", target[5:]) if target[0] == "c" else ("sum of", target[3:])
     return f"{kind} column {column}"
 
 
 def patches(report: PatchReport, link: Link, *, control: bool, theme: Theme) -> Figure:
-    """Share of pairs whose digit becomes one more, patched where it is written and everywhere."""
+    """Share of pairs whose digit increases by one, patched where it is written and everywhere."""
     table = report.control if control else report.effect
     there = np.stack([table[n, :, p] for n, p in enumerate(report.positions)], 1)
     values = np.concatenate([there, table[:, :, -1].T], 1)
@@ -207,11 +208,11 @@ def patches(report: PatchReport, link: Link, *, control: bool, theme: Theme) -> 
         [link(n, part, int(report.positions[n])) for _ in range(2) for n in columns]
         for part in rows
     ]
-    title = "Share of pairs whose digit becomes one more"
+    title = "Share of pairs whose digit increases by one"
     return matrix(
         values, columns=labels, rows=rows, theme=theme, quantity="share that changes",
-        title=title + (": the donor has no carry either (control)" if control else ""),
-        x_title="Column that the carry goes into; patched at the state that writes it, or at all",
+        title=title + (" if the donor has no carry either (control)" if control else ""),
+        x_title="Column that receives the carry; patched at the state that writes it, or at all",
         links=links,
     )  # fmt: skip
 
@@ -219,7 +220,7 @@ def patches(report: PatchReport, link: Link, *, control: bool, theme: Theme) -> 
 def patch_positions(
     report: PatchReport, column: int, link: Link, *, control: bool = False, theme: Theme
 ) -> Figure:
-    """The same for one column, patched at each state on its own."""
+    """The same for one column, with each state patched on its own."""
     last = int(report.positions[column]) + 1
     rows = list(report.components)
     table, donor = (report.control, " (control)") if control else (report.effect, "")
@@ -230,3 +231,66 @@ def patch_positions(
         x_title="Position of the state that is patched",
         links=[[link(column, part, place) for place in range(last)] for part in rows],
     )  # fmt: skip
+
+
+def projection(
+    found: Projection,
+    *,
+    colour: Literal["carry", "digit_sum"],
+    theme: Theme,
+    links: Sequence[str] = (),
+) -> Figure:
+    """States on their two principal axes, coloured by the carry or by the raw digit sum.
+
+    ``links`` [sum] is the target of a click on a dot.
+    """
+    share = [f"{100 * part:.0f} % of the variance" for part in found.explained]
+    dots = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": found.points[:, 0],
+        "y": found.points[:, 1],
+        "marker": _coloured(found, colour, theme),
+        "customdata": list(links),
+        "text": _sums(found),
+        "hovertemplate": "%{text}<extra></extra>",
+    }
+    what = "the carry into" if colour == "carry" else "the raw digit sum of"
+    title = f"{found.component} at {found.place}, coloured by {what} column {found.column}"
+    return {
+        "data": [dots],
+        "layout": base_layout(
+            theme,
+            meta={"view": "tasks"},
+            hovermode="closest",
+            height=360,
+            title=title_of(title, theme),
+            margin={"l": 64, "r": 72, "t": 36, "b": 48, "pad": 0, "autoexpand": False},
+            xaxis=axis(theme, f"axis 1 ({share[0]})", showgrid=True),
+            yaxis=axis(theme, f"axis 2 ({share[1]})", showgrid=True),
+        ),
+    }
+
+
+def _coloured(found: Projection, colour: str, theme: Theme) -> dict[str, Any]:
+    """Markers by carry (colour and shape) or by digit sum (colour)."""
+    colours = palette(theme)
+    marker: dict[str, Any] = {"size": 5, "opacity": 0.75}
+    if colour == "carry":
+        return marker | {
+            "color": [colours.select if carry else colours.accent for carry in found.carry],
+            "symbol": ["diamond" if carry else "circle" for carry in found.carry],
+        }
+    return marker | {
+        "color": found.digit_sum, "colorscale": scale(colours.magnitude), "cmin": 0, "cmax": 18,
+        "colorbar": colour_bar(theme, "digit sum"),
+    }  # fmt: skip
+
+
+def _sums(found: Projection) -> list[str]:
+    prompts = found.prompts or ("",) * len(found.points)
+    return [
+        f"{html_escape(prompt.splitlines()[-1] if prompt else '')}<br>digit sum {total}, "
+        f"{'a' if carry else 'no'} carry"
+        for prompt, total, carry in zip(prompts, found.digit_sum, found.carry, strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""What the sections on sums show: what writes each digit, and where a carry is held."""
+"""The reports on sums: what writes each digit, and which states have the carry."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ import numpy as np
 from dash import html
 
 from analysis.tasks.sum_specs import ContributionReport, PatchReport, ProbeReport, Projection
-from dash_app.views.tasks import figures as figures_module
 from dash_app.views.tasks import sections, sum_figures
-from dash_app.views.tasks.ids import Option
+from dash_app.views.tasks.reports import ReportOption
 from dash_app.views.tasks.sections import Drawn, chosen, picture
 
-#: What the column's list holds where no state was patched on its own.
+#: The column's list if no state was patched on its own.
 NOT_EACH: tuple[list[dict[str, Any]], Any] = (
-    [{"label": "Patch each first", "value": "", "disabled": True}], "",
+    [{"label": "Patch each state first", "value": "", "disabled": True}], "",
 )  # fmt: skip
 
 
 def contributions(
     report: ContributionReport, form: Mapping[str, Any], options: Mapping[str, Any], theme: Any
 ) -> Drawn:
-    """The map of contributions, and what one head reads."""
+    """The heatmap of contributions, and what one head reads."""
     _, layers, heads, _ = report.attention.shape
     names = [f"{layer}.{head}" for layer in range(layers) for head in range(heads)]
     size = np.nan_to_num(np.abs(report.heads)).max((0, 1)).reshape(-1)
-    head = chosen(names, options.get(Option.HEAD), names[int(size.argmax())])
+    head = chosen(names, options.get(ReportOption.HEAD), names[int(size.argmax())])
     to = _example(
         form, report.prompts, report.length,
         lambda n: report.carry[:, n // 2] == n % 2 if len(report.carry) else [],
@@ -36,9 +35,9 @@ def contributions(
     figures = [
         picture(
             sum_figures.contributions(report, to, theme=theme),
-            "Purple: raises the right digit over the one that the other carry would give; orange:"
-            " lowers it. Empty: no such sum. A click opens a sum of that group at that part."
-            + sum_figures.left_out(report),
+            "Purple: raises the right digit above the digit that the other carry would give."
+            " Orange: lowers it. Empty: there is no such sum. Click a cell to open a sum of its"
+            " group at its component." + sum_figures.left_out(report),
             wide=True,
         ),
         picture(
@@ -49,27 +48,29 @@ def contributions(
     ]
     total = int(report.counts[0].sum())
     rows = [{"label": name, "value": name} for name in names]
-    said = html.P(f"{total} sums on {form['model']}; {layers} layers of {heads} heads and an MLP.")
-    return Drawn(said, figures, {Option.HEAD: (rows, head)})
+    summary = f"{total} sums on {form['model']}; {layers} layers of {heads} heads and an MLP."
+    return Drawn(html.P(summary), figures, {ReportOption.HEAD: (rows, head)})
 
 
 def probes(
     report: ProbeReport, form: Mapping[str, Any], options: Mapping[str, Any], theme: Any
 ) -> Drawn:
-    """Accuracy by component where each column is written, and the map of one fact."""
+    """Accuracy by component where each column is written, and the heatmap of one fact."""
     named = [(name, sum_figures.titled(name)) for name in report.targets]
-    target = chosen([name for name, _ in named], options.get(Option.TARGET), report.targets[0])
+    target = chosen(
+        [name for name, _ in named], options.get(ReportOption.TARGET), report.targets[0]
+    )
     number = report.targets.index(target)
     to = _example(
         form, report.prompts, report.length,
         lambda n: report.values[:, n] == report.values[:, n].max() if len(report.values) else [],
     )  # fmt: skip
-    mixed = options.get(Option.CONTROL) == "yes"
+    mixed = options.get(ReportOption.CONTROL) == "yes"
     lines = [
         picture(
             sum_figures.probe_lines(report, to, kind=kind, theme=theme),
-            f"{what} at the state that writes the column. Dashed: the control, labels shuffled"
-            f" among the sums. Judged on {report.held_out} sums.",
+            f"{what}, at the state that writes the column. Dashed: the control, with labels"
+            f" shuffled among the sums. Tested on {report.held_out} sums.",
             wide=True,
         )
         for kind, what in (
@@ -79,107 +80,110 @@ def probes(
     ]
     chart = picture(
         sum_figures.probes(report, number, to, control=mixed, theme=theme),
-        f"Judged on {report.held_out} sums not fitted on; guessing gives"
-        f" {report.chance[number]:.0%}. A click opens a sum at that state.",
+        f"Tested on {report.held_out} held-out sums; chance is {report.chance[number]:.0%}. Click a"
+        " cell to open a sum at that state.",
         wide=True,
     )
     most = float(
         np.nanmax(report.control[[n for n, (name, _) in enumerate(named) if name[0] == "c"]])
     )
-    said = html.P(
+    summary = (
         f"{report.fitted} sums fitted, {report.held_out} held out, on {form['model']}. With"
         f" shuffled labels no carry probe is above {most:.1%}.{_rows_only(report)}"
     )
     rows = [{"label": label, "value": name} for name, label in named]
-    return Drawn(said, [*lines, chart], {Option.TARGET: (rows, target)})
+    return Drawn(html.P(summary), [*lines, chart], {ReportOption.TARGET: (rows, target)})
 
 
 def _rows_only(report: ProbeReport) -> str:
     if any(not name.startswith("row") for name in report.components):
         return ""
-    return " This model has many parts: its rows are probed, its heads, attention and MLPs are not."
+    return " This model is large, so only its rows are probed, not its heads, attention and MLPs."
 
 
 def projection(
     report: Projection, form: Mapping[str, Any], options: Mapping[str, Any], theme: Any
 ) -> Drawn:
-    """The same dots twice: by digit sum and by carry."""
+    """The same dots twice: coloured by digit sum and by carry."""
     model = str(form["model"])
     to = [
         sections.part(model, text, report.length, report.component, report.position)
         for text in report.prompts
     ]
     captions = {
-        "digit_sum": f"Colour: the two digits of column {report.column} added, 0 to 18.",
-        "carry": f"Orange diamonds: a carry goes into column {report.column}; blue: none.",
+        "digit_sum": f"Colour: the sum of the two digits of column {report.column}, 0 to 18.",
+        "carry": f"Orange diamonds: a carry into column {report.column}. Blue: no carry.",
     }
     figures = [
         picture(
-            figures_module.projection(report, colour=colour, theme=theme, links=to),
+            sum_figures.projection(report, colour=colour, theme=theme, links=to),
             captions[colour],
         )
         for colour in ("digit_sum", "carry")
     ]
     share = float(report.explained.sum())
-    said = f"{len(report.points)} sums; the two axes hold {share:.0%} of the variance."
-    return Drawn(html.P(said), figures)
+    summary = f"{len(report.points)} sums; the two axes have {share:.0%} of the variance."
+    return Drawn(html.P(summary), figures)
 
 
 def patching(
     report: PatchReport, form: Mapping[str, Any], options: Mapping[str, Any], theme: Any
 ) -> Drawn:
-    """Effect or control of patching each component, and one column position by position."""
+    """Effect or control of patching each component, and one column by position."""
     counts = ", ".join(
         f"{n} of {report.requested} into column {column}"
         for n, column in zip(report.pairs, report.columns, strict=True)
     )
-    said = [html.P(f"Pairs that {form['model']} has right without a patch: {counts}.")]
+    lines = [html.P(f"Pairs that {form['model']} answers correctly without a patch: {counts}.")]
     if np.isnan(report.effect).all():
-        few = "Fewer than five say nothing, so nothing was patched: a model that can't add hands no"
-        return Drawn([*said, html.P(few + " carry over.", className="muted")])
-    mixed = options.get(Option.CONTROL) == "yes"
+        few = (
+            "Nothing was patched, because fewer than five pairs are too few for a result. A model"
+            " that can't add passes no carry on."
+        )
+        return Drawn([*lines, html.P(few, className="muted")])
+    mixed = options.get(ReportOption.CONTROL) == "yes"
     to = _example(form, report.receivers, report.length, lambda n: np.eye(len(report.columns))[n])
     figures = [
         picture(
             sum_figures.patches(report, to, control=mixed, theme=theme),
             "There: at the state that writes the digit. Everywhere: at all states up to it."
-            f" {_margin(report)} A click opens the sum that is patched." + _blanks(report),
+            f" {_margin(report)} Click a cell to open the patched sum." + _blanks(report),
             wide=True,
         )
     ]
     columns = [str(column) for column in report.columns]
-    column = chosen(columns, str(options.get(Option.COLUMN)), columns[0])
-    if form.get(Option.POSITIONS) != "all":
-        return Drawn(said, figures, {Option.COLUMN: NOT_EACH})
+    column = chosen(columns, str(options.get(ReportOption.COLUMN)), columns[0])
+    if form.get(ReportOption.POSITIONS) != "all":
+        return Drawn(lines, figures, {ReportOption.COLUMN: NOT_EACH})
     chart = sum_figures.patch_positions(
         report, columns.index(column), to, control=mixed, theme=theme
     )
     figures.append(picture(chart, "Each state patched on its own.", wide=True))
     rows = [{"label": f"into {name}", "value": name} for name in columns]
-    return Drawn(said, figures, {Option.COLUMN: (rows, column)})
+    return Drawn(lines, figures, {ReportOption.COLUMN: (rows, column)})
 
 
 def _blanks(report: PatchReport) -> str:
-    """Why columns are empty, and which parts are no rows."""
+    """Why columns are empty, and why heads are missing."""
     few = np.isnan(report.effect[..., -1]).any()
-    said = " Empty: of fewer than five pairs nothing is said." if few else ""
+    note = " Empty: fewer than five pairs." if few else ""
     if any(name.startswith("head") for name in report.components):
-        return said
-    return f"{said} Heads are not patched: they are too many, or can't be told apart."
+        return note
+    return f"{note} Heads are not patched: there are too many, or they can't be separated."
 
 
 def _margin(report: PatchReport) -> str:
-    """How surely a share is known in the column of fewest pairs, of those that were patched."""
+    """The error of a share in the patched column with the fewest pairs."""
     patched = ~np.isnan(report.effect).all((1, 2))
     pairs = int(report.pairs[patched].min())
     half = 0.98 / pairs**0.5  # 1.96 standard errors of a half
-    return f"With {pairs} pairs, the fewest of a column, 50 % is known to ± {half:.0%}."
+    return f"With {pairs} pairs, the fewest of any column, the error of 50 % is ± {half:.0%}."
 
 
 def _example(
     form: Mapping[str, Any], prompts: tuple[str, ...], length: int, fits: Callable[[int], Any]
 ) -> sum_figures.Link:
-    """Opens the first prompt for which ``fits(group)`` holds, at a part and position."""
+    """A link that opens the first prompt of a group, at a component and position."""
     model = str(form["model"])
 
     def link(group: int, part: str, position: int) -> str:

@@ -60,11 +60,11 @@ def test_a_hidden_start_does_not_count_as_thin_links(small: Case) -> None:
     )
     assert hidden.hidden_share == pytest.approx(lost, abs=1e-5)
     said = caption(hidden)
-    assert f"{percent(hidden.hidden_share)} of the flow goes to the hidden start or by" in said
+    assert f"{percent(hidden.hidden_share)} of the flow goes to the hidden start or through" in said
     assert "hidden start" not in caption(analysis.flow(small.model, trace, threshold=0.05))
 
 
 def test_upward_captions_state_the_cut_mass_too(small: Case) -> None:
     graph = analysis.flow(small.model, small.trace, position=2, direction="up", threshold=0.05)
     assert graph.hidden_share > 0.005
-    assert f"Of the other, {percent(graph.hidden_share)} of it goes by links" in caption(graph)
+    assert f"Of the other, {percent(graph.hidden_share)} of it goes through links" in caption(graph)

@@ -17,14 +17,14 @@ from analysis.tracing.specs import RunResult, RunSpec
 from dash_app.page.token_labels import label, percent, token_markup
 from dash_app.state.context import trace_of
 from dash_app.state.selection import RunRef, Selection
-from dash_app.views.attention import actions as attention
+from dash_app.views.attention import panel as attention
 from dash_app.views.curves import actions as curves
 from dash_app.views.disagreement import actions as readings
 from dash_app.views.flow import inspector as flow
 from dash_app.views.heatmap import actions as lens
-from dash_app.views.model import actions as model
-from dash_app.views.story import actions as story
-from dash_app.views.tokens import actions as tokens
+from dash_app.views.model import panel as model
+from dash_app.views.story import panel as story
+from dash_app.views.tokens import panel as tokens
 from tests.numerical import reference
 from tests.numerical.conftest import Case
 from tests.numerical.lens.test_grid import matrices, slow_norm, softmax
@@ -83,7 +83,7 @@ def after(found: list[str], name: str) -> str:
 
 
 def test_the_strip(page: Page) -> None:
-    chips = tokens.show(page.service, page.ref, Selection(pos=3))
+    chips = tokens.draw(page.service, page.ref, Selection(pos=3))
     assert len(chips) == len(page.ref.token_ids)
     for pos, chip in enumerate(chips[1:], 1):
         probs, own = page.probs(3, pos - 1), page.ref.token_ids[pos]
@@ -117,22 +117,22 @@ def test_the_heads(page: Page, layer: int) -> None:
 @pytest.mark.parametrize(("row", "pos"), [(2, 4), (3, 6)])
 def test_the_chosen_cell(page: Page, row: int, pos: int) -> None:
     page.service.ask(trace_of(page.ref), LensSpec())
-    shown = lens.show(page.service, page.ref, Selection(row=row, pos=pos), "light")
+    shown = lens.draw(page.service, page.ref, Selection(row=row, pos=pos), "light")
     said, probs = words(shown[3]), page.probs(row, pos)
-    assert after(said, "Next is") == page.name(page.ref.token_ids[pos + 1])
-    assert after(said, "Reads") == f"{page.name(page.ref.token_ids[pos])}  (position {pos})"
+    assert after(said, "Next token") == page.name(page.ref.token_ids[pos + 1])
+    assert after(said, "Token") == f"{page.name(page.ref.token_ids[pos])}  (position {pos})"
     assert after(said, "Entropy") == f"{-(probs * np.log(probs)).sum():.2f} nats"
     final = page.probs(3, pos)
     divergence = abs((final * np.log(final / probs)).sum())
     assert after(said, "KL to final").lstrip("-") == f"{divergence:.2f} nats"
     best, below = np.argsort(-probs)[:5].tolist(), page.probs(row - 1, pos)
-    start = said.index("Its candidates ") + 1
+    start = said.index("Candidates ") + 1
     assert [percent(float(probs[token])) for token in best] == [
         text for text in said[start:] if text.endswith("%")
     ]
     told = shown[0]["data"][0]["customdata"][row][pos]
     assert f"row {row}</b> · after layer {row - 1}" in told
-    assert f"next is {token_markup(page.result.tokens[pos + 1], 18)}" in told
+    assert f"next token {token_markup(page.result.tokens[pos + 1], 18)}" in told
     assert re.findall(r"[\d.]+ %", told) == [percent(float(probs[token])) for token in best]
     assert after(said, "Row below").endswith(f"  {percent(float(below.max()))}")
 
@@ -156,7 +156,7 @@ def test_the_curves_table(page: Page) -> None:
 
 def test_the_sentence(page: Page) -> None:
     pos = 6
-    said = "".join(words(story.tell(page.service, page.ref, Selection(pos=pos))))
+    said = "".join(words(story.draw(page.service, page.ref, Selection(pos=pos))))
     token = int(page.probs(3, pos).argmax())
     leads = [int(page.probs(row, pos).argmax()) == token for row in range(4)]
     first, stays = leads.index(True), min(row for row in range(4) if all(leads[row:]))
@@ -178,7 +178,7 @@ def test_a_links_facts(page: Page) -> None:
     vector = page.slow.vectors[layer][head, target, source]
     whole = page.slow.rows[layer][target] + page.slow.attn[layer][target]
     length, share = np.linalg.norm(vector), np.linalg.norm(vector) / np.linalg.norm(whole)
-    assert after(said, "Norm") == f"{length:.2f}, {percent(float(share))} of the state's"
+    assert after(said, "Norm") == f"{length:.2f}, {percent(float(share))} of the state's norm"
     read = [
         softmax(matrices(page.case)[1] @ slow_norm(page.case, state, "full"))
         for state in (whole, vector, whole - vector)
@@ -191,7 +191,7 @@ def test_a_links_facts(page: Page) -> None:
 def test_the_text_on_disagreement(page: Page) -> None:
     chosen = Selection(readers=("output", "input"))
     readings.compute(page.service, page.ref, chosen, lambda *_: None)
-    *_, note, _ = readings.show(page.service, page.ref, chosen, "light", None)
+    *_, note, _ = readings.draw(page.service, page.ref, chosen, "light", None)
     same, apart = [], []
     for rows in page.slow.rows:
         for state in rows:
@@ -202,7 +202,7 @@ def test_the_text_on_disagreement(page: Page) -> None:
             mean = (one + other) / 2
             apart.append(sum((p * np.log(p / mean)).sum() for p in (one, other)) / 2)
             same.append(one.argmax() == other.argmax())
-    assert f"{np.mean(same):.0%} of pairs name the same best token" in note
+    assert f"{np.mean(same):.0%} of pairs have the same best token" in note
     assert f"mean divergence {np.mean(apart):.2f} nats" in note
 
 
@@ -210,7 +210,7 @@ def test_the_reports_on_the_model(page: Page) -> None:
     page.service.ask(page.ref.model, EmbeddingSpec())
     spec = SimilaritySpec(norm="none")
     page.service.ask(trace_of(page.ref), spec)
-    shown, _ = model.show(page.service, page.ref, "light", None)
+    shown, _ = model.draw(page.service, page.ref, Selection(), "light", None)
     said = words(shown)
     e_in, e_out = matrices(page.case)
     inner, outer = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (e_in, e_out))
@@ -227,5 +227,5 @@ def test_the_reports_on_the_model(page: Page) -> None:
     assert after(said, "Mean norm of input, output rows") == f"{sizes[0]:.3g}, {sizes[1]:.3g}"
     inside = sum(np.linalg.norm(state) < 1 for rows in page.slow.rows for state in rows)
     count = 4 * len(page.ref.token_ids)
-    whole = f"{count:,} states of this run ({count:,} in all), of which inside the unit ball:"
-    assert any(text.startswith(f"{whole} {inside:,}.") for text in said)
+    whole = f"{count:,} states of this run ({count:,} in all), {inside:,} of them inside the unit"
+    assert any(text.startswith(whole) for text in said)

@@ -13,10 +13,9 @@ import pytest
 
 from analysis.lens.results import Colours, Grid
 from analysis.lens.specs import ColourSpec, LensSpec
-from dash_app.figures.cells import NOT_YET
-from dash_app.figures.colours import Paint, effective, paint
-from dash_app.figures.heatmap import heatmap
-from dash_app.page.window import PAGE, Window, laid, nothing, stated, window
+from dash_app.figures.colours import CellColours, cell_colours, effective
+from dash_app.figures.heatmap import NOT_YET, heatmap
+from dash_app.page.window import PAGE, Window, describe_window, empty_grid, laid_out, window
 from tests.support import fake_readings, synthetic
 
 THEMES = ("light", "dark")
@@ -30,8 +29,8 @@ def everything(layers: int, tokens: int, bottom: int = 0) -> Window:
 def drawn(
     grid: Grid, shown: Window, colour: str = "probability", row: int = 0, pos: int = 0, **more: Any
 ) -> dict[str, Any]:
-    cells = laid(grid, shown)
-    paints = paint(colour, cells, more.pop("extra", None), shown, asked=synthetic.token(1))
+    cells = laid_out(grid, shown)
+    paints = cell_colours(colour, cells, more.pop("extra", None), shown, asked=synthetic.token(1))
     run = synthetic.run_result(len(shown.all_rows) - 1, shown.size)
     theme = more.pop("theme", "light")
     return heatmap(cells, run, paints, shown, row=row, pos=pos, theme=theme, **more)
@@ -82,7 +81,7 @@ def test_hover_and_cells_hold_tokens_as_text() -> None:
 
 def test_cells_not_yet_computed_show_no_older_number() -> None:
     grid = synthetic.grid(4, 6)
-    only = laid(grid, Window((0, 1, 2, 3, 4), (2,), (0, 1, 2, 3, 4), 6))
+    only = laid_out(grid, Window((0, 1, 2, 3, 4), (2,), (0, 1, 2, 3, 4), 6))
     known = np.arange(6) == 2
     figure = drawn(only, everything(4, 6), known=known)
     cells = np.array(figure["data"][0]["z"])
@@ -92,7 +91,7 @@ def test_cells_not_yet_computed_show_no_older_number() -> None:
     assert all(line[0] == NOT_YET and line[2] != NOT_YET for line in written)
     assert "not computed yet" in figure["data"][0]["customdata"][3][0]
     assert figure["layout"]["meta"]["partial"]
-    empty = nothing(synthetic.run_result(4, 6), LensSpec(), False)
+    empty = empty_grid(synthetic.run_result(4, 6), LensSpec(), False)
     none = drawn(empty, everything(4, 6), known=np.zeros(6, bool))
     assert np.isnan(np.array(none["data"][0]["z"])).all()
 
@@ -105,8 +104,8 @@ def test_the_more_certain_decoder_is_marked() -> None:
     written = figure["layout"]["meta"]["labels"]
     assert {text[:2] for line in written for text in line} == {"o|", "i|"}
     assert written[0][1].startswith("i|")
-    assert "read by the input decoder" in figure["data"][0]["customdata"][0][1]
-    assert "read by the output decoder" in figure["data"][0]["customdata"][0][0]
+    assert "decoded by the input decoder" in figure["data"][0]["customdata"][0][1]
+    assert "decoded by the output decoder" in figure["data"][0]["customdata"][0][0]
 
 
 def test_a_component_is_drawn_at_the_row_it_writes_to() -> None:
@@ -136,7 +135,7 @@ def test_the_chosen_row_is_never_folded() -> None:
     assert shown.rows == (0, 8, 13, 16, 24, 32, 40, 48, 56, 64)
     assert window(run, False, row=13, pos=0).rows == tuple(range(65))
     assert window(run, True, row=0, pos=0, fold=32).rows == (1, 33, 64)
-    assert stated(shown) == "10 of 65 rows (folded), all 9 positions"
+    assert describe_window(shown) == "10 of 65 rows (folded), all 9 positions"
 
 
 @pytest.mark.parametrize(
@@ -147,8 +146,8 @@ def test_the_chosen_row_is_never_folded() -> None:
         ("500-600", "", 300, range(500, 512), "positions 500 to 511 of 512"),
         ("answer", "", 0, range(509, 512), "positions 509 to 511 of 512"),
         ("all", "", 0, range(512), "all 512 positions"),
-        ("", "PARIS", 0, range(1, 512, 16), "32 of 512 positions (tokens that hold 'PARIS')"),
-        ("", "nowhere", 0, (), "no position: no token holds 'nowhere'"),
+        ("", "PARIS", 0, range(1, 512, 16), "32 of 512 positions (tokens that contain 'PARIS')"),
+        ("", "nowhere", 0, (), "no positions: no token contains 'nowhere'"),
     ],
 )
 def test_positions_are_paged_and_the_caption_states_the_rest(
@@ -157,7 +156,7 @@ def test_positions_are_paged_and_the_caption_states_the_rest(
     run = synthetic.run_result(2, 512)
     shown = window(run, False, row=0, pos=pos, show=show, find=find)
     assert shown.positions == tuple(positions)
-    assert stated(shown, find) == f"all rows, {said}"
+    assert describe_window(shown, find) == f"all rows, {said}"
     figure = drawn(synthetic.grid(2, 512), shown, pos=pos)
     assert figure["data"][0]["z"].shape == (3, len(shown.positions))
     assert figure["layout"]["meta"]["positions"] == list(shown.positions)
@@ -175,10 +174,10 @@ def extras(tokens: int, **lens: Any) -> Colours:
     return fake_readings.colours(tokens, ColourSpec(LensSpec(**lens)))
 
 
-def painted(colour: str, **more: Any) -> Paint:
+def painted(colour: str, **more: Any) -> CellColours:
     shown = everything(12, 9)
-    cells = laid(synthetic.grid(12, 9), shown)
-    return paint(colour, cells, extras(9), shown, asked=synthetic.token(1), **more)
+    cells = laid_out(synthetic.grid(12, 9), shown)
+    return cell_colours(colour, cells, extras(9), shown, asked=synthetic.token(1), **more)
 
 
 def test_every_colour_has_a_unit_a_range_and_words() -> None:
@@ -227,8 +226,8 @@ def test_a_share_is_drawn_at_the_row_that_its_block_writes() -> None:
     extra = extras(9)
     shares = extra.shares.copy()
     shares[0, 1, 4] = 0.9  # by norm, attention, layer 4
-    made = paint(
-        "share", laid(synthetic.grid(12, 9), shown), dataclasses.replace(extra, shares=shares),
+    made = cell_colours(
+        "share", laid_out(synthetic.grid(12, 9), shown), dataclasses.replace(extra, shares=shares),
         shown, part="attention", by="norm",
     )  # fmt: skip
     assert np.isnan(made.values[0]).all()
@@ -243,13 +242,13 @@ def test_colours_of_a_component_are_drawn_at_the_row_it_writes() -> None:
     norms = np.ones((12, 9), np.float32)
     norms[4, 7] = 100.0
     shown = everything(12, 9, bottom=1)
-    made = paint(
+    made = cell_colours(
         "state_norm", synthetic.grid(12, 9), dataclasses.replace(extra, state_norm=norms), shown
     )
     assert np.argwhere(made.values > 1.9).tolist() == [[shown.rows.index(5), 7]]
 
 
-def wide(colour: str) -> Paint:
+def wide(colour: str) -> CellColours:
     """A colour whose numbers span many powers of ten."""
     powers = np.logspace(-2, 4.4, 13 * 9).reshape(13, 9)
     ranks = np.repeat(np.round(powers * 2).astype(np.int64)[..., None], 2, -1)
@@ -257,7 +256,7 @@ def wide(colour: str) -> Paint:
     change = np.round(np.where(np.arange(9) % 2, powers, -powers))
     extra = dataclasses.replace(extras(9), state_norm=powers, rank_change=change)
     shown = everything(12, 9)
-    return paint(colour, laid(grid, shown), extra, shown, asked=synthetic.token(1))
+    return cell_colours(colour, laid_out(grid, shown), extra, shown, asked=synthetic.token(1))
 
 
 @pytest.mark.parametrize(
@@ -282,7 +281,7 @@ def test_ticks_show_their_numbers(colour: str, drawn: Any) -> None:
 
 def test_colours_not_yet_computed_are_blank() -> None:
     shown = everything(12, 9)
-    made = paint("state_norm", laid(synthetic.grid(12, 9), shown), None, shown)
+    made = cell_colours("state_norm", laid_out(synthetic.grid(12, 9), shown), None, shown)
     assert np.isnan(made.values).all()
 
 

@@ -11,7 +11,7 @@ from dash import Input, Output, dcc, html, no_update
 from dash._utils import to_json
 from dash.development.base_component import Component
 
-from dash_app.page.controls import go
+from dash_app.page.controls import select_button
 from dash_app.page.thin_layout import Inert, ThinDash, thin
 
 
@@ -52,7 +52,7 @@ def sample() -> Component:
             html.Table([html.Tr([html.Td("x", colSpan=2), html.Td(None)])], style={"width": 3}),
             html.Div([html.P("before"), dcc.Store(id="kept"), html.P("after"), html.P("it")]),
             html.Details([html.Summary("s"), html.Div(html.B("deep"))], id="menu", open=True),
-            go("<b>no markup</b>", "pos=4", "button", label="Position 4", pressed=True),
+            select_button("<b>no markup</b>", "pos=4", "button", label="Position 4", pressed=True),
         ],
         role="group",
     )

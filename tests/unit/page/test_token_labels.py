@@ -16,7 +16,7 @@ from dash_app.page.token_labels import (
     shorten,
     width,
 )
-from dash_app.views.story.phrases import story_phrases
+from dash_app.views.story.panel import story_phrases
 from tests.support import synthetic
 
 
@@ -123,14 +123,16 @@ def told(**changes: object) -> str:
 
 def test_the_sentence_states_rows_and_component() -> None:
     assert told() == (
-        "' Paris' first leads at row 9 and stays from row 11; what adds most to its logit"
-        " directly is layer 10, head 3 (+2.1 logits, reading ' Paris')."
+        "' Paris' first leads at row 9 and stays from row 11; the largest direct contribution"
+        " to its logit is from layer 10, head 3 (+2.1 logits, reading ' Paris')."
     )
 
 
 def test_the_sentence_for_an_mlp_names_no_head_or_source() -> None:
     text = told(step_head=None, step_source=None)
-    assert "what adds most to its logit directly is layer 10, MLP (+2.1 logits)." in text
+    assert (
+        "the largest direct contribution to its logit is from layer 10, MLP (+2.1 logits)." in text
+    )
     assert "head" not in text
     assert "reading" not in text
 
@@ -139,7 +141,10 @@ def test_the_sentence_for_an_mlp_names_no_head_or_source() -> None:
     ("changes", "said"),
     [
         ({"first_top1": None, "saturation": None}, "' Paris' never leads here (it ends at 62 %);"),
-        ({"saturation": None}, "first leads at row 9, but does not stay there (it ends at 62 %);"),
+        (
+            {"saturation": None},
+            "first leads at row 9, but does not keep the lead (it ends at 62 %);",
+        ),
         ({"first_top1": 11}, "' Paris' leads from row 11 on;"),
         ({"first_top1": 0, "saturation": 0}, "' Paris' leads from row 0 on;"),
         ({"step_logit": -0.5}, "the one that lowers it least is layer 10, head 3 (−0.5 logits"),

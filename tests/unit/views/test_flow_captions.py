@@ -38,7 +38,7 @@ def test_the_caption_states_what_counts_with_a_residual() -> None:
     links = zip(select(MANY).links, picture(MANY, RUN, None)["links"], strict=True)
     told = 0
     for link, made in links:
-        said = f"{percent(link.along)} of it by thin MLP and own-position attention"
+        said = f"{percent(link.along)} of it in thin MLP and same-position attention links"
         assert (said in made[10]) == (link.along > 0.005)
         told += link.along > 0.005
     assert told
@@ -50,5 +50,5 @@ def test_with_folded_sinks_shown_other_and_sinks_make_the_whole() -> None:
     text = caption(graph, RUN)
     shown, soaked = round(100 * drawing.shown), round(100 * drawing.soaked)
     assert soaked > 0
-    assert f"other: {100 - shown - soaked} %, by" in text
-    assert f"is folded: {percent(drawing.soaked)} of the flow ends there by drawn links" in text
+    assert f"other: {100 - shown - soaked} %, in" in text
+    assert f"is folded: {percent(drawing.soaked)} of the flow ends there in drawn links" in text

@@ -56,9 +56,9 @@ def test_the_mass_is_reached_or_the_caption_says_that_it_is_not() -> None:
     for mass in (0.1, 0.2, 0.3, 0.5, 0.99):
         drawing = select(GRAPH, Rule("mass", mass=mass))
         assert drawing.short or drawing.shown >= mass
-        assert ("More was asked for" in caption(GRAPH, RUN, rule=Rule("mass", mass=mass))) == (
-            drawing.short
-        )
+        assert (
+            "The rule selects more links" in caption(GRAPH, RUN, rule=Rule("mass", mass=mass))
+        ) == (drawing.short)
     assert select(GRAPH, Rule("mass", mass=0.99)).short
     few, more = (len(select(GRAPH, Rule("mass", mass=mass)).links) for mass in (0.05, 0.2))
     assert few <= more
@@ -76,7 +76,7 @@ def test_several_roots_share_the_mass() -> None:
     assert [root.pos for root in drawing.roots] == [6, 7]
     assert [drawing.node_flow[root] for root in drawing.roots] == [0.5, 0.5]
     text = caption(replace(GRAPH, roots=(6, 7)), RUN)
-    assert "the whole answer (row 12, positions 6 to 7, evenly)" in text
+    assert "the whole answer (row 12, positions 6 to 7, weighted equally)" in text
 
 
 def folded() -> Graph:
@@ -202,7 +202,7 @@ def test_bars_left_out_are_counted_and_every_mlp_is_drawn() -> None:
     drawn = {(bar.kind, bar.layer, bar.source, bar.logits > 0) for bar in drawing.bars}
     assert drawn < every
     assert drawing.left_out == len(every) - len(drawn)
-    assert f"by {drawing.left_out:,} more" in signed_caption(graph, drawing, {})
+    assert f"in {drawing.left_out:,} more" in signed_caption(graph, drawing, {})
     others = {one for one in every if one[0] != "attention"}
     assert others <= drawn
     assert len(drawn - others) == 12  # one a layer
@@ -231,8 +231,8 @@ def test_a_signed_picture_separates_the_signs() -> None:
         trace["y"], trace["marker"]["color"], strict=True)}  # fmt: skip
     assert len(set(trace["marker"]["color"])) == len(colours) == 2
     text = signed_caption(graph, drawing, {1: synthetic.token(1)})
-    assert "logit of ' Paris' less that of token 2" in text
-    assert "residual error 1e-03" in text
+    assert "logit of ' Paris' minus that of token 2" in text
+    assert "the error 1e-03" in text
 
 
 def test_each_kind_of_graph_has_its_own_picture() -> None:

@@ -163,12 +163,14 @@ def test_upwards_mass_is_the_part_that_comes_from_the_token(position: int) -> No
     text = caption(graph, synthetic.run_result(12, 8))
     shown = round(100 * drawing.shown)
     assert text.startswith(f"Showing {shown} % of what reaches row 12 from ")
-    assert "part of the state it enters" in text
+    assert "share of the state that it enters" in text
     made = drawn_of(graph)
     assert made["up"]
     assert made["other"] is None
     assert any(
-        "comes this way from the root" in line for link in made["links"] for line in link[10]
+        "comes from the root through this link" in line
+        for link in made["links"]
+        for line in link[10]
     )
 
 
@@ -309,7 +311,7 @@ def test_the_caption_states_the_drawings_own_numbers(graph: Graph) -> None:
         return
     said = percent(drawing.shown) if drawing.shown < 0.005 else f"{shown} %"
     assert text.startswith(f"Showing {said} of the flow into '")
-    assert f"other: {100 - shown} %, by" in text
+    assert f"other: {100 - shown} %, in" in text
     assert f"{drawing.thin:,} thinner link" in text
 
 
@@ -332,7 +334,7 @@ def test_thin_links_are_the_links_without_a_main_link(graph: Graph) -> None:
 def test_the_caption_states_the_pruned_mass() -> None:
     graph = dataclasses.replace(GRAPHS[12, 8], hidden_share=0.25, terminal_share=0.02)
     text = caption(graph)
-    assert "Of the other, 25 % of the flow goes by links too thin" in text
+    assert "Of the other, 25 % of the flow goes through links too thin" in text
     assert "2.0 % ends in biases or attention sinks" in text
     assert "into row 12, position 7" in text
 

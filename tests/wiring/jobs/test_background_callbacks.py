@@ -352,8 +352,8 @@ def test_results_wait_in_memory_where_the_folder_cant_be_written(tmp_path: Path)
 @pytest.mark.parametrize(
     ("progress", "text"),
     [
-        (Progress(0, 0, "Waiting", 1), "Waiting: 1 request goes first"),
-        (Progress(0, 0, "Waiting", 3), "Waiting: 3 requests go first"),
+        (Progress(0, 0, "Waiting", 1), "Waiting for 1 earlier request"),
+        (Progress(0, 0, "Waiting", 3), "Waiting for 3 earlier requests"),
         (Progress(4, 30, "Forward pass"), "Forward pass (4 of 30)"),
         (Progress(0, 0, "Starting"), "Starting"),
     ],

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dash_app.state.selection import MAX_PINS, RunRef, Selection, ask, out_of_range, pinned, resolve
+from dash_app.state.selection import (
+    MAX_PINS,
+    RunRef,
+    Selection,
+    out_of_range,
+    pinned,
+    request_run,
+    resolve,
+)
 from dash_app.state.stores import PARTS, from_query, join, split, to_query
 
 BASE = Selection(model="smollm2-135m-instruct", prompt="The capital of France is", new=2)
@@ -106,7 +114,7 @@ def test_too_many_fields_are_refused_as_a_whole() -> None:
 
 def test_a_new_request_resets_the_choices_of_the_old_run() -> None:
     old = Selection(row=3, pos=2, layer=1, heads=(1,), pins=(5,), theme="dark", attempt=4)
-    new = ask(old, prompt="2 + 2 =")
+    new = request_run(old, prompt="2 + 2 =")
     assert (new.row, new.pos, new.layer, new.heads, new.pins) == (None, None, None, (), None)
     assert (new.prompt, new.theme, new.attempt) == ("2 + 2 =", "dark", 5)
 

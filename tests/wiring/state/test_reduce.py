@@ -6,28 +6,28 @@ from typing import Any
 
 import pytest
 
-from dash_app.state.context import Event, PageId
+from dash_app.state.context import EventHandler, PageId
 from dash_app.state.selection import RunRef, Selection
 from dash_app.state.stores import read_run
 from dash_app.state.update import (
-    Happening,
+    Event,
     address_note,
     changed_parts,
+    new_reports,
     notices,
     reduce,
     reduce_all,
-    unseen,
 )
 
 BASE = Selection(model="m", prompt="Hello", new=1)
 NOW = Selection(model="m", prompt="Hello", new=1, attempt=1)
 
 
-def happened(component: str, prop: str, value: Any) -> Happening:
-    return Happening(component, prop, value)
+def happened(component: str, prop: str, value: Any) -> Event:
+    return Event(component, prop, value)
 
 
-def go(to: str) -> Happening:
+def go(to: str) -> Event:
     return happened(PageId.GO, "data", {"to": to, "n": 1})
 
 
@@ -79,7 +79,7 @@ def test_an_event_of_a_view_is_reduced_by_the_view() -> None:
     def take(value: Any, current: Selection, _run: RunRef | None) -> Selection:
         return current.model_copy(update={"row": value})
 
-    event = Event("graph", "clickData", take)
+    event = EventHandler("graph", "clickData", take)
     reduced = reduce(happened("graph", "clickData", 7), NOW, None, BASE, [event])
     assert reduced.selection.row == 7
     assert reduce(happened("other", "clickData", 7), NOW, None, BASE, [event]).selection == NOW
@@ -87,14 +87,14 @@ def test_an_event_of_a_view_is_reduced_by_the_view() -> None:
 
 def test_each_report_counts_exactly_once() -> None:
     reports = [{"to": "row=4", "n": 3}, {"to": "pos=2", "n": 4}]
-    assert unseen({"reports": reports}, {"seen": 2}) == reports
-    assert unseen({"reports": reports}, {"seen": 3}) == reports[1:]
-    assert unseen({"reports": reports}, {"seen": 4}) == unseen(None, None) == []
+    assert new_reports({"reports": reports}, {"seen": 2}) == reports
+    assert new_reports({"reports": reports}, {"seen": 3}) == reports[1:]
+    assert new_reports({"reports": reports}, {"seen": 4}) == new_reports(None, None) == []
 
 
 def test_simultaneous_events_apply_in_order() -> None:
-    happenings = [go("prompt=Hi"), go("row=4"), go("row=5&pos=1")]
-    after = reduce_all(happenings, NOW, None, BASE, ()).selection
+    events = [go("prompt=Hi"), go("row=4"), go("row=5&pos=1")]
+    after = reduce_all(events, NOW, None, BASE, ()).selection
     assert (after.prompt, after.row, after.pos, after.attempt) == ("Hi", 5, 1, 2)
 
 

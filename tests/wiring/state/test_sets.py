@@ -8,15 +8,15 @@ from urllib.parse import parse_qsl
 import pytest
 
 from dash_app.state.context import PageId
-from dash_app.state.selection import MAX_PINS, Selection, spelt_out, toggle
-from dash_app.state.update import FULL, Happening, notices, reduce_all
+from dash_app.state.selection import MAX_PINS, Selection, expand_sets, toggle
+from dash_app.state.update import FULL, Event, notices, reduce_all
 
 BASE = Selection(model="m", prompt="Hello", attempt=1)
 
 
 def after(*clicks: str, now: Selection = BASE) -> Any:
-    happenings = [Happening(PageId.GO, "data", {"to": to}) for to in clicks]
-    return reduce_all(happenings, now, None, BASE, ())
+    events = [Event(PageId.GO, "data", {"to": to}) for to in clicks]
+    return reduce_all(events, now, None, BASE, ())
 
 
 def test_clicks_before_the_redraw_all_count() -> None:
@@ -58,4 +58,4 @@ def test_invalid_data_changes_nothing(to: str) -> None:
 
 def test_other_fields_of_a_button_are_kept() -> None:
     pairs = parse_qsl("row=3&" + toggle("heads", 4, (1,)))
-    assert spelt_out(pairs, BASE) == ([("row", "3"), ("heads", "1,4")], ())
+    assert expand_sets(pairs, BASE) == ([("row", "3"), ("heads", "1,4")], ())

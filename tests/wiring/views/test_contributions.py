@@ -36,8 +36,8 @@ def test_parts_are_ranked_in_every_order(found: Attribution) -> None:
 def test_the_table_sums_to_the_logit_and_says_so(
     service: FakeService, run_ref: RunRef, found: Attribution
 ) -> None:
-    line, controls, shown = actions.draw(service, run_ref, Selection(pos=4), "size", 20)
-    assert line == "What each part adds to the logit of ' Paris' after ' is' (position 4)."
+    line, controls, shown = actions.draw(service, run_ref, Selection(pos=4), "size", "20")
+    assert line == "Contribution of each part to the logit of ' Paris' after ' is' (position 4)."
     rows = shown[0].children[1].children
     assert len(rows) == 21
     assert f"{len(found.parts) - 20} other parts" in text(rows[-1])
@@ -46,14 +46,14 @@ def test_the_table_sums_to_the_logit_and_says_so(
     assert f"All {len(found.parts)} parts sum to" in text(shown)
     assert "Residual error:" in text(shown)
     assert "foil=" in text(controls)
-    *_, everything = actions.draw(service, run_ref, Selection(pos=4), "model", 0)
+    *_, everything = actions.draw(service, run_ref, Selection(pos=4), "model", "0")
     assert len(everything[0].children[1].children) == len(found.parts)
 
 
 def test_a_click_selects_what_the_part_is(
     service: FakeService, run_ref: RunRef, found: Attribution
 ) -> None:
-    *_, shown = actions.draw(service, run_ref, Selection(pos=4), "model", 0)
+    *_, shown = actions.draw(service, run_ref, Selection(pos=4), "model", "0")
     said = text(shown)
     assert "row=0&pos=4" in said
     assert "layer=3&heads=2&pos=4" in said
@@ -73,7 +73,7 @@ def test_a_click_selects_what_the_part_is(
 def test_what_is_selected_elsewhere_is_marked(
     service: FakeService, run_ref: RunRef, selection: Selection, name: str
 ) -> None:
-    *_, shown = actions.draw(service, run_ref, selection, "model", 0)
+    *_, shown = actions.draw(service, run_ref, selection, "model", "0")
     rows = shown[0].children[1].children
     marked = [text(row) for row in rows if '"aria-pressed": "true"' in text(row)]
     assert len(marked) == 1
@@ -81,14 +81,14 @@ def test_what_is_selected_elsewhere_is_marked(
 
 
 def test_a_foil_is_named(service: FakeService, run_ref: RunRef) -> None:
-    line, _, shown = actions.draw(service, run_ref, Selection(pos=4, foil=3), "size", 20)
+    line, _, shown = actions.draw(service, run_ref, Selection(pos=4, foil=3), "size", "20")
     assert "the logit of ' Paris' minus that of ' France'" in line
     assert "difference of the two logits before any soft cap" in text(shown)
 
 
 def test_what_goes_wrong_is_said_in_the_panel(service: FakeService, run_ref: RunRef) -> None:
     service.fail["attribute"] = refuse()
-    line, controls, shown = actions.draw(service, run_ref, Selection(pos=4), "size", 20)
+    line, controls, shown = actions.draw(service, run_ref, Selection(pos=4), "size", "20")
     assert line == ""
     assert controls
     assert "The model file is cut off." in text(shown)

@@ -14,7 +14,7 @@ from analysis.lens.options import DECODERS
 from analysis.lens.specs import DisagreementSpec
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.disagreement import actions
-from dash_app.views.model import actions as model
+from dash_app.views.model import panel as model
 from tests.support.components import text
 from tests.support.fake_service import FakeService, refuse
 
@@ -41,13 +41,13 @@ def no_lens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_decoders_are_compared_on_request(untied: Untied, run_ref: RunRef) -> None:
-    figure, controls, note, off = actions.show(untied, run_ref, Selection(), "light", None)
+    figure, controls, note, off = actions.draw(untied, run_ref, Selection(), "light", None)
     assert "Press Compare" in note
     assert not off
     assert figure["data"] == []
     assert "Leave out Output" in text(controls)
     ready = actions.compute(untied, run_ref, Selection(), no_job)
-    figure, _, note, off = actions.show(untied, run_ref, Selection(row=3, pos=2), "light", ready)
+    figure, _, note, off = actions.draw(untied, run_ref, Selection(row=3, pos=2), "light", ready)
     assert off
     assert figure["layout"]["meta"]["rows"] == list(range(13))
     assert figure["layout"]["shapes"][0]["y0"] == 2.5
@@ -68,7 +68,7 @@ def test_top_tokens_are_a_second_measure_and_a_window_is_drawn(
     actions.compute(untied, run_ref, selection, no_job)
     spec = next(spec for _, spec in untied.memo if isinstance(spec, DisagreementSpec))
     assert (spec.decoders, spec.norm, spec.positions) == (("output", "input"), "unit", (4, 5, 6))
-    figure, _, note, _ = actions.show(untied, run_ref, selection, "dark", None)
+    figure, _, note, _ = actions.draw(untied, run_ref, selection, "dark", None)
     assert figure["layout"]["meta"]["positions"] == [4, 5, 6]
     assert "differ" in figure["data"][0]["colorbar"]["title"]["text"]
     assert figure["data"][0]["z"][0, 0] == 1.0
@@ -79,28 +79,28 @@ def test_top_tokens_are_a_second_measure_and_a_window_is_drawn(
 def test_on_a_tied_model_there_is_one_reading(
     service: FakeService, run_ref: RunRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, controls, note, off = actions.show(service, run_ref, Selection(), "light", None)
+    _, controls, note, off = actions.draw(service, run_ref, Selection(), "light", None)
     assert off
-    assert "Only one decoder is available" in note
+    assert "has only one decoder" in note
     barred = sum(decoder.single for decoder in DECODERS.values()) - 1
     assert text(controls).count('"disabled": true') == barred
     monkeypatch.setattr("analysis.learned.library.available", lambda _name: Path())
-    assert actions.show(service, run_ref, Selection(), "light", None)[3] is False
+    assert actions.draw(service, run_ref, Selection(), "light", None)[3] is False
     actions.compute(service, run_ref, Selection(), no_job)
     spec = next(spec for _, spec in service.memo if isinstance(spec, DisagreementSpec))
     assert spec.decoders == ("output", "learned")
 
 
 def test_one_decoder_alone_cannot_be_compared(untied: Untied, run_ref: RunRef) -> None:
-    shown = actions.show(untied, run_ref, Selection(readers=("output",)), "light", None)
+    shown = actions.draw(untied, run_ref, Selection(readers=("output",)), "light", None)
     assert shown[2:] == (actions.TOO_FEW, True)
 
 
 def test_a_move_needs_no_new_picture_unless_pages_turn(run_ref: RunRef) -> None:
-    assert actions.still(run_ref, Selection())
-    assert not actions.still(run_ref, Selection(fold=2))
+    assert actions.same_picture(run_ref, Selection())
+    assert not actions.same_picture(run_ref, Selection(fold=2))
     long = run_ref.model_copy(update={"token_ids": tuple(range(200))})
-    assert not actions.still(long, Selection())
+    assert not actions.same_picture(long, Selection())
 
 
 def test_errors_and_cancels_of_a_comparison(untied: Untied, run_ref: RunRef) -> None:
@@ -108,15 +108,15 @@ def test_errors_and_cancels_of_a_comparison(untied: Untied, run_ref: RunRef) -> 
     assert actions.compute(untied, run_ref, Selection(), no_job) is None
     untied.fail["disagreement"] = refuse("It broke.", "Again.")
     ready = actions.compute(untied, run_ref, Selection(), no_job)
-    assert "It broke." in text(actions.show(untied, run_ref, Selection(), "light", ready)[0])
+    assert "It broke." in text(actions.draw(untied, run_ref, Selection(), "light", ready)[0])
 
 
 def test_reports_appear_one_by_one(service: FakeService, run_ref: RunRef) -> None:
-    assert model.show(service, run_ref, "light", None) == ([], False)
+    assert model.draw(service, run_ref, Selection(), "light", None) == ([], False)
     told: list[Any] = []
-    assert model.measure(service, run_ref, no_job, told.append) == {"done": 3}
+    assert model.measure(service, run_ref, no_job, hand_over=told.append) == {"done": 3}
     assert told == [{"done": 1}, {"done": 2}]
-    shown, done = model.show(service, run_ref, "light", told[-1])
+    shown, done = model.draw(service, run_ref, Selection(), "light", told[-1])
     assert done
     said = text(shown)
     assert "Input and output embeddings differ (untied)" in said
@@ -127,11 +127,11 @@ def test_reports_appear_one_by_one(service: FakeService, run_ref: RunRef) -> Non
 
 def test_a_failed_report_is_shown_beside_the_others(service: FakeService, run_ref: RunRef) -> None:
     service.fail["norm_report"] = refuse("No norm here.", "Ask another.")
-    ready = model.measure(service, run_ref, no_job, lambda _news: None)
-    shown, done = model.show(service, run_ref, "light", ready)
+    ready = model.measure(service, run_ref, no_job, hand_over=lambda _news: None)
+    shown, done = model.draw(service, run_ref, Selection(), "light", ready)
     assert not done
     assert "No norm here." in text(shown)
     assert "Embeddings" in text(shown)
     service.fail["embedding_report"] = CancelledError()
     service.memo.clear()
-    assert model.measure(service, run_ref, no_job, lambda _news: None) is None
+    assert model.measure(service, run_ref, no_job, hand_over=lambda _news: None) is None

@@ -13,7 +13,8 @@ import pytest
 
 from analysis.lens.specs import DisagreementSpec, LensSpec
 from dash_app.app import create_app
-from dash_app.jobs.progress import BUSY, begun
+from dash_app.jobs.job_and_draw import announce
+from dash_app.jobs.progress import BUSY
 from dash_app.settings import Settings
 from dash_app.state.selection import RunRef, Selection
 from dash_app.state.stores import split
@@ -116,7 +117,7 @@ class TestFlow:
         page = DashClient(create_app(service, settings))
         chosen = Selection(row=3, pos=2)
         service.fail["flow"] = refuse("It broke.", "Again.")
-        ready = flow.follow(service, run_ref, chosen, lambda *_: None)
+        ready = flow.compute(service, run_ref, chosen, lambda *_: None)
 
         def drawn(selection: Selection) -> str:
             stored = held(run_ref, selection, flow_ready=ready)
@@ -188,7 +189,7 @@ def test_a_job_can_be_cancelled_when_the_page_knows_it(app: Any) -> None:
     assert turned  # by the start of a job
     assert turned.isdisjoint({f"{stop}.disabled" for stop in stops})
     said: list[Any] = []
-    show = begun(said.append)
+    show = announce(said.append)
     show([{"width": "40%"}, "Reading"])
     assert said == [[{"width": "0%"}, "", BUSY, False], [{"width": "40%"}, "Reading", BUSY, False]]
 
@@ -226,6 +227,6 @@ class TestTasks:
 
 
 def test_a_replaced_run_reports_no_end() -> None:
-    failed = {"attempt": 1, "trouble": ["The prompt is empty.", "Type some text.", "id"]}
-    assert run.ended(failed, None, Selection(attempt=2)) is None
-    assert run.ended(failed, None, Selection(attempt=1))
+    failed = {"attempt": 1, "problem": ["The prompt is empty.", "Type some text.", "id"]}
+    assert run.messages_after_run(failed, None, Selection(attempt=2)) is None
+    assert run.messages_after_run(failed, None, Selection(attempt=1))

@@ -115,7 +115,7 @@ def test_options_become_the_spec(run_ref: RunRef) -> None:
 
 def test_display_options_reach_the_picture(service: FakeService, run_ref: RunRef) -> None:
     def made(selection: Selection) -> Any:
-        ready = actions.follow(service, run_ref, selection, no_job)
+        ready = actions.compute(service, run_ref, selection, no_job)
         drawn = actions.draw(service, run_ref, selection, "light", ready)
         assert drawn is not None
         return drawn
@@ -138,8 +138,8 @@ def test_a_missing_start_token_is_reported(service: FakeService, run_ref: RunRef
 
     asked = Selection(start="loss", sinks="fold")
     for selection in (asked, Selection()):
-        actions.follow(service, run_ref, selection, no_job)
-    assert "No start is hidden" in line(asked)
+        actions.compute(service, run_ref, selection, no_job)
+    assert "No start token is hidden" in line(asked)
     assert "No sink is folded" in line(asked)
     assert "hidden" not in line(Selection())
     for key, kept in service.memo.items():
@@ -173,14 +173,14 @@ def test_one_group_of_all_heads_offers_no_choice(
 
 def test_a_signed_graph_has_a_picture_of_its_own(service: FakeService, run_ref: RunRef) -> None:
     selection = Selection(method="signed", token=5, foil=7, pos=4)
-    ready = actions.follow(service, run_ref, selection, no_job)
+    ready = actions.compute(service, run_ref, selection, no_job)
     drawn = actions.draw(service, run_ref, selection, "light", ready)
     assert drawn is not None
     figure, made, line = drawn
     assert made is None
     assert figure["data"][0]["type"] == "bar"
-    assert "' Paris' less that of" in line
-    assert "sum to +2.000, the model says +2.000" in line
+    assert "' Paris' minus that of" in line
+    assert "sum is +2.000, the model's value +2.000" in line
     assert figure["layout"]["meta"]["table"]["rows"][0][-1] == (
         f"layer={LAYERS - 1}&heads=2&link=attention:{LAYERS - 1}:0:4:2"
     )
@@ -188,7 +188,7 @@ def test_a_signed_graph_has_a_picture_of_its_own(service: FakeService, run_ref: 
 
 def test_a_token_compared_with_itself_is_reported(service: FakeService, run_ref: RunRef) -> None:
     selection = Selection(method="signed", token=5, foil=5)
-    ready = actions.follow(service, run_ref, selection, no_job)
+    ready = actions.compute(service, run_ref, selection, no_job)
     drawn = actions.draw(service, run_ref, selection, "light", ready)
     assert drawn is not None
     assert "held against itself" in text(drawn[0])
@@ -218,14 +218,14 @@ def test_an_invalid_link_is_reported(
 
 def test_cuts_are_shown_when_they_are_measured(service: FakeService, run_ref: RunRef) -> None:
     selection = Selection()
-    assert check.show(service, run_ref, selection, "light", None) == []
+    assert check.draw(service, run_ref, selection, "light", None) == []
     ready = check.measure(service, run_ref, selection, check.CUT, no_job)
-    shown = text(check.show(service, run_ref, selection, "light", ready))
+    shown = text(check.draw(service, run_ref, selection, "light", ready))
     assert "Rank correlation (Spearman) +0.40 over 4 links cut" in shown
-    assert "7 links have nothing to cut" in shown
+    assert "7 links (residual, biases, sinks) can't be cut" in shown
     assert "Methods on this prompt" not in shown
     other = Selection(method="norm")
-    assert check.show(service, run_ref, other, "light", None) == []
+    assert check.draw(service, run_ref, other, "light", None) == []
 
 
 def test_measured_cuts_stay_when_the_comparison_fails(
@@ -234,14 +234,14 @@ def test_measured_cuts_stay_when_the_comparison_fails(
     check.measure(service, run_ref, Selection(), check.CUT, no_job)
     service.fail["comparison"] = refuse("The worker stopped.", "Run it again.")
     ready = check.measure(service, run_ref, Selection(), check.COMPARE, no_job)
-    shown = text(check.show(service, run_ref, Selection(), "light", ready))
+    shown = text(check.draw(service, run_ref, Selection(), "light", ready))
     assert "The worker stopped." in shown
     assert "over 4 links cut" in shown
 
 
 def test_methods_are_compared_best_first(service: FakeService, run_ref: RunRef) -> None:
     ready = check.measure(service, run_ref, Selection(), check.COMPARE, no_job)
-    shown = text(check.show(service, run_ref, Selection(), "light", ready))
+    shown = text(check.draw(service, run_ref, Selection(), "light", ready))
     best_first = ["Rollout", "Hidden KL", "KL", "Proximity", "Signed"]
     assert [shown.index(f'"{name}"') for name in best_first] == sorted(
         shown.index(f'"{name}"') for name in best_first
@@ -254,7 +254,7 @@ def test_links_that_cannot_be_cut_are_reported(service: FakeService, run_ref: Ru
     with pytest.raises(SpecError):
         specs.check(run_ref, whole)
     ready = check.measure(service, run_ref, whole, check.CUT, no_job)
-    assert "one root" in text(check.show(service, run_ref, whole, "light", ready))
+    assert "one root" in text(check.draw(service, run_ref, whole, "light", ready))
     bottom = Selection(row=0)
     ready = check.measure(service, run_ref, bottom, check.CUT, no_job)
-    assert "no link to cut" in text(check.show(service, run_ref, bottom, "light", ready))
+    assert "no link to cut" in text(check.draw(service, run_ref, bottom, "light", ready))

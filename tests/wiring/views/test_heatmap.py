@@ -29,9 +29,9 @@ from dash_app.state.options import PARTS
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.heatmap import actions, specs
 from dash_app.views.heatmap import inspector as inspector_module
+from dash_app.views.heatmap.actions import formula
 from dash_app.views.heatmap.controls import bar
 from dash_app.views.heatmap.inspector import inspector
-from dash_app.views.heatmap.state_line import formula
 from tests.support.components import text
 from tests.support.fake_service import FakeService, refuse
 
@@ -52,12 +52,12 @@ def long_run(run_ref: RunRef, service: FakeService, monkeypatch: Any) -> RunRef:
 
 
 def show(service: FakeService, run: RunRef, selection: Selection, *more: Any) -> tuple[Any, ...]:
-    return actions.show(service, run, selection, "light", *more)
+    return actions.draw(service, run, selection, "light", *more)
 
 
 def compute(service: FakeService, run: RunRef, selection: Selection) -> tuple[Any, list[Any]]:
     told: list[Any] = []
-    return actions.compute(service, run, selection, no_job, told.append), told
+    return actions.compute(service, run, selection, no_job, hand_over=told.append), told
 
 
 def test_memoised_results_are_shown_at_once(service: FakeService, run_ref: RunRef) -> None:
@@ -81,7 +81,7 @@ def test_the_chosen_column_is_computed_first(service: FakeService, long_run: Run
     selection = Selection(norm="unit", pos=7, row=3)
     figure, _, line, inspector, _, missing = show(service, long_run, selection)
     assert missing
-    assert "Computed so far: 0 of 40 positions" in text(line)
+    assert "Computed: 0 of 40 positions" in text(line)
     assert "Not computed yet" in text(inspector)
     assert np.isnan(np.array(figure["data"][0]["z"])).all()
 
@@ -105,8 +105,8 @@ def test_one_column_is_shown_and_the_others_are_named_as_missing(
     assert known[:, 7].all()
     assert known.sum() == known.shape[0]
     assert missing
-    assert "Computed so far: 1 of 40 positions" in text(line)
-    assert "Its candidates" in text(inspector)
+    assert "Computed: 1 of 40 positions" in text(line)
+    assert "Candidates " in text(inspector)
 
 
 def test_a_computed_column_stays_when_the_rest_of_the_grid_fails(
@@ -128,7 +128,7 @@ def test_a_computed_column_stays_when_the_rest_of_the_grid_fails(
     assert "The worker stopped." in text(line)
     assert "Run it again." in text(line)
     assert "lens-partial" in text(line)  # which shows the button that computes the rest
-    assert "Its candidates" in text(inspector)
+    assert "Candidates " in text(inspector)
     assert missing
 
 
@@ -186,7 +186,7 @@ def test_the_page_says_that_decoders_of_a_tied_model_coincide(
     _, controls, line, *_ = show(service, run_ref, Selection(decoder="input"), None, done)
     assert "input and output are the same matrix" in text(controls)
     assert "softmax(U · N(h))" in text(line)
-    assert "Input is off. Embeddings are tied" in text(line)
+    assert "Input is not available. Embeddings are tied" in text(line)
     _, _, plain, *_ = show(service, run_ref, Selection(), None, done)
     assert "is off" not in text(plain)
 
@@ -209,10 +209,10 @@ def test_a_learned_lens_decodes_block_outputs_only() -> None:
 def test_unavailable_choices_become_available_ones(service: FakeService, run_ref: RunRef) -> None:
     result = service.ask(run_ref.model, specs_run(run_ref))
     wanted = Selection(decoder="learned", head=99, source=99)
-    settled, notes = specs.settled(wanted, result, False)
+    settled, notes = specs.replace_unavailable(wanted, result, False)
     assert (settled.decoder, settled.head, settled.source) == ("output", 5, 6)
-    assert "Learned lens is off. No lens is trained" in notes[0]
-    kept, notes = specs.settled(Selection(decoder="learned"), result, True)
+    assert "Learned lens is not available. No lens is trained" in notes[0]
+    kept, notes = specs.replace_unavailable(Selection(decoder="learned"), result, True)
     assert (kept.decoder, notes) == ("learned", [])
 
 
@@ -224,7 +224,9 @@ def test_cosine_and_distance_list_top_k_only(service: FakeService, run_ref: RunR
     assert {(spec.similarity, spec.candidates) for spec in read} == {("cosine", "top_k")}
     _, controls, line, *_ = show(service, run_ref, asked, None, done)
     assert DOT_PRODUCT.reason in text(controls)
-    assert "Matching pursuit is off. Cosine and distance list the nearest rows." in text(line)
+    assert "Matching pursuit is not available. Cosine and distance list the nearest rows." in text(
+        line
+    )
     assert "matching pursuit on h" not in text(line)
     here = specs.situation(Selection(), None, False)
     assert not any(option.unless for option in options_of(CANDIDATES, here))
@@ -326,20 +328,24 @@ def test_the_inspector_pins_and_unpins(service: FakeService, run_ref: RunRef) ->
 
 
 def test_promoted_tokens_come_from_the_block_below(service: FakeService, run_ref: RunRef) -> None:
-    nothing = text(inspector_module.section(service, run_ref, Selection(row=4)))
+    nothing = text(inspector_module.promoted_section(service, run_ref, Selection(row=4)))
     assert "promoted-row" not in nothing
     shown = text(
-        inspector_module.section(service, run_ref, Selection(row=4, adds="head_output", adder=99))
+        inspector_module.promoted_section(
+            service, run_ref, Selection(row=4, adds="head_output", adder=99)
+        )
     )
     assert "Promotes" in shown
     assert "Suppresses" in shown
     spec = next(spec for _, spec in service.memo if type(spec).__name__ == "PromotedSpec")
     assert (spec.layer, spec.position, spec.head) == (3, 4, 5)
-    bottom = text(inspector_module.section(service, run_ref, Selection(row=0, adds="mlp_output")))
-    assert "Nothing was added at the embedding" in bottom
+    bottom = text(
+        inspector_module.promoted_section(service, run_ref, Selection(row=0, adds="mlp_output"))
+    )
+    assert "No component writes to the embedding" in bottom
     service.fail["promoted"] = refuse("No.", "Yes.")
     assert "No." in text(
-        inspector_module.section(service, run_ref, Selection(row=4, adds="mlp_output"))
+        inspector_module.promoted_section(service, run_ref, Selection(row=4, adds="mlp_output"))
     )
 
 

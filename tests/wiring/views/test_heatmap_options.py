@@ -15,14 +15,14 @@ from analysis.lens.specs import ColourSpec, LensSpec
 from analysis.reports.specs import EmbeddingSpec
 from analysis.tracing.specs import RunSpec
 from dash_app.page.controls import options_of
-from dash_app.page.window import MOST, stated, window
+from dash_app.page.window import MAX_POSITIONS, describe_window, window
 from dash_app.state.context import trace_of
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.disagreement import actions
 from dash_app.views.heatmap.controls import MOST_SOURCES, SEARCHED, bar
 from dash_app.views.heatmap.inspector import inspector
 from dash_app.views.heatmap.specs import situation
-from dash_app.views.model.layout import embedding_report
+from dash_app.views.model.panel import embedding_report
 from tests.support import fake_readings, synthetic
 from tests.support.components import text
 from tests.support.fake_service import FakeService
@@ -64,7 +64,7 @@ def test_a_menu_states_the_sources_it_omits(run_ref: RunRef) -> None:
     chosen = Selection(component="source_output")
     result = synthetic.run_result(12, MOST_SOURCES + 44)
     said = text(bar(chosen, run_ref, result))
-    assert f"44 later positions: name one in the address, source={MOST_SOURCES}." in said
+    assert f"44 later positions. Set one in the address: source={MOST_SOURCES}." in said
     short = synthetic.run_result(12, MOST_SOURCES)
     assert "later positions" not in text(bar(chosen, run_ref, short))
 
@@ -72,8 +72,8 @@ def test_a_menu_states_the_sources_it_omits(run_ref: RunRef) -> None:
 def test_too_many_matches_are_truncated_with_a_note() -> None:
     run = synthetic.run_result(2, 40_000)
     shown = window(run, False, row=0, pos=0, find="Paris")
-    assert len(shown.positions) == MOST
-    assert "(the first tokens that hold 'Paris')" in stated(shown, "Paris")
+    assert len(shown.positions) == MAX_POSITIONS
+    assert "(the first tokens that contain 'Paris')" in describe_window(shown, "Paris")
 
 
 def test_shares_by_norm_among_those_by_proximity(
@@ -101,9 +101,9 @@ def test_folded_rows_count_in_the_text_on_disagreement(
     monkeypatch.setattr("analysis.learned.library.available", lambda _name: object())
     actions.compute(service, run_ref, Selection(), lambda *_: None)
     for fold, said in ((4, True), (1, False)):
-        *_, note, _ = actions.show(service, run_ref, Selection(fold=fold), "light", None)
+        *_, note, _ = actions.draw(service, run_ref, Selection(fold=fold), "light", None)
         assert "mean divergence" in note
-        assert ("Rows folded away count too." in note) == said
+        assert ("Hidden rows count too." in note) == said
 
 
 def test_the_chosen_cell_names_its_layer_and_decoder(service: FakeService, run_ref: RunRef) -> None:
@@ -111,7 +111,7 @@ def test_the_chosen_cell_names_its_layer_and_decoder(service: FakeService, run_r
     done, _ = compute(service, run_ref, chosen)
     said = text(show(service, run_ref, chosen, None, done)[3])
     assert "row 4, layer 3: what the MLP adds" in said
-    assert "Read by" not in said
+    assert "Decoded by" not in said
     grid = replace(
         service.ask(trace_of(run_ref), LensSpec()), decoder="max_probability",
         chosen=np.ones((13, 7), np.int64),
@@ -126,5 +126,5 @@ def test_tokens_left_out_of_the_embedding_report() -> None:
     report = fake_readings.embedding_report(EmbeddingSpec())
     assert "rows of zeros" not in text(embedding_report(replace(report, zero_rows=0), "light"))
     said = text(embedding_report(replace(report, zero_rows=1234), "light"))
-    assert "Left out: rows of zeros" in said
+    assert "Rows of zeros, left out" in said
     assert "1,234" in said

@@ -6,8 +6,8 @@ import pytest
 
 from analysis.contract.ledger import Ledger, LedgerEntry
 from dash_app.state.selection import RunRef, Selection
-from dash_app.views.ledger import actions
-from dash_app.views.ledger.layout import badge, table
+from dash_app.views.ledger import panel
+from dash_app.views.ledger.panel import badge, table
 from tests.support.components import text
 from tests.support.fake_service import FakeService, refuse
 
@@ -47,7 +47,7 @@ def run() -> RunRef:
 
 def test_both_ledgers_are_requested(run: RunRef) -> None:
     service = FakeService()
-    found = actions.measure(service, run, Selection(pos=1), lambda start, end: None)
+    found = panel.measure(service, run, Selection(pos=1), lambda start, end: None)
     assert found is not None
     assert service.calls == ["ledger", "run", "model_info", "run_ledger"]
     assert "hidden 3.0% of the flow" in text(found[2])
@@ -57,7 +57,7 @@ def test_both_ledgers_are_requested(run: RunRef) -> None:
 def test_a_failure_gives_a_message(run: RunRef) -> None:
     service = FakeService()
     service.fail["ledger"] = refuse("The worker stopped.", "Run it again.")
-    found = actions.measure(service, run, Selection(), lambda start, end: None)
+    found = panel.measure(service, run, Selection(), lambda start, end: None)
     assert found is not None
     assert "The worker stopped. Run it again." in text(found[1])
 
@@ -65,7 +65,7 @@ def test_a_failure_gives_a_message(run: RunRef) -> None:
 def test_the_ledger_of_the_model_stays_when_that_of_the_run_fails(run: RunRef) -> None:
     service = FakeService()
     service.fail["run_ledger"] = refuse("The worker stopped.", "Run it again.")
-    found = actions.measure(service, run, Selection(), lambda start, end: None)
+    found = panel.measure(service, run, Selection(), lambda start, end: None)
     assert found is not None
     assert "adds up" in text(found[0])
     assert "on random probes" in text(found[1])

@@ -39,8 +39,8 @@ from analysis.tasks.sum_specs import (
 )
 from dash_app.state.context import PageId
 from dash_app.state.selection import Selection
-from dash_app.state.update import Happening, reduce
-from dash_app.views.tasks import actions, sections, showing
+from dash_app.state.update import Event, reduce
+from dash_app.views.tasks import actions, sections
 from dash_app.views.tasks.reports import EVERY
 from tests.support.components import text
 
@@ -169,7 +169,7 @@ def test_a_run_ends_in_a_form_that_fits_a_store() -> None:
     service = Service()
     ready = json.loads(json.dumps(run(service)))
     assert service.specs == [SuiteSpec("m", "addition", 3, 0, 2)]
-    assert actions.spec(service, "suite", ready["form"]) == service.specs[0]
+    assert actions.spec_of(service, "suite", ready["form"]) == service.specs[0]
 
 
 def test_each_report_uses_its_form() -> None:
@@ -192,7 +192,7 @@ def test_each_report_uses_its_form() -> None:
         ("suite", {"size": None}, "whole number"),
         ("suite", {"size": 0}, "0 prompts"),
         ("suite", {"size": 10**6}, "1000000"),
-        ("suite", {"suite": "own"}, "no longer here"),
+        ("suite", {"suite": "own"}, "no longer has the list"),
         ("patching", {"digits": 2}, "2-digit sums"),
         ("probes", {"own": 10}, "too few"),
         ("contributions", {"own": None}, "whole number"),
@@ -200,21 +200,23 @@ def test_each_report_uses_its_form() -> None:
 )
 def test_an_invalid_form_is_reported(name: str, changes: dict[str, Any], said: str) -> None:
     service = Service()
-    assert said in run(service, name, **changes)["trouble"][0]
+    assert said in run(service, name, **changes)["problem"][0]
     assert not service.specs
 
 
 def test_errors_and_cancels_are_shown_in_the_panel() -> None:
     ready = run(Service(error=UnknownModelError("No such model.", "Pick one.")))
-    assert showing.show(Service(), "suite", ready, {}, "light") is None
-    assert "No such model." in text(actions.ended(ready))
-    assert "start it again" in text(actions.ended(run(Service(error=CancelledError()))))
+    assert actions.draw(Service(), "suite", ready, {}, "light") is None
+    assert "No such model." in text(actions.message_without_report(ready))
+    assert "Start again to continue" in text(
+        actions.message_without_report(run(Service(error=CancelledError())))
+    )
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", list(MADE))
 def test_each_report_is_drawn_completely(name: str, theme: str) -> None:
-    drawn = showing.show(Service(MADE[name]()), name, finished(name), {}, theme)
+    drawn = actions.draw(Service(MADE[name]()), name, finished(name), {}, theme)
     assert drawn is not None
     said = text([drawn.summary, *drawn.figures])
     assert drawn.figures
@@ -225,7 +227,7 @@ def test_each_report_is_drawn_completely(name: str, theme: str) -> None:
 
 def figures(name: str, **options: Any) -> list[dict[str, Any]]:
     """The figures of a report, as the page gets them."""
-    drawn = showing.show(Service(MADE[name]()), name, finished(name), options, "light")
+    drawn = actions.draw(Service(MADE[name]()), name, finished(name), options, "light")
     assert drawn is not None
     return [
         graph.figure
@@ -271,10 +273,10 @@ def test_the_control_is_drawn_on_request() -> None:
 
 def test_a_model_without_a_right_pair_is_reported() -> None:
     service = Service(patching(known=False))
-    drawn = showing.show(service, "patching", {"form": FORM | {"digits": 3}}, {}, "light")
+    drawn = actions.draw(service, "patching", {"form": FORM | {"digits": 3}}, {}, "light")
     assert drawn is not None
     assert not drawn.figures
-    assert "nothing was patched" in text(drawn.summary)
+    assert "Nothing was patched" in text(drawn.summary)
 
 
 def test_failures_are_aligned_and_a_missing_failure_is_reported() -> None:
@@ -283,7 +285,7 @@ def test_failures_are_aligned_and_a_missing_failure_is_reported() -> None:
     opened = parse_qs(states["data"][0]["customdata"][0][1])
     assert (opened["prompt"], opened["row"], opened["pos"]) == (["1+2="], ["2"], ["1"])
     service = Service(failure(pairs=False))
-    drawn = showing.show(service, "failure", {"form": FORM}, {}, "light")
+    drawn = actions.draw(service, "failure", {"form": FORM}, {}, "light")
     assert drawn is not None
     assert "no failure" in text(drawn.summary)
 
@@ -294,13 +296,13 @@ def test_downloads_contain_the_numbers_of_the_report(name: str) -> None:
     (own,) = (one for one in EVERY if one.name == name)
     assert own.sheets == tuple(sheet.name for sheet in export.sheets(report))
     for sheet in export.sheets(report):
-        file = showing.file_of(Service(report), name, f"csv-{sheet.name}", ready)
+        file = actions.file_of(Service(report), name, f"csv-{sheet.name}", ready)
         assert file is not None
         rows = list(csv.reader(io.StringIO(file.text)))
         assert tuple(rows[0]) == sheet.header
         assert len(rows) == 1 + len(list(sheet.rows(report)))
         assert all(len(row) == len(sheet.header) for row in rows)
-    whole = showing.file_of(Service(report), name, "json", ready)
+    whole = actions.file_of(Service(report), name, "json", ready)
     assert whole is not None
     assert json.loads(whole.text)
 
@@ -353,8 +355,8 @@ def test_a_valid_list_is_kept_and_run_by_its_hash() -> None:
         (sent("prompt,answer\n" + "a,b\n" * 3), "a.csv", ["more than 2 prompts"]),
         (sent("x" * 400), "a.csv", ["larger than"]),
         (sent(b"\xff\xfe"), "a.csv", ["not UTF-8"]),
-        (sent("prompt,answer\na,b\n"), "a.xlsx", ["neither .csv nor .jsonl"]),
-        ("data:;base64,???", "a.csv", ["did not arrive"]),
+        (sent("prompt,answer\na,b\n"), "a.xlsx", ["not a .csv or .jsonl file"]),
+        ("data:;base64,???", "a.csv", ["is incomplete"]),
         (None, None, [""]),
         (sent('{"prompt": "\\ud800", "answer": "b"}'), "a.jsonl", ["half of a surrogate pair"]),
     ],
@@ -363,17 +365,17 @@ def test_a_bad_list_is_refused_line_by_line(contents: Any, name: Any, said: list
     service = Service()
     found = upload(service, contents, name)
     assert found.kept is None
-    assert all(one in text(found.said) for one in said)
-    assert "what was run before is kept" in text(found.said)
+    assert all(one in text(found.message) for one in said)
+    assert "Earlier results are kept" in text(found.message)
     assert not service.texts
 
 
 def test_positions_to_project_are_known_after_probing() -> None:
-    lists = showing.projection_lists(Service(), "m", None, 3, ("x", "plus", 2))
+    lists = actions.projection_lists(Service(), "m", None, 3, ("x", "plus", 2))
     assert [one["value"] for one in lists[2]] == [""]
     assert (lists[1], lists[3], lists[5]) == ("row 1", "", 2)
     fitted = finished("probes")
-    lists = showing.projection_lists(Service(probes()), "m", fitted, 3, ("x", "plus", 9))
+    lists = actions.projection_lists(Service(probes()), "m", fitted, 3, ("x", "plus", 9))
     assert [one["value"] for one in lists[2]] == ["", "a0", "plus", "b0"]
     assert (lists[3], lists[5]) == ("plus", 1)
 
@@ -395,9 +397,9 @@ def test_digits_are_fixed_for_a_model_that_adds() -> None:
 def test_a_click_runs_the_prompt_and_chooses_the_cell() -> None:
     before = Selection(model="other", prompt="x", row=3, pos=2, layer=9, heads=(4,), attempt=4)
     link = sections.part("m", "12345+00000=", 6, "head 0.3", 7)
-    after = reduce(Happening(PageId.GO, "data", {"to": link}), before, None, before, ()).selection
+    after = reduce(Event(PageId.GO, "data", {"to": link}), before, None, before, ()).selection
     assert (after.model, after.prompt, after.new, after.attempt) == ("m", "12345+00000=", 6, 5)
     assert (after.row, after.pos, after.layer, after.heads) == (1, 7, 0, (3,))
     plain = sections.prompt("m", "1+1=", 2)
-    after = reduce(Happening(PageId.GO, "data", {"to": plain}), before, None, before, ()).selection
+    after = reduce(Event(PageId.GO, "data", {"to": plain}), before, None, before, ()).selection
     assert (after.row, after.pos, after.heads) == (None, None, ())

@@ -10,7 +10,7 @@ import pytest
 
 from analysis.tasks.suite_specs import AnswerPair, FailureReport
 from analysis.tasks.sum_specs import ContributionReport
-from dash_app.views.tasks import failure_figures, showing, suite, sum_figures
+from dash_app.views.tasks import actions, failure_figures, suite, sum_figures
 from tests.support.components import text
 from tests.wiring.views.test_tasks import FORM, MADE, Service, failure, figures, finished
 
@@ -20,7 +20,7 @@ TOKENS, LAYERS, HEADS = 50, 10, 4
 
 def shown(report: Any, name: str, options: Any = None, **changes: Any) -> str:
     ready = finished(name, **changes)
-    drawn = showing.show(Service(report), name, ready, options or {}, "light")
+    drawn = actions.draw(Service(report), name, ready, options or {}, "light")
     assert drawn is not None
     return text([drawn.summary, *drawn.figures])
 
@@ -50,8 +50,8 @@ def test_the_map_states_the_parts_it_omits() -> None:
     size = np.sort([np.abs(row).max() for row in everything])
     share = 1 - np.abs(heat["z"]).sum(0) / np.abs(np.stack(everything)).sum(0)
     said = sum_figures.left_out(report)
-    assert "the 40 of 51 parts" in said
-    assert f"more than {size[10]:.2f} logits anywhere" in said
+    assert "The 40 strongest of 51 components" in said
+    assert f"at most {size[10]:.2f} logits" in said
     assert f"at most {share.max():.0%} of" in said
     assert said in shown(report, "contributions")
     assert sum_figures.left_out(MADE["contributions"]()) == ""
@@ -64,7 +64,10 @@ def test_the_figure_states_the_tokens_it_omits() -> None:
     assert drawn.shape == (2, sum_figures.MOST_READ) == (2, 30)
     rest = (1 - drawn.sum(1)).max()
     said = sum_figures.unread(report, 3, 1)
-    assert f"The 18 tokens read least are left out: together they have at most {rest:.0%}" in said
+    assert (
+        f"The 18 tokens with the least attention are omitted. Together they get at most {rest:.0%}"
+        in said
+    )
     assert said in shown(report, "contributions", {"head": "3.1"})
     assert "left out" not in shown(MADE["contributions"](), "contributions")
 
@@ -86,33 +89,38 @@ def parting(first: int) -> AnswerPair:
 def test_a_failure_states_the_positions_it_omits(first: int, equal: int, more: int) -> None:
     pair = parting(first)
     said = failure_figures.left_out(pair)
-    assert (f"The first {equal} positions are left out: their states are equal" in said) == (
+    assert (f"The first {equal} positions are omitted: their states are equal" in said) == (
         equal > 0
     )
     most = pair.rows[:, :20].max()
-    assert (f"So are {more} more, whose states differ by up to {most:.2f}" in said) == (more > 0)
+    assert (
+        f"{more} more positions are omitted; their states differ by up to {most:.2f}" in said
+    ) == (more > 0)
     left = equal + more
     assert failure_figures.shown(pair) == range(left, 60)
     assert pair.flows is not None
     passing = pair.flows.right[:, :left].sum(1).max()
     whole = shown(FailureReport((pair,), 3, 1, 0, 1), "failure")
-    assert f"Through the {left} positions left of these pass at most {passing:.0%}" in whole
+    assert f"At most {passing:.0%} of the right run's flow" in whole
+    assert f"through the {left} omitted positions" in whole
     assert said in whole
 
 
 def test_a_failure_states_the_pairs_and_links_it_omits() -> None:
     (pair,) = failure().pairs
     whole = shown(FailureReport((pair, pair), 30, 20, 4, 13), "failure")
-    assert "30 right, 20 wrong on m; the 2 likest of 13 pairs can be chosen; 4 wrong ones" in whole
-    assert "3 go wrong only after the answer." in whole
-    assert "2 of the 2 links that the CSV has" in whole
+    assert (
+        "30 right, 20 wrong on m; the 2 most similar of 13 pairs are listed; 4 wrong ones" in whole
+    )
+    assert "3 are wrong only after the answer." in whole
+    assert "2 of 2 links; the CSV has all" in whole
     assert "3 right, 1 wrong on m." in shown(failure(), "failure")
 
 
 def test_the_column_can_be_chosen_where_each_state_was_patched() -> None:
     report = MADE["patching"]()
     for how, off in (("written", True), ("all", False)):
-        drawn = showing.show(
+        drawn = actions.draw(
             Service(report), "patching", finished("patching", positions=how), {}, "light"
         )
         assert drawn is not None
@@ -139,10 +147,12 @@ def test_a_report_states_what_was_not_patched_or_probed() -> None:
         positions=np.array([2, 2]), receivers=("a",) * 2, donors=("b",) * 2, controls=("c",) * 2,
     )  # fmt: skip
     assert "Heads are not patched" not in shown(two, "patching")
-    assert "Empty: of fewer than five pairs nothing is said" in shown(two, "patching")
-    assert "With 9 pairs, the fewest of a column, 50 % is known to ± 33%" in shown(two, "patching")
+    assert "Empty: fewer than five pairs" in shown(two, "patching")
+    assert "With 9 pairs, the fewest of any column, the error of 50 % is ± 33%" in shown(
+        two, "patching"
+    )
     both = replace(two, effect=np.full((2, 2, 4), 0.5), pairs=np.array([64, 16]))
-    assert "With 16 pairs, the fewest of a column" in shown(both, "patching")
+    assert "With 16 pairs, the fewest of any column" in shown(both, "patching")
     probed = MADE["probes"]()
     assert "its rows are probed" not in shown(probed, "probes")
     assert "its rows are probed" in shown(replace(probed, components=("row 0", "row 1")), "probes")
@@ -154,9 +164,9 @@ def test_a_suite_states_the_prompts_it_did_not_run() -> None:
 
     own = {"suite": "own", "size": 3}
     whole = said(list={"count": 500}, **own)
-    assert "The list has 500 prompts: the first 3 were run." in whole
+    assert "The list has 500 prompts. The first 3 were run." in whole
     assert "were run" not in said(list={"count": 3}, **own)
-    assert "There are only 3 such prompts." in said(size=60)
+    assert "The suite has only 3 prompts." in said(size=60)
     assert "There are only" not in said(size=3)
 
 

@@ -19,13 +19,13 @@ from dash_app.settings import Settings
 from dash_app.state.context import Context, PageId
 from dash_app.state.examples import EXAMPLES, examples_for
 from dash_app.state.selection import RunRef, Selection
-from dash_app.views.attention import actions as attention
+from dash_app.views.attention import panel as attention
 from dash_app.views.curves import actions as curves
 from dash_app.views.flow import actions as flow
 from dash_app.views.run import actions as run
 from dash_app.views.run.layout import RunId
-from dash_app.views.story import actions as story
-from dash_app.views.tokens import actions as tokens
+from dash_app.views.story import panel as story
+from dash_app.views.tokens import panel as tokens
 from tests.support.components import text
 from tests.support.fake_service import FakeService, refuse
 
@@ -92,8 +92,8 @@ def test_a_long_prompt_opens_with_its_last_column(context: Context, asked: Selec
     [
         ({"prompt": ""}, "The prompt is empty"),
         ({"prompt": " \n"}, "The prompt is empty"),
-        ({"model": "nope"}, "No model on offer is called 'nope'"),
-        ({"model": "/etc"}, "No model on offer"),
+        ({"model": "nope"}, "does not offer the model 'nope'"),
+        ({"model": "/etc"}, "does not offer the model"),
         ({"new": 9999}, "9999 new tokens"),
         ({"prompt": "word " * 400}, "The prompt has 400 tokens"),
     ],
@@ -103,9 +103,9 @@ def test_invalid_requests_give_messages(
 ) -> None:
     status = run.status(context, asked.model_copy(update=change), no_job)
     assert status is not None
-    assert said in status["trouble"][0]
-    assert status["trouble"][1]
-    assert said in text(run.ended(status, None, asked))
+    assert said in status["problem"][0]
+    assert status["problem"][1]
+    assert said in text(run.messages_after_run(status, None, asked))
 
 
 def test_a_defect_shows_no_detail(
@@ -115,8 +115,8 @@ def test_a_defect_shows_no_detail(
     with caplog.at_level(logging.ERROR):
         status = run.status(context, asked, no_job)
     assert status is not None
-    message, _, request = status["trouble"]
-    assert "internal" not in text(run.ended(status, None, asked))
+    message, _, request = status["problem"]
+    assert "internal" not in text(run.messages_after_run(status, None, asked))
     assert "went wrong" in message
     assert request in {record.event["request"] for record in caplog.records}  # type: ignore[attr-defined]
     assert "internal" in caplog.text
@@ -130,24 +130,30 @@ def test_a_cancelled_run_reports_nothing_later(
 
 
 def test_messages_that_are_shown_at_once() -> None:
-    assert "Cancelled" in text(run.said(frozenset({RunId.CANCEL}), None))
-    assert run.said(frozenset({PageId.DISMISS}), None) == []
-    assert run.said(frozenset({PageId.REQUEST}), {"ignored": ["x"]}) == []
-    assert "colour" in text(run.said(frozenset({PageId.QUERY}), {"ignored": ["colour"]}))
-    assert run.said(frozenset({PageId.QUERY}), {"ignored": []}) is None
+    assert "Cancelled" in text(run.messages_at_once(frozenset({RunId.CANCEL}), None))
+    assert run.messages_at_once(frozenset({PageId.DISMISS}), None) == []
+    assert run.messages_at_once(frozenset({PageId.REQUEST}), {"ignored": ["x"]}) == []
+    assert "colour" in text(
+        run.messages_at_once(frozenset({PageId.QUERY}), {"ignored": ["colour"]})
+    )
+    assert run.messages_at_once(frozenset({PageId.QUERY}), {"ignored": []}) is None
 
 
 def test_an_unusable_memo_is_reported(context: Context, asked: Selection) -> None:
     status = run.status(context, asked, no_job)
-    assert "The memo is full." in text(run.ended(status, None, asked, "The memo is full."))
-    failed = {"attempt": 1, "trouble": ["It broke.", "Again.", "abc"]}
-    both = text(run.ended(failed, {"ignored": ["pos"]}, asked, "The memo is full."))
+    assert "The memo is full." in text(
+        run.messages_after_run(status, None, asked, "The memo is full.")
+    )
+    failed = {"attempt": 1, "problem": ["It broke.", "Again.", "abc"]}
+    both = text(run.messages_after_run(failed, {"ignored": ["pos"]}, asked, "The memo is full."))
     assert all(said in both for said in ("It broke.", "pos", "The memo is full."))
 
 
 def test_an_address_over_the_limits_is_reported(context: Context, asked: Selection) -> None:
     status = run.status(context, asked, no_job)
-    shown = text(run.ended(status, {"ignored": ["foo"]}, asked.model_copy(update={"pos": 77})))
+    shown = text(
+        run.messages_after_run(status, {"ignored": ["foo"]}, asked.model_copy(update={"pos": 77}))
+    )
     assert "foo" in shown
     assert "pos" in shown
 
@@ -156,13 +162,13 @@ def test_an_address_over_the_limits_is_reported(context: Context, asked: Selecti
 
 
 def test_the_sentence_selects_what_it_names(service: FakeService, run_ref: RunRef) -> None:
-    shown = text(story.tell(service, run_ref, Selection()))
+    shown = text(story.draw(service, run_ref, Selection()))
     assert "row=7&pos=4" in shown
     assert "heads=3" in shown
 
 
 def test_tokens_are_buttons_with_alternatives(service: FakeService, run_ref: RunRef) -> None:
-    shown = tokens.show(service, run_ref, Selection(pos=2))
+    shown = tokens.draw(service, run_ref, Selection(pos=2))
     assert len(shown) == 7
     assert text(shown).count("is-selected") == 1
     assert "is-selected" in text(shown[2])
@@ -184,18 +190,18 @@ def test_heads_are_ordered_by_the_norm_of_their_output(
 
 
 def test_a_click_in_the_pattern_chooses_query_and_layer(run_ref: RunRef) -> None:
-    after = attention.clicked(at(x=1, y=3), Selection(layer=6), run_ref)
+    after = attention.select_clicked(at(x=1, y=3), Selection(layer=6), run_ref)
     assert (after.pos, after.layer, after.row) == (3, 6, 7)
 
 
 def test_a_click_on_a_curve_chooses_the_row() -> None:
-    assert curves.clicked(at(x=6, y=0.4), Selection(pos=3), None).row == 6
+    assert curves.select_clicked(at(x=6, y=0.4), Selection(pos=3), None).row == 6
 
 
 def test_the_flow_is_drawn_when_it_is_computed(service: FakeService, run_ref: RunRef) -> None:
     selection = Selection(row=9, pos=3)
     assert flow.draw(service, run_ref, selection, "light", None) is None
-    ready = flow.follow(service, run_ref, selection, no_job)
+    ready = flow.compute(service, run_ref, selection, no_job)
     drawn = flow.draw(service, run_ref, selection, "light", ready)
     assert drawn is not None
     assert "% of the flow" in drawn.line
@@ -208,7 +214,7 @@ def test_the_bottom_has_no_flow(service: FakeService, run_ref: RunRef) -> None:
     drawn = flow.draw(service, run_ref, Selection(row=0), "light", None)
     assert drawn is not None
     assert "nothing flows into it" in text(drawn[0])
-    assert flow.follow(service, run_ref, Selection(row=0), no_job) == {"done": None}
+    assert flow.compute(service, run_ref, Selection(row=0), no_job) == {"done": None}
 
 
 @pytest.mark.parametrize("name", ["run", "pattern", "story"])
@@ -218,16 +224,16 @@ def test_an_error_in_a_view_is_shown_in_the_view(
     service.fail[name] = refuse("The model file is cut off.", "Fetch it again.")
     selection = Selection(row=4)
     shown = {
-        "run": tokens.show(service, run_ref, selection),
+        "run": tokens.draw(service, run_ref, selection),
         "pattern": attention.draw(service, run_ref, selection, "light"),
-        "story": story.tell(service, run_ref, selection),
+        "story": story.draw(service, run_ref, selection),
     }[name]
     assert "The model file is cut off." in text(shown)
 
 
 def test_an_error_in_the_flow_is_shown_in_the_flow(service: FakeService, run_ref: RunRef) -> None:
     service.fail["flow"] = refuse()
-    ready = flow.follow(service, run_ref, Selection(row=4), no_job)
+    ready = flow.compute(service, run_ref, Selection(row=4), no_job)
     drawn = flow.draw(service, run_ref, Selection(row=4), "light", ready)
     assert drawn is not None
     assert "The model file is cut off." in text(drawn[0])

@@ -1,63 +1,65 @@
-"""Tokens as chips."""
+"""The strip of tokens: one chip each, and the alternatives to each answer token."""
 
 from __future__ import annotations
-
-from enum import StrEnum
 
 from dash import html
 from dash.development.base_component import Component
 
 from analysis.contract.results import Token
 from analysis.tracing.specs import RunResult
-from dash_app.page.controls import aria, go, target
-from dash_app.page.panel import notice
+from dash_app.errors import explain
+from dash_app.page.controls import aria, select_button, target
+from dash_app.page.panel import notice, problem_notice
 from dash_app.page.token_labels import label, percent
-from dash_app.state.context import Context
+from dash_app.state.context import Context, Service, result_of
+from dash_app.state.selection import RunRef, Selection, resolve
 
-
-class TokensId(StrEnum):
-    """What callbacks of this view name."""
-
-    STRIP = "tokens-strip"
-
-
+STRIP = "tokens-strip"
 #: Alternatives listed under each answer token.
 ALTERNATIVES = 3
-#: What tokenizers call the token that stands for whatever they have no token for.
+#: Names of the token that stands for unknown text.
 UNKNOWN = ("<unk>", "[UNK]", "<|unk|>", "<UNK>")
 
 
 def layout(_context: Context) -> Component:
-    """The strip, with skeletons until there is a run."""
+    """The strip, with placeholders before the first run."""
     return html.Div(
         [html.Span(className="token skeleton") for _ in range(8)],
-        id=TokensId.STRIP,
+        id=STRIP,
         className="token-strip",
         role="group",
         **aria(label="Tokens of prompt and answer"),
     )
 
 
+def draw(service: Service, run: RunRef, selection: Selection) -> list[Component]:
+    """The strip with the chosen position marked."""
+    try:
+        return strip(result_of(service, run), resolve(selection, run).pos)
+    except Exception as error:  # noqa: BLE001 - shown in place of the strip
+        return [problem_notice(explain(error))]
+
+
 def strip(run: RunResult, chosen: int) -> list[Component]:
-    """One chip a token; answer tokens with what else the model considered."""
+    """One chip for each token, with alternatives under answer tokens."""
     chips = [chip(run, pos, chosen) for pos in range(len(run.tokens))]
     return [*_unknown(run), *chips]
 
 
 def _unknown(run: RunResult) -> list[Component]:
-    """Says that the model never saw part of the prompt: what follows is no answer to the text."""
+    """A warning that part of the prompt has no tokens in this model."""
     lost = sum(token.raw in UNKNOWN for token in run.tokens[: run.prompt_length])
     if not lost:
         return []
     message = (
         f"{lost} of the prompt's {run.prompt_length} tokens {'is' if lost == 1 else 'are'} unknown."
     )
-    hint = "This model has no token for what you typed there and reads the same stand-in each time."
+    hint = "This model has no token for that text and reads the same placeholder for all of it."
     return [html.Div(notice(message, hint, kind="warn"), className="token-note")]
 
 
 def chip(run: RunResult, pos: int, chosen: int) -> Component:
-    """The token at ``pos``: choosing it shows how the model predicts what follows it."""
+    """The token at ``pos``; choosing it shows how the model predicts the next token."""
     token = run.tokens[pos]
     answer = pos >= run.prompt_length
     marks = {
@@ -74,7 +76,7 @@ def chip(run: RunResult, pos: int, chosen: int) -> Component:
     ]
     if pos > 0:
         inside.append(html.Span(percent(float(run.next_prob[pos - 1])), className="token-prob"))
-    button = go(
+    button = select_button(
         inside,
         target(pos=pos),
         names,
@@ -88,7 +90,7 @@ def chip(run: RunResult, pos: int, chosen: int) -> Component:
 
 
 def described(token: Token, *, added: bool) -> str:
-    """The raw piece, its number and its bytes, for the pointer to bring out."""
+    """The raw piece, its id and its bytes, for the tooltip."""
     lines = [f"piece {token.raw}", f"id {token.id}"]
     if token.data:
         pairs = (token.data[place : place + 2] for place in range(0, len(token.data), 2))
@@ -96,7 +98,7 @@ def described(token: Token, *, added: bool) -> str:
     if token.special:
         lines.append("a special token")
     if added:
-        lines.append("not of your text: added by the chat template or the tokenizer")
+        lines.append("not in your text: added by the chat template or the tokenizer")
     return "\n".join(lines)
 
 
@@ -114,7 +116,7 @@ def _alternatives(run: RunResult, pos: int) -> Component:
     others = [(token, prob) for token, prob in pairs if token != actual and token in names]
     return html.Div(
         [
-            go(
+            select_button(
                 [html.Span(label(names[token], 12)), html.Span(percent(prob), className="num")],
                 target(pos=pos - 1, pins=(actual, token)),
                 "alternative",

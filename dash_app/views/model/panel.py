@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
+from typing import Any
 
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from analysis.reports.specs import EmbeddingReport, NormReport, NormSummary, SimilarityReport
-from dash_app.jobs.progress import progress, small_button, stop_button
+from analysis.reports.specs import (
+    EmbeddingReport,
+    EmbeddingSpec,
+    NormReport,
+    NormSpec,
+    NormSummary,
+    SimilarityReport,
+    SimilaritySpec,
+)
+from dash_app.errors import explain
+from dash_app.jobs.progress import (
+    progress_bar,
+    run_safely,
+    small_button,
+    stop_button,
+    stored_problem,
+)
 from dash_app.page.controls import aria
-from dash_app.page.panel import GRAPH_CONFIG, panel
+from dash_app.page.panel import GRAPH_CONFIG, panel, problem_notice
 from dash_app.page.theme import Figure, Theme
 from dash_app.page.token_labels import percent
-from dash_app.state.context import Context
+from dash_app.state.context import Context, NewJob, Service, trace_of
+from dash_app.state.selection import RunRef, Selection
 from dash_app.views.model.figure import cosines, legend, norms, scales, similarity
 
 
 class ModelId(StrEnum):
-    """What callbacks of this view name."""
+    """Ids of this view's components."""
 
     REPORTS = "model-reports"
     START = "model-start"
@@ -28,23 +46,27 @@ class ModelId(StrEnum):
     LAST = "model-last"
 
 
+EMBEDDINGS, NORMS = EmbeddingSpec(), NormSpec()
+#: States without a norm, which would move nearly all of them onto one sphere.
+SIMILARITY = SimilaritySpec(norm="none")
+
 HELP = (
-    "Embeddings: the cosine between each token's row of the input matrix E and of the output matrix"
-    " U, and how often a token's own row is the nearest of all in the other matrix. Where they"
-    " differ, what a state means changes with depth, and the decoder matters (Press and Wolf, 2017,"
-    " on tying).",
-    "Norms: the parameters of the final norm, channel by channel, and minimum, quartiles and"
-    " maximum of every other norm. RMSNorm: x / √(mean x² + ε) · scale (Zhang and Sennrich, 2019);"
-    " LayerNorm subtracts the mean and adds a bias (Ba et al., 2016). Where a model stores"
-    " scale − 1 (Gemma), the effective scale is shown.",
-    "Similarities: how many of the best tokens cosine and Euclidean distance have in common, for"
-    " states of this run. |u − h|² = |u|² − 2 u·h + |h|²: far inside the unit ball the rows'"
-    " own length decides, far outside the direction does.",
+    "Embeddings: the cosine between each token's row of the input matrix E and its row of the"
+    " output matrix U, and how often a token's own row is the nearest row of the other matrix. If"
+    " the matrices differ, the meaning of a state changes with depth, and the choice of the decoder"
+    " matters (Press and Wolf, 2017, on tying).",
+    "Norms: the parameters of the final norm for each channel, and minimum, quartiles and maximum"
+    " of every other norm. RMSNorm: x / √(mean x² + ε) · scale (Zhang and Sennrich, 2019)."
+    " LayerNorm subtracts the mean and adds a bias (Ba et al., 2016). If a model stores scale − 1"
+    " (Gemma), the effective scale is shown.",
+    "Similarities: how many of the best tokens cosine and Euclidean distance share, for states of"
+    " this run. |u − h|² = |u|² − 2 u·h + |h|²: far inside the unit ball the length of the rows"
+    " decides, far outside it their direction.",
 )
 
 
 def layout(_context: Context) -> Component:
-    """A button, and the reports once they are measured."""
+    """A button, and the reports after they are measured."""
     return panel(
         "model",
         "This model's embeddings and norms",
@@ -55,28 +77,66 @@ def layout(_context: Context) -> Component:
                 [
                     small_button("Measure", ModelId.START),
                     html.Span(
-                        "Does it use the same embeddings at its input and output? What do its norms"
-                        " do? Do cosine and distance agree?",
+                        "Are the input and output embeddings the same? What do the norms do? Do"
+                        " cosine and distance agree?",
                         className="control-help",
                     ),
                 ],
                 className="controls",
             ),
-            progress(ModelId.PROGRESS, stop_button(ModelId.STOP)),
+            progress_bar(ModelId.PROGRESS, stop_button(ModelId.STOP)),
             html.Div(id=ModelId.REPORTS, className="model-reports"),
         ],
         help_text=HELP,
-        subtitle="Properties of the weights, and of how states of this run are compared with them.",
+        subtitle="Properties of the weights, and of their similarity to states of this run.",
         wide=True,
     )
 
 
+def measure(
+    service: Service, run: RunRef, job: NewJob, *, hand_over: Callable[[dict[str, Any]], None]
+) -> dict[str, Any] | None:
+    """Compute all three reports, and hand over each as it is done."""
+
+    def work() -> int:
+        service.ask(run.model, EMBEDDINGS, job(0.0, 0.6))
+        hand_over({"done": 1})
+        service.ask(run.model, NORMS, job(0.6, 0.7))
+        hand_over({"done": 2})
+        service.ask(trace_of(run), SIMILARITY, job(0.7, 1.0))
+        return 3
+
+    return run_safely(work)
+
+
+def draw(
+    service: Service,
+    run: RunRef,
+    _selection: Selection,
+    theme: Any,
+    ready: dict[str, Any] | None,
+) -> tuple[list[Component], bool]:
+    """The reports that are measured, and whether that is all of them."""
+    try:
+        found: tuple[tuple[Any, Callable[[Any, Any], Component]], ...] = (
+            (service.peek(run.model, EMBEDDINGS), embedding_report),
+            (service.peek(run.model, NORMS), norm_report),
+            (service.peek(trace_of(run), SIMILARITY), similarity_report),
+        )
+        reports = [draw_report(one, theme) for one, draw_report in found if one is not None]
+        problem = stored_problem(ready)
+        errors = [problem_notice(problem)] if problem else []
+        return [*reports, *errors], len(reports) == len(found)
+    except Exception as error:  # noqa: BLE001 - shown in place of the reports
+        return [problem_notice(explain(error))], False
+
+
 def embedding_report(report: EmbeddingReport, theme: Theme) -> Component:
-    """The sentence, the distribution, the numbers."""
+    """A sentence, the distribution of cosines, and the numbers."""
     quantile = dict(zip(report.quantile_levels.tolist(), range(99), strict=False))
     middle = min(quantile, key=lambda level: abs(level - 0.5))
     at = quantile[middle]
-    whole = "all" if report.exact else f"{report.sampled:,} drawn"
+    whole = "all" if report.exact else f"{report.sampled:,} sampled"
     facts = [
         ("Tokens, width", f"{report.tokens:,} × {report.d_model:,}"),
         ("Own output row is nearest to the input row", percent(float(report.self_nearest[0]))),
@@ -86,7 +146,7 @@ def embedding_report(report: EmbeddingReport, theme: Theme) -> Component:
          f"{report.input_norm_mean:.3g}, {report.output_norm_mean:.3g}"),
     ]  # fmt: skip
     if report.zero_rows:
-        facts.append(("Left out: rows of zeros", f"{report.zero_rows:,}"))
+        facts.append(("Rows of zeros, left out", f"{report.zero_rows:,}"))
     if report.embedding_scale != 1.0:
         facts.append(("Input rows are multiplied by", f"{report.embedding_scale:.4g}"))
     return _report(
@@ -98,7 +158,7 @@ def embedding_report(report: EmbeddingReport, theme: Theme) -> Component:
 
 
 def norm_report(report: NormReport, theme: Theme) -> Component:
-    """The final norm channel by channel, the others layer by layer."""
+    """The final norm by channel, the other norms by layer."""
     if report.final is None:
         return _report("Norms", "This model has no final norm.", [], [])
     figures = [(scales(report, theme), "Scale of every channel of the final norm")]
@@ -127,13 +187,13 @@ def _five(one: NormSummary) -> str:
 
 
 def similarity_report(report: SimilarityReport, theme: Theme) -> Component:
-    """Agreement of cosine and distance against the state's norm."""
+    """The overlap of cosine and distance by the state's norm."""
     inside = int((report.state_norm < 1).sum())
     text = (
-        f"{len(report.state_norm):,} states of this run ({report.cells_in_all:,} in all), of which"
-        f" inside the unit ball: {inside:,}. The {report.k} best tokens by cosine and by"
-        f" distance have {percent(float(report.overlap_euclidean.mean()))} in common on average,"
-        f" by cosine and by dot product {percent(float(report.overlap_dot.mean()))}."
+        f"{len(report.state_norm):,} states of this run ({report.cells_in_all:,} in all),"
+        f" {inside:,} of them inside the unit ball. On average the {report.k} best tokens by cosine"
+        f" and by distance share {percent(float(report.overlap_euclidean.mean()))}, those by cosine"
+        f" and by dot product {percent(float(report.overlap_dot.mean()))}."
     )
     facts = [
         ("Normed by", report.norm),
@@ -142,7 +202,7 @@ def similarity_report(report: SimilarityReport, theme: Theme) -> Component:
         ("Norms of the decoder's rows", " ".join(f"{value:.3g}" for value in report.row_norm)),
     ]
     picture = similarity(report, theme)
-    return _report("Similarities", text, [(picture, "Agreement against the state's norm")], facts)
+    return _report("Similarities", text, [(picture, "Overlap by the state's norm")], facts)
 
 
 def _report(

@@ -1,28 +1,27 @@
-"""Reports on tasks as figures: emergence curves, accuracy, prompts, digits, projections."""
+"""Figures of a suite: accuracy, emergence curves, prompts, and digits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape as html_escape
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from analysis.tasks.suite_specs import EmergenceCurve, EmergenceReport, Share, SuiteReport
-from analysis.tasks.sum_specs import Projection
-from dash_app.page.theme import Figure, Theme, axis, base_layout, colour_bar, palette, rgba, scale
-from dash_app.views.tasks.figure_parts import line, title_of
+from dash_app.page.theme import Figure, Theme, axis, base_layout, palette, rgba
+from dash_app.views.tasks.figure_parts import line
 
-#: Colours of the emergence curves, by their place in the report; controls are grey and dashed.
+#: Dashes of the emergence curves, by their order in the report.
 _DASHES = ("solid", "solid", "dot", "dash", "dashdot")
-#: With answers of fewer prompts than this a curve is marked: its interval is most of the picture.
+#: A curve of fewer prompts than this is marked, because its interval is very wide.
 FEW = 10
 
 
 def emergence(report: EmergenceReport, *, theme: Theme, links: Sequence[str] = ()) -> Figure:
-    """Share of answer tokens that have come up by each row, with 95 % bands.
+    """Share of answer tokens that have emerged by each row, with 95 % bands.
 
-    ``links`` [prompt] is what opens a prompt: a click on a point opens one that comes up there.
+    ``links`` [prompt] opens a prompt; a click on a point opens one that emerges there.
     """
     traces = [
         trace
@@ -47,7 +46,7 @@ def emergence(report: EmergenceReport, *, theme: Theme, links: Sequence[str] = (
                 dtick=max(1, last // 10),
             ),
             yaxis=axis(
-                theme, "Share come up", range=[-0.02, 1.03], tickformat=".0%", showgrid=True
+                theme, "Share emerged", range=[-0.02, 1.03], tickformat=".0%", showgrid=True
             ),
         ),
     }
@@ -69,7 +68,7 @@ def _band(curve: EmergenceCurve, place: int, theme: Theme) -> dict[str, Any]:
 
 
 def _first_at(curve: EmergenceCurve, links: Sequence[str]) -> list[str]:
-    """For each row a prompt whose token comes up there; where none does, the last before it."""
+    """For each row the link to a prompt whose token emerges there, else that of the row before."""
     found, at = [], ""
     for row in range(len(curve.by_row)):
         own = np.flatnonzero(curve.rows == row)
@@ -79,7 +78,7 @@ def _first_at(curve: EmergenceCurve, links: Sequence[str]) -> list[str]:
 
 
 def few(curve: EmergenceCurve) -> str:
-    """How many tokens of how many prompts, and whether that is too few to say much."""
+    """The number of tokens, and a note if they are from too few prompts."""
     prompts = len(np.unique(curve.prompts))
     return f"{curve.count}, too few" if prompts < FEW else str(curve.count)
 
@@ -105,7 +104,7 @@ def _curve_colour(place: int, theme: Theme) -> str:
 def accuracy(shares: Sequence[Share], *, theme: Theme, links: Sequence[str] = ()) -> Figure:
     """Share of right answers in each group, with Wilson intervals.
 
-    ``links`` [group] is what opens a prompt of the group.
+    ``links`` [group] opens a prompt of the group.
     """
     colours = palette(theme)
     heights = np.array([one.share for one in shares])
@@ -138,9 +137,9 @@ def accuracy(shares: Sequence[Share], *, theme: Theme, links: Sequence[str] = ()
 
 
 def prompts(report: SuiteReport, links: Sequence[str], *, theme: Theme) -> Figure:
-    """A dot for each prompt: the mean row of its choices, right answers above wrong ones.
+    """One dot for each prompt: the mean row of its choices, right answers above wrong ones.
 
-    ``customdata`` is what a click opens.
+    ``customdata`` is the target of a click.
     """
     dots = _dots(report, links, theme)
     last = len(report.emergence.curves[0].by_row) - 1
@@ -152,7 +151,7 @@ def prompts(report: SuiteReport, links: Sequence[str], *, theme: Theme) -> Figur
             height=220,
             hovermode="closest",
             xaxis=axis(
-                theme, "Mean row at which the model's choices come up", range=[-0.2, last + 0.2],
+                theme, "Mean row where the model's choices emerge", range=[-0.2, last + 0.2],
                 showgrid=True,
             ),
             yaxis=axis(theme, tickvals=[0, 1], ticktext=["wrong", "right"], range=[-0.4, 1.4]),
@@ -164,9 +163,9 @@ def _dots(report: SuiteReport, links: Sequence[str], theme: Theme) -> dict[str, 
     colours = palette(theme)
     right = np.asarray(report.right, bool)
     spread = (np.arange(len(right)) * 0.618) % 1  # golden-ratio steps: even, and the same each time
-    asked = [
-        f"{html_escape(prompt.splitlines()[-1])}<br>says {html_escape(said)}"
-        for prompt, said in zip(report.prompts, report.written, strict=True)
+    texts = [
+        f"{html_escape(prompt.splitlines()[-1])}<br>answer: {html_escape(answer)}"
+        for prompt, answer in zip(report.prompts, report.written, strict=True)
     ]
     return {
         "type": "scatter",
@@ -174,7 +173,7 @@ def _dots(report: SuiteReport, links: Sequence[str], theme: Theme) -> dict[str, 
         "x": report.rows,
         "y": np.where(right, 1.0, 0.0) + 0.5 * (spread - 0.5),
         "customdata": list(links),
-        "text": asked,
+        "text": texts,
         "marker": {
             "size": 9,
             "opacity": 0.8,
@@ -185,73 +184,10 @@ def _dots(report: SuiteReport, links: Sequence[str], theme: Theme) -> dict[str, 
     }
 
 
-def projection(
-    found: Projection,
-    *,
-    colour: Literal["carry", "digit_sum"],
-    theme: Theme,
-    links: Sequence[str] = (),
-) -> Figure:
-    """States on their two main axes, coloured by the carry or by the raw digit sum.
-
-    ``links`` [sum] is what a click on a dot opens.
-    """
-    share = [f"{100 * part:.0f} % of the variance" for part in found.explained]
-    dots = {
-        "type": "scatter",
-        "mode": "markers",
-        "x": found.points[:, 0],
-        "y": found.points[:, 1],
-        "marker": _dyed(found, colour, theme),
-        "customdata": list(links),
-        "text": _sums(found),
-        "hovertemplate": "%{text}<extra></extra>",
-    }
-    what = "the carry into" if colour == "carry" else "the raw digit sum of"
-    title = f"{found.component} at {found.place}, coloured by {what} column {found.column}"
-    return {
-        "data": [dots],
-        "layout": base_layout(
-            theme,
-            meta={"view": "tasks"},
-            hovermode="closest",
-            height=360,
-            title=title_of(title, theme),
-            margin={"l": 64, "r": 72, "t": 36, "b": 48, "pad": 0, "autoexpand": False},
-            xaxis=axis(theme, f"axis 1 ({share[0]})", showgrid=True),
-            yaxis=axis(theme, f"axis 2 ({share[1]})", showgrid=True),
-        ),
-    }
-
-
-def _dyed(found: Projection, colour: str, theme: Theme) -> dict[str, Any]:
-    """Markers by carry (colour and shape) or by digit sum."""
-    colours = palette(theme)
-    marker: dict[str, Any] = {"size": 5, "opacity": 0.75}
-    if colour == "carry":
-        return marker | {
-            "color": [colours.select if carry else colours.accent for carry in found.carry],
-            "symbol": ["diamond" if carry else "circle" for carry in found.carry],
-        }
-    return marker | {
-        "color": found.digit_sum, "colorscale": scale(colours.magnitude), "cmin": 0, "cmax": 18,
-        "colorbar": colour_bar(theme, "digit sum"),
-    }  # fmt: skip
-
-
-def _sums(found: Projection) -> list[str]:
-    prompts = found.prompts or ("",) * len(found.points)
-    return [
-        f"{html_escape(prompt.splitlines()[-1] if prompt else '')}<br>digit sum {total}, "
-        f"{'a' if carry else 'no'} carry"
-        for prompt, total, carry in zip(prompts, found.digit_sum, found.carry, strict=True)
-    ]
-
-
 def by_digit(report: EmergenceReport, *, theme: Theme, links: Sequence[str] = ()) -> Figure:
-    """A mark for each digit of the answer, right ones above wrong ones; bars: 95 % intervals.
+    """One mark for each digit of the answer, right above wrong; bars are 95 % intervals.
 
-    ``links`` [prompt] is what opens a prompt: a click on a mark opens one that it stands for.
+    ``links`` [prompt] opens a prompt; a click on a mark opens one of its prompts.
     """
     names = list(dict.fromkeys(curve.name.rpartition(": ")[0] for curve in report.by_digit))
     last = max((len(curve.by_row) for curve in report.by_digit), default=1) - 1
@@ -269,15 +205,16 @@ def by_digit(report: EmergenceReport, *, theme: Theme, links: Sequence[str] = ()
             showlegend=True,
             legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"},
             margin={"l": 96, "r": 16, "t": 36, "b": 52, "pad": 0, "autoexpand": False},
-            xaxis=axis(theme, "Mean row at which the choice comes up (0: embedding)",
+            xaxis=axis(theme, "Mean row where the choice emerges (0: embedding)",
                        range=[-0.2, last + 0.2], showgrid=True),
-            yaxis=axis(theme, tickvals=list(range(len(names))), ticktext=[_said(n) for n in names],
+            yaxis=axis(theme, tickvals=list(range(len(names))),
+                       ticktext=[_digit_name(name) for name in names],
                        range=[len(names) - 0.4, -0.6]),
         ),
     }  # fmt: skip
 
 
-def _said(name: str) -> str:
+def _digit_name(name: str) -> str:
     return f"digit {name[6:]}" if name.startswith("answer") else name
 
 
@@ -315,6 +252,6 @@ def _hover(curve: EmergenceCurve) -> str:
         else "too few prompts for an interval"
     )
     return (
-        f"{_said(curve.name)}: row {curve.mean:.2f}<br>{interval}"
-        f"<br>{few(curve)} tokens, {curve.never} never come up"
+        f"{_digit_name(curve.name)}: row {curve.mean:.2f}<br>{interval}"
+        f"<br>{few(curve)} tokens, {curve.never} never emerge"
     )

@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from dash import html
 from dash.development.base_component import Component
 
-from analysis.contract.ledger import Ledger, LedgerEntry
+from analysis.contract.ledger import Ledger, LedgerEntry, LedgerSpec, ModelLedgerSpec
+from analysis.errors import CancelledError
+from dash_app.errors import explain
+from dash_app.jobs.progress import fill_id, label_id
 from dash_app.page.controls import aria
 from dash_app.page.panel import panel
-from dash_app.state.context import Context
+from dash_app.state.context import Context, NewJob, Service, result_of, trace_of
+from dash_app.state.selection import RunRef, Selection, resolve
 
 
 class LedgerId(StrEnum):
-    """What callbacks of this view name."""
+    """Ids of this view's components."""
 
     MODEL = "ledger-model"
     RUN = "ledger-run"
     SUBTITLE = "ledger-subtitle"
-    FILL = "ledger-progress-fill"
-    LABEL = "ledger-progress-label"
+    PROGRESS = "ledger-progress"
 
 
 HELP = (
-    "Every picture here stands on identities: the parts of a state add up to it, the lens at the"
-    " last row gives the model's own logits, what flows in flows out. They are measured on this"
-    " model when it is loaded (on two short probes of random tokens) and on this run.",
-    "An error is relative: the norm of the difference over the largest norm among the parts."
-    " float32 sums are held to 1e-5 and logits to 1e-4; 16-bit and quantised models to 2e-2"
-    " (the heads of quantised weights to 5e-2), and"
-    " their badge is amber. A model that fails one of the first five is refused.",
+    "Every picture relies on identities: the parts of a state sum to the state, the logit lens at"
+    " the last row gives the model's own logits, and the flow into a node equals the flow out of"
+    " it. They are measured when the model is loaded (on two short probes of random tokens) and on"
+    " this run.",
+    "An error is relative: the norm of the difference divided by the largest norm among the parts."
+    " The limits are 1e-5 for float32 sums and 1e-4 for logits, and 2e-2 for 16-bit and quantised"
+    " models (5e-2 for the heads of quantised weights), whose badge is amber. A model that fails"
+    " one of the first five identities is refused.",
 )
 #: colour of a ledger -> (class, mark, word)
 BADGES = {
@@ -41,7 +46,7 @@ BADGES = {
 
 
 def layout(_context: Context) -> Component:
-    """Two tables side by side: the model's, and this run's."""
+    """Two tables side by side: the model's identities and this run's."""
     return panel(
         "ledger",
         "Does it add up?",
@@ -56,29 +61,56 @@ def layout(_context: Context) -> Component:
             ),
         ],
         help_text=HELP,
-        subtitle="The identities that the pictures stand on, and how closely they hold.",
+        subtitle="The identities that the pictures rely on, and their errors.",
         subtitle_id=LedgerId.SUBTITLE,
         wide=True,
     )
 
 
 def _progress() -> Component:
-    fill = html.Div(id=LedgerId.FILL, className="progress-fill")
+    fill = html.Div(id=fill_id(LedgerId.PROGRESS), className="progress-fill")
     return html.Div(
         [
             html.Div(fill, className="visually-hidden"),
-            html.Span("", id=LedgerId.LABEL, className="progress-label"),
+            html.Span("", id=label_id(LedgerId.PROGRESS), className="progress-label"),
         ],
         role="status",
     )
 
 
 def _waiting(title: str) -> list[Component]:
-    return [html.H3(title), html.P("Measured once there is a run.", className="muted")]
+    return [html.H3(title), html.P("Measured after the first run.", className="muted")]
+
+
+def measure(
+    service: Service, run: RunRef, selection: Selection, job: NewJob
+) -> tuple[Any, Any, Any] | None:
+    """The badge, the model's table and the run's table; None if it was cancelled.
+
+    If the run's table fails, the model's is still shown.
+    """
+    shown: list[Any] = []
+    try:
+        model = service.ask(run.model, ModelLedgerSpec(), job(0.0, 0.7))
+        name = result_of(service, run).info.name
+        shown += [badge(model), table(f"{name}, on random probes", model)]
+        position = resolve(selection, run).pos
+        own = service.ask(trace_of(run), LedgerSpec(position), job(0.7, 1.0))
+        return shown[0], shown[1], table(f"This run, at position {position}", own)
+    except CancelledError:
+        return None
+    except Exception as error:  # noqa: BLE001 - shown in place of the tables
+        return (shown[0], shown[1], _failed(error)) if shown else (None, _failed(error), None)
+
+
+def _failed(error: BaseException) -> list[Component]:
+    problem = explain(error)
+    text = f"{problem.message} {problem.hint} Request {problem.request}"
+    return [html.P(text, className="muted")]
 
 
 def badge(ledger: Ledger) -> Component:
-    """One chip that says whether the model adds up, and how closely; leads to the panel."""
+    """A chip that says whether the model adds up, with the largest error; links to the panel."""
     style, mark, word = BADGES[ledger.colour]
     error = f"{ledger.largest_error:.0e}"
     return html.A(

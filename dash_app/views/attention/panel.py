@@ -1,0 +1,141 @@
+"""The attention panel: layer, heads and matrices, and how a click changes the selection."""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from typing import Any
+
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from analysis.tracing.specs import PatternResult, PatternSpec, RunResult
+from dash_app.page.controls import aria, select_button, target
+from dash_app.page.panel import control, error_figure, graph, panel
+from dash_app.page.token_labels import label, percent
+from dash_app.state.context import Context, Service, result_of, trace_of
+from dash_app.state.selection import Chosen, RunRef, Selection, resolve, toggle
+from dash_app.views.attention.figure import attention
+
+
+class AttentionId(StrEnum):
+    """Ids of this view's components."""
+
+    GRAPH = "attention-graph"
+    LAYER = "attention-layer"
+    HEADS = "attention-heads"
+    SUBTITLE = "attention-subtitle"
+
+
+HELP = (
+    "Rows are queries (the token that reads), columns are keys (the token that is read). Each row"
+    " sums to 1: softmax(q · k / √d_head) over the tokens up to the query (Vaswani et al., 2017).",
+    "Heads are ordered by how much they write at the chosen position in this layer: the L2 norm of"
+    " what the head adds to the residual stream, divided by the sum of these norms. A bright cell"
+    " does not mean that the head writes much.",
+    "Choose several heads to see them side by side. Without a choice the panel shows the mean of"
+    " all heads, which hides much of the structure. Click a cell to choose the query's position and"
+    " this layer's output.",
+)
+
+
+def layout(_context: Context) -> Component:
+    """Slider, heads and matrices."""
+    slider = html.Div(
+        dcc.Slider(
+            id=AttentionId.LAYER,
+            min=0,
+            max=29,
+            step=1,
+            value=0,
+            marks=None,
+            included=False,
+            allow_direct_input=True,
+            tooltip={"placement": "bottom"},
+        ),
+        className="layer-slider",
+    )
+    body = [
+        html.Div([control("Layer", slider, wide=True)], className="controls attention-controls"),
+        html.Div(
+            id=AttentionId.HEADS,
+            className="head-list",
+            role="group",
+            **aria(label="Heads, by how much they write"),
+        ),
+        graph(AttentionId.GRAPH, "Attention pattern: queries by keys", height=420),
+    ]
+    return panel(
+        "attention",
+        "Which token reads which",
+        body,
+        help_text=HELP,
+        subtitle="Attention of the chosen layer and heads.",
+        subtitle_id=AttentionId.SUBTITLE,
+    )
+
+
+def select_clicked(value: Any, current: Selection, run: RunRef | None) -> Selection:
+    """A click on (query, key) chooses the query's position and this layer's output there."""
+    if run is None:
+        return current
+    layer = resolve(current, run).layer
+    pos = round(value["points"][0]["y"])
+    return current.model_copy(update={"pos": pos, "layer": layer, "row": layer + 1})
+
+
+def draw(service: Service, run: RunRef, selection: Selection, theme: Any) -> tuple[Any, Any, str]:
+    """The matrices, the list of heads, and a sentence about the strongest weight."""
+    try:
+        chosen = resolve(selection, run)
+        pattern = service.ask(trace_of(run), PatternSpec(chosen.layer))
+        result = result_of(service, run)
+        figure = attention(pattern, result, heads=chosen.heads, pos=chosen.pos, theme=theme)
+        heads = head_list(pattern, chosen.pos, chosen.heads)
+        return figure, heads, _strongest(pattern, result, chosen)
+    except Exception as error:  # noqa: BLE001 - shown in place of the figure
+        return error_figure(error), [], ""
+
+
+def _strongest(pattern: PatternResult, result: RunResult, chosen: Chosen) -> str:
+    weights = pattern.pattern[list(chosen.heads) or slice(None), chosen.pos].mean(axis=0)
+    query = label(result.tokens[chosen.pos])
+    if math.isnan(weights[0]):
+        return f"Layer {chosen.layer} has no attention."
+    key = int(weights.argmax())
+    read = "itself" if key == chosen.pos else f"{label(result.tokens[key])} ({key})"
+    return (
+        f"In layer {chosen.layer}, {query} ({chosen.pos}) reads {read} most:"
+        f" {percent(float(weights[key]))}."
+    )
+
+
+def head_list(pattern: PatternResult, pos: int, chosen: tuple[int, ...]) -> list[Component]:
+    """One button for each head, ordered by how much the head writes, and one for the mean."""
+    shares = pattern.head_share[:, pos]
+    order = sorted(range(len(shares)), key=lambda head: -float(shares[head]))
+    most = max(float(shares[order[0]]), 1e-9)
+    mean = select_button(
+        "mean",
+        target(heads=()),
+        f"head{'' if chosen else ' is-selected'}",
+        label="Mean of all heads",
+        pressed=not chosen,
+    )
+    return [mean, *(_head(head, float(shares[head]), most, chosen) for head in order)]
+
+
+def _head(head: int, share: float, most: float, chosen: tuple[int, ...]) -> Component:
+    on = head in chosen
+    width = f"{share / most * 100:.0f}%" if math.isfinite(share) else "0%"
+    return select_button(
+        [
+            html.Span(f"H{head}", className="head-name"),
+            html.Span(percent(share), className="head-share num"),
+            html.Span(className="head-bar", style={"width": width}),
+        ],
+        toggle("heads", head, chosen),
+        f"head{' is-selected' if on else ''}",
+        label=f"Head {head}, writes {percent(share)}",
+        pressed=on,
+    )

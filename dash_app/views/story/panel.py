@@ -1,0 +1,136 @@
+"""One sentence made from a result, in phrases that select what they name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dash import html, no_update
+from dash.development.base_component import Component
+
+from analysis.tracing.specs import RunResult
+from analysis.trajectory.specs import Story, StorySpec
+from dash_app.errors import explain
+from dash_app.page.controls import aria, select_button, target
+from dash_app.page.token_labels import percent, quoted
+from dash_app.state.context import Context, Service, result_of, trace_of
+from dash_app.state.selection import RunRef, Selection, resolve, toggle
+
+TEXT = "story-text"
+Phrase = tuple[str, dict[str, Any] | None]
+
+
+def layout(_context: Context) -> Component:
+    """The sentence; before the first run, what the page waits for."""
+    return html.Div(
+        html.Span("Loading the model and reading the prompt…", className="story-text muted"),
+        id=TEXT,
+        className="story",
+        **aria(live="polite"),
+    )
+
+
+def draw(service: Service, run: RunRef, selection: Selection) -> list[Component]:
+    """The sentence about the model's own choice at the chosen position."""
+    try:
+        position = resolve(selection, run).pos
+        story = service.ask(trace_of(run), StorySpec(position))
+        return sentence(story_phrases(story, result_of(service, run)), selection.pins)
+    except Exception as error:  # noqa: BLE001 - shown in place of the sentence
+        problem = explain(error)
+        return [html.Span(f"{problem.message} {problem.hint}", className="story-text muted")]
+
+
+def placeholder(status: dict[str, Any] | None) -> Any:
+    """The text in place of the sentence if the first request failed."""
+    if not status or "problem" not in status:
+        return no_update
+    return html.Span(
+        "There is no result yet. Read the message above, or click an example.",
+        className="story-text muted",
+    )
+
+
+def sentence(
+    phrases: Iterable[tuple[str, Mapping[str, Any] | None]], pins: tuple[int, ...] | None
+) -> list[Component]:
+    """Phrases that name something as buttons that select it; the others as text."""
+    return [
+        html.Span(text, className="story-text")
+        if not names
+        else select_button(
+            text, _target(names, pins), "story-phrase", label=f"Select {text.strip()}"
+        )
+        for text, names in phrases
+    ]
+
+
+def _target(names: Mapping[str, Any], pins: tuple[int, ...] | None) -> str:
+    values = {name: value for name, value in names.items() if name != "pin"}
+    if "pin" in names and pins is not None and names["pin"] not in pins:
+        return f"{target(**values)}&{toggle('pins', names['pin'], pins)}"
+    return target(**values)
+
+
+def story_phrases(story: Story, run: RunResult) -> list[Phrase]:
+    """The sentence about one token at one position, as phrases to be joined without spaces.
+
+    Each phrase has the part of the selection that it names (any of row, pos, layer, heads, pin), or
+    None.
+    """
+    return [*_when(story), ("; ", None), *_step(story, run), (".", None)]
+
+
+def _when(story: Story) -> list[Phrase]:
+    token: Phrase = (quoted(story.token), {"pin": story.token.id, "pos": story.position})
+    first, stays = story.first_top1, story.saturation
+    if first is None:
+        return [token, (f" never leads here (it ends at {percent(story.prob)})", None)]
+    if stays is None:
+        ends = f", but does not keep the lead (it ends at {percent(story.prob)})"
+        return [token, (" first leads at ", None), _row(first, story), (ends, None)]
+    if first == stays:
+        return [token, (" leads from ", None), _row(first, story), (" on", None)]
+    return [
+        token,
+        (" first leads at ", None),
+        _row(first, story),
+        (" and stays from ", None),
+        _row(stays, story),
+    ]
+
+
+def _row(row: int, story: Story) -> Phrase:
+    return f"row {row}", {"row": row, "pos": story.position}
+
+
+def _step(story: Story, run: RunResult) -> list[Phrase]:
+    size = f"{story.step_logit:+.1f} logits".replace("-", "−")
+    opening = "the largest direct contribution to its logit is from "
+    if story.step_logit <= 0:
+        opening = "no head or MLP raises its logit; the one that lowers it least is "
+    return [(opening, None), _component(story), (f" ({size}", None), *_source(story, run)]
+
+
+def _component(story: Story) -> Phrase:
+    where: dict[str, Any] = {
+        "layer": story.step_layer,
+        "row": story.step_layer + 1,
+        "pos": story.position,
+    }
+    if story.step_head is None:
+        return f"layer {story.step_layer}, MLP", where
+    return f"layer {story.step_layer}, head {story.step_head}", {
+        **where,
+        "heads": [story.step_head],
+    }
+
+
+def _source(story: Story, run: RunResult) -> list[Phrase]:
+    source = story.step_source
+    if story.step_head is None or source is None:
+        return [(")", None)]
+    if source == story.position:
+        return [(", reading its own position)", None)]
+    selection = {"pos": source, "row": story.step_layer}
+    return [(", reading ", None), (quoted(run.tokens[source]), selection), (")", None)]
