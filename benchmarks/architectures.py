@@ -3,6 +3,10 @@
     python -m benchmarks.architectures            # print it
     python -m benchmarks.architectures --write    # write it into README.md, between the markers
 
+With ``--every``, build every causal class of the installed transformers instead, and compare the
+traced logits of prompts of 5 and 200 tokens with those of the untouched model; ``--write`` then
+writes docs/architectures.md.
+
 Run it from the root of a checkout: the tests define the models.
 """
 
@@ -18,7 +22,24 @@ from analysis.errors import AnalysisError
 from analysis.ledger import check
 from analysis.model.handle import Model
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+EVERY = ROOT / "docs" / "architectures.md"
+EVERY_INTRODUCTION = """# Every causal language model of transformers
+
+`python -m benchmarks.architectures --every --write` builds a small random model of each model type
+for which transformers {version} has a causal language model class, and writes this table. Sliding
+windows, attention chunks and sparse indices are set to 8. Each model is loaded as Stratascope loads
+any model, every identity is checked, and the logits of traced prompts of 5 and 200 tokens are
+compared with those of the untouched model. The largest error that is allowed is 1e-4, relative.
+
+- *passes*: every identity holds, and the logits are equal.
+- *partial*: the model loads and its logits are equal; the reason says what is missing.
+- *refused*: Stratascope does not load the model; the reason is its message.
+- *not buildable*: transformers itself does not build or run the small model.
+- *wrong* and *raw error*: faults of Stratascope.
+
+"""
 BEGIN, END = "<!-- architectures: begin -->", "<!-- architectures: end -->"
 HEAD = "| Architecture | Attention captured by | Blocks | Norm | Tied | Largest error | Verdict |"
 
@@ -93,8 +114,29 @@ def write(text: str) -> None:
     README.write_text(f"{before}{text}{after}", encoding="utf-8")
 
 
+def every() -> str:
+    """Return the page on every causal class of transformers."""
+    import transformers
+
+    from tests.support import every_architecture, sweep
+
+    verdicts = []
+    for found in sweep.sweep(every_architecture.kinds()):
+        verdicts.append(found)
+        print(found.kind, found.verdict, found.reason, file=sys.stderr, flush=True)
+    introduction = EVERY_INTRODUCTION.format(version=transformers.__version__)
+    return f"{introduction}{sweep.table(verdicts)}\n"
+
+
 def main() -> None:
-    """Print the tables, or write them into the README."""
+    """Print the tables, or write them into the README or docs/architectures.md."""
+    if "--every" in sys.argv[1:]:
+        page = every()
+        if "--write" in sys.argv[1:]:
+            EVERY.write_text(page, encoding="utf-8")
+        else:
+            print(page)
+        return
     text = section()
     if "--write" in sys.argv[1:]:
         write(text)
