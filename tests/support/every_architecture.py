@@ -92,6 +92,10 @@ _LISTS = ("layer_types", "layers_block_type", "mlp_layer_types", "attention_type
 _LATENT = {"num_key_value_heads": 4, "head_dim": 4}
 #: Composite models whose other parts are too large by default.
 _SHRINK_ALL = {"blt", "gemma3", "got_ocr2", "phi4_multimodal", "moss_transcribe_diarize"}
+LATENT_ATTENTION = (
+    "axk1", "axk2", "bailing_hybrid", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa",
+    "kimi_linear", "longcat_flash", "minicpm3", "youtu",
+)  # fmt: skip
 _ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
 _QWEN4: dict[str, Any] = {
     "indexer_n_heads": 2,
@@ -105,19 +109,7 @@ _QWEN4: dict[str, Any] = {
 #: Model type -> what the table of sizes can't say.
 OPTIONS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(
-        [
-            "axk1",
-            "axk2",
-            "bailing_hybrid",
-            "deepseek_v3",
-            "deepseek_v32",
-            "glm4_moe_lite",
-            "glm_moe_dsa",
-            "kimi_linear",
-            "longcat_flash",
-            "minicpm3",
-            "youtu",
-        ],
+        LATENT_ATTENTION,
         _LATENT,
     ),
     "bamba": {"attn_layer_indices": [1, 3]},

@@ -175,7 +175,9 @@ def table(verdicts: Sequence[Verdict]) -> str:
     """A Markdown table of the verdicts, and how many there are of each."""
     counts = {name: sum(found.verdict == name for found in verdicts) for name in VERDICTS}
     lines = [
-        "; ".join(f"{count} {name}" for name, count in counts.items() if count) + ".",
+        f"Verdicts on {len(verdicts)} model types: "
+        + "; ".join(f"{name} {count}" for name, count in counts.items() if count)
+        + ".",
         "",
         "| Model type | Verdict | Largest error of the logits | Reason |",
         "| --- | --- | --- | --- |",
