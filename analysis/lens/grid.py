@@ -13,7 +13,6 @@ from torch import Tensor
 
 from analysis.contract import progress
 from analysis.contract.results import Ints, Token
-from analysis.contract.specs import as_tuple
 from analysis.lens.candidates import peel
 from analysis.lens.cells import CellReader, axis_size, cells_at_once, entries, lens_spec, readable
 from analysis.lens.decoders import one_matrix
@@ -21,7 +20,8 @@ from analysis.lens.results import Grid
 from analysis.lens.specs import DecodeOptions, LensSpec
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
-from analysis.tracing.tokens import check_ids, vocabulary
+from analysis.tracing.prompts import check_ids, token_ids
+from analysis.tracing.tokens import vocabulary
 from analysis.tracing.vocabulary import Reference, RowStats, row_stats
 
 #: Cells decoded at once: few enough for the cache, enough to reuse the matrix.
@@ -205,5 +205,5 @@ def decode(
     Raises:
         SpecError: If an option has no such value, or a row, position or head does not exist.
     """
-    grid = compute(model, trace, lens_spec(options, k=k, target=as_tuple(target)))
+    grid = compute(model, trace, lens_spec(options, k=k, target=token_ids(model.tokenizer, target)))
     return replace(grid, single_target=isinstance(target, Integral))

@@ -16,7 +16,7 @@ from analysis.model.handle import Model
 from analysis.tasks import adder, addition
 from analysis.tasks.sum_table import operand_digits
 from analysis.tracing.generation import continued, end_tokens
-from analysis.tracing.tokens import encode_prompt
+from analysis.tracing.prompts import encode_prompt
 
 Part = Literal["train", "held_out"]
 

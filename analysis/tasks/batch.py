@@ -17,7 +17,8 @@ from analysis.contract import progress
 from analysis.contract.results import Floats
 from analysis.model.handle import Model
 from analysis.tracing.capture import Recorder, Trace
-from analysis.tracing.tokens import check_ids, describe_tokens
+from analysis.tracing.prompts import check_ids
+from analysis.tracing.tokens import describe_tokens
 
 #: For fewer tokens or fewer prompts, the two passes of the test cost more than they save.
 MIN_TOKENS = 8

@@ -20,7 +20,8 @@ from analysis.model.handle import Model
 from analysis.model.module_io import batched, hidden_input, hidden_output
 from analysis.tracing.intervention_hooks import Edits
 from analysis.tracing.interventions import Inject, Intervention, Patch, Steer, index
-from analysis.tracing.tokens import check_ids, describe_tokens, encode_prompt
+from analysis.tracing.prompts import check_ids, read_ids
+from analysis.tracing.tokens import describe_tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,13 +239,18 @@ def store(target: Floats, state: Tensor) -> None:
     target[...] = state.detach().to("cpu", torch.float32).numpy()
 
 
-def prompt_ids(model: Model, prompt: str | Sequence[int]) -> tuple[int, ...]:
-    """Token ids of a prompt given as text or as ids, checked against the vocabulary.
+def prompt_ids(model: Model, prompt: Any) -> tuple[int, ...]:
+    """Token ids of a prompt, checked against the vocabulary.
+
+    Args:
+        model: From ``load_model``.
+        prompt: Text, token ids, or a tokenizer's output; see ``prompts.read_ids``.
 
     Raises:
-        PromptError: If it is empty, holds an unknown id, or is longer than the model allows.
+        PromptError: If it is empty, has an unknown id or padding, or is longer than the model
+            allows.
     """
-    ids = encode_prompt(model.tokenizer, prompt) if isinstance(prompt, str) else tuple(prompt)
+    ids = read_ids(model.tokenizer, prompt)
     vocab = int(model.readout.input_rows.shape[0])
     return check_ids(ids, vocab, model.info.max_positions)
 
@@ -257,7 +263,7 @@ def trace(
 
     Args:
         model: From ``load_model``.
-        prompt: Text (tokenised as the model's tokenizer does) or token ids.
+        prompt: Text, token ids, or the output of the model's tokenizer.
         interventions: Changes of the pass, from ``analysis.interventions``.
 
     Raises:

@@ -15,12 +15,12 @@ from transformers.generation.streamers import BaseStreamer
 from analysis.contract import progress
 from analysis.errors import SpecError
 from analysis.model.handle import Model
-from analysis.tracing import tokens
 from analysis.tracing.capture import Trace, prompt_ids, trace
 from analysis.tracing.intervention_hooks import applied
 from analysis.tracing.interventions import Intervention
+from analysis.tracing.prompts import added, check_ids, encode_prompt
 from analysis.tracing.specs import RunResult, RunSpec
-from analysis.tracing.tokens import check_ids, encode_prompt, vocabulary
+from analysis.tracing.tokens import vocabulary
 from analysis.tracing.vocabulary import row_stats
 
 
@@ -185,8 +185,8 @@ def run(model: Model, spec: RunSpec) -> tuple[RunResult, Trace]:
     result = summarise(model, states, len(prompt), spec.new_tokens)
     if spec.token_ids:
         return result, states
-    added = tokens.added(model.tokenizer, spec.text, template=spec.template)
-    return replace(result, added=added), states
+    places = added(model.tokenizer, spec.text, template=spec.template)
+    return replace(result, added=places), states
 
 
 def summarise(model: Model, states: Trace, prompt_length: int, new_tokens: int) -> RunResult:

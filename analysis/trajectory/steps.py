@@ -12,11 +12,12 @@ from torch import Tensor
 from analysis.attribution.direct import LogitDirection, attribute_logit
 from analysis.attribution.specs import Attribution
 from analysis.contract.results import Floats, Ints
-from analysis.contract.specs import as_tuple, resolve_index
+from analysis.contract.specs import resolve_index
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.heads import has_heads, head_parts
-from analysis.tracing.tokens import check_ids, describe_token, describe_tokens, vocabulary
+from analysis.tracing.prompts import check_ids, token_ids
+from analysis.tracing.tokens import describe_token, describe_tokens, vocabulary
 from analysis.tracing.vocabulary import Reference, RowStats, row_stats
 from analysis.trajectory.emergence import emergence_rows, follow
 from analysis.trajectory.specs import (
@@ -283,7 +284,7 @@ def steps(
         SpecError: If the position does not exist or tau is no probability.
         PromptError: If a token is not in the vocabulary.
     """
-    return compute(model, trace, StepsSpec(position, as_tuple(tokens), tau))
+    return compute(model, trace, StepsSpec(position, token_ids(model.tokenizer, tokens), tau))
 
 
 def largest_steps(model: Model, trace: Trace) -> LargestSteps:

@@ -11,8 +11,8 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from analysis.errors import PromptError
-from analysis.tracing import tokens as tokens_module
-from analysis.tracing.tokens import describe_token, describe_tokens, encode_prompt, vocabulary
+from analysis.tracing.prompts import added, encode_prompt
+from analysis.tracing.tokens import describe_token, describe_tokens, vocabulary
 from tests.support import tiny
 
 TEXTS = (
@@ -150,7 +150,7 @@ def test_tokens_of_the_template_are_distinguished_from_the_text(text: str) -> No
     tokenizer = byte_level()
     tokenizer.chat_template = TEMPLATE
     ids = encode_prompt(tokenizer, text, template=True)
-    places = tokens_module.added(tokenizer, text, template=True)
+    places = added(tokenizer, text, template=True)
     kept = [token_id for place, token_id in enumerate(ids) if place not in places]
     assert tokenizer.decode(kept) == text
     around = [token_id for place, token_id in enumerate(ids) if place in places]
@@ -161,7 +161,7 @@ def test_a_template_that_strips_the_text_is_handled() -> None:
     tokenizer = byte_level()
     tokenizer.chat_template = TEMPLATE.replace("m['content']", "m['content'] | trim")
     ids = encode_prompt(tokenizer, "  user\n", template=True)
-    places = tokens_module.added(tokenizer, "  user\n", template=True)
+    places = added(tokenizer, "  user\n", template=True)
     kept = [token_id for place, token_id in enumerate(ids) if place not in places]
     assert tokenizer.decode(kept) == "user"
 
@@ -170,12 +170,12 @@ def test_without_a_template_only_the_tokenizers_own_tokens_are_added() -> None:
     from tokenizers.processors import TemplateProcessing
 
     tokenizer = byte_level()
-    assert tokens_module.added(tokenizer, "the", template=False) == ()
+    assert added(tokenizer, "the", template=False) == ()
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single=f"{tiny.END} $A {tiny.END}", special_tokens=[(tiny.END, 0)]
     )
     ids = encode_prompt(tokenizer, "the")
-    assert tokens_module.added(tokenizer, "the", template=False) == (0, len(ids) - 1)
+    assert added(tokenizer, "the", template=False) == (0, len(ids) - 1)
 
 
 def test_a_missing_or_failing_template_gives_a_message() -> None:
@@ -196,7 +196,7 @@ def test_the_default_models_template_and_bytes(default_model_dir: Path) -> None:
         ids = encode_prompt(tokenizer, text)
         assert data_of(tokenizer, ids) == text.encode()
         inside = encode_prompt(tokenizer, text, template=True)
-        places = tokens_module.added(tokenizer, text, template=True)
+        places = added(tokenizer, text, template=True)
         kept = [token_id for place, token_id in enumerate(inside) if place not in places]
         assert text.strip() in tokenizer.decode(kept)
         assert len(kept) <= len(ids) + 2
