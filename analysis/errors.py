@@ -53,6 +53,10 @@ class UnsupportedModelError(AnalysisError):
     """The model loads, but an identity fails on it."""
 
 
+class NonFiniteError(AnalysisError):
+    """A forward pass gave NaN or infinite numbers."""
+
+
 class StoreError(AnalysisError):
     """The memo folder can't be used."""
 

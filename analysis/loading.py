@@ -1,4 +1,4 @@
-"""Load a model by name, and refuse it if an identity fails."""
+"""Load a model by name, and refuse it if one of the identities 1 to 5 fails."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from analysis.model.readout import find_readout
 
 
 def build_model(loaded: Any) -> Model:
-    """Understand what ``analysis.model.pretrained.load_pretrained`` gave.
+    """Find the residual stream and the readout of a model from ``load_pretrained``.
 
     Raises:
-        UnsupportedModelError: If an identity that the pictures stand on fails.
+        UnsupportedModelError: If its blocks do not have two writers each, or it can't run.
     """
     hf = loaded.model.eval()
     hf.set_attn_implementation(attention_hooks.EAGER)
@@ -27,12 +27,12 @@ def build_model(loaded: Any) -> Model:
         stream, records = find_stream(hf, probes(vocab, hf.get_input_embeddings().weight.device))
     except (NotImplementedError, RuntimeError, TypeError) as error:
         raise UnsupportedModelError(
-            f"{type(hf).__name__} does not run with an observed attention function.",
-            str(error)[:300],
+            f"{type(hf).__name__} fails on a random prompt: {str(error)[:300]}",
+            "Choose another model.",
         ) from error
     readout = find_readout(hf, stream, records[0])
     info = describe(loaded, stream, readout, records[0])
-    for block in stream.blocks:  # a batch of a long prompt takes seconds, a block of it a tenth
+    for block in stream.blocks:  # a batch may take seconds, a block a tenth
         block.module.register_forward_pre_hook(lambda *_: progress.check_cancelled())
     return Model(hf, loaded.tokenizer, stream, readout, info, check)
 
@@ -44,12 +44,12 @@ def load_model(name: str, *, dtype: str | None = None, device: str | None = None
         name: A catalogue name, hub id, local folder, ``path/to/file.gguf``, or base+adapter.
         dtype: "float32", "bfloat16" or "float16"; by entry or setting unless given, else float32.
         device: "cuda", "cpu", or "spread" for all CUDA devices together; by entry or
-            setting unless given, else the best one there.
+            setting unless given, else the best one available.
 
     Raises:
-        UnknownModelError: No model goes by this name.
-        ModelLoadError: It can't be loaded: cut off, pickled, gated, too large.
-        UnsupportedModelError: It loads, but an identity fails on it.
+        UnknownModelError: If there is no model of this name.
+        ModelLoadError: If it can't be loaded: truncated, pickled, gated, too large.
+        UnsupportedModelError: If it loads, but one of the identities 1 to 5 fails on it.
     """
     model = build_model(load_pretrained(name, dtype=dtype, device=device))
     require(model)

@@ -13,7 +13,7 @@ from analysis.errors import UnsupportedModelError
 from analysis.model.module_io import float32_copy, hidden_output, with_hidden_output
 from analysis.model.probe import Record, recorded_pass, relative_error, tolerance
 from analysis.model.stream import Stream
-from analysis.model.writers import solve_block
+from analysis.model.writers import solve_blocks
 
 
 def find_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -61,7 +61,8 @@ def _configured_layers(model: nn.Module) -> int:
 def reads_same_state(model: nn.Module, stream: Stream, probe: Tensor, record: Record) -> bool:
     """Whether the blocks are parallel: the MLP does not read the output of attention.
 
-    It takes one pass with the attention outputs set to zero and the block outputs restored.
+    It takes one pass with random attention outputs and the block outputs restored. Blocks whose
+    MLP writes zero can't tell; if no block can, they count as sequential.
 
     Raises:
         UnsupportedModelError: If some blocks are parallel and others are not.
@@ -70,8 +71,8 @@ def reads_same_state(model: nn.Module, stream: Stream, probe: Tensor, record: Re
     handles: list[Any] = []
     for block in stream.blocks:
         mlp, whole = record.of(block.mlp_writer), record.of(block.module)
-        if mlp is not None and whole is not None:
-            handles.append(block.attention_writer.register_forward_hook(_zero))
+        if mlp is not None and whole is not None and mlp.output.any():
+            handles.append(block.attention_writer.register_forward_hook(_replace_by_noise))
             handles.append(block.mlp_writer.register_forward_hook(_compare(mlp.output, changed)))
             handles.append(block.module.register_forward_hook(_restore(whole.output)))
     try:
@@ -84,11 +85,13 @@ def reads_same_state(model: nn.Module, stream: Stream, probe: Tensor, record: Re
             "Some blocks are parallel and others are sequential.",
             "Choose a model whose blocks are all of one kind.",
         )
-    return not any(changed)
+    return bool(changed) and not any(changed)
 
 
-def _zero(module: nn.Module, args: Any, output: Any) -> Any:
-    return with_hidden_output(output, torch.zeros_like(hidden_output(output)))
+def _replace_by_noise(module: nn.Module, args: Any, output: Any) -> Any:
+    state = hidden_output(output)
+    noise = torch.randn(state.shape, generator=torch.Generator().manual_seed(0))
+    return with_hidden_output(output, noise.to(state))
 
 
 def _compare(wanted: Tensor, changed: list[bool]) -> Any:
@@ -124,8 +127,10 @@ def find_stream(model: nn.Module, probes: Sequence[Tensor]) -> tuple[Stream, lis
     named = find_blocks(model)
     records, by_hooks = _recorded_probes(model, probes)
     dtype = next(model.parameters()).dtype
+    for record in records:
+        _check_finite(model, record, named)
     _check_chain(records[0], named, tolerance(dtype))
-    blocks = [solve_block(layer, *entry, records, dtype) for layer, entry in enumerate(named)]
+    blocks = solve_blocks(named, records, dtype)
     first = records[0].of(named[0][1])
     d_model = int(first.output.shape[-1]) if first is not None else 0
     stream = Stream(blocks, d_model=d_model, by_hooks=by_hooks)
@@ -144,6 +149,36 @@ def _recorded_probes(model: nn.Module, probes: Sequence[Tensor]) -> tuple[list[R
     if any(record.attention for record in records):
         return records, False
     return [recorded_pass(model, probe, by_hooks=True) for probe in probes], True
+
+
+def _check_finite(model: nn.Module, record: Record, named: list[tuple[str, nn.Module]]) -> None:
+    """Refuse a model whose blocks or logits are NaN or infinite on a probe.
+
+    Raises:
+        UnsupportedModelError: Naming the weight or the module, and the cause.
+    """
+    blocks = [record.of(module) for _, module in named]
+    states = [event.output for event in blocks if event is not None]
+    if record.logits is not None:
+        states.append(record.logits)
+    if all(bool(state.isfinite().all()) for state in states):
+        return
+    broken = [name for name, part in model.named_parameters() if not part.isfinite().all()]
+    if broken:
+        raise UnsupportedModelError(
+            f"The weight {broken[0]} has NaN or infinite numbers ({len(broken)} weights in all).",
+            "Download the model again, or repair its file.",
+        )
+    first = next((event for event in record.events if not event.output.isfinite().all()), None)
+    place = "the logits" if first is None else first.name
+    if next(model.parameters()).dtype == torch.float16:
+        raise UnsupportedModelError(
+            f"float16 overflows in {place}: its numbers exceed 65,504.",
+            "Load the model as bfloat16 or float32.",
+        )
+    raise UnsupportedModelError(
+        f"On random tokens {place} gives NaN or infinite numbers.", "Choose another model."
+    )
 
 
 def _check_chain(record: Record, named: list[tuple[str, nn.Module]], limit: float) -> None:

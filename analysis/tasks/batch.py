@@ -214,6 +214,7 @@ def _run(
     with model.lock, recorder.hooked():
         logits = model.hf(input_ids=torch.tensor(rest, device=model.device), **options).logits
     kept = logits.to("cpu", torch.float32).numpy() if whole else np.empty(0, np.float32)
+    recorder.require_finite(kept)
     return States(
         tuple(places), tuple(ids), recorder.resid, recorder.attn_out, recorder.mlp_out,
         recorder.pattern, recorder.value, kept, prefix.length,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from analysis.contract import progress
 from analysis.contract.results import Floats, ModelInfo, Token
-from analysis.errors import SpecError
+from analysis.errors import NonFiniteError, SpecError
 from analysis.model.attention_hooks import observing
 from analysis.model.handle import Model
 from analysis.model.module_io import batched, hidden_input, hidden_output
@@ -148,7 +148,7 @@ class Recorder:
         whole: bool = True, label: str = "",
     ) -> None:  # fmt: skip
         info, self.stream, self.edits = model.info, model.stream, edits
-        self.size, self.whole, self.label = size, whole, label
+        self.size, self.whole, self.label, self.dtype = size, whole, label, info.dtype
         kept = size if whole else 0
         layers, width = info.layers, info.d_model
         self.resid = np.empty((size, layers + 1, length, width), np.float32)
@@ -178,6 +178,23 @@ class Recorder:
             empty = cut[0].any(-1).cpu().numpy() & ~self.pattern[0, layer].any(-1)
             places = np.argwhere(empty).tolist()
             self.empty_queries += [(layer, head, query) for head, query in places]
+
+    def require_finite(self, logits: Floats) -> None:
+        """Refuse a pass whose states or logits are NaN or infinite.
+
+        Raises:
+            NonFiniteError: Naming the first row and position, and the cause.
+        """
+        finite = np.isfinite(self.resid).all((0, 3))
+        if finite.all() and not np.isnan(logits).any():
+            return
+        rows, size = finite.shape
+        row, pos = (rows - 1, size - 1) if finite.all() else np.argwhere(~finite)[0].tolist()
+        place = "in the logits" if finite.all() else f"at row {row}, position {pos}"
+        hint = "Check the model's weights and the interventions."
+        if self.dtype == "float16":
+            hint = "Load the model as bfloat16 or float32: float16 overflows above 65,504."
+        raise NonFiniteError(f"The forward pass gives NaN or infinite numbers {place}.", hint)
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
@@ -269,6 +286,7 @@ def trace(
     Raises:
         PromptError: If the prompt is empty, holds an unknown id, or is too long.
         SpecError: If an intervention names a layer, head or position that does not exist.
+        NonFiniteError: If a state is NaN or infinite, as when float16 overflows.
         CancelledError: If the caller's progress listener stops the work.
     """
     ids = prompt_ids(model, prompt)
@@ -276,7 +294,9 @@ def trace(
     recorder = Recorder(model, 1, len(ids), edits=edits, label="Forward pass")
     with model.lock, edits.applied(), recorder.hooked():
         tokens = torch.tensor([ids], device=model.device)
-        logits = model.hf(input_ids=tokens, use_cache=False).logits[0]
+        output = model.hf(input_ids=tokens, use_cache=False).logits[0]
+    logits: Floats = output.to("cpu", torch.float32).numpy()
+    recorder.require_finite(logits)
     return Trace(
         describe_tokens(model.tokenizer, ids),
         recorder.resid[0],
@@ -284,7 +304,7 @@ def trace(
         recorder.mlp_out[0],
         recorder.pattern[0],
         recorder.value[0],
-        logits.to("cpu", torch.float32).numpy(),
+        logits,
         edits.sets[0],
         info=model.info,
         head_inputs=recorder.head_inputs,

@@ -19,8 +19,29 @@ class ThirdWriter(LlamaDecoderLayer):
         return super().forward(hidden_states, *args, **kwargs) + 0.01 * hidden_states.sin()
 
 
+class HalfBeside(nn.Module):
+    """An MLP that also computes half of its output in a module of its own."""
+
+    def __init__(self, mlp: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.halved = mlp, nn.Identity()
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.inner(hidden_states)
+        self.halved(0.5 * output)
+        return output
+
+
 class Ambiguous(LlamaDecoderLayer):
-    """A block with a second pair of outputs of the same sum, so its writers are ambiguous."""
+    """Attention and MLP, and attention and twice another module, have the same sum."""
+
+    def __init__(self, config: LlamaConfig, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        self.mlp = HalfBeside(self.mlp)
+
+
+class SecondPair(LlamaDecoderLayer):
+    """Computes a second pair of outputs with the same sum, none of which is attention's."""
 
     def __init__(self, config: LlamaConfig, layer_idx: int) -> None:
         super().__init__(config, layer_idx)

@@ -21,6 +21,15 @@ def test_a_third_writer_is_refused() -> None:
     assert "third part" in caught.value.hint
 
 
+def test_a_second_pair_without_attention_is_not_taken_for_the_writers() -> None:
+    model = built.understood(broken_models.with_blocks(broken_models.SecondPair))
+    require(model)
+    block = model.stream.blocks[0]
+    assert (type(block.attention_writer).__name__, type(block.mlp_writer).__name__) == (
+        "LlamaAttention", "LlamaMLP"
+    )  # fmt: skip
+
+
 def test_ambiguous_writers_are_refused() -> None:
     with pytest.raises(UnsupportedModelError, match=r"layer 0 \d+ different pairs"):
         built.understood(broken_models.with_blocks(broken_models.Ambiguous))
