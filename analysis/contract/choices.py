@@ -133,10 +133,6 @@ class Choices(Mapping[str, C]):
             )
         return name
 
-    def available(self, name: str, situation: Situation) -> str:
-        """``name``, or the default where that choice is off in a situation."""
-        return self.default if self.rows[name].unavailable(situation) else name
-
 
 def about(text: str) -> dict[str, Any]:
     """Metadata of a spec's field: what it means, in one or two sentences."""

@@ -13,7 +13,7 @@ from analysis.lens.needs import SEPARATE_HEADS
 
 @dataclass(frozen=True, slots=True)
 class FlowMethod(Choice):
-    """How states are shared out among their parts.
+    """How states are divided among their parts.
 
     Its function takes a ``flow_graph.methods.Step`` and gives ``flow_graph.methods.Shares``. A
     signed method has none: it adds up direct paths instead.
@@ -85,7 +85,7 @@ FLOW_METHODS = Choices(
         " paths sum to the logit.",
         "direct logit attribution; Elhage et al., 2021", (SEPARATE_HEADS,), signed=True,
     ),
-    help="How a state is shared out among its parts.",
+    help="How a state is divided among its parts.",
 )  # fmt: skip
 
 DIRECTIONS = Choices(

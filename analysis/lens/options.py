@@ -297,7 +297,7 @@ SHARE_METHODS = Choices(
         "hidden_kl", "Hidden KL", "1 / KL(softmax(N(y)) ‖ softmax(N(z)))",
         "On a softmax over hidden coordinates.", "InTraVisTo, 2024",
     ),
-    help="How a block's output is shared out among residual, attention and MLP.",
+    help="How a block's output is divided among residual, attention and MLP.",
 )  # fmt: skip
 
 #: What a ``ColourSpec`` computes.

@@ -49,7 +49,7 @@ MAIN_PATHS = Choices(
     Choice("sources", "Sources", help="This many of the strongest attention sources of each node."),
     Choice("mass", "Mass", help="The strongest links that carry this much of the mass together."),
     Choice("least", "Share", help="Every link that carries at least this much of the mass."),
-    help="Which links of the flow are drawn at once. The others come out on hover.",
+    help="Which links of the flow are drawn at once. The others appear on hover.",
 )
 SINKS = Choices(
     "choice for sinks",

@@ -46,7 +46,6 @@ def test_an_unavailable_choice_gives_the_reason() -> None:
     night, day = Situation(options={"sky": "dark"}), Situation()
     assert STARS["vega"].unavailable(night) == ""
     assert STARS["vega"].unavailable(day) == "It is light."
-    assert (STARS.available("vega", night), STARS.available("vega", day)) == ("vega", "sun")
 
 
 def test_a_summary_joins_formula_help_and_source() -> None:
