@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,11 @@ from analysis.model import hub, model_files
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+#: A weight's name and its two shapes in torch's message.
+_SIZES = re.compile(
+    r"size mismatch for (\S+): copying a param with shape torch\.Size\(\[(.*?)\]\) from "
+    r"checkpoint, the shape in current model is torch\.Size\(\[(.*?)\]\)"
+)
 _SAVE_AGAIN = "Save the adapter again with peft's save_pretrained."
 
 
@@ -129,7 +135,7 @@ def apply(model: Any, folder: Path) -> Any:
             warnings.simplefilter("always")
             adapted: Any = PeftModel.from_pretrained(model, str(folder), config=config)
     except (RuntimeError, ValueError, KeyError) as error:
-        raise _misfit(folder, str(error)) from error
+        raise _size_mismatch(model, folder, str(error)) or _misfit(folder, str(error)) from error
     for warning in caught:  # peft only warns if a layer's weights are missing
         if "missing adapter keys" in str(warning.message):
             raise _misfit(folder, str(warning.message))
@@ -149,6 +155,31 @@ def _configuration(folder: Path) -> dict[str, Any]:
 def _require_hub_id(adapter: str) -> None:
     if Path(adapter).is_absolute() or adapter.startswith(".") or "/" not in adapter:
         raise ModelLoadError(f"There is no adapter {adapter}.", "Name its folder or hub id.")
+
+
+def _size_mismatch(model: Any, folder: Path, reason: str) -> ModelLoadError | None:
+    """The error for weights of other sizes; None if ``reason`` names none."""
+    found = [
+        (name, *(tuple(map(int, re.findall(r"\d+", shape))) for shape in shapes))
+        for name, *shapes in _SIZES.findall(reason)
+    ]
+    if not found:
+        return None
+    name, own, base = found[0]
+    vocab = int(model.get_input_embeddings().weight.shape[0])
+    for other, *sizes in found:
+        if sizes[0][1:] == sizes[1][1:] and sizes[1][0] == vocab:
+            return ModelLoadError(
+                f"The adapter in {folder} has {sizes[0][0]} tokens and its base has {vocab} "
+                f"(size mismatch of {other}): it was trained with tokens of its own.",
+                f"Call resize_token_embeddings({sizes[0][0]}) on the base, save it with the "
+                "adapter's tokenizer, and name that folder as the base.",
+            )
+    return ModelLoadError(
+        f"The adapter in {folder} does not fit its base: size mismatch of {name}, {list(own)} in "
+        f"the adapter and {list(base)} in the base ({len(found)} weights in all).",
+        "Name the base that it was trained on, as base+adapter.",
+    )
 
 
 def _misfit(folder: Path, reason: str) -> ModelLoadError:

@@ -114,7 +114,7 @@ def describe(loaded: Any, stream: Stream, readout: Readout, record: Record) -> M
         d_model=stream.d_model,
         d_head=block.d_head,
         vocab=int(readout.output_rows.shape[0]),
-        max_positions=int(getattr(config, "max_position_embeddings", 0) or 0),
+        max_positions=max_positions(config),
         parameters=sum(part.numel() for part in hf.parameters()),
         tied_embeddings=readout.tied,
         parallel_blocks=stream.parallel,
@@ -130,6 +130,23 @@ def describe(loaded: Any, stream: Stream, readout: Readout, record: Record) -> M
         adapter=loaded.entry.adapter,
         plain_norm=readout.form.plain,
     )
+
+
+def max_positions(config: Any) -> int:
+    """The longest sequence of a model; 0 if its configuration gives none.
+
+    Scaled rotary embeddings (dynamic, linear, YaRN, Llama 3, LongRoPE) reach their factor times
+    the length of pre-training. That may be more than ``max_position_embeddings``.
+    """
+    limit = int(getattr(config, "max_position_embeddings", 0) or 0)
+    parameters = getattr(config, "rope_parameters", None) or {}
+    kinds = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
+    reached = [
+        int(kind["factor"] * (kind.get("original_max_position_embeddings") or limit))
+        for kind in kinds
+        if kind.get("rope_type", "default") != "default" and kind.get("factor")
+    ]
+    return max(limit, min(reached, default=0)) if limit else 0
 
 
 def _quantisation_method(config: Any) -> str:

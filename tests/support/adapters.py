@@ -12,10 +12,16 @@ from peft import LoraConfig, get_peft_model
 from tests.support import tiny
 
 
-def write(folder: Path, base: Path, **options: Any) -> torch.Tensor:
-    """Save an adapter of the tiny Llama in ``base``; return its logits of TOKENS, [pos, vocab]."""
+def write(folder: Path, base: Path, more: int = 0, **options: Any) -> torch.Tensor:
+    """Save an adapter of the tiny Llama in ``base``; return its logits of TOKENS, [pos, vocab].
+
+    The adapter adds ``more`` tokens to the vocabulary.
+    """
     config = LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **options)
-    adapted: Any = get_peft_model(tiny.tiny_llama(), config)
+    llama = tiny.tiny_llama()
+    if more:
+        llama.resize_token_embeddings(tiny.vocab_size() + more)
+    adapted: Any = get_peft_model(llama, config)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, weight in adapted.named_parameters():

@@ -14,7 +14,7 @@ import analysis
 from analysis.errors import ModelLoadError
 from analysis.model import adapters as model_adapters
 from analysis.model import catalog, fingerprint, pretrained
-from tests.support import adapters
+from tests.support import adapters, tiny
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
@@ -86,6 +86,36 @@ def test_an_adapter_of_another_base_is_refused(
     adapters.change(narrow, r=8)
     with pytest.raises(ModelLoadError, match="does not fit its base"):
         pretrained.load_pretrained(str(narrow), device="cpu")
+
+
+@pytest.mark.parametrize("ends", [["embed_tokens", "lm_head"], ["lm_head"]])
+def test_an_adapter_with_tokens_of_its_own_is_explained(
+    tiny_llama_dir: Path, tmp_path: Path, ends: list[str]
+) -> None:
+    folder, size = tmp_path / "wider", tiny.vocab_size()
+    wanted = adapters.write(
+        folder, tiny_llama_dir, more=3, target_modules=["q_proj"], modules_to_save=ends
+    )
+    with pytest.raises(
+        ModelLoadError, match=f"has {size + 3} tokens and its base has {size}"
+    ) as told:
+        pretrained.load_pretrained(str(folder), device="cpu")
+    assert f"resize_token_embeddings({size + 3})" in told.value.hint
+    llama = tiny.tiny_llama()
+    llama.resize_token_embeddings(size + 3)
+    base = tiny.save(llama, tmp_path / "resized")
+    if "embed_tokens" in ends:
+        model = analysis.load_model(f"{base}+{folder}", device="cpu")
+        found = analysis.trace(model, adapters.TOKENS).logits
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_other_sizes_are_named(folder: Path) -> None:
+    adapters.change(folder, r=8)
+    with pytest.raises(
+        ModelLoadError, match=r"size mismatch of \S+lora_A\S+, \[4, 32\] in the adapter"
+    ):
+        pretrained.load_pretrained(str(folder), device="cpu")
 
 
 def test_a_missing_adapter_layer_is_refused(folder: Path) -> None:

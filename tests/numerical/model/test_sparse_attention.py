@@ -30,6 +30,23 @@ KINDS: dict[str, dict[str, Any]] = {
     "glm_moe_dsa": _SPARSE,
     "mistral": {**zoo.CONFIGS["mistral"], "sliding_window": 8, "max_position_embeddings": 256},
     "cohere2": {**zoo.CONFIGS["cohere2"], "sliding_window": 8, "max_position_embeddings": 256},
+    "llama": {
+        **zoo.CONFIGS["llama"],
+        "max_position_embeddings": 8,
+        "rope_parameters": {"rope_type": "dynamic", "factor": 32.0, "rope_theta": 10000.0},
+    },
+    "phi3": {
+        **zoo.CONFIGS["phi3"],
+        "max_position_embeddings": 256,
+        "original_max_position_embeddings": 8,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": [1.0] * 4,
+            "long_factor": [2.0] * 4,
+            "original_max_position_embeddings": 8,
+        },
+    },
 }
 
 
