@@ -16,7 +16,9 @@
 BOOTSTRAP = $(firstword $(shell command -v python3) $(PYTHON) python3) tools/bootstrap.py
 BIN = .venv/bin
 # Run three test files at a time. If a test process dies, end the run instead of repeating its tests.
-WORKERS = -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
+# The tests start many processes: write bytecode, so that each does not compile every module again.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest \
+  -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 export PYTHON
 
@@ -46,7 +48,7 @@ test-js: node
 	@$(or $(STRATASCOPE_NODE),node) --test --test-reporter=./tests/js/reporter.js tests/js/*.test.js
 
 test: setup-dev model chromium redis test-js
-	$(BIN)/python -m pytest $(WORKERS) -m "not full"
+	$(PYTEST) -m "not full"
 
 lint: setup-dev
 	$(BIN)/ruff check .
@@ -57,7 +59,7 @@ lint: setup-dev
 check: lint test
 
 check-full: setup-dev model chromium redis
-	$(BIN)/python -m pytest $(WORKERS) -m full
+	$(PYTEST) -m full
 
 bench: setup-dev model
 	@set -e; for file in benchmarks/[!_]*.py; do name=$${file#benchmarks/}; \

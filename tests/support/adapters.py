@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 
 from tests.support import tiny
 
@@ -17,6 +16,8 @@ def write(folder: Path, base: Path, more: int = 0, **options: Any) -> torch.Tens
 
     The adapter adds ``more`` tokens to the vocabulary.
     """
+    from peft import LoraConfig, get_peft_model  # a slow import that few tests need
+
     config = LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **options)
     llama = tiny.tiny_llama()
     if more:
