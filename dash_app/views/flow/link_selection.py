@@ -352,8 +352,9 @@ def _lanes(choices: list[Drawn], seen: dict[Spot, float], *, up: bool) -> set[in
 
 
 def _seen(links: list[Drawn], flow: dict[Spot, float], roots: Iterable[Spot]) -> dict[Spot, float]:
-    spots = {spot for link in links for spot in (link.source, link.target)}
-    return {spot: flow[spot] for spot in spots.union(roots)}
+    # In the links' order, so that every server draws the nodes in the same order.
+    spots = dict.fromkeys([spot for link in links for spot in (link.source, link.target)])
+    return {spot: flow[spot] for spot in [*spots, *(root for root in roots if root not in spots)]}
 
 
 def _followed(starts: dict[Spot, float]) -> list[Spot]:

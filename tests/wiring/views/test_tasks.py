@@ -380,20 +380,6 @@ def test_positions_to_project_are_known_after_probing() -> None:
     assert (lists[3], lists[5]) == ("plus", 1)
 
 
-def test_the_example_sum_fits_each_model() -> None:
-    whole = text(actions.own_sum("smollm2-135m-instruct"))
-    assert "1230912 + 12391989 =" in whole
-    part = text(actions.own_sum("addition-5digit"))
-    assert "30912+91989=" in part
-    assert "at most 5 digits" in part
-
-
-def test_digits_are_fixed_for_a_model_that_adds() -> None:
-    assert actions.digits_of("addition-5digit", 2, fixed=False) == (5, True)
-    assert actions.digits_of("smollm2-135m-instruct", 5, fixed=True) == (2, False)
-    assert actions.digits_of("smollm2-135m-instruct", 4, fixed=False) == (4, False)
-
-
 def test_a_click_runs_the_prompt_and_chooses_the_cell() -> None:
     before = Selection(model="other", prompt="x", row=3, pos=2, layer=9, heads=(4,), attempt=4)
     link = sections.part("m", "12345+00000=", 6, "head 0.3", 7)
