@@ -1,4 +1,4 @@
-"""The commands ``stratascope check`` and ``stratascope models``: what is found out, printed.
+"""The commands ``stratascope check`` and ``stratascope models``.
 
 Importable without torch; a command imports what it needs when it runs.
 """

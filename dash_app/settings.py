@@ -1,4 +1,4 @@
-"""Everything that can be set, from environment variables that start with ``STRATASCOPE_``."""
+"""The settings, from environment variables that start with ``STRATASCOPE_``."""
 
 from __future__ import annotations
 
@@ -15,63 +15,65 @@ from analysis import paths
 from analysis.errors import StoreError
 
 MIB = 1024 * 1024
-#: A secret that is given is none that can be guessed.
-_UNGUESSED = "^(|.{16,})$"
-#: Fewer characters are what a crash left of a key.
+#: A given secret must be too long to guess.
+_LONG_OR_EMPTY = "^(|.{16,})$"
+#: A stored key with fewer characters was truncated by a crash.
 _SHORTEST_KEY = 32
 
 
 class Settings(BaseSettings):
-    """The server's settings; each field's description is what ``stratascope settings`` prints."""
+    """The server's settings; ``stratascope settings`` prints the descriptions."""
 
     model_config = SettingsConfigDict(env_prefix="STRATASCOPE_", extra="ignore", frozen=True)
 
     host: str = Field(
         default="127.0.0.1",
-        description="Address to listen on; any but loopback needs a login (STRATASCOPE_LOGIN).",
+        description="Address to listen on. Any address except loopback needs STRATASCOPE_LOGIN.",
     )
-    port: int = Field(
-        default=8050, ge=0, le=65535, description="Port to listen on; 0 takes a free one."
+    port: int = Field(default=8050, ge=0, le=65535, description="Port to listen on; 0: a free one.")
+    debug: bool = Field(
+        default=False, description="Switch on Dash's developer tools; on loopback only."
     )
-    debug: bool = Field(default=False, description="Dash's developer tools; on loopback only.")
-    threads: int = Field(default=16, ge=2, le=256, description="Threads that answer requests.")
+    threads: int = Field(
+        default=16, ge=2, le=256, description="Number of threads that answer requests."
+    )
     default_model: str = Field(
-        default="smollm2-135m-instruct", description="The model the page opens with."
+        default="smollm2-135m-instruct", description="The model that the page opens with."
     )
     models: str = Field(
         default="",
-        description="Further models: hub ids, folders or .gguf files, each optionally"
-        " name=source, separated by commas.",
+        description="Further models: hub ids, folders or .gguf files, or name=source, separated"
+        " by commas.",
     )
     catalog: str = Field(
-        default="", description="A TOML file of models on offer, and of how each is loaded."
+        default="", description="A TOML file of models to offer, with how each is loaded."
     )
     dtype: str = Field(
         default="",
         pattern="^(|float32|float16|bfloat16)$",
-        description="Dtype of models whose entry names none; float32 if not given.",
+        description="Dtype of models whose entry sets none. Default: float32.",
     )
     device: str = Field(
         default="",
-        description="Device of models whose entry names none: cpu, cuda, cuda:N, or spread"
-        " for all CUDA devices together; the best one there if not given.",
+        description="Device of models whose entry sets none: cpu, cuda, cuda:N, or spread"
+        " (all CUDA devices together). Default: the best device.",
     )
     max_prompt_tokens: int = Field(
-        default=256, ge=1, le=8192, description="Longest prompt that is run, in tokens."
+        default=256, ge=1, le=8192, description="Longest prompt, in tokens."
     )
     max_new_tokens: int = Field(
-        default=64, ge=0, le=1024, description="Most tokens that are generated after a prompt."
+        default=64, ge=0, le=1024, description="Most tokens to generate after a prompt."
     )
     deadline_s: float = Field(
         default=600.0,
         gt=0,
-        description="Longest computing time of one request, in seconds; time in the queue is free.",
+        description="Longest computing time of one request, in seconds, without time in the queue.",
     )
     poll_ms: int = Field(
         default=150,
         ge=20,
         le=5000,
-        description="How often the page asks how a run goes, in milliseconds.",
+        description="Time between two polls of a running job, in milliseconds.",
     )
     memo_mib: int = Field(
         default=2048, ge=16, description="Size limit of the memo on disk, in MiB."
@@ -79,13 +81,16 @@ class Settings(BaseSettings):
     tasks_mib: int = Field(
         default=512,
         ge=16,
-        description="Size limit of finished prompts of suites on disk, in MiB.",
+        description="Size limit of stored outcomes of suite prompts, in MiB.",
     )
     max_suite_prompts: int = Field(
         default=2000, ge=1, le=2000, description="Most prompts of one suite in the page."
     )
     max_list_kib: int = Field(
-        default=1024, ge=1, le=2048, description="Largest list of prompts to upload, in KiB."
+        default=1024,
+        ge=1,
+        le=2048,
+        description="Largest list of prompts that can be uploaded, in KiB.",
     )
     recent_mib: int = Field(
         default=64, ge=1, description="Size limit of recent results in memory, in MiB."
@@ -94,10 +99,11 @@ class Settings(BaseSettings):
         default=1024, ge=16, description="Size limit of recent traces in memory, in MiB."
     )
     resident_mib: int = Field(
-        default=6144, ge=64, description="Size limit of the models kept in memory, in MiB."
+        default=6144, ge=64, description="Size limit of resident models, in MiB."
     )
     data_dir: Path = Field(
-        default_factory=paths.data_dir, description="Folder for converted models and the secret."
+        default_factory=paths.data_dir,
+        description="Folder for converted models, lenses, users and the secret key.",
     )
     cache_dir: Path = Field(
         default_factory=paths.cache_dir, description="Folder for memoised results and jobs."
@@ -105,27 +111,27 @@ class Settings(BaseSettings):
     secret_key: str = Field(
         default="",
         repr=False,
-        pattern=_UNGUESSED,
-        description="Signs sessions and job handles; made once and kept in the data folder if not"
-        " given.",
+        pattern=_LONG_OR_EMPTY,
+        description="Key that signs sessions and job handles. Default: one is generated and stored"
+        " in the data folder.",
     )
     login: Literal["off", "users", "proxy"] = Field(
         default="off",
-        description="Who may use the page: off (whoever reaches it, on loopback only), users"
-        " (those of the users file), proxy (whom a trusted proxy names in a header).",
+        description="Who may use the page. off: everyone, on loopback only; users: those in the"
+        " users file; proxy: those that a trusted proxy names in a header.",
     )
     users_file: Path | None = Field(
         default=None,
-        description="File of users and argon2 hashes, kept by 'stratascope users'; users.json in"
-        " the data folder if not given.",
+        description="File of users and argon2 hashes, written by 'stratascope users'. Default:"
+        " users.json in the data folder.",
     )
     session_hours: float = Field(
-        default=12.0, gt=0, le=720, description="Hours after which a user signs in again."
+        default=12.0, gt=0, le=720, description="Hours until a user must sign in again."
     )
     cookie_secure: bool = Field(
         default=False,
-        description="Send the session cookie over https only, even where the server can't tell"
-        " that it is behind https.",
+        description="Send the session cookie over https only, even if the server can't detect"
+        " https.",
     )
     proxy_user_header: str = Field(
         default="X-Forwarded-User",
@@ -135,74 +141,72 @@ class Settings(BaseSettings):
     trusted_proxies: str = Field(
         default="",
         description="Addresses or networks of proxies whose X-Forwarded-For, X-Forwarded-Proto and"
-        " user header are believed, separated by commas; nobody's if not given.",
+        " user header are trusted, separated by commas. Default: none.",
     )
     allowed_hosts: str = Field(
         default="",
-        description="Names under which the page may be asked for, separated by commas; if not"
-        " given, without a login only this machine's own, else any.",
+        description="Host names under which the page answers, separated by commas. Default: any"
+        " with a login, only loopback names without.",
     )
     requests_per_minute: int = Field(
         default=3000,
         ge=10,
-        description="Requests a person may make in a minute (a click makes several); asking how a"
-        " run goes is counted apart. Without a login, an address may make ten times as many.",
+        description="Requests per user and minute (a click makes several); polls have their own"
+        " limit. Without a login, an address may make ten times as many.",
     )
     login_attempts: int = Field(
         default=10,
         ge=1,
-        description="Failed sign-ins from one address in five minutes before it has to wait.",
+        description="Failed sign-ins from one address in five minutes before it must wait.",
     )
     max_body_kib: int = Field(default=4096, ge=64, description="Largest body of a request, in KiB.")
     max_url_kib: int = Field(
         default=192,
         ge=8,
         le=1024,
-        description="Longest address of a request, in KiB; it holds the prompt.",
+        description="Longest URL of a request, in KiB; the URL contains the prompt.",
     )
-    max_jobs: int = Field(
-        default=64, ge=1, description="Runs that may be under way or wait, for all together."
-    )
-    max_queue: int = Field(default=200, ge=1, description="Computations that may wait.")
+    max_jobs: int = Field(default=64, ge=1, description="Most runs of all users that run or wait.")
+    max_queue: int = Field(default=200, ge=1, description="Most computations that wait.")
     redis_url: str = Field(
         default="",
         repr=False,
-        description="Where web processes and 'stratascope worker' meet: redis://host:6379/0,"
-        " rediss://... or unix:///path; if not given, this process has a model worker of its own.",
+        description="Redis that web processes and 'stratascope worker' share: redis://host:6379/0,"
+        " rediss://... or unix:///path. Default: none; this process starts a model worker.",
     )
     redis_prefix: str = Field(
         default="stratascope:",
-        description="Put before every key in Redis, so that several installations can share one.",
+        description="Prefix of every key in Redis, so that several installations can share it.",
     )
     web_processes: int = Field(
         default=1,
         ge=1,
         le=64,
-        description="Web processes; more than one needs STRATASCOPE_REDIS_URL.",
+        description="Number of web processes; more than one needs STRATASCOPE_REDIS_URL.",
     )
     grace_s: float = Field(
         default=10.0,
         ge=0,
         le=600,
-        description="Seconds that runs have to finish when the server is told to stop.",
+        description="Seconds that a stopping server gives to running work.",
     )
     ops_token: str = Field(
         default="",
         repr=False,
-        pattern=_UNGUESSED,
-        description="Lets others than loopback read /readyz and /metrics, sent as"
-        " 'Authorization: Bearer'.",
+        pattern=_LONG_OR_EMPTY,
+        description="Token that gives addresses other than loopback access to /readyz and"
+        " /metrics, sent as 'Authorization: Bearer'.",
     )
     log_format: Literal["auto", "json", "text"] = Field(
-        default="auto", description="Log lines as JSON or text; auto: text on a terminal."
+        default="auto", description="Format of the log; auto: text on a terminal, else JSON."
     )
     log_users: Literal["hash", "name"] = Field(
-        default="hash", description="Whether the log names users, or only a hash of each name."
+        default="hash", description="How the log shows users: a hash of the name, or the name."
     )
 
 
 def secret(settings: Settings) -> str:
-    """The key that signs job handles: the one set, else one kept with mode 0600.
+    """The key that signs sessions and job handles: the one set, else a stored one.
 
     Raises:
         StoreError: If the data folder can't be written.
@@ -211,33 +215,33 @@ def secret(settings: Settings) -> str:
         return settings.secret_key
     path = settings.data_dir / "secret-key"
     try:
-        return _kept(path)
+        return _stored_key(path)
     except OSError as error:
         raise StoreError(
-            f"The folder {settings.data_dir} can't be written ({error.strerror}).",
-            "Set STRATASCOPE_DATA_DIR to a folder that can, or STRATASCOPE_SECRET_KEY.",
+            f"The folder {settings.data_dir} can't be written to ({error.strerror}).",
+            "Set STRATASCOPE_DATA_DIR to a writable folder, or set STRATASCOPE_SECRET_KEY.",
         ) from error
 
 
-def _kept(path: Path) -> str:
-    """The key in a file; made there by one process, whole, where others start at once."""
+def _stored_key(path: Path) -> str:
+    """The key in the file. If it is missing, one process generates it and the others wait."""
     if found := _read(path):
         return found
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock", timeout=10, mode=0o600):
-        return _read(path) or _made(path)
+        return _read(path) or _new_key(path)
 
 
 def _read(path: Path) -> str:
-    """The key in a file; empty where there is none, or only part of one."""
+    """The key in the file; empty if the file is missing or truncated."""
     try:
-        kept = path.read_text(encoding="ascii", errors="replace").strip()
+        key = path.read_text(encoding="ascii", errors="replace").strip()
     except FileNotFoundError:
         return ""
-    return kept if len(kept) >= _SHORTEST_KEY else ""
+    return key if len(key) >= _SHORTEST_KEY else ""
 
 
-def _made(path: Path) -> str:
+def _new_key(path: Path) -> str:
     fresh = secrets.token_urlsafe(32)
     half = path.with_name(f".{path.name}.part")
     half.unlink(missing_ok=True)

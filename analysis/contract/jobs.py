@@ -47,7 +47,7 @@ class Job:
     Args:
         id: Unique; generated if empty.
         user: The user, for fairness in the queue; ``current_user`` if empty.
-        priority: INTERACTIVE (a click) goes ahead of LONG (a suite).
+        priority: INTERACTIVE (a click) goes before LONG (a suite).
         on_progress: Called with the progress, in the waiting thread.
         deadline_s: Seconds of computing before it fails; None for the service's own.
     """

@@ -23,5 +23,5 @@ INJECTION_MODES = Choices(
         " into the token's unit row e.",
         "InTraVisTo, 2024",
     ),
-    help="What of the state the token's embedding replaces.",
+    help="The part of the state that the token's embedding replaces.",
 )  # fmt: skip

@@ -58,7 +58,7 @@ class Served:
 
 
 def service_settings(settings: Settings) -> ServiceSettings:
-    """What of the settings the service needs to know."""
+    """The part of the settings that the service needs."""
     return ServiceSettings(
         cache_dir=settings.cache_dir,
         memo_bytes=settings.memo_mib * MIB,

@@ -1,4 +1,4 @@
-"""``stratascope worker``: computes what web processes ask for through Redis."""
+"""``stratascope worker``: computes the requests that web processes send through Redis."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from dash_app.settings import Settings
 def add_to(commands: Any) -> None:
     """Add ``worker`` to the parser of ``stratascope``."""
     parser = commands.add_parser(
-        "worker", help="compute what web processes ask for through Redis, one worker a device"
+        "worker", help="compute requests that web processes send through Redis; one per device"
     )
-    parser.add_argument("--device", default="", help="cpu, cuda or cuda:N; the best one if none")
+    parser.add_argument("--device", default="", help="cpu, cuda or cuda:N; default: the best one")
     parser.set_defaults(work=work)
 
 
 def work(chosen: argparse.Namespace) -> int:
-    """Work until told to stop.
+    """Run a worker until a signal stops it.
 
     Raises:
-        SpecError: If no Redis is named.
+        SpecError: If STRATASCOPE_REDIS_URL is not set.
     """
     settings = Settings()
     logs.configure(settings)
     if not settings.redis_url:
         raise SpecError(
-            "A worker needs to know where requests come from.", "Set STRATASCOPE_REDIS_URL."
+            "STRATASCOPE_REDIS_URL is not set.", "Set it to the Redis of the web processes."
         )
     try:
         from analysis.scale.settings import ScaleSettings
@@ -53,7 +53,7 @@ def work(chosen: argparse.Namespace) -> int:
 
 
 def _first(name: str, dtype: str | None) -> Request | None:
-    """The default model, to be loaded at once; None if this worker hasn't got it."""
+    """The default model, to load at once; None if this worker does not have it."""
     try:
         return Request("info", name, catalog_fingerprint(name, dtype))
     except AnalysisError:
