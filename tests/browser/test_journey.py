@@ -379,7 +379,7 @@ def test_an_address_with_invalid_values_still_opens(visit: Visit) -> None:
 def test_the_page_works_after_an_unknown_model(visit: Visit) -> None:
     page = visit("?model=nope")
     expect(page.locator(".alerts")).to_contain_text("'nope'")
-    expect(page.locator("#story-text")).to_contain_text("Nothing to show yet")
+    expect(page.locator("#story-text")).to_contain_text("There is no result yet")
     page.click("#run-model")
     page.get_by_text("smollm2-135m-instruct", exact=True).last.click()
     page.click("#run-button")

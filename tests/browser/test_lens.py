@@ -172,7 +172,7 @@ def emergence_is_shown_and_chooses(page: Any) -> None:
 
 def disagreement_is_shown_and_linked(page: Any) -> None:
     page.locator("#readings-start").click()
-    expect(page.locator("#readings-note")).to_contain_text("of pairs name the same best token")
+    expect(page.locator("#readings-note")).to_contain_text("of pairs have the same best token")
 
     def title() -> str:
         plot = page.locator("#readings-graph .js-plotly-plot")

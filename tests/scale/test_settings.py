@@ -14,7 +14,7 @@ from dash_app.settings import Settings
 
 
 def test_several_web_processes_need_a_redis(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="2 web processes need a Redis"):
+    with pytest.raises(SpecError, match="2 web processes need Redis"):
         build(Settings(web_processes=2, cache_dir=tmp_path, data_dir=tmp_path))
 
 

@@ -113,7 +113,7 @@ def test_quantities_that_were_not_requested_are_nan(llama: Case) -> None:
     assert found.quantities == ("state_norm", "norm")
     assert np.isnan(found.cross_entropy).all()
     assert not np.isnan(found.state_norm).any()
-    with pytest.raises(analysis.AnalysisError, match="colour"):
+    with pytest.raises(analysis.AnalysisError, match="quantity"):
         analysis.colours(llama.model, llama.trace, quantities=["beauty"])
 
 
