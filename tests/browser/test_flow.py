@@ -307,6 +307,7 @@ def test_signed_flow_names_the_sum_and_its_error(revisit: Visit) -> None:
     expect(page.locator("#flow-inspector")).to_contain_text("writes")
 
 
+@pytest.mark.full
 def test_a_long_prompt_stays_within_300_links(revisit: Visit) -> None:
     page = open_flow(revisit, prompt=FOX * 4, new=0)
     assert page.locator(".token").count() >= 64

@@ -106,6 +106,7 @@ def test_the_page_opens_on_a_finished_example(visit: Visit) -> None:
     snapshot(page, "page.png", full=True)
 
 
+@pytest.mark.full
 def test_the_dark_page(visit: Visit) -> None:
     page = visit(dark=True)
     ready(page)

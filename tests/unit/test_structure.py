@@ -94,3 +94,8 @@ def test_what_is_installed_is_pinned() -> None:
 def test_the_product_has_at_most_250_python_files() -> None:
     product = [path for part in ("analysis", "dash_app") for path in (ROOT / part).rglob("*.py")]
     assert 100 < len(product) <= 250
+
+
+@pytest.mark.parametrize(("package", "most"), [("analysis", 15), ("dash_app", 10)])
+def test_the_root_of_a_package_has_few_files(package: str, most: int) -> None:
+    assert 0 < len(list((ROOT / package).glob("*.py"))) <= most

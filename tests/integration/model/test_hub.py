@@ -125,6 +125,7 @@ def test_a_missing_repository_is_named(hub: fake_hub.FakeHub, tmp_path: Path) ->
     assert "The hub has no owner/other" in found["message"]
 
 
+@pytest.mark.full
 def test_an_unreachable_hub_is_reported(tmp_path: Path) -> None:
     found = fetch(fake_hub.REPOSITORY, tmp_path / "home", "http://127.0.0.1:9")
     assert found["kind"] == "ModelLoadError"
@@ -171,6 +172,7 @@ def test_a_killed_download_leaves_nothing_broken(hub: fake_hub.FakeHub, tmp_path
     assert "model.safetensors" in fetch(fake_hub.REPOSITORY, home, hub.address)["files"]
 
 
+@pytest.mark.full
 def test_a_model_that_is_too_large_is_not_downloaded(
     hub: fake_hub.FakeHub, repository: Path, tmp_path: Path
 ) -> None:
@@ -183,6 +185,7 @@ def test_a_model_that_is_too_large_is_not_downloaded(
     assert not any(path.endswith(".safetensors") for path in hub.paths)
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 def test_a_hub_adapter_is_fetched_for_a_local_base(tiny_llama_dir: Path, tmp_path: Path) -> None:
     from tests.support import adapters
