@@ -136,7 +136,7 @@ def attribution_error(model: Model, states: Trace, position: int) -> Found:
     """How far the parts of the model's own choice are from adding up to its logit."""
     parts = attribute_logit(model, states, position, None, None)
     sizes = [abs(parts.logit), abs(parts.embedding), abs(parts.interventions)]
-    sizes += [float(np.abs(part).max()) for part in (parts.heads, parts.mlps)]
+    sizes += [float(np.abs(part).max(initial=0.0)) for part in (parts.heads, parts.mlps)]
     note = "" if model.readout.softcap is None else "before the soft cap"
     return abs(parts.residual_error) / max(sizes), note
 

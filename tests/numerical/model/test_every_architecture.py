@@ -9,21 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.sweep import FAULTS, NOT_BUILDABLE, PASSES, RAW_ERROR, TOLERANCE, Verdict
+from tests.support.sweep import FAULTS, NOT_BUILDABLE, PASSES, TOLERANCE, Verdict
 
 ROOT = Path(__file__).resolve().parents[3]
 TIME_LIMIT = 600
 
 #: Model type -> the verdict that is a fault today. Remove an entry when its fault is fixed.
-KNOWN_FAULTS: dict[str, str] = {
-    # Layers with different numbers or widths of heads.
-    "dots3_note": RAW_ERROR,
-    "dots3_note_text": RAW_ERROR,
-    "gemma4_unified": RAW_ERROR,
-    "gemma4_unified_text": RAW_ERROR,
-    "inkling_text": RAW_ERROR,
-    "mimo_v2_flash": RAW_ERROR,
-}
+KNOWN_FAULTS: dict[str, str] = {}
 #: The fewest types that may pass, and that transformers may build.
 PASSING, BUILT = 109, 175
 
