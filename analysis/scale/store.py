@@ -105,6 +105,7 @@ class Store:
         lock = self._name("lock", key)
 
         def step(pipe: Any) -> bool:
+            """Delete the lock in a transaction, if it names this task."""
             found: bool = pipe.get(lock) == id.encode()
             pipe.multi()
             if found:
