@@ -26,7 +26,7 @@ from analysis.registry import Technique, technique_for
 from analysis.store.memo import Memo
 from analysis.tasks.suite_specs import SuiteSpec
 from analysis.tracing.specs import RunSpec, TraceSpec
-from analysis.worker.backend import Backend, Keep, Local, Observed, OnEnd
+from analysis.worker.backend import Backend, Keep, Local, Observed, OnEnd, Recent
 from analysis.worker.messages import Answer as Computed
 from analysis.worker.messages import Request
 from analysis.worker.settings import ServiceSettings, ServiceStatus
@@ -121,7 +121,7 @@ class Service:
             self.settings.recent_bytes,
         )
         self._forwards = self._computed = 0
-        self._backend = Observed(backend_of(self.settings, self._keep))
+        self._backend = Observed(backend_of(self.settings, self._keep, self._memo.recent))
 
     def start(self) -> None:
         """Start the model worker now, so that the first request does not wait for its imports."""
@@ -282,7 +282,7 @@ def _checked(subject: Subject, spec: Spec[Any]) -> tuple[Technique, tuple[Spec[A
     return technique, ((subject, spec) if isinstance(subject, TraceSpec) else (spec,))
 
 
-def backend_of(settings: ServiceSettings, keep: Keep) -> Backend:
+def backend_of(settings: ServiceSettings, keep: Keep, recent: Recent) -> Backend:
     """The backend that the settings choose; Celery and redis are imported only if needed."""
     if settings.redis_url:
         from analysis.scale.client import Remote
@@ -293,6 +293,6 @@ def backend_of(settings: ServiceSettings, keep: Keep) -> Backend:
     grace = settings.cancel_grace_s
     limits = settings.limits()
     supervisor = Supervisor(
-        settings.function, limits, keep, max_queue=settings.max_queue, cancel_grace_s=grace
+        settings.function, limits, keep, recent, max_queue=settings.max_queue, cancel_grace_s=grace
     )
     return Local(supervisor)

@@ -161,6 +161,10 @@ class Memo:
         self._misses += found is None
         return found
 
+    def recent(self, key: str) -> bytes | None:
+        """The bytes of ``key`` if they are in memory. Never waits for the disk."""
+        return self._recent.get(key)
+
     def put(self, key: str, data: bytes) -> None:
         """Store ``data`` under ``key``: in memory now, on disk soon."""
         self._recent.put(key, data)

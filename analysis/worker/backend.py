@@ -82,6 +82,9 @@ def _outcome(computation: Computation) -> Answer:
 
 Keep = Callable[[str, Request, Answer], None]
 
+#: Gives the stored answer to a memo key, from memory, or None.
+Recent = Callable[[str], bytes | None]
+
 
 class Backend(Protocol):
     """What the service needs of a backend."""
@@ -174,7 +177,8 @@ class Observed:
         try:
             answer = self._inner.ask(key, request, job, deadline_s)
             outcome = "ok"
-            self._loaded = (self.pid, answer.resident)
+            if answer.resident:  # an answer from memory says nothing about the worker
+                self._loaded = (self.pid, answer.resident)
         except AnalysisError as error:
             outcome = type(error).__name__
             raise
