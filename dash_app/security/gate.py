@@ -16,7 +16,13 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from flask import Flask, g, redirect, request
-from werkzeug.exceptions import BadRequest, NotFound, RequestEntityTooLarge, RequestURITooLarge
+from werkzeug.exceptions import (
+    BadRequest,
+    LengthRequired,
+    NotFound,
+    RequestEntityTooLarge,
+    RequestURITooLarge,
+)
 from werkzeug.wrappers import Response
 
 from analysis.contract.jobs import current_user
@@ -128,6 +134,8 @@ class Gate:
             raise RequestURITooLarge
         if (request.content_length or 0) > self.settings.max_body_kib * KIB:
             raise RequestEntityTooLarge
+        if "Transfer-Encoding" in request.headers:  # browsers always send the length
+            raise LengthRequired
 
     def _check_origin(self) -> None:
         """Refuse requests that a page of another origin makes the browser send."""

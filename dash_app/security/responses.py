@@ -137,6 +137,7 @@ _MESSAGES = {
     400: ("The server could not read this request.", "Reload the page."),
     404: ("There is nothing at this address.", "Open / to see the page."),
     405: ("This address does not accept such a request.", "Reload the page."),
+    411: ("This request does not say how long it is.", "Send a Content-Length header."),
     413: ("This request is larger than the server accepts.", "Send less at once."),
     414: ("This address is longer than the server accepts.", "Shorten the prompt."),
     415: ("The server could not read this request.", "Reload the page."),

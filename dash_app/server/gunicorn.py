@@ -8,8 +8,8 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
-from gunicorn.workers.gthread import ThreadWorker
 
+from dash_app.server.buffered_worker import BufferedWorker
 from dash_app.server.server import Served, announce, build
 from dash_app.settings import Settings
 
@@ -17,8 +17,8 @@ from dash_app.settings import Settings
 NAME = "stratascope"
 
 
-class DrainingWorker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's threaded worker, which keeps answering while runs finish.
+class DrainingWorker(BufferedWorker):
+    """The worker for slow clients, which also keeps answering while runs finish.
 
     ``--worker-class dash_app.server.gunicorn.DrainingWorker``. gunicorn's own worker stops at
     once: a page whose run needs one more second would never get its result.

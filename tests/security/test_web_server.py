@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dash import Dash
 from gunicorn.config import Config
 from gunicorn.http import message
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
@@ -85,3 +86,9 @@ def test_log_lines_of_gunicorn_contain_no_prompt(tmp_path: Path, caplog: Any) ->
     logger.exception("Error handling request %s %s", "GET", "/?prompt=secret", exc_info=False)
     assert "Error handling request GET /" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_a_body_of_unknown_length_is_refused(guarded: Dash) -> None:
+    answer = guarded.server.test_client().post("/", headers={"Transfer-Encoding": "chunked"})
+    assert answer.status_code == 411
+    assert "Content-Length" in answer.get_json()["problem"]["hint"]
