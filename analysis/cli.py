@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from analysis.contract.ledger import Ledger
-from analysis.contract.results import ModelInfo
+from analysis.contract.specs import ModelInfo
 from analysis.errors import AnalysisError
 from analysis.model import catalog
 

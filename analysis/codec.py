@@ -14,7 +14,7 @@ import numpy as np
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from analysis.contract.results import Result
+from analysis.contract.specs import Result
 from analysis.errors import StoreError
 
 Array: TypeAlias = np.ndarray[Any, Any]

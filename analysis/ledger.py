@@ -15,8 +15,7 @@ import torch
 
 from analysis.attribution.direct import attribute_logit
 from analysis.contract.ledger import Ledger, LedgerEntry, LedgerSpec, ModelLedgerSpec
-from analysis.contract.results import Floats
-from analysis.contract.specs import resolve_index
+from analysis.contract.specs import Floats, resolve_index
 from analysis.errors import SpecError, UnsupportedModelError
 from analysis.flow_graph import graph as flow_graph
 from analysis.flow_graph.results import Graph

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.errors import UnsupportedModelError
 from analysis.ledger import check, require
 from analysis.model import attention_hooks
@@ -35,7 +35,7 @@ def build_model(loaded: Any) -> Model:
     readout = find_readout(hf, stream, records[0])
     info = describe(loaded, stream, readout, records[0])
     for block in stream.blocks:  # a batch may take seconds, a block a tenth
-        block.module.register_forward_pre_hook(lambda *_: progress.check_cancelled())
+        block.module.register_forward_pre_hook(lambda *_: jobs.check_cancelled())
     return Model(hf, loaded.tokenizer, stream, readout, info, check)
 
 

@@ -13,8 +13,7 @@ from typing import Any, Literal
 
 from analysis.attribution.specs import Attribution, AttributionSpec
 from analysis.contract.ledger import Ledger, LedgerSpec, ModelLedgerSpec
-from analysis.contract.results import InfoSpec, ModelInfo
-from analysis.contract.specs import Spec
+from analysis.contract.specs import InfoSpec, ModelInfo, Spec
 from analysis.errors import SpecError
 from analysis.flow_graph.results import CausalCheck, CausalComparison, Graph, LinkReading, Neurons
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec, NeuronSpec

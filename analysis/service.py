@@ -13,8 +13,7 @@ from typing import Any, TypeVar, cast
 
 from analysis import codec, paths
 from analysis.contract.jobs import Job, Priority
-from analysis.contract.results import InfoSpec
-from analysis.contract.specs import Spec, cache_key
+from analysis.contract.specs import InfoSpec, Spec, cache_key
 from analysis.errors import (
     AnalysisError,
     PromptError,

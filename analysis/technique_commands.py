@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from analysis import registry
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.contract.choices import Choices
 from analysis.contract.fields import OptionField, build, option_fields
-from analysis.contract.results import Result, Table
+from analysis.contract.specs import Result, Table
 from analysis.errors import PromptError
 from analysis.registry import Technique
 
@@ -110,7 +110,7 @@ def run(technique: Technique, chosen: argparse.Namespace) -> int:
     import analysis
 
     model = analysis.load_model(chosen.model, dtype=chosen.dtype, device=chosen.device)
-    with progress.listening(progress.on_terminal):
+    with jobs.listening(jobs.on_terminal):
         trace = analysis.trace(model, prompt)
         result: Result = technique.load()(model, trace, spec)
     if chosen.json:

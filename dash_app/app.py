@@ -17,8 +17,7 @@ from dash_app.page.thin_layout import ThinDash, thin
 from dash_app.security.protect import protect
 from dash_app.settings import Settings, secret
 from dash_app.state import update
-from dash_app.state.context import Context, PageId, View
-from dash_app.state.stores import join
+from dash_app.state.context import Context, PageId, View, join
 from dash_app.views import (
     attention,
     contributions,

@@ -16,7 +16,7 @@ from analysis.errors import AnalysisError
 from analysis.lens_training import commands as lens_commands
 from analysis.tasks import commands as task_commands
 from dash_app.security import users as user_commands
-from dash_app.security.network import check as check_binding
+from dash_app.security.clients import check as check_binding
 from dash_app.server import cache_commands, worker_command
 from dash_app.settings import Settings
 
@@ -98,10 +98,10 @@ def _given(name: str, value: object) -> str:
 
 def serve(settings: Settings) -> int:
     """Serve the page until interrupted: with gunicorn, or with Dash's server on Windows."""
-    from dash_app import logs
+    from dash_app import monitoring
 
     check_binding(settings)
-    logs.configure(settings)
+    monitoring.configure_log(settings)
     settings = settings.model_copy(update={"port": _free_port(settings)})
     if sys.platform == "win32" or settings.debug:
         return _serve_with_dash(settings)

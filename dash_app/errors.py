@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from analysis import errors
 from analysis.errors import AnalysisError, WorkerStoppedError
-from dash_app.logs import request_id
+from dash_app.monitoring import request_id
 
 log = logging.getLogger("stratascope")
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import atexit
 
-from dash_app import logs
+from dash_app import monitoring
 from dash_app.server import gunicorn
 from dash_app.server.server import build
 from dash_app.settings import Settings
 
 settings = Settings()
 gunicorn.allow_addresses(settings.max_url_kib)
-logs.configure(settings)
+monitoring.configure_log(settings)
 served = build(settings)
 server = served.app.server
 atexit.register(served.close)

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from analysis.contract.choices import about
-from analysis.contract.results import Floats, Result, Table, Token
-from analysis.contract.specs import Spec
+from analysis.contract.specs import Floats, Result, Spec, Table, Token
 
 
 class Contribution(NamedTuple):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from importlib import import_module
 from typing import Any, TypeVar
 
-from analysis.contract.results import ModelInfo
+from analysis.contract.specs import ModelInfo
 from analysis.errors import SpecError
 
 

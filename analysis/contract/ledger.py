@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from analysis.contract.choices import about
-from analysis.contract.results import Result
-from analysis.contract.specs import Spec
+from analysis.contract.specs import Result, Spec
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,16 @@
-"""The base class of specs, validation of options and indices, and the memo's key."""
+"""The base classes of specs and results, tokens, the description of a model, and the memo's key."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from numbers import Integral
-from typing import Any, ClassVar, Generic, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from analysis.errors import SpecError
 
@@ -76,3 +79,125 @@ def as_tuple(values: int | Sequence[int] | None) -> tuple[int, ...]:
     if isinstance(values, Integral):
         return (int(values),)
     return tuple(int(value) for value in values)  # type: ignore[union-attr]
+
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+class Table(NamedTuple):
+    """Numbers as rows, for a terminal or a CSV file."""
+
+    head: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+
+class Result:
+    """Base of all results: frozen dataclasses of numpy arrays, numbers and text.
+
+    ``analysis.codec`` stores the name of the class. Only classes in ``types_by_name`` are ever
+    created from stored bytes.
+    """
+
+    __slots__ = ()
+    types_by_name: ClassVar[dict[str, type[Any]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Result.types_by_name[cls.__name__] = cls
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its values by name, for JSON."""
+        return {one.name: getattr(self, one.name) for one in fields(cast(Any, self))}
+
+    def table(self, tokens: Sequence[Token]) -> Table:
+        """Its main numbers as rows: one for each value, unless a class has a better table.
+
+        Args:
+            tokens: [pos] of the run that it belongs to.
+        """
+        pairs = [(name, _brief(value)) for name, value in self.as_dict().items()]
+        return Table(("name", "value"), [pair for pair in pairs if pair[1] is not None])
+
+
+def _brief(value: Any) -> Any:
+    """A number or text as it is, an array's shape, None for what has no short form."""
+    if isinstance(value, np.ndarray):
+        return f"array {list(value.shape)}" if value.size > 12 else " ".join(map(str, value.flat))
+    return value if isinstance(value, str | int | float) else None
+
+
+def check_shape(name: str, array: NDArray[Any], shape: tuple[int | None, ...]) -> None:
+    """Refuse an array whose shape is not ``shape`` (None: any size).
+
+    Raises:
+        ValueError: Always our own bug, never a user's mistake.
+    """
+    fits = array.ndim == len(shape) and all(
+        wanted in (None, size) for wanted, size in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name} has shape {array.shape}, not {shape}")
+
+
+@dataclass(frozen=True, slots=True)
+class Token(Result):
+    """One token of a sequence or of the vocabulary.
+
+    Attributes:
+        id: Its number in the vocabulary.
+        text: Its decoded text. A part of a character decodes to U+FFFD.
+        raw: The tokenizer's own piece (``Ġthe``, ``▁the``, ``<0x0A>``).
+        data: Its bytes, as hexadecimal digits; "" if they are unknown.
+        special: Whether it is a special token (begin, end, a chat role).
+    """
+
+    id: int
+    text: str
+    raw: str
+    data: str = ""
+    special: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo(Result):
+    """The description of a model. Sizes are counts.
+
+    Attributes:
+        fingerprint: Identifies its weights, revision and dtype.
+        device: Its device; all of them, if blocks are on several.
+        quantised: "8bit", "4bit", the name of another method, or "".
+        adapter: A LoRA adapter's folder or hub id, or "".
+        plain_norm: Whether the final norm has neither scale nor bias.
+        attention_interface: "function" if attention is observed through transformers' attention
+            interface, "hooks" if with hooks.
+    """
+
+    name: str
+    architecture: str
+    layers: int
+    heads: int
+    kv_heads: int
+    d_model: int
+    d_head: int
+    vocab: int
+    max_positions: int
+    parameters: int
+    tied_embeddings: bool
+    parallel_blocks: bool
+    norm: str
+    dtype: str
+    device: str
+    source: str
+    revision: str
+    fingerprint: str
+    chat_template: bool = False
+    attention_interface: str = "function"
+    quantised: str = ""
+    adapter: str = ""
+    plain_norm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InfoSpec(Spec[ModelInfo]):
+    """The description of a model: its sizes, norm, dtype, device and source."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.contract.results import Floats, Ints
+from analysis.contract.specs import Floats, Ints
 from analysis.flow_graph.mass_flow import (
     COLUMNS,
     LINK,

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from analysis.attribution.direct import Target
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.flow_graph.results import Link
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
@@ -84,10 +84,10 @@ def effects(
     found = [_logits(model, ids, [trace.interventions], behind)]
     for start in range(0, len(cuts), batch):
         sets = [(*trace.interventions, edit(cut, value)) for cut in cuts[start : start + batch]]
-        progress.step(start, len(cuts), "Cutting links")
-        progress.pause()
+        jobs.step(start, len(cuts), "Cutting links")
+        jobs.pause()
         found.append(_logits(model, ids, sets, behind))
-    progress.step(len(cuts), max(len(cuts), 1), "Cutting links")
+    jobs.step(len(cuts), max(len(cuts), 1), "Cutting links")
     logits = np.concatenate([target.of(rows) for rows in found])
     return (logits[0] - logits[1:]).astype(np.float32), len(found)
 

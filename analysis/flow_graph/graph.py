@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.contract.specs import as_tuple, resolve_index
 from analysis.errors import SpecError
 from analysis.flow_graph.builder import GraphBuilder
@@ -90,8 +90,8 @@ class _Sharing:
 
 def _report(done: int, total: int, label: str) -> None:
     """Report progress, and let more urgent work run: a comparison walks once for every method."""
-    progress.step(done, total, label)
-    progress.pause()
+    jobs.step(done, total, label)
+    jobs.pause()
 
 
 def _down(sharing: _Sharing, builder: GraphBuilder) -> None:

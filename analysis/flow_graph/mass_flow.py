@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.contract.results import Ints
-from analysis.contract.specs import resolve_index
+from analysis.contract.specs import Ints, resolve_index
 from analysis.errors import SpecError
 from analysis.flow_graph.results import LINK_KINDS, NODE_KINDS
 from analysis.flow_graph.specs import FlowSpec

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from analysis.contract.choices import Choice, Choices
-from analysis.lens.needs import SEPARATE_HEADS
+from analysis.lens.options import SEPARATE_HEADS
 
 
 @dataclass(frozen=True, slots=True)

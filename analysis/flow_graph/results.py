@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analysis.contract.results import Floats, Ints, Result, Table, Token, check_shape
+from analysis.contract.specs import Floats, Ints, Result, Table, Token, check_shape
 
 LINK_KINDS = ("attention", "residual", "mlp", "bias", "sink", "other")
 NODE_KINDS = ("block", "mid", "mlp", "bias", "sink", "other")

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from analysis.attribution.direct import LogitDirection, Target, target_of, uncapped
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.contract.specs import resolve_index
 from analysis.errors import SpecError
 from analysis.flow_graph.mass_flow import root_positions
@@ -66,8 +66,8 @@ def signed(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
     embedding = direction.of(torch.from_numpy(trace.resid[0, position]))
     paths.add("residual", 0, -1, position, float(embedding))
     for layer in range(model.info.layers):
-        progress.step(layer, model.info.layers, "Following the direct paths")
-        progress.pause()
+        jobs.step(layer, model.info.layers, "Following the direct paths")
+        jobs.pause()
         _layer(model, trace, layer, position, direction, paths, spec)
     paths.add("bias", model.info.layers, -1, position, direction.bias)
     logit = float(target.of(uncapped(model, trace, position)))

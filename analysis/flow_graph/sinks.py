@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.contract.results import Floats
+from analysis.contract.specs import Floats
 from analysis.flow_graph.methods import Shares
 from analysis.flow_graph.results import Sinks
 from analysis.flow_graph.specs import FlowSpec

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from analysis.lens.decoders import Reader
+from analysis.lens.cells import Reader
 from analysis.lens.specs import LensSpec
 from analysis.model.readout import Readout
 

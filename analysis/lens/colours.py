@@ -9,10 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.contract import progress
-from analysis.contract.results import Floats, Ints
-from analysis.lens.cells import CellReader, axis_size, cells_at_once, entries, lens_spec, readable
-from analysis.lens.decoders import one_matrix
+from analysis.contract import jobs
+from analysis.contract.specs import Floats, Ints
+from analysis.lens.cells import (
+    CellReader,
+    axis_size,
+    cells_at_once,
+    entries,
+    lens_spec,
+    one_matrix,
+    readable,
+)
 from analysis.lens.options import QUANTITIES, SHARE_METHODS
 from analysis.lens.results import Colours
 from analysis.lens.shares import block_shares
@@ -132,7 +139,7 @@ def _decode(
                 if _by_pursuit(lens):  # otherwise the first candidate ranks 0 here
                     change -= rank(scores[now], first[now])
                 cells.arrays["rank_change"][number, part] = change.cpu().numpy()
-        progress.step(done, len(places), "Colouring cells")
+        jobs.step(done, len(places), "Colouring cells")
 
 
 def _parts(places: Ints, size: int) -> Iterator[tuple[int, Ints]]:

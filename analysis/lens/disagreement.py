@@ -8,11 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.contract import progress
-from analysis.contract.results import Floats, Ints
-from analysis.contract.specs import as_tuple
-from analysis.lens.cells import CellReader, cells_at_once, entries
-from analysis.lens.decoders import coincide
+from analysis.contract import jobs
+from analysis.contract.specs import Floats, Ints, as_tuple
+from analysis.lens.cells import CellReader, cells_at_once, coincide, entries
 from analysis.lens.results import Disagreement
 from analysis.lens.specs import DisagreementSpec, LensSpec
 from analysis.model.handle import Model
@@ -75,8 +73,8 @@ def _compare(
         for number, one in enumerate(logits):
             top[(number, *places)] = one.argmax(-1).cpu().numpy()
         divergence[places] = jensen_shannon(logits, weights).cpu().numpy()
-        progress.step(done + 1, len(chunks), "Comparing decoders")
-        progress.pause()
+        jobs.step(done + 1, len(chunks), "Comparing decoders")
+        jobs.pause()
     return top, divergence
 
 

@@ -11,17 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.contract import progress
-from analysis.contract.results import Ints, Token
+from analysis.contract import jobs
+from analysis.contract.specs import Ints, Token
 from analysis.lens.candidates import peel
-from analysis.lens.cells import CellReader, axis_size, cells_at_once, entries, lens_spec, readable
-from analysis.lens.decoders import one_matrix
+from analysis.lens.cells import (
+    CellReader,
+    axis_size,
+    cells_at_once,
+    entries,
+    lens_spec,
+    one_matrix,
+    readable,
+)
 from analysis.lens.results import Grid
 from analysis.lens.specs import DecodeOptions, LensSpec
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
-from analysis.tracing.prompts import check_ids, token_ids
-from analysis.tracing.tokens import vocabulary
+from analysis.tracing.tokens import check_ids, token_ids, vocabulary
 from analysis.tracing.vocabulary import Reference, RowStats, row_stats
 
 #: Cells decoded at once: few enough for the cache, enough to reuse the matrix.
@@ -119,7 +125,7 @@ def compute(model: Model, trace: Trace, spec: LensSpec) -> Grid:
     chunks = list(_chunks(len(rows), places, cells_at_once(model, CHUNK), by_row=by_row))
     for done, cells in enumerate(chunks):
         _fill(model, trace, spec, reader, arrays, cells)
-        progress.step(done + 1, len(chunks), "Decoding")
+        jobs.step(done + 1, len(chunks), "Decoding")
     named = vocabulary(model.tokenizer, [*np.unique(arrays.token_ids).tolist(), *spec.target])
     return arrays.grid(spec, named)
 

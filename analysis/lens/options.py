@@ -1,4 +1,4 @@
-"""The options of the lens, each a table of choices.
+"""The options of the lens, each a table of choices, and what a choice needs.
 
 Notation: h is a state, N the final norm, U the unembedding, E the input embedding, p the
 distribution of a cell, q the model's output distribution.
@@ -8,18 +8,85 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.contract.choices import Choice, Choices
-from analysis.lens.needs import (
-    BLOCK_OUTPUT,
-    DOT_PRODUCT,
-    FINAL_NORM,
-    LEARNED_LENS,
-    LENGTH,
-    NORM_PARAMETERS,
-    PROBABILITIES,
-    SEPARATE_HEADS,
-    SEQUENTIAL,
-    UNTIED,
+from analysis.contract.choices import Choice, Choices, Need, Situation
+
+
+def _sequential(situation: Situation) -> bool:
+    return situation.model is None or not situation.model.parallel_blocks
+
+
+def _untied(situation: Situation) -> bool:
+    return situation.model is None or not situation.model.tied_embeddings
+
+
+def _final_norm(situation: Situation) -> bool:
+    return situation.model is None or situation.model.norm != "none"
+
+
+def _norm_parameters(situation: Situation) -> bool:
+    return situation.model is None or not situation.model.plain_norm
+
+
+def _length_matters(situation: Situation) -> bool:
+    """Whether a norm without parameters changes a score: under cosine an RMSNorm does not."""
+    model = situation.model
+    return (
+        model is None or situation.options.get("similarity") != "cosine" or model.norm != "RMSNorm"
+    )
+
+
+def _dot_product(situation: Situation) -> bool:
+    return situation.options.get("similarity", "dot") == "dot"
+
+
+SEQUENTIAL = Need(
+    "sequential blocks",
+    "Attention and MLP run in parallel in this model. It has no such state.",
+    _sequential,
+)
+SEPARATE_HEADS = Need(
+    "attention that splits into heads",
+    "This model's attention can't be split into heads.",
+    lambda _: True,
+)
+UNTIED = Need(
+    "untied embeddings",
+    "Embeddings are tied: input and output are the same matrix, so the reading is the same as with"
+    " Output.",
+    _untied,
+)
+LEARNED_LENS = Need(
+    "a learned lens for the model",
+    "No lens is trained for this model. Train one with 'stratascope lens train MODEL'.",
+    lambda situation: situation.learned_lens,
+)
+BLOCK_OUTPUT = Need(
+    "the component block output",
+    "A learned lens is fitted to block outputs and decodes nothing else.",
+    lambda situation: situation.options.get("component", "block_output") == "block_output",
+)
+FINAL_NORM = Need(
+    "a final norm", "This model has no final norm. The state is decoded as it is.", _final_norm
+)
+NORM_PARAMETERS = Need(
+    "a final norm with scale or bias",
+    "This model's final norm has no scale and no bias: Unit is the same as Full.",
+    _norm_parameters,
+)
+LENGTH = Need(
+    "a similarity that depends on length",
+    "Cosine ignores length, which is all that Unit changes here: None is the same as Unit.",
+    _length_matters,
+)
+PROBABILITIES = Need(
+    "probabilities (similarity dot product)",
+    "Cosine and distance give no probabilities. The score is shown instead.",
+    _dot_product,
+)
+DOT_PRODUCT = Need(
+    "similarity dot product",
+    "Cosine and distance list the nearest rows. Nothing is subtracted from the state.",
+    _dot_product,
 )
 
 
@@ -43,45 +110,45 @@ class Component(Choice):
     short: str = ""
 
 
-_STATES = "analysis.lens.cells"
+_CELLS = "analysis.lens.cells"
 COMPONENTS = Choices(
     "component",
     Component(
         "block_output", "Block output", "resid[l]", "The residual stream after the block.",
-        "logit lens; nostalgebraist, 2020", function=f"{_STATES}:block_output", by_row=True,
+        "logit lens; nostalgebraist, 2020", function=f"{_CELLS}:block_output", by_row=True,
         phrase="the block's output",
     ),
     Component(
         "attention_output", "Attention output", "attn(h)",
         "What attention adds to the residual stream.",
-        function=f"{_STATES}:attention_output", phrase="what attention adds", short="attention",
+        function=f"{_CELLS}:attention_output", phrase="what attention adds", short="attention",
     ),
     Component(
         "mlp_output", "MLP output", "mlp(h)", "What the MLP adds to the residual stream.",
-        "Geva et al., 2022", function=f"{_STATES}:mlp_output", phrase="what the MLP adds",
+        "Geva et al., 2022", function=f"{_CELLS}:mlp_output", phrase="what the MLP adds",
         short="MLP",
     ),
     Component(
         "mid_residual", "Mid residual", "h + attn(h)", "The state between attention and MLP.",
-        needs=(SEQUENTIAL,), function=f"{_STATES}:mid_residual",
+        needs=(SEQUENTIAL,), function=f"{_CELLS}:mid_residual",
         phrase="the state between attention and MLP", short="mid",
     ),
     Component(
         "block_increment", "Block increment", "resid[l + 1] − resid[l]",
         "What the block adds: attention and MLP together.",
-        function=f"{_STATES}:block_increment",
+        function=f"{_CELLS}:block_increment",
         phrase="what the block adds (this row minus the one before)", short="block adds",
     ),
     Component(
         "head_output", "One head", "Σⱼ pattern[i, j] · v[j] · W_O",
         "What one head adds: its part of the attention output.",
-        needs=(SEPARATE_HEADS,), function=f"{_STATES}:head_output", head=True,
+        needs=(SEPARATE_HEADS,), function=f"{_CELLS}:head_output", head=True,
         phrase="what {head} adds", short="head",
     ),
     Component(
         "source_output", "One head, one source", "pattern[i, j] · v[j] · W_O",
         "What one head adds from the source position j alone.", "Kobayashi et al., 2020",
-        needs=(SEPARATE_HEADS,), function=f"{_STATES}:source_output", head=True,
+        needs=(SEPARATE_HEADS,), function=f"{_CELLS}:source_output", head=True,
         source_position=True, phrase="what {head} adds from {source}", short="head",
     ),
     help="Which states are decoded.",
@@ -111,44 +178,43 @@ class Decoder(Choice):
         return len(self.matrices) == 1
 
 
-_READERS = "analysis.lens.decoders"
 DECODERS = Choices(
     "decoder",
     Decoder(
         "output", "Output", "U · N(h)", "The model's own unembedding.",
-        "logit lens; nostalgebraist, 2020", function=f"{_READERS}:output_matrix",
+        "logit lens; nostalgebraist, 2020", function=f"{_CELLS}:output_matrix",
     ),
     Decoder(
         "input", "Input", "E · N(h)", "The input embedding.",
-        needs=(UNTIED,), function=f"{_READERS}:input_matrix", matrices=("E",),
+        needs=(UNTIED,), function=f"{_CELLS}:input_matrix", matrices=("E",),
     ),
     Decoder(
         "linear", "Linear", "((1 − s) · E + s · U) · N(h), s = row / last row",
         "Moves from the input to the output matrix with depth.", "InTraVisTo, 2024",
-        (UNTIED,), f"{_READERS}:linear", matrices=("((1 − s)·E + s·U)",), by_row=True,
+        (UNTIED,), f"{_CELLS}:linear", matrices=("((1 − s)·E + s·U)",), by_row=True,
     ),
     Decoder(
         "quadratic", "Quadratic", "((1 − s) · E + s · U) · N(h), s = (row / last row)²",
         "As Linear, but stays near the input matrix for longer.", "InTraVisTo, 2024",
-        (UNTIED,), f"{_READERS}:quadratic", matrices=("((1 − s²)·E + s²·U)",), by_row=True,
+        (UNTIED,), f"{_CELLS}:quadratic", matrices=("((1 − s²)·E + s²·U)",), by_row=True,
     ),
     Decoder(
         "midpoint", "Midpoint", "½ · (E + U) · N(h)",
         "The mean of the input and output matrix at every row. Compare it with Linear and Quadratic"
         " to see what their change with depth does.",
-        needs=(UNTIED,), function=f"{_READERS}:midpoint", matrices=("½·(E + U)",),
+        needs=(UNTIED,), function=f"{_CELLS}:midpoint", matrices=("½·(E + U)",),
     ),
     Decoder(
         "max_probability", "Max probability", "U · N(h) or E · N(h)",
         "The decoder that gives its top token more probability. o| marks a cell of the output"
         " decoder, i| one of the input decoder.",
-        "InTraVisTo, 2024", (UNTIED,), f"{_READERS}:output_and_input", matrices=("U", "E"),
+        "InTraVisTo, 2024", (UNTIED,), f"{_CELLS}:output_and_input", matrices=("U", "E"),
     ),
     Decoder(
         "learned", "Learned lens", "U · N(h + A · h + b)",
         "A and b of each row are trained on KL(model ‖ lens).",
         "tuned lens; Belrose et al., 2023", (LEARNED_LENS, BLOCK_OUTPUT),
-        f"{_READERS}:output_matrix", state="h + A·h + b",
+        f"{_CELLS}:output_matrix", state="h + A·h + b",
     ),
     help="Which matrix maps a normalised state to scores.",
 )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.contract.results import Floats, Ints, Result, Table, Token, check_shape
+from analysis.contract.specs import Floats, Ints, Result, Table, Token, check_shape
 from analysis.lens.options import COMPONENTS
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.model.handle import Model
 from analysis.model.readout import Readout
 from analysis.tracing.capture import Trace
@@ -267,7 +267,7 @@ def block_shares(
         if method == "kl":
             for place, position in enumerate(positions):
                 found[number, :, :, place] = vocabulary_kl_shares(model, trace, position)
-                progress.step(place + 1, len(positions), "Contribution shares by vocabulary")
+                jobs.step(place + 1, len(positions), "Contribution shares by vocabulary")
             continue
         for layer in range(layers):
             parts = [

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.errors import SpecError
 from analysis.learned import library
 
@@ -78,7 +78,7 @@ def _train(chosen: argparse.Namespace) -> int:
     model = analysis.load_model(chosen.model)
     out = (chosen.out or default_file(model, spec.rank)).absolute()
     command, held_out = _command(chosen, given), chosen.judged or JUDGED
-    with progress.listening(_without_passes):
+    with jobs.listening(_without_passes):
         info = run(
             Session(model, spec, out, chosen.text, command, held_out),
             resume=chosen.resume, report=_say,
@@ -107,7 +107,7 @@ def _command(chosen: argparse.Namespace, given: dict[str, Any]) -> str:
 
 def _evaluate(chosen: argparse.Namespace) -> int:
     import analysis
-    from analysis.learned.lens_files import load_lens, require
+    from analysis.learned.translators import load_lens, require
     from analysis.lens_training import texts
     from analysis.lens_training.evaluate import evaluate, table
 
@@ -115,7 +115,7 @@ def _evaluate(chosen: argparse.Namespace) -> int:
     model = analysis.load_model(chosen.model)
     require(info, model.info)
     seed = info.seed if chosen.seed is None else chosen.seed
-    with progress.listening(_without_passes):
+    with jobs.listening(_without_passes):
         if chosen.text:
             held_out = [texts.from_file(model, chosen.text, "held_out")]
         else:
@@ -165,4 +165,4 @@ def _list(chosen: argparse.Namespace) -> int:
 def _without_passes(done: int, total: int, label: str) -> None:
     """Show progress on a terminal, except that of single forward passes."""
     if label != "Forward pass":
-        progress.on_terminal(done, total, label)
+        jobs.on_terminal(done, total, label)

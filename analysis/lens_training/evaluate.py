@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.errors import SpecError
 from analysis.learned.library import Evaluation, RowFigures
 from analysis.learned.translators import Lens, LogitLens
@@ -58,7 +58,7 @@ def evaluate(model: Model, lens: Lens, text: Text, tokens: int) -> Evaluation:
         if length > start:
             _add(model, lens, ids[:length], start, kl, top)
             done += length - start
-            progress.step(done, tokens, f"Evaluating on {text.title}")
+            jobs.step(done, tokens, f"Evaluating on {text.title}")
     if not done:
         raise SpecError("The text is too short to evaluate a lens.", "Choose a longer text.")
     figures = tuple(

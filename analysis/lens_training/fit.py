@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.contract import progress
-from analysis.contract.results import Floats, Ints
+from analysis.contract import jobs
+from analysis.contract.specs import Floats, Ints
 from analysis.errors import SpecError, StoreError
 from analysis.learned.translators import LearnedLens
 from analysis.model.handle import Model
@@ -75,7 +75,7 @@ def _fill(model: Model, texts: Sequence[Sequence[int]], target: Floats) -> None:
     for number, text in enumerate(texts):
         target[:, start : start + len(text)] = trace(model, text).resid
         start += len(text)
-        progress.step(number + 1, len(texts), "States of the text")
+        jobs.step(number + 1, len(texts), "States of the text")
 
 
 def scales(states: Floats) -> tuple[torch.Tensor, torch.Tensor]:
@@ -180,7 +180,7 @@ def fit(
     spec, losses = run.spec, []
     while run.step < spec.steps:
         losses.append(_one_step(run, readout, states))
-        progress.step(run.step, spec.steps, "Fitting the lens")
+        jobs.step(run.step, spec.steps, "Fitting the lens")
         if run.step % spec.every == 0 or run.step == spec.steps:
             mean = float(np.mean(losses))
             losses.clear()

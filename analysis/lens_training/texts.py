@@ -10,13 +10,13 @@ from typing import Literal
 import numpy as np
 import torch
 
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.errors import PromptError, SpecError
 from analysis.model.handle import Model
 from analysis.tasks import adder, addition
 from analysis.tasks.sum_table import operand_digits
 from analysis.tracing.generation import continued, end_tokens
-from analysis.tracing.prompts import encode_prompt
+from analysis.tracing.tokens import encode_prompt
 
 Part = Literal["train", "held_out"]
 
@@ -198,7 +198,7 @@ def generated(model: Model, tokens: int, seed: int, part: Part) -> Text:
             starts.append(len(prompt))
             held += len(text) - (len(prompt) if part == "held_out" else 0)
         batch += 1
-        progress.step(min(held, tokens), tokens, f"Generating {part.replace('_', '-')} text")
+        jobs.step(min(held, tokens), tokens, f"Generating {part.replace('_', '-')} text")
     title = "the model's own words" + (", other topics" if part == "held_out" else "")
     return Text(title, tuple(parts), tuple(starts))
 

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 
 from analysis.errors import SpecError, UnknownModelError
-from analysis.learned import lens_files
-from analysis.learned.lens_files import read, write
+from analysis.learned import translators
 from analysis.learned.library import Evaluation, LensInfo, own_folder
-from analysis.learned.translators import LearnedLens, new_lens
+from analysis.learned.translators import LearnedLens, new_lens, read, write
 from analysis.lens_training import texts
 from analysis.lens_training.evaluate import evaluate
 from analysis.lens_training.fit import Fit, FitSpec, cached_states, fit, scales, start
@@ -137,9 +136,9 @@ def run(session: Session, *, resume: bool, report: Report) -> LensInfo:
     text = _saved_text(session.folder / "text.safetensors", lambda: _training_text(session))
     report(f"Training text: {text.title}, {text.size} tokens in {len(text.parts)} pieces")
     lens = _fitted(session, text, report)
-    as_stored = lens_files.restored(lens_files.stored(lens))
+    as_stored = translators.restored(translators.stored(lens))
     found = [evaluate(session.model, as_stored, one, session.judged) for one in held_out]
-    info = lens_files.save_lens(as_stored, _info(session, text, tuple(found)))
+    info = translators.save_lens(as_stored, _info(session, text, tuple(found)))
     shutil.rmtree(session.folder)
     return info
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from analysis import paths
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.errors import AnalysisError, ModelLoadError
 from analysis.model import catalog, fingerprint, model_files
 
@@ -280,7 +280,7 @@ def _disk_errors(target: Path) -> Iterator[None]:
 
 
 def _step(done: int, what: str) -> None:
-    progress.step(done, _STEPS, f"{_LABEL}: {what}")
+    jobs.step(done, _STEPS, f"{_LABEL}: {what}")
 
 
 def main() -> int:
@@ -291,7 +291,7 @@ def main() -> int:
         print(f"[{done}/{total}] {label}", file=sys.stderr, flush=True)
 
     try:
-        with progress.listening(show):
+        with jobs.listening(show):
             print(ensure())
     except AnalysisError as error:
         print(f"{error.message}\n{error.hint}", file=sys.stderr)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from analysis.contract.ledger import Ledger
-from analysis.contract.results import Floats, InfoSpec, ModelInfo
+from analysis.contract.specs import Floats, InfoSpec, ModelInfo
 from analysis.model.probe import Record
 from analysis.model.readout import Readout
 from analysis.model.stream import Block, Stream
-from analysis.store.lru_cache import LruCache
+from analysis.store.memo import LruCache
 
 PROBE_LENGTH = 7
 PROBE_SEEDS = (11, 12)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.errors import AnalysisError, ModelLoadError
 from analysis.model import model_files
 
@@ -72,7 +72,7 @@ def snapshot(source: str, config: str = "config.json") -> Path:
     from huggingface_hub import snapshot_download
 
     name, found = repository(source), commit(source, config)
-    progress.step(0, 1, f"Downloading {name}")
+    jobs.step(0, 1, f"Downloading {name}")
     try:
         folder = Path(snapshot_download(name, revision=found, local_files_only=True))
         if config == "config.json":
@@ -86,7 +86,7 @@ def snapshot(source: str, config: str = "config.json") -> Path:
             f"{name} has no safetensors weights; pickled weights can run code and are refused.",
             "Choose another revision, or a copy of the model saved as safetensors.",
         )
-    progress.step(1, 1, f"Downloading {name}")
+    jobs.step(1, 1, f"Downloading {name}")
     return folder
 
 

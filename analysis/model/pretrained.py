@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.errors import AnalysisError, ModelLoadError
 from analysis.model import (
     adapters,
@@ -73,7 +73,7 @@ def load_pretrained(name: str, *, dtype: Any = None, device: Any = None) -> Load
         model, tokenizer = _read(entry, plan)
         if adapter is not None:
             model = adapters.apply(model, adapter)
-        progress.step(0, 1, f"Moving the model to {plan.device}")
+        jobs.step(0, 1, f"Moving the model to {plan.device}")
         placement.settle(model, plan)
     model.eval().requires_grad_(False)
     return Loaded(
@@ -97,15 +97,15 @@ def _adapter(entry: catalog.Entry) -> Path | None:
 def _read(entry: catalog.Entry, plan: Placement) -> tuple[Any, Any]:
     if entry.kind == "gguf":
         path = Path(entry.source)
-        progress.step(0, 2, f"Reading the tokenizer of {path.name}")
+        jobs.step(0, 2, f"Reading the tokenizer of {path.name}")
         tokenizer = transformers_io.gguf_tokenizer(path)
-        progress.step(1, 2, f"Reading the weights of {path.name}")
+        jobs.step(1, 2, f"Reading the weights of {path.name}")
         return transformers_io.gguf_model(path, plan.dtype), tokenizer
     folder = _folder(entry)
     model_files.check_folder(folder)
-    progress.step(0, 1, "Reading the tokenizer")
+    jobs.step(0, 1, "Reading the tokenizer")
     tokenizer = transformers_io.read_tokenizer(folder)
-    progress.step(0, 1, "Reading the weights")
+    jobs.step(0, 1, "Reading the weights")
     return transformers_io.read_weights(folder, plan.options()), tokenizer
 
 

@@ -25,7 +25,7 @@ logging: Any = _logging
 def without_progress_bars() -> Iterator[None]:
     """Hide transformers' progress bars and advice inside this block; errors still show.
 
-    Progress is reported through ``analysis.contract.progress`` instead.
+    Progress is reported through ``analysis.contract.jobs`` instead.
     """
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()

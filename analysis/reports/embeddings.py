@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.contract import progress
-from analysis.contract.results import Floats
+from analysis.contract import jobs
+from analysis.contract.specs import Floats
 from analysis.errors import SpecError
 from analysis.model.handle import Model
 from analysis.model.readout import Readout
@@ -129,8 +129,8 @@ def _own_ranks(queries: Tensor, rows: Tensor, tokens: Tensor, number: int) -> Te
         cosines = queries[part] @ units.T
         found.append(rank(cosines, part).cpu())
         total = number * len(tokens) + done * CHUNK + len(part)
-        progress.step(total, 2 * len(tokens), "Nearest embeddings")
-        progress.pause()
+        jobs.step(total, 2 * len(tokens), "Nearest embeddings")
+        jobs.pause()
     return torch.cat(found)
 
 

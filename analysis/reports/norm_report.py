@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from analysis.contract.results import Floats
+from analysis.contract.specs import Floats
 from analysis.model.handle import Model
-from analysis.model.norms import NormForm, norm_form
+from analysis.model.readout import NormForm, norm_form
 from analysis.reports.specs import NormReport, NormSpec, NormSummary
 
 _KINDS = {"layer": "LayerNorm", "rms": "RMSNorm"}

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.contract import progress
-from analysis.contract.results import Floats, Ints
-from analysis.lens.decoders import Reader
+from analysis.contract import jobs
+from analysis.contract.specs import Floats, Ints
+from analysis.lens.cells import Reader
 from analysis.model.handle import Model
 from analysis.reports.specs import SimilarityReport, SimilaritySpec
 from analysis.tracing.capture import Trace
@@ -130,8 +130,8 @@ def _agreements(ranker: _Ranker, states: Tensor) -> Agreement:
             overlap, rank = ranker.agreement(cosine, ranker.order(scores))
             found[f"overlap_{name}"].append(overlap)
             found[f"rank_{name}"].append(rank)
-        progress.step(min(done * CHUNK, len(states)), len(states), "Ranking by three similarities")
-        progress.pause()
+        jobs.step(min(done * CHUNK, len(states)), len(states), "Ranking by three similarities")
+        jobs.pause()
     return {name: torch.cat(values).float().cpu().numpy() for name, values in found.items()}
 
 
@@ -156,8 +156,8 @@ def _length_sweep(ranker: _Ranker, states: Tensor, seed: int) -> dict[str, Any]:
         overlap, rank = ranker.agreement(cosine, order)
         overlaps.append(float(overlap.mean()))
         ranks.append(float(rank.mean()))
-        progress.step(done + 1, len(LENGTHS), "Sweeping the state's length")
-        progress.pause()
+        jobs.step(done + 1, len(LENGTHS), "Sweeping the state's length")
+        jobs.pause()
     return {
         "swept_cells": len(chosen),
         "swept_norm": np.array(LENGTHS, np.float32),

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.errors import SpecError
 from analysis.tasks import addition
 from analysis.tasks.addition import Ints
@@ -180,7 +180,7 @@ def train(spec: TrainSpec, folder: Path, report: Callable[[str], None] = print) 
     run = _resume(spec, folder) or _start(spec)
     while not run.finished:
         loss = _one_step(run)
-        progress.step(run.step, spec.steps, "Training on sums")
+        jobs.step(run.step, spec.steps, "Training on sums")
         if run.step % spec.every == 0 or run.step == spec.steps:
             run.history.append({"step": run.step, "loss": loss, "accuracy": _accuracy(run)})
             save(run, folder)
@@ -338,7 +338,7 @@ def evaluate(
     for start in range(0, count, _BATCH):
         stop = min(start + _BATCH, count)
         right.append(exact(model, a[start:stop], b[start:stop], operand_digits))
-        progress.step(stop, count, "Adding held-out sums")
+        jobs.step(stop, count, "Adding held-out sums")
     return _accuracies(np.concatenate(right), a, b, half, operand_digits)
 
 

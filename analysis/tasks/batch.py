@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.contract import progress
-from analysis.contract.results import Floats
+from analysis.contract import jobs
+from analysis.contract.specs import Floats
 from analysis.model.handle import Model
 from analysis.tracing.capture import Recorder, Trace
-from analysis.tracing.prompts import check_ids
-from analysis.tracing.tokens import describe_tokens
+from analysis.tracing.tokens import check_ids, describe_tokens
 
 #: For fewer tokens or fewer prompts, the two passes of the test cost more than they save.
 MIN_TOKENS = 8
@@ -183,8 +182,8 @@ def states(
     for places in groups([len(ids) for ids in checked], sizes):
         yield _run(model, places, [checked[place] for place in places], whole, prefix)
         done += len(places)
-        progress.step(done, len(checked), label)
-        progress.pause()
+        jobs.step(done, len(checked), label)
+        jobs.pause()
 
 
 def batch_size(model: Model, length: int, whole: bool = False) -> int:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.contract import progress
-from analysis.contract.results import Floats, Ints
+from analysis.contract import jobs
+from analysis.contract.specs import Floats, Ints
 from analysis.errors import SpecError
 from analysis.model.handle import Model
 from analysis.model.module_io import Edit
@@ -102,7 +102,7 @@ def _patch_all(
         for row, trial in enumerate(trials):
             effect[row, number] = trial.effect(component, trial.donor, positions)
             control[row, number] = trial.effect(component, trial.control, positions)
-        progress.step(number + 1, len(components), "Patching")
+        jobs.step(number + 1, len(components), "Patching")
     return effect, control
 
 
@@ -176,7 +176,7 @@ class _Trial:
         own, kept = (_outputs(self.model, component, ids) for ids in (self.receiver, donor))
         first = 0 if positions == "all" else self.position
         for place in (*range(first, self.position + 1), len(self.places)):
-            progress.pause()
+            jobs.pause()
             where = slice(None) if place == len(self.places) else slice(place, place + 1)
             if torch.equal(own[:, where], kept[:, where]):
                 shares[place] = 0.0  # equal outputs: the patch changes nothing
@@ -198,7 +198,7 @@ def _next_digit(model: Model, ids: Tensor, position: int) -> Tensor:
         with model.lock:
             logits = model.hf(input_ids=part.to(model.device), use_cache=False).logits
         chosen.append(logits[:, -1].argmax(-1).cpu())
-        progress.pause()
+        jobs.pause()
     return torch.cat(chosen)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis import paths
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.errors import SpecError
 from analysis.store.memo import Memo
 from analysis.tasks import suite_files, suites
@@ -105,7 +105,7 @@ def _run(chosen: argparse.Namespace) -> int:
     suite = _from_file(chosen)  # before loading, so that a bad file is reported at once
     model = analysis.load_model(chosen.model)
     memo = Memo(paths.cache_dir() / "tasks", 1 << 30)  # so that a stopped run can be resumed
-    with closing(memo), progress.listening(progress.on_terminal):
+    with closing(memo), jobs.listening(jobs.on_terminal):
         suite = suite or _built_in(model, chosen)
         found = report(
             model, suite, memo, measure=chosen.measure, label=chosen.label, seed=chosen.seed

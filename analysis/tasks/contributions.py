@@ -11,7 +11,7 @@ import numpy as np
 
 from analysis.attribution.direct import attribute_logit
 from analysis.attribution.specs import Attribution
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.model.handle import Model
 from analysis.store.memo import Memo
 from analysis.tasks.batch import states
@@ -42,7 +42,7 @@ def report(model: Model, sums: Table) -> ContributionReport:
                 attribution = attribute_logit(model, trace, position, token, foil)
                 found.setdefault((column, carry), []).append(attribution)
                 attention[column] += trace.pattern[:, :, position]
-            progress.pause()
+            jobs.pause()
     return _averages(model, sums, columns, found, attention / len(sums.a))
 
 

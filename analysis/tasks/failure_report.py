@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from analysis.contract import progress
-from analysis.contract.results import Floats
+from analysis.contract import jobs
+from analysis.contract.specs import Floats
 from analysis.errors import SpecError
 from analysis.flow_graph.graph import compute as compute_flow
 from analysis.flow_graph.results import LINK_KINDS, NODE_KINDS, Graph
@@ -57,7 +57,7 @@ def compare(
         graphs = []
         for one in (right, wrong):
             graphs.append(compute_flow(model, one, FlowSpec(method=method)))
-            progress.pause()
+            jobs.pause()
     except SpecError:
         return None
     mass, other = (_states(one, right.resid.shape[:2]) for one in graphs)
@@ -148,7 +148,7 @@ def report(
     made = []
     for number, (_, good, bad) in enumerate(pairs[:most], 1):
         made.append(_compare_pair(model, suite, found, good, bad))
-        progress.step(number, min(len(pairs), most), "Comparing right and wrong")
+        jobs.step(number, min(len(pairs), most), "Comparing right and wrong")
     unpaired = len(wrong) - len(pairs)
     return FailureReport(tuple(made), len(right), len(found) - len(right), unpaired, len(pairs))
 
@@ -185,7 +185,7 @@ def _compare_pair(
     runs = []
     for n in (good, bad):
         runs.append(trace(model, found[n].token_ids[: position + 1]))
-        progress.pause()
+        jobs.pause()
     one, other = runs
     rows = _distance(one.resid, other.resid)
     same = np.array([x == y for x, y in zip(one.token_ids, other.token_ids, strict=True)])
@@ -234,7 +234,7 @@ def _head_distances(model: Model, one: Trace, other: Trace, position: int) -> Fl
         if has_heads(model, layer):
             states = [head_vectors(model, run, layer)[:, position].numpy() for run in (one, other)]
             found[layer] = _distance(*states)
-            progress.pause()
+            jobs.pause()
     return found
 
 

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from analysis import codec
-from analysis.contract.results import Floats, Ints
-from analysis.contract.specs import SCHEMA
+from analysis.contract.specs import SCHEMA, Floats, Ints
 from analysis.errors import StoreError
 from analysis.model.handle import Model
 from analysis.store.memo import Memo

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.contract import progress
-from analysis.contract.results import Floats
+from analysis.contract import jobs
+from analysis.contract.specs import Floats
 from analysis.errors import SpecError
 from analysis.lens.cells import entries
 from analysis.model.handle import Model
@@ -77,7 +77,7 @@ def report(
             found = _probe_accuracy(states[component], (targets, mixed), fit, test)
             accuracy[:, done], control[:, done] = found
             done += 1
-            progress.step(done, len(components), "Fitting probes")
+            jobs.step(done, len(components), "Fitting probes")
     facts = torch.cat([targets.carry, targets.sums], 1).numpy()
     predicting = [where.index(sums.answers[column] - 1) for column in targets.columns]
     return ProbeReport(
@@ -138,7 +138,7 @@ def _probe_accuracy(
         fitted = _fitted(own, (labels[0].values, labels[1].values), fit, test)
         for number, (one, values) in enumerate(zip(labels, fitted, strict=True)):
             found[number, :, place] = one.accuracy(values, test)
-        progress.pause()
+        jobs.pause()
     return found
 
 

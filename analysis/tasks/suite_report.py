@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.contract.results import Ints
+from analysis.contract.specs import Ints
 from analysis.errors import PromptError
 from analysis.model.handle import Model
 from analysis.store.memo import Memo

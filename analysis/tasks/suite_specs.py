@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from analysis.contract.choices import Choice, Choices, about, check_choices, one_of
-from analysis.contract.results import Floats, Ints, Result, check_shape
-from analysis.contract.specs import Spec
+from analysis.contract.specs import Floats, Ints, Result, Spec, check_shape
 from analysis.errors import SpecError
 
 MEASURES = Choices(

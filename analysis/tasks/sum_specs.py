@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from analysis.contract.choices import Choice, Choices, about, check_choices, one_of
-from analysis.contract.results import Floats, Ints, Result, check_shape
-from analysis.contract.specs import Spec
+from analysis.contract.specs import Floats, Ints, Result, Spec, check_shape
 from analysis.errors import SpecError
 from analysis.tasks.suite_specs import MAX_PROMPTS, MODEL, SEED, check_count
 

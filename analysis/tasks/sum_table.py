@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from analysis.contract.results import Floats, Ints
+from analysis.contract.specs import Floats, Ints
 from analysis.errors import SpecError
 from analysis.model.handle import Model
 from analysis.model.module_io import linear_weights

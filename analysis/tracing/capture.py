@@ -12,16 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from analysis.contract import progress
-from analysis.contract.results import Floats, ModelInfo, Token
+from analysis.contract import jobs
+from analysis.contract.specs import Floats, ModelInfo, Token
 from analysis.errors import NonFiniteError, SpecError
 from analysis.model.attention_hooks import observing
 from analysis.model.handle import Model
 from analysis.model.module_io import batched, hidden_input, hidden_output
 from analysis.tracing.intervention_hooks import Edits
 from analysis.tracing.interventions import Inject, Intervention, Patch, Steer, index
-from analysis.tracing.prompts import check_ids, read_ids
-from analysis.tracing.tokens import describe_tokens
+from analysis.tracing.tokens import check_ids, describe_tokens, read_ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,7 +245,7 @@ class Recorder:
             if scale != 1.0:
                 np.multiply(target, np.float32(scale), out=target)
             if layer is not None and self.label:
-                progress.step(layer + 1, len(self.stream.blocks), self.label)
+                jobs.step(layer + 1, len(self.stream.blocks), self.label)
 
         return module.register_forward_hook(hook)
 

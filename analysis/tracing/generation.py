@@ -12,15 +12,14 @@ from torch import Tensor
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.errors import SpecError
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace, prompt_ids, trace
 from analysis.tracing.intervention_hooks import applied
 from analysis.tracing.interventions import Intervention
-from analysis.tracing.prompts import added, check_ids, encode_prompt
 from analysis.tracing.specs import RunResult, RunSpec
-from analysis.tracing.tokens import vocabulary
+from analysis.tracing.tokens import added, check_ids, encode_prompt, vocabulary
 from analysis.tracing.vocabulary import row_stats
 
 
@@ -34,7 +33,7 @@ class _Steps(BaseStreamer):
         """Receive the prompt, then each token."""
         self.done += 1
         if self.done > 0:
-            progress.step(self.done, self.total, "Generating")
+            jobs.step(self.done, self.total, "Generating")
 
     def end(self) -> None:
         """Receive the end of generation."""

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.contract.results import Floats
-from analysis.contract.specs import resolve_index
+from analysis.contract.specs import Floats, resolve_index
 from analysis.errors import SpecError
 from analysis.model.handle import Model
 from analysis.model.module_io import linear_weights
-from analysis.model.norms import NormForm, identity_norm, norm_form
+from analysis.model.readout import NormForm, identity_norm, norm_form
 from analysis.model.stream import Block
 from analysis.tracing.capture import Trace
 from analysis.tracing.interventions import Ablate, index

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from analysis.contract.choices import about
-from analysis.contract.results import Floats, Ints, ModelInfo, Result, Token, check_shape
-from analysis.contract.specs import Spec
+from analysis.contract.specs import Floats, Ints, ModelInfo, Result, Spec, Token, check_shape
 from analysis.errors import PromptError, SpecError
 
 

@@ -1,11 +1,275 @@
-"""Descriptions of tokens: text, piece and bytes."""
+"""Token ids from prompts (text, chat templates, ids of any type), and descriptions of tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
-from analysis.contract.results import Token
+from analysis.contract.specs import Token
+from analysis.errors import PromptError
+
+#: Replaces the user's text to find its place in a template's output; no template writes these.
+_STAND_IN = "\u2402stratascope\u2403"
+#: A text without special tokens, to find those that a tokenizer adds.
+_PLAIN = "a"
+
+
+def render(tokenizer: Any, text: str) -> str:
+    """The chat template's output for a user's message, up to where the answer begins.
+
+    Raises:
+        PromptError: If the model has no template, or the template refuses the message.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise PromptError("This model has no chat template.", "Switch the template off.")
+    from jinja2 import TemplateError
+
+    message = [{"role": "user", "content": text}]
+    try:
+        return str(
+            tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+        )
+    except TemplateError as error:
+        raise PromptError(
+            f"The model's chat template refuses this prompt: {str(error)[:200]}",
+            "Switch the template off.",
+        ) from error
+
+
+def encode_prompt(tokenizer: Any, text: str, *, template: bool = False) -> tuple[int, ...]:
+    """Token ids of a text, with the special tokens that the tokenizer adds.
+
+    A special token that the text already begins or ends with is not added again: the output of a
+    chat template, given as text, starts with one start token.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        text: The prompt.
+        template: Whether the model's own chat template wraps it as a user's message.
+
+    Raises:
+        PromptError: If the text is empty, not valid Unicode, gives no tokens, or the model has no
+            template.
+    """
+    _check_text(text)
+    if template:
+        ids = _ids(tokenizer, render(tokenizer, text), special=False)
+    else:
+        before, inner, after = _with_special(tokenizer, text)
+        ids = [*before, *inner, *after]
+    if not ids:
+        raise PromptError("The prompt gives no tokens.", "Type some more text.")
+    return tuple(ids)
+
+
+def added(tokenizer: Any, text: str, *, template: bool) -> tuple[int, ...]:
+    """Positions of the prompt's tokens that contain nothing of the user's text.
+
+    Those are the template's own tokens or, without a template, those that the tokenizer adds,
+    such as a start token.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        text: The prompt.
+        template: Whether the chat template wraps it.
+    """
+    if not template:
+        before, inner, after = _with_special(tokenizer, text)
+        size = len(before) + len(inner) + len(after)
+        return (*range(len(before)), *range(size - len(after), size))
+    rendered = render(tokenizer, text)
+    span = _place(tokenizer, rendered, text)
+    if span is None or not getattr(tokenizer, "is_fast", False):
+        return ()
+    encoded = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
+    offsets: list[tuple[int, int]] = encoded["offset_mapping"]
+    return tuple(
+        place
+        for place, (first, last) in enumerate(offsets)
+        if last <= span[0] or first >= span[1] or first == last
+    )
+
+
+def read_ids(tokenizer: Any, prompt: Any) -> tuple[int, ...]:
+    """Token ids of a prompt in any usual form.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        prompt: Text; whole numbers in a list, array or tensor of one dimension, or of two with
+            one row; or a tokenizer's output, whose attention mask removes padding.
+
+    Raises:
+        PromptError: If it is none of these, or has padding without an attention mask.
+    """
+    if isinstance(prompt, str):
+        return encode_prompt(tokenizer, prompt)
+    mask = None
+    if isinstance(prompt, Mapping):
+        if "input_ids" not in prompt:
+            raise PromptError("The prompt has no input_ids.", "Give the tokenizer's output.")
+        prompt, mask = prompt["input_ids"], prompt.get("attention_mask")
+    ids = _row("ids", prompt)
+    if mask is None:
+        return _without_padding(tokenizer, ids)
+    shown = _row("numbers of the attention mask", mask)
+    if len(shown) != len(ids):
+        raise PromptError(
+            f"The attention mask has {len(shown)} numbers for {len(ids)} ids.",
+            "Give the tokenizer's own output.",
+        )
+    return tuple(token for token, kept in zip(ids, shown, strict=True) if kept)
+
+
+def check_ids(ids: Sequence[Any], vocab: int, max_positions: int = 0) -> tuple[int, ...]:
+    """Check token ids against the vocabulary, and their number against the model's positions.
+
+    Raises:
+        PromptError: Naming the id, or the count and the limit.
+    """
+    if not len(ids):
+        raise PromptError("The prompt is empty.", "Give at least one token.")
+    checked = tuple(_whole("Token id", token) for token in ids)
+    for token in checked:
+        if not 0 <= token < vocab:
+            raise PromptError(
+                f"Token id {token} is not in the vocabulary.", f"Ids run from 0 to {vocab - 1}."
+            )
+    if max_positions and len(checked) > max_positions:
+        raise PromptError(
+            f"The sequence has {len(checked)} tokens; the model has {max_positions} positions.",
+            "Shorten the prompt or generate fewer tokens.",
+        )
+    return checked
+
+
+def token_ids(tokenizer: Any, tokens: Any) -> tuple[int, ...]:
+    """Ids of tokens given as ids or as text, one or several; None gives none.
+
+    Raises:
+        PromptError: If a text is not exactly one token, or an id is not a whole number.
+    """
+    if tokens is None:
+        return ()
+    several = [tokens] if isinstance(tokens, (str, Integral)) else _items("tokens", tokens)
+    return tuple(_token_id(tokenizer, token) for token in several)
+
+
+def _token_id(tokenizer: Any, token: Any) -> int:
+    if not isinstance(token, str):
+        return _whole("Token id", token)
+    _check_text(token)
+    ids = _ids(tokenizer, token, special=False)
+    if len(ids) != 1:
+        pieces = ", ".join(repr(tokenizer.decode([number])) for number in ids[:6])
+        raise PromptError(
+            f"{token[:40]!r} is {len(ids)} tokens: {pieces}.",
+            "Give one token; a leading space often belongs to it.",
+        )
+    return ids[0]
+
+
+def _check_text(text: Any) -> None:
+    if not isinstance(text, str):
+        raise PromptError(f"A prompt can't be {type(text).__name__}.", "Give text or token ids.")
+    if not text:
+        raise PromptError("The prompt is empty.", "Type some text, or click an example.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"Character {error.start} of the text is half of a surrogate pair, which no text has.",
+            "Remove it, or decode the text again.",
+        ) from error
+
+
+def _ids(tokenizer: Any, text: str, *, special: bool) -> list[int]:
+    return [int(token) for token in tokenizer(text, add_special_tokens=special)["input_ids"]]
+
+
+def _with_special(tokenizer: Any, text: str) -> tuple[list[int], list[int], list[int]]:
+    """Ids added in front, ids of the text, ids added at the end; none that the text has itself."""
+    whole = _ids(tokenizer, text, special=True)
+    inner = _ids(tokenizer, text, special=False)
+    before, after = _split(
+        _ids(tokenizer, _PLAIN, special=True), _ids(tokenizer, _PLAIN, special=False)
+    )
+    if [*before, *inner, *after] != whole:
+        before, after = _split(whole, inner)
+    if [*before, *inner, *after] != whole:
+        return [], whole, []
+    return (
+        [] if inner[: len(before)] == before else before,
+        inner,
+        [] if after and inner[-len(after) :] == after else after,
+    )
+
+
+def _split(whole: list[int], inner: list[int]) -> tuple[list[int], list[int]]:
+    """What comes before and after ``inner`` in ``whole``; nothing if it is not there."""
+    for start in range(len(whole) - len(inner) + 1):
+        if whole[start : start + len(inner)] == inner:
+            return whole[:start], whole[start + len(inner) :]
+    return [], []
+
+
+def _place(tokenizer: Any, rendered: str, text: str) -> tuple[int, int] | None:
+    """Where the text is in the template's output; templates may strip its spaces."""
+    start = render(tokenizer, _STAND_IN).find(_STAND_IN)
+    versions = (text, text.strip())
+    places = [
+        start if start >= 0 and rendered.startswith(shown, start) else -1 for shown in versions
+    ]
+    places += [rendered.rfind(shown) for shown in versions]
+    for at, shown in zip(places, versions * 2, strict=True):
+        if at >= 0:
+            return at, at + len(shown)
+    return None
+
+
+def _row(what: str, values: Any) -> tuple[int, ...]:
+    """Whole numbers of one dimension, or of two with one row."""
+    items = _items(what, values)
+    nested = [isinstance(item, (list, tuple)) for item in items]
+    if nested and all(nested):
+        if len(items) > 1:
+            raise PromptError(f"There are {len(items)} rows of {what}.", "Give one prompt.")
+        items = list(items[0])
+    return tuple(_whole("Token id" if what == "ids" else "Attention mask", item) for item in items)
+
+
+def _items(what: str, values: Any) -> list[Any]:
+    if isinstance(values, (str, bytes)):
+        raise PromptError(f"The {what} are {type(values).__name__}.", "Give whole numbers.")
+    if hasattr(values, "tolist"):
+        values = values.tolist()
+    if not isinstance(values, Iterable):
+        raise PromptError(
+            f"A prompt can't be {type(values).__name__}.", "Give text, or a list of token ids."
+        )
+    return [item.tolist() if hasattr(item, "tolist") else item for item in values]
+
+
+def _whole(what: str, value: Any) -> int:
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise PromptError(
+            f"{what} {str(value)[:40]} is not a whole number.", "Give ids as integers."
+        )
+    return int(value)
+
+
+def _without_padding(tokenizer: Any, ids: tuple[int, ...]) -> tuple[int, ...]:
+    """The ids; refused if they begin or end with a token that only pads."""
+    pad = getattr(tokenizer, "pad_token_id", None)
+    others = ("bos_token_id", "eos_token_id", "unk_token_id")
+    only_pads = pad is not None and pad not in {getattr(tokenizer, name, None) for name in others}
+    if only_pads and ids and pad in (ids[0], ids[-1]):
+        raise PromptError(
+            f"The ids begin or end with the padding token {pad}.",
+            "Remove the padding, or give the tokenizer's output with its attention mask.",
+        )
+    return ids
 
 
 def describe_token(tokenizer: Any, token_id: int) -> Token:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from analysis.contract import progress
-from analysis.contract.results import Floats, Ints
+from analysis.contract import jobs
+from analysis.contract.specs import Floats, Ints
 from analysis.errors import SpecError
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
@@ -53,8 +53,8 @@ def follow(
         log_probs[part] = (stats.target_logits - stats.log_total[:, None]).cpu().numpy()
         ranks[part] = stats.target_ranks.cpu().numpy()
         if label:
-            progress.step(start + len(some), len(states), label)
-        progress.pause()
+            jobs.step(start + len(some), len(states), label)
+        jobs.pause()
     return log_probs, ranks
 
 
@@ -137,8 +137,8 @@ def _keeps_choice(model: Model, trace: Trace, positions: Ints) -> NDArray[np.boo
         with applied(model, part, len(ids)):
             logits = model.hf(input_ids=tokens, use_cache=False, logits_to_keep=kept).logits
         keeps[start : start + len(part)] = logits.argmax(-1).cpu().numpy() == wanted
-        progress.step(start + len(part), layers, "Causal commit")
-        progress.pause()
+        jobs.step(start + len(part), layers, "Causal commit")
+        jobs.pause()
     return keeps
 
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 from analysis.attribution.specs import Attribution
 from analysis.contract.choices import about
-from analysis.contract.results import Floats, Ints, Result, Token, check_shape
-from analysis.contract.specs import Spec
+from analysis.contract.specs import Floats, Ints, Result, Spec, Token, check_shape
 from analysis.errors import SpecError
 
 #: A residual row; None for never.

@@ -11,13 +11,17 @@ from torch import Tensor
 
 from analysis.attribution.direct import LogitDirection, attribute_logit
 from analysis.attribution.specs import Attribution
-from analysis.contract.results import Floats, Ints
-from analysis.contract.specs import resolve_index
+from analysis.contract.specs import Floats, Ints, resolve_index
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.heads import has_heads, head_parts
-from analysis.tracing.prompts import check_ids, token_ids
-from analysis.tracing.tokens import describe_token, describe_tokens, vocabulary
+from analysis.tracing.tokens import (
+    check_ids,
+    describe_token,
+    describe_tokens,
+    token_ids,
+    vocabulary,
+)
 from analysis.tracing.vocabulary import Reference, RowStats, row_stats
 from analysis.trajectory.emergence import emergence_rows, follow
 from analysis.trajectory.specs import (

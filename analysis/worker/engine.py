@@ -17,8 +17,7 @@ from analysis.errors import PromptError
 from analysis.loading import load_model
 from analysis.model import catalog, memory, placement
 from analysis.model.handle import Model
-from analysis.store.lru_cache import LruCache
-from analysis.store.memo import Memo
+from analysis.store.memo import LruCache, Memo
 from analysis.tracing.capture import Trace, trace
 from analysis.tracing.generation import tokenize
 from analysis.tracing.specs import RunSpec

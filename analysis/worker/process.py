@@ -1,16 +1,196 @@
-"""The model worker's process: start it, send to it, end it."""
+"""The model worker's process: the web process's end, and the worker's end, which runs the jobs.
+
+The worker runs one job at a time, and only its main thread uses the pipe. ``jobs.step`` inside a
+job, and ``jobs.check_cancelled`` in every block of a model, check for a cancel. ``jobs.pause`` also
+runs more urgent jobs before the first continues.
+"""
 
 from __future__ import annotations
 
+import importlib
+import logging
 import multiprocessing
 import os
+import secrets
+import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from typing import Any
 
-from analysis.worker.child import ENVIRONMENT
+from analysis import log_lines
+from analysis.contract.jobs import listening
+from analysis.errors import AnalysisError, CancelledError
+from analysis.worker.messages import (
+    Answer,
+    Cancel,
+    Done,
+    Failed,
+    Limits,
+    Ready,
+    Request,
+    Run,
+    Started,
+    Stepped,
+)
+
+Work = Callable[[Request, Limits], Answer]
+
+#: Set before torch is imported. Spinning threads made a forward pass 2 to 8 times slower. Each
+#: arena of glibc keeps the largest amount of memory that was ever used in it.
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "MALLOC_ARENA_MAX": "2"}
+
+#: The setting for the format of log lines.
+LOG_FORMAT = "STRATASCOPE_LOG_FORMAT"
+
+#: Niceness: on shared cores, the web process answers known views before new ones are computed.
+NICE = 5
+
+_REPORT_EVERY_S = 0.05
+_log = logging.getLogger("stratascope.worker")
+
+
+class Child:
+    """The worker's side of the pipe.
+
+    Args:
+        pipe: To the web process.
+        work: What computes an answer.
+    """
+
+    def __init__(self, pipe: Connection, work: Work) -> None:
+        self._pipe = pipe
+        self._work = work
+        self._cancelled: set[int] = set()
+        self._waiting: list[Run] = []
+
+    def serve(self) -> None:
+        """Run requests until the other end closes."""
+        self._send(Ready())
+        while True:
+            if not self._waiting:
+                self._accept(self._pipe.recv())
+            self._receive_all()
+            while self._waiting:
+                self._run(self._waiting.pop(0))
+
+    def _send(self, message: Any) -> None:
+        try:
+            self._pipe.send(message)
+        except OSError:
+            os._exit(0)  # the web process has ended
+
+    def _receive_all(self) -> None:
+        try:
+            while self._pipe.poll():
+                self._accept(self._pipe.recv())
+        except (EOFError, OSError):
+            os._exit(0)  # the web process has ended
+
+    def _accept(self, message: Any) -> None:
+        if isinstance(message, Run):
+            self._waiting.append(message)
+        elif isinstance(message, Cancel):
+            self._cancelled.add(message.number)
+
+    def _run(self, run: Run) -> None:
+        self._send(Started(run.number))
+        try:
+            self._send(Done(run.number, self._compute(run)))
+        except AnalysisError as error:
+            self._fail(run, type(error).__name__, error.message, error.hint)
+        except MemoryError:
+            self._fail(
+                run,
+                "AnalysisError",
+                "There is not enough memory for this request.",
+                "Try a shorter prompt or a smaller model.",
+            )
+        except Exception:  # noqa: BLE001 - a defect in one job must not end the worker
+            found = secrets.token_hex(4)
+            _log.exception("a defect in %s, shown as %s", run.request.kind, found)
+            self._fail(
+                run,
+                "AnalysisError",
+                f"Something went wrong inside the {run.request.kind} computation.",
+                f"Report the id {found}: the log has the details. Other views may work.",
+            )
+        finally:
+            self._cancelled.discard(run.number)
+
+    def _compute(self, run: Run) -> Answer:
+        reported, last_label = 0.0, ""
+
+        def check() -> None:
+            """Read new messages, and stop if this run was cancelled."""
+            self._receive_all()
+            if run.number in self._cancelled:
+                raise CancelledError
+
+        def step(done: int, total: int, label: str) -> None:
+            """Check for a cancel, and report at a readable rate."""
+            nonlocal reported, last_label
+            check()
+            now = time.monotonic()
+            if label != last_label or now - reported > _REPORT_EVERY_S:
+                reported, last_label = now, label
+                self._send(Stepped(run.number, done, total, label))
+
+        def pause() -> None:
+            """Run more urgent requests now, then continue."""
+            check()
+            while self._waiting:
+                self._run(self._waiting.pop(0))
+                self._send(Started(run.number))
+            check()
+
+        with listening(step, pause, check):
+            check()
+            return self._work(run.request, run.limits)
+
+    def _fail(self, run: Run, kind: str, message: str, hint: str) -> None:
+        self._send(Failed(run.number, kind, message, hint))
+
+
+def resolve(name: str) -> Work:
+    """Import the function that ``package.module:function`` names."""
+    module, _, function = name.partition(":")
+    work: Work = getattr(importlib.import_module(module), function)
+    return work
+
+
+def _exit_with_parent() -> None:
+    """The parent keeps standard input open. When it closes, the parent has ended."""
+    with open(0, "rb", buffering=0, closefd=False) as lifeline:
+        lifeline.read()
+    os._exit(0)
+
+
+def main(descriptor: int, function: str) -> None:
+    """Serve requests on the inherited end of a pipe.
+
+    Args:
+        descriptor: Its file descriptor.
+        function: Dotted name of the function that computes.
+    """
+    os.environ.update(ENVIRONMENT)
+    for stop in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # the parent handles these: it may want to finish first
+        signal.signal(stop, signal.SIG_IGN)
+    with suppress(OSError):
+        os.nice(NICE)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    log_lines.handle(logging.WARNING, log_lines.lines_for(os.environ.get(LOG_FORMAT, "auto")))
+    try:
+        Child(Connection(descriptor), resolve(function)).serve()
+    except (EOFError, OSError):
+        os._exit(0)
 
 
 class Wakeup:
@@ -42,7 +222,7 @@ class Wakeup:
 
 
 class WorkerProcess:
-    """A fresh interpreter that runs ``analysis.worker.child``, and the pipe to it.
+    """A fresh interpreter that runs ``analysis.worker.process``, and the pipe to it.
 
     It starts with exec. A bare fork after a threaded forward pass hangs, and CUDA does not work
     after a fork. The spawn method of multiprocessing would import the web server's main module
@@ -56,7 +236,7 @@ class WorkerProcess:
         self.pipe, theirs = multiprocessing.Pipe()
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-m", "analysis.worker.child", str(theirs.fileno()), function],
+                [sys.executable, "-m", "analysis.worker.process", str(theirs.fileno()), function],
                 stdin=subprocess.PIPE,
                 pass_fds=(theirs.fileno(),),
                 env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(_search_path())},
@@ -94,3 +274,7 @@ class WorkerProcess:
 
 def _search_path() -> list[str]:
     return [path or os.getcwd() for path in sys.path]  # noqa: PTH109 - a plain string
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

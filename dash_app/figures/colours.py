@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.contract.results import Token
+from analysis.contract.specs import Token
 from analysis.lens.options import COLOURS, SHARE_METHODS
 from analysis.lens.results import Colours, Grid
 from dash_app.page.token_labels import percent, token_markup

@@ -35,7 +35,7 @@ from analysis.contract.jobs import Job, current_user
 from analysis.errors import AnalysisError, BusyError
 from analysis.store.memo import Memo
 from dash_app.errors import failure, forgotten, shutting_down
-from dash_app.logs import current_request, owner_tag, page_key
+from dash_app.monitoring import current_request, owner_tag, page_key
 
 #: Seconds that a result is kept for the page, and that an ended job is remembered.
 _KEEP_S, _REMEMBER_S = 900.0, 60.0

@@ -8,10 +8,9 @@ from dash import dcc, html
 from dash.development.base_component import Component
 from flask import g, has_request_context
 
-from dash_app.page.controls import aria, data, options_of, switch
-from dash_app.state.context import Context, PageId, View
+from dash_app.page.panel import aria, data, options_of, switch
+from dash_app.state.context import PARTS, Context, PageId, View
 from dash_app.state.options import THEMES
-from dash_app.state.stores import PARTS
 
 #: Views above the workspace; the other views are its panels.
 ABOVE = ("run", "story", "tokens")

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from dash.development.base_component import Component
 
-from analysis.contract.results import Token
+from analysis.contract.specs import Token
 from analysis.lens.specs import LensSpec
-from dash_app.page.controls import Option, switch
-from dash_app.page.panel import control, segmented
+from dash_app.page.panel import Option, control, segmented, switch
 from dash_app.page.token_labels import label
 from dash_app.state.context import Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection, resolve

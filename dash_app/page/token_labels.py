@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 
-from analysis.contract.results import Token
+from analysis.contract.specs import Token
 
 #: Longest label in character cells, unless a figure sets a shorter one.
 LIMIT = 28

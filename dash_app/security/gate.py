@@ -26,17 +26,23 @@ from werkzeug.exceptions import (
 from werkzeug.wrappers import Response
 
 from analysis.contract.jobs import current_user
-from dash_app import logs
-from dash_app.logs import owner_tag, page_key, user_key
+from dash_app import monitoring
+from dash_app.monitoring import owner_tag, page_key, user_key
+from dash_app.security.clients import (
+    Buckets,
+    Network,
+    Rate,
+    is_loopback,
+    networks,
+    peer,
+    whole_seconds,
+)
 from dash_app.security.login import PUBLIC_ASSETS
-from dash_app.security.network import Network, is_loopback, networks, peer
-from dash_app.security.rate_limits import Buckets, Rate, whole_seconds
 from dash_app.security.responses import Refusal, wants_page
 from dash_app.security.sessions import Sessions
 from dash_app.security.users import NAME
 from dash_app.settings import Settings
-from dash_app.state.context import PageId
-from dash_app.state.stores import PARTS
+from dash_app.state.context import PARTS, PageId
 
 KIB = 1024
 #: Open to everyone: what the sign-in page needs, and whether the process is alive.
@@ -76,11 +82,11 @@ class Gate:
         """Check every request of ``server``."""
         server.config["MAX_CONTENT_LENGTH"] = self.settings.max_body_kib * KIB
         server.before_request(self.admit)
-        server.teardown_request(logs.end)
+        server.teardown_request(monitoring.end_request)
 
     def admit(self) -> Response | None:
         """Refuse the current request, answer it, or let it pass."""
-        logs.begin(request.headers.get("X-Request-ID"))
+        monitoring.begin_request(request.headers.get("X-Request-ID"))
         g.peer = peer(request.environ, self.trusted)
         g.user, g.may_sign_out = "", self.settings.login == "users"
         self._check_host()

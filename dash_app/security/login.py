@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from flask import Flask, g, redirect, request
 from werkzeug.wrappers import Response
 
-from dash_app.logs import hashed, log_event
-from dash_app.security.rate_limits import Buckets, Rate, whole_seconds
+from dash_app.monitoring import hashed, log_event
+from dash_app.security.clients import Buckets, Rate, whole_seconds
 from dash_app.security.sessions import Sessions
 from dash_app.security.users import Users
 from dash_app.settings import Settings

@@ -12,11 +12,10 @@ from flask import Response, g, request
 from werkzeug.exceptions import HTTPException, NotFound
 
 from dash_app import monitoring
-from dash_app.logs import log_event, logged_user, user_key
-from dash_app.monitoring import Metrics
+from dash_app.monitoring import Metrics, log_event, logged_user, user_key
 from dash_app.security import gate, responses, sessions
+from dash_app.security.clients import Buckets, LocalBuckets, RedisBuckets
 from dash_app.security.login import Login
-from dash_app.security.rate_limits import Buckets, LocalBuckets, RedisBuckets
 from dash_app.security.sessions import Ended, RedisEnded
 from dash_app.security.users import Users, users_file
 from dash_app.settings import Settings

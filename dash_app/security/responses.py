@@ -13,7 +13,7 @@ from flask.sessions import SecureCookieSessionInterface
 from werkzeug.exceptions import HTTPException
 
 from dash_app.errors import DEFECT
-from dash_app.logs import request_id
+from dash_app.monitoring import request_id
 from dash_app.security.login import page
 from dash_app.settings import Settings
 

@@ -13,9 +13,9 @@ from analysis.errors import SpecError
 from analysis.service import Service
 from analysis.worker.settings import ServiceSettings
 from dash_app.app import create_app
+from dash_app.jobs import job_and_draw
 from dash_app.jobs import manager as manager_module
-from dash_app.jobs import progress
-from dash_app.security.network import check as check_binding
+from dash_app.security.clients import check as check_binding
 from dash_app.settings import MIB, Settings
 
 _M_ARENA_MAX = -8
@@ -87,7 +87,7 @@ def build(settings: Settings) -> Served:
     _check_processes(settings)
     service = Service(service_settings(settings))
     manager = _manager(settings)
-    app = create_app(service, settings, manager=manager, jobs=progress.stages)
+    app = create_app(service, settings, manager=manager, jobs=job_and_draw.stages)
     served = Served(app, service, manager, settings.grace_s)
     app.server.extensions["stratascope"] = served
     return served

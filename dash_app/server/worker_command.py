@@ -9,7 +9,7 @@ from typing import Any
 from analysis.errors import AnalysisError, SpecError
 from analysis.service import catalog_fingerprint
 from analysis.worker.messages import Request
-from dash_app import logs
+from dash_app import monitoring
 from dash_app.server.server import service_settings
 from dash_app.settings import Settings
 
@@ -30,7 +30,7 @@ def work(chosen: argparse.Namespace) -> int:
         SpecError: If STRATASCOPE_REDIS_URL is not set.
     """
     settings = Settings()
-    logs.configure(settings)
+    monitoring.configure_log(settings)
     if not settings.redis_url:
         raise SpecError(
             "STRATASCOPE_REDIS_URL is not set.", "Set it to the Redis of the web processes."

@@ -200,7 +200,7 @@ def expand_sets(
     """A button's target with each change of a set replaced by the whole new set.
 
     Returns:
-        Pairs of names and texts for ``stores.parse``, and the sets that are already full.
+        Pairs of names and texts for ``context.parse``, and the sets that are already full.
     """
     shown = dict(pairs).get(SHOWN, "none")
     plain = [pair for pair in pairs if pair[0] not in (IN, OUT, SHOWN)]

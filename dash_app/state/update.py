@@ -13,7 +13,18 @@ from urllib.parse import parse_qsl
 from dash import Dash, Input, Output, State, ctx, no_update
 from dash.exceptions import PreventUpdate
 
-from dash_app.state.context import Context, EventHandler, PageId
+from dash_app.state.context import (
+    PARTS,
+    Context,
+    EventHandler,
+    PageId,
+    from_query,
+    join,
+    parse,
+    read_run,
+    split,
+    to_query,
+)
 from dash_app.state.selection import (
     MAX_PINS,
     RunRef,
@@ -22,7 +33,6 @@ from dash_app.state.selection import (
     out_of_range,
     request_run,
 )
-from dash_app.state.stores import PARTS, from_query, join, parse, read_run, split, to_query
 
 #: Shown when a token is pinned beyond the limit; pins are the only set with one.
 FULL = f"{MAX_PINS} tokens are pinned, the most that the curves can show. Unpin one first."

@@ -16,10 +16,10 @@ import pytest
 
 from analysis import codec
 from analysis.attribution.specs import AttributionSpec
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.contract.jobs import Job, Priority, Progress
 from analysis.contract.ledger import LedgerSpec, ModelLedgerSpec
-from analysis.contract.results import InfoSpec
+from analysis.contract.specs import InfoSpec
 from analysis.errors import CancelledError, WorkerStoppedError
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec, NeuronSpec
 from analysis.lens.specs import ColourSpec, DisagreementSpec, LensSpec, PromotedSpec
@@ -281,7 +281,7 @@ def test_long_work_yields_to_clicks_at_every_stage(desk: Desk, name: str) -> Non
     def step(done: int, total: int, label: str) -> None:
         told.append(label)
 
-    with progress.listening(step, lambda: told.append("pause")):
+    with jobs.listening(step, lambda: told.append("pause")):
         desk.right(name, kind.asked)
     stopping = {label for label, after in itertools.pairwise(told) if after == "pause"}
     assert stopping == set(told) - {"pause"}
@@ -296,6 +296,6 @@ def test_forward_passes_of_a_click_are_not_counted_twice(desk: Desk) -> None:
             assert answer.forwards == 1
 
     alone = desk.right("causal", kind.asked)[1]
-    with progress.listening(None, click):
+    with jobs.listening(None, click):
         assert desk.right("causal", kind.asked)[1] == alone
     assert next(clicks, None) is None

@@ -15,24 +15,22 @@ from plotly.io.json import to_json_plotly as to_json
 import analysis
 from analysis import registry
 from analysis.contract.choices import Choices, about
-from analysis.contract.results import Floats, Result
-from analysis.contract.specs import Spec
+from analysis.contract.specs import Floats, Result, Spec
 from analysis.errors import SpecError
 from analysis.flow_graph import methods
 from analysis.flow_graph.options import FLOW_METHODS
-from analysis.lens.decoders import Reader
+from analysis.lens.cells import Reader
 from analysis.lens.options import DECODERS
 from analysis.lens.specs import LensSpec
 from analysis.registry import Technique, technique_for
 from dash_app import app as app_module
 from dash_app import cli
 from dash_app.settings import Settings
-from dash_app.state.context import View
+from dash_app.state.context import View, from_query
 from dash_app.state.selection import Selection
-from dash_app.state.stores import from_query
 from dash_app.views.disagreement.actions import decoders
 from dash_app.views.flow.options import options as flow_controls
-from dash_app.views.heatmap.controls import bar
+from dash_app.views.heatmap.options import bar
 from tests.numerical.conftest import Case
 from tests.support import synthetic
 from tests.support.fake_service import FakeService

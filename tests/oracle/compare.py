@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import analysis
-from analysis.contract.results import Floats
+from analysis.contract.specs import Floats
 from analysis.model import default_model
 from analysis.tracing.capture import Trace
 

@@ -11,7 +11,7 @@ from dash import Dash, set_props
 
 from analysis.errors import WorkerStoppedError
 from dash_app.errors import original_error
-from dash_app.jobs import progress
+from dash_app.jobs import job_and_draw
 from dash_app.jobs.shared_manager import SharedJobManager
 from tests.support.dash_client import DashClient
 from tests.support.redis import RedisServer
@@ -106,7 +106,7 @@ def test_a_cancel_reaches_the_process_that_works(process: Make) -> None:
 
     def work(_: Any, value: Any) -> Any:
         stop = threading.Event()
-        with progress.current_job().waking(stop.set):
+        with job_and_draw.current_job().waking(stop.set):
             started.set()
             assert stop.wait(LIMIT_S)
         ended.set()
@@ -162,7 +162,7 @@ def test_a_foreign_page_reads_and_cancels_nothing(process: Make) -> None:
     done = threading.Event()
 
     def work(_: Any, value: Any) -> Any:
-        job = progress.current_job()
+        job = job_and_draw.current_job()
         assert done.wait(LIMIT_S)
         return "cancelled" if job.cancelled() else value
 

@@ -17,8 +17,8 @@ from analysis.contract.jobs import current_user
 from analysis.errors import SpecError
 from analysis.registry import technique_for
 from dash_app.app import create_app
+from dash_app.jobs import job_and_draw
 from dash_app.jobs import manager as manager_module
-from dash_app.jobs import progress
 from dash_app.security.users import Users
 from dash_app.settings import Settings
 from tests.support.fake_service import FakeService
@@ -62,7 +62,9 @@ def make_app(tmp_path: Path) -> Iterator[MakeApp]:
         managers.append(manager_module.JobManager())
         folders = {"data_dir": tmp_path / "data", "cache_dir": tmp_path / "cache"}
         chosen = Settings(**{**folders, **settings})
-        app = create_app(service or Watched(), chosen, manager=managers[-1], jobs=progress.stages)
+        app = create_app(
+            service or Watched(), chosen, manager=managers[-1], jobs=job_and_draw.stages
+        )
         app.server.config["TESTING"] = False
         return app
 

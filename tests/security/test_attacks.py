@@ -15,7 +15,7 @@ import pytest
 from dash import Dash
 
 from analysis import codec
-from analysis.contract.results import InfoSpec, Token
+from analysis.contract.specs import InfoSpec, Token
 from analysis.errors import ModelLoadError, StoreError, UnknownModelError
 from analysis.model import catalog, model_files
 from analysis.service import Service

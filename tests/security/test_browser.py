@@ -10,7 +10,7 @@ import pytest
 from dash import Dash
 from playwright.sync_api import expect
 
-from analysis.contract.results import Token
+from analysis.contract.specs import Token
 from dash_app.page.theme import DARK
 from dash_app.security.users import Users
 from tests.security.conftest import PASSWORD, MakeApp, Watched

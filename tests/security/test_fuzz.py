@@ -13,8 +13,8 @@ from dash import Dash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dash_app.state.context import split
 from dash_app.state.selection import Selection
-from dash_app.state.stores import split
 from tests.security.conftest import Watched
 from tests.support.dash_client import DashClient
 from tests.support.fake_service import HEADS, LAYERS, VOCAB
@@ -144,14 +144,14 @@ class Fuzzed:
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
     from dash_app.app import create_app
+    from dash_app.jobs import job_and_draw
     from dash_app.jobs import manager as manager_module
-    from dash_app.jobs import progress
     from dash_app.settings import Settings
 
     folder = tmp_path_factory.mktemp("fuzzed")
     manager = manager_module.JobManager(max_jobs=10_000)
     chosen = Settings(data_dir=folder, cache_dir=folder, requests_per_minute=10**9)
-    yield Fuzzed(create_app(Watched(), chosen, manager=manager, jobs=progress.stages))
+    yield Fuzzed(create_app(Watched(), chosen, manager=manager, jobs=job_and_draw.stages))
     manager.close()
 
 

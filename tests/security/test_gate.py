@@ -12,9 +12,9 @@ import pytest
 from dash import Dash
 
 from analysis.errors import AnalysisError
-from dash_app import cli, logs
-from dash_app.security import network, rate_limits
-from dash_app.security.rate_limits import LocalBuckets, Rate
+from dash_app import cli, monitoring
+from dash_app.security import clients
+from dash_app.security.clients import LocalBuckets, Rate
 from dash_app.security.users import Users
 from dash_app.settings import Settings
 from tests.security.conftest import MakeApp, signed_in
@@ -39,7 +39,7 @@ RUN = {
 
 def handle(address: str = "127.0.0.1") -> str:
     """A string shaped like a job's handle, without a valid signature."""
-    return f"{'0' * 32}{logs.owner_tag(logs.page_key(address))}~nothing"
+    return f"{'0' * 32}{monitoring.owner_tag(monitoring.page_key(address))}~nothing"
 
 
 def problem(answer: Any) -> dict[str, str]:
@@ -103,7 +103,7 @@ def test_settings_that_admit_everybody_or_nobody_are_refused(
     tmp_path: Any, settings: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(AnalysisError, match=said):
-        network.check(Settings(**{"data_dir": tmp_path, **settings}))
+        clients.check(Settings(**{"data_dir": tmp_path, **settings}))
 
 
 def test_safe_settings_are_accepted(tmp_path: Any) -> None:
@@ -115,7 +115,7 @@ def test_safe_settings_are_accepted(tmp_path: Any) -> None:
         {"host": "0.0.0.0", "login": "users"},  # noqa: S104
         {"host": "0.0.0.0", "login": "proxy", "trusted_proxies": "10.0.0.0/8,::1"},  # noqa: S104
     ):
-        network.check(Settings(**{"data_dir": tmp_path, **settings}))
+        clients.check(Settings(**{"data_dir": tmp_path, **settings}))
 
 
 def test_an_unusable_secret_is_not_printed(
@@ -187,7 +187,7 @@ def test_too_many_requests_give_a_message_for_a_while(
 ) -> None:
     client = make_app(requests_per_minute=10).server.test_client()  # an address: 100, 25 at once
     now = 1000.0
-    monkeypatch.setattr(rate_limits.time, "monotonic", lambda: now)
+    monkeypatch.setattr(clients.time, "monotonic", lambda: now)
     answers = [client.post(UPDATE, json=THEMES) for _ in range(26)]
     assert [answer.status_code for answer in answers] == [200] * 25 + [429]
     assert "Wait 1 second," in problem(answers[-1])["hint"]
@@ -222,7 +222,7 @@ def test_the_limit_of_one_user_does_not_affect_another(make_app: MakeApp, users:
 
 def test_a_bucket_fills_at_its_rate_and_no_higher(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 50.0
-    monkeypatch.setattr(rate_limits.time, "monotonic", lambda: now)
+    monkeypatch.setattr(clients.time, "monotonic", lambda: now)
     local, rate = LocalBuckets(), Rate(size=3, per_second=0.5)
     assert [local.take("a", rate) for _ in range(4)] == [0, 0, 0, 2.0]
     now += 1.0
@@ -235,7 +235,7 @@ def test_a_bucket_fills_at_its_rate_and_no_higher(monkeypatch: pytest.MonkeyPatc
 
 
 def test_unused_buckets_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limits, "_MOST", 3)
+    monkeypatch.setattr(clients, "_MOST", 3)
     local = LocalBuckets()
     for name in "abcde":
         local.take(name, Rate(1, 1))
@@ -258,7 +258,7 @@ def test_a_proxy_names_the_client(
     forwarded: str, direct: str, address: str, by_proxy: bool
 ) -> None:
     environ = {"REMOTE_ADDR": direct, "HTTP_X_FORWARDED_FOR": forwarded, "wsgi.url_scheme": "http"}
-    found = network.peer(environ, network.networks("10.0.0.0/24"))
+    found = clients.peer(environ, clients.networks("10.0.0.0/24"))
     assert (found.address, found.by_proxy) == (address, by_proxy)
 
 

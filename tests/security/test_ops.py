@@ -23,7 +23,7 @@ from analysis.service import Service
 from analysis.store.memo import Memo
 from analysis.tracing.specs import RunSpec
 from analysis.worker.settings import ServiceSettings
-from dash_app import cli, logs
+from dash_app import cli, monitoring
 from dash_app.monitoring import Readiness
 from dash_app.settings import Settings
 from tests.security.conftest import MakeApp, Watched, sign_in, signed_in
@@ -130,7 +130,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     monkeypatch.setattr("sys.stderr", written)
-    logs.configure(Settings(log_format="json"))
+    monitoring.configure_log(Settings(log_format="json"))
     yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]
     root.handlers[:] = before
     root.setLevel(level)
@@ -176,9 +176,9 @@ def test_users_are_hashed_in_the_log_by_default(make_app: MakeApp, users: Any, l
         signed_in(app).post("/_dash-update-component", data="{")
     sign_in(hidden.server.test_client(), password="wrong password")  # noqa: S106
     refused = [line for line in lines() if line["message"] == "refused"]
-    assert [line["user"] for line in refused] == [logs.hashed("alice"), "alice"]
+    assert [line["user"] for line in refused] == [monitoring.hashed("alice"), "alice"]
     (tried,) = [line for line in lines() if line.get("outcome") == "refused"]
-    assert tried["user"] == logs.hashed("alice")
+    assert tried["user"] == monitoring.hashed("alice")
     assert "wrong password" not in json.dumps(lines())
 
 
@@ -224,7 +224,7 @@ def test_a_terminal_gets_text_and_a_file_gets_json(monkeypatch: pytest.MonkeyPat
             stream = io.StringIO()
             monkeypatch.setattr(stream, "isatty", lambda answer=is_terminal: answer)
             monkeypatch.setattr("sys.stderr", stream)
-            logs.configure(Settings())
+            monitoring.configure_log(Settings())
             assert isinstance(root.handlers[0].formatter, kind)
     finally:
         root.handlers[:] = before

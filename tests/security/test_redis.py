@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dash_app.security import protect
-from dash_app.security.rate_limits import LocalBuckets, Rate, RedisBuckets
+from dash_app.security.clients import LocalBuckets, Rate, RedisBuckets
 from dash_app.security.sessions import Ended, RedisEnded
 from dash_app.settings import Settings
 from tests.support.redis import RedisServer

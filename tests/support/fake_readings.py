@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from analysis.attribution.specs import Attribution, AttributionSpec
-from analysis.contract.results import Token
+from analysis.contract.specs import Token
 from analysis.lens.options import SHARE_METHODS
 from analysis.lens.results import Colours, Disagreement, Promoted
 from analysis.lens.specs import ColourSpec, DisagreementSpec, PromotedSpec

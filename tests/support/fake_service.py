@@ -9,7 +9,7 @@ import numpy as np
 
 from analysis.attribution.specs import Attribution
 from analysis.contract.ledger import Ledger, LedgerEntry, LedgerSpec, ModelLedgerSpec
-from analysis.contract.results import ModelInfo
+from analysis.contract.specs import ModelInfo
 from analysis.errors import AnalysisError, PromptError, SpecError
 from analysis.flow_graph.results import (
     LINK_KINDS,

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from analysis import codec
-from analysis.contract import progress
-from analysis.contract.results import ModelInfo, Token
+from analysis.contract import jobs
+from analysis.contract.specs import ModelInfo, Token
 from analysis.errors import PromptError
 from analysis.tracing.specs import RunResult, RunSpec
 from analysis.worker.messages import Answer, Limits, Request
@@ -49,28 +49,28 @@ def log(line: str) -> None:
 
 
 def echo(_: str) -> None:
-    progress.step(1, 1, "echo")
+    jobs.step(1, 1, "echo")
 
 
 def steps(count: str) -> None:
     for done in range(int(count)):
-        progress.step(done + 1, int(count), "steps")
+        jobs.step(done + 1, int(count), "steps")
 
 
 def hold(path: str) -> None:
-    until(path, lambda: progress.step(0, 0, "holding"))
+    until(path, lambda: jobs.step(0, 0, "holding"))
 
 
 def long(path: str) -> None:
     def between() -> None:
-        progress.step(0, 0, "long")
-        progress.pause()
+        jobs.step(0, 0, "long")
+        jobs.pause()
 
     until(path, between)
 
 
 def look(path: str) -> None:
-    until(path, progress.check_cancelled)
+    until(path, jobs.check_cancelled)
 
 
 def stuck(path: str) -> None:

@@ -11,22 +11,22 @@ import os
 import time
 from pathlib import Path
 
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.worker import engine
 from analysis.worker.messages import Answer, Limits, Request
 
 HELD = "held"
 COMPUTED = "computed"
 
-_step = progress.step
+_step = jobs.step
 _held_before: set[str] = set()
 
 
 def perform(request: Request, limits: Limits) -> Answer:
-    progress.step = step  # in the worker only: a test that imports this module is not paused
+    jobs.step = step  # in the worker only: a test that imports this module is not paused
     answer = engine.perform(request, limits)
     if said().endswith(COMPUTED):  # do not check for a cancel where the real worker does not
-        progress.step(1, 1, COMPUTED)
+        jobs.step(1, 1, COMPUTED)
     return answer
 
 

@@ -22,7 +22,7 @@ from tests.support.repository import ROOT
 from tests.support.time_limits import PATIENCE_S
 
 ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/?")
-CHILD = "analysis.worker.child"
+CHILD = "analysis.worker.process"
 
 
 def loaded(url: str, log: Path, limit_s: float = 300.0) -> None:

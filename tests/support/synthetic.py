@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from analysis.attribution.specs import Attribution
-from analysis.contract.results import ModelInfo, Token
+from analysis.contract.specs import ModelInfo, Token
 from analysis.flow_graph.results import LINK_KINDS, NODE_KINDS, Graph
 from analysis.lens.results import Grid
 from analysis.tracing.specs import PatternResult, RunResult

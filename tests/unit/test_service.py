@@ -14,8 +14,7 @@ import pytest
 
 from analysis import codec
 from analysis.contract.jobs import Job
-from analysis.contract.results import InfoSpec
-from analysis.contract.specs import cache_key
+from analysis.contract.specs import InfoSpec, cache_key
 from analysis.errors import AnalysisError, CancelledError, PromptError, SpecError, UnknownModelError
 from analysis.flow_graph.specs import FlowSpec, LinkSpec, NeuronSpec
 from analysis.lens.specs import LensSpec, PromotedSpec
@@ -50,7 +49,7 @@ def service(settings: ServiceSettings) -> Iterator[Service]:
 
 def test_the_service_is_imported_and_made_without_torch(tmp_path: Path) -> None:
     script = (
-        "import sys, dash_app.jobs.progress; from pathlib import Path;"
+        "import sys, dash_app.jobs.job_and_draw; from pathlib import Path;"
         "from analysis.service import Service, ServiceSettings;"
         f"Service(ServiceSettings(cache_dir=Path({str(tmp_path)!r}))).close();"
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"

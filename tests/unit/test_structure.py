@@ -91,9 +91,10 @@ def test_what_is_installed_is_pinned() -> None:
     assert not names - pins
 
 
-def test_the_product_has_at_most_250_python_files() -> None:
+def test_the_product_has_at_most_300_python_files() -> None:
+    """The rebuilt house has fewer than 250; later features add their own."""
     product = [path for part in ("analysis", "dash_app") for path in (ROOT / part).rglob("*.py")]
-    assert 100 < len(product) <= 250
+    assert 100 < len(product) <= 300
 
 
 @pytest.mark.parametrize(("package", "most"), [("analysis", 15), ("dash_app", 10)])

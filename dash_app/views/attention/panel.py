@@ -10,8 +10,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.tracing.specs import PatternResult, PatternSpec, RunResult
-from dash_app.page.controls import aria, select_button, target
-from dash_app.page.panel import control, error_figure, graph, panel
+from dash_app.page.panel import aria, control, error_figure, graph, panel, select_button, target
 from dash_app.page.token_labels import label, percent
 from dash_app.state.context import Context, Service, result_of, trace_of
 from dash_app.state.selection import Chosen, RunRef, Selection, resolve, toggle

@@ -9,8 +9,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.attribution.specs import Attribution, Contribution
-from dash_app.page.controls import aria, select_button, target
-from dash_app.page.panel import control, panel
+from dash_app.page.panel import aria, control, panel, select_button, target
 from dash_app.state.context import Context
 
 

@@ -8,8 +8,7 @@ from typing import Any
 from dash import Dash, Input, Output, ctx
 
 from dash_app.jobs.job_and_draw import JobParts, Work, draw_run, register_job
-from dash_app.state.context import Context, EventHandler, PageId, View
-from dash_app.state.stores import join, read_run
+from dash_app.state.context import Context, EventHandler, PageId, View, join, read_run
 from dash_app.views.curves import actions
 from dash_app.views.curves.layout import CurvesId, layout, quantities
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from analysis.trajectory.specs import Emergence, EmergenceSpec, Steps, StepsSpec
 from dash_app.errors import Problem
-from dash_app.jobs.progress import run_safely, stored_problem
+from dash_app.jobs.job_and_draw import run_safely, stored_problem
 from dash_app.page.panel import blank_figure, error_figure, problem_figure
 from dash_app.page.theme import palette
 from dash_app.page.token_labels import label

@@ -7,12 +7,11 @@ from enum import StrEnum
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from analysis.contract.results import Token
+from analysis.contract.specs import Token
 from analysis.tracing.specs import RunResult
 from analysis.trajectory.specs import LargestStep, Steps
-from dash_app.jobs.progress import progress_bar, small_button, stop_button
-from dash_app.page.controls import aria, options_of, select_button, switch, target
-from dash_app.page.panel import graph, panel
+from dash_app.jobs.job_and_draw import progress_bar, small_button, stop_button
+from dash_app.page.panel import aria, graph, options_of, panel, select_button, switch, target
 from dash_app.page.token_labels import label, percent
 from dash_app.state.context import Context
 from dash_app.state.options import CURVES

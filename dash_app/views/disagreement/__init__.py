@@ -8,8 +8,7 @@ from typing import Any
 from dash import Dash, Input, Output, State, ctx, no_update
 
 from dash_app.jobs.job_and_draw import JobParts, Work, register_job
-from dash_app.state.context import Context, PageId, View
-from dash_app.state.stores import join, read_run
+from dash_app.state.context import Context, PageId, View, join, read_run
 from dash_app.views.disagreement import actions
 from dash_app.views.disagreement.layout import DisagreementId, layout
 

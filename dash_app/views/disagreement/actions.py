@@ -12,9 +12,8 @@ from analysis.lens.options import DECODERS
 from analysis.lens.results import Disagreement
 from analysis.lens.specs import DisagreementSpec
 from analysis.tracing.specs import RunResult
-from dash_app.jobs.progress import run_safely, stored_problem
-from dash_app.page.controls import Option, options_of
-from dash_app.page.panel import blank_figure, error_figure, problem_figure
+from dash_app.jobs.job_and_draw import run_safely, stored_problem
+from dash_app.page.panel import Option, blank_figure, error_figure, options_of, problem_figure
 from dash_app.page.window import PAGE, Window, describe_window, window
 from dash_app.state.context import NewJob, Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection, resolve

@@ -8,9 +8,17 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.lens.options import DECODERS
-from dash_app.jobs.progress import progress_bar, small_button, stop_button
-from dash_app.page.controls import Option, aria, options_of, select_button, switch
-from dash_app.page.panel import control, graph, panel
+from dash_app.jobs.job_and_draw import progress_bar, small_button, stop_button
+from dash_app.page.panel import (
+    Option,
+    aria,
+    control,
+    graph,
+    options_of,
+    panel,
+    select_button,
+    switch,
+)
 from dash_app.state.context import Context
 from dash_app.state.options import DIFFERENCES
 from dash_app.state.selection import toggle

@@ -11,7 +11,7 @@ from analysis.errors import AnalysisError
 from analysis.flow_graph.results import Graph
 from analysis.flow_graph.specs import FlowSpec
 from analysis.lens.specs import LensSpec
-from dash_app.jobs.progress import run_safely, stored_problem
+from dash_app.jobs.job_and_draw import run_safely, stored_problem
 from dash_app.page.logit_tokens import logit_options, tokens_by_id
 from dash_app.page.panel import blank_figure, error_figure, problem_figure
 from dash_app.state.context import NewJob, Service, result_of, trace_of

@@ -12,8 +12,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 
 from dash_app.jobs.job_and_draw import JobParts, Work, draw_run, register_job
 from dash_app.page.panel import FIGURE, FIGURE_LOADING
-from dash_app.state.context import Context, PageId
-from dash_app.state.stores import join, read_run
+from dash_app.state.context import Context, PageId, join, read_run
 from dash_app.views.flow import actions, check, inspector
 from dash_app.views.flow.layout import FlowId
 

@@ -12,10 +12,9 @@ from analysis.errors import AnalysisError
 from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import CausalCheck, CausalComparison
 from dash_app.errors import explain
-from dash_app.jobs.progress import run_safely, stored_problem
-from dash_app.page.controls import aria
+from dash_app.jobs.job_and_draw import run_safely, stored_problem
 from dash_app.page.logit_tokens import tokens_by_id
-from dash_app.page.panel import GRAPH_CONFIG, problem_notice
+from dash_app.page.panel import GRAPH_CONFIG, aria, problem_notice
 from dash_app.page.token_labels import label
 from dash_app.state.context import NewJob, Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection

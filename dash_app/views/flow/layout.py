@@ -10,9 +10,8 @@ from dash.development.base_component import Component
 
 from analysis.contract.choices import Choices
 from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, START_TOKEN
-from dash_app.jobs.progress import fill_id, progress_bar, small_button, stop_button
-from dash_app.page.controls import aria
-from dash_app.page.panel import FIGURE, GRAPH_CONFIG, blank_figure, control, panel
+from dash_app.jobs.job_and_draw import fill_id, progress_bar, small_button, stop_button
+from dash_app.page.panel import FIGURE, GRAPH_CONFIG, aria, blank_figure, control, panel
 from dash_app.state.context import Context
 from dash_app.state.options import SCALES, SINKS, SPLITS
 from dash_app.views.flow.options import options

@@ -10,9 +10,8 @@ from dash.development.base_component import Component
 
 from analysis.contract.choices import Choices
 from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, START_TOKEN
-from dash_app.page.controls import Option, options_of, switch
 from dash_app.page.logit_tokens import logit_controls
-from dash_app.page.panel import control, segmented
+from dash_app.page.panel import Option, control, options_of, segmented, switch
 from dash_app.state.options import MAIN_PATHS, ROOTS, SCALES, SINKS, SPLITS
 from dash_app.state.selection import Selection
 

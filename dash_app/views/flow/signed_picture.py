@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analysis.contract.results import Token
+from analysis.contract.specs import Token
 from analysis.flow_graph.results import LINK_KINDS, Graph
 from analysis.tracing.specs import RunResult
 from dash_app.page.theme import MONO, Figure, Theme, axis, base_layout, palette, rgba

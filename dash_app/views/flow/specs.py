@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.contract.results import ModelInfo
+from analysis.contract.specs import ModelInfo
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec
 from dash_app.state.selection import RunRef, Selection, resolve
 from dash_app.views.flow.link_selection import Look, Rule

@@ -8,8 +8,7 @@ from typing import Any
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 
 from dash_app.jobs.job_and_draw import JobParts, Work, draw_run, register_job
-from dash_app.state.context import Context, PageId, View
-from dash_app.state.stores import join, read_run
+from dash_app.state.context import Context, PageId, View, join, read_run
 from dash_app.views.heatmap import actions, inspector
 from dash_app.views.heatmap.layout import LensId, layout
 

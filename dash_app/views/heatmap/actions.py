@@ -12,25 +12,22 @@ from dash import html, no_update
 from dash.development.base_component import Component
 from numpy.typing import NDArray
 
-from analysis.contract.results import Token
+from analysis.contract.specs import Token
 from analysis.learned import library
-from analysis.lens.needs import PROBABILITIES
-from analysis.lens.options import COLOURS, COMPONENTS, DECODERS, NORMS, SIMILARITIES
+from analysis.lens.options import COLOURS, COMPONENTS, DECODERS, NORMS, PROBABILITIES, SIMILARITIES
 from analysis.lens.results import Grid
 from analysis.tracing.specs import RunResult
 from dash_app.figures.colours import CellColours, cell_colours, effective
 from dash_app.figures.heatmap import heatmap, layered
-from dash_app.jobs.progress import run_safely, stored_problem
+from dash_app.jobs.job_and_draw import run_safely, stored_problem
 from dash_app.page.logit_tokens import tokens_by_id
 from dash_app.page.panel import error_figure, problem_figure, problem_notice
 from dash_app.page.window import Window, describe_window, empty_grid, indices_of, laid_out
-from dash_app.state.context import NewJob, Service, result_of, trace_of
+from dash_app.state.context import PARTS, NewJob, Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection, pinned, resolve
-from dash_app.state.stores import PARTS
-from dash_app.views.heatmap import specs
-from dash_app.views.heatmap.controls import bar
+from dash_app.views.heatmap import options
 from dash_app.views.heatmap.inspector import inspector, undecoded
-from dash_app.views.heatmap.specs import HeatmapData, HeatmapSpec
+from dash_app.views.heatmap.options import HeatmapData, HeatmapSpec, bar
 
 #: Figure, controls, caption, inspector, what is drawn, what is still to be computed.
 Shown = tuple[Any, Any, Any, Any, Any, Any]
@@ -77,10 +74,10 @@ def picture_of(service: Service, run: RunRef, selection: Selection) -> Picture:
     """Resolve a selection on a run."""
     result = result_of(service, run)
     learned = library.available(run.model) is not None
-    selection, notes = specs.replace_unavailable(selection, result, learned)
+    selection, notes = options.replace_unavailable(selection, result, learned)
     chosen = resolve(selection, run)
-    window = specs.visible_window(run, result, selection)
-    spec = specs.heatmap_spec(run, result, selection)
+    window = options.visible_window(run, result, selection)
+    spec = options.heatmap_spec(run, result, selection)
     return Picture(
         run, result, selection, window, spec, chosen.row, chosen.pos, learned, tuple(notes)
     )
@@ -109,7 +106,7 @@ def compute(
 
     def work() -> str:
         picture = picture_of(service, run, selection)
-        stages = specs.stages(picture.spec, picture.window, picture.pos)
+        stages = options.stages(picture.spec, picture.window, picture.pos)
         for number, stage in enumerate(stages):
             last = number == len(stages) - 1
             start, end = (0.1, 1.0) if len(stages) > 1 and last else (0.0, 0.1)
@@ -168,9 +165,9 @@ def _data(
     service: Service, run: RunRef, picture: Picture, ready: dict[str, Any] | None
 ) -> HeatmapData:
     """The numbers in the memo, and those of a job that has just ended."""
-    data = specs.memoised(service, run, picture.spec, picture.window, picture.pos)
+    data = options.memoised(service, run, picture.spec, picture.window, picture.pos)
     if ready is not None and ready.get("done") == picture.key:
-        return specs.computed(service, run, picture.spec, picture.window, data)
+        return options.computed(service, run, picture.spec, picture.window, data)
     return data
 
 
@@ -216,7 +213,7 @@ def _figure(
 
 def _colours(picture: Picture, cells: Grid, data: HeatmapData) -> CellColours:
     selection = picture.selection
-    asked = specs.asked_token(picture.run, picture.result, selection)
+    asked = options.asked_token(picture.run, picture.result, selection)
     known = {token.id: token for token in (*cells.vocabulary, *picture.result.tokens)}
     return cell_colours(
         effective(selection.colour, selection.similarity),
@@ -235,7 +232,7 @@ def _token_choices(service: Service, picture: Picture) -> dict[int, Token]:
     if not COLOURS[selection.colour].of_token:
         return {}
     best = result.top_ids[picture.pos, :3].tolist()
-    ids = [specs.asked_token(run, result, selection), *pinned(selection, run, best), *best]
+    ids = [options.asked_token(run, result, selection), *pinned(selection, run, best), *best]
     ids = [number for number in dict.fromkeys(ids) if number < run.vocab]
     known = tokens_by_id(service, run, ids)
     return {number: known[number] for number in ids}

@@ -14,8 +14,7 @@ from analysis.lens.specs import PromotedSpec
 from analysis.tracing.specs import RunResult
 from dash_app.errors import explain
 from dash_app.figures.heatmap import MARK_NAMES, layered, state_name
-from dash_app.page.controls import Option, options_of, select_button, switch
-from dash_app.page.panel import fact, problem_notice
+from dash_app.page.panel import Option, fact, options_of, problem_notice, select_button, switch
 from dash_app.page.token_labels import label, percent
 from dash_app.state.context import Service, result_of, trace_of
 from dash_app.state.options import PROMOTED_BY

@@ -7,11 +7,10 @@ from enum import StrEnum
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from dash_app.jobs.progress import progress_bar, small_button, stop_button
-from dash_app.page.controls import aria
-from dash_app.page.panel import graph, panel
+from dash_app.jobs.job_and_draw import progress_bar, small_button, stop_button
+from dash_app.page.panel import aria, graph, panel
 from dash_app.state.context import Context
-from dash_app.views.heatmap.controls import bar
+from dash_app.views.heatmap.options import bar
 
 
 class LensId(StrEnum):

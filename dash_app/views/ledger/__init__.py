@@ -8,8 +8,7 @@ from dash import Dash, Input, Output
 from dash.exceptions import PreventUpdate
 
 from dash_app.jobs.job_and_draw import JobParts, job_options
-from dash_app.state.context import Context, PageId, View
-from dash_app.state.stores import join, read_run
+from dash_app.state.context import Context, PageId, View, join, read_run
 from dash_app.views.ledger import panel
 from dash_app.views.ledger.panel import LedgerId
 

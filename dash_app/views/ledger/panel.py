@@ -11,9 +11,8 @@ from dash.development.base_component import Component
 from analysis.contract.ledger import Ledger, LedgerEntry, LedgerSpec, ModelLedgerSpec
 from analysis.errors import CancelledError
 from dash_app.errors import explain
-from dash_app.jobs.progress import fill_id, label_id
-from dash_app.page.controls import aria
-from dash_app.page.panel import panel
+from dash_app.jobs.job_and_draw import fill_id, label_id
+from dash_app.page.panel import aria, panel
 from dash_app.state.context import Context, NewJob, Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection, resolve
 

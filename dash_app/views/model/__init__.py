@@ -8,8 +8,7 @@ from typing import Any
 from dash import Dash, Input, Output, State
 
 from dash_app.jobs.job_and_draw import JobParts, Work, draw_run, register_job
-from dash_app.state.context import Context, PageId, View
-from dash_app.state.stores import read_run
+from dash_app.state.context import Context, PageId, View, read_run
 from dash_app.views.model import panel
 from dash_app.views.model.panel import ModelId
 

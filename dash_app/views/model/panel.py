@@ -19,15 +19,14 @@ from analysis.reports.specs import (
     SimilaritySpec,
 )
 from dash_app.errors import explain
-from dash_app.jobs.progress import (
+from dash_app.jobs.job_and_draw import (
     progress_bar,
     run_safely,
     small_button,
     stop_button,
     stored_problem,
 )
-from dash_app.page.controls import aria
-from dash_app.page.panel import GRAPH_CONFIG, panel, problem_notice
+from dash_app.page.panel import GRAPH_CONFIG, aria, panel, problem_notice
 from dash_app.page.theme import Figure, Theme
 from dash_app.page.token_labels import percent
 from dash_app.state.context import Context, NewJob, Service, trace_of

@@ -1,17 +1,195 @@
-"""Model, prompt, Run and Cancel: everything that requests a run, and reports on it."""
+"""Model, prompt, Run and Cancel: request a run, compute its first results, report on it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from dash import Dash, Input, Output, State, ctx, no_update
 
-from dash_app.jobs.job_and_draw import JobParts, Work, draw_run, register_job
-from dash_app.state.context import Context, Mirror, PageId, View
-from dash_app.state.stores import PARTS, join
-from dash_app.views.run import actions
-from dash_app.views.run.layout import RunId, examples, layout
+from analysis.contract.specs import InfoSpec
+from analysis.errors import AnalysisError, CancelledError, PromptError, SpecError, UnknownModelError
+from analysis.lens.specs import LensSpec
+from analysis.tracing.specs import RunResult, RunSpec, TraceSpec
+from analysis.trajectory.specs import Story, StorySpec
+from dash_app.errors import explain
+from dash_app.jobs.job_and_draw import (
+    JobParts,
+    Work,
+    draw_run,
+    problem_to_store,
+    register_job,
+    stored_problem,
+)
+from dash_app.page.panel import notice, problem_notice
+from dash_app.state.context import (
+    PARTS,
+    Context,
+    Mirror,
+    NewJob,
+    PageId,
+    Service,
+    View,
+    join,
+    read_run,
+)
+from dash_app.state.selection import RunRef, Selection
+from dash_app.state.update import notices
+from dash_app.views.run.layout import RunId, chips, examples, layout
+
+#: Up to this many tokens, a run computes every column of the heatmap.
+SHORT = 16
+
+
+def perform(context: Context, asked: Selection, job: NewJob) -> RunRef:
+    """Compute the first results of a run, so that they are in the memo.
+
+    For a long prompt that includes only one column of the heatmap; the view requests the others.
+
+    Raises:
+        AnalysisError: With a message for the page.
+    """
+    _check(context, asked)
+    service: Service = context.service
+    run = service.ask(asked.model, _spec(asked), job(0.0, 0.4))
+    trace = TraceSpec(asked.model, run.token_ids)
+    service.ask(trace, _opening(run), job(0.4, 0.95))
+    story = service.ask(trace, StorySpec(run.prompt_length - 1), job(0.95, 1.0))
+    return _reference(asked, run, story)
+
+
+def remembered(context: Context, asked: Selection) -> dict[str, Any] | None:
+    """What ``status`` would return if all first results are in the memo; else None."""
+    try:
+        _check(context, asked)
+        run = context.service.peek(asked.model, _spec(asked))
+        if run is None:
+            return None
+        trace = TraceSpec(asked.model, run.token_ids)
+        story = context.service.peek(trace, StorySpec(run.prompt_length - 1))
+        grids = (context.service.peek(trace, spec) for spec in (LensSpec(), _opening(run)))
+        if story is None or all(grid is None for grid in grids):
+            return None
+    except AnalysisError:
+        return None  # the job reports the error
+    return {"attempt": asked.attempt, "run": _reference(asked, run, story).model_dump()}
+
+
+def _opening(run: RunResult) -> LensSpec:
+    """The part of the heatmap that a run computes."""
+    if len(run.tokens) <= SHORT:
+        return LensSpec()
+    return LensSpec(positions=(run.prompt_length - 1,))
+
+
+def _spec(asked: Selection) -> RunSpec:
+    chat = asked.template == "on"
+    return RunSpec(asked.model, asked.prompt, new_tokens=asked.new, template=chat)
+
+
+def _reference(asked: Selection, run: RunResult, story: Story) -> RunRef:
+    return RunRef(
+        model=asked.model,
+        prompt=asked.prompt,
+        new=asked.new,
+        template=asked.template,
+        attempt=asked.attempt,
+        token_ids=run.token_ids,
+        prompt_length=run.prompt_length,
+        layers=run.info.layers,
+        heads=run.info.heads,
+        vocab=run.info.vocab,
+        layer=story.step_layer,
+    )
+
+
+def _check(context: Context, asked: Selection) -> None:
+    if asked.model not in {name for name, _ in context.models}:
+        raise UnknownModelError(
+            f"This server does not offer the model {asked.model!r}.",
+            "Pick one from the list. STRATASCOPE_MODELS adds more.",
+        )
+    if not asked.prompt.strip():
+        raise PromptError("The prompt is empty.", "Type some text, or click an example.")
+    most = context.settings.max_new_tokens
+    if asked.new > most:
+        raise SpecError(
+            f"{asked.new} new tokens are more than this server allows.", f"Choose at most {most}."
+        )
+
+
+def status(context: Context, asked: Selection, job: NewJob) -> dict[str, Any] | None:
+    """How a request ended, for the store STATUS: a run, or a problem.
+
+    None if it was cancelled: the page has already reported that, and may have sent a new request.
+    """
+    try:
+        return {"attempt": asked.attempt, "run": perform(context, asked, job).model_dump()}
+    except CancelledError:
+        return None
+    except Exception as error:  # noqa: BLE001 - the page shows any error
+        return {"attempt": asked.attempt, **problem_to_store(error)}
+
+
+def adopt(
+    status_data: dict[str, Any] | None, asked: dict[str, Any] | None, shown: dict[str, Any] | None
+) -> Any:
+    """The run to show: the one that just finished, unless it is shown or a newer one is requested.
+
+    None leaves the page as it is.
+    """
+    if not status_data or "run" not in status_data:
+        return None
+    attempt = status_data["attempt"]
+    if attempt != join(asked).attempt or (shown or {}).get("attempt") == attempt:
+        return None
+    return status_data["run"]
+
+
+def messages_at_once(sources: frozenset[str], note: dict[str, Any] | None) -> list[Any] | None:
+    """Messages about a click or an address, shown at once; None leaves the page as it is."""
+    if RunId.CANCEL in sources:
+        return [notice("Cancelled.", "Your prompt is kept. Press Run to start again.")]
+    news = (note or {}) if PageId.QUERY in sources else {}
+    lines = notices(news.get("ignored", ()), Selection(), None, news.get("full", ()))
+    if lines:
+        return _warnings(lines)
+    return [] if sources & {PageId.DISMISS, PageId.REQUEST} else None
+
+
+def messages_after_run(
+    status_data: dict[str, Any] | None,
+    note: dict[str, Any] | None,
+    selected: Selection,
+    problem: str = "",
+) -> list[Any] | None:
+    """Messages when a request has ended; None if a newer one was sent meanwhile.
+
+    They report an error, invalid parts of the address, and the service's ``problem``.
+    """
+    if (status_data or {}).get("attempt") != selected.attempt:
+        return None
+    ignored = (note or {}).get("ignored", ())
+    run = read_run((status_data or {}).get("run"))
+    lines = [*notices(ignored, selected, run), *([problem] if problem else [])]
+    failure = stored_problem(status_data)
+    errors = [problem_notice(failure)] if failure else []
+    return [*errors, *_warnings(lines)]
+
+
+def _warnings(lines: Sequence[str]) -> list[Any]:
+    return [notice(line, kind="warn") for line in lines]
+
+
+def model_chips(service: Service, run: RunRef, _selection: Selection) -> Any:
+    """Facts about the run's model."""
+    try:
+        return chips(service.ask(run.model, InfoSpec()))
+    except Exception as error:  # noqa: BLE001 - logged; the page works without the chips
+        explain(error)
+        return no_update
+
 
 #: The browser reads the form when Run is pressed (``assets/js/controls.js``).
 MIRRORS = {
@@ -32,12 +210,12 @@ def register(app: Dash, context: Context) -> None:
     """Add the job, the callbacks that adopt its result, and the messages."""
 
     def prepare(request: Any) -> Work:
-        return partial(actions.status, context, join(request))
+        return partial(status, context, join(request))
 
     register_job(app, context, JOB, {"request": Input(PageId.REQUEST, "data")}, prepare)
     _register_adoption(app, context)
     _register_messages(app, context)
-    draw_run(app, [Output(RunId.CHIPS, "children")], partial(actions.model_chips, context.service))
+    draw_run(app, [Output(RunId.CHIPS, "children")], partial(model_chips, context.service))
 
     @app.callback(
         Output(RunId.EXAMPLES, "children"),
@@ -56,17 +234,17 @@ def _register_adoption(app: Dash, context: Context) -> None:
         State(PageId.RUN, "data"),
         prevent_initial_call=True,
     )
-    def adopt(status: Any, request: Any, shown: Any) -> Any:
-        return actions.adopt(status, request, shown) or no_update
+    def on_status(status: Any, request: Any, shown: Any) -> Any:
+        return adopt(status, request, shown) or no_update
 
     @app.callback(
         Output(PageId.STATUS, "data"),
         Input(PageId.REQUEST, "data"),
         prevent_initial_call=True,
     )
-    def remembered(request: Any) -> Any:
+    def on_request(request: Any) -> Any:
         # Results in the memo need not wait until the page polls the job.
-        return actions.remembered(context, join(request)) or no_update
+        return remembered(context, join(request)) or no_update
 
 
 def _register_messages(app: Dash, context: Context) -> None:
@@ -78,7 +256,7 @@ def _register_messages(app: Dash, context: Context) -> None:
         prevent_initial_call=True,
     )
     def after_run(status: Any, note: Any, *stored: Any) -> Any:
-        shown = actions.messages_after_run(status, note, join(*stored), context.service.problem)
+        shown = messages_after_run(status, note, join(*stored), context.service.problem)
         return no_update if shown is None else shown
 
     @app.callback(
@@ -91,7 +269,7 @@ def _register_messages(app: Dash, context: Context) -> None:
     )
     def at_once(_request: Any, note: Any, _cancel: Any, _dismiss: Any) -> Any:
         sources = frozenset(str(item["prop_id"]).rpartition(".")[0] for item in ctx.triggered)
-        shown = actions.messages_at_once(sources, note)
+        shown = messages_at_once(sources, note)
         return no_update if shown is None else shown
 
 

@@ -7,9 +7,9 @@ from enum import StrEnum
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from analysis.contract.results import ModelInfo
-from dash_app.jobs.progress import progress_bar
-from dash_app.page.controls import aria, select_button, target
+from analysis.contract.specs import ModelInfo
+from dash_app.jobs.job_and_draw import progress_bar
+from dash_app.page.panel import aria, select_button, target
 from dash_app.state.context import Context, PageId
 from dash_app.state.examples import examples_for
 from dash_app.state.selection import MAX_PROMPT_CHARACTERS

@@ -11,7 +11,7 @@ from dash.development.base_component import Component
 from analysis.tracing.specs import RunResult
 from analysis.trajectory.specs import Story, StorySpec
 from dash_app.errors import explain
-from dash_app.page.controls import aria, select_button, target
+from dash_app.page.panel import aria, select_button, target
 from dash_app.page.token_labels import percent, quoted
 from dash_app.state.context import Context, Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection, resolve, toggle

@@ -11,15 +11,14 @@ from typing import Any
 from dash import html
 from dash.development.base_component import Component
 
-from analysis.contract.results import InfoSpec
+from analysis.contract.specs import InfoSpec
 from analysis.errors import AnalysisError, CancelledError, SpecError
 from analysis.tasks import addition, export, suite_files, suites
 from analysis.tasks.suite_specs import OWN, FailureSpec, SuiteSpec
 from analysis.tasks.sum_specs import ContributionSpec, PatchSpec, ProbeSpec, ProjectionSpec
 from dash_app.errors import Problem, explain
-from dash_app.jobs.progress import problem_to_store, stored_problem
-from dash_app.page.controls import select_button, target
-from dash_app.page.panel import empty_state, notice, problem_notice
+from dash_app.jobs.job_and_draw import problem_to_store, stored_problem
+from dash_app.page.panel import empty_state, notice, problem_notice, select_button, target
 from dash_app.state.context import NewJob, Service
 from dash_app.views.tasks import failures, suite, sums
 from dash_app.views.tasks.reports import ReportOption

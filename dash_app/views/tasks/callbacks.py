@@ -10,8 +10,7 @@ from dash.exceptions import PreventUpdate
 
 from analysis.tasks.suite_specs import OWN
 from dash_app.jobs.job_and_draw import JobParts, Work, register_job
-from dash_app.state.context import Context, PageId
-from dash_app.state.stores import join, read_run
+from dash_app.state.context import Context, PageId, join, read_run
 from dash_app.views.tasks import actions
 from dash_app.views.tasks.reports import EVERY, Part, Report, ReportOption, TasksId, of
 

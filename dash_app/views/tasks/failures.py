@@ -9,7 +9,7 @@ from dash import html
 from dash.development.base_component import Component
 
 from analysis.tasks.suite_specs import AnsweredPrompt, AnswerPair, FailureReport, FlowChange
-from dash_app.page.controls import select_button
+from dash_app.page.panel import select_button
 from dash_app.views.tasks import failure_figures, sections
 from dash_app.views.tasks.reports import ReportOption
 from dash_app.views.tasks.sections import Drawn, chosen, picture

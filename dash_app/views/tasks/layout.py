@@ -9,9 +9,8 @@ from dash.development.base_component import Component
 
 from analysis.tasks import suites
 from analysis.tasks.sum_specs import MAX_DIGITS, PATCH_POSITIONS
-from dash_app.jobs.progress import progress_bar
-from dash_app.page.controls import aria
-from dash_app.page.panel import control, empty_state, help_button, panel
+from dash_app.jobs.job_and_draw import progress_bar
+from dash_app.page.panel import aria, control, empty_state, help_button, panel
 from dash_app.state.context import Context
 from dash_app.views.tasks.reports import (
     EVERY,

@@ -8,8 +8,7 @@ from typing import Any
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from dash_app.page.controls import aria, target
-from dash_app.page.panel import GRAPH_CONFIG
+from dash_app.page.panel import GRAPH_CONFIG, aria, target
 from dash_app.views.tasks.reports import ReportOption
 
 

@@ -10,7 +10,7 @@ from dash import html
 from dash.development.base_component import Component
 
 from analysis.tasks.suite_specs import OWN, SuiteReport
-from dash_app.page.controls import select_button
+from dash_app.page.panel import select_button
 from dash_app.views.tasks import sections, suite_figures
 from dash_app.views.tasks.sections import Drawn, picture
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dash import html
 from dash.development.base_component import Component
 
-from analysis.contract.results import Token
+from analysis.contract.specs import Token
 from analysis.tracing.specs import RunResult
 from dash_app.errors import explain
-from dash_app.page.controls import aria, select_button, target
-from dash_app.page.panel import notice, problem_notice
+from dash_app.page.panel import aria, notice, problem_notice, select_button, target
 from dash_app.page.token_labels import label, percent
 from dash_app.state.context import Context, Service, result_of
 from dash_app.state.selection import RunRef, Selection, resolve

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.errors import AnalysisError, CancelledError, ModelLoadError
 from analysis.model import catalog, default_model, pretrained
 from tests.support import tiny_gguf
@@ -84,14 +84,14 @@ def test_a_damaged_conversion_is_repeated(target: Path, source: Path, damage: st
 KILLED = """
 import sys, time
 from pathlib import Path
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.model import default_model
 source, target, stop = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 def listener(done, total, label):
     if done == stop:
         print("here", flush=True)
         time.sleep(600)
-with progress.listening(listener):
+with jobs.listening(listener):
     default_model.ensure_converted(target, default_model.digest(source), lambda scratch: source)
 """
 
@@ -116,14 +116,14 @@ def test_a_cancelled_conversion_cleans_up(target: Path, source: Path) -> None:
         if done == 4:
             raise CancelledError
 
-    with pytest.raises(CancelledError), progress.listening(stop):
+    with pytest.raises(CancelledError), jobs.listening(stop):
         make(target, source)
     assert left_beside(target) == []
 
 
 def test_progress_rises_to_the_end(target: Path, source: Path) -> None:
     seen: list[tuple[int, int]] = []
-    with progress.listening(lambda done, total, _label: seen.append((done, total))):
+    with jobs.listening(lambda done, total, _label: seen.append((done, total))):
         make(target, source)
     assert seen == sorted(seen)
     assert seen[-1][0] == seen[-1][1]
@@ -160,7 +160,7 @@ def test_waiting_for_another_process_can_be_cancelled(target: Path, source: Path
         labels.append(label)
         raise CancelledError
 
-    with default_model._locked(target), pytest.raises(CancelledError), progress.listening(stop):
+    with default_model._locked(target), pytest.raises(CancelledError), jobs.listening(stop):
         make(target, source)
     assert "another process" in labels[0]
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.errors import CancelledError, ModelLoadError, SpecError, UnknownModelError
 from analysis.model import fingerprint, pretrained, transformers_io
 from tests.support import tiny, tiny_gguf
@@ -166,20 +166,20 @@ def test_loading_can_be_cancelled(tiny_gpt2_dir: Path) -> None:
     def stop(_done: int, _total: int, _label: str) -> None:
         raise CancelledError
 
-    with pytest.raises(CancelledError), progress.listening(stop):
+    with pytest.raises(CancelledError), jobs.listening(stop):
         pretrained.load_pretrained(str(tiny_gpt2_dir))
 
 
 KILLED = """
 import os, signal, sys
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.model import pretrained
 
 def die(done, total, label):
     if label.startswith(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
 
-with progress.listening(die):
+with jobs.listening(die):
     pretrained.load_pretrained(sys.argv[1], device="cpu")
 """
 

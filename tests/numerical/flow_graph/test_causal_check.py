@@ -9,7 +9,7 @@ import pytest
 
 import analysis
 from analysis import codec
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.errors import CancelledError
 from analysis.flow_graph import causal_check
 from analysis.flow_graph.causal_check import spearman
@@ -110,7 +110,7 @@ def test_a_cancel_leaves_the_model_unchanged(run: Run) -> None:
         if label == "Cutting links":
             raise CancelledError
 
-    with progress.listening(stop), pytest.raises(CancelledError):
+    with jobs.listening(stop), pytest.raises(CancelledError):
         causal_check.compute(model, plain, CausalSpec())
     assert np.array_equal(analysis.trace(model, TOKENS).logits, plain.logits)
 

@@ -13,7 +13,7 @@ import torch
 
 import analysis
 from analysis.errors import StoreError
-from analysis.learned import lens_files, library
+from analysis.learned import library, translators
 from analysis.learned.translators import new_lens
 from analysis.lens_training import fit
 from analysis.model.handle import Model
@@ -35,29 +35,29 @@ def toy(opened: Model, tmp_path: Path) -> library.LensInfo:
         layers=layers, d_model=width, vocab=opened.info.vocab, rank=3, nbytes=0, digest="",
         text="", tokens=0, steps=0, seed=0, command="", evaluations=(),
     )  # fmt: skip
-    return lens_files.save_lens(lens, info)
+    return translators.save_lens(lens, info)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_nan_values_are_refused(toy: library.LensInfo, tmp_path: Path, value: float) -> None:
-    tensors, document = lens_files.read(toy.path, "lens")
+    tensors, document = translators.read(toy.path, "lens")
     tensors["bias"][0, 0] = value
     path = tmp_path / "odd.safetensors"
-    lens_files.write(path, tensors, document, "lens")
+    translators.write(path, tensors, document, "lens")
     with pytest.raises(StoreError, match="not finite"):
-        lens_files.load_lens(library.describe(path))
+        translators.load_lens(library.describe(path))
 
 
 @pytest.mark.parametrize("name", ["bias", "down"])
 def test_numbers_of_another_shape_are_refused(
     toy: library.LensInfo, tmp_path: Path, name: str
 ) -> None:
-    tensors, document = lens_files.read(toy.path, "lens")
+    tensors, document = translators.read(toy.path, "lens")
     path = tmp_path / "odd.safetensors"
     for odd in (tensors[name][:1], tensors[name].flatten()[:3]):
-        lens_files.write(path, {**tensors, name: odd}, document, "lens")
+        translators.write(path, {**tensors, name: odd}, document, "lens")
         with pytest.raises(StoreError, match="incomplete"):
-            lens_files.load_lens(library.describe(path))
+            translators.load_lens(library.describe(path))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the call that promises room is Linux's")
@@ -90,7 +90,7 @@ def test_a_checkpoint_without_disk_space_gives_a_message(tmp_path: Path) -> None
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
         with pytest.raises(StoreError, match="can't be written"):
-            lens_files.write(tmp_path / "checkpoint", {"x": torch.zeros(9999)}, {}, "fit")
+            translators.write(tmp_path / "checkpoint", {"x": torch.zeros(9999)}, {}, "fit")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not any(tmp_path.iterdir())

@@ -18,9 +18,9 @@ import torch
 from safetensors.numpy import load_file
 
 import analysis
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.errors import CancelledError, SpecError, StoreError
-from analysis.learned import lens_files, library
+from analysis.learned import library, translators
 from analysis.learned.translators import LogitLens, new_lens
 from analysis.lens.specs import ColourSpec, DisagreementSpec, LensSpec
 from analysis.lens_training import texts
@@ -73,7 +73,7 @@ def test_it_beats_the_logit_lens_on_held_out_text(toy: library.LensInfo) -> None
 
 
 def test_figures_equal_a_loop_over_tokens(opened: Model, toy: library.LensInfo) -> None:
-    lens, text = lens_files.load_lens(toy), texts.manual(opened, 200, 5)
+    lens, text = translators.load_lens(toy), texts.manual(opened, 200, 5)
     found = evaluate(opened, lens, text, 150)
     sums = np.zeros((3, 4))
     for ids in (text.parts[0], text.parts[1][:22]):  # 128 tokens a window
@@ -100,7 +100,7 @@ def test_full_matrices_learn_too(opened: Model, tmp_path: Path) -> None:
         report=ignore,
     )
     assert info.shape == "full matrices"
-    assert lens_files.load_lens(info).rank == 0
+    assert translators.load_lens(info).rank == 0
     assert all(part.better == 3 for part in info.evaluations)
 
 
@@ -187,7 +187,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import analysis
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.lens_training.training import run
 from tests.support import toy_lens
 
@@ -196,7 +196,7 @@ def kill(done, total, label):
         os.kill(os.getpid(), signal.SIGKILL)
 
 model = analysis.load_model(sys.argv[1])
-with progress.listening(kill):
+with jobs.listening(kill):
     run(toy_lens.session(model, Path(sys.argv[2])), resume=False, report=print)
 """
 
@@ -224,7 +224,7 @@ def test_a_killed_training_ends_with_the_same_lens(
     assert not session(opened, out).folder.exists()
 
 
-def stop(wanted: str) -> progress.Listener:
+def stop(wanted: str) -> jobs.Listener:
     def listen(done: int, total: int, label: str) -> None:
         if label.startswith(wanted):
             raise CancelledError
@@ -238,7 +238,7 @@ def test_training_can_stop_and_resume_at_any_step(
 ) -> None:
     work = session(opened, tmp_path / "lens.safetensors")
     where = where.replace("training", "train ")
-    with pytest.raises(CancelledError), progress.listening(stop(where)):
+    with pytest.raises(CancelledError), jobs.listening(stop(where)):
         run(work, resume=False, report=ignore)
     with pytest.raises(SpecError, match="unfinished"):
         run(work, resume=False, report=ignore)
@@ -283,10 +283,10 @@ def test_another_model_is_refused(
     with pytest.raises(SpecError, match="no learned lens for llama"):
         analysis.decode(llama.model, trace, decoder="learned")  # type: ignore[attr-defined]
     with pytest.raises(SpecError, match="other weights"):
-        lens_files.require(toy, llama.model.info)  # type: ignore[attr-defined]
+        translators.require(toy, llama.model.info)  # type: ignore[attr-defined]
     for name in ("layers", "d_model", "vocab"):
         with pytest.raises(SpecError, match=f"with {name} "):
-            lens_files.require(replace(toy, **{name: 7}), opened.info)
+            translators.require(replace(toy, **{name: 7}), opened.info)
 
 
 def test_a_new_lens_makes_a_new_memo_key(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis.learned import lens_files, library
+from analysis.learned import library, translators
 from analysis.learned.library import Evaluation, LensInfo
 from analysis.lens_training import texts
 from analysis.lens_training.evaluate import evaluate, table
@@ -56,7 +56,7 @@ def test_it_decodes_a_prompt_better_than_the_logit_lens(smollm: Case, shipped: L
 @pytest.mark.full
 @pytest.mark.real
 def test_fresh_text_gives_the_published_figures(smollm: Case, shipped: LensInfo) -> None:
-    lens = lens_files.load_lens(shipped)
+    lens = translators.load_lens(shipped)
     fresh = (
         texts.generated(smollm.model, 300, 77, "held_out"),
         texts.manual(smollm.model, 300, 77),

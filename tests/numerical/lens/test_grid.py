@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import analysis
-from analysis.lens.decoders import Reader, similarity
+from analysis.lens.cells import Reader, similarity
 from analysis.lens.options import DECODERS
 from analysis.tracing.vocabulary import Reference, row_stats, top_k
 from tests.numerical.conftest import Case

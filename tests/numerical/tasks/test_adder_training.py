@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import analysis
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.errors import CancelledError, SpecError
 from analysis.model.handle import Model
 from analysis.tasks import adder, addition
@@ -42,7 +42,7 @@ def weights(run: object) -> dict[str, torch.Tensor]:
     return dict(run.model.state_dict())  # type: ignore[attr-defined]
 
 
-def stop_at(step: int) -> progress.Listener:
+def stop_at(step: int) -> jobs.Listener:
     def listen(done: int, total: int, label: str) -> None:
         if done == step:
             raise CancelledError
@@ -53,7 +53,7 @@ def stop_at(step: int) -> progress.Listener:
 @pytest.mark.parametrize("stopped", [8, 13, 23])
 def test_resumed_training_ends_at_the_same_weights(tmp_path: Path, stopped: int) -> None:
     whole = train(SHORT, tmp_path / "whole", quiet)
-    with pytest.raises(CancelledError), progress.listening(stop_at(stopped)):
+    with pytest.raises(CancelledError), jobs.listening(stop_at(stopped)):
         train(SHORT, tmp_path / "cut", quiet)
     resumed = train(SHORT, tmp_path / "cut", quiet)
     assert resumed.step == whole.step == 24

@@ -11,7 +11,7 @@ import torch
 
 import analysis
 from analysis import codec
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.errors import CancelledError
 from analysis.store.memo import Memo
 from analysis.tasks import (
@@ -99,7 +99,7 @@ def test_a_cancelled_run_resumes_where_it_stopped(gpt2: Case, tmp_path: Path) ->
             raise CancelledError
 
     memo = Memo(tmp_path / "memo", 1 << 24)
-    with pytest.raises(CancelledError), progress.listening(stop):
+    with pytest.raises(CancelledError), jobs.listening(stop):
         outcomes.run_suite(gpt2.model, prompts, memo, most=3)
     memo.close()
     again = Memo(tmp_path / "memo", 1 << 24)  # as after a kill: only what is on disk

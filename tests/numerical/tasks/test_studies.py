@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 import analysis
 from analysis import codec
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.errors import PromptError, SpecError
 from analysis.registry import technique_for
 from analysis.store.memo import Memo
@@ -282,7 +282,7 @@ def test_suites_run_on_any_tokenizer_and_reports_by_digit_state_their_needs(gpt2
 )
 def test_a_report_yields_to_clicks_between_its_chunks(adder: Any, spec: Any) -> None:
     pauses: list[float] = []
-    with progress.listening(None, lambda: pauses.append(1)):
+    with jobs.listening(None, lambda: pauses.append(1)):
         ask(adder, spec)
     assert len(pauses) >= 6
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.errors import CancelledError
 from analysis.flow_graph import causal_check
 from analysis.flow_graph.specs import CausalSpec
@@ -43,7 +43,7 @@ def test_a_cancel_stops_between_two_blocks(
         if looks == 2:
             raise CancelledError
 
-    with pytest.raises(CancelledError), progress.listening(None, None, unwanted):
+    with pytest.raises(CancelledError), jobs.listening(None, None, unwanted):
         PASSES[which](case)
     assert looks == 2
     assert np.array_equal(built.plain_logits(case.model, case.trace.token_ids), before)
@@ -51,7 +51,7 @@ def test_a_cancel_stops_between_two_blocks(
 
 def test_every_block_of_every_pass_checks_for_a_cancel(llama: Case) -> None:
     looks: list[int] = []
-    with progress.listening(None, None, lambda: looks.append(1)):
+    with jobs.listening(None, None, lambda: looks.append(1)):
         PASSES["a trace"](llama)
         assert len(looks) == llama.model.info.layers
         PASSES["cut links"](llama)

@@ -8,7 +8,7 @@ import torch
 from transformers import GenerationConfig
 
 import analysis
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.errors import CancelledError
 from analysis.interventions import Steer
 from analysis.tracing.generation import run
@@ -69,7 +69,7 @@ def test_generation_can_be_cancelled(small: Case) -> None:
         if done == 2:
             raise CancelledError
 
-    with progress.listening(stop), pytest.raises(CancelledError):
+    with jobs.listening(stop), pytest.raises(CancelledError):
         analysis.generate(small.model, [1, 2, 3], 30)
     assert seen == [1, 2]
     assert analysis.generate(small.model, [1, 2, 3], 2)

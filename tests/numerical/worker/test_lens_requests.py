@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from analysis import codec
-from analysis.contract import progress
+from analysis.contract import jobs
 from analysis.contract.specs import cache_key
 from analysis.errors import CancelledError
 from analysis.lens.specs import ColourSpec, DisagreementSpec, LensSpec, PromotedSpec
@@ -88,7 +88,7 @@ def test_a_cancel_stops_the_computation(engine: Engine, ran: TraceSpec, spec: An
         heard.append((done, total))
         raise CancelledError
 
-    with pytest.raises(CancelledError), progress.listening(cancel):
+    with pytest.raises(CancelledError), jobs.listening(cancel):
         engine.perform(Request(technique_for(spec).name, ran.model, "f", (ran, spec)))
     assert len(heard) == 1
     assert 0 < heard[0][0] <= heard[0][1]
@@ -98,7 +98,7 @@ def test_an_embedding_report_can_be_cancelled(engine: Engine, ran: TraceSpec) ->
     def cancel(done: int, total: int, label: str) -> None:
         raise CancelledError
 
-    with pytest.raises(CancelledError), progress.listening(cancel):
+    with pytest.raises(CancelledError), jobs.listening(cancel):
         engine.perform(Request("embedding_report", ran.model, "f", (EmbeddingSpec(),)))
 
 

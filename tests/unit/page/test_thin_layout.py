@@ -11,7 +11,7 @@ from dash import Input, Output, dcc, html, no_update
 from dash._utils import to_json
 from dash.development.base_component import Component
 
-from dash_app.page.controls import select_button
+from dash_app.page.panel import select_button
 from dash_app.page.thin_layout import Inert, ThinDash, thin
 
 

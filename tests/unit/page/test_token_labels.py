@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.contract.results import Token
+from analysis.contract.specs import Token
 from dash_app.page.token_labels import (
     LIMIT,
     label,

@@ -20,9 +20,9 @@ from flask import request
 
 from analysis.contract.jobs import Progress, current_user
 from analysis.errors import AnalysisError, CancelledError, PromptError, WorkerStoppedError
-from dash_app import logs
+from dash_app import monitoring
 from dash_app.errors import original_error
-from dash_app.jobs import progress as progress_module
+from dash_app.jobs import job_and_draw as progress_module
 from dash_app.jobs.manager import JobManager, current_background
 from tests.support.dash_client import DashClient
 from tests.support.scaled import LIMIT_S, wait_for
@@ -332,7 +332,7 @@ def test_a_page_is_one_user_in_background_and_plain_callbacks(manager: JobManage
 
     @app.server.before_request
     def identify() -> None:
-        current_user.set(logs.page_key(request.args.get("endId", "")))
+        current_user.set(monitoring.page_key(request.args.get("endId", "")))
 
     first, second = DashClient(app), DashClient(app)
     mine = outcome(first, 1)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dash_app.state.context import PARTS, from_query, join, split, to_query
 from dash_app.state.selection import (
     MAX_PINS,
     RunRef,
@@ -18,7 +19,6 @@ from dash_app.state.selection import (
     request_run,
     resolve,
 )
-from dash_app.state.stores import PARTS, from_query, join, split, to_query
 
 BASE = Selection(model="smollm2-135m-instruct", prompt="The capital of France is", new=2)
 INDEX = st.integers(0, 1_000_000)

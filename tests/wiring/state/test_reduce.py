@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from dash_app.state.context import EventHandler, PageId
+from dash_app.state.context import EventHandler, PageId, read_run
 from dash_app.state.selection import RunRef, Selection
-from dash_app.state.stores import read_run
 from dash_app.state.update import (
     Event,
     address_note,

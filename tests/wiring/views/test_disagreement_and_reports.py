@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from analysis.contract.results import ModelInfo
+from analysis.contract.specs import ModelInfo
 from analysis.errors import CancelledError
 from analysis.lens.options import DECODERS
 from analysis.lens.specs import DisagreementSpec

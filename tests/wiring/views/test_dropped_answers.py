@@ -13,14 +13,13 @@ import pytest
 
 from analysis.lens.specs import DisagreementSpec, LensSpec
 from dash_app.app import create_app
-from dash_app.jobs.job_and_draw import announce
-from dash_app.jobs.progress import BUSY
+from dash_app.jobs.job_and_draw import BUSY, announce
 from dash_app.settings import Settings
+from dash_app.state.context import split
 from dash_app.state.selection import RunRef, Selection
-from dash_app.state.stores import split
+from dash_app.views import run
 from dash_app.views.disagreement import actions as readings
 from dash_app.views.flow import actions as flow
-from dash_app.views.run import actions as run
 from tests.support.dash_client import DashClient
 from tests.support.fake_service import FakeService, refuse
 from tests.wiring.test_app import components

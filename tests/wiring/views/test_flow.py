@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from analysis.contract.results import InfoSpec
+from analysis.contract.specs import InfoSpec
 from analysis.errors import SpecError
 from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import Graph
 from dash_app.state import context
+from dash_app.state.context import from_query, to_query
 from dash_app.state.selection import RunRef, Selection
-from dash_app.state.stores import from_query, to_query
 from dash_app.views.flow import actions, check, inspector, specs
 from dash_app.views.flow.options import options
 from tests.support.components import text

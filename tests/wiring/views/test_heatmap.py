@@ -9,29 +9,29 @@ import numpy as np
 import pytest
 from dash import no_update
 
-from analysis.contract.results import InfoSpec
+from analysis.contract.specs import InfoSpec
 from analysis.errors import CancelledError, WorkerStoppedError
-from analysis.lens.needs import DOT_PRODUCT
 from analysis.lens.options import (
     CANDIDATES,
     COLOURS,
     COMPONENTS,
     DECODERS,
+    DOT_PRODUCT,
     NORMS,
     SHARE_METHODS,
     SIMILARITIES,
 )
 from analysis.lens.specs import ColourSpec, LensSpec
 from analysis.tracing.specs import RunSpec
-from dash_app.page.controls import Option, menu, options_of
+from dash_app.page.panel import Option, menu, options_of
 from dash_app.state.context import trace_of
 from dash_app.state.options import PARTS
 from dash_app.state.selection import RunRef, Selection
-from dash_app.views.heatmap import actions, specs
+from dash_app.views.heatmap import actions, options
 from dash_app.views.heatmap import inspector as inspector_module
 from dash_app.views.heatmap.actions import formula
-from dash_app.views.heatmap.controls import bar
 from dash_app.views.heatmap.inspector import inspector
+from dash_app.views.heatmap.options import bar
 from tests.support.components import text
 from tests.support.fake_service import FakeService, refuse
 
@@ -178,7 +178,7 @@ def test_the_page_says_that_decoders_of_a_tied_model_coincide(
     service: FakeService, run_ref: RunRef
 ) -> None:
     info = service.ask("m", InfoSpec())
-    offered = options_of(DECODERS, specs.situation(Selection(), info, False))
+    offered = options_of(DECODERS, options.situation(Selection(), info, False))
     barred = {option.value for option in offered if option.unless}
     assert barred == set(DECODERS) - {"output"}
     done, _ = compute(service, run_ref, Selection(decoder="input"))
@@ -196,7 +196,7 @@ def test_a_learned_lens_decodes_block_outputs_only() -> None:
         component: {
             option.value: option.unless
             for option in options_of(
-                DECODERS, specs.situation(Selection(component=component), None, True)
+                DECODERS, options.situation(Selection(component=component), None, True)
             )
         }
         for component in ("block_output", "mlp_output")
@@ -209,10 +209,10 @@ def test_a_learned_lens_decodes_block_outputs_only() -> None:
 def test_unavailable_choices_become_available_ones(service: FakeService, run_ref: RunRef) -> None:
     result = service.ask(run_ref.model, specs_run(run_ref))
     wanted = Selection(decoder="learned", head=99, source=99)
-    settled, notes = specs.replace_unavailable(wanted, result, False)
+    settled, notes = options.replace_unavailable(wanted, result, False)
     assert (settled.decoder, settled.head, settled.source) == ("output", 5, 6)
     assert "Learned lens is not available. No lens is trained" in notes[0]
-    kept, notes = specs.replace_unavailable(Selection(decoder="learned"), result, True)
+    kept, notes = options.replace_unavailable(Selection(decoder="learned"), result, True)
     assert (kept.decoder, notes) == ("learned", [])
 
 
@@ -228,7 +228,7 @@ def test_cosine_and_distance_list_top_k_only(service: FakeService, run_ref: RunR
         line
     )
     assert "matching pursuit on h" not in text(line)
-    here = specs.situation(Selection(), None, False)
+    here = options.situation(Selection(), None, False)
     assert not any(option.unless for option in options_of(CANDIDATES, here))
 
 
@@ -261,9 +261,9 @@ def test_an_error_replaces_the_figure(service: FakeService, run_ref: RunRef) -> 
 
 def test_colours_use_the_answer_or_the_chosen_token(service: FakeService, run_ref: RunRef) -> None:
     result = service.ask(run_ref.model, specs_run(run_ref))
-    assert specs.asked_token(run_ref, result, Selection()) == 5
-    assert specs.asked_token(run_ref, result, Selection(asked=9)) == 9
-    assert specs.asked_token(run_ref, result, Selection(asked=99_999)) == 5
+    assert options.asked_token(run_ref, result, Selection()) == 5
+    assert options.asked_token(run_ref, result, Selection(asked=9)) == 9
+    assert options.asked_token(run_ref, result, Selection(asked=99_999)) == 5
     compute(service, run_ref, Selection(colour="token_rank", asked=9))
     _, controls, *_ = show(service, run_ref, Selection(colour="token_rank", asked=9))
     assert "menu-asked" in text(controls)

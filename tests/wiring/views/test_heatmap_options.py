@@ -8,20 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.lens.needs import FINAL_NORM, LENGTH, NORM_PARAMETERS
-from analysis.lens.options import NORMS
+from analysis.lens.options import FINAL_NORM, LENGTH, NORM_PARAMETERS, NORMS
 from analysis.lens.results import Colours
 from analysis.lens.specs import ColourSpec, LensSpec
 from analysis.reports.specs import EmbeddingSpec
 from analysis.tracing.specs import RunSpec
-from dash_app.page.controls import options_of
+from dash_app.page.panel import options_of
 from dash_app.page.window import MAX_POSITIONS, describe_window, window
 from dash_app.state.context import trace_of
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.disagreement import actions
-from dash_app.views.heatmap.controls import MOST_SOURCES, SEARCHED, bar
 from dash_app.views.heatmap.inspector import inspector
-from dash_app.views.heatmap.specs import situation
+from dash_app.views.heatmap.options import MOST_SOURCES, SEARCHED, bar, situation
 from dash_app.views.model.panel import embedding_report
 from tests.support import fake_readings, synthetic
 from tests.support.components import text

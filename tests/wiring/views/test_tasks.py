@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 import numpy as np
 import pytest
 
-from analysis.contract.results import InfoSpec
+from analysis.contract.specs import InfoSpec
 from analysis.errors import CancelledError, UnknownModelError
 from analysis.tasks import export
 from analysis.tasks.suite_report import curve, share

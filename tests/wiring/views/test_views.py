@@ -14,15 +14,15 @@ from analysis.lens.specs import LensSpec
 from analysis.tracing.specs import RunSpec, TraceSpec
 from analysis.trajectory.specs import StorySpec
 from dash_app.errors import explain
-from dash_app.page.controls import target
+from dash_app.page.panel import target
 from dash_app.settings import Settings
 from dash_app.state.context import Context, PageId
 from dash_app.state.examples import EXAMPLES, examples_for
 from dash_app.state.selection import RunRef, Selection
+from dash_app.views import run
 from dash_app.views.attention import panel as attention
 from dash_app.views.curves import actions as curves
 from dash_app.views.flow import actions as flow
-from dash_app.views.run import actions as run
 from dash_app.views.run.layout import RunId
 from dash_app.views.story import panel as story
 from dash_app.views.tokens import panel as tokens
