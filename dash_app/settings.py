@@ -92,6 +92,18 @@ class Settings(BaseSettings):
         le=2048,
         description="Largest list of prompts that can be uploaded, in KiB.",
     )
+    history_entries: int = Field(
+        default=2000,
+        ge=10,
+        le=100_000,
+        description="Most runs and views in collections that the history keeps for each user.",
+    )
+    history_mib: int = Field(
+        default=64,
+        ge=1,
+        le=4096,
+        description="Size limit of each user's runs and views in collections, in MiB.",
+    )
     recent_mib: int = Field(
         default=64, ge=1, description="Size limit of recent results in memory, in MiB."
     )

@@ -37,7 +37,7 @@ from dash_app.security.clients import (
     peer,
     whole_seconds,
 )
-from dash_app.security.login import PUBLIC_ASSETS
+from dash_app.security.login import PUBLIC_ASSETS, own_address
 from dash_app.security.responses import Refusal, wants_page
 from dash_app.security.sessions import Sessions
 from dash_app.security.users import NAME
@@ -214,7 +214,7 @@ class Gate:
 
     def _require_login(self) -> Response:
         if self.settings.login == "users" and wants_page():
-            target = request.full_path.rstrip("?") if request.path == "/" else "/"
+            target = own_address(request.full_path.rstrip("?"))
             return redirect(f"/login?next={quote(target, safe='')}", 302)
         if self.settings.login == "users":
             raise Refusal(401, "You are signed out.", "Sign in again; your prompt is kept.")

@@ -95,8 +95,8 @@ _WINDOW_S = 300.0
 #: Attempts on one name from all addresses together, as a multiple of those from one address: a few
 #: attempts by others must not lock a user out.
 _PER_NAME = 5
-#: The app has one page; any other target that a form names is another site's.
-_OWN_ADDRESS = re.compile(r"/(\?[^\x00-\x20\x7f\\#]*)?")
+#: The page, or a shared collection; any other target that a form names is another site's.
+_OWN_ADDRESS = re.compile(r"/(\?[^\x00-\x20\x7f\\#]*|collections/[A-Za-z0-9_-]+)?")
 _WRONG = "The user name or the password is wrong."
 
 

@@ -13,11 +13,20 @@ class DashClient:
     """One loaded page: it carries the signed ``endId`` that the server gave it."""
 
     def __init__(self, app: Dash) -> None:
+        self._app = app
         self._http = app.server.test_client()
         page = self._http.get("/").get_data(as_text=True)
         found = re.search(r'"end_id":"([^"]+)"', page)
         assert found is not None, "the page carries no end_id"
         self.end_id = found.group(1)
+
+    def get(self, address: str) -> Any:
+        """The response to a plain request of the same browser."""
+        return self._http.get(address)
+
+    def forget_cookies(self) -> None:
+        """Send no cookies from now on."""
+        self._http = self._app.server.test_client(use_cookies=False)
 
     def call(self, output: str, inputs: dict[str, Any], **query: Any) -> Any:
         """Call the callback of ``output`` once ("id.property"; several: "..a.x...b.y..")."""

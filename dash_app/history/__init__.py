@@ -1,0 +1,1 @@
+"""What users keep on the server: the list of their runs, and collections of views."""
