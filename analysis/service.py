@@ -27,7 +27,7 @@ from analysis.tasks.suite_specs import SuiteSpec
 from analysis.tracing.specs import RunSpec, TraceSpec
 from analysis.worker.backend import Backend, Keep, Local, Observed, OnEnd, Recent
 from analysis.worker.messages import Answer as Computed
-from analysis.worker.messages import Request
+from analysis.worker.messages import Limits, Request
 from analysis.worker.settings import ServiceSettings, ServiceStatus
 from analysis.worker.supervisor import Supervisor
 
@@ -35,27 +35,27 @@ from analysis.worker.supervisor import Supervisor
 _CHARACTERS_PER_TOKEN = 64
 
 
-def check(spec: Spec[Any], settings: ServiceSettings) -> None:
+def check(spec: Spec[Any], limits: Limits) -> None:
     """Refuse a request that is too large for this server.
 
     Args:
         spec: Any spec. Prompts, token sequences and suites have a size limit.
-        settings: The limits.
+        limits: The server's limits.
 
     Raises:
         PromptError: If its prompt is too long.
         SpecError: If it asks for too many new tokens, or a suite of too many prompts.
     """
     if isinstance(spec, RunSpec):
-        _check_run(spec, settings)
-    elif isinstance(spec, SuiteSpec) and spec.size > settings.max_suite_prompts:
+        _check_run(spec, limits)
+    elif isinstance(spec, SuiteSpec) and spec.size > limits.max_suite_prompts:
         raise SpecError(
             f"The suite has {spec.size} prompts; this server runs at most "
-            f"{settings.max_suite_prompts}.",
+            f"{limits.max_suite_prompts}.",
             "Choose fewer, or raise STRATASCOPE_MAX_SUITE_PROMPTS.",
         )
     elif isinstance(spec, TraceSpec):
-        most = settings.max_prompt_tokens + settings.max_new_tokens
+        most = limits.max_prompt_tokens + limits.max_new_tokens
         if len(spec.token_ids) > most:
             raise PromptError(
                 f"The sequence has {len(spec.token_ids)} tokens; this server reads at most {most}.",
@@ -63,8 +63,8 @@ def check(spec: Spec[Any], settings: ServiceSettings) -> None:
             )
 
 
-def _check_run(spec: RunSpec, settings: ServiceSettings) -> None:
-    prompt, new = settings.max_prompt_tokens, settings.max_new_tokens
+def _check_run(spec: RunSpec, limits: Limits) -> None:
+    prompt, new = limits.max_prompt_tokens, limits.max_new_tokens
     if spec.new_tokens > new:
         raise SpecError(
             f"{spec.new_tokens} new tokens were requested; this server generates at most {new}.",
@@ -112,12 +112,13 @@ class Service:
         fingerprint: Callable[[str, str | None], str] = catalog_fingerprint,
     ) -> None:
         self.settings = settings or ServiceSettings()
+        self.limits = self.settings.limits
         self._fingerprint = fingerprint
         folder = (self.settings.cache_dir or paths.cache_dir()) / "memo"
         self._memo = Memo(
             folder if self.settings.memo else None,
-            self.settings.memo_bytes,
-            self.settings.recent_bytes,
+            self.limits.memo_bytes,
+            self.limits.recent_bytes,
         )
         self._forwards = self._computed = 0
         self._backend = Observed(backend_of(self.settings, self._keep, self._memo.recent))
@@ -138,7 +139,7 @@ class Service:
         if self.settings.redis_url:
             return
         request = Request("info", model, self._identify(model), (InfoSpec(),))
-        self._backend.ask(self._key(model, request.specs), request, Job(), self.settings.deadline_s)
+        self._backend.ask(self._key(model, request.specs), request, Job(), self.limits.deadline_s)
 
     def ready(self, model: str) -> bool:
         """Whether a request to a model would start at once."""
@@ -173,7 +174,7 @@ class Service:
         """
         technique, specs = _checked(subject, spec)
         for part in specs:
-            check(part, self.settings)
+            check(part, self.limits)
         model = _model_of(subject)
         key = self._key(model, specs)
         found = self._find(technique.result, key)
@@ -222,7 +223,7 @@ class Service:
         if technique.subject == "study":
             job.priority = Priority.LONG
             job.deadline_s = job.deadline_s or STUDY_DEADLINE_S
-        deadline = self.settings.deadline_s if job.deadline_s is None else job.deadline_s
+        deadline = self.limits.deadline_s if job.deadline_s is None else job.deadline_s
         request = Request(technique.name, model, self._identify(model), specs)
         answer = codec.decode(self._backend.ask(key, request, job, deadline).data)
         if not isinstance(answer, technique.result):
@@ -230,7 +231,7 @@ class Service:
         return answer
 
     def _identify(self, model: str) -> str:
-        return self._fingerprint(model, self.settings.dtype)
+        return self._fingerprint(model, self.limits.dtype)
 
     def _key(self, model: str, specs: tuple[Spec[Any], ...]) -> str:
         identity = self._identify(model)
@@ -288,10 +289,7 @@ def backend_of(settings: ServiceSettings, keep: Keep, recent: Recent) -> Backend
         from analysis.scale.settings import ScaleSettings
 
         scale = ScaleSettings(settings.redis_url, settings.redis_prefix)
-        return Remote(scale, keep, max_queue=settings.max_queue)
+        return Remote(scale, keep, max_queue=settings.limits.max_queue)
     grace = settings.cancel_grace_s
-    limits = settings.limits()
-    supervisor = Supervisor(
-        settings.function, limits, keep, recent, max_queue=settings.max_queue, cancel_grace_s=grace
-    )
-    return Local(supervisor)
+    limits = settings.worker_limits()
+    return Local(Supervisor(settings.function, limits, keep, recent, cancel_grace_s=grace))

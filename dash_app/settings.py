@@ -13,8 +13,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from analysis import paths
 from analysis.errors import StoreError
+from analysis.worker.messages import Limits
 
 MIB = 1024 * 1024
+_DEFAULT = Limits()
 #: A given secret must be too long to guess.
 _LONG_OR_EMPTY = "^(|.{16,})$"
 #: A stored key with fewer characters was truncated by a crash.
@@ -59,13 +61,16 @@ class Settings(BaseSettings):
         " (all CUDA devices together). Default: the best device.",
     )
     max_prompt_tokens: int = Field(
-        default=256, ge=1, le=8192, description="Longest prompt, in tokens."
+        default=_DEFAULT.max_prompt_tokens, ge=1, le=8192, description="Longest prompt, in tokens."
     )
     max_new_tokens: int = Field(
-        default=64, ge=0, le=1024, description="Most tokens to generate after a prompt."
+        default=_DEFAULT.max_new_tokens,
+        ge=0,
+        le=1024,
+        description="Most tokens to generate after a prompt.",
     )
     deadline_s: float = Field(
-        default=600.0,
+        default=_DEFAULT.deadline_s,
         gt=0,
         description="Longest computing time of one request, in seconds, without time in the queue.",
     )
@@ -76,15 +81,20 @@ class Settings(BaseSettings):
         description="Time between two polls of a running job, in milliseconds.",
     )
     memo_mib: int = Field(
-        default=2048, ge=16, description="Size limit of the memo on disk, in MiB."
+        default=_DEFAULT.memo_bytes // MIB,
+        ge=16,
+        description="Size limit of the memo on disk, in MiB.",
     )
     tasks_mib: int = Field(
-        default=512,
+        default=_DEFAULT.task_bytes // MIB,
         ge=16,
         description="Size limit of stored outcomes of suite prompts, in MiB.",
     )
     max_suite_prompts: int = Field(
-        default=2000, ge=1, le=2000, description="Most prompts of one suite in the page."
+        default=_DEFAULT.max_suite_prompts,
+        ge=1,
+        le=2000,
+        description="Most prompts of one suite in the page.",
     )
     max_list_kib: int = Field(
         default=1024,
@@ -105,13 +115,19 @@ class Settings(BaseSettings):
         description="Size limit of each user's runs and views in collections, in MiB.",
     )
     recent_mib: int = Field(
-        default=64, ge=1, description="Size limit of recent results in memory, in MiB."
+        default=_DEFAULT.recent_bytes // MIB,
+        ge=1,
+        description="Size limit of recent results in memory, in MiB.",
     )
     traces_mib: int = Field(
-        default=1024, ge=16, description="Size limit of recent traces in memory, in MiB."
+        default=_DEFAULT.trace_bytes // MIB,
+        ge=16,
+        description="Size limit of recent traces in memory, in MiB.",
     )
     resident_mib: int = Field(
-        default=6144, ge=64, description="Size limit of resident models, in MiB."
+        default=_DEFAULT.model_bytes // MIB,
+        ge=64,
+        description="Size limit of resident models, in MiB.",
     )
     data_dir: Path = Field(
         default_factory=paths.data_dir,
@@ -179,7 +195,9 @@ class Settings(BaseSettings):
         description="Longest URL of a request, in KiB; the URL contains the prompt.",
     )
     max_jobs: int = Field(default=64, ge=1, description="Most runs of all users that run or wait.")
-    max_queue: int = Field(default=200, ge=1, description="Most computations that wait.")
+    max_queue: int = Field(
+        default=_DEFAULT.max_queue, ge=1, description="Most computations that wait."
+    )
     redis_url: str = Field(
         default="",
         repr=False,
@@ -215,6 +233,21 @@ class Settings(BaseSettings):
     log_users: Literal["hash", "name"] = Field(
         default="hash", description="How the log shows users: a hash of the name, or the name."
     )
+
+    def limits(self) -> Limits:
+        """The limits as the service and its workers take them, in bytes and seconds."""
+        return Limits(
+            max_prompt_tokens=self.max_prompt_tokens,
+            max_new_tokens=self.max_new_tokens,
+            max_suite_prompts=self.max_suite_prompts,
+            max_queue=self.max_queue,
+            deadline_s=self.deadline_s,
+            model_bytes=self.resident_mib * MIB,
+            trace_bytes=self.traces_mib * MIB,
+            recent_bytes=self.recent_mib * MIB,
+            memo_bytes=self.memo_mib * MIB,
+            task_bytes=self.tasks_mib * MIB,
+        )
 
 
 def secret(settings: Settings) -> str:

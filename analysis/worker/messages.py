@@ -12,27 +12,37 @@ from analysis.errors import AnalysisError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of the worker.
+    """Limits of the service and its workers. The settings carry them whole.
 
     Attributes:
         max_prompt_tokens: Largest number of tokens in a prompt, template included.
         max_new_tokens: Largest number of tokens to generate.
-        model_bytes: Bytes of weights kept in memory. The least recently used model is dropped.
-        trace_bytes: Bytes of forward passes kept in memory. The least recently used is dropped.
+        max_suite_prompts: Largest number of prompts in a suite.
+        max_queue: Largest number of waiting computations.
+        deadline_s: Seconds of computing allowed for one request.
+        model_bytes: Bytes of weights in memory. The least recently used model is dropped.
+        trace_bytes: Bytes of forward passes in memory. The least recently used is dropped.
+        recent_bytes: Bytes of results in memory.
+        memo_bytes: Bytes of results on disk.
+        task_bytes: Bytes of finished prompts of suites on disk.
         dtype: The dtype of the weights; None for the model's default.
         device: The device of the weights; None to choose.
         tasks: Folder for finished prompts of suites; empty to store none.
-        task_bytes: Bytes of finished prompts kept on disk.
     """
 
-    max_prompt_tokens: int = 512
+    max_prompt_tokens: int = 256
     max_new_tokens: int = 64
-    model_bytes: int = 4 << 30
-    trace_bytes: int = 512 << 20
+    max_suite_prompts: int = 2000
+    max_queue: int = 200
+    deadline_s: float = 600.0
+    model_bytes: int = 6 << 30
+    trace_bytes: int = 1 << 30
+    recent_bytes: int = 64 << 20
+    memo_bytes: int = 2 << 30
+    task_bytes: int = 512 << 20
     dtype: str | None = None
     device: str | None = None
     tasks: str = ""
-    task_bytes: int = 512 << 20
 
 
 @dataclass(frozen=True, slots=True)

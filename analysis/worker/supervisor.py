@@ -105,11 +105,10 @@ class Supervisor:
 
     Args:
         function: Dotted name of the function that computes, resolved in the worker.
-        limits: Passed to it with every request.
+        limits: Limit of the queue; the worker gets all of them with every request.
         on_answer: Called with a request's key and its answer, before the waiting threads wake.
         recent: Gives what ``on_answer`` stored for a key, or None. A request whose equal ended
             between its look into the memo and ``join`` is answered from here.
-        max_queue: Largest number of waiting computations.
         cancel_grace_s: Seconds that a cancelled computation has to stop before the worker is
             killed.
     """
@@ -121,14 +120,12 @@ class Supervisor:
         on_answer: Callable[[str, Request, Answer], None],
         recent: Callable[[str], bytes | None] = lambda _key: None,
         *,
-        max_queue: int = 200,
         cancel_grace_s: float = 30.0,
     ) -> None:
         self._function = function
         self._limits = limits
         self._on_answer = on_answer
         self._recent = recent
-        self._max_queue = max_queue
         self._grace_s = cancel_grace_s
         self.changed = threading.Condition()  # guards all below; notified of every change
         self._queue = FairQueue()
@@ -219,7 +216,7 @@ class Supervisor:
         if stored is not None:
             return Computation(0, key, request, answer=Answer(stored, request.fingerprint))
         self._crashes.check(key)
-        if len(self._queue) >= self._max_queue:
+        if len(self._queue) >= self._limits.max_queue:
             raise BusyError("Too many requests are waiting.", "Try again in a minute.")
         computation = Computation(next(self._numbers), key, request)
         self._computations[key] = computation

@@ -16,7 +16,7 @@ from dash_app.app import create_app
 from dash_app.jobs import job_and_draw
 from dash_app.jobs import manager as manager_module
 from dash_app.security.clients import check as check_binding
-from dash_app.settings import MIB, Settings
+from dash_app.settings import Settings
 
 _M_ARENA_MAX = -8
 
@@ -61,16 +61,7 @@ def service_settings(settings: Settings) -> ServiceSettings:
     """The part of the settings that the service needs."""
     return ServiceSettings(
         cache_dir=settings.cache_dir,
-        memo_bytes=settings.memo_mib * MIB,
-        recent_bytes=settings.recent_mib * MIB,
-        task_bytes=settings.tasks_mib * MIB,
-        max_suite_prompts=settings.max_suite_prompts,
-        max_prompt_tokens=settings.max_prompt_tokens,
-        max_new_tokens=settings.max_new_tokens,
-        model_bytes=settings.resident_mib * MIB,
-        trace_bytes=settings.traces_mib * MIB,
-        deadline_s=settings.deadline_s,
-        max_queue=settings.max_queue,
+        limits=settings.limits(),
         redis_url=settings.redis_url,
         redis_prefix=settings.redis_prefix,
     )

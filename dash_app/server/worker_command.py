@@ -43,13 +43,11 @@ def work(chosen: argparse.Namespace) -> int:
             "Celery and redis are not installed.", ".venv/bin/pip install -e '.[scale]'"
         ) from error
     service = service_settings(settings)
-    limits = service.limits()
+    limits = service.worker_limits()
     if chosen.device:
         limits = replace(limits, device=chosen.device)
     scale = ScaleSettings(settings.redis_url, settings.redis_prefix, grace_s=settings.grace_s)
-    return Worker(scale, service.function, limits).run(
-        _first(settings.default_model, service.dtype)
-    )
+    return Worker(scale, service.function, limits).run(_first(settings.default_model, limits.dtype))
 
 
 def _first(name: str, dtype: str | None) -> Request | None:

@@ -121,9 +121,7 @@ class Desk:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.order, self.numbers = folder, folder / "held-at", itertools.count()
-        settings = ServiceSettings(
-            cache_dir=folder, function="tests.support.held_work:perform", deadline_s=600.0
-        )
+        settings = ServiceSettings(cache_dir=folder, function="tests.support.held_work:perform")
         self.service = Service(settings)
         self.pool = ThreadPoolExecutor(4)
         self.engine = Engine(Limits())

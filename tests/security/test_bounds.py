@@ -15,6 +15,7 @@ from analysis.service import Service
 from analysis.store.memo import Memo
 from analysis.tasks.suite_specs import SuiteSpec
 from analysis.tracing.specs import RunSpec, TraceSpec
+from analysis.worker.messages import Limits
 from dash_app.server import server
 from dash_app.settings import MIB, Settings
 from tests.support.repository import ROOT
@@ -54,12 +55,10 @@ def test_a_suite_over_the_limit(small: Service) -> None:
 
 
 def test_a_full_queue_is_reported() -> None:
-    from analysis.worker.messages import Limits, Request
+    from analysis.worker.messages import Request
     from analysis.worker.supervisor import Supervisor
 
-    supervisor = Supervisor(
-        "tests.support.fake_work:perform", Limits(), lambda *_: None, max_queue=0
-    )
+    supervisor = Supervisor("tests.support.fake_work:perform", Limits(max_queue=0), lambda *_: None)
     with pytest.raises(BusyError, match="waiting"):
         supervisor.join("key", Request("run", "fake", "f", (RunSpec("fake", "echo"),)), "user", 0)
     supervisor.close()
@@ -85,14 +84,18 @@ def test_limits_reach_the_code_that_applies_them(tmp_path: Path) -> None:
         data_dir=tmp_path, cache_dir=tmp_path, memo_mib=17, tasks_mib=18, traces_mib=19,
         resident_mib=65, deadline_s=7, max_queue=3,
     )  # fmt: skip
-    found = server.service_settings(chosen)
-    assert found.memo_bytes == 17 * MIB
-    assert found.max_queue == 3
-    assert found.deadline_s == 7
-    limits = found.limits()
+    limits = server.service_settings(chosen).worker_limits()
+    assert limits.memo_bytes == 17 * MIB
+    assert limits.max_queue == 3
+    assert limits.deadline_s == 7
     assert limits.task_bytes == 18 * MIB
     assert limits.trace_bytes == 19 * MIB
     assert limits.model_bytes == 65 * MIB
+    assert limits.tasks == str(tmp_path / "tasks")
+
+
+def test_a_limit_has_one_default() -> None:
+    assert server.service_settings(Settings()).limits == Limits()
 
 
 def test_the_largest_upload_fits_into_a_request() -> None:
@@ -108,7 +111,7 @@ def test_every_setting_is_read_somewhere() -> None:
         for path in (ROOT / part).rglob("*.py")
         if path.name != "settings.py" or part == "analysis"
     )
-    code += (ROOT / "dash_app" / "settings.py").read_text().partition("def secret(")[2]
+    code += (ROOT / "dash_app" / "settings.py").read_text().partition("def limits(")[2]
     unread = [
         name
         for name in Settings.model_fields

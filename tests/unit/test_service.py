@@ -22,6 +22,7 @@ from analysis.registry import TECHNIQUES
 from analysis.reports.specs import EmbeddingSpec, NormReport, NormSpec
 from analysis.service import Service
 from analysis.tracing.specs import PatternSpec, RunSpec, TraceSpec
+from analysis.worker.messages import Limits
 from analysis.worker.settings import ServiceSettings
 from tests.support import fake_work
 from tests.support.fake_service import FakeService
@@ -144,7 +145,7 @@ def test_other_weights_dtypes_and_options_are_other_entries(
     service.ask(SPEC.model, SPEC)
     assert service.peek("other", replace(SPEC, model="other")) is None
     assert service.peek(SPEC.model, replace(SPEC, new_tokens=1)) is None
-    half = Service(replace(settings, dtype="bfloat16"), fingerprint)
+    half = Service(replace(settings, limits=Limits(dtype="bfloat16")), fingerprint)
     assert half.peek(SPEC.model, SPEC) is None
     half.close()
 
@@ -168,7 +169,8 @@ def test_an_answer_from_other_weights_is_not_memoised(
 
 
 def test_limits_are_checked_before_any_work(settings: ServiceSettings) -> None:
-    small = Service(replace(settings, max_prompt_tokens=4, max_new_tokens=2), fingerprint)
+    limits = Limits(max_prompt_tokens=4, max_new_tokens=2)
+    small = Service(replace(settings, limits=limits), fingerprint)
     with pytest.raises(SpecError, match=r"3 new tokens .* at most 2"):
         small.ask("fake", replace(SPEC, new_tokens=3))
     with pytest.raises(PromptError, match="300 characters"):
@@ -215,7 +217,7 @@ def test_an_unusable_memo_is_reported_and_everything_works(settings: ServiceSett
 def test_on_the_real_model_nothing_is_computed_twice(
     default_model_dir: Path, tmp_path: Path
 ) -> None:
-    settings = ServiceSettings(cache_dir=tmp_path, max_prompt_tokens=8)
+    settings = ServiceSettings(cache_dir=tmp_path, limits=Limits(max_prompt_tokens=8))
     spec = RunSpec("smollm2-135m-instruct", "The capital of France is", new_tokens=1)
 
     def everything(service: Service) -> list[Any]:

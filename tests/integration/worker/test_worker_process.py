@@ -26,6 +26,7 @@ from analysis.errors import (
 )
 from analysis.service import Service
 from analysis.tracing.specs import RunSpec
+from analysis.worker.messages import Limits
 from analysis.worker.settings import ServiceSettings
 from tests.support.scaled import FAKE, LIMIT_S, ROOT, kill_the_worker, wait_for
 
@@ -310,7 +311,7 @@ def test_users_take_turns(office: Office) -> None:
 
 
 def test_a_full_queue_refuses_with_a_message(make_office: Callable[..., Office]) -> None:
-    office = make_office(max_queue=1)
+    office = make_office(limits=Limits(max_queue=1))
     gate = office.folder / "gate"
     first, _, _ = office.ask(f"hold {gate}")
     office.started(f"hold {gate}")
