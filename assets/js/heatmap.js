@@ -8,9 +8,8 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
 
   const SVG = "http://www.w3.org/2000/svg";
   const DOUBLE_CLICK_MS = 1000;
-  const DARK_TEXT = "#17202b";
-  const LIGHT_TEXT = "#ffffff";
-  const LIGHT_CELL = 0.56; // luma from which dark text is easier to read
+  /* At this luminance black and white have the same contrast, 4.58: sqrt(1.05 * 0.05) - 0.05. */
+  const EQUAL_CONTRAST = 0.179;
   const { charts } = window.stratascope;
   const watched = new WeakSet();
   let lastClick = { chart: null, row: 0, pos: 0, time: -DOUBLE_CLICK_MS };
@@ -138,10 +137,17 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
 
   /* ------------------------------------------------------------ tokens in the cells */
 
-  /* The colour of text on a background [r, g, b]. */
+  /* The relative luminance of [r, g, b], 0 to 1 (WCAG 2.2). */
+  function luminance(rgb) {
+    const [r, g, b] = rgb
+      .map((value) => value / 255)
+      .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  }
+
+  /* The colour of text with the most contrast on a background [r, g, b]. */
   function textColour(rgb) {
-    const [r, g, b] = rgb.map((value) => value / 255);
-    return 0.299 * r + 0.587 * g + 0.114 * b > LIGHT_CELL ? DARK_TEXT : LIGHT_TEXT;
+    return luminance(rgb) > EQUAL_CONTRAST ? "#000000" : "#ffffff";
   }
 
   function parseColour(colour) {

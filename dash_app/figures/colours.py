@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from analysis.contract.specs import Token
 from analysis.lens.options import COLOURS, SHARE_METHODS
 from analysis.lens.results import Colours, Grid
+from dash_app.page.theme import Scale, readable_on, scale_colour
 from dash_app.page.token_labels import percent, token_markup
 from dash_app.page.window import Window, indices_of, take_cells
 
@@ -84,6 +86,47 @@ def cell_colours(
     if of_grid(colour):
         return _of_the_grid(colour, grid, name)
     return _extra(colour, extra, shown, part, by)
+
+
+def cell_texts(
+    values: Values,
+    texts: Sequence[Sequence[str]],
+    low: float,
+    high: float,
+    stops: Scale,
+    **font: Any,
+) -> list[dict[str, Any]]:
+    """Traces that write texts into the cells of a heatmap, each in the ink that is readable there.
+
+    Plotly's own ``texttemplate`` falls below a contrast of 3 on mid tones.
+
+    Args:
+        values: [row, column], the heatmap's ``z``; a cell without a value gets no text.
+        texts: [row][column]; an empty text is left out.
+        low: The value at the start of the scale.
+        high: The value at its end.
+        stops: The heatmap's scale.
+        font: Further properties of the font.
+    """
+    places: dict[str, list[tuple[int, int]]] = {}
+    for row, line in enumerate(values):
+        for column, value in enumerate(line):
+            if texts[row][column] and math.isfinite(value):
+                part = min(1.0, max(0.0, (float(value) - low) / ((high - low) or 1.0)))
+                ink = readable_on(scale_colour(stops, part))
+                places.setdefault(ink, []).append((row, column))
+    return [
+        {
+            "type": "scatter",
+            "mode": "text",
+            "x": [column for _, column in cells],
+            "y": [row for row, _ in cells],
+            "text": [texts[row][column] for row, column in cells],
+            "textfont": {"color": ink, **font},
+            "hoverinfo": "skip",
+        }
+        for ink, cells in sorted(places.items())
+    ]
 
 
 def _of_the_grid(colour: str, grid: Grid, name: str) -> CellColours:

@@ -6,8 +6,9 @@ The scale for magnitudes is viridis (Smith and van der Walt, 2015): it is readab
 vision and in greyscale, because lightness grows monotonically. On a dark page it runs from the
 page's dark to yellow. On a light page it is reversed and fades into white, so that on both pages
 more contrast means a larger value. Signed values use PuOr (ColorBrewer), which differs in lightness
-from the middle to both ends. Categories are those of Okabe and Ito (2008), darkened or lightened
-for contrast on each page.
+from the middle to both ends. The colours of the components (residual, attention, MLP, bias) differ
+in lightness too, so that they stay apart in greyscale. Categories are those of Okabe and Ito
+(2008), darkened or lightened for contrast on each page.
 """
 
 from __future__ import annotations
@@ -58,14 +59,14 @@ LIGHT = Palette(
     rule_strong="#c5ccd5",
     ink="#17202b",
     ink_2="#465262",
-    ink_3="#667385",
+    ink_3="#5f6b7b",
     accent="#0b62c4",
     select="#c2410c",
     answer="#0f766e",
     residual="#8a96a5",
-    attention="#0b62c4",
-    mlp="#d98a00",
-    bias="#a85fa0",
+    attention="#0a59b2",
+    mlp="#aa6c00",
+    bias="#5c3057",
     other="#c3cad3",
     magnitude=(
         (0.0, "#f4f7ef"),
@@ -111,10 +112,10 @@ DARK = Palette(
     accent="#6cb0ff",
     select="#ff9d5c",
     answer="#4fd1c0",
-    residual="#6f7c8d",
-    attention="#5aa7ff",
-    mlp="#e8a838",
-    bias="#c987c0",
+    residual="#687484",
+    attention="#429aff",
+    mlp="#ebb556",
+    bias="#f0ddee",
     other="#3c4653",
     magnitude=(
         (0.0, "#171d27"),
@@ -162,6 +163,39 @@ def rgba(colour: str, alpha: float) -> str:
 def scale(stops: Scale) -> list[list[float | str]]:
     """A scale in plotly's format."""
     return [[at, colour] for at, colour in stops]
+
+
+def scale_colour(stops: Scale, part: float) -> str:
+    """The colour of a scale at ``part``, 0 to 1, as ``#rrggbb``."""
+    high = next((stop for stop in stops if stop[0] >= part), stops[-1])
+    low = [stop for stop in stops if stop[0] <= part][-1]
+    weight = (part - low[0]) / (high[0] - low[0]) if high[0] > low[0] else 0.0
+    pairs = zip(_channels(low[1]), _channels(high[1]), strict=True)
+    return "#" + "".join(f"{round(start + (end - start) * weight):02x}" for start, end in pairs)
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast of two colours, 1 to 21 (WCAG 2.2, "contrast ratio")."""
+    dark, light = sorted((_luminance(one), _luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def readable_on(background: str) -> str:
+    """Black or white, whichever has more contrast on a colour: at least 4.58 on any."""
+    return max(("#000000", "#ffffff"), key=lambda ink: contrast(ink, background))
+
+
+def _channels(colour: str) -> tuple[int, ...]:
+    return tuple(int(colour[start : start + 2], 16) for start in (1, 3, 5))
+
+
+def _luminance(colour: str) -> float:
+    """The relative luminance of an sRGB colour, 0 to 1 (WCAG 2.2)."""
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+        for part in (channel / 255 for channel in _channels(colour))
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def base_layout(theme: Theme, **changes: Any) -> dict[str, Any]:

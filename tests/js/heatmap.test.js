@@ -138,7 +138,7 @@ test("tokens are written at their cells, in a colour that contrasts with the cel
     ["d", 50, -56, "cell-text is-uncoloured"],
     ["c", 0, -26, "#ffffff"],
     ["a", 0, 4, "#ffffff"],
-    ["b", 50, 4, "#17202b"],
+    ["b", 50, 4, "#000000"],
   ]);
 });
 
@@ -179,15 +179,36 @@ test("a colour is interpolated between the stops of the scale", () => {
   assert.deepEqual(colourAt(SCALE, 1), [255, 255, 255]);
 });
 
+/* The contrast of black or white text on a colour, by the definition of WCAG 2.2. */
+function contrastOn(rgb, text) {
+  const [r, g, b] = rgb.map((value) => {
+    const part = value / 255;
+    return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+  });
+  const light = 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  return text === "#ffffff" ? 1.05 / (light + 0.05) : (light + 0.05) / 0.05;
+}
+
 test("text is dark on light cells and light on dark ones", () => {
   const { textColour } = openPage().stratascope.heatmap;
   const colours = [
     [255, 255, 255],
     [0, 255, 0],
-    [255, 0, 0],
     [0, 0, 255],
+    [0, 0, 0],
   ].map(textColour);
-  assert.deepEqual(colours, ["#17202b", "#17202b", "#ffffff", "#ffffff"]);
+  assert.deepEqual(colours, ["#000000", "#000000", "#ffffff", "#ffffff"]);
+});
+
+test("the text of a cell has a contrast of at least 4.5 on every colour", () => {
+  const { textColour } = openPage().stratascope.heatmap;
+  const steps = Array.from({ length: 18 }, (_, step) => step * 15);
+  const worst = Math.min(
+    ...steps.flatMap((r) =>
+      steps.flatMap((g) => steps.map((b) => contrastOn([r, g, b], textColour([r, g, b]))))
+    )
+  );
+  assert.ok(worst >= 4.5, `worst contrast ${worst}`);
 });
 
 test("the visible range covers the window and stays within the cells", () => {
@@ -218,10 +239,10 @@ test("a cell's colour is its value's place between the scale's ends", () => {
     .map((text) => [text.textContent, text.style.fill]);
   assert.deepEqual(colours, [
     ["…", "#ffffff"], // 12
-    ["d", "#17202b"], // 19
-    ["c", "#17202b"], // above the scale
+    ["d", "#000000"], // 19
+    ["c", "#000000"], // above the scale
     ["a", "#ffffff"],
-    ["b", "#17202b"],
+    ["b", "#000000"],
   ]);
 });
 

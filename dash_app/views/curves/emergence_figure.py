@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.tracing.specs import RunResult
 from analysis.trajectory.specs import Emergence
+from dash_app.figures.colours import cell_texts
 from dash_app.page.theme import MONO, Figure, Theme, axis, base_layout, palette, scale
 from dash_app.page.token_labels import labels
 
@@ -45,7 +47,11 @@ def strip(
     rows = list(range(len(MEASURES)))
     names = [name for _, name in MEASURES]
     return {
-        "data": [_cells(values, hover, last, theme), _words(values, found, theme)],
+        "data": [
+            _cells(values, hover, last, theme),
+            *_numbers(values, last, theme),
+            _words(values, found, theme),
+        ],
         "layout": base_layout(
             theme,
             width=MARGIN["l"] + MARGIN["r"] + column * max(len(positions), 1),
@@ -67,9 +73,7 @@ def strip(
 def _cells(
     values: list[list[int | None]], hover: list[list[str]], last: int, theme: Theme
 ) -> dict[str, Any]:
-    cells = np.array(
-        [[np.nan if row is None else row for row in line] for line in values], np.float32
-    ).reshape(len(values), -1)
+    cells = _as_cells(values)
     return {
         "type": "heatmap",
         "x": np.arange(cells.shape[1]),
@@ -81,13 +85,20 @@ def _cells(
         "showscale": False,
         "xgap": 1,
         "ygap": 1,
-        "text": _texts(values),
-        "texttemplate": "%{text}",
-        "textfont": {"family": MONO, "size": 11},
         "customdata": hover,
         "hovertemplate": "%{customdata}<extra></extra>",
         "hoverongaps": True,
     }
+
+
+def _as_cells(values: list[list[int | None]]) -> NDArray[np.float32]:
+    rows = [[np.nan if row is None else row for row in line] for line in values]
+    return np.array(rows, np.float32).reshape(len(values), -1)
+
+
+def _numbers(values: list[list[int | None]], last: int, theme: Theme) -> list[dict[str, Any]]:
+    stops = palette(theme).magnitude
+    return cell_texts(_as_cells(values), _texts(values), 0, last, stops, family=MONO, size=11)
 
 
 def _measure(found: Emergence, field: str, positions: tuple[int, ...]) -> list[int | None]:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dash_app.page.theme import Figure, Theme, axis, base_layout, colour_bar, palette, scale
+from dash_app.figures.colours import cell_texts
+from dash_app.page.theme import Figure, Scale, Theme, axis, base_layout, colour_bar, palette, scale
 
 
 def line(x: Any, y: Any, name: str, colour: str, dash: str = "solid") -> dict[str, Any]:
@@ -43,15 +45,20 @@ def matrix(
 
     ``links`` [row][column] is the target of a click on a cell, ``hover`` its name.
     """
+    cells = np.asarray(values, np.float32)
+    stops = palette(theme).signed if signed else palette(theme).magnitude
     heat = {
-        **_cells(np.asarray(values, np.float32), rows, columns, quantity, hover),
+        **_cells(cells, rows, columns, quantity, hover),
         "zmin": low,
         "zmax": high,
-        "colorscale": scale(palette(theme).signed if signed else palette(theme).magnitude),
+        "colorscale": scale(stops),
         "colorbar": colour_bar(theme, quantity),
     }
     return {
-        "data": [{**heat, "customdata": [list(line) for line in links]} if links else heat],
+        "data": [
+            {**heat, "customdata": [list(line) for line in links]} if links else heat,
+            *_numbers(cells, low, high, stops),
+        ],
         "layout": base_layout(
             theme,
             meta={"view": "tasks"},
@@ -62,6 +69,16 @@ def matrix(
             yaxis=axis(theme, autorange="reversed", **_named(rows)),
         ),
     }
+
+
+def _numbers(
+    cells: NDArray[np.float32], low: float, high: float, stops: Scale
+) -> list[dict[str, Any]]:
+    """The number in each cell, if there is room for it."""
+    if max(cells.shape) > 24:
+        return []
+    texts = [["" if np.isnan(one) else f"{one:.2f}" for one in line] for line in cells]
+    return cell_texts(cells, texts, low, high, stops, size=9)
 
 
 def _margin(below: int) -> dict[str, Any]:
@@ -91,16 +108,12 @@ def _cells(
     quantity: str,
     hover: Sequence[Sequence[str]],
 ) -> dict[str, Any]:
-    wide = len(columns) <= 24 and len(rows) <= 24
     named = [[f"{row} · {column}" for column in columns] for row in rows]
     return {
         "type": "heatmap",
         "z": values,
         "x": list(range(len(columns))),
         "y": list(range(len(rows))),
-        "text": [["" if np.isnan(one) else f"{one:.2f}" for one in line] for line in values],
-        "texttemplate": "%{text}" if wide else "",
-        "textfont": {"size": 9},
         "hovertext": [list(line) for line in hover] or named,
         "xgap": 1,
         "ygap": 1,
