@@ -2,7 +2,7 @@
 The page as a whole: buttons that select, keys, the address, the theme.
 
 A click on any element with `data-go="pos=4"` changes the selection. Dash's stores hold the
-selection; this file reports changes to the store "go" and shows the result.
+selection; this file reports changes to the store "events" and shows the result.
 
 `note` is the content of the store "query": the page's address, and in `note.seen` the number of the
 last report that the server has processed.
@@ -30,7 +30,7 @@ last report that the server has processed.
   function report(data) {
     lastReport += 1;
     pending.push({ ...data, n: lastReport });
-    window.dash_clientside.set_props("go", { data: { reports: pending } });
+    window.dash_clientside.set_props("events", { data: { reports: pending } });
     return lastReport;
   }
 
@@ -139,7 +139,7 @@ last report that the server has processed.
   /* Moves the outline in the heatmaps and the band in the curves, without a new figure. */
   function moveOutlines() {
     const { row, pos } = cell;
-    for (const id of ["lens-graph", "readings-graph"]) {
+    for (const id of ["lens-graph", "disagreement-graph"]) {
       const meta = charts.meta(charts.find(id));
       if (meta?.rows && meta.positions) {
         moveShapes(id, meta.view, cellBox(meta.positions.indexOf(pos), meta.rows.indexOf(row)));

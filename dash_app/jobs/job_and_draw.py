@@ -36,7 +36,7 @@ def current_job(
     running = current_background.get()
     job = Job(priority=priority, on_progress=on_progress, deadline_s=deadline_s)
     if running is not None:
-        running.jobs.append(job)
+        running.requests.append(job)
         if running.state == "cancelled":
             job.cancel()
     return job

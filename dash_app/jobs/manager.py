@@ -43,7 +43,7 @@ _NO_UPDATE = {"_dash_no_update": "_dash_no_update"}
 
 
 @dataclass(eq=False, slots=True)
-class Running:
+class BackgroundJob:
     """A background callback that runs, or ended recently.
 
     Attributes:
@@ -52,7 +52,7 @@ class Running:
         state: "running", "finished", "collected" or "cancelled".
         progress: Progress that the page has not fetched yet, as JSON; empty if there is none.
         props: Values of ``set_props`` that the page has not fetched yet, by component.
-        jobs: Its requests to the service.
+        requests: Its requests to the service.
         ended: When it ended, on the monotonic clock.
         sets, page, turn: The outputs of its callback, the page load, and the number of the request
             (the page numbers its requests: ``assets/js/net.js``).
@@ -63,7 +63,7 @@ class Running:
     state: str = "running"
     progress: str = ""
     props: dict[str, dict[str, Any]] = field(default_factory=dict)
-    jobs: list[Job] = field(default_factory=list)
+    requests: list[Job] = field(default_factory=list)
     ended: float = 0.0
     sets: str = ""
     page: str = ""
@@ -74,7 +74,7 @@ class Running:
         patience = _KEEP_S if self.state == "finished" else _REMEMBER_S
         return bool(self.ended) and now - self.ended > patience
 
-    def replaces(self, other: Running) -> bool:
+    def replaces(self, other: BackgroundJob) -> bool:
         """Whether the same page called the same callback for this job later than for ``other``."""
         mine, theirs = ((one.sets, one.page, one.user) for one in (self, other))
         return bool(self.page) and mine == theirs and self.turn > other.turn
@@ -86,7 +86,9 @@ class Running:
 
 
 #: The job of the current thread; None outside of a background callback.
-current_background: ContextVar[Running | None] = ContextVar("stratascope_background", default=None)
+current_background: ContextVar[BackgroundJob | None] = ContextVar(
+    "stratascope_background", default=None
+)
 
 
 class JobManager(DiskcacheManager):
@@ -111,7 +113,7 @@ class JobManager(DiskcacheManager):
         self._results = Memo(folder, limit)
         self._max_jobs = max_jobs
         self._lock = threading.Lock()
-        self._running: dict[str, Running] = {}
+        self._jobs: dict[str, BackgroundJob] = {}
         self._draining = False
         self._pruned = 0.0
 
@@ -123,12 +125,12 @@ class JobManager(DiskcacheManager):
             fetch_s: Seconds that pages have to fetch the results.
         """
         self._draining = True
-        some_ran = any(running.state == "running" for running in list(self._running.values()))
+        some_ran = any(running.state == "running" for running in list(self._jobs.values()))
         self._wait_while("running", grace_s)
-        for running in list(self._running.values()):
+        for running in list(self._jobs.values()):
             if running.state == "running":
                 self._finish(running, failure(shutting_down()))
-                for job in tuple(running.jobs):
+                for job in tuple(running.requests):
                     job.cancel()
         self._wait_while("finished", fetch_s)
         if some_ran:
@@ -138,13 +140,13 @@ class JobManager(DiskcacheManager):
         """Wait until no job is in ``state``, at most ``seconds``."""
         late = time.monotonic() + seconds
         while time.monotonic() < late:
-            if not any(running.state == state for running in list(self._running.values())):
+            if not any(running.state == state for running in list(self._jobs.values())):
                 return
             time.sleep(0.05)
 
     def close(self) -> None:
         """Cancel all jobs, and leave Dash's list of managers."""
-        for key in list(self._running):
+        for key in list(self._jobs):
             self.terminate_job(key)
         if self in BaseBackgroundCallbackManager.managers:
             BaseBackgroundCallbackManager.managers.remove(self)
@@ -177,11 +179,11 @@ class JobManager(DiskcacheManager):
         function = self._functions.pop(key)
         page, turn = request_of(context)
         sets = json.dumps(context.get("outputs_list"), sort_keys=True)
-        running = Running(key, user_of(context), sets=sets, page=page, turn=turn)
+        running = BackgroundJob(key, user_of(context), sets=sets, page=page, turn=turn)
         with self._lock:
             self._prune()
-            busy = sum(other.state == "running" for other in self._running.values())
-            self._running[key] = running
+            busy = sum(other.state == "running" for other in self._jobs.values())
+            self._jobs[key] = running
         refusal = self._refusal(busy)
         self._open(running)
         self._replace(running)
@@ -194,7 +196,11 @@ class JobManager(DiskcacheManager):
         return key
 
     def _start(
-        self, running: Running, function: Callable[..., Any], args: Any, context: Mapping[str, Any]
+        self,
+        running: BackgroundJob,
+        function: Callable[..., Any],
+        args: Any,
+        context: Mapping[str, Any],
     ) -> None:
         """Call a callback in a thread that inherits only the request's id and the app."""
 
@@ -215,9 +221,9 @@ class JobManager(DiskcacheManager):
         name = f"job-{running.key[:8]}"
         threading.Thread(target=thread_context.run, args=(work,), name=name, daemon=True).start()
 
-    def _replace(self, new: Running) -> None:
+    def _replace(self, new: BackgroundJob) -> None:
         """Cancel the job that ``new`` replaces, or ``new`` if it is late: Dash may not know yet."""
-        for other in list(self._running.values()):
+        for other in list(self._jobs.values()):
             if new.replaces(other):
                 self.terminate_job(other.key)
             elif other.replaces(new):
@@ -232,18 +238,18 @@ class JobManager(DiskcacheManager):
             )
         return None
 
-    def _open(self, running: Running) -> None:
+    def _open(self, running: BackgroundJob) -> None:
         """Announce a job; ``SharedJobManager`` stores it for the other web processes."""
 
-    def _progress(self, running: Running, value: Any) -> None:
+    def _progress(self, running: BackgroundJob, value: Any) -> None:
         values = value if isinstance(value, (list, tuple)) else [value]
         running.progress = to_json(list(values))
 
-    def _set(self, running: Running, name: str, props: dict[str, Any]) -> None:
+    def _set(self, running: BackgroundJob, name: str, props: dict[str, Any]) -> None:
         with self._lock:
             running.props[name] = {**running.props.get(name, {}), **props}
 
-    def _finish(self, running: Running, result: str) -> None:
+    def _finish(self, running: BackgroundJob, result: str) -> None:
         if running.state == "running":
             self._results.put(running.key, result.encode())
         with self._lock:
@@ -256,9 +262,9 @@ class JobManager(DiskcacheManager):
         if now - self._pruned < 1.0:
             return
         self._pruned = now
-        for key, running in list(self._running.items()):
+        for key, running in list(self._jobs.items()):
             if running.stale(now):
-                del self._running[key]
+                del self._jobs[key]
                 self._results.remove(key)
 
     # What Dash calls while a job runs, and after it.
@@ -269,12 +275,12 @@ class JobManager(DiskcacheManager):
         A finished job counts as running until its result was fetched: Dash asks for the result
         first and for this next, and would lose a result that arrived between the two.
         """
-        running = self._running.get(job)
+        running = self._jobs.get(job)
         return running is not None and running.state in ("running", "finished")
 
     def terminate_job(self, job: str | None) -> None:
         """Cancel a job; does nothing if it has ended."""
-        running = self._running.get(job or "")
+        running = self._jobs.get(job or "")
         if running is None:
             return
         with self._lock:
@@ -282,7 +288,7 @@ class JobManager(DiskcacheManager):
                 return
             running.state = "cancelled"
             running.ended = time.monotonic()
-            requests = tuple(running.jobs)
+            requests = tuple(running.requests)
         for request in requests:
             request.cancel()
 
@@ -292,7 +298,7 @@ class JobManager(DiskcacheManager):
 
     def get_progress(self, key: str) -> Any:
         """The progress, if it changed since the last call."""
-        running = self._running.get(key)
+        running = self._jobs.get(key)
         if running is None:
             return None
         news, running.progress = running.progress, ""
@@ -300,12 +306,12 @@ class JobManager(DiskcacheManager):
 
     def result_ready(self, key: str) -> bool:
         """Whether the result can be fetched."""
-        running = self._running.get(key)
+        running = self._jobs.get(key)
         return running is not None and running.state == "finished"
 
     def get_result(self, key: str, job: str | None) -> Any:
         """The result, once; UNDEFINED until it is ready."""
-        running = self._running.get(key)
+        running = self._jobs.get(key)
         if running is None:
             return json.loads(failure(forgotten()))
         with self._lock:
@@ -318,7 +324,7 @@ class JobManager(DiskcacheManager):
 
     def get_updated_props(self, key: str) -> dict[str, Any]:
         """The values of ``set_props`` since the last call, by component."""
-        running = self._running.get(key)
+        running = self._jobs.get(key)
         if running is None:
             return {}
         with self._lock:

@@ -17,7 +17,7 @@ from typing import Any
 from analysis.scale.settings import ScaleSettings
 from analysis.scale.store import RedisErrors, connect
 from dash_app.errors import failure, forgotten
-from dash_app.jobs.manager import JobManager, Running, to_json
+from dash_app.jobs.manager import BackgroundJob, JobManager, to_json
 
 _log = logging.getLogger("stratascope.jobs")
 
@@ -53,14 +53,14 @@ class SharedJobManager(JobManager):
 
     # What the process that runs a job writes.
 
-    def _open(self, running: Running) -> None:
+    def _open(self, running: BackgroundJob) -> None:
         self._guarded(self._publish, running)
         with self._starting:
             if self._heart.ident is None:
                 self._heart.start()
         self._busy.set()
 
-    def _publish(self, running: Running, **fields: str) -> None:
+    def _publish(self, running: BackgroundJob, **fields: str) -> None:
         """Store a job, and that this process runs it."""
         name = self._name(running.key)
         pipe = self._redis.pipeline()
@@ -69,14 +69,14 @@ class SharedJobManager(JobManager):
         pipe.expire(name, _KEEP_S)
         pipe.execute()
 
-    def _replace(self, new: Running) -> None:
+    def _replace(self, new: BackgroundJob) -> None:
         """Cancel what ``new`` replaces, wherever it runs, or ``new`` itself if it comes late."""
         super()._replace(new)
         if new.page and new.turn:
             old = self._guarded(self._take_turn, new)
             self.terminate_job(old.decode() if old else None)
 
-    def _take_turn(self, new: Running) -> bytes | None:
+    def _take_turn(self, new: BackgroundJob) -> bytes | None:
         """Store the newest request of a callback; return the job that it makes obsolete."""
         name = self._name(new.line(), "turn")
 
@@ -91,17 +91,17 @@ class SharedJobManager(JobManager):
         found: bytes | None = self._redis.transaction(step, name, value_from_callable=True)
         return found
 
-    def _progress(self, running: Running, value: Any) -> None:
+    def _progress(self, running: BackgroundJob, value: Any) -> None:
         super()._progress(running, value)
         self._guarded(self._redis.hset, self._name(running.key), "progress", running.progress)
 
-    def _set(self, running: Running, name: str, props: dict[str, Any]) -> None:
+    def _set(self, running: BackgroundJob, name: str, props: dict[str, Any]) -> None:
         super()._set(running, name, props)
         entries = self._name(running.key, "props")
         self._guarded(self._redis.rpush, entries, to_json({name: props}))
         self._guarded(self._redis.expire, entries, _KEEP_S)
 
-    def _finish(self, running: Running, outcome: str) -> None:
+    def _finish(self, running: BackgroundJob, outcome: str) -> None:
         super()._finish(running, outcome)
         found = self._move(running.key, "running", "finished", result=outcome)
         if found is None and running.state == "finished":  # Redis was restarted empty
@@ -110,7 +110,7 @@ class SharedJobManager(JobManager):
     def _beat(self) -> None:
         """Show that this process lives, and look for jobs that another process cancelled."""
         while not self._closing.is_set():
-            active = [running for running in list(self._running.values()) if not running.ended]
+            active = [running for running in list(self._jobs.values()) if not running.ended]
             if not active:
                 self._busy.clear()
                 self._busy.wait()
@@ -118,7 +118,7 @@ class SharedJobManager(JobManager):
             self._guarded(self._check, active)
             self._closing.wait(BEAT_S)
 
-    def _check(self, active: list[Running]) -> None:
+    def _check(self, active: list[BackgroundJob]) -> None:
         pipe = self._redis.pipeline(transaction=False)
         pipe.set(self._name(self._owner, "web"), b"1", ex=ALIVE_S)
         for running in active:
@@ -158,7 +158,7 @@ class SharedJobManager(JobManager):
     def get_result(self, key: str, job: str | None) -> Any:
         """The result, once; an error if the process that worked on it is gone."""
         state, alive = self._state(key)
-        if not state and key not in self._running:
+        if not state and key not in self._jobs:
             time.sleep(2 * BEAT_S)  # after a restart of Redis, its process stores it again
             state, alive = self._state(key)
         if not state:
@@ -168,7 +168,7 @@ class SharedJobManager(JobManager):
         if state != "finished" or not self._take(key, "finished"):
             return self.UNDEFINED
         result = self._guarded(self._pull, key, "result")
-        running = self._running.get(key)
+        running = self._jobs.get(key)
         if running is not None:
             running.state = "collected"
         self._results.remove(key)

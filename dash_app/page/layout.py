@@ -44,7 +44,7 @@ def page(context: Context, views: Sequence[View]) -> Callable[[], Component]:
 
 
 def _stores() -> list[Component]:
-    further = (PageId.GO, PageId.QUERY, PageId.SCHEME, PageId.STATUS, PageId.RUN)
+    further = (PageId.EVENTS, PageId.QUERY, PageId.SCHEME, PageId.STATUS, PageId.RUN)
     return [
         dcc.Location(id=PageId.URL, refresh=False),
         *(dcc.Store(id=name) for name in (*PARTS, *further)),

@@ -246,7 +246,7 @@ def make(
 
 
 #: Stores that hold an object, or nothing yet.
-_OBJECT_STORES = frozenset((*PARTS, PageId.GO, PageId.QUERY, PageId.STATUS, PageId.RUN))
+_OBJECT_STORES = frozenset((*PARTS, PageId.EVENTS, PageId.QUERY, PageId.STATUS, PageId.RUN))
 #: Deeper than anything that the page sends.
 _MAX_DEPTH = 60
 

@@ -136,13 +136,13 @@ class PageId(StrEnum):
     """Stores, and the parts of the page outside any view.
 
     Each store has one writer. The callback in ``update.py`` writes the parts of the selection and
-    QUERY; the browser's click and key handlers (``assets/js/page.js``) write GO; the theme handler
-    there writes SCHEME; the run's job writes STATUS; the callback that adopts its result writes
-    RUN.
+    QUERY. In the browser (``assets/js/page.js``), the click and key handlers write EVENTS, and the
+    theme handler writes SCHEME. The run's job writes STATUS. The callback that adopts its result
+    writes RUN.
     """
 
     URL = "url"
-    GO = "go"
+    EVENTS = "events"
     QUERY = "query"
     REQUEST = "request"
     CELL = "cell"

@@ -73,7 +73,7 @@ class Reduced:
 
 
 def new_reports(
-    go: Mapping[str, Any] | None, note: Mapping[str, Any] | None
+    sent: Mapping[str, Any] | None, note: Mapping[str, Any] | None
 ) -> list[Mapping[str, Any]]:
     """Reports of buttons and keys that the selection does not contain yet.
 
@@ -82,7 +82,7 @@ def new_reports(
     their number.
     """
     seen = int((note or {}).get("seen", 0))
-    reports = (go or {}).get("reports", ())
+    reports = (sent or {}).get("reports", ())
     return [report for report in reports if int(report.get("n", 0)) > seen]
 
 
@@ -119,7 +119,7 @@ def _writers(event: Event, before: Selection, after: Selection) -> dict[str, str
 def _source(event: Event) -> str:
     """The component that caused an event: the control itself if the browser reported for it."""
     reported = event.value or {}
-    control = reported.get("from") if event.component == PageId.GO else None
+    control = reported.get("from") if event.component == PageId.EVENTS else None
     return str(control or event.component)
 
 
@@ -133,7 +133,7 @@ def reduce(
     """The selection after ``event``."""
     if event.component == PageId.URL:
         return _open(str(event.value or ""), current, base)
-    if event.component != PageId.GO:
+    if event.component != PageId.EVENTS:
         return Reduced(_handle(event, current, run, handlers))
     target = event.value or {}
     if "url" in target:
@@ -233,7 +233,7 @@ def register(app: Dash, context: Context, handlers: Sequence[EventHandler]) -> N
         ],
         inputs={
             "search": Input(PageId.URL, "search"),
-            "go": Input(PageId.GO, "data"),
+            "sent": Input(PageId.EVENTS, "data"),
             "values": [Input(handler.component, handler.property) for handler in handlers],
             "stored": [State(part, "data") for part in PARTS],
             "note": State(PageId.QUERY, "data"),
@@ -241,12 +241,12 @@ def register(app: Dash, context: Context, handlers: Sequence[EventHandler]) -> N
         },
     )
     def select(
-        search: Any, go: Any, values: Any, stored: list[Any], note: Any, run: Any
+        search: Any, sent: Any, values: Any, stored: list[Any], note: Any, run: Any
     ) -> list[Any]:
-        current, reports = join(*stored), new_reports(go, note)
+        current, reports = join(*stored), new_reports(sent, note)
         events = [
             *_opening(search, current),
-            *(Event(PageId.GO, "data", report) for report in reports),
+            *(Event(PageId.EVENTS, "data", report) for report in reports),
             *_reported(handlers, values),
         ]
         if not events:

@@ -171,22 +171,22 @@ def emergence_is_shown_and_chooses(page: Any) -> None:
 
 
 def disagreement_is_shown_and_linked(page: Any) -> None:
-    page.locator("#readings-start").click()
-    expect(page.locator("#readings-note")).to_contain_text("of pairs have the same best token")
+    page.locator("#disagreement-start").click()
+    expect(page.locator("#disagreement-note")).to_contain_text("of pairs have the same best token")
 
     def title() -> str:
-        plot = page.locator("#readings-graph .js-plotly-plot")
+        plot = page.locator("#disagreement-graph .js-plotly-plot")
         return str(plot.evaluate("plot => plot.data[0].colorbar.title.text"))
 
     until(page, lambda: "Jensen-Shannon" in title(), "divergence")
-    page.locator('#readings-options [data-go="differ=top1"]').click()
+    page.locator('#disagreement-options [data-go="differ=top1"]').click()
     until(page, lambda: "best tokens differ" in title(), "top1")
-    page.locator("#readings-options .segment", has_text="Linear").click()
-    expect(page.locator("#readings-note")).to_contain_text("Press Compare")
-    page.locator("#readings-start").click()
-    expect(page.locator("#readings-note")).to_contain_text("Output, input, full norm")
+    page.locator("#disagreement-options .segment", has_text="Linear").click()
+    expect(page.locator("#disagreement-note")).to_contain_text("Press Compare")
+    page.locator("#disagreement-start").click()
+    expect(page.locator("#disagreement-note")).to_contain_text("Output, input, full norm")
     still(page)
-    click_cell(page, "#readings-graph", 2, 4)
+    click_cell(page, "#disagreement-graph", 2, 4)
     expect(page.locator(".token.is-selected .token-pos")).to_have_text("4")
     expect(page.locator("#lens-inspector")).to_contain_text("row 2")
 

@@ -22,7 +22,7 @@ from analysis.service import Service
 from analysis.store.memo import Memo
 from analysis.tracing.specs import RunSpec
 from analysis.worker.settings import ServiceSettings
-from dash_app.jobs.manager import JobManager, Running
+from dash_app.jobs.manager import BackgroundJob, JobManager
 from tests.support.scaled import FAKE
 
 SPEC = RunSpec("fake", "echo x")
@@ -131,8 +131,8 @@ def test_results_wait_for_their_page_when_the_clock_changes(
     monkeypatch: pytest.MonkeyPatch, ahead: float
 ) -> None:
     manager = JobManager()
-    running = Running("key", "user")
-    manager._running["key"] = running
+    running = BackgroundJob("key", "user")
+    manager._jobs["key"] = running
     manager._finish(running, '"kept"')
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + ahead)

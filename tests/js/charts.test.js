@@ -56,7 +56,7 @@ test("the emergence strip selects the row at which the token emerges, else the l
   const chart = page.chart("emergence-graph", { meta });
   chart.emit("plotly_click", { points: [{ x: 0.2, y: 0.1 }] });
   chart.emit("plotly_click", { points: [{ x: 1, y: 0 }] });
-  const targets = page.layout.go.data.reports.map((report) => report.to);
+  const targets = page.layout.events.data.reports.map((report) => report.to);
   assert.deepEqual(targets, ["row=12&pos=3&layer=11", "row=30&pos=4&layer=29"]);
 });
 
@@ -68,7 +68,7 @@ test("a point of the tasks panel opens its prompt and brings the reader to the h
   chart.emit("plotly_click", { points: [{}] });
   assert.deepEqual([page.sets, page.window.scrolls], [[], []]);
   chart.emit("plotly_click", { points: [{ customdata: "prompt=5%2B5%3D" }] });
-  assert.equal(page.layout.go.data.reports[0].to, "prompt=5%2B5%3D");
+  assert.equal(page.layout.events.data.reports[0].to, "prompt=5%2B5%3D");
   assert.equal(page.document.activeElement, heatmap);
   assert.deepEqual(page.window.scrolls, [{ top: 0, behavior: "smooth" }]);
 });

@@ -22,7 +22,7 @@ function move(page, value) {
 }
 
 function targets(page) {
-  return (page.layout.go?.data.reports ?? []).map((report) => [report.to, report.from]);
+  return (page.layout.events?.data.reports ?? []).map((report) => [report.to, report.from]);
 }
 
 test("a slider shows the selected layer and the model's last one", () => {

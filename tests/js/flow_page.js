@@ -70,7 +70,7 @@ function openFlow(picture = PICTURE) {
 }
 
 function targets(page) {
-  return (page.layout.go?.data.reports ?? []).map((report) => report.to);
+  return (page.layout.events?.data.reports ?? []).map((report) => report.to);
 }
 
 module.exports = { PICTURE, openFlow, targets };

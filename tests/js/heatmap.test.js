@@ -56,7 +56,7 @@ function openHeatmap(meta = META) {
 function doubleClick({ page, chart }, x, y, { detail = 2, delay = 200, clientX = 50 } = {}) {
   chart.emit("plotly_click", { points: [{ x, y }], event: { timeStamp: 1000 } });
   chart.dispatch("mouseup", { detail, timeStamp: 1000 + delay, clientX, clientY: 50 });
-  return page.layout.go.data.reports.map((report) => report.to);
+  return page.layout.events.data.reports.map((report) => report.to);
 }
 
 /* ---------------------------------------------------------------- selecting and pinning */
@@ -64,7 +64,7 @@ function doubleClick({ page, chart }, x, y, { detail = 2, delay = 200, clientX =
 test("a click selects the cell under the pointer", () => {
   const { page, chart } = openHeatmap();
   chart.emit("plotly_click", { points: [{ x: 1.2, y: 0.9 }], event: { timeStamp: 0 } });
-  assert.deepEqual(page.layout.go.data.reports, [{ to: "row=10&pos=5&layer=9", n: 1 }]);
+  assert.deepEqual(page.layout.events.data.reports, [{ to: "row=10&pos=5&layer=9", n: 1 }]);
 });
 
 test("a click outside the cells selects nothing", () => {
@@ -117,7 +117,7 @@ test("the cell that was clicked is pinned, even if the first click moved the row
   const [rows, ids] = [META.rows.slice(1), META.ids.slice(1)];
   heatmap.chart.layout = { meta: { ...META, rows, ids } };
   heatmap.chart.dispatch("mouseup", { detail: 2, timeStamp: 9, clientX: 50, clientY: 50 });
-  assert.equal(heatmap.page.layout.go.data.reports.at(-1).to, "with=pins:3&shown=5");
+  assert.equal(heatmap.page.layout.events.data.reports.at(-1).to, "with=pins:3&shown=5");
 });
 
 /* ---------------------------------------------------------------- tokens in the cells */

@@ -42,7 +42,7 @@ test("a choice closes the menu and selects", () => {
   entry.click();
   assert.equal(menu.open, false);
   assert.equal(page.document.activeElement, summary);
-  assert.equal(page.layout.go.data.reports[0].to, "norm=unit");
+  assert.equal(page.layout.events.data.reports[0].to, "norm=unit");
 });
 
 test("the menu that replaces the chosen one gets the keyboard focus", async () => {

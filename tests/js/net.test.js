@@ -210,7 +210,7 @@ for (const [name, status, options, isRepeated] of [
     await page.window.fetch(CALLBACK, options);
     await settled();
     page.stratascope.page.select("row=2");
-    const reports = page.layout.go.data.reports.map((report) => report.to);
+    const reports = page.layout.events.data.reports.map((report) => report.to);
     assert.deepEqual(reports, isRepeated ? ["row=1", "row=2"] : ["row=2"]);
   });
 }

@@ -15,7 +15,7 @@ function openRun(cell = { row: 20, pos: 3 }) {
 
 /* The reports that the page sends now. */
 function reports(page) {
-  return page.layout.go.data.reports;
+  return page.layout.events.data.reports;
 }
 
 function lastTarget(page) {
@@ -35,7 +35,7 @@ test("a click on a button reports what it selects", () => {
   const page = openPage();
   const button = page.add("button", { "data-go": "pos=4" }, page.add("b", {}, "4"));
   button.children[0].click();
-  assert.deepEqual(page.sets, [["go", { data: { reports: [{ to: "pos=4", n: 1 }] } }]]);
+  assert.deepEqual(page.sets, [["events", { data: { reports: [{ to: "pos=4", n: 1 }] } }]]);
 });
 
 test("a report is repeated until the server has processed it", () => {

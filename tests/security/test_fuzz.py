@@ -32,7 +32,7 @@ STORES: dict[str, Any] = {
     "run": RUN,
     "status": {"attempt": 1, "run": RUN},
     "query": {"query": "", "push": False, "ignored": [], "seen": 0},
-    "go": {"reports": [{"to": "row=3&pos=2", "n": 1}]},
+    "events": {"reports": [{"to": "row=3&pos=2", "n": 1}]},
     "scheme": "dark",
     "url": "?row=3",
 }

@@ -148,7 +148,7 @@ class Page:
         form = {name: self.props[f"run-{name}.value"] for name in ("model", "prompt", "new")}
         self.seen += 1
         report = {"form": form, "from": "run-button", "n": self.seen}
-        self._apply("go", "data", {"reports": [report]})
+        self._apply("events", "data", {"reports": [report]})
 
     def press(self, button: str) -> None:
         """Press a button, without waiting."""

@@ -26,8 +26,8 @@ from analysis.lens.specs import LensSpec
 from analysis.registry import technique_for
 from analysis.tracing.specs import PatternResult, PatternSpec, RunResult, RunSpec, TraceSpec
 from analysis.trajectory.specs import Emergence, EmergenceSpec, Story, StorySpec
-from tests.support import fake_readings
-from tests.support.fake_readings import HEADS, LAYERS, VOCAB, WORDS, token
+from tests.support import fake_results
+from tests.support.fake_results import HEADS, LAYERS, VOCAB, WORDS, token
 
 
 class FakeService:
@@ -84,7 +84,7 @@ class FakeService:
         )
 
     def ask(self, subject: Any, spec: Any, job: Any = None) -> Any:
-        """A method named like the technique, or ``fake_readings``."""
+        """A method named like the technique, or ``fake_results``."""
         technique = technique_for(spec)
         name = technique.name
         if name == "info":
@@ -95,7 +95,7 @@ class FakeService:
             return getattr(self, name)(subject, spec, job)
         self._called(name)
         sizes = (len(subject.token_ids),) if technique.subject == "trace" else ()
-        found = fake_readings.MADE[name](*sizes, spec)
+        found = fake_results.MADE[name](*sizes, spec)
         self.memo[subject, spec] = found
         return found
 

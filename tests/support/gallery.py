@@ -26,7 +26,7 @@ from dash_app.state.options import CURVES
 from dash_app.views.attention.figure import attention
 from dash_app.views.curves.figure import curves
 from dash_app.views.story.panel import story_phrases
-from tests.support import fake_readings, synthetic
+from tests.support import fake_results, synthetic
 from tests.support.repository import ROOT
 
 CHROMIUM = os.environ.get("STRATASCOPE_CHROMIUM", "/usr/bin/chromium")
@@ -62,7 +62,7 @@ def figures(results: dict[str, Any], theme: Any) -> Iterator[tuple[str, dict[str
     ):
         figure = attention(pattern, run, heads=heads, pos=pos, theme=theme, scaling=scaling)
         yield f"attention-{name}", figure, ""
-    steps = fake_readings.steps(len(run.tokens), StepsSpec(pos, (5, 6, 7)))
+    steps = fake_results.steps(len(run.tokens), StepsSpec(pos, (5, 6, 7)))
     for quantity in CURVES:
         figure = curves(steps, quantity=quantity, theme=theme, row=row - 4)
         figure["layout"]["width"] = 600

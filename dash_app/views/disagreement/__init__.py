@@ -66,4 +66,4 @@ def _register_drawing(app: Dash, context: Context) -> None:
         return *actions.draw(context.service, run, selection, theme, news), key
 
 
-VIEW = View("readings", layout, register)
+VIEW = View("disagreement", layout, register)

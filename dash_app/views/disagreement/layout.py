@@ -27,17 +27,17 @@ from dash_app.state.selection import toggle
 class DisagreementId(StrEnum):
     """Ids of this view's components."""
 
-    GRAPH = "readings-graph"
-    BOX = "readings-graph-box"
-    OPTIONS = "readings-options"
-    SUBTITLE = "readings-subtitle"
-    NOTE = "readings-note"
-    START = "readings-start"
-    STOP = "readings-stop"
-    PROGRESS = "readings-progress"
-    READY = "readings-ready"
-    LAST = "readings-last"
-    DRAWN = "readings-drawn"
+    GRAPH = "disagreement-graph"
+    BOX = "disagreement-graph-box"
+    OPTIONS = "disagreement-options"
+    SUBTITLE = "disagreement-subtitle"
+    NOTE = "disagreement-note"
+    START = "disagreement-start"
+    STOP = "disagreement-stop"
+    PROGRESS = "disagreement-progress"
+    READY = "disagreement-ready"
+    LAST = "disagreement-last"
+    DRAWN = "disagreement-drawn"
 
 
 HELP = (
@@ -52,7 +52,7 @@ HELP = (
 def layout(_context: Context) -> Component:
     """Decoders to choose, a button, and the heatmap."""
     return panel(
-        "readings",
+        "disagreement",
         "Where decoders disagree",
         [
             *(
@@ -64,9 +64,9 @@ def layout(_context: Context) -> Component:
                     html.Div(id=DisagreementId.OPTIONS, className="controls"),
                     small_button("Compare decoders", DisagreementId.START),
                 ],
-                className="controls readings-controls",
+                className="controls disagreement-controls",
             ),
-            html.P(id=DisagreementId.NOTE, className="control-help readings-note"),
+            html.P(id=DisagreementId.NOTE, className="control-help disagreement-note"),
             progress_bar(DisagreementId.PROGRESS, stop_button(DisagreementId.STOP)),
             graph(DisagreementId.GRAPH, "Heatmap of disagreement between decoders", height=60),
         ],

@@ -19,7 +19,7 @@ from dash_app.state.context import trace_of
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.attention import panel as attention
 from dash_app.views.curves import actions as curves
-from dash_app.views.disagreement import actions as readings
+from dash_app.views.disagreement import actions as disagreement
 from dash_app.views.flow import inspector as flow
 from dash_app.views.heatmap import actions as lens
 from dash_app.views.model import panel as model
@@ -190,8 +190,8 @@ def test_a_links_facts(page: Page) -> None:
 
 def test_the_text_on_disagreement(page: Page) -> None:
     chosen = Selection(readers=("output", "input"))
-    readings.compute(page.service, page.ref, chosen, lambda *_: None)
-    *_, note, _ = readings.draw(page.service, page.ref, chosen, "light", None)
+    disagreement.compute(page.service, page.ref, chosen, lambda *_: None)
+    *_, note, _ = disagreement.draw(page.service, page.ref, chosen, "light", None)
     same, apart = [], []
     for rows in page.slow.rows:
         for state in rows:

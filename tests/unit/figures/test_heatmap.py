@@ -16,7 +16,7 @@ from analysis.lens.specs import ColourSpec, LensSpec
 from dash_app.figures.colours import CellColours, cell_colours, effective
 from dash_app.figures.heatmap import NOT_YET, heatmap
 from dash_app.page.window import PAGE, Window, describe_window, empty_grid, laid_out, window
-from tests.support import fake_readings, synthetic
+from tests.support import fake_results, synthetic
 
 THEMES = ("light", "dark")
 
@@ -171,7 +171,7 @@ def test_a_short_run_is_one_page() -> None:
 
 
 def extras(tokens: int, **lens: Any) -> Colours:
-    return fake_readings.colours(tokens, ColourSpec(LensSpec(**lens)))
+    return fake_results.colours(tokens, ColourSpec(LensSpec(**lens)))
 
 
 def painted(colour: str, **more: Any) -> CellColours:

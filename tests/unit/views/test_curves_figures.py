@@ -13,11 +13,11 @@ from analysis.trajectory.specs import Emergence, Steps, StepsSpec
 from dash_app.state.options import CURVES
 from dash_app.views.curves.emergence_figure import strip
 from dash_app.views.curves.figure import OF_THE_ROW, curves, mark_lines, step_words
-from tests.support import fake_readings, synthetic
+from tests.support import fake_results, synthetic
 
 
 def steps(*tokens: int, **changes: Any) -> Steps:
-    made = fake_readings.steps(16, StepsSpec(13, tokens or (5, 6)))
+    made = fake_results.steps(16, StepsSpec(13, tokens or (5, 6)))
     return dataclasses.replace(made, **changes)
 
 

@@ -10,12 +10,12 @@ import pytest
 
 from analysis.reports.specs import EmbeddingSpec, NormSpec, SimilaritySpec
 from dash_app.views.model.figure import cosines, legend, norms, scales, similarity
-from tests.support import fake_readings
+from tests.support import fake_results
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_histogram_of_cosines_shows_the_counts(theme: str) -> None:
-    report = fake_readings.embedding_report(EmbeddingSpec())
+    report = fake_results.embedding_report(EmbeddingSpec())
     figure = cosines(report, theme)  # type: ignore[arg-type]
     go.Figure(figure)
     bars = figure["data"][0]
@@ -28,7 +28,7 @@ def test_the_histogram_of_cosines_shows_the_counts(theme: str) -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_norms_are_drawn_channel_by_channel_and_layer_by_layer(theme: str) -> None:
-    report = fake_readings.norm_report(NormSpec())
+    report = fake_results.norm_report(NormSpec())
     figure = scales(report, theme)  # type: ignore[arg-type]
     go.Figure(figure)
     assert len(figure["data"]) == 1  # no bias
@@ -46,7 +46,7 @@ def test_norms_are_drawn_channel_by_channel_and_layer_by_layer(theme: str) -> No
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_agreement_is_drawn_against_the_norm_with_its_counts(theme: str) -> None:
-    report = fake_readings.similarity(9, SimilaritySpec())
+    report = fake_results.similarity(9, SimilaritySpec())
     figure = similarity(report, theme)  # type: ignore[arg-type]
     go.Figure(figure)
     cells, bins, swept = figure["data"]

@@ -369,8 +369,8 @@ def test_a_new_request_of_a_page_ends_its_older_one(manager: JobManager) -> None
     page, other = DashClient(app), DashClient(app)
     for client, value, turn in ((other, 0, 9), (page, 1, 3), (page, 2, 5), (page, 3, 4)):
         client.start("out.data", {"in.data": value}, turn=turn)
-    states = [running.state for running in manager._running.values()]
+    states = [running.state for running in manager._jobs.values()]
     assert states == ["running", "cancelled", "running", "cancelled"]  # the last came late
     assert all(stopped[value].wait(LIMIT_S) for value in (1, 3))
     page.start("out.data", {"in.data": 4}, turn="x")  # without a number: it ends nothing
-    assert [running.state for running in manager._running.values()][2] == "running"
+    assert [running.state for running in manager._jobs.values()][2] == "running"

@@ -27,7 +27,7 @@ def happened(component: str, prop: str, value: Any) -> Event:
 
 
 def go(to: str) -> Event:
-    return happened(PageId.GO, "data", {"to": to, "n": 1})
+    return happened(PageId.EVENTS, "data", {"to": to, "n": 1})
 
 
 def test_a_page_without_query_requests_the_example() -> None:
@@ -45,13 +45,13 @@ def test_an_address_is_opened_with_its_selection() -> None:
 
 
 def test_the_same_request_is_not_sent_twice() -> None:
-    back = happened(PageId.GO, "data", {"url": "?row=2", "n": 3})
+    back = happened(PageId.EVENTS, "data", {"url": "?row=2", "n": 3})
     reduced = reduce(back, NOW, None, BASE, ())
     assert (reduced.selection.attempt, reduced.selection.row) == (1, 2)
 
 
 def test_going_back_to_another_prompt_runs_it_again() -> None:
-    back = happened(PageId.GO, "data", {"url": "?prompt=Other", "n": 3})
+    back = happened(PageId.EVENTS, "data", {"url": "?prompt=Other", "n": 3})
     assert reduce(back, NOW, None, BASE, ()).selection.attempt == 2
 
 
@@ -70,7 +70,7 @@ def test_an_example_is_a_new_request() -> None:
 
 @pytest.mark.parametrize("value", [{"to": "row=up"}, {"to": ""}, {}, None])
 def test_a_button_with_invalid_data_changes_nothing(value: Any) -> None:
-    reduced = reduce(happened(PageId.GO, "data", value), NOW, None, BASE, ())
+    reduced = reduce(happened(PageId.EVENTS, "data", value), NOW, None, BASE, ())
     assert reduced.selection == NOW
 
 

@@ -15,7 +15,7 @@ BASE = Selection(model="m", prompt="Hello", attempt=1)
 
 
 def after(*clicks: str, now: Selection = BASE) -> Any:
-    events = [Event(PageId.GO, "data", {"to": to}) for to in clicks]
+    events = [Event(PageId.EVENTS, "data", {"to": to}) for to in clicks]
     return reduce_all(events, now, None, BASE, ())
 
 

@@ -18,7 +18,7 @@ from dash_app.settings import Settings
 from dash_app.state.context import split
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views import run
-from dash_app.views.disagreement import actions as readings
+from dash_app.views.disagreement import actions as disagreement
 from dash_app.views.flow import actions as flow
 from tests.support.dash_client import DashClient
 from tests.support.fake_service import FakeService, refuse
@@ -70,7 +70,7 @@ class TestHeatmap:
         assert self.answer(page, "pins", run=run_ref, selection=Selection()) == "as it was"
 
 
-class TestReadings:
+class TestDisagreement:
     """A move of the cell keeps the picture only if the picture is right."""
 
     @pytest.fixture
@@ -84,7 +84,7 @@ class TestReadings:
     def answer(self, page: DashClient, *changed: str, **values: Any) -> Any:
         run, selection = values.pop("run"), values.pop("selection")
         return page.answer(
-            "readings-graph.figure",
+            "disagreement-graph.figure",
             {f"{one}.data" for one in changed},
             held(run, selection, **values),
         )
@@ -93,12 +93,12 @@ class TestReadings:
         self, page: DashClient, service: Untied, run_ref: RunRef
     ) -> None:
         chosen = Selection(row=3, pos=2)
-        ready = readings.compute(service, run_ref, chosen, lambda *_: None)
+        ready = disagreement.compute(service, run_ref, chosen, lambda *_: None)
         assert any(isinstance(spec, DisagreementSpec) for _, spec in service.memo)
-        moved = self.answer(page, "cell", run=run_ref, selection=chosen, readings_ready=ready)
-        assert moved["readings-graph"]["figure"]["data"]
-        drawn = moved["readings-drawn"]["data"]
-        values = {"run": run_ref, "readings_ready": ready, "readings_drawn": drawn}
+        moved = self.answer(page, "cell", run=run_ref, selection=chosen, disagreement_ready=ready)
+        assert moved["disagreement-graph"]["figure"]["data"]
+        drawn = moved["disagreement-drawn"]["data"]
+        values = {"run": run_ref, "disagreement_ready": ready, "disagreement_drawn": drawn}
         elsewhere = chosen.model_copy(update={"pos": 3})
         assert self.answer(page, "cell", selection=elsewhere, **values) == {}
         by_best = elsewhere.model_copy(update={"differ": "top1"})
@@ -142,7 +142,9 @@ class TestControls:
     def after(self, page: DashClient, *reports: dict[str, Any]) -> Any:
         numbered = [{**one, "n": n + 1} for n, one in enumerate(reports)]
         stores = {f"{part}.data": data for part, data in split(self.NOW).items()}
-        return page.answer("query.data", {"go.data"}, {**stores, "go.data": {"reports": numbered}})
+        return page.answer(
+            "query.data", {"events.data"}, {**stores, "events.data": {"reports": numbered}}
+        )
 
     def test_a_run_uses_the_form_at_the_click(self, page: DashClient) -> None:
         told = self.after(page, self.FORM)

@@ -21,7 +21,7 @@ from dash_app.views.disagreement import actions
 from dash_app.views.heatmap.inspector import inspector
 from dash_app.views.heatmap.options import MOST_SOURCES, SEARCHED, bar, situation
 from dash_app.views.model.panel import embedding_report
-from tests.support import fake_readings, synthetic
+from tests.support import fake_results, synthetic
 from tests.support.components import text
 from tests.support.fake_service import FakeService
 from tests.wiring.views.test_heatmap import compute, show
@@ -77,7 +77,7 @@ def test_too_many_matches_are_truncated_with_a_note() -> None:
 def test_shares_by_norm_among_those_by_proximity(
     service: FakeService, run_ref: RunRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = fake_readings.colours
+    plain = fake_results.colours
 
     def lost(size: int, spec: ColourSpec) -> Colours:
         found = plain(size, spec)
@@ -85,7 +85,7 @@ def test_shares_by_norm_among_those_by_proximity(
         fallback[3, 2:5] = True
         return replace(found, fallback=fallback)
 
-    monkeypatch.setitem(fake_readings.MADE, "colours", lost)
+    monkeypatch.setitem(fake_results.MADE, "colours", lost)
     for by, said in (("proximity", True), ("norm", False)):
         selection = Selection(colour="share", by=by)
         done, _ = compute(service, run_ref, selection)
@@ -121,7 +121,7 @@ def test_the_chosen_cell_names_its_layer_and_decoder(service: FakeService, run_r
 
 
 def test_tokens_left_out_of_the_embedding_report() -> None:
-    report = fake_readings.embedding_report(EmbeddingSpec())
+    report = fake_results.embedding_report(EmbeddingSpec())
     assert "rows of zeros" not in text(embedding_report(replace(report, zero_rows=0), "light"))
     said = text(embedding_report(replace(report, zero_rows=1234), "light"))
     assert "Rows of zeros, left out" in said

@@ -383,9 +383,9 @@ def test_positions_to_project_are_known_after_probing() -> None:
 def test_a_click_runs_the_prompt_and_chooses_the_cell() -> None:
     before = Selection(model="other", prompt="x", row=3, pos=2, layer=9, heads=(4,), attempt=4)
     link = sections.part("m", "12345+00000=", 6, "head 0.3", 7)
-    after = reduce(Event(PageId.GO, "data", {"to": link}), before, None, before, ()).selection
+    after = reduce(Event(PageId.EVENTS, "data", {"to": link}), before, None, before, ()).selection
     assert (after.model, after.prompt, after.new, after.attempt) == ("m", "12345+00000=", 6, 5)
     assert (after.row, after.pos, after.layer, after.heads) == (1, 7, 0, (3,))
     plain = sections.prompt("m", "1+1=", 2)
-    after = reduce(Event(PageId.GO, "data", {"to": plain}), before, None, before, ()).selection
+    after = reduce(Event(PageId.EVENTS, "data", {"to": plain}), before, None, before, ()).selection
     assert (after.row, after.pos, after.heads) == (None, None, ())
