@@ -7,6 +7,7 @@ an imported submodule would replace the function.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -79,10 +80,20 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        return _public(name, getattr(import_module(_HOMES[name]), name))
     if name == "interventions":
         return import_module("analysis.interventions")
     raise AttributeError(f"module 'analysis' has no attribute {name!r}")
+
+
+@lru_cache(maxsize=64)
+def _public(name: str, member: Any) -> Any:
+    """A class as it is; a function with its arguments checked."""
+    if isinstance(member, type):
+        return member
+    from analysis.contract.arguments import checked
+
+    return checked(member)
 
 
 def __dir__() -> list[str]:

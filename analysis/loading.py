@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from os import PathLike, fspath
 from typing import Any
 
 from analysis.contract import jobs
-from analysis.errors import UnsupportedModelError
+from analysis.errors import UnknownModelError, UnsupportedModelError
 from analysis.ledger import check, require
 from analysis.model import attention_hooks
 from analysis.model.find_stream import find_stream
@@ -57,7 +58,7 @@ def _check_equal_shapes(stream: Stream) -> None:
         )
 
 
-def load_model(name: str, *, dtype: str | None = None, device: str | None = None) -> Model:
+def load_model(name: str | PathLike[str], *, dtype: Any = None, device: Any = None) -> Model:
     """Load a model and find its residual stream's writers.
 
     Args:
@@ -71,6 +72,16 @@ def load_model(name: str, *, dtype: str | None = None, device: str | None = None
         ModelLoadError: If it can't be loaded: truncated, pickled, gated, too large.
         UnsupportedModelError: If it loads, but one of the identities 1 to 5 fails on it.
     """
-    model = build_model(load_pretrained(name, dtype=dtype, device=device))
+    model = build_model(load_pretrained(_text(name), dtype=dtype, device=device))
     require(model)
     return model
+
+
+def _text(name: Any) -> str:
+    path = fspath(name) if isinstance(name, (str, PathLike)) else None
+    if not isinstance(path, str) or not path:
+        raise UnknownModelError(
+            f"A model's name can't be {type(name).__name__}.",
+            "Give a catalogue name, a hub id, a folder, or a .gguf file.",
+        )
+    return path

@@ -21,6 +21,7 @@ from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.heads import has_heads, head_parts
 from analysis.tracing.interventions import Inject, Patch, Steer, covers
+from analysis.tracing.tokens import token_id
 
 
 class LogitDirection:
@@ -192,8 +193,8 @@ def attribute(
     model: Model,
     trace: Trace,
     position: int = -1,
-    token: int | None = None,
-    foil: int | None = None,
+    token: int | str | None = None,
+    foil: int | str | None = None,
 ) -> Attribution:
     """Direct logit attribution: embedding, each head, each MLP, biases.
 
@@ -203,10 +204,11 @@ def attribute(
         model: From ``load_model``.
         trace: From ``trace``.
         position: The position that predicts the token.
-        token: Its id; the model's own top token unless given.
-        foil: The id of the token that is subtracted; none unless given.
+        token: Its id or text; the model's own top token unless given.
+        foil: The token whose logit is subtracted, as id or text; none unless given.
 
     Raises:
         SpecError: If the position or a token does not exist, or token and foil are the same.
     """
-    return compute(model, trace, AttributionSpec(position, token, foil))
+    chosen, other = token_id(model.tokenizer, token), token_id(model.tokenizer, foil)
+    return compute(model, trace, AttributionSpec(position, chosen, other))

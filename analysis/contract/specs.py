@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from numbers import Integral
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.contract.arguments import convert_fields, whole_number
 from analysis.errors import SpecError
 
 #: Version of the meaning and layout of results. Memo entries of another version are not read.
@@ -24,7 +24,8 @@ class Spec(Generic[Answer_co]):
     """Base of all specs: frozen, hashable inputs. The answer to a ``Spec[Grid]`` is a ``Grid``.
 
     A spec contains only what changes the answer, so that users with equal requests share one
-    computation.
+    computation. Its fields are converted to their annotated types: numpy integers become int,
+    lists become tuples, and other types are refused.
     """
 
     __slots__ = ()
@@ -33,6 +34,18 @@ class Spec(Generic[Answer_co]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         Spec.types_by_name[cls.__name__] = cls
+        own = getattr(cls, "__post_init__", None)
+        if getattr(cls.__dict__.get("__post_init__"), "converts", False):
+            return  # a dataclass with slots is a second class with the same members
+
+        def converted(self: Any) -> None:
+            """Convert every field to its annotated type, then run the spec's own checks."""
+            convert_fields(self)
+            if own is not None:
+                own(self)
+
+        converted.converts = True  # type: ignore[attr-defined]
+        cls.__post_init__ = converted  # type: ignore[attr-defined]
 
     @classmethod
     def from_options(cls, **options: Any) -> Self:
@@ -44,8 +57,9 @@ def resolve_index(name: str, value: int, size: int) -> int:
     """Turn an index, possibly counted from the end, into one from the start.
 
     Raises:
-        SpecError: If it is out of range.
+        SpecError: If it is out of range, or not a whole number.
     """
+    value = whole_number(name, value)
     if not -size <= value < size:
         raise SpecError(
             f"{name} {value} does not exist.", f"Use {0} to {size - 1}, or {-size} to -1."
@@ -72,13 +86,18 @@ def cache_key(fingerprint: str, *specs: Spec[Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def as_tuple(values: int | Sequence[int] | None) -> tuple[int, ...]:
-    """One id, several, or none, as a tuple."""
+def as_tuple(values: Any) -> tuple[int, ...]:
+    """One whole number, several, or none, as a tuple.
+
+    Raises:
+        SpecError: If a value is not a whole number.
+    """
     if values is None:
         return ()
-    if isinstance(values, Integral):
-        return (int(values),)
-    return tuple(int(value) for value in values)  # type: ignore[union-attr]
+    values = values.tolist() if hasattr(values, "tolist") else values
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        return (whole_number("The value", values),)
+    return tuple(whole_number("A value", value) for value in values)
 
 
 Floats = NDArray[np.float32]

@@ -23,6 +23,7 @@ from analysis.flow_graph.sinks import Hiding, hiding
 from analysis.flow_graph.specs import FlowSpec
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
+from analysis.tracing.tokens import token_id
 
 #: Parts (heads times positions times keys) held at once.
 _MAX_PARTS = 1 << 18
@@ -164,8 +165,8 @@ def compute(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
 def flow(
     model: Model, trace: Trace, *, position: int | Sequence[int] = -1, row: int | None = None,
     method: str = "proximity", threshold: float = 0.0, top_k: int | None = None,
-    budget: int | None = None, per_head: bool = True, token: int | None = None,
-    foil: int | None = None, direction: str = "down", fold_sinks: bool = False,
+    budget: int | None = None, per_head: bool = True, token: int | str | None = None,
+    foil: int | str | None = None, direction: str = "down", fold_sinks: bool = False,
     hide_start: str = "keep",
 ) -> Graph:  # fmt: skip
     """What the state at (row, position) is made of, as a graph of shares; or where it goes.
@@ -195,7 +196,8 @@ def flow(
     """
     options: dict[str, Any] = {
         "method": method, "threshold": threshold, "top_k": top_k, "budget": budget,
-        "per_head": per_head, "token": token, "foil": foil, "direction": direction,
+        "per_head": per_head, "token": token_id(model.tokenizer, token),
+        "foil": token_id(model.tokenizer, foil), "direction": direction,
         "fold_sinks": fold_sinks, "hide_start": hide_start,
     }  # fmt: skip
     where = position if isinstance(position, int) else as_tuple(position)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.contract.arguments import unknown_option
 from analysis.contract.specs import Floats, Ints, as_tuple, resolve_index
 from analysis.errors import SpecError
 from analysis.learned.translators import lens_of
@@ -148,8 +149,12 @@ def lens_spec(options: Mapping[str, Any], **more: Any) -> LensSpec:
     """A spec from the keyword arguments of a public function; None means the default.
 
     Raises:
-        SpecError: If an option has no such value.
+        SpecError: If there is no such option, or it has no such value.
     """
+    names = LensSpec.__dataclass_fields__
+    for name in options:
+        if name not in names:
+            raise unknown_option(name, names, "The lens")
     given = {name: value for name, value in options.items() if value is not None}
     for name in {"rows", "positions"} & given.keys():
         given[name] = as_tuple(given[name])
@@ -175,10 +180,12 @@ def entries(name: str, wanted: tuple[int, ...] | None, size: int) -> list[int]:
         size: Length of the axis.
 
     Raises:
-        SpecError: If an entry does not exist.
+        SpecError: If an entry does not exist, or none is chosen.
     """
     if wanted is None:
         return list(range(size))
+    if not wanted:
+        raise SpecError(f"No {name.lower()} is chosen.", "Choose one or more, or None for all.")
     return [resolve_index(name, value, size) for value in wanted]
 
 

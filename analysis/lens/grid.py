@@ -13,6 +13,7 @@ from torch import Tensor
 
 from analysis.contract import jobs
 from analysis.contract.specs import Ints, Token
+from analysis.errors import SpecError
 from analysis.lens.candidates import peel
 from analysis.lens.cells import (
     CellReader,
@@ -110,15 +111,21 @@ def compute(model: Model, trace: Trace, spec: LensSpec) -> Grid:
         A Grid; its last row, with the output decoder and the full norm, is the model's output.
 
     Raises:
-        SpecError: If a row, position or head does not exist.
+        SpecError: If a row, position or head does not exist, or k is larger than the vocabulary.
         PromptError: If a target token is not in the vocabulary.
         CancelledError: If the caller's progress listener stops the work.
     """
     size = len(trace.tokens)
     rows = entries("Row", spec.rows, axis_size(model, spec.component))
     positions = entries("Position", spec.positions, size)
+    vocab = int(model.readout.output_rows.shape[0])
     if spec.target:
-        check_ids(spec.target, int(model.readout.output_rows.shape[0]))
+        check_ids(spec.target, vocab)
+    if spec.k > vocab:
+        raise SpecError(
+            f"{spec.k} candidates are requested; the vocabulary has {vocab} tokens.",
+            f"Choose k from 1 to {vocab}.",
+        )
     arrays, reader = GridArrays(rows, positions, spec), CellReader(model, trace, spec)
     places = readable(spec, positions, size)
     by_row = not one_matrix(model.readout, spec.decoder)
@@ -195,7 +202,7 @@ def decode(
     trace: Trace,
     *,
     k: int = 5,
-    target: int | Sequence[int] | None = None,
+    target: int | str | Sequence[int | str] | None = None,
     **options: Unpack[DecodeOptions],
 ) -> Grid:
     """Decode states to tokens (logit lens, nostalgebraist 2020, and its variants).
@@ -204,7 +211,7 @@ def decode(
         model: From ``load_model``.
         trace: From ``trace``.
         k: How many candidates.
-        target: A token id, or several, to follow.
+        target: A token to follow, as id or text, or several.
         **options: component, decoder, norm, similarity, candidates, rows, positions, head, source:
             see ``DecodeOptions``. The default is the logit lens on all block outputs.
 
@@ -212,4 +219,4 @@ def decode(
         SpecError: If an option has no such value, or a row, position or head does not exist.
     """
     grid = compute(model, trace, lens_spec(options, k=k, target=token_ids(model.tokenizer, target)))
-    return replace(grid, single_target=isinstance(target, Integral))
+    return replace(grid, single_target=isinstance(target, (Integral, str)))

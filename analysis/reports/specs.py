@@ -231,8 +231,8 @@ class SimilaritySpec(Spec[SimilarityReport]):
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if self.k < 1 or not 1 <= self.cells <= 4096:
-            raise SpecError("Look at 1 to 4096 cells and at least one token.", "Try 128 and 10.")
+        if not 1 <= self.k <= 1000 or not 1 <= self.cells <= 4096:
+            raise SpecError("Look at 1 to 4096 cells and 1 to 1000 tokens.", "Try 128 and 10.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from analysis.errors import NonFiniteError, SpecError
 from analysis.model.attention_hooks import observing
 from analysis.model.handle import Model
 from analysis.model.module_io import batched, hidden_input, hidden_output
-from analysis.tracing.intervention_hooks import Edits
+from analysis.tracing.intervention_hooks import Edits, as_sequence
 from analysis.tracing.interventions import Inject, Intervention, Patch, Steer, index
 from analysis.tracing.tokens import check_ids, describe_tokens, read_ids
 
@@ -273,7 +273,7 @@ def prompt_ids(model: Model, prompt: Any) -> tuple[int, ...]:
 
 @torch.no_grad()
 def trace(
-    model: Model, prompt: str | Sequence[int], interventions: Sequence[Intervention] = ()
+    model: Model, prompt: Any, interventions: Sequence[Intervention] | Intervention | None = ()
 ) -> Trace:
     """Run a prompt once and record every state.
 
@@ -289,7 +289,7 @@ def trace(
         CancelledError: If the caller's progress listener stops the work.
     """
     ids = prompt_ids(model, prompt)
-    edits = Edits(model, tuple(interventions), len(ids))
+    edits = Edits(model, as_sequence(interventions), len(ids))
     recorder = Recorder(model, 1, len(ids), edits=edits, label="Forward pass")
     with model.lock, edits.applied(), recorder.hooked():
         tokens = torch.tensor([ids], device=model.device)

@@ -16,10 +16,10 @@ from analysis.contract import jobs
 from analysis.errors import SpecError
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace, prompt_ids, trace
-from analysis.tracing.intervention_hooks import applied
+from analysis.tracing.intervention_hooks import applied, as_sequence
 from analysis.tracing.interventions import Intervention
 from analysis.tracing.specs import RunResult, RunSpec
-from analysis.tracing.tokens import added, check_ids, encode_prompt, vocabulary
+from analysis.tracing.tokens import added, check_ids, check_length, encode_prompt, vocabulary
 from analysis.tracing.vocabulary import row_stats
 
 
@@ -42,23 +42,23 @@ class _Steps(BaseStreamer):
 @torch.no_grad()
 def generate(
     model: Model,
-    prompt: str | Sequence[int],
+    prompt: Any,
     max_new_tokens: int,
     *,
     sample: bool = False,
     temperature: float = 1.0,
     seed: int = 0,
-    interventions: Sequence[Intervention] = (),
+    interventions: Sequence[Intervention] | Intervention | None = (),
     use_model_config: bool = False,
 ) -> tuple[int, ...]:
     """Continue a prompt, greedily (the argmax of the logits) or sampled with a seed.
 
     Args:
         model: From ``load_model``.
-        prompt: Text or token ids.
+        prompt: Text, token ids, or the output of the model's tokenizer.
         max_new_tokens: Largest number of new tokens; generation stops at an end-of-text token.
         sample: Draw from the distribution, divided by ``temperature`` and seeded by ``seed``.
-        temperature: Above 0.
+        temperature: At least 1e-6.
         seed: Makes sampling repeatable.
         interventions: Applied at every step, without a key-value cache. Negative positions count
             from the end of the prompt; None means all, generated ones included.
@@ -73,7 +73,7 @@ def generate(
         SpecError: If the number of tokens, the temperature or an intervention is invalid.
         CancelledError: If the caller's progress listener stops the work.
     """
-    ids = prompt_ids(model, prompt)
+    ids, interventions = prompt_ids(model, prompt), as_sequence(interventions)
     options = _options(model, ids, max_new_tokens, sample, temperature, use_model_config)
     if not max_new_tokens:
         return ids
@@ -88,9 +88,11 @@ def _options(
     """Options of ``GenerationConfig``, checked; ``own``: the model's own fills the others."""
     if count < 0:
         raise SpecError("The number of new tokens can't be negative.", "Use 0 or more.")
-    if not temperature > 0.0:
-        raise SpecError("The temperature must be above 0.", "Use sample=False for greedy tokens.")
-    check_ids((*ids, *ids[:1] * count), model.info.vocab, model.info.max_positions)
+    if not temperature >= 1e-6:
+        raise SpecError(
+            "The temperature must be at least 1e-6.", "Use sample=False for greedy tokens."
+        )
+    check_length(len(ids) + count, model.info.max_positions)
     options: dict[str, Any] = {"max_new_tokens": count}
     if sample:
         return options | {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}

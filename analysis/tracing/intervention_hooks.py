@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,6 +26,7 @@ from analysis.tracing.interventions import (
     positions,
     resolve_positions,
 )
+from analysis.tracing.tokens import token_id
 from analysis.tracing.vectors import as_states
 
 _Edit = Callable[[Tensor], Tensor]
@@ -49,7 +50,25 @@ def resolve(
         SpecError: If a layer, row, head, token or position does not exist, or a state does not
             fit the model.
     """
-    return tuple(_resolve(model, item, length, limit) for item in interventions)
+    return tuple(_resolve(model, item, length, limit) for item in as_sequence(interventions))
+
+
+def as_sequence(interventions: Any) -> tuple[Any, ...]:
+    """Interventions as a tuple: none for None, and a single one alone.
+
+    Raises:
+        SpecError: If they are no interventions.
+    """
+    if interventions is None:
+        return ()
+    if isinstance(interventions, (Ablate, KnockOut, Patch, Inject, Steer)):
+        return (interventions,)
+    if isinstance(interventions, (str, bytes)) or not isinstance(interventions, Iterable):
+        raise SpecError(
+            f"Interventions can't be {type(interventions).__name__}.",
+            "Give a list of those of analysis.interventions.",
+        )
+    return tuple(interventions)
 
 
 def _resolve(
@@ -69,7 +88,8 @@ def _resolve(
         pos = resolve_positions(item.pos, length, limit)
         if isinstance(item, Steer):
             return replace(item, row=row, pos=pos, vector=as_states(item.vector, info.d_model, 1))
-        token = resolve_index("Token", item.token, int(model.readout.input_rows.shape[0]))
+        chosen = token_id(model.tokenizer, item.token)
+        token = resolve_index("Token", chosen, int(model.readout.input_rows.shape[0]))
         return replace(item, row=row, pos=pos, token=token)
     raise SpecError(
         f"{type(item).__name__} is not an intervention.", "Use those of analysis.interventions."
@@ -145,8 +165,9 @@ class Edits:
     _cuts: dict[int, list[tuple[int, KnockOut]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        several = any(isinstance(entry, (list, tuple)) for entry in self.sets)
-        sets = list(self.sets) if several else [self.sets]
+        given = as_sequence(self.sets)
+        several = any(isinstance(entry, (list, tuple)) for entry in given)
+        sets = list(given) if several else [given]
         self.sets = [resolve(self.model, items, self.length, self.limit) for items in sets]
         for batch, interventions in enumerate(self.sets):
             for item in interventions:
@@ -277,7 +298,7 @@ def _change(item: Patch | Steer) -> _Edit:
 
 
 def _injection(model: Model, item: Inject) -> _Edit:
-    readout, token = model.readout, item.token
+    readout, token = model.readout, int(item.token)
 
     def edit(state: Tensor) -> Tensor:
         """Put the token's embedding in, or turn states from their own top token to it."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, cast
 
+from analysis.contract.arguments import convert_fields
 from analysis.contract.specs import resolve_index
 from analysis.errors import SpecError
 from analysis.tracing.options import ABLATION_VALUES, INJECTION_MODES
@@ -39,6 +40,7 @@ class Ablate:
     value: str = "zero"
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         component = _ALIASES.get(self.component, self.component)
         if component not in _ALIASES.values():
             raise SpecError(
@@ -74,6 +76,9 @@ class KnockOut:
     query: int
     key: int
 
+    def __post_init__(self) -> None:
+        convert_fields(self)
+
 
 @dataclass(frozen=True, eq=False)
 class Patch:
@@ -92,6 +97,9 @@ class Patch:
     source: Any
     source_pos: Where = None
 
+    def __post_init__(self) -> None:
+        convert_fields(self)
+
 
 @dataclass(frozen=True)
 class Inject:
@@ -100,7 +108,7 @@ class Inject:
     Attributes:
         row: Residual row.
         pos: Positions; None for all.
-        token: The token's id.
+        token: The token, as id or text.
         mode: "replace" replaces the state by the token's input embedding. "main_component"
             turns only the state's largest unembedding direction f, the unit row of its top
             token, into the token's unit row e: ``h + <h, f> (e - f)``.
@@ -108,10 +116,11 @@ class Inject:
 
     row: int
     pos: Where
-    token: int
+    token: int | str
     mode: str = "replace"
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         INJECTION_MODES.check(self.mode)
 
 
@@ -128,6 +137,9 @@ class Steer:
     row: int
     pos: Where
     vector: Any
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
 
 
 Intervention = Ablate | KnockOut | Patch | Inject | Steer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, overload
 
 from analysis.contract.specs import Token
 from analysis.errors import PromptError
@@ -135,12 +135,21 @@ def check_ids(ids: Sequence[Any], vocab: int, max_positions: int = 0) -> tuple[i
             raise PromptError(
                 f"Token id {token} is not in the vocabulary.", f"Ids run from 0 to {vocab - 1}."
             )
-    if max_positions and len(checked) > max_positions:
+    check_length(len(checked), max_positions)
+    return checked
+
+
+def check_length(length: int, max_positions: int) -> None:
+    """Check the length of a sequence against the model's positions; 0 positions mean no limit.
+
+    Raises:
+        PromptError: With the length and the limit.
+    """
+    if max_positions and length > max_positions:
         raise PromptError(
-            f"The sequence has {len(checked)} tokens; the model has {max_positions} positions.",
+            f"The sequence has {length} tokens; the model has {max_positions} positions.",
             "Shorten the prompt or generate fewer tokens.",
         )
-    return checked
 
 
 def token_ids(tokenizer: Any, tokens: Any) -> tuple[int, ...]:
@@ -153,6 +162,23 @@ def token_ids(tokenizer: Any, tokens: Any) -> tuple[int, ...]:
         return ()
     several = [tokens] if isinstance(tokens, (str, Integral)) else _items("tokens", tokens)
     return tuple(_token_id(tokenizer, token) for token in several)
+
+
+@overload
+def token_id(tokenizer: Any, token: None) -> None: ...
+
+
+@overload
+def token_id(tokenizer: Any, token: int | str) -> int: ...
+
+
+def token_id(tokenizer: Any, token: Any) -> int | None:
+    """The id of one token given as id or text; None gives None.
+
+    Raises:
+        PromptError: If a text is not exactly one token, or an id is not a whole number.
+    """
+    return None if token is None else _token_id(tokenizer, token)
 
 
 def _token_id(tokenizer: Any, token: Any) -> int:

@@ -22,12 +22,15 @@ def as_states(values: Any, d_model: int, dimensions: int) -> Tensor:
         SpecError: If the shape does not fit, or a number is NaN, infinite or no number.
     """
     try:
-        states = torch.as_tensor(values).detach().to("cpu", torch.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
+        states = torch.as_tensor(values).detach()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise SpecError(
             f"A state of {d_model} numbers is needed, not {type(values).__name__}.",
             "Give a vector of numbers.",
         ) from error
+    if states.is_complex():
+        raise SpecError("A state has complex numbers.", "Give real numbers.")
+    states = states.to("cpu", torch.float32)
     if states.dim() not in range(1, dimensions + 1) or states.shape[-1] != d_model:
         shape = f"[{d_model}]" + (f" or [pos, {d_model}]" if dimensions > 1 else "")
         raise SpecError(

@@ -137,5 +137,5 @@ def test_the_end_tokens_of_the_models_own_config_end_the_text(
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
 def test_a_temperature_that_is_not_above_zero_is_refused(small: Case, temperature: float) -> None:
-    with pytest.raises(analysis.AnalysisError, match="above 0"):
+    with pytest.raises(analysis.AnalysisError, match="temperature"):
         analysis.generate(small.model, [1, 2], 2, sample=True, temperature=temperature)
