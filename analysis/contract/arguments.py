@@ -41,9 +41,9 @@ def whole_number(name: str, value: Any) -> int:
         SpecError: Naming the option and the value.
     """
     plain = _plain(value)
-    if isinstance(plain, bool) or not isinstance(plain, Integral) or abs(plain) >= _TOO_LARGE:
+    if isinstance(plain, bool) or not isinstance(plain, Integral) or abs(int(plain)) >= _TOO_LARGE:
         raise _wrong(name, value, int)
-    if name == "seed" and plain < 0:  # numpy's generators take none
+    if name == "seed" and int(plain) < 0:  # numpy's generators take none
         raise SpecError(f"The seed can't be {plain}.", "Choose a seed of 0 or more.")
     return int(plain)
 
