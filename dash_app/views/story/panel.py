@@ -15,6 +15,7 @@ from dash_app.page.panel import aria, select_button, target
 from dash_app.page.token_labels import percent, quoted
 from dash_app.state.context import Context, Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection, resolve, toggle
+from dash_app.views.story import arithmetic
 
 TEXT = "story-text"
 Phrase = tuple[str, dict[str, Any] | None]
@@ -35,7 +36,9 @@ def draw(service: Service, run: RunRef, selection: Selection) -> list[Component]
     try:
         position = resolve(selection, run).pos
         story = service.ask(trace_of(run), StorySpec(position))
-        return sentence(story_phrases(story, result_of(service, run)), selection.pins)
+        result = result_of(service, run)
+        phrases = [*story_phrases(story, result), *verdict_phrases(run, result)]
+        return sentence(phrases, selection.pins)
     except Exception as error:  # noqa: BLE001 - shown in place of the sentence
         problem = explain(error)
         return [html.Span(f"{problem.message} {problem.hint}", className="story-text muted")]
@@ -79,6 +82,23 @@ def story_phrases(story: Story, run: RunResult) -> list[Phrase]:
     None.
     """
     return [*_when(story), ("; ", None), *_step(story, run), (".", None)]
+
+
+def verdict_phrases(run: RunRef, result: RunResult) -> list[Phrase]:
+    """Whether the answer to a calculation is right; nothing for other prompts."""
+    texts = [token.text for token in result.tokens[run.prompt_length :]]
+    verdict = arithmetic.judge(run.prompt, "".join(texts))
+    if verdict is None:
+        return []
+    spoken: list[Phrase] = [(f" {arithmetic.words(verdict)}", None)]
+    if verdict.first_wrong is None:
+        return spoken
+    at = arithmetic.token_at(texts, verdict.first_wrong)
+    if at is None:
+        return spoken
+    position = run.prompt_length + at
+    digit: Phrase = (quoted(result.tokens[position]), {"pos": position - 1, "row": run.layers})
+    return [*spoken, (" The first wrong digit is in ", None), digit, (".", None)]
 
 
 def _when(story: Story) -> list[Phrase]:
