@@ -74,6 +74,12 @@ class Settings(BaseSettings):
         gt=0,
         description="Longest computing time of one request, in seconds, without time in the queue.",
     )
+    worker_silence_s: float = Field(
+        default=10.0,
+        ge=2,
+        le=3600,
+        description="Seconds without a sign of life after which the model worker is replaced.",
+    )
     poll_ms: int = Field(
         default=150,
         ge=20,

@@ -101,6 +101,11 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Alive:
+    """From the worker, every second: it lives."""
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """From the worker: this request runs now."""
 

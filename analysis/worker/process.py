@@ -1,12 +1,13 @@
 """The model worker's process: the web process's end, and the worker's end, which runs the jobs.
 
-The worker runs one job at a time, and only its main thread uses the pipe. ``jobs.step`` inside a
-job, and ``jobs.check_cancelled`` in every block of a model, check for a cancel. ``jobs.pause`` also
-runs more urgent jobs before the first continues.
+The worker runs one job at a time. Only its main thread reads from the pipe; a second thread sends
+signs of life. ``jobs.step`` inside a job, and ``jobs.check_cancelled`` in every block of a
+model, check for a cancel. ``jobs.pause`` also runs more urgent jobs before the first continues.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import logging
 import multiprocessing
@@ -20,12 +21,16 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from queue import Empty, SimpleQueue
 from typing import Any
+
+import psutil
 
 from analysis import log_lines
 from analysis.contract.jobs import listening
 from analysis.errors import AnalysisError, CancelledError
 from analysis.worker.messages import (
+    Alive,
     Answer,
     Cancel,
     Done,
@@ -50,7 +55,13 @@ LOG_FORMAT = "STRATASCOPE_LOG_FORMAT"
 #: Niceness: on shared cores, the web process answers known views before new ones are computed.
 NICE = 5
 
+#: In place of a message of the worker: its process has ended.
+ENDED = "ended"
+#: Seconds to wait for a killed process, and between two signs of life.
+END_S, ALIVE_S = 5.0, 1.0
+
 _REPORT_EVERY_S = 0.05
+_PR_SET_PDEATHSIG = 1
 _log = logging.getLogger("stratascope.worker")
 
 
@@ -67,9 +78,11 @@ class Child:
         self._work = work
         self._cancelled: set[int] = set()
         self._waiting: list[Run] = []
+        self._sending = threading.Lock()
 
     def serve(self) -> None:
         """Run requests until the other end closes."""
+        threading.Thread(target=self._show_life, daemon=True).start()
         self._send(Ready())
         while True:
             if not self._waiting:
@@ -78,9 +91,15 @@ class Child:
             while self._waiting:
                 self._run(self._waiting.pop(0))
 
+    def _show_life(self) -> None:
+        while True:
+            time.sleep(ALIVE_S)
+            self._send(Alive())
+
     def _send(self, message: Any) -> None:
         try:
-            self._pipe.send(message)
+            with self._sending:
+                self._pipe.send(message)
         except OSError:
             os._exit(0)  # the web process has ended
 
@@ -110,7 +129,7 @@ class Child:
                 "There is not enough memory for this request.",
                 "Try a shorter prompt or a smaller model.",
             )
-        except Exception:  # noqa: BLE001 - a defect in one job must not end the worker
+        except BaseException:  # noqa: BLE001 - a defect, or a panic of Rust code, must not end it
             found = secrets.token_hex(4)
             _log.exception("a defect in %s, shown as %s", run.request.kind, found)
             self._fail(
@@ -183,6 +202,8 @@ def main(descriptor: int, function: str) -> None:
         signal.SIGTERM,
     ):  # the parent handles these: it may want to finish first
         signal.signal(stop, signal.SIG_IGN)
+    if sys.platform == "linux":  # the system ends it with its parent, also if it is stopped
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with suppress(OSError):
         os.nice(NICE)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
@@ -228,12 +249,16 @@ class WorkerProcess:
     after a fork. The spawn method of multiprocessing would import the web server's main module
     again.
 
+    Two threads use the pipe, because a process that hangs blocks whoever reads from it or writes to
+    it. No method waits longer than ``END_S``.
+
     Args:
         function: Dotted name of the function that computes.
+        wake: Called after each message, and when the process ends.
     """
 
-    def __init__(self, function: str) -> None:
-        self.pipe, theirs = multiprocessing.Pipe()
+    def __init__(self, function: str, wake: Callable[[], None]) -> None:
+        self._pipe, theirs = multiprocessing.Pipe()
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [sys.executable, "-m", "analysis.worker.process", str(theirs.fileno()), function],
@@ -244,6 +269,16 @@ class WorkerProcess:
         finally:
             theirs.close()
         self.ready = False
+        self._wake = wake
+        self._inbox: SimpleQueue[Any] = SimpleQueue()
+        self._outbox: SimpleQueue[Any] = SimpleQueue()
+        self._heard, self._spent = False, 0.0
+        self._threads = [
+            threading.Thread(target=work, name=f"model-worker-{work.__name__}", daemon=True)
+            for work in (self._read, self._write)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def pid(self) -> int:
@@ -251,9 +286,28 @@ class WorkerProcess:
         return self._process.pid
 
     def send(self, message: Any) -> None:
-        """Send a message. A message to an ended worker is lost; the pipe shows its end."""
-        with suppress(OSError):
-            self.pipe.send(message)
+        """Send a message. A message to an ended worker is lost; ``receive`` shows its end."""
+        self._outbox.put(message)
+
+    def receive(self) -> list[Any]:
+        """The messages that have arrived; ``ENDED`` is the last one."""
+        found = []
+        with suppress(Empty):
+            while True:
+                found.append(self._inbox.get_nowait())
+        return found
+
+    def lives(self) -> bool:
+        """Whether it sent a message or used the processor since the last call.
+
+        Code that keeps Python's lock sends nothing, but computes. A process that was stopped, or
+        that waits for a lock, does neither.
+        """
+        heard, self._heard = self._heard, False
+        spent = self._spent
+        with suppress(psutil.Error):
+            self._spent = sum(psutil.Process(self.pid).cpu_times()[:2])
+        return heard or self._spent > spent
 
     def kill(self) -> str:
         """Kill the process. Returns how it ended."""
@@ -261,8 +315,15 @@ class WorkerProcess:
             with suppress(OSError):
                 self._process.stdin.close()
         self._process.kill()
-        code = self._process.wait()
-        self.pipe.close()
+        self._outbox.put(ENDED)
+        try:
+            code = self._process.wait(END_S)
+        except subprocess.TimeoutExpired:  # the system does not let it go
+            return "killed, but not ended"
+        for thread in self._threads:
+            thread.join(END_S)
+        if not any(thread.is_alive() for thread in self._threads):
+            self._pipe.close()
         return f"signal {-code}" if code < 0 else f"exit status {code}"
 
     def end(self) -> str:
@@ -270,6 +331,21 @@ class WorkerProcess:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=1.0)
         return self.kill()
+
+    def _read(self) -> None:
+        try:
+            while True:
+                self._inbox.put(self._pipe.recv())
+                self._heard = True
+                self._wake()
+        except Exception:  # noqa: BLE001 - half a message can be anything
+            self._inbox.put(ENDED)
+            self._wake()
+
+    def _write(self) -> None:
+        with suppress(OSError):
+            while (message := self._outbox.get()) is not ENDED:
+                self._pipe.send(message)
 
 
 def _search_path() -> list[str]:

@@ -203,3 +203,63 @@ class FairQueue:
         if len(self._served) > 1000:
             oldest = min(self._served, key=self._served.__getitem__)
             del self._served[oldest]
+
+
+class SentComputations:
+    """Computations that the worker has, the last sent on top. The owner holds a lock."""
+
+    def __init__(self) -> None:
+        self._stack: list[list[Entry]] = []
+
+    def __len__(self) -> int:
+        return len(self._stack)
+
+    def __iter__(self) -> Iterator[Computation]:
+        return iter([entries[0].computation for entries in self._stack])
+
+    def add(self, entries: list[Entry]) -> Computation:
+        """Put a computation on top, with all its queue entries."""
+        self._stack.append(entries)
+        return entries[0].computation
+
+    def find(self, number: int) -> Computation | None:
+        """The computation with this number, or None."""
+        return next((computation for computation in self if computation.number == number), None)
+
+    def remove(self, computation: Computation) -> None:
+        """Remove a computation."""
+        self._stack = [
+            entries for entries in self._stack if entries[0].computation is not computation
+        ]
+
+    def empty(self) -> list[list[Entry]]:
+        """Remove and return all entries."""
+        stack, self._stack = self._stack, []
+        return stack
+
+    @property
+    def top(self) -> Computation | None:
+        """The computation that was sent last."""
+        return self._stack[-1][0].computation if self._stack else None
+
+    def yields_to(self, priority: int) -> bool:
+        """Whether a computation of this priority may be sent now."""
+        return not self._stack or priority < min(entry.priority for entry in self._stack[-1])
+
+    def running(self, computation: Computation) -> None:
+        """Note that the worker now runs this computation and no other."""
+        for other in self:
+            other.clock.stop()
+        computation.clock.start()
+
+    def culprit(self, was_ready: bool) -> Computation | None:
+        """The computation that ended the worker: the one that was running.
+
+        None if the worker ended idle, before it started what was sent last. If that happens twice,
+        or the worker was never ready, the computation sent last counts as the cause.
+        """
+        for computation in self:
+            if computation.clock.running:
+                return computation
+        top = self.top
+        return None if was_ready and top is not None and not top.returned else top

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from multiprocessing.connection import wait
@@ -14,6 +15,7 @@ from typing import Any
 from analysis.contract.jobs import Progress
 from analysis.errors import AnalysisError, BusyError, CancelledError, WorkerStoppedError
 from analysis.worker.messages import (
+    Alive,
     Answer,
     Cancel,
     Done,
@@ -25,71 +27,21 @@ from analysis.worker.messages import (
     Started,
     Stepped,
 )
-from analysis.worker.process import Wakeup, WorkerProcess
-from analysis.worker.queue import Computation, CrashHistory, Entry, FairQueue
-
-
-class SentComputations:
-    """Computations that the worker has, the last sent on top. The owner holds a lock."""
-
-    def __init__(self) -> None:
-        self._stack: list[list[Entry]] = []
-
-    def __len__(self) -> int:
-        return len(self._stack)
-
-    def __iter__(self) -> Iterator[Computation]:
-        return iter([entries[0].computation for entries in self._stack])
-
-    def add(self, entries: list[Entry]) -> Computation:
-        """Put a computation on top, with all its queue entries."""
-        self._stack.append(entries)
-        return entries[0].computation
-
-    def find(self, number: int) -> Computation | None:
-        """The computation with this number, or None."""
-        return next((computation for computation in self if computation.number == number), None)
-
-    def remove(self, computation: Computation) -> None:
-        """Remove a computation."""
-        self._stack = [
-            entries for entries in self._stack if entries[0].computation is not computation
-        ]
-
-    def empty(self) -> list[list[Entry]]:
-        """Remove and return all entries."""
-        stack, self._stack = self._stack, []
-        return stack
-
-    @property
-    def top(self) -> Computation | None:
-        """The computation that was sent last."""
-        return self._stack[-1][0].computation if self._stack else None
-
-    def yields_to(self, priority: int) -> bool:
-        """Whether a computation of this priority may be sent now."""
-        return not self._stack or priority < min(entry.priority for entry in self._stack[-1])
-
-    def running(self, computation: Computation) -> None:
-        """Note that the worker now runs this computation and no other."""
-        for other in self:
-            other.clock.stop()
-        computation.clock.start()
-
-    def culprit(self, was_ready: bool) -> Computation | None:
-        """The computation that ended the worker: the one that was running.
-
-        None if the worker ended idle, before it started what was sent last. If that happens twice,
-        or the worker was never ready, the computation sent last counts as the cause.
-        """
-        for computation in self:
-            if computation.clock.running:
-                return computation
-        top = self.top
-        return None if was_ready and top is not None and not top.returned else top
+from analysis.worker.process import ENDED, Wakeup, WorkerProcess
+from analysis.worker.queue import (
+    Computation,
+    CrashHistory,
+    Entry,
+    FairQueue,
+    SentComputations,
+)
 
 
 _log = logging.getLogger("stratascope.jobs")
+
+#: Seconds between two checks that the worker lives; most seconds until it accepts requests, and
+#: until it starts one that it was sent.
+CHECK_S, START_S, IDLE_S = 1.0, 300.0, 60.0
 
 
 @dataclass(eq=False, slots=True)
@@ -111,6 +63,7 @@ class Supervisor:
             between its look into the memo and ``join`` is answered from here.
         cancel_grace_s: Seconds that a cancelled computation has to stop before the worker is
             killed.
+        silence_s: Seconds without a sign of life after which the worker is replaced.
     """
 
     def __init__(
@@ -121,12 +74,16 @@ class Supervisor:
         recent: Callable[[str], bytes | None] = lambda _key: None,
         *,
         cancel_grace_s: float = 30.0,
+        silence_s: float = 10.0,
     ) -> None:
         self._function = function
         self._limits = limits
         self._on_answer = on_answer
         self._recent = recent
         self._grace_s = cancel_grace_s
+        self._silence_s = silence_s
+        self._silent = self._idle = 0  # checks in a row without life, and with work not started
+        self._checked_at = 0.0
         self.changed = threading.Condition()  # guards all below; notified of every change
         self._queue = FairQueue()
         self._computations: dict[str, Computation] = {}
@@ -238,7 +195,8 @@ class Supervisor:
                     self._stop_unwanted()
                     self._send_next()
                     patience = self._seconds_until_kill()
-                self._receive(patience)
+                self._receive(min(patience, CHECK_S))
+                self._check_life()
         except Exception:
             _log.exception("the supervisor of the model worker failed and accepts no more requests")
             raise
@@ -247,34 +205,43 @@ class Supervisor:
                 self._closing = True
                 self._shut_down()
 
-    def _receive(self, patience: float | None) -> None:
-        sources: list[Any] = [self._wakeup.handle]
-        worker = self._worker
-        if worker is not None:
-            sources.append(worker.pipe)
-        for source in wait(sources, patience):
-            if source is self._wakeup.handle:
-                self._wakeup.acknowledge()
-            elif worker is not None and worker is self._worker:
-                self._read(worker)
-
-    def _read(self, worker: WorkerProcess) -> None:
-        try:
-            message = worker.pipe.recv()
-        except (EOFError, OSError):
-            with self.changed:
-                self._worker_ended(worker.end())
+    def _receive(self, patience: float) -> None:
+        if wait([self._wakeup.handle], patience):
+            self._wakeup.acknowledge()
+        if self._worker is None:
             return
-        with self.changed:
-            self._handle(message)
-            self.changed.notify_all()
+        for message in self._worker.receive():
+            with self.changed:
+                if message == ENDED:
+                    self._worker_ended(self._worker.end())
+                    return
+                self._handle(message)
+                self.changed.notify_all()
+
+    def _check_life(self) -> None:
+        """Replace a worker that shows no life, or that does not start what it was sent.
+
+        The checks are counted, not timed: if this process was stopped too, it is one check.
+        """
+        now = time.monotonic()
+        if self._worker is None or now - self._checked_at < CHECK_S:
+            return
+        self._checked_at = now
+        self._silent = 0 if self._worker.lives() else self._silent + 1
+        works = any(computation.clock.running for computation in self._sent)
+        self._idle = 0 if works or not self._sent else self._idle + 1
+        idle_s = IDLE_S if self._worker.ready else START_S
+        if self._silent * CHECK_S > self._silence_s or self._idle * CHECK_S > idle_s:
+            _log.error("the model worker shows no sign of life; replacing it")
+            with self.changed:
+                self._worker_ended(self._worker.kill())
 
     def _handle(self, message: Any) -> None:
         if isinstance(message, Ready):
             if self._worker is not None:
                 self._worker.ready = True
             return
-        computation = self._sent.find(message.number)
+        computation = None if message == Alive() else self._sent.find(message.number)
         if computation is None:
             return
         if isinstance(message, Started):
@@ -330,11 +297,11 @@ class Supervisor:
                 computation.cancel_sent = time.monotonic()
                 self._worker.send(Cancel(computation.number))
 
-    def _seconds_until_kill(self) -> float | None:
+    def _seconds_until_kill(self) -> float:
         """Seconds until the worker is killed because a cancelled computation does not stop."""
         top = self._sent.top
         if top is None or not top.cancel_sent:
-            return None
+            return math.inf
         left = top.cancel_sent + self._grace_s - time.monotonic()
         if left <= 0 and self._worker is not None:
             _log.warning("the model worker did not stop a cancelled job; restarting it")
@@ -344,7 +311,8 @@ class Supervisor:
 
     def _start_worker(self) -> None:
         try:
-            self._worker = WorkerProcess(self._function)
+            self._silent = self._idle = 0
+            self._worker = WorkerProcess(self._function, self._wakeup.wake)
         except OSError as error:
             _log.exception("the model worker could not be started")
             self._put_back_all(f"It could not be started ({error}).", was_ready=False)
