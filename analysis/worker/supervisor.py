@@ -36,7 +36,6 @@ from analysis.worker.queue import (
     SentComputations,
 )
 
-
 _log = logging.getLogger("stratascope.jobs")
 
 #: Seconds between two checks that the worker lives; most seconds until it accepts requests, and

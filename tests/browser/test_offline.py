@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.real, pytest.mark.full]
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[Servers]:
     """gunicorn on the small model."""
-    with Servers(tmp_path, DEFAULT_MODEL="addition-5digit") as running:
+    with Servers(tmp_path, DEFAULT_MODEL="addition-5digit", WORKER_SILENCE_S="3600") as running:
         loaded(running.url, running.log)
         yield running
 

@@ -36,8 +36,9 @@ Open = Callable[..., Page]
 
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[Servers]:
-    """gunicorn with a model worker."""
-    with Servers(tmp_path, DEFAULT_MODEL=MODEL, GRACE_S="5") as running:
+    """gunicorn with a model worker, which the tests may stop for as long as they need."""
+    patient = {"WORKER_SILENCE_S": "3600", "GRACE_S": "5"}
+    with Servers(tmp_path, DEFAULT_MODEL=MODEL, **patient) as running:
         yield running
 
 

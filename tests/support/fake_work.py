@@ -3,7 +3,8 @@
 ``RunSpec.text`` is "verb argument": "echo x", "steps n" (n steps that each wait for nothing),
 "hold PATH" (step until the file PATH exists), "long PATH" (the same, with pauses),
 "look PATH" (without steps, looking for a cancel), "stuck PATH" (not even that), "crash" (SIGKILL
-itself), "crash-once PATH", "bug", "prompt" (a PromptError).
+itself), "crash-once PATH", "half PATH" (send half of an answer and stop the
+process, unless PATH exists), "panic" (as Rust code does), "bug", "prompt" (a PromptError).
 Every computation appends a line to the file named by FAKE_WORK_LOG.
 """
 
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -93,6 +96,21 @@ def crash_once(path: str) -> None:
         crash(path)
 
 
+def half(path: str) -> None:
+    if not Path(path).exists():
+        Path(path).touch()
+        os.write(int(sys.argv[1]), struct.pack("!i", 1000) + b"half")
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def panic(_: str) -> None:
+    raise PanicError("a panic, on purpose")
+
+
+class PanicError(BaseException):
+    """What PyO3 raises for a panic is no Exception either."""
+
+
 def bug(_: str) -> None:
     raise RuntimeError("a bug, on purpose")
 
@@ -110,6 +128,8 @@ VERBS: dict[str, Callable[[str], None]] = {
     "stuck": stuck,
     "crash": crash,
     "crash-once": crash_once,
+    "half": half,
+    "panic": panic,
     "bug": bug,
     "prompt": prompt,
 }
