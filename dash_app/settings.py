@@ -75,7 +75,7 @@ class Settings(BaseSettings):
         description="Longest computing time of one request, in seconds, without time in the queue.",
     )
     worker_silence_s: float = Field(
-        default=10.0,
+        default=_DEFAULT.silence_s,
         ge=2,
         le=3600,
         description="Seconds without a sign of life after which the model worker is replaced.",
@@ -246,6 +246,7 @@ class Settings(BaseSettings):
             max_prompt_tokens=self.max_prompt_tokens,
             max_new_tokens=self.max_new_tokens,
             max_suite_prompts=self.max_suite_prompts,
+            silence_s=self.worker_silence_s,
             max_queue=self.max_queue,
             deadline_s=self.deadline_s,
             model_bytes=self.resident_mib * MIB,

@@ -20,6 +20,7 @@ class Limits:
         max_suite_prompts: Largest number of prompts in a suite.
         max_queue: Largest number of waiting computations.
         deadline_s: Seconds of computing allowed for one request.
+        silence_s: Seconds without a sign of life after which a worker is replaced.
         model_bytes: Bytes of weights in memory. The least recently used model is dropped.
         trace_bytes: Bytes of forward passes in memory. The least recently used is dropped.
         recent_bytes: Bytes of results in memory.
@@ -35,6 +36,7 @@ class Limits:
     max_suite_prompts: int = 2000
     max_queue: int = 200
     deadline_s: float = 600.0
+    silence_s: float = 10.0
     model_bytes: int = 6 << 30
     trace_bytes: int = 1 << 30
     recent_bytes: int = 64 << 20

@@ -62,7 +62,6 @@ class Supervisor:
             between its look into the memo and ``join`` is answered from here.
         cancel_grace_s: Seconds that a cancelled computation has to stop before the worker is
             killed.
-        silence_s: Seconds without a sign of life after which the worker is replaced.
     """
 
     def __init__(
@@ -73,14 +72,12 @@ class Supervisor:
         recent: Callable[[str], bytes | None] = lambda _key: None,
         *,
         cancel_grace_s: float = 30.0,
-        silence_s: float = 10.0,
     ) -> None:
         self._function = function
         self._limits = limits
         self._on_answer = on_answer
         self._recent = recent
         self._grace_s = cancel_grace_s
-        self._silence_s = silence_s
         self._silent = self._idle = 0  # checks in a row without life, and with work not started
         self._checked_at = 0.0
         self.changed = threading.Condition()  # guards all below; notified of every change
@@ -230,7 +227,7 @@ class Supervisor:
         works = any(computation.clock.running for computation in self._sent)
         self._idle = 0 if works or not self._sent else self._idle + 1
         idle_s = IDLE_S if self._worker.ready else START_S
-        if self._silent * CHECK_S > self._silence_s or self._idle * CHECK_S > idle_s:
+        if self._silent * CHECK_S > self._limits.silence_s or self._idle * CHECK_S > idle_s:
             _log.error("the model worker shows no sign of life; replacing it")
             with self.changed:
                 self._worker_ended(self._worker.kill())

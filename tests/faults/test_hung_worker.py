@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from analysis.errors import AnalysisError, CancelledError, WorkerStoppedError
+from analysis.worker.messages import Limits
 from tests.support.office import Office, make_office
 from tests.support.repository import ROOT
 from tests.support.scaled import FAKE, LIMIT_S, wait_for
@@ -25,7 +26,7 @@ Recovery = Callable[[str], AbstractContextManager[None]]
 @pytest.fixture
 def office(make_office: Callable[..., Office]) -> Office:
     """A service that replaces its worker after five seconds without a sign of life."""
-    return make_office(silence_s=5.0, max_prompt_tokens=1 << 20)
+    return make_office(limits=Limits(silence_s=5.0, max_prompt_tokens=1 << 20))
 
 
 def hung(office: Office) -> psutil.Process:
