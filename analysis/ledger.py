@@ -132,7 +132,7 @@ def _heads(probe: Probe) -> Found:
 
 
 def attribution_error(model: Model, states: Trace, position: int) -> Found:
-    """How far the parts of the model's own choice are from adding up to its logit."""
+    """The error of the sum of the parts, against the logit of the model's top token."""
     parts = attribute_logit(model, states, position, None, None)
     sizes = [abs(parts.logit), abs(parts.embedding), abs(parts.interventions)]
     sizes += [float(np.abs(part).max(initial=0.0)) for part in (parts.heads, parts.mlps)]
@@ -147,13 +147,13 @@ def _attribution(probe: Probe) -> Found:
 
 
 def shown_and_hidden(graph: Graph) -> float:
-    """How far the mass that arrives, ends in biases or sinks, and is hidden, is from 1."""
+    """The error of a sum that must be 1: mass that arrives, ends in biases or sinks, is hidden."""
     arrived = graph.node_flow[(graph.node_kind == 0) & (graph.node_depth == 0)].sum()
     return abs(float(arrived) + graph.terminal_share + graph.hidden_share - 1.0)
 
 
 def graph_error(graph: Graph) -> float:
-    """How far in-shares of a whole graph, and shown + hidden, are from 1."""
+    """The errors of two sums that must be 1: a whole graph's in-shares, and shown + hidden mass."""
     totals: dict[int, float] = defaultdict(float)
     for target, share in zip(graph.link_target.tolist(), graph.link_share.tolist(), strict=True):
         totals[target] += share
@@ -275,7 +275,7 @@ def check_run(model: Model, states: Trace, spec: LedgerSpec) -> Ledger:
 def _run_flow(model: Model, states: Trace, position: int) -> Found:
     spec = FlowSpec(position, top_k=8, per_head=False, threshold=1e-3)
     graph = flow_graph.compute(model, states, spec)
-    hidden = f"{graph.hidden_share:.1%} hidden in a graph of 8 sources per node, not in the drawn"
+    hidden = f"{graph.hidden_share:.1%} hidden in a graph of 8 sources per node (not the drawn one)"
     return shown_and_hidden(graph), hidden
 
 

@@ -31,7 +31,8 @@ from analysis.worker.messages import Limits, Request
 from analysis.worker.settings import ServiceSettings, ServiceStatus
 from analysis.worker.supervisor import Supervisor
 
-#: Longest text that is looked at; tokens are counted exactly by the model's own tokenizer.
+#: A prompt with more characters for each allowed token is refused at once. Otherwise the model's
+#: own tokenizer counts its tokens.
 _CHARACTERS_PER_TOKEN = 64
 
 

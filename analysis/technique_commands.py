@@ -105,7 +105,8 @@ def run(technique: Technique, chosen: argparse.Namespace) -> int:
         PromptError: If there is no prompt.
         SpecError: If an option has no such value.
     """
-    spec = build(technique.spec, vars(chosen))  # first: a wrong option costs no time
+    # First, so that a wrong option fails before the model is loaded.
+    spec = build(technique.spec, vars(chosen))
     prompt = _prompt(chosen.prompt)
     import analysis
 

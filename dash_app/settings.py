@@ -48,7 +48,7 @@ class Settings(BaseSettings):
         " by commas.",
     )
     catalog: str = Field(
-        default="", description="A TOML file of models to offer, with how each is loaded."
+        default="", description="A TOML file that lists the models to offer and how to load each."
     )
     dtype: str = Field(
         default="",
@@ -200,7 +200,9 @@ class Settings(BaseSettings):
         le=1024,
         description="Longest URL of a request, in KiB; the URL contains the prompt.",
     )
-    max_jobs: int = Field(default=64, ge=1, description="Most runs of all users that run or wait.")
+    max_jobs: int = Field(
+        default=64, ge=1, description="Most runs of all users together that may run or wait."
+    )
     max_queue: int = Field(
         default=_DEFAULT.max_queue, ge=1, description="Most computations that wait."
     )

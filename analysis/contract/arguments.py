@@ -35,7 +35,7 @@ _WORDS = {
 
 
 def whole_number(name: str, value: Any) -> int:
-    """``value`` as an int below 2^63; numpy and torch integers are taken, fractions and flags not.
+    """``value`` as an int below 2^63. Numpy and torch integers pass, fractions and booleans don't.
 
     Raises:
         SpecError: Naming the option and the value.

@@ -35,7 +35,7 @@ class OptionField:
 
 
 def option_fields(spec: type[Spec[Any]], prefix: str = "") -> Iterator[OptionField]:
-    """The fields of a spec; those of a spec inside it in its place."""
+    """The fields of a spec. The fields of a spec inside it stand in its place."""
     hints = get_type_hints(spec)
     for one in fields(spec):  # type: ignore[arg-type]
         path, kinds = prefix + one.name, _kinds(hints[one.name])
@@ -64,7 +64,7 @@ def _kinds(hint: Any) -> list[type[Any]]:
 
 
 def _value(value: Any, hint: Any) -> Any:
-    """Several values as a tuple; one of them alone where the field takes a single one too."""
+    """Several values as a tuple; a single one as it is if the field accepts that."""
     if not isinstance(value, list):
         return value
     return value[0] if len(value) == 1 and type(value[0]) in get_args(hint) else tuple(value)

@@ -17,7 +17,7 @@ from analysis.flow_graph.mass_flow import (
 from analysis.flow_graph.methods import Shares
 from analysis.flow_graph.results import Graph
 
-#: Shares up to this that no link carries are rounding.
+#: A share up to this size that no link carries is a rounding error.
 _ROUNDING = 1e-6
 
 
@@ -50,8 +50,8 @@ def _fit_budget(flow: MassFlow) -> None:
 def _others(flow: MassFlow) -> LinkBatch:
     """One link to each node for all that enters it by cut links, so that in-shares sum to 1.
 
-    Downwards it carries the rest of the node's mass. Upwards it carries what comes from the root
-    by no drawn way: by cut links, to the node itself or to a node below it.
+    Downwards it carries the rest of the node's mass. Upwards it carries the root's mass that no
+    drawn path carries: that of cut links into the node itself or into a node below it.
     """
     entered, share = np.zeros(flow.codes.count), np.zeros(flow.codes.count)
     for batch in flow.batches:

@@ -165,7 +165,7 @@ def _target(model: Model, trace: Trace, spec: CausalSpec, graph: Graph) -> Targe
     token, foil = _tokens(spec)
     if graph.method == "signed" and (token, foil) not in ((None, None), _named(graph)):
         raise SpecError(
-            "The graph is drawn for another token than the one measured.",
+            "The graph explains another token than the one that is measured.",
             "Choose the same token for both.",
         )
     return target_of(model, trace, _position(spec.flow), token, foil)

@@ -144,10 +144,10 @@ def compute(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
         trace: From ``analysis.trace``.
         spec: Root, method, direction and pruning. ``threshold`` keeps links whose share is above
             it; ``top_k`` keeps the strongest attention links of each node; ``budget`` limits the
-            number of links. Within a budget each node has one "other" link for all that enters it
-            by links that are not drawn, so its in-shares sum to 1, and downwards the "other" links
-            carry exactly ``hidden_share``. Without a budget, ``hidden_share`` alone counts what is
-            cut.
+            number of links. Within a budget, each node has one "other" link for everything that
+            enters it by links that are not drawn. So its in-shares sum to 1, and downwards the
+            "other" links carry exactly ``hidden_share``. Without a budget, only ``hidden_share``
+            counts the cut links.
 
     Returns:
         A Graph. Shares are over all parts before pruning; flow is the mass along drawn links.

@@ -87,7 +87,7 @@ def _vector(
             return torch.from_numpy(trace.attn_out[layer, target])
         raise SpecError(
             f"The attention of layer {layer} can't be split into heads.",
-            "Read the attention output.",
+            "Use the attention output as a whole.",
         )
     parts = head_parts(model, trace, layer)
     if kind == "bias":

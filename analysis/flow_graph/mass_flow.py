@@ -85,7 +85,7 @@ COLUMNS = ("kind", "layer", "head", "source", "target", "share", "flow")
 
 @dataclass
 class LinkBatch:
-    """Links added together; mass flows along them after it has along all earlier batches."""
+    """Links that are added together. Mass flows along them after all earlier batches."""
 
     kind: Ints
     layer: Ints
@@ -172,7 +172,7 @@ class MassFlow:
     def _largest(self, many: int) -> list[LinkBatch]:
         """The ``many`` largest links, chosen so that each is connected to a root.
 
-        A link is ranked by the smallest flow on the best way to it. Ranked by its own flow, a
+        A link is ranked by the smallest flow on the best path to it. Ranked by its own flow, a
         strong link far from the root could be kept while the weak links that lead to it are cut.
         """
         widths = self._widths()
@@ -183,7 +183,7 @@ class MassFlow:
         return [batch.only(piece) for batch, piece in pairs if piece.any()]
 
     def _widths(self) -> Doubles:
-        """Each link's flow, or that of the narrowest link on the widest way from a root to it."""
+        """Each link's flow, or that of the narrowest link on the widest path from a root to it."""
         reached = np.where(self._start() > 0.0, np.inf, 0.0)
         found = []
         for batch in self.batches:

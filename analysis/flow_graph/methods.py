@@ -187,7 +187,7 @@ def proximity(step: Step) -> Shares:
 
 
 def _normalised(step: Step, found: Shares) -> Shares:
-    """Scores over their sum; where every part scores 0, norm shares replace them, marked."""
+    """Scores over their sum. Norm shares replace them where every part scores 0; that is marked."""
     total = found.total
     zero = total <= 0.0
     if not zero.any():
@@ -206,8 +206,8 @@ def _normalised(step: Step, found: Shares) -> Shares:
 def projection(step: Step) -> Shares:
     """``max(<y, z>, 0)``, normalised over all parts z of y.
 
-    Unlike ``norm`` it sees direction, and unlike ``proximity`` its scores are linear in the part
-    until negative ones become 0: before that they sum to ``|y|^2``. Where every part scores 0,
+    Unlike ``norm`` it depends on direction. Unlike ``proximity``, its scores ``<y, z>`` are linear
+    in the part and sum to ``|y|^2`` before negative scores are set to 0. Where every part scores 0,
     norm shares replace them and the node is marked.
     """
     scores = _scores(
@@ -353,7 +353,7 @@ def _by_pattern(step: Step, split: Tensor) -> Shares:
 def _pattern_shares(pattern: Tensor) -> tuple[Tensor, Tensor]:
     """Pattern over heads [head, q, key], and the weight on a learned sink [q]; they sum to 1.
 
-    Heads whose pattern is zero, ablated or without a key left, are not counted.
+    Heads with a zero pattern (ablated, or without a key left) are not counted.
     """
     active = pattern.any(-1).sum(0).clamp_min(1)
     pattern = pattern.double() / active[:, None]

@@ -44,8 +44,8 @@ FLOW_METHODS = Choices(
     ),
     FlowMethod(
         "projection", "Projection", "max(⟨y, z⟩, 0)",
-        "How far a part z lies along the whole y, normalised over all parts. Before negative scores"
-        " become 0, the scores of all parts sum to ‖y‖₂².",
+        "How far a part z lies along the whole y, normalised over all parts. The scores of all "
+        "parts sum to ‖y‖₂² before negative scores are set to 0.",
         needs=(SEPARATE_HEADS,), function=f"{_SHARES}:projection", vectors=True,
     ),
     FlowMethod(
@@ -93,8 +93,8 @@ DIRECTIONS = Choices(
     Choice("down", "Down", help="Where the chosen state comes from, down to the tokens."),
     Choice(
         "up", "Up",
-        help="Everything that the chosen state reaches. Shares are of the states that it reaches."
-        " From the last row, the chosen token itself is followed up.",
+        help="Everything that the chosen state reaches. Shares refer to the states that it "
+        "reaches. If a cell of the last row is chosen, the flow starts at its token.",
     ),
     help="Whether the flow is followed down to the tokens or up from the chosen state.",
 )  # fmt: skip

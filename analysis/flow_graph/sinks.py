@@ -93,7 +93,7 @@ class Hiding:
     def applied(self, shares: Shares, queries: NDArray[np.int64]) -> Shares:
         """Shares without attention to those positions from other ones.
 
-        A position's attention to itself stays: it is on the position's own way down.
+        A position's attention to itself stays: it is on the position's own path down.
         """
         if not shares.heads.size:
             return shares
@@ -110,7 +110,7 @@ class Hiding:
 def _remove(
     heads: NDArray[np.float64], queries: NDArray[np.int64], positions: tuple[int, ...]
 ) -> NDArray[np.float64]:
-    """Set these sources of ``heads`` [head, q, key] to 0, in place; their former shares, [q]."""
+    """Set these sources of ``heads`` [head, q, key] to 0 in place; returns their old shares [q]."""
     removed = np.zeros(len(queries))
     for pos in positions:
         if pos < heads.shape[2]:
@@ -121,10 +121,10 @@ def _remove(
 
 
 def hiding(trace: Trace, spec: FlowSpec, roots: tuple[int, ...]) -> Hiding:
-    """The positions that a graph hides or folds, as its spec says; never its roots.
+    """The positions that a graph hides or folds by its spec. Roots are never among them.
 
     ``hide_start`` applies to position 0 only if it is a special token or a sink: an ordinary first
-    word is no start token.
+    word is not a start token.
     """
     if not spec.fold_sinks and spec.hide_start == "keep":
         return Hiding()

@@ -93,16 +93,17 @@ class FlowSpec(Spec[Graph]):
         if not FLOW_METHODS[self.method].signed:
             if self.token is not None or self.foil is not None:
                 raise SpecError(
-                    f"The method {self.method} asks about no token.", "Use the method signed."
+                    f"The method {self.method} does not depend on a token.",
+                    "Choose the method signed, or leave out the token.",
                 )
             return
         if self.direction == "up" or self.fold_sinks or self.hide_start != "keep":
             raise SpecError(
-                "Signed flow is what each part adds to one logit: it goes down, nothing hidden.",
+                "Signed flow explains one logit: it only goes down, and it hides nothing.",
                 "Leave direction, fold_sinks and hide_start as they are.",
             )
         if self.foil is not None and self.foil == self.token:
-            raise SpecError("A token can't be held against itself.", "Choose another foil.")
+            raise SpecError("A token can't be its own foil.", "Choose another foil.")
 
 
 @dataclass(frozen=True, slots=True)

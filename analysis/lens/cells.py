@@ -254,7 +254,7 @@ def mid_residual(model: Model, trace: Trace, spec: ComponentSpec, layer: int) ->
     if model.info.parallel_blocks:
         raise SpecError(
             "This model's attention and MLP run in parallel: it has no mid residual.",
-            "Read the block output instead.",
+            "Decode the block output instead.",
         )
     middle: Floats = trace.resid[layer] + trace.attn_out[layer]
     return middle
@@ -352,7 +352,7 @@ class CellReader:
         return found, chosen
 
     def _scores(self, vectors: Tensor, row: int) -> tuple[Tensor, Tensor]:
-        """Scores of cells that share matrices, by the one with the most certain top token."""
+        """Scores of cells that share matrices; the most certain top token decides a cell's."""
         spec = self._spec
         normed = self._model.readout.normed(vectors, spec.norm)
         choices = self.readers(row)

@@ -75,7 +75,7 @@ NORM_PARAMETERS = Need(
 )
 LENGTH = Need(
     "a similarity that depends on length",
-    "Cosine ignores length, which is all that Unit changes here: None is the same as Unit.",
+    "Cosine ignores length, and here Unit changes only the length: None is the same as Unit.",
     _length_matters,
 )
 PROBABILITIES = Need(
@@ -159,7 +159,7 @@ COMPONENTS = Choices(
 class Decoder(Choice):
     """Which matrix decodes a state.
 
-    Its function takes (readout, row / last row) and gives a list of ``lens.decoders.Reader``: one,
+    Its function takes (readout, row / last row) and gives a list of ``lens.cells.Reader``: one,
     or several, of which the one with the highest top probability decodes the cell.
 
     Attributes:
@@ -206,7 +206,7 @@ DECODERS = Choices(
     ),
     Decoder(
         "max_probability", "Max probability", "U · N(h) or E · N(h)",
-        "The decoder that gives its top token more probability. o| marks a cell of the output"
+        "The decoder whose top token has the higher probability. o| marks a cell of the output"
         " decoder, i| one of the input decoder.",
         "InTraVisTo, 2024", (UNTIED,), f"{_CELLS}:output_and_input", matrices=("U", "E"),
     ),
@@ -276,7 +276,7 @@ CANDIDATES = Choices(
     ),
     Choice(
         "matching_pursuit", "Matching pursuit", "h ← h − (h · u) · u, u = U[best] / |U[best]|",
-        "Projects the best token's direction out of the state, again and again. Gives the share of"
+        "Repeatedly projects the best token's direction out of the state. Gives the share of"
         " |h|² explained so far.",
         "Mallat and Zhang, 1993", (DOT_PRODUCT,),
     ),
@@ -335,7 +335,8 @@ COLOURS = Choices(
     ),
     Colour(
         "share", "Contribution share", "share(part) of resid[l + 1]",
-        "Which share of the block's output one of its parts makes. Choose the part and the method.",
+        "The share of the block's output that one of its parts makes up. Choose the part and the"
+        " method.",
     ),
     Colour(
         "state_norm", "Norm of the state", "|h|₂", "Before any norm. Logarithmic scale.",

@@ -97,7 +97,7 @@ def promoted(
     k: int = 10,
     reading: str = "direct",
 ) -> Promoted:
-    """Which tokens a component's output adds to the logits, and takes from them.
+    """The tokens whose logits a component's output raises most and lowers most.
 
     Args:
         model: From ``load_model``.

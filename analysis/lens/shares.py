@@ -13,7 +13,7 @@ from analysis.model.readout import Readout
 from analysis.tracing.capture import Trace
 from analysis.tracing.vocabulary import kl, log_probs
 
-#: How many of a state's smallest coordinates a part may exceed, by buckets.
+#: Buckets: numbers of a state's smallest coordinates that a part may exceed.
 _BUCKETS = (0, 4, 12, 32, 80, 200)
 #: Numbers gathered at once.
 _MAX_GATHERED = 1 << 20

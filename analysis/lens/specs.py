@@ -73,8 +73,8 @@ class LensSpec(Spec[Grid]):
         check_component(self.component, self.head, self.source)
         if self.decoder == "learned" and self.component != "block_output":
             raise SpecError(
-                "A learned lens is fitted to block outputs. It says nothing of other vectors.",
-                "Read the block output, or choose another decoder.",
+                "A learned lens is fitted to block outputs. It does not apply to other vectors.",
+                "Decode the block output, or choose another decoder.",
             )
         if self.k < 1:
             raise SpecError("A cell needs at least one candidate.", "Use k = 1 or more.")
@@ -105,7 +105,7 @@ class ColourSpec(Spec[Colours]):
 
 @dataclass(frozen=True, slots=True)
 class PromotedSpec(Spec[Promoted]):
-    """Which tokens one component's output adds to the logits, and takes from them."""
+    """The tokens whose logits one component's output raises most and lowers most."""
 
     component: str = field(metadata=one_of(COMPONENTS))
     layer: int = field(

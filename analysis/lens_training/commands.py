@@ -46,7 +46,9 @@ def _train_parser(found: Any) -> None:
     shape.add_argument("--rank", type=int, default=96, help="rank of each translator (96)")
     shape.add_argument("--full", action="store_true", help="full matrices instead")
     training.add_argument(
-        "--text", type=Path, help="train on this text file; else on text that the model writes"
+        "--text",
+        type=Path,
+        help="train on this text file; without it, on text that the model writes",
     )
     for name, meaning in (
         ("tokens", "training positions"), ("steps", "number of batches"),

@@ -165,7 +165,7 @@ def fit(
     save: Callable[[Fit], None],
     report: Callable[[str], None],
 ) -> None:
-    """Run the steps that are left.
+    """Run the remaining steps.
 
     Args:
         run: Changed in place.

@@ -76,7 +76,7 @@ def load_text(path: Path) -> Text:
 
 #: Prints a line of text.
 Report = Callable[[str], None]
-#: Held-out positions that are evaluated, of each text.
+#: Held-out positions of each text that are evaluated.
 JUDGED = 2048
 
 
@@ -90,7 +90,7 @@ class Session:
         out: The lens file.
         source: A text file; None: the model writes the text.
         command: The command line, which is stored in the lens.
-        judged: Held-out positions to evaluate, of each text.
+        judged: Held-out positions of each text to evaluate.
     """
 
     model: Model

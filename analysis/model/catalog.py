@@ -93,7 +93,7 @@ def _row(path: Path, line: int, table: Any) -> Row:
 
 
 def _from(folder: Path, source: str) -> str:
-    """A source is relative to the file if that path exists or looks like one; else a hub id."""
+    """A path relative to the file if it exists or the text looks like a path; else a hub id."""
     beside = folder / Path(source).expanduser()
     return str(beside) if beside.exists() or source.startswith(("./", "../", "~")) else source
 

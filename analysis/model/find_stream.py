@@ -61,8 +61,8 @@ def _configured_layers(model: nn.Module) -> int:
 def reads_same_state(model: nn.Module, stream: Stream, probe: Tensor, record: Record) -> bool:
     """Whether the blocks are parallel: the MLP does not read the output of attention.
 
-    It takes one pass with random attention outputs and the block outputs restored. Blocks whose
-    MLP writes zero can't tell; if no block can, they count as sequential.
+    It takes one pass with random attention outputs and the block outputs restored. A block whose
+    MLP writes zero gives no evidence. If no block gives any, all count as sequential.
 
     Raises:
         UnsupportedModelError: If some blocks are parallel and others are not.

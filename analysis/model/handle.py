@@ -19,7 +19,7 @@ from analysis.store.memo import LruCache
 
 PROBE_LENGTH = 7
 PROBE_SEEDS = (11, 12)
-#: Prompts whose check against the untouched model is remembered.
+#: Most prompts whose check against the untouched model is remembered.
 _CHECKED_PROMPTS = 256
 
 

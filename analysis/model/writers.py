@@ -89,8 +89,8 @@ def _solve(
         raise UnsupportedModelError(
             f"In layer {layer} no two modules sum to the block's increment of the residual "
             f"stream: resid + attention + MLP = next row fails with relative error {best:.1e}.",
-            "Choose another model: here a third part writes to the stream, or one that is not "
-            "a module.",
+            "Choose another model: in this one a third part writes to the stream, or a part that "
+            "is not a module.",
         )
     with_attention = {
         key: pair for key, pair in pairs.items() if _has_attention(records[0], name, module, pair)

@@ -32,7 +32,7 @@ def compute(model: Model, spec: EmbeddingSpec) -> EmbeddingReport:
 
     Args:
         model: From ``load_model``.
-        spec: How many tokens have their nearest row searched, and the seed.
+        spec: Number of tokens whose nearest row is searched, and the seed.
 
     Raises:
         SpecError: If the two matrices have different widths.
@@ -146,7 +146,7 @@ def embedding_report(
 
     Args:
         model: From ``load_model``.
-        sample: How many tokens have their nearest row searched; None: all.
+        sample: Number of tokens whose nearest row is searched; None: all.
         seed: The seed of that sample.
 
     Raises:

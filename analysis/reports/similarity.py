@@ -4,8 +4,9 @@ For a state h and a decoder row e, ``|h - e|² = |h|² + |e|² - 2 h·e``. |h| i
 rows, so Euclidean distance ranks by ``2 |h| |e| cos(h, e) - |e|²``. If all rows have one length,
 that is the ranking by cosine, for h of any length. If not, it tends to the ranking by dot product
 (long rows first) as |h| grows, and to "the shortest row first", whatever the direction of h, as
-|h| shrinks. Scaling h and all rows together changes no ranking: no ball is special. The two rank
-alike if the rows' lengths differ little, compared with the length of the state.
+|h| shrinks. Scaling h and all rows together changes no ranking, so the unit ball is not special.
+Cosine and distance rank alike if the rows' lengths differ little compared with the length of the
+state.
 """
 
 from __future__ import annotations

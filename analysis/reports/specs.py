@@ -199,21 +199,21 @@ class SimilarityReport(Result):
         """Whether cosine and Euclidean distance agree on this model, in three sentences."""
         at_one = float(self.swept_overlap[int(np.abs(np.log(self.swept_norm)).argmin())])
         return (
-            f"Of the {self.k} best tokens cosine and Euclidean distance share "
-            f"{100 * float(self.overlap_euclidean.mean()):.0f} % at the states' own lengths "
-            f"(median {float(np.median(self.state_norm)):.3g}). Scaled to length 1, the unit ball, "
-            f"the same states share {100 * at_one:.0f} %. Rows are {float(self.row_norm[0]):.3g} "
-            f"to {float(self.row_norm[-1]):.3g} long; only rows of equal length make the two rank "
-            "alike at any length."
+            "At the states' own lengths (median "
+            f"{float(np.median(self.state_norm)):.3g}), cosine and Euclidean distance share "
+            f"{100 * float(self.overlap_euclidean.mean()):.0f} % of their {self.k} best tokens. "
+            f"If the states are scaled to length 1, they share {100 * at_one:.0f} %. The rows are "
+            f"{float(self.row_norm[0]):.3g} to {float(self.row_norm[-1]):.3g} long. The two rank "
+            "alike at any length only if all rows have the same length."
         )
 
 
-#: Decoders whose rows states are compared with.
+#: Decoders whose rows can be compared with the states.
 ROWS = Choices(
     "decoder for similarities",
     DECODERS["output"],
     DECODERS["input"],
-    help="The decoder whose rows states are compared with.",
+    help="The decoder whose rows are compared with the states.",
 )
 
 
@@ -242,8 +242,8 @@ class EmbeddingSpec(Spec[EmbeddingReport]):
     sample: int | None = field(
         default=2048,
         metadata=about(
-            "For how many tokens to find the nearest row of the other matrix. Each reads the whole"
-            " matrix. None: for all."
+            "Number of tokens whose nearest row in the other matrix is searched. Each search "
+            "reads the whole matrix. None: all tokens."
         ),
     )
     seed: int = field(default=0, metadata=about("The seed of that sample."))

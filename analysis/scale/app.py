@@ -83,5 +83,5 @@ def send(app: Celery, queue: str, id: str, arguments: Sequence[Any]) -> None:
     """
     try:
         app.send_task(TASK, arguments, task_id=id, queue=queue)
-    except Exception as error:  # while kombu reconnects, it raises whatever it stumbles over
+    except Exception as error:  # kombu raises errors of many types while it reconnects
         raise OperationalError(str(error)) from error

@@ -21,10 +21,10 @@ from analysis.worker.messages import Answer, Request
 
 _log = logging.getLogger("stratascope.scale")
 
-#: Seconds between two looks at a task, two checks of its place and lease, and two attempts while
-#: Redis is unreachable.
+#: Seconds between two reads of a task's state, two checks of its place and lease, and two attempts
+#: while Redis is unreachable.
 LOOK_S, CHECK_S, RETRY_S = 0.05, 0.5, 0.5
-#: How often a task is sent for one request, and how many workers a request may stop.
+#: Most tasks sent for one request, and most workers that a request may stop.
 TRIES, MOST_STOPPED = 5, 2
 
 NO_REASON = ("AnalysisError", "The worker failed and gave no reason.", "Run it again.")
@@ -36,7 +36,7 @@ class Pending:
     """A request that waits for an answer. Times are on the monotonic clock.
 
     Attributes:
-        key: What makes another request the same.
+        key: Requests with equal keys share one computation.
         job: Whose request it is.
         queue, arguments: Of its task.
         id: Of the task that computes it; empty while none does.
@@ -75,7 +75,7 @@ class Remote:
     Args:
         settings: Where Redis is.
         on_answer: Called with a request's key and its answer, before the answer is returned.
-        max_queue: How many computations may wait, of all web processes together.
+        max_queue: Most computations that may wait, for all web processes together.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class Remote:
     def _endure(self, one: Pending, error: BaseException) -> None:
         """Wait for Redis to come back, but not for long, and not with a new request."""
         _log.warning("Redis can't be reached (%s)", type(error).__name__)
-        one.sign_at = time.monotonic()  # the silence is not the worker's
+        one.sign_at = time.monotonic()  # Redis was silent, not the worker
         if one.sign_at - one.read_at > self._settings.patience_s:
             raise WorkerStoppedError(
                 "The job queue (Redis) can't be reached.",
@@ -237,7 +237,7 @@ class Remote:
             message = f"This request stopped a worker {stopped} times and is not tried again."
             raise WorkerStoppedError(message, TRY_SMALLER)
         if one.sent >= TRIES:
-            raise WorkerStoppedError("The answer was lost on its way.", "Run it again.")
+            raise WorkerStoppedError("The answer was lost several times.", "Run it again.")
         id = uuid.uuid4().hex
         if self._store.acquire(one.key, id):
             one.follow(id, owns=True)
@@ -249,7 +249,7 @@ class Remote:
             one.sent += 1
 
     def _read_place(self, one: Pending) -> None:
-        """Read the place in the queue. A click that waits for long work hurries it."""
+        """Read the place in the queue. Send a long task that a click waits for as a click too."""
         queue, position = self._store.place(one.id)
         if queue:
             one.sign_at = time.monotonic()
@@ -258,7 +258,7 @@ class Remote:
             send(self._app, CLICKS, one.id, one.arguments)
 
     def _give_up_task(self, one: Pending) -> None:
-        """Have a task sent again whose worker is silent, or whose message was lost."""
+        """Send a task again if its worker is silent or its message was lost."""
         if not self._store.release(one.key, one.id):
             return  # another process did it
         stopped = self._store.blame(one.key, 0 if one.sign is None else 1)

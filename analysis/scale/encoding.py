@@ -25,5 +25,5 @@ def decode_request(value: Any) -> Request:
         found = codec.from_json(value, {}, {**Spec.types_by_name, "Request": Request})
         return Request(found.kind, found.model, found.fingerprint, found.specs)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        hint = "Run the same version everywhere."
+        hint = "Run the same version on all machines."
         raise SpecError("A request could not be read.", hint) from error

@@ -22,12 +22,12 @@ from analysis.store.memo import seal, unseal
 #: What a call raises if Redis is unreachable or refuses a command; sending a task too.
 RedisErrors = (redis.exceptions.RedisError, OperationalError, OSError)
 
-#: Seconds that a request is refused after it stopped two workers; that marks of a task are kept.
+#: Seconds that a request is refused after it stopped two workers; seconds that a task's marks last.
 BLAME_S, MARK_S = 3600, 24 * 3600
 
 
 def connect(settings: ScaleSettings, retries: int = 1, pause_s: float = 0.01) -> Any:
-    """Return a Redis client that repeats a command so often while Redis is unreachable."""
+    """Return a Redis client that retries a command while Redis is unreachable."""
     return redis.Redis.from_url(
         settings.url,
         socket_timeout=5.0,
@@ -150,13 +150,13 @@ class Store:
         return found
 
     def keep(self, key: str, data: bytes, name: str = "") -> None:
-        """Store an answer's bytes: for all who ask, or shortly under a ``name`` of its own."""
+        """Store an answer's bytes for all requests, or for a short time under ``name``."""
         seconds = 300 if name else self._settings.result_s
         self._redis.set(self._name("result", name or key), seal(key, data), ex=seconds)
         self._redis.delete(self._name("stopped", key))
 
     def blame(self, key: str, more: int = 1) -> int:
-        """Return how many workers stopped while they computed a key, with ``more`` that did."""
+        """Add ``more`` to the count of workers that stopped at a key; return the count."""
         pipe = self._redis.pipeline()
         pipe.incrby(self._name("stopped", key), more).expire(self._name("stopped", key), BLAME_S)
         return int(pipe.execute()[0])

@@ -97,7 +97,7 @@ class Worker:
     Args:
         settings: Where Redis is.
         function: Dotted name of what computes, in the model's process.
-        limits: Of prompts and memory.
+        limits: Limits on prompts and memory.
     """
 
     def __init__(self, settings: ScaleSettings, function: str, limits: Limits) -> None:
@@ -134,7 +134,7 @@ class Worker:
             ) from error
         self._model.start()
         if first is not None:
-            with suppress(AnalysisError):  # the first request for it will say what is wrong
+            with suppress(AnalysisError):  # the first request for it reports the error
                 self._model.ask("preload", first, Job(priority=Priority.LONG), 3600.0)
         self._pulse.start()
         try:
@@ -213,7 +213,7 @@ class Worker:
         _status, _result, id, (key, *_rest), *_ = event
         self._store.release(key, id)
 
-    # What shows that this worker lives.
+    # Signs of life.
 
     def _tick(self) -> None:
         self._ticked_at = time.monotonic()
@@ -263,7 +263,7 @@ class Worker:
                 self._app.backend.store_result(run.job.id, state, "PROGRESS")
 
     def _stop_some(self, *, everything: bool) -> None:
-        """Leave long work to another worker, and clicks too if ``everything`` is."""
+        """Cancel long work, so that another worker takes it; with ``everything``, clicks too."""
         for run in list(self._runs.values()):
             if everything or run.queue == LONG:
                 run.job.cancel()

@@ -13,7 +13,7 @@ from analysis.errors import AnalysisError, SpecError
 from analysis.model import catalog
 
 DIGITS = 5
-#: One of ``SHARES`` pairs is for validation, one for the final test, the others for training.
+#: Of every ``SHARES`` pairs, one is for validation, one for the final test, the rest for training.
 SHARES = 16
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]

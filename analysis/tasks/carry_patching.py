@@ -140,7 +140,7 @@ def pairs_for(
 
 
 def _written_alike(high: Ints, digits: int, column: int) -> bool:
-    """Whether operands have no leading zeros and their sum one digit more than they."""
+    """Whether no operand has a leading zero and the sum has one digit more than the operands."""
     leading = bool((high >= 10 ** (digits - column - 1)).all())
     return leading and int(high.sum()) >= 10 ** (digits - column)
 

@@ -151,7 +151,7 @@ def _prompt(row: dict[str, Any]) -> TaskPrompt | str:
     if not isinstance(foil, str):
         return "the foil is not text"
     if foil == row["answer"]:
-        return "the foil is the answer"
+        return "the foil equals the answer"
     if problem := _bad_text(foil, "foil"):
         return problem
     labels = _labels(row)

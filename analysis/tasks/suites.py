@@ -172,7 +172,7 @@ def _facts(size: int, seed: int) -> list[TaskPrompt]:
 
 
 def _induction(size: int, seed: int) -> list[TaskPrompt]:
-    """Random letters, then the same again: the answer is the letter that followed before."""
+    """Random letters, then the same again. The answer followed this letter the first time."""
     rng = np.random.default_rng([seed, 5])
     prompts = []
     for _ in range(size):

@@ -85,7 +85,7 @@ def generate(
 def _options(
     model: Model, ids: tuple[int, ...], count: int, sample: bool, temperature: float, own: bool
 ) -> dict[str, Any]:
-    """Options of ``GenerationConfig``, checked; ``own``: the model's own fills the others."""
+    """Checked options of ``GenerationConfig``. With ``own``, the model's own fills the rest."""
     if count < 0:
         raise SpecError("The number of new tokens can't be negative.", "Use 0 or more.")
     if not temperature >= 1e-6:

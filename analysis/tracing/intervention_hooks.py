@@ -54,10 +54,10 @@ def resolve(
 
 
 def as_sequence(interventions: Any) -> tuple[Any, ...]:
-    """Interventions as a tuple: none for None, and a single one alone.
+    """Interventions as a tuple: empty for None, one entry for a single intervention.
 
     Raises:
-        SpecError: If they are no interventions.
+        SpecError: If a value is not an intervention.
     """
     if interventions is None:
         return ()
@@ -301,7 +301,7 @@ def _injection(model: Model, item: Inject) -> _Edit:
     readout, token = model.readout, int(item.token)
 
     def edit(state: Tensor) -> Tensor:
-        """Put the token's embedding in, or turn states from their own top token to it."""
+        """Replace states by the token's embedding, or turn their top token's direction to it."""
         where, changed = _present(positions(item), state), state.clone()
         if item.mode == "replace":
             row = readout.input_rows[token].float() * readout.embedding_scale

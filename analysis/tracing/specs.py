@@ -83,7 +83,7 @@ class RunSpec(Spec[RunResult]):
     """A prompt, and how many tokens to generate after it."""
 
     model: str = field(metadata=about("A catalogue name, hub id, folder or .gguf path."))
-    text: str = field(default="", metadata=about("The prompt; empty where token ids are given."))
+    text: str = field(default="", metadata=about("The prompt; empty if token ids are given."))
     token_ids: tuple[int, ...] = field(
         default=(), metadata=about("The prompt's token ids, instead of its text.")
     )
@@ -104,7 +104,7 @@ class RunSpec(Spec[RunResult]):
 
 @dataclass(frozen=True, slots=True)
 class TraceSpec(Spec[None]):
-    """One forward pass: the exact tokens a model read. Derived results hang on it."""
+    """One forward pass: the exact tokens a model read. Other results are computed from it."""
 
     model: str
     token_ids: tuple[int, ...]

@@ -204,7 +204,8 @@ def _check_text(text: Any) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise PromptError(
-            f"Character {error.start} of the text is half of a surrogate pair, which no text has.",
+            f"Character {error.start} of the text is half of a surrogate pair, so the text is"
+            " not valid Unicode.",
             "Remove it, or decode the text again.",
         ) from error
 
@@ -214,7 +215,7 @@ def _ids(tokenizer: Any, text: str, *, special: bool) -> list[int]:
 
 
 def _with_special(tokenizer: Any, text: str) -> tuple[list[int], list[int], list[int]]:
-    """Ids added in front, ids of the text, ids added at the end; none that the text has itself."""
+    """Ids added in front, of the text, and added at the end; an id in the text is not added."""
     whole = _ids(tokenizer, text, special=True)
     inner = _ids(tokenizer, text, special=False)
     before, after = _split(

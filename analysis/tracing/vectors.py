@@ -19,7 +19,7 @@ def as_states(values: Any, d_model: int, dimensions: int) -> Tensor:
         dimensions: 1 to allow [d_model] only, 2 to allow [pos, d_model] also.
 
     Raises:
-        SpecError: If the shape does not fit, or a number is NaN, infinite or no number.
+        SpecError: If the shape does not fit, or a value is NaN, infinite or not a number.
     """
     try:
         states = torch.as_tensor(values).detach()

@@ -91,7 +91,7 @@ def emergence_rows(probs: Floats, ranks: Ints, tau: float) -> dict[str, tuple[Ma
 
 
 def causal_commit(model: Model, trace: Trace, positions: Sequence[int]) -> tuple[MaybeRow, ...]:
-    """First row r such that zeroing attention in all layers >= r' keeps the choice, r' >= r.
+    """First row r such that, for every r' >= r, zeroing attention in layers >= r' keeps the choice.
 
     For every position and row r', the attention outputs of layers r' and above are set to
     zero at that position; the model's choice there is compared with its own. The last row
@@ -179,7 +179,7 @@ def emergence(model: Model, trace: Trace, tau: float = 0.5, *, causal: bool = Tr
         causal: Whether to measure the causal commit row; one forward pass for each row.
 
     Raises:
-        SpecError: If tau is no probability, or the trace has interventions.
+        SpecError: If tau is not a probability, or the trace has interventions.
     """
     if causal and trace.interventions:
         raise SpecError(

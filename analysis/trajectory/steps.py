@@ -285,7 +285,7 @@ def steps(
         tau: The probability that "emergence" needs.
 
     Raises:
-        SpecError: If the position does not exist or tau is no probability.
+        SpecError: If the position does not exist or tau is not a probability.
         PromptError: If a token is not in the vocabulary.
     """
     return compute(model, trace, StepsSpec(position, token_ids(model.tokenizer, tokens), tau))

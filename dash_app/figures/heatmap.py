@@ -19,7 +19,7 @@ from dash_app.page.window import Window
 
 #: Width of the plot area in the page, in pixels; columns grow to fill it.
 ROOM = 790
-#: Column widths in pixels: least with text, most, and least of all.
+#: Column widths in pixels: minimum with text, maximum, minimum without text.
 READABLE, WIDEST, NARROWEST = 58, 116, 12
 #: More columns than this are drawn narrow and without text.
 TEXT_COLUMNS = 160
@@ -31,7 +31,7 @@ NOT_YET = "…"
 #: Marks of the decoder that decoded a cell, if two decoders compete.
 MARKS = ("o", "i")
 MARK_NAMES = ("output", "input")
-#: Candidates in a hover box, and the number of cells from which on it has only the first.
+#: Candidates in a hover box, and the number of cells beyond which it has the first only.
 HOVER_CANDIDATES, CROWD = 5, 12_000
 
 

@@ -2,7 +2,7 @@
 
 A job is a thread of the process that received its first request. The page's next poll may reach
 another process, or another machine. So state, progress, ``set_props`` and result are also stored
-in Redis, as JSON. Each process shows that it lives. If it dies, the next poll tells the page.
+in Redis, as JSON. Each process sends a heartbeat. If it dies, the next poll tells the page.
 """
 
 from __future__ import annotations

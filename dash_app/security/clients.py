@@ -100,7 +100,7 @@ def _is_in(text: str, nets: tuple[Network, ...]) -> bool:
 
 
 def check(settings: Settings) -> None:
-    """Refuse settings that would admit strangers, or nobody at all.
+    """Refuse settings that would admit everyone, or no one.
 
     Raises:
         AnalysisError: Names the setting and what to change.

@@ -56,7 +56,7 @@ _HANDLES, _ID_LENGTH = ("cacheKey", "job", "oldJob", "cancelJob"), 32
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 #: Without a login, one address may stand for this many people.
 _PEOPLE_PER_ADDRESS = 10
-#: Polls are cheap: this many times as many are allowed.
+#: Polls are cheap, so their limit is this many times higher.
 _POLL_FACTOR = 5
 
 

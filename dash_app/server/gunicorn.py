@@ -96,7 +96,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "worker_class": "dash_app.server.gunicorn.DrainingWorker",
             "threads": self.settings.threads,
             "limit_request_line": longest,
-            # ``security.network`` decides by address which proxies are trusted.
+            # ``security.clients`` decides by address which proxies are trusted.
             "forwarded_allow_ips": "",
             "loglevel": "warning",
             "logger_class": "dash_app.server.gunicorn.Lines",

@@ -205,7 +205,7 @@ class Mirror:
 
     Attributes:
         component: The control, whose ``value`` is set.
-        sources: Components whose reports do not set it, because it may hold a later draft.
+        sources: Components whose reports leave it as it is, because the user may have typed more.
     """
 
     component: str

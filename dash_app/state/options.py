@@ -60,7 +60,7 @@ SINKS = Choices(
 ROOTS = Choices(
     "root",
     Choice("cell", "Cell", help="The flow into the chosen cell."),
-    Choice("answer", "Whole answer", help="The flow into all states that the answer is read from."),
+    Choice("answer", "Whole answer", help="The flow into all states that predict the answer."),
     help="What the flow leads into.",
 )
 SPLITS = Choices(
@@ -72,12 +72,12 @@ SPLITS = Choices(
 )
 SCALES = Choices(
     "scale",
-    Choice("adaptive", "Adaptive", help="Lanes are as tall as what passes them."),
+    Choice("adaptive", "Adaptive", help="The height of a lane follows the flow through it."),
     Choice(
         "fixed", "Fixed",
-        help="The whole flow is 36 pixels tall in every picture, so that pictures compare.",
+        help="The whole flow is 36 pixels tall in every picture, so that pictures can be compared.",
     ),
-    help="How tall the links are drawn. The key says how much is how tall.",
+    help="How tall the links are drawn. The key shows the scale.",
 )  # fmt: skip
 THEMES = Choices(
     "theme",

@@ -291,5 +291,5 @@ def test_an_answer_that_redis_loses_is_recomputed_a_few_times_only(
     start_worker()
     client = open_client()
     client.remote._store.find = lambda key, name="": None  # type: ignore[method-assign]
-    with pytest.raises(WorkerStoppedError, match="lost on its way"):
+    with pytest.raises(WorkerStoppedError, match="lost several times"):
         client.now("echo lost")

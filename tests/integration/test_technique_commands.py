@@ -115,7 +115,10 @@ def test_the_prompt_can_come_from_standard_input(
     [
         (("decode", "MODEL", ""), "There is no prompt. Write it after the model"),
         (("decode", "MODEL", "x", "--head", "1"), "A head goes with the components"),
-        (("flow", "MODEL", "x", "--foil", "3"), "asks about no token. Use the method signed."),
+        (
+            ("flow", "MODEL", "x", "--foil", "3"),
+            "does not depend on a token. Choose the method signed",
+        ),
         (("flow", "MODEL", "x", "--row", "99"), "Row 99 does not exist."),
         (("decode", "no-such", "x"), "no-such"),
     ],

@@ -260,7 +260,8 @@ def _notes(
     sink = float(np.nan_to_num(pattern.sink[chosen, pos]).mean())
     lines = []
     if sink > 0.001:
-        lines.append(f"{percent(sink)} of this query's attention goes to a learned sink, no token.")
+        share = percent(sink)
+        lines.append(f"{share} of this query's attention goes to a learned sink, not to a token.")
     if len(heads) > len(shown):
         lines.append(f"{len(heads) - len(shown)} more heads are chosen than can be drawn.")
     if not lines:

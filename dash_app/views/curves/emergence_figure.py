@@ -141,7 +141,7 @@ def _hover_texts(
     known = labels([names[int(number)] for number in own if int(number) in names], 16)
     tokens = known if len(known) == len(own) else ["the model's choice"] * len(own)
     meanings = {
-        "first_top1": "first ranks first at",
+        "first_top1": "ranks first for the first time at",
         "emergence": f"has p ≥ {found.tau:g} from",
         "saturation": "stays first from",
         "causal_commit": "keeps first place without attention from",

@@ -32,10 +32,10 @@ class LensId(StrEnum):
 
 
 HELP = (
-    "Each cell is one state, read as if it were the last: softmax(U · N(h)), N the model's final"
-    " norm computed anew from the state h, U the unembedding (the logit lens; nostalgebraist,"
-    " 2020). The token written is the best one. The menus change what is read, how, and what"
-    " colours the cells; each option says its formula and source.",
+    "Each cell is one state, decoded as if it were the last: softmax(U · N(h)). N is the model's"
+    " final norm, computed from the state h itself. U is the unembedding (the logit lens;"
+    " nostalgebraist, 2020). The cell shows the best token. The menus change which states are"
+    " decoded, how, and what colours the cells. Each option shows its formula and source.",
     "Row 0 is the embedding, and row l is the output of block l − 1. The last row gives the model's"
     " own prediction. A part of layer l (attention, MLP, a head) is drawn at row l + 1, the row"
     " that it writes to. The state at position i predicts token i + 1, which the top line (→)"

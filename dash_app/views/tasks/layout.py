@@ -30,8 +30,8 @@ HELP = (
     " (saturation, by the logit lens), for right and wrong answers. Bands are 95 % bootstrap"
     " intervals over prompts, at least as wide as Wilson's. A wrong answer counts with its first"
     " wrong token.",
-    "There are two controls: the answer token of another prompt in this prompt (which is equally"
-    " frequent), and the right token after the prompt with its tokens in another order.",
+    "There are two controls: another prompt's answer token, followed in this prompt (it is "
+    "equally frequent), and the right token after the prompt's tokens are shuffled.",
     "Click a point or a cell to open one of its prompts above. Digits is the number of digits of an"
     " operand, in suites of sums and differences and in the reports on sums. Sums for the model"
     " addition-5digit always have five digits.",

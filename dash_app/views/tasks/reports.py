@@ -136,8 +136,8 @@ REPORTS = (
         (
             "Ridge regression on standardised states, fitted on 70 % of the sums and tested on the"
             " others. For carries: balanced accuracy, where chance is 50 %. For raw sums: the"
-            " largest of nineteen outputs. The control shuffles the labels among the sums; its"
-            " accuracy is chance and overfitting.",
+            " largest of nineteen outputs. The control shuffles the labels among the sums; its "
+            "accuracy shows chance and overfitting.",
             "A model need not use what a probe can decode. To test that, use patching. A large"
             " model is probed at its rows only.",
         ),
@@ -168,7 +168,7 @@ REPORTS = (
             "The two sums of a pair agree in all digits from the column upwards, and only the donor"
             " has a carry into it. Only pairs that the model answers correctly without a patch are"
             " counted. The control's donor has as many different digits below the column, but no"
-            " carry; changes there are damage.",
+            " carry; changes there show the damage of a patch.",
             "There: patched at the state that writes the digit. Everywhere: patched at all states"
             " up to it. Through a nine: the digits of the column below add up to 9 and pass the"
             " carry on.",

@@ -41,8 +41,8 @@ def suite(
         ),
         picture(
             suite_figures.emergence(found, theme=theme, links=to),
-            "Same frequency: the answer token of another prompt in this prompt. Shuffled: the right"
-            " token after the prompt's tokens in another order. In brackets: number of answer"
+            "Same frequency: another prompt's answer token, followed in this prompt. Shuffled: "
+            "the right token after the prompt's tokens are shuffled. In brackets: number of answer"
             " tokens.",
             wide=True,
         ),

@@ -137,8 +137,8 @@ def patching(
     lines = [html.P(f"Pairs that {form['model']} answers correctly without a patch: {counts}.")]
     if np.isnan(report.effect).all():
         few = (
-            "Nothing was patched, because fewer than five pairs are too few for a result. A model"
-            " that can't add passes no carry on."
+            "Nothing was patched, because fewer than five pairs are too few for a result. A "
+            "model that can't add does not pass carries on."
         )
         return Drawn([*lines, html.P(few, className="muted")])
     mixed = options.get(ReportOption.CONTROL) == "yes"

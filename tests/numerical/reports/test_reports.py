@@ -302,7 +302,7 @@ def test_inside_the_unit_ball_the_shortest_row_is_the_nearest() -> None:
     near = [np.linalg.norm(rows - state / np.linalg.norm(state) * length, axis=1).argmin()
             for length in (1e-3, 1e5)]  # fmt: skip
     assert near == [0, far.token_ids[2, 3, 0]]
-    assert "the unit ball" in found.sentence
+    assert "scaled to length 1" in found.sentence
 
 
 def test_invalid_options_are_refused(llama: Case) -> None:

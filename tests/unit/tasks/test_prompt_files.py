@@ -39,7 +39,7 @@ def test_json_lines_with_labels_and_line_separators_in_text() -> None:
         ("csv", "prompt,answer\na,b\nc\n", "Line 3: 1 fields where the header has 2"),
         ("csv", 'prompt,answer\n"a\nb",\nc,d\n', "Line 2: the answer is empty"),
         ("csv", 'prompt,answer\na,"b" c\n', "Line 2: not CSV"),
-        ("csv", "prompt,answer,foil\na,b,b\n", "Line 2: the foil is the answer"),
+        ("csv", "prompt,answer,foil\na,b,b\n", "Line 2: the foil equals the answer"),
         ("jsonl", '{"prompt": "a", "answer": "b"}\n{"prompt": 1}', "Line 2: the prompt is not"),
         ("jsonl", '{"prompt": "a"}', "Line 1: there is no answer"),
         ("jsonl", "[1]", "Line 1: not an object"),

@@ -191,7 +191,7 @@ def test_a_token_compared_with_itself_is_reported(service: FakeService, run_ref:
     ready = actions.compute(service, run_ref, selection, no_job)
     drawn = actions.draw(service, run_ref, selection, "light", ready)
     assert drawn is not None
-    assert "held against itself" in text(drawn[0])
+    assert "be its own foil" in text(drawn[0])
 
 
 def test_a_link_is_read_and_an_mlps_neurons_are_named(
