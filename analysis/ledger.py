@@ -86,9 +86,8 @@ def _patterns(probe: Probe) -> Found:
     layers = [i for i, block in enumerate(model.stream.blocks) if block.heads]
     if not layers:
         return 0.0, "no layer with attention"
-    pattern = one.pattern[layers]
-    future = float(np.abs(np.triu(pattern, 1)).max())
-    missing = one.sink[layers]
+    future = max(float(np.abs(np.triu(one.pattern_of(layer), 1)).max()) for layer in layers)
+    missing = np.concatenate([one.sink_of(layer).ravel() for layer in layers])
     notes = [_skipped(model, layers), _empty(one)]
     if _has_sinks(model):
         notes.append(f"learned sinks take {float(missing.mean()):.1%} of the attention")

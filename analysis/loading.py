@@ -12,8 +12,7 @@ from analysis.model import attention_hooks
 from analysis.model.find_stream import find_stream
 from analysis.model.handle import Model, describe, probes
 from analysis.model.pretrained import load_pretrained
-from analysis.model.readout import find_readout
-from analysis.model.stream import Stream
+from analysis.model.readout import find_readout, norm_form
 
 
 def build_model(loaded: Any) -> Model:
@@ -32,30 +31,14 @@ def build_model(loaded: Any) -> Model:
             f"{type(hf).__name__} fails on a random prompt: {str(error)[:300]}",
             "Choose another model.",
         ) from error
-    _check_equal_shapes(stream)
+    for block in stream.blocks:
+        if block.post_norm is not None and norm_form(block.post_norm, stream.d_model) is None:
+            block.projection = block.post_norm = None  # the heads can't be told apart behind it
     readout = find_readout(hf, stream, records[0])
     info = describe(loaded, stream, readout, records[0])
     for block in stream.blocks:  # a batch may take seconds, a block a tenth
         block.module.register_forward_pre_hook(lambda *_: jobs.check_cancelled())
     return Model(hf, loaded.tokenizer, stream, readout, info, check)
-
-
-def _check_equal_shapes(stream: Stream) -> None:
-    """Refuse a model whose layers have attention of different shapes.
-
-    Raises:
-        UnsupportedModelError: If they do; the message names the shapes.
-    """
-    shapes = {(block.heads, block.kv_heads, block.d_head) for block in stream.blocks if block.heads}
-    if len(shapes) > 1:
-        named = "; ".join(
-            f"{heads} heads with {kv_heads} KV heads of width {width}"
-            for heads, kv_heads, width in sorted(shapes)
-        )
-        raise UnsupportedModelError(
-            f"The layers have attention of different shapes: {named}.",
-            "Choose a model whose layers all have the same number and width of heads.",
-        )
 
 
 def load_model(name: str | PathLike[str], *, dtype: Any = None, device: Any = None) -> Model:

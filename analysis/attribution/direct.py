@@ -118,7 +118,8 @@ def attribute_logit(
     biases, mlps = np.zeros(info.layers, np.float32), np.zeros(info.layers, np.float32)
     first, added = _edits(trace, position)
     for layer in range(first, info.layers):
-        heads[layer], biases[layer] = _attention(model, trace, layer, position, direction)
+        own, biases[layer] = _attention(model, trace, layer, position, direction)
+        heads[layer, : len(own)] = own
     mlps[first:] = direction.of(torch.from_numpy(trace.mlp_out[first:, position])).numpy()
     start = float(direction.of(torch.from_numpy(trace.resid[first, position])))
     edited = sum(float(direction.of(vector)) for vector in added)

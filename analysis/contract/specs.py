@@ -183,6 +183,7 @@ class ModelInfo(Result):
     """The description of a model. Sizes are counts.
 
     Attributes:
+        heads, kv_heads, d_head: Of its attention; the largest, where layers differ.
         fingerprint: Identifies its weights, revision and dtype.
         device: Its device; all of them, if blocks are on several.
         quantised: "8bit", "4bit", the name of another method, or "".

@@ -68,7 +68,7 @@ def _place(model: Model, trace: Trace, spec: LinkSpec) -> tuple[int, int | None,
     layer = resolve_index("Layer", spec.layer, model.info.layers)
     source = resolve_index("Source position", spec.source_pos, len(trace.tokens))
     target = resolve_index("Target position", spec.target_pos, len(trace.tokens))
-    head = None if spec.head is None else resolve_index("Head", spec.head, model.info.heads)
+    head = None if spec.head is None else model.head_index(layer, spec.head)
     if source > target:
         raise SpecError(f"Position {target} can't see position {source}.", "Swap them.")
     return layer, head, source, target

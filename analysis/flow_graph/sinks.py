@@ -62,7 +62,8 @@ def _mean_attention(trace: Trace) -> NDArray[np.float64]:
     """[query, key] attention to earlier positions, mean over heads and layers with attention."""
     size = len(trace.tokens)
     total, count = np.zeros((size, size)), 0
-    for pattern in trace.pattern:
+    for layer in range(len(trace.attn_out)):
+        pattern = trace.pattern_of(layer)
         if not np.isnan(pattern[0, 0, 0]):
             total, count = total + pattern.mean(0), count + 1
     return np.tril(total / max(count, 1), -1)

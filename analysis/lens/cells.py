@@ -262,14 +262,14 @@ def mid_residual(model: Model, trace: Trace, spec: ComponentSpec, layer: int) ->
 
 def head_output(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
     """What one head adds."""
-    head = resolve_index("Head", spec.head or 0, model.info.heads)
+    head = model.head_index(layer, spec.head or 0)
     states: Floats = head_parts(model, trace, layer).heads()[head].numpy().astype(np.float32)
     return states
 
 
 def source_output(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
     """What one head adds from one source position."""
-    head = resolve_index("Head", spec.head or 0, model.info.heads)
+    head = model.head_index(layer, spec.head or 0)
     source = resolve_index("Source position", spec.source or 0, len(trace.tokens))
     weights, vectors = head_parts(model, trace, layer).factors(torch.arange(len(trace.tokens)))
     states: Floats = (weights[head, :, source, None] * vectors[head, source]).numpy()

@@ -48,7 +48,7 @@ def compute(model: Model, trace: Trace, spec: PromotedSpec) -> Promoted:
         component=spec.component,
         layer=layer,
         position=position,
-        head=-1 if spec.head is None else resolve_index("Head", spec.head, model.info.heads),
+        head=-1 if spec.head is None else model.head_index(layer, spec.head),
         source=source,
         reading=spec.reading,
         norm=float(vector.norm()),

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from analysis.contract.ledger import Ledger
-from analysis.contract.specs import Floats, InfoSpec, ModelInfo
+from analysis.contract.specs import Floats, InfoSpec, ModelInfo, resolve_index
+from analysis.errors import SpecError
 from analysis.model.probe import Record
 from analysis.model.readout import Readout
 from analysis.model.stream import Block, Stream
@@ -72,6 +73,17 @@ class Model:
         """Whether its weights are quantised."""
         return getattr(self.hf.config, "quantization_config", None) is not None
 
+    def head_index(self, layer: int, head: int) -> int:
+        """A head of a layer, counted from the start.
+
+        Raises:
+            SpecError: If the layer has no attention or no such head.
+        """
+        heads = self.stream.blocks[layer].heads
+        if not heads:
+            raise SpecError(f"Layer {layer} has no attention.", "Choose another layer.")
+        return resolve_index(f"In layer {layer}, head", head, heads)
+
     def check(self) -> Ledger:
         """Measure every identity on two short probes.
 
@@ -104,15 +116,15 @@ def describe(loaded: Any, stream: Stream, readout: Readout, record: Record) -> M
     """The description of a loaded model."""
     hf = loaded.model
     config = hf.config.get_text_config()
-    block = first_attending(stream)
+    blocks = [block for block in stream.blocks if block.heads] or stream.blocks[:1]
     return ModelInfo(
         name=loaded.entry.name,
         architecture=str(hf.config.model_type),
         layers=len(stream.blocks),
-        heads=block.heads,
-        kv_heads=block.kv_heads,
+        heads=max(block.heads for block in blocks),
+        kv_heads=max(block.kv_heads for block in blocks),
         d_model=stream.d_model,
-        d_head=block.d_head,
+        d_head=max(block.d_head for block in blocks),
         vocab=int(readout.output_rows.shape[0]),
         max_positions=max_positions(config),
         parameters=sum(part.numel() for part in hf.parameters()),

@@ -17,6 +17,7 @@ from analysis.contract import jobs
 from analysis.contract.specs import Floats
 from analysis.model.handle import Model
 from analysis.tracing.capture import Recorder, Trace
+from analysis.tracing.layer_arrays import PerLayer, of_sequence
 from analysis.tracing.tokens import check_ids, describe_tokens
 
 #: For fewer tokens or fewer prompts, the two passes of the test cost more than they save.
@@ -117,8 +118,8 @@ class States:
     resid: Floats
     attn_out: Floats
     mlp_out: Floats
-    pattern: Floats
-    value: Floats
+    pattern: PerLayer
+    value: PerLayer
     logits: Floats
     first: int = 0
 
@@ -130,7 +131,8 @@ class States:
                 place,
                 Trace(
                     tokens, self.resid[n], self.attn_out[n], self.mlp_out[n],
-                    self.pattern[n], self.value[n], self.logits[n],
+                    of_sequence(self.pattern, n), of_sequence(self.value, n),
+                    self.logits[n],
                 ),
             )  # fmt: skip
 

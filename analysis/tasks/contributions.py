@@ -41,7 +41,9 @@ def report(model: Model, sums: Table) -> ContributionReport:
                 token, foil = _token_and_foil(model, sums, place, column, carry)
                 attribution = attribute_logit(model, trace, position, token, foil)
                 found.setdefault((column, carry), []).append(attribution)
-                attention[column] += trace.pattern[:, :, position]
+                for layer in range(info.layers):
+                    pattern = trace.pattern_of(layer)[:, position]
+                    attention[column, layer, : len(pattern)] += pattern
             jobs.pause()
     return _averages(model, sums, columns, found, attention / len(sums.a))
 

@@ -233,7 +233,7 @@ def _head_distances(model: Model, one: Trace, other: Trace, position: int) -> Fl
     for layer in range(model.info.layers):
         if has_heads(model, layer):
             states = [head_vectors(model, run, layer)[:, position].numpy() for run in (one, other)]
-            found[layer] = _distance(*states)
+            found[layer, : len(states[0])] = _distance(*states)
             jobs.pause()
     return found
 

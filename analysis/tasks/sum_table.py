@@ -16,6 +16,7 @@ from analysis.tasks import addition, suites
 from analysis.tasks.batch import States, states
 from analysis.tasks.prompts import Encoded, encode
 from analysis.tracing.heads import has_heads
+from analysis.tracing.layer_arrays import of_layer
 
 KINDS = ("row", "attention", "head", "mlp")
 #: Models with more components than this are examined without their heads.
@@ -187,7 +188,9 @@ def all_components(model: Model, kinds: tuple[str, ...] = KINDS) -> tuple[Compon
     for layer in range(model.info.layers):
         found.append(Component("attention", layer))
         if has_heads(model, layer):
-            found += [Component("head", layer, head) for head in range(model.info.heads)]
+            found += [
+                Component("head", layer, head) for head in range(model.stream.blocks[layer].heads)
+            ]
         found += [Component("mlp", layer), Component("row", layer + 1)]
     return tuple(component for component in found if component.kind in kinds)
 
@@ -262,7 +265,7 @@ def _head_states(model: Model, batch: States, component: Component) -> Floats:
     weight, _ = linear_weights(block.projection, block.heads * block.d_head)
     own = weight.view(block.heads, block.d_head, -1)[head]
     shared = head // (block.heads // block.kv_heads)
-    pattern = torch.from_numpy(batch.pattern[:, component.index, head])
-    value = torch.from_numpy(batch.value[:, component.index, shared])
+    pattern = torch.from_numpy(of_layer(batch.pattern, component.index)[:, head])
+    value = torch.from_numpy(of_layer(batch.value, component.index)[:, shared])
     output: Floats = (pattern @ value @ own * block.attention_scale).numpy()
     return output

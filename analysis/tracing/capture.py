@@ -20,6 +20,15 @@ from analysis.model.handle import Model
 from analysis.model.module_io import batched, hidden_input, hidden_output
 from analysis.tracing.intervention_hooks import Edits, as_sequence
 from analysis.tracing.interventions import Inject, Intervention, Patch, Steer, index
+from analysis.tracing.layer_arrays import (
+    LayerArrays,
+    PerLayer,
+    allocate,
+    in_memory,
+    is_kept,
+    of_layer,
+    of_sequence,
+)
 from analysis.tracing.tokens import check_ids, describe_tokens, read_ids
 
 
@@ -32,8 +41,9 @@ class Trace:
         resid: [row, pos, d_model] residual stream; row 0 is the embedding output.
         attn_out, mlp_out: [layer, pos, d_model] what attention and MLP add (scales included).
         pattern: [layer, head, pos_query, pos_key]; NaN in a layer without attention, zero for a
-            query in ``empty_queries``.
-        value: [layer, kv_head, pos, d_head] values, as attention reads them.
+            query in ``empty_queries``. Where the layers' shapes differ, ``pattern[layer]`` is
+            [head, pos_query, pos_key].
+        value: [layer, kv_head, pos, d_head] values, as attention reads them; likewise.
         logits: [pos, vocab] the model's own.
         interventions: The interventions in the pass, with all indices counted from the start.
         info: The model that ran, with its revision.
@@ -47,8 +57,8 @@ class Trace:
     resid: Floats
     attn_out: Floats
     mlp_out: Floats
-    pattern: Floats
-    value: Floats
+    pattern: PerLayer
+    value: PerLayer
     logits: Floats
     interventions: tuple[Intervention, ...] = ()
     scratch: dict[Any, Any] = field(default_factory=dict, repr=False)
@@ -61,13 +71,31 @@ class Trace:
         """[pos] ids."""
         return tuple(token.id for token in self.tokens)
 
-    @property
-    def sink(self) -> Floats:
-        """[layer, head, pos_query] attention to no token (learned sinks); 0 if a query is empty."""
-        missing: Floats = (1.0 - self.pattern.sum(-1)).astype(np.float32)
+    def pattern_of(self, layer: int) -> Floats:
+        """[head, pos_query, pos_key] the pattern of one layer."""
+        return np.asarray(self.pattern[layer], np.float32)
+
+    def value_of(self, layer: int) -> Floats:
+        """[kv_head, pos, d_head] the values of one layer."""
+        return np.asarray(self.value[layer], np.float32)
+
+    def sink_of(self, layer: int) -> Floats:
+        """[head, pos_query] one layer's attention to no token; 0 if a query is empty."""
+        missing: Floats = (1.0 - self.pattern_of(layer).sum(-1)).astype(np.float32)
         for place in self.empty_queries:
-            missing[place] = 0.0
+            if place[0] == layer:
+                missing[place[1:]] = 0.0
         return missing
+
+    @property
+    def sink(self) -> PerLayer:
+        """[layer, head, pos_query] attention to no token (learned sinks); see ``sink_of``."""
+        layers = range(len(self.attn_out))
+        if not isinstance(self.pattern, LayerArrays):
+            return np.stack([self.sink_of(layer) for layer in layers])
+        return LayerArrays(
+            [self.sink_of(layer) if is_kept(self.pattern, layer) else None for layer in layers]
+        )
 
     @property
     def resid_mid(self) -> Floats:
@@ -123,9 +151,9 @@ class Trace:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays."""
-        kept = (self.resid, self.attn_out, self.mlp_out, self.pattern, self.value, self.logits)
-        return sum(array.nbytes for array in kept)
+        """Bytes of all arrays in memory."""
+        kept = (self.resid, self.attn_out, self.mlp_out, self.logits)
+        return sum(array.nbytes for array in kept) + sum(map(in_memory, (self.pattern, self.value)))
 
 
 class Recorder:
@@ -153,8 +181,7 @@ class Recorder:
         self.resid = np.empty((size, layers + 1, length, width), np.float32)
         self.attn_out = np.empty((kept, layers, length, width), np.float32)
         self.mlp_out = np.empty((kept, layers, length, width), np.float32)
-        self.pattern = np.full((kept, layers, info.heads, length, length), np.nan, np.float32)
-        self.value = np.zeros((kept, layers, info.kv_heads, length, info.d_head), np.float32)
+        self.pattern, self.value = _attention_arrays(model, kept, length)
         self.head_inputs: dict[int, Floats] = {}
         self.empty_queries: list[tuple[int, int, int]] = []
 
@@ -167,14 +194,15 @@ class Recorder:
         layer = self.stream.layer(module)
         if layer is not None:
             pattern = self.stream.pattern(layer, value, pattern, output)
-            store(self.pattern[:, layer], pattern)
-            store(self.value[:, layer], value)
-            self._find_empty(module, layer, pattern.shape[1:])
+            store(of_layer(self.pattern, layer), pattern)
+            store(of_layer(self.value, layer), value)
+            self._find_empty(module, layer, pattern)
 
-    def _find_empty(self, module: nn.Module, layer: int, shape: Sequence[int]) -> None:
-        cut = self.cut(module, (shape[0], shape[1], shape[2]))
+    def _find_empty(self, module: nn.Module, layer: int, pattern: Tensor) -> None:
+        _, heads, queries, keys = pattern.shape
+        cut = self.cut(module, (heads, queries, keys))
         if cut is not None:
-            empty = cut[0].any(-1).cpu().numpy() & ~self.pattern[0, layer].any(-1)
+            empty = (cut[0].any(-1) & ~pattern[0].any(-1)).cpu().numpy()
             places = np.argwhere(empty).tolist()
             self.empty_queries += [(layer, head, query) for head, query in places]
 
@@ -250,6 +278,22 @@ class Recorder:
         return module.register_forward_hook(hook)
 
 
+def _attention_arrays(model: Model, size: int, length: int) -> tuple[PerLayer, PerLayer]:
+    """Arrays for patterns (NaN in a layer without attention) and values (zero in such a layer)."""
+    info, blocks = model.info, model.stream.blocks
+    without = [not block.heads for block in blocks]
+    patterns = [(block.heads or info.heads, length, length) for block in blocks]
+    values = [
+        (block.kv_heads, length, block.d_head) if block.heads
+        else (info.kv_heads, length, info.d_head)
+        for block in blocks
+    ]  # fmt: skip
+    return (
+        allocate(size, patterns, [np.nan if empty else None for empty in without]),
+        allocate(size, values, [0.0 if empty else None for empty in without]),
+    )
+
+
 def store(target: Floats, state: Tensor) -> None:
     """Copy a tensor of any dtype and device into a float32 array."""
     target[...] = state.detach().to("cpu", torch.float32).numpy()
@@ -301,8 +345,8 @@ def trace(
         recorder.resid[0],
         recorder.attn_out[0],
         recorder.mlp_out[0],
-        recorder.pattern[0],
-        recorder.value[0],
+        of_sequence(recorder.pattern, 0),
+        of_sequence(recorder.value, 0),
         logits,
         edits.sets[0],
         info=model.info,

@@ -136,8 +136,8 @@ def _cache(trace: Trace, layer: int, parts: HeadParts) -> None:
 
 
 def _head_parts(model: Model, trace: Trace, layer: int, block: Block) -> HeadParts:
-    pattern = torch.from_numpy(trace.pattern[layer])
-    value = torch.from_numpy(trace.value[layer])
+    pattern = torch.from_numpy(trace.pattern_of(layer))
+    value = torch.from_numpy(trace.value_of(layer))
     weight, bias = linear_weights(block.projection, block.heads * block.d_head)
     size = value.shape[1]
     value = value.repeat_interleave(block.heads // block.kv_heads, dim=0)
@@ -171,7 +171,7 @@ def _head_parts(model: Model, trace: Trace, layer: int, block: Block) -> HeadPar
 
 def effective_pattern(trace: Trace, layer: int) -> Tensor:
     """[head, query, key] the pattern; zero for a head that is ablated at the query."""
-    pattern = torch.from_numpy(trace.pattern[layer])
+    pattern = torch.from_numpy(trace.pattern_of(layer))
     ablations = _ablations(trace, layer)
     if not ablations:
         return pattern
@@ -234,7 +234,7 @@ def head_output(model: Model, trace: Trace, layer: int, head: int | None = None)
     """
     layer = resolve_index("Layer", layer, model.info.layers)
     if head is not None:
-        head = resolve_index("Head", head, model.info.heads)
+        head = model.head_index(layer, head)
     outputs: Floats = head_vectors(model, trace, layer, head).numpy().astype(np.float32)
     return outputs
 
@@ -258,7 +258,7 @@ def attention_pattern(model: Model, trace: Trace, spec: PatternSpec) -> PatternR
     """
     trace.require_model(model)
     layer = resolve_index("Layer", spec.layer, model.info.layers)
-    pattern = trace.pattern[layer]
+    pattern = trace.pattern_of(layer)
     if has_heads(model, layer):
         norms = head_vectors(model, trace, layer).norm(dim=-1).numpy()
     else:
@@ -267,7 +267,7 @@ def attention_pattern(model: Model, trace: Trace, spec: PatternSpec) -> PatternR
     return PatternResult(
         layer,
         pattern,
-        trace.sink[layer],
+        trace.sink_of(layer),
         norms.astype(np.float32),
         (norms / total).astype(np.float32),
     )

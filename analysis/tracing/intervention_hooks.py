@@ -105,12 +105,12 @@ def _resolve_head(model: Model, layer: int, head: int | None) -> int | None:
             f"The attention of layer {layer} can't be split into heads.",
             "Ablate the attention output.",
         )
-    return resolve_index("Head", head, block.heads)
+    return model.head_index(layer, head)
 
 
 def _resolve_edge(model: Model, item: KnockOut, length: int | None, limit: int | None) -> KnockOut:
     layer = resolve_index("Layer", item.layer, model.info.layers)
-    head = None if item.head is None else resolve_index("Head", item.head, model.info.heads)
+    head = None if item.head is None else model.head_index(layer, item.head)
     (query,) = resolve_positions(item.query, length, limit)
     (key,) = resolve_positions(item.key, length, limit)
     if key > query:
