@@ -11,7 +11,7 @@ from analysis.contract.specs import ModelInfo
 from dash_app.jobs.job_and_draw import progress_bar
 from dash_app.page.panel import aria, select_button, target
 from dash_app.state.context import Context, PageId
-from dash_app.state.examples import examples_for
+from dash_app.state.examples import Example, by_question
 from dash_app.state.selection import MAX_PROMPT_CHARACTERS
 
 
@@ -125,19 +125,31 @@ def _template(context: Context) -> Component:
 
 
 def examples(model: str) -> list[Component]:
-    """Buttons that run the examples for a model."""
+    """Buttons that run the examples for a model, under the question that each helps to answer."""
     return [
         html.Span(
-            select_button(
-                example.title,
-                target(model=model, prompt=example.prompt, new=example.new, template="off"),
-                "example",
-                label=f"Run the example: {example.prompt}",
-            ),
-            title=f"{example.prompt}\n{example.shows}",
+            [
+                html.Span(question, className="example-question"),
+                *(_example(one, one.model or model) for one in found),
+            ],
+            className="example-group",
+            role="group",
+            **aria(label=question),
         )
-        for example in examples_for(model)
+        for question, found in by_question(model).items()
     ]
+
+
+def _example(example: Example, model: str) -> Component:
+    return html.Span(
+        select_button(
+            example.title,
+            target(model=model, prompt=example.prompt, new=example.new, template="off"),
+            "example",
+            label=f"Run the example: {example.prompt}",
+        ),
+        title=f"{example.prompt}\n{example.shows}",
+    )
 
 
 def _examples(context: Context) -> Component:

@@ -11,13 +11,14 @@ import pytest
 
 from analysis.errors import CancelledError, UnknownModelError
 from analysis.lens.specs import LensSpec
+from analysis.model import catalog
 from analysis.tracing.specs import RunSpec, TraceSpec
 from analysis.trajectory.specs import StorySpec
 from dash_app.errors import explain
 from dash_app.page.panel import target
 from dash_app.settings import Settings
 from dash_app.state.context import Context, PageId
-from dash_app.state.examples import EXAMPLES, examples_for
+from dash_app.state.examples import EXAMPLES, QUESTIONS, by_question, examples_for
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views import run
 from dash_app.views.attention import panel as attention
@@ -260,6 +261,20 @@ def test_examples_of_a_model_that_adds_are_sums() -> None:
     for example in offered:
         assert re.fullmatch(r"\d{5}\+\d{5}=", example.prompt), example
     assert examples_for(MODELS[0][0]) == EXAMPLES
+
+
+def test_examples_are_grouped_by_question_without_loss() -> None:
+    for name in ("addition-5digit", MODELS[0][0]):
+        grouped = by_question(name)
+        assert [each for each in QUESTIONS if each in grouped] == list(grouped)
+        assert all(grouped.values())
+        listed = [one for group in grouped.values() for one in group]
+        assert sorted(listed, key=str) == sorted(examples_for(name), key=str)
+    assert list(by_question(MODELS[0][0])) == list(QUESTIONS)
+
+
+def test_an_example_that_needs_another_model_names_one_on_offer() -> None:
+    assert {one.model for one in EXAMPLES} - {""} <= {one.name for one in catalog.entries()}
 
 
 def test_examples_can_be_run(context: Context) -> None:
