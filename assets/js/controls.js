@@ -17,7 +17,7 @@ callback is answered, and would set them from answers that it then discards.
   const getProps = (id) => window.dash_component_api.getLayout(id)?.props || {};
   const text = (value) => String(value ?? "");
 
-  /* Reports a change by the reader; setting the control to the selected value is none. */
+  /* Reports a change by the reader. Setting the control to the selected value is not a change. */
   function reportChange(id, value, to) {
     if (text(value) !== text(synced[id]?.value)) {
       synced[id] = { value, report: window.stratascope.page.report({ to, from: id }) };
