@@ -73,6 +73,7 @@ def create_app(service: Any, settings: Settings, *, manager: Any = None, jobs: A
         background_callback_manager=manager,
         on_error=unexpected,
     )
+    app.index_string = app.index_string.replace("<html>", '<html lang="en">')
     app.server.secret_key = secret(settings)
     app.server.config.update(COMPRESS_MIN_SIZE=1024, COMPRESS_REGISTER=True)
     Compress(app.server)

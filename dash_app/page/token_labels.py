@@ -23,6 +23,8 @@ _VISIBLE = {"\n": "↵", "\r": "␍", "\t": "⇥", "·": "U+00B7"}
 _RUN = re.compile(r"([·␣↵⇥])\1{4,}")
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _JOINERS = ("\u200d", "\ufe0f", "\ufe0e")
+#: First strong isolate, and its end: the direction of the text between them is its own.
+_ISOLATE, _END = "\u2068", "\u2069"
 _FALLBACK = "stratascope-bytes"
 
 
@@ -44,14 +46,21 @@ def bytes_label(data: bytes) -> str:
 def label(token: Token, limit: int = LIMIT) -> str:
     """A token as readable text, with spaces, line ends, tabs and bytes made visible.
 
-    It is plain text, at most ``limit`` character cells wide (wide characters count twice).
+    It is plain text, at most ``limit`` character cells wide (wide characters count twice). Text
+    from right to left is isolated, so that it does not reverse what stands beside it.
     """
-    return shorten(_visible(_decoded(token), keep_space=False), limit)
+    return _isolated(shorten(_visible(_decoded(token), keep_space=False), limit))
 
 
 def quoted(token: Token, limit: int = LIMIT) -> str:
     """A token in quotes, for a sentence; a single leading space stays a space: ' Paris'."""
-    return f"'{shorten(_visible(_decoded(token), keep_space=True), limit)}'"
+    return f"'{_isolated(shorten(_visible(_decoded(token), keep_space=True), limit))}'"
+
+
+def _isolated(text: str) -> str:
+    """Text between marks that make its direction its own, if a part of it runs right to left."""
+    turns = any(unicodedata.bidirectional(char) in {"R", "AL", "AN"} for char in text)
+    return f"{_ISOLATE}{text}{_END}" if turns and not text.startswith(_ISOLATE) else text
 
 
 def markup(text: str) -> str:
@@ -61,16 +70,14 @@ def markup(text: str) -> str:
     numbers beside it.
     """
     safe = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    safe = safe.replace("$", "&#36;")
-    turns = any(unicodedata.bidirectional(char) in {"R", "AL", "AN"} for char in text)
-    return f"\u2068{safe}\u2069" if turns else safe
+    return _isolated(safe.replace("$", "&#36;"))
 
 
 def plain(markup_text: str) -> str:
     """The plain text of ``markup``."""
     for entity, char in (("&lt;", "<"), ("&gt;", ">"), ("&#36;", "$"), ("&amp;", "&")):
         markup_text = markup_text.replace(entity, char)
-    return markup_text.strip("\u2068\u2069")
+    return markup_text.strip(_ISOLATE + _END)
 
 
 def token_markup(token: Token, limit: int = LIMIT) -> str:
@@ -123,7 +130,7 @@ def row_name(row: int) -> str:
 
 
 def _cells(char: str) -> int:
-    if char in _JOINERS or unicodedata.combining(char):
+    if char in (*_JOINERS, _ISOLATE, _END) or unicodedata.combining(char):
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 

@@ -54,6 +54,11 @@ def test_every_id_that_a_callback_names_is_in_the_layout(app: Any) -> None:
     assert mentioned(app) <= set(named(app))
 
 
+def test_the_page_names_its_language(app: Any) -> None:
+    page = app.server.test_client().get("/").get_data(as_text=True)
+    assert '<html lang="en">' in page
+
+
 def test_ids_are_unique(app: Any) -> None:
     ids = named(app)
     assert len(ids) == len(set(ids))

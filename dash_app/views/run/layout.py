@@ -73,6 +73,7 @@ def _prompt_bar(context: Context) -> Component:
         rows=2,
         maxLength=MAX_PROMPT_CHARACTERS,
         spellCheck=False,
+        dir="auto",
         placeholder="Type a prompt. The model continues it.",
         className="prompt-input",
         title="The text that the model reads and continues",

@@ -43,7 +43,7 @@ def token(text: str, raw: str = "", data: str = "", *, special: bool = False) ->
         (token("", "▁"), "▁"),
         (token("", ""), "(empty)"),
         (token("日本語"), "日本語"),
-        (token("مرحبا"), "مرحبا"),
+        (token("مرحبا"), "\u2068مرحبا\u2069"),
         (token("👩‍👩‍👧"), "👩‍👩‍👧"),
         (token("e\u0301"), "e\u0301"),
         (token("\ufffd", "Ð", "d0"), "⟨D0⟩"),
@@ -55,6 +55,16 @@ def token(text: str, raw: str = "", data: str = "", *, special: bool = False) ->
 )
 def test_special_and_invisible_tokens_are_shown_clearly(given: Token, shown: str) -> None:
     assert label(given) == shown
+
+
+def test_text_from_right_to_left_is_isolated_once_and_costs_no_width() -> None:
+    hebrew = token(" שלום")
+    assert label(hebrew) == "\u2068·שלום\u2069"
+    assert quoted(hebrew) == "'\u2068 שלום\u2069'"
+    assert markup(label(hebrew)) == label(hebrew)
+    assert plain(label(hebrew)) == "·שלום"
+    assert width(label(hebrew)) == 5
+    assert label(token("12 Paris")) == "12 Paris"
 
 
 def test_rows_are_named_and_texts_cut_to_the_cell() -> None:
