@@ -38,7 +38,7 @@ from dash_app.settings import Settings
 _WELL_FORMED = re.compile(r"[A-Za-z0-9_-]{8,64}")
 #: Short enough to be read aloud, long enough to be found in a day's log.
 _ID_BYTES = 4
-_USER = "user:"
+USER = "user:"
 
 current_request: ContextVar[str] = ContextVar("stratascope_request", default="")
 
@@ -80,7 +80,7 @@ def log_event(what: str, **fields: Any) -> None:
 
 def user_key(name: str) -> str:
     """The queue's key of a signed-in user; empty for an empty name."""
-    return f"{_USER}{name}" if name else ""
+    return f"{USER}{name}" if name else ""
 
 
 def page_key(text: str) -> str:
@@ -100,9 +100,9 @@ def hashed(name: str) -> str:
 
 def logged_user(settings: Settings, user: str) -> str:
     """A key of the queue as the log shows it: the user's name, its hash, or a page's key."""
-    if not user.startswith(_USER):
+    if not user.startswith(USER):
         return user
-    name = user.removeprefix(_USER)
+    name = user.removeprefix(USER)
     return name if settings.log_users == "name" else hashed(name)
 
 
@@ -172,7 +172,8 @@ class _Status(Collector):
         yield _gauge("memo_entries", "Results in the memo.", memo.entries)
         yield _gauge("memo_bytes", "Size of the memo on disk.", memo.bytes_used)
         yield _gauge("memo_limit_bytes", "Limit of the memo on disk.", memo.bytes_limit)
-        yield _gauge("memo_broken", "1 if results can't be stored on disk.", bool(memo.problem))
+        yield _gauge("memo_broken", "1 if the memo on disk fails.", bool(memo.problem))
+        yield _count("memo_failures", "Failed reads and writes of the memo.", memo.failures)
         resident = GaugeMetricFamily(
             "stratascope_resident_model", "Loaded models.", labels=["model"]
         )

@@ -116,6 +116,11 @@ class Progress:
     queue_position: int = 0
 
 
+def share(most: int) -> int:
+    """The part of a common limit that one user may take: a quarter, at least 1."""
+    return max(1, most // 4)
+
+
 #: The user of the requests in this context, for jobs without a user.
 current_user: ContextVar[str] = ContextVar("stratascope_user", default="")
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from analysis.contract.jobs import Job, Priority, Progress
+from analysis.contract.jobs import Job, Priority, Progress, share
 from analysis.errors import BusyError, CancelledError, WorkerStoppedError, rebuild
 from analysis.scale.app import CLICKS, LONG, make_app, send
 from analysis.scale.encoding import encode_request
@@ -133,6 +133,10 @@ class Remote:
         queue = LONG if job.priority >= Priority.LONG else CLICKS
         one = Pending(key, job, queue, [key, encode_request(request), job.user, deadline_s])
         with self._lock:
+            if sum(other.job.user == job.user for other in self._pending) >= share(self._max_queue):
+                raise BusyError(
+                    "Too many of your requests are waiting.", "Wait until some have finished."
+                )
             self._pending.append(one)
         try:
             answer = self._wait(one)

@@ -200,7 +200,10 @@ def _digest(key: str, data: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class MemoStatus:
-    """State of the memo, for the page's footer, ``cache info`` and metrics."""
+    """State of the memo, for the page's footer, ``cache info`` and metrics.
+
+    ``failures`` counts reads and writes of the folder that failed.
+    """
 
     folder: str
     entries: int
@@ -209,6 +212,7 @@ class MemoStatus:
     hits: int
     misses: int
     problem: str
+    failures: int = 0
 
 
 class Memo:
@@ -229,11 +233,11 @@ class Memo:
         self._recent: LruCache[bytes] = LruCache(memory_limit, len, strict=True)
         self._thread = ThreadPoolExecutor(1, "memo")
         self._cache: Any = None
-        self._problem = ""
-        self._hits = self._misses = 0
+        self._problems: dict[bool, str] = {}  # of the last write and of the last read, if it failed
+        self._hits = self._misses = self._failures = 0
         self._pending: Future[None] | None = None
         if folder is not None:
-            self._thread.submit(self._guard, self._open, None).result()
+            self._thread.submit(self._guard, self._open, None, writes=True).result()
 
     def get(self, key: str) -> bytes | None:
         """The bytes of ``key``; None if there are none, or they are damaged."""
@@ -254,7 +258,9 @@ class Memo:
         """Store ``data`` under ``key``: in memory now, on disk soon."""
         self._recent.put(key, data)
         if self._cache is not None and len(data) <= self._limit // 2:
-            self._pending = self._thread.submit(self._guard, lambda: self._write(key, data), None)
+            self._pending = self._thread.submit(
+                self._guard, lambda: self._write(key, data), None, writes=True
+            )
 
     def remove(self, key: str) -> None:
         """Remove ``key``."""
@@ -282,7 +288,7 @@ class Memo:
     @property
     def problem(self) -> str:
         """Why the folder is not in use, and what to try; "" if it works."""
-        return self._problem
+        return self._problems.get(True) or self._problems.get(False, "")
 
     def status(self) -> MemoStatus:
         """Entries, bytes, hits, misses, and the problem if there is one."""
@@ -292,21 +298,28 @@ class Memo:
             entries, used = self._thread.submit(self._guard, measure, (0, 0)).result()
         return MemoStatus(
             str(self._folder or ""), entries, used, self._limit, self._hits, self._misses,
-            self._problem,
+            self.problem, self._failures,
         )  # fmt: skip
 
-    def _guard(self, work: Callable[[], Answer], otherwise: Answer) -> Answer:
-        """Run ``work`` on the folder; if it fails, record the problem and return ``otherwise``."""
+    def _guard(
+        self, work: Callable[[], Answer], otherwise: Answer, *, writes: bool = False
+    ) -> Answer:
+        """Run ``work`` on the folder; if it fails, record the problem and return ``otherwise``.
+
+        A read that succeeds says nothing about writes: the disk may be full.
+        """
         try:
             done = work()
         except Exception as error:  # noqa: BLE001 - a damaged database makes diskcache raise anything
-            self._problem = (
-                f"Results are not stored on disk: the memo in {self._folder} can't be used "
+            self._failures += 1
+            what = "stored on" if writes else "read from"
+            self._problems[writes] = (
+                f"Results are not {what} disk: the memo in {self._folder} can't be used "
                 f"({type(error).__name__}: {error}). Free some space there, allow writing, or "
                 "remove the folder. Until then repeated requests are slower."
             )
             return otherwise
-        self._problem = ""
+        self._problems.pop(writes, None)
         return done
 
     def _open(self) -> None:

@@ -143,6 +143,10 @@ class FairQueue:
     def __len__(self) -> int:
         return len({id(entry.computation) for entry in self._entries})
 
+    def waiting(self, user: str) -> int:
+        """Number of a user's entries."""
+        return sum(entry.user == user for entry in self._entries)
+
     def add(self, computation: Computation, user: str, priority: int) -> Entry:
         """Add a user's entry."""
         entry = Entry(computation, user, priority, next(self._arrivals))

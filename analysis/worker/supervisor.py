@@ -12,7 +12,7 @@ from itertools import count
 from multiprocessing.connection import wait
 from typing import Any
 
-from analysis.contract.jobs import Progress
+from analysis.contract.jobs import Progress, share
 from analysis.errors import AnalysisError, BusyError, CancelledError, WorkerStoppedError
 from analysis.worker.messages import (
     Alive,
@@ -116,7 +116,7 @@ class Supervisor:
 
         Raises:
             WorkerStoppedError: If this request has already ended the worker twice.
-            BusyError: If the queue is full.
+            BusyError: If the queue is full, or this user has a quarter of it.
             CancelledError: If the server is shutting down.
         """
         self.start()
@@ -125,7 +125,7 @@ class Supervisor:
                 raise CancelledError("The server is shutting down.", "Try again in a moment.")
             computation = self._computations.get(key)
             if computation is None or computation.cancel_sent:
-                computation = self._new_computation(key, request)
+                computation = self._new_computation(key, request, user)
             computation.waiters += 1
             if not computation.finished and self._sent.find(computation.number) is None:
                 entry = self._queue.add(computation, user, priority)
@@ -164,13 +164,17 @@ class Supervisor:
         worker = self._worker
         return worker.pid if worker is not None else None
 
-    def _new_computation(self, key: str, request: Request) -> Computation:
+    def _new_computation(self, key: str, request: Request, user: str) -> Computation:
         stored = self._recent(key)
         if stored is not None:
             return Computation(0, key, request, answer=Answer(stored, request.fingerprint))
         self._crashes.check(key)
         if len(self._queue) >= self._limits.max_queue:
             raise BusyError("Too many requests are waiting.", "Try again in a minute.")
+        if self._queue.waiting(user) >= share(self._limits.max_queue):
+            raise BusyError(
+                "Too many of your requests are waiting.", "Wait until some have finished."
+            )
         computation = Computation(next(self._numbers), key, request)
         self._computations[key] = computation
         return computation

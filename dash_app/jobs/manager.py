@@ -29,13 +29,14 @@ from dash._utils import AttributeDict
 from dash.background_callback._proxy_set_props import ProxySetProps
 from dash.background_callback.managers import BaseBackgroundCallbackManager
 from dash.exceptions import PreventUpdate
+from flask import g
 from plotly.io.json import to_json_plotly
 
-from analysis.contract.jobs import Job, current_user
+from analysis.contract.jobs import Job, current_user, share
 from analysis.errors import AnalysisError, BusyError
 from analysis.store.memo import Memo
 from dash_app.errors import failure, forgotten, shutting_down
-from dash_app.monitoring import current_request, owner_tag, page_key
+from dash_app.monitoring import USER, current_request, owner_tag, page_key
 
 #: Seconds that a result is kept for the page, and that an ended job is remembered.
 _KEEP_S, _REMEMBER_S = 900.0, 60.0
@@ -54,6 +55,7 @@ class BackgroundJob:
         props: Values of ``set_props`` that the page has not fetched yet, by component.
         requests: Its requests to the service.
         ended: When it ended, on the monotonic clock.
+        address: Its client, if nobody signs in: the user is then a page load, which costs nothing.
         sets, page, turn: The outputs of its callback, the page load, and the number of the request
             (the page numbers its requests: ``assets/js/net.js``).
     """
@@ -65,6 +67,7 @@ class BackgroundJob:
     props: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: list[Job] = field(default_factory=list)
     ended: float = 0.0
+    address: str = ""
     sets: str = ""
     page: str = ""
     turn: int = 0
@@ -97,7 +100,7 @@ class JobManager(DiskcacheManager):
     Args:
         folder: Where results wait for the page; None: in memory only.
         limit: Most bytes of results.
-        max_jobs: Most jobs at once.
+        max_jobs: Most jobs at once; a quarter of them for each user.
     """
 
     def __init__(
@@ -180,11 +183,14 @@ class JobManager(DiskcacheManager):
         page, turn = request_of(context)
         sets = json.dumps(context.get("outputs_list"), sort_keys=True)
         running = BackgroundJob(key, user_of(context), sets=sets, page=page, turn=turn)
+        if not running.user.startswith(USER):
+            peer = g.get("peer")
+            running.address = peer.address if peer is not None else ""
         with self._lock:
             self._prune()
-            busy = sum(other.state == "running" for other in self._jobs.values())
+            busy = [other for other in self._jobs.values() if other.state == "running"]
             self._jobs[key] = running
-        refusal = self._refusal(busy)
+        refusal = self._refusal(running, busy)
         self._open(running)
         self._replace(running)
         if refusal is not None:
@@ -229,12 +235,20 @@ class JobManager(DiskcacheManager):
             elif other.replaces(new):
                 self.terminate_job(new.key)
 
-    def _refusal(self, busy: int) -> AnalysisError | None:
+    def _refusal(self, new: BackgroundJob, busy: list[BackgroundJob]) -> AnalysisError | None:
         if self._draining:
             return shutting_down()
-        if busy >= self._max_jobs:
+        if len(busy) >= self._max_jobs:
             return BusyError(
                 "This server already runs as many requests as it allows.", "Try again in a minute."
+            )
+        mine = sum(other.user == new.user for other in busy)
+        ours = sum(other.address == new.address for other in busy) if new.address else 0
+        part = share(self._max_jobs)
+        if mine >= part or ours >= max(part, self._max_jobs - part):
+            return BusyError(
+                "You already run as many requests as this server allows one person.",
+                "Wait until one has finished, or cancel one.",
             )
         return None
 

@@ -53,11 +53,15 @@ CALLBACKS = "/_dash-update-component"
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?)(:\d{1,5})?")
 #: Arguments by which Dash's page names jobs, signed by Dash: 32 digits, then the owner's tag.
 _HANDLES, _ID_LENGTH = ("cacheKey", "job", "oldJob", "cancelJob"), 32
+#: Headers by which a proxy names the client that it forwards.
+_FORWARDING = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Forwarded")
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 #: Without a login, one address may stand for this many people.
 _PEOPLE_PER_ADDRESS = 10
 #: Polls are cheap, so their limit is this many times higher.
 _POLL_FACTOR = 5
+#: Largest bodies that one person may send at once; then one every four seconds.
+_BODIES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,13 @@ class Gate:
                 403,
                 "This server has no login, so it answers only its own machine.",
                 "Set STRATASCOPE_LOGIN; see Deployment in the README.",
+            )
+        if self.settings.login == "off" and any(name in request.headers for name in _FORWARDING):
+            raise Refusal(
+                403,
+                "This request came through a proxy, but this server has no login.",
+                "Set STRATASCOPE_LOGIN and STRATASCOPE_TRUSTED_PROXIES; see Deployment in the"
+                " README.",
             )
         if request.path.startswith("/static/"):
             raise NotFound  # Flask's own folder, which the app does not use
@@ -197,7 +208,12 @@ class Gate:
         inside = bool(g.user) or self.settings.login == "off"
         if inside and request.path.startswith(("/assets/", "/_dash-component-suites/")):
             return  # files, which a browser caches
-        wait = self.buckets.take(who, Rate(minute / 4, minute / 60))
+        self._take(who, Rate(minute / 4, minute / 60), 1)
+        size = self.settings.max_body_kib * KIB
+        self._take(f"{who}:bytes", Rate(_BODIES * size, size / 4), request.content_length or 0)
+
+    def _take(self, who: str, rate: Rate, count: float) -> None:
+        wait = self.buckets.take(who, rate, count) if count else 0.0
         if wait:
             seconds = whole_seconds(wait)
             raise Refusal(

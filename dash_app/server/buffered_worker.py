@@ -3,7 +3,8 @@
 gunicorn's threaded worker reads a request in one of its threads, so as many half-sent requests as
 there are threads stop the server. Here one event loop receives requests and sends responses, with
 a time limit for each step, as a buffering proxy does. A thread gets a request only once it is
-complete, and never waits for a socket. Health checks have a thread of their own.
+complete, and never waits for a socket. One client gets three quarters of the threads at most; its
+further requests wait. Health checks have threads of their own.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import re
 import selectors
 import socket
 import time
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from gunicorn.http import wsgi
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 #: Seconds that a client has to send the head of a request, to send its body, to receive the
@@ -34,9 +36,22 @@ _CHUNK = 64 << 10
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,15})[ \t]*(?=\r\n)", re.IGNORECASE)
 _EXPECTS = re.compile(rb"\r\nexpect:[ \t]*100-continue", re.IGNORECASE)
 _ENCODED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
+_COOKIES = re.compile(rb"\r\ncookie:([^\r\n]*)", re.IGNORECASE)
 _HEALTH = re.compile(rb"(?:GET|HEAD) \S*/(?:healthz|readyz|metrics)[ ?]")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE = b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+class _Response(wsgi.Response):  # type: ignore[misc]
+    """gunicorn's response without the header that names the server's software."""
+
+    def default_headers(self) -> list[str]:
+        """The headers that gunicorn adds."""
+        headers: list[str] = super().default_headers()
+        return [line for line in headers if not line.startswith("Server:")]
+
+
+wsgi.Response = _Response
 
 
 class Wire:
@@ -92,6 +107,11 @@ class Wire:
     def is_health_check(self) -> bool:
         """Whether the request asks for the server's health."""
         return bool(_HEALTH.match(self.received))
+
+    def client(self) -> bytes:
+        """What tells clients apart: the cookies. Without valid ones, the app refuses at once."""
+        found = _COOKIES.search(self.received, 0, self.head)
+        return found[1] if found else b""
 
     def next_request(self, read_ahead: bytes) -> None:
         """Start over with what the client has sent behind the last request."""
@@ -157,6 +177,8 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         self._waiting: dict[Any, float] = {}  # connection -> deadline, monotonic
         self._open: dict[Any, str] = {}  # connection -> address
         self._swept = 0.0
+        self._busy: Counter[bytes] = Counter()  # threads by client
+        self._parked: dict[bytes, deque[Any]] = defaultdict(deque)  # complete requests, by client
         self._health = ThreadPoolExecutor(2, thread_name_prefix="health")
         super().init_process()
 
@@ -205,10 +227,25 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
             self._waiting[conn] = time.monotonic() + HEAD_S
 
     def _hand_over(self, conn: Any) -> None:
-        """Let a thread answer a request that is complete."""
+        """Let a thread answer a complete request, now or when its client has a thread left."""
         self._forget(conn)
         conn.data_ready = True
-        pool = self._health if conn.sock.is_health_check() else self.tpool
+        if conn.sock.is_health_check():
+            conn.client_key = None
+            self._submit(self._health, conn)
+            return
+        conn.client_key = key = conn.sock.client()
+        self._parked[key].append(conn)
+        self._unpark(key)
+
+    def _unpark(self, key: bytes) -> None:
+        while self._parked[key] and self._busy[key] < max(1, self.cfg.threads * 3 // 4):
+            self._busy[key] += 1
+            self._submit(self.tpool, self._parked[key].popleft())
+        if not self._parked[key]:
+            del self._parked[key]
+
+    def _submit(self, pool: Any, conn: Any) -> None:
         work = pool.submit(self.handle, conn)
         work.add_done_callback(
             lambda done: self.method_queue.defer(self.finish_request, conn, done)
@@ -216,6 +253,10 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
 
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
         """Send what is left of a response, then wait for the next request or close."""
+        if conn.client_key is not None:
+            self._busy[conn.client_key] -= 1
+            self._busy += Counter()  # drop those at zero
+            self._unpark(conn.client_key)
         keep = False
         with suppress(Exception):  # ``handle`` has logged it
             keep = bool(fs.result()) and not conn.sock.cut

@@ -9,6 +9,8 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
+from analysis.errors import AnalysisError
+from dash_app.security.clients import check as check_binding
 from dash_app.server.buffered_worker import BufferedWorker
 from dash_app.server.server import Served, announce, build
 from dash_app.settings import Settings
@@ -23,6 +25,17 @@ class DrainingWorker(BufferedWorker):
     ``--worker-class dash_app.server.gunicorn.DrainingWorker``. gunicorn's own worker stops at
     once: a page whose run needs one more second would never get its result.
     """
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Refuse to listen where strangers come without a login: ``PORT`` binds every address."""
+        super().check_config(cfg, log)
+        hosts = [address[0] for address in cfg.address if isinstance(address, tuple)]
+        try:
+            for host in hosts:
+                check_binding(Settings(host=host))
+        except AnalysisError as error:
+            raise SystemExit(f"stratascope: {error}") from error
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """On SIGTERM drain in a thread, then stop as gunicorn does."""

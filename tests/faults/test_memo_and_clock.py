@@ -23,6 +23,7 @@ from analysis.store.memo import Memo
 from analysis.tracing.specs import RunSpec
 from analysis.worker.settings import ServiceSettings
 from dash_app.jobs.manager import BackgroundJob, JobManager
+from dash_app.monitoring import Metrics
 from tests.support.scaled import FAKE
 
 SPEC = RunSpec("fake", "echo x")
@@ -101,11 +102,15 @@ def test_a_full_disk_is_reported_and_costs_nothing_else(
     monkeypatch.setattr(service._memo, "_write", full)
     assert service.ask(SPEC.model, SPEC).tokens[0].text == "echo x"
     service._memo.flush()
-    assert "No space left on device" in service.problem
+    status = service.status().memo
+    assert "No space left on device" in status.problem, "reading the size succeeds meanwhile"
+    assert status.failures == 1
+    assert b"stratascope_memo_broken 1.0" in Metrics(service).text()
     monkeypatch.undo()
     assert service.ask("fake", RunSpec("fake", "echo y")).tokens[0].text == "echo y"
     service._memo.flush()
     assert service.problem == ""
+    assert b"stratascope_memo_broken 0.0" in Metrics(service).text()
 
 
 def test_a_clock_set_back_a_day_changes_nothing(

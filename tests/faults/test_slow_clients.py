@@ -141,6 +141,17 @@ def test_health_is_answered_while_all_threads_work(
     assert all(b" 200 " in received(each) for each in waiting)
 
 
+def test_one_client_does_not_take_all_threads(
+    serve: Serve, sockets: ExitStack, tmp_path: Path
+) -> None:
+    port = serve()
+    head = b"POST /hold HTTP/1.1\r\nHost: localhost\r\nCookie: mine\r\nConnection: close\r\n\r\n"
+    waiting = [connected(port, sockets, head) for _ in range(MANY)]
+    assert answered(port) == b"hello"
+    (tmp_path / "hold").touch()
+    assert all(b" 200 " in received(each) for each in waiting)
+
+
 def test_requests_on_one_connection_are_answered_in_order(serve: Serve, sockets: ExitStack) -> None:
     first = HEAD + b"Content-Length: 5\r\n\r\nfirst"
     last = HEAD + b"Connection: close\r\nContent-Length: 4\r\n\r\nlast"

@@ -379,3 +379,19 @@ def test_a_body_of_another_shape_gives_a_message(make_app: MakeApp) -> None:
     assert client.post(UPDATE, json=nested).status_code == 400
     half = json.dumps({**THEMES, "changedPropIds": ["\ud800"]})
     assert client.post(UPDATE, data=half, content_type="application/json").status_code == 400
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "X-Real-IP", "Forwarded", "X-Forwarded-Proto"])
+def test_without_a_login_a_forwarded_request_is_refused(client: Any, name: str) -> None:
+    answer = client.get("/", headers={name: "192.0.2.1"})
+    assert answer.status_code == 403
+    assert "proxy" in problem(answer)["message"]
+
+
+def test_one_person_has_a_share_of_the_bytes(make_app: MakeApp) -> None:
+    client = make_app(max_body_kib=64).server.test_client()
+    body = json.dumps({"output": "x", "filler": "y" * (60 << 10)}).encode()
+    headers = {"Content-Type": "application/json"}
+    codes = [client.post(UPDATE, data=body, headers=headers).status_code for _ in range(20)]
+    assert codes[:16] == [400] * 16
+    assert 429 in codes

@@ -341,3 +341,12 @@ def test_only_a_trusted_proxy_names_the_user(make_app: MakeApp) -> None:
     # With LOGIN=users, the header of a proxy has no effect.
     other = make_app(login="off", trusted_proxies="10.1.2.3").server.test_client()
     assert other.get("/", headers=named, environ_base=trusted).status_code == 403
+
+
+def test_a_clock_set_back_signs_nobody_out(guarded: Dash, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = signed_in(guarded)
+    real = time.time
+    monkeypatch.setattr("time.time", lambda: real() - 7200)
+    assert client.get("/").status_code == 200
+    monkeypatch.setattr("time.time", lambda: real() + 365 * 86400)
+    assert client.get("/").status_code == 401

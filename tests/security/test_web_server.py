@@ -92,3 +92,24 @@ def test_a_body_of_unknown_length_is_refused(guarded: Dash) -> None:
     answer = guarded.server.test_client().post("/", headers={"Transfer-Encoding": "chunked"})
     assert answer.status_code == 411
     assert "Content-Length" in answer.get_json()["problem"]["hint"]
+
+
+def test_gunicorn_refuses_a_port_that_strangers_reach_without_a_login(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """gunicorn binds every address if ``PORT`` is set, as process managers do."""
+    cfg = Config()
+    cfg.set("bind", "0.0.0.0:8000")
+    with pytest.raises(SystemExit, match="nobody would have to sign in"):
+        gunicorn.DrainingWorker.check_config(cfg, None)
+    cfg.set("bind", "127.0.0.1:8000")
+    gunicorn.DrainingWorker.check_config(cfg, None)
+
+
+def test_responses_do_not_name_the_software(tmp_path: Path) -> None:
+    from gunicorn.http import wsgi
+
+    request = parsed(config(tmp_path), line(1))
+    response = wsgi.Response(request, None, config(tmp_path))
+    response.status, response.status_code = "200 OK", 200
+    assert not [line for line in response.default_headers() if line.startswith("Server")]

@@ -322,6 +322,33 @@ def test_too_many_jobs_are_refused_with_a_sentence(tmp_path: Path) -> None:
     assert type(errors[0]).__name__ == "BusyError"
 
 
+def test_one_user_cannot_take_every_job(tmp_path: Path) -> None:
+    gate = threading.Event()
+
+    def work(_: Any, value: Any) -> Any:
+        assert gate.wait(LIMIT_S)
+        return value
+
+    manager = JobManager(tmp_path / "jobs", max_jobs=8)
+    app = make_app(manager, work, on_error=lambda _: set_props("alert", {"data": "busy"}))
+
+    who = "alice"
+
+    @app.server.before_request
+    def identify() -> None:
+        current_user.set(f"user:{who}")
+
+    for number in range(12):
+        DashClient(app).start("out.data", {"in.data": number})
+    who = "ben"
+    client = DashClient(app)
+    handles = client.start("out.data", {"in.data": "mine"})
+    gate.set()
+    response, _ = client.finish("out.data", {"in.data": "mine"}, handles)
+    assert response.get_json()["response"]["out"]["data"] == "mine"
+    manager.close()
+
+
 def test_a_page_is_one_user_in_background_and_plain_callbacks(manager: JobManager) -> None:
     app = make_app(manager, lambda _, value: progress_module.current_job().user)
 
