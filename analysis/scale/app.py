@@ -1,4 +1,4 @@
-"""The Celery application: two queues, JSON only, late acknowledgement, states in Redis."""
+"""The Celery application: two queues, late acknowledgement, states in Redis, JSON only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from celery import Celery
 from celery.backends.redis import RedisBackend
 from kombu.exceptions import OperationalError
 
+from analysis import codec, registry  # noqa: F401 - the registry defines every spec
+from analysis.contract.specs import Spec
+from analysis.errors import SpecError
 from analysis.scale.settings import ScaleSettings
+from analysis.worker.messages import Request
 
 #: Interactive computations, and long ones. A worker runs at most one of each at a time.
 CLICKS, LONG = QUEUES = ("clicks", "long")
@@ -85,3 +89,21 @@ def send(app: Celery, queue: str, id: str, arguments: Sequence[Any]) -> None:
         app.send_task(TASK, arguments, task_id=id, queue=queue)
     except Exception as error:  # kombu raises errors of many types while it reconnects
         raise OperationalError(str(error)) from error
+
+
+def encode_request(request: Request) -> Any:
+    """Return a request as a JSON value."""
+    return codec.to_json(request, {})
+
+
+def decode_request(value: Any) -> Request:
+    """Return the request of ``encode_request``.
+
+    Raises:
+        SpecError: If the value is not a request, or names an unknown spec type.
+    """
+    try:
+        found = codec.from_json(value, {}, {**Spec.types_by_name, "Request": Request})
+        return Request(found.kind, found.model, found.fingerprint, found.specs)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise SpecError("A request could not be read.", "Run one version everywhere.") from error

@@ -13,8 +13,7 @@ from typing import Any
 
 from analysis.contract.jobs import Job, Priority, Progress, share
 from analysis.errors import BusyError, CancelledError, WorkerStoppedError, rebuild
-from analysis.scale.app import CLICKS, LONG, make_app, send
-from analysis.scale.encoding import encode_request
+from analysis.scale.app import CLICKS, LONG, encode_request, make_app, send
 from analysis.scale.settings import ScaleSettings
 from analysis.scale.store import RedisErrors, Store, View, connect
 from analysis.worker.messages import Answer, Request
@@ -267,9 +266,6 @@ class Remote:
             return  # another process did it
         stopped = self._store.blame(one.key, 0 if one.sign is None else 1)
         _log.warning("a task is lost; %d workers stopped at it so far", stopped)
-        if stopped >= MOST_STOPPED:
-            message = "The worker stopped twice while it worked on this."
-            raise WorkerStoppedError(message, TRY_SMALLER)
 
 
 def progress_of(state: dict[str, Any]) -> Progress:

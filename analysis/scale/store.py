@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import redis
 from kombu.exceptions import OperationalError
 from redis.backoff import ConstantBackoff
+from redis.exceptions import LockNotOwnedError
+from redis.lock import Lock
 from redis.retry import Retry
 
 from analysis.scale.app import QUEUES
@@ -97,22 +99,18 @@ class Store:
 
     def acquire(self, key: str, id: str) -> bool:
         """Make ``id`` the task that computes a key, unless another is."""
-        lease = int(1000 * self._settings.lease_s)
-        return bool(self._redis.set(self._name("lock", key), id, nx=True, px=lease))
+        return bool(self._lock(key).acquire(token=id))
 
     def release(self, key: str, id: str) -> bool:
         """Remove the lock if it is this task's."""
-        lock = self._name("lock", key)
+        try:
+            self._lock(key).do_release(id)
+        except LockNotOwnedError:
+            return False
+        return True
 
-        def step(pipe: Any) -> bool:
-            """Delete the lock in a transaction, if it names this task."""
-            found: bool = pipe.get(lock) == id.encode()
-            pipe.multi()
-            if found:
-                pipe.delete(lock)
-            return found
-
-        return bool(self._redis.transaction(step, lock, value_from_callable=True))
+    def _lock(self, key: str) -> Lock:
+        return Lock(self._redis, self._name("lock", key), self._settings.lease_s, blocking=False)
 
     def place(self, id: str) -> tuple[str, int]:
         """Return the queue that a task waits in, and its position: 1 is next; "", 0 if in none."""
@@ -146,8 +144,7 @@ class Store:
 
     def is_wanted(self, key: str, id: str) -> bool:
         """Whether somebody waits for a task."""
-        found: bool = self._redis.get(self._name("lock", key)) == id.encode()
-        return found
+        return bool(self._redis.get(self._name("lock", key)) == id.encode())
 
     def keep(self, key: str, data: bytes, name: str = "") -> None:
         """Store an answer's bytes for all requests, or for a short time under ``name``."""

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import astuple, dataclass
+from functools import partial
 from typing import Any
 
 from celery import bootsteps, current_task
@@ -26,8 +27,7 @@ from kombu.common import ignore_errors
 
 from analysis.contract.jobs import Job, Priority, Progress
 from analysis.errors import AnalysisError, CancelledError, WorkerStoppedError
-from analysis.scale.app import CLICKS, LONG, QUEUES, TASK, make_app
-from analysis.scale.encoding import decode_request
+from analysis.scale.app import CLICKS, LONG, QUEUES, TASK, decode_request, make_app
 from analysis.scale.settings import ScaleSettings
 from analysis.scale.store import RedisErrors, Store, connect
 from analysis.worker.backend import Local
@@ -85,10 +85,6 @@ class Run:
     queue: str
     job: Job  # its id is the task's
     progress: Progress
-
-    def report(self, progress: Progress) -> None:
-        """Note how far it has come."""
-        self.progress = progress
 
 
 class Worker:
@@ -174,7 +170,7 @@ class Worker:
             raise Ignore
         priority = Priority.LONG if queue == LONG else Priority.INTERACTIVE
         run = Run(key, queue, Job(task.id, user, priority), Progress(0, 0, "Starting"))
-        run.job.on_progress = run.report
+        run.job.on_progress = partial(setattr, run, "progress")
         with self._lock:
             self._runs[task.id] = run
         try:

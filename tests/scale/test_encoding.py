@@ -14,7 +14,7 @@ from analysis.errors import SpecError
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec
 from analysis.lens.specs import LensSpec
 from analysis.registry import TECHNIQUES
-from analysis.scale.encoding import decode_request, encode_request
+from analysis.scale.app import decode_request, encode_request
 from analysis.tasks.suite_specs import SuiteSpec
 from analysis.tracing.specs import RunSpec, TraceSpec
 from analysis.worker.messages import Request

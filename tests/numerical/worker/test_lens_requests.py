@@ -17,7 +17,7 @@ from analysis.errors import CancelledError
 from analysis.lens.specs import ColourSpec, DisagreementSpec, LensSpec, PromotedSpec
 from analysis.registry import TECHNIQUES, technique_for
 from analysis.reports.specs import EmbeddingSpec, NormSpec, SimilaritySpec
-from analysis.scale.encoding import decode_request, encode_request
+from analysis.scale.app import decode_request, encode_request
 from analysis.tracing.specs import RunSpec, TraceSpec
 from analysis.trajectory.specs import EmergenceSpec, LargestStepSpec, StepsSpec
 from analysis.worker.engine import Engine
