@@ -160,10 +160,12 @@ def test_a_damaged_state_in_redis_affects_one_request_only(
 def test_a_full_queue_refuses_with_a_message(open_client: Callable[..., Client]) -> None:
     client = open_client()
     client.remote._max_queue = 1
-    _, job, _ = client.ask("echo waits")
+    _, job, _ = client.ask("echo waits", user="first")
     client.queued(1)
     with pytest.raises(BusyError, match="Too many requests"):
-        client.now("echo refused")
+        client.now("echo refused", user="second")
+    with pytest.raises(BusyError, match="Too many of your requests"):
+        client.now("echo refused", user="first")
     job.cancel()
     client.queued(0)
 

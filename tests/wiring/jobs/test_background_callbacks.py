@@ -331,12 +331,8 @@ def test_one_user_cannot_take_every_job(tmp_path: Path) -> None:
 
     manager = JobManager(tmp_path / "jobs", max_jobs=8)
     app = make_app(manager, work, on_error=lambda _: set_props("alert", {"data": "busy"}))
-
     who = "alice"
-
-    @app.server.before_request
-    def identify() -> None:
-        current_user.set(f"user:{who}")
+    app.server.before_request(lambda: current_user.set(f"user:{who}") and None)
 
     for number in range(12):
         DashClient(app).start("out.data", {"in.data": number})
