@@ -65,10 +65,11 @@ def _capture(probe: Probe) -> Found:
 def _stream(probe: Probe) -> Found:
     _, one, _ = probe
     errors, edited = [], one.edited_states[1:]
-    for layer, (a, b, c, d) in enumerate(
-        zip(one.resid, one.attn_out, one.mlp_out, one.resid[1:], strict=False)
-    ):
-        errors.append(relative((a + b + c - d)[~edited[layer]], a, b, c, d))
+    for layer, after in enumerate(one.resid[1:]):
+        parts = [one.kept(layer), one.attn_out[layer], one.mlp_out[layer]]
+        parts += one.others(layer).values()
+        whole: Floats = np.sum(parts, axis=0, dtype=np.float32)
+        errors.append(relative((whole - after)[~edited[layer]], *parts, after))
     note = f"{edited.sum()} states were changed by interventions" if edited.any() else ""
     return max(errors), note
 

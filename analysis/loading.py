@@ -6,7 +6,7 @@ from os import PathLike, fspath
 from typing import Any
 
 from analysis.contract import jobs
-from analysis.errors import UnknownModelError, UnsupportedModelError
+from analysis.errors import AnalysisError, UnknownModelError, UnsupportedModelError
 from analysis.ledger import check, require
 from analysis.model import attention_hooks
 from analysis.model.find_stream import find_stream
@@ -26,7 +26,9 @@ def build_model(loaded: Any) -> Model:
     vocab = int(hf.get_input_embeddings().weight.shape[0])
     try:
         stream, records = find_stream(hf, probes(vocab, hf.get_input_embeddings().weight.device))
-    except (NotImplementedError, RuntimeError, TypeError) as error:
+    except AnalysisError:
+        raise
+    except Exception as error:
         raise UnsupportedModelError(
             f"{type(hf).__name__} fails on a random prompt: {str(error)[:300]}",
             "Choose another model.",

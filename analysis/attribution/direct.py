@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from analysis.attribution.specs import Attribution, AttributionSpec
-from analysis.contract.specs import resolve_index
+from analysis.contract.specs import Floats, resolve_index
 from analysis.errors import SpecError
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
@@ -39,11 +39,13 @@ class LogitDirection:
         self, model: Model, trace: Trace, position: int, token: int, foil: int | None
     ) -> None:
         readout = model.readout
+        readout.require_linear()
         self.form = readout.form
         self.state = torch.from_numpy(trace.resid[-1, position])
         ids = [token] if foil is None else [token, foil]
         rows = readout.output_rows[ids].detach().cpu().float()
         self.row = rows[0] if foil is None else rows[0] - rows[1]
+        self._trace = trace
         self.gain = readout.state_scale * readout.logit_scale
         bias = readout.output_bias
         self.offset = 0.0
@@ -52,8 +54,10 @@ class LogitDirection:
             self.offset = float(chosen[0] if foil is None else chosen[0] - chosen[1])
         self.norm_offset = float(self.form.bias @ self.row) * self.gain
 
-    def of(self, part: Tensor) -> Tensor:
-        """Parts [..., d_model] to logits [...]."""
+    def of(self, part: Tensor, row: int | None = None) -> Tensor:
+        """Parts [..., d_model] of a row to logits [...]; parts of the last row unless given."""
+        if row is not None and self._trace.carry is not None:
+            part = part * torch.from_numpy(self._trace.gain(row))
         return self.form.frozen(part, self.state) @ self.row * self.gain
 
     @property
@@ -104,7 +108,7 @@ def target_of(
 def attribute_logit(
     model: Model, trace: Trace, position: int, token: int | None, foil: int | None
 ) -> Attribution:
-    """Split a logit into embedding, heads, attention biases, MLPs, biases and interventions.
+    """Split a logit into embedding, heads, biases, MLPs, other parts and interventions.
 
     Raises:
         SpecError: If the position or a token does not exist, token and foil are the same, or a
@@ -116,13 +120,16 @@ def attribute_logit(
     info = model.info
     heads = np.zeros((info.layers, info.heads), np.float32)
     biases, mlps = np.zeros(info.layers, np.float32), np.zeros(info.layers, np.float32)
+    others = np.zeros((len(trace.other_out), info.layers), np.float32)
     first, added = _edits(trace, position)
     for layer in range(first, info.layers):
         own, biases[layer] = _attention(model, trace, layer, position, direction)
         heads[layer, : len(own)] = own
-    mlps[first:] = direction.of(torch.from_numpy(trace.mlp_out[first:, position])).numpy()
-    start = float(direction.of(torch.from_numpy(trace.resid[first, position])))
-    edited = sum(float(direction.of(vector)) for vector in added)
+        mlps[layer] = _of_layer(trace.mlp_out, layer, position, direction)
+        for place, array in enumerate(trace.other_out.values()):
+            others[place, layer] = _of_layer(array, layer, position, direction)
+    start = float(direction.of(torch.from_numpy(trace.resid[first, position]), first))
+    edited = sum(float(direction.of(vector, row)) for row, vector in added)
     logit = float(target.of(uncapped(model, trace, position)))
     return Attribution(
         position=position,
@@ -135,11 +142,18 @@ def attribute_logit(
         bias=direction.bias,
         logit=logit,
         interventions=edited + (start if first else 0.0),
+        other_parts=tuple(trace.other_out),
+        others=others,
     )
 
 
-def _edits(trace: Trace, position: int) -> tuple[int, list[Tensor]]:
-    """The last row whose state was replaced, 0 if none, and the vectors added in later rows."""
+def _of_layer(array: Floats, layer: int, position: int, direction: LogitDirection) -> float:
+    """The logits of one layer's entry of [layer, pos, d_model]."""
+    return float(direction.of(torch.from_numpy(array[layer, position]), layer + 1))
+
+
+def _edits(trace: Trace, position: int) -> tuple[int, list[tuple[int, Tensor]]]:
+    """The last row whose state was replaced, 0 if none, and later rows with an added vector."""
     items = [item for item in trace.interventions if isinstance(item, (Patch, Inject, Steer))]
     items = [item for item in items if covers(item, position)]
     replacing = [
@@ -151,9 +165,10 @@ def _edits(trace: Trace, position: int) -> tuple[int, list[Tensor]]:
     added = []
     for row in sorted({item.row for item in items if item.row > first}):
         layer = row - 1
-        parts = (trace.resid[layer], trace.attn_out[layer], trace.mlp_out[layer])
+        parts = [trace.kept(layer), trace.attn_out[layer], trace.mlp_out[layer]]
+        parts += trace.others(layer).values()
         whole = sum(torch.from_numpy(part[position]) for part in parts)
-        added.append(torch.from_numpy(trace.resid[row, position]) - whole)
+        added.append((row, torch.from_numpy(trace.resid[row, position]) - whole))
     return first, added
 
 
@@ -166,11 +181,11 @@ def _attention(
                 f"The attention of layer {layer} can't be split into heads.",
                 "Choose another model: attribution needs the heads.",
             )
-        whole = float(direction.of(torch.from_numpy(trace.attn_out[layer, position])))
+        whole = _of_layer(trace.attn_out, layer, position, direction)
         return np.zeros(model.info.heads, np.float32), whole
     parts = head_parts(model, trace, layer)
-    heads = direction.of(parts.at(position)).numpy()
-    return heads, float(direction.of(parts.bias[position]))
+    heads = direction.of(parts.at(position), layer + 1).numpy()
+    return heads, float(direction.of(parts.bias[position], layer + 1))
 
 
 def uncapped(model: Model, trace: Trace, position: int) -> np.ndarray:

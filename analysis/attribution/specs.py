@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from analysis.contract.choices import about
 from analysis.contract.specs import Floats, Result, Spec, Table, Token
 
@@ -14,8 +16,9 @@ class Contribution(NamedTuple):
     """What one part of the last state adds to a logit.
 
     Attributes:
-        kind: "embedding", "head", "attention_bias", "mlp" or "bias" (of final norm and
-            unembedding). In a layer whose attention has no heads, "attention_bias" is all of it.
+        kind: "embedding", "head", "attention_bias", "mlp", another part of a block such as
+            "per_layer_embedding", or "bias" (of final norm and unembedding). In a layer whose
+            attention has no heads, "attention_bias" is all of it.
         layer: Its block; None for the embedding and the last bias.
         head: Its head; None for the other kinds.
         logit: In logits.
@@ -42,6 +45,8 @@ class Attribution(Result):
         bias: From the final norm's and the unembedding's biases.
         logit: The model's own logit before any soft cap, or lead over the foil: what the parts
             sum to.
+        other_parts: Names of further parts of a block, such as "per_layer_embedding".
+        others: [part, layer] from each of them.
         interventions: From states that interventions put in, and vectors that they added. Parts
             before a replaced state add nothing.
     """
@@ -56,11 +61,13 @@ class Attribution(Result):
     bias: float
     logit: float
     interventions: float = 0.0
+    other_parts: tuple[str, ...] = ()
+    others: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     @property
     def total(self) -> float:
         """The sum of all parts; equals ``logit`` up to rounding."""
-        parts = (self.heads.sum(), self.attention_bias.sum(), self.mlps.sum())
+        parts = (self.heads.sum(), self.attention_bias.sum(), self.mlps.sum(), self.others.sum())
         total = sum(float(part) for part in parts)
         return float(self.embedding + total + self.bias + self.interventions)
 
@@ -81,6 +88,8 @@ class Attribution(Result):
             if bias:
                 found.append(Contribution("attention_bias", layer, None, bias))
             found.append(Contribution("mlp", layer, None, mlp))
+            for part, logits in zip(self.other_parts, self.others.tolist(), strict=True):
+                found.append(Contribution(part, layer, None, logits[layer]))
         return (*found, Contribution("bias", None, None, self.bias)) if self.bias else tuple(found)
 
     def table(self, tokens: Sequence[Token]) -> Table:

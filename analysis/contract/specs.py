@@ -15,7 +15,7 @@ from analysis.contract.arguments import convert_fields, whole_number
 from analysis.errors import SpecError
 
 #: Version of the meaning and layout of results. Memo entries of another version are not read.
-SCHEMA = 7
+SCHEMA = 8
 
 Answer_co = TypeVar("Answer_co", covariant=True)
 
@@ -178,6 +178,17 @@ class Token(Result):
     special: bool = False
 
 
+#: Part that a block may write -> its name in a sentence.
+PART_NAMES = {
+    "attention": "attention",
+    "mlp": "MLP",
+    "ssm": "state space model or other mixer",
+    "per_layer_embedding": "per-layer embedding",
+}
+#: Those besides attention and MLP.
+OTHER_PARTS = ("ssm", "per_layer_embedding")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo(Result):
     """The description of a model. Sizes are counts.
@@ -191,6 +202,10 @@ class ModelInfo(Result):
         plain_norm: Whether the final norm has neither scale nor bias.
         attention_interface: "function" if attention is observed through transformers' attention
             interface, "hooks" if with hooks.
+        parts: What its blocks write to the residual stream: keys of ``PART_NAMES``. "ssm" is a
+            state space model, a convolution or linear attention, beside attention or in its place.
+        split_heads: Whether the attention of every layer that has any can be split into heads.
+        linear_head: Whether the logits are linear in the last state after the final norm.
     """
 
     name: str
@@ -216,6 +231,28 @@ class ModelInfo(Result):
     quantised: str = ""
     adapter: str = ""
     plain_norm: bool = False
+    parts: tuple[str, ...] = ("attention", "mlp")
+    split_heads: bool = True
+    linear_head: bool = True
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What the model does not offer, and why, one sentence each."""
+        found = []
+        if not self.heads:
+            found.append(NO_ATTENTION)
+        elif not self.split_heads:
+            found.append(NO_HEADS)
+        return (*found, NONLINEAR_HEAD) if not self.linear_head else tuple(found)
+
+
+#: Reasons why a technique is not available.
+NO_ATTENTION = (
+    "This model has no attention patterns: its layers mix positions in another way, or share one"
+    " attention module."
+)
+NO_HEADS = "This model's attention can't be split into heads."
+NONLINEAR_HEAD = "This model's logits are not linear in its last state, so they have no parts."
 
 
 @dataclass(frozen=True, slots=True)

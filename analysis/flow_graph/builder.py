@@ -15,7 +15,7 @@ from analysis.flow_graph.mass_flow import (
     strongest,
 )
 from analysis.flow_graph.methods import Shares
-from analysis.flow_graph.results import Graph
+from analysis.flow_graph.results import ENDS, Graph
 
 #: A share up to this size that no link carries is a rounding error.
 _ROUNDING = 1e-6
@@ -119,7 +119,7 @@ def _whole(flow: MassFlow, nodes: Ints) -> Floats:
 def _terminal(flow: MassFlow) -> float:
     codes = [
         flow.codes.of(kind, layer, np.arange(flow.codes.size))
-        for kind in ("bias", "sink")
+        for kind in ENDS
         for layer in range(flow.layers)
     ]
     return float(flow.mass[np.concatenate(codes)].sum())
@@ -144,18 +144,27 @@ class GraphBuilder(MassFlow):
         mid = self.codes.of("mid", layer, queries)
         target = self._target("block", layer + 1, queries, shares)
         self._add("residual", layer, mid, target, shares.rest[0])
-        self._mlp(layer, queries, mid, target, shares.rest[1])
+        self._others(layer, queries, mid, target, shares)
 
     def mid_step(self, layer: int, queries: Ints, shares: Shares) -> None:
         """Add mid residuals, made of heads and sources, biases, and the residual."""
-        self._attention(layer, queries, self._target("mid", layer, queries, shares), shares)
+        target = self._target("mid", layer, queries, shares)
+        self._attention(layer, queries, target, shares)
+        self._others(layer, queries, target, target, shares)
 
     def parallel_step(self, layer: int, queries: Ints, shares: Shares) -> None:
         """Add outputs of parallel blocks, made of all parts; the MLP reads the block's input."""
         target = self._target("block", layer + 1, queries, shares)
         self._attention(layer, queries, target, shares)
-        below = self.codes.of("block", layer, queries)
-        self._mlp(layer, queries, below, target, shares.rest[1])
+        self._others(layer, queries, self.codes.of("block", layer, queries), target, shares)
+
+    def _others(self, layer: int, queries: Ints, reads: Ints, target: Ints, shares: Shares) -> None:
+        """Add the MLP, which reads ``reads``, and the parts in which mass ends."""
+        for kind, share in shares.others.items():
+            if kind == "mlp":
+                self._mlp(layer, queries, reads, target, share)
+            else:
+                self._add(kind, layer, self.codes.of(kind, layer, queries), target, share)
 
     def _target(self, kind: str, depth: int, queries: Ints, shares: Shares) -> Ints:
         codes = self.codes.of(kind, depth, queries)

@@ -78,7 +78,7 @@ class _Sharing:
 
     def _shares(self, step: Step) -> Shares:
         found: Shares = FLOW_METHODS[self.spec.method].load()(step)
-        return found
+        return replace(found, names=step.names)
 
     def chunks(self, queries: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """The positions, in pieces that fit in memory."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from analysis.attribution.direct import LogitDirection, target_of
-from analysis.contract.specs import resolve_index
+from analysis.contract.specs import OTHER_PARTS, PART_NAMES, resolve_index
 from analysis.errors import SpecError
 from analysis.flow_graph.results import LinkReading, Neurons
 from analysis.flow_graph.specs import LinkSpec, NeuronSpec
@@ -81,7 +81,11 @@ def _vector(
     if kind == "mlp":
         return torch.from_numpy(trace.mlp_out[layer, target])
     if kind == "residual":
-        return torch.from_numpy(trace.resid[layer, target])
+        return torch.from_numpy(trace.kept(layer)[target])
+    if kind in OTHER_PARTS and kind not in trace.other_out:
+        raise SpecError(f"This model has no {PART_NAMES[kind]} there.", "Choose another link.")
+    if kind in trace.other_out:
+        return torch.from_numpy(trace.other_out[kind][layer, target])
     if not has_heads(model, layer):
         if kind == "bias" and not model.stream.blocks[layer].heads:
             return torch.from_numpy(trace.attn_out[layer, target])
@@ -98,10 +102,10 @@ def _vector(
 
 def _whole(model: Model, trace: Trace, kind: str, layer: int, target: int) -> Tensor:
     """[d_model] the state that the link writes into: mid residual, or the block's output."""
-    if kind == "mlp" or model.info.parallel_blocks:
+    if kind in ("mlp", "per_layer_embedding") or model.info.parallel_blocks:
         trace.require_sums(slice(layer + 1, layer + 2), target)
         return torch.from_numpy(trace.resid[layer + 1, target])
-    return torch.from_numpy(trace.resid[layer, target] + trace.attn_out[layer, target])
+    return torch.from_numpy(trace.middle(layer)[target])
 
 
 @torch.no_grad()
@@ -125,7 +129,7 @@ def compute_neurons(model: Model, trace: Trace, spec: NeuronSpec) -> Neurons:
     inside = mlp_inside(model, trace, layer, target.position)
     direction = LogitDirection(model, trace, target.position, target.token, target.foil)
     written = inside.through(inside.activation[:, None] * inside.weight)
-    logits, norms = direction.of(written), written.norm(dim=-1)
+    logits, norms = direction.of(written, layer + 1), written.norm(dim=-1)
     best = (norms if spec.by == "norm" else logits.abs()).topk(min(spec.k, len(norms))).indices
     ids, raised = _promoted(model, trace, target.position, written[best], spec.tokens)
     return Neurons(
@@ -140,8 +144,8 @@ def compute_neurons(model: Model, trace: Trace, spec: NeuronSpec) -> Neurons:
         norm=norms[best].numpy(),
         tokens=ids.numpy(),
         token_logits=raised.numpy(),
-        total=float(logits.double().sum() + direction.of(inside.bias)),
-        bias=float(direction.of(inside.bias)),
+        total=float(logits.double().sum() + direction.of(inside.bias, layer + 1)),
+        bias=float(direction.of(inside.bias, layer + 1)),
         size=len(inside.activation),
         vocabulary=vocabulary(model.tokenizer, sorted(set(ids.flatten().tolist()))),
     )

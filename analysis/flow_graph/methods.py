@@ -8,7 +8,7 @@ depend on the query (``HeadParts.factors``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from analysis.contract.specs import Floats
 from analysis.errors import SpecError
 from analysis.lens.shares import (
     hidden_kl,
@@ -31,6 +32,9 @@ from analysis.tracing.capture import Trace
 from analysis.tracing.heads import effective_pattern, has_heads, has_mean_heads, head_parts
 
 Array = NDArray[np.float64]
+#: Parts of a mid residual, and of a sequential block's output, besides attention.
+_BEFORE_MIDDLE = ("ssm",)
+_AFTER_MIDDLE = ("mlp", "per_layer_embedding")
 #: Less than this of the pattern is rounding, not a learned sink.
 _ROUNDING = 1e-5
 
@@ -45,15 +49,15 @@ class Attention:
         bias: [q, d_model] the part of the output that comes from biases and ablated outputs;
             None if it is 0. In a layer without attention it is the whole output, whose sources
             are unknown.
-        weights, vectors: [head, q, key], [head, key, d_model]; their products are the parts of
-            each head and source. None if the method does not use them.
+        factors: Pairs of [head, q, key] weights and [head, key, d_model] vectors, for successive
+            positions; their products are the parts of each head and source. None if the method
+            does not use them.
     """
 
     total: Tensor
     pattern: Tensor | None
     bias: Tensor | None
-    weights: Tensor | None = None
-    vectors: Tensor | None = None
+    factors: list[tuple[Tensor, Tensor]] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,15 +66,17 @@ class Step:
 
     Attributes:
         whole: [q, d_model] the states: the sum of all parts.
-        rest: [part, q, d_model] the residual first, then the MLP if it is a part.
+        rest: [part, q, d_model] the residual first, then the parts besides attention.
         attention: None if attention is no part.
         readout: How the model reads states, for methods that decode.
+        names: Names of ``rest``: "residual", then "mlp" or other parts that the block has.
     """
 
     whole: Tensor
     rest: Tensor
     readout: Readout
     attention: Attention | None = None
+    names: tuple[str, ...] = ("residual",)
 
     @property
     def parts(self) -> Tensor:
@@ -83,12 +89,20 @@ class Step:
 def block_step(model: Model, trace: Trace, layer: int, queries: Tensor) -> Step:
     """Outputs of a sequential block: the mid residual and the MLP."""
     trace.require_sums(slice(layer + 1, layer + 2), queries)
-    residual, added, mlp = (
-        torch.from_numpy(array[layer])[queries]
-        for array in (trace.resid, trace.attn_out, trace.mlp_out)
-    )
+    names, rest = _rest(model, trace, layer, queries, trace.middle(layer), _AFTER_MIDDLE)
     whole = torch.from_numpy(trace.resid[layer + 1])[queries]
-    return Step(whole, torch.stack([residual + added, mlp]), model.readout)
+    return Step(whole, rest, model.readout, names=names)
+
+
+def _rest(
+    model: Model, trace: Trace, layer: int, queries: Tensor, residual: Floats, wanted: Sequence[str]
+) -> tuple[tuple[str, ...], Tensor]:
+    """The residual and those of the wanted parts that the block writes, with their names."""
+    written = {"mlp": trace.mlp_out[layer], **trace.others(layer)}
+    names = [part for part in wanted if model.stream.blocks[layer].of(part)]
+    parts = [residual, *(written[part] for part in names)]
+    rest = torch.stack([torch.from_numpy(part)[queries] for part in parts])
+    return ("residual", *names), rest
 
 
 def attention_step(
@@ -107,14 +121,15 @@ def attention_step(
         SpecError: If it does, and the attention can't be split into heads; if it does not, and
             a head is ablated to its mean.
     """
-    attention = _attention(model, trace, layer, queries, vectors)
-    rest = [torch.from_numpy(trace.resid[layer])[queries]]
-    whole = rest[0] + attention.total
+    attention = None
+    if model.stream.blocks[layer].of("attention"):
+        attention = _attention(model, trace, layer, queries, vectors)
+    whole, wanted = trace.middle(layer), list(_BEFORE_MIDDLE)
     if model.info.parallel_blocks:
         trace.require_sums(slice(layer + 1, layer + 2), queries)
-        rest.append(torch.from_numpy(trace.mlp_out[layer])[queries])
-        whole = torch.from_numpy(trace.resid[layer + 1])[queries]
-    return Step(whole, torch.stack(rest), model.readout, attention)
+        whole, wanted = trace.resid[layer + 1], [*_AFTER_MIDDLE, *_BEFORE_MIDDLE]
+    names, rest = _rest(model, trace, layer, queries, trace.kept(layer), wanted)
+    return Step(torch.from_numpy(whole)[queries], rest, model.readout, attention, names)
 
 
 def _attention(model: Model, trace: Trace, layer: int, queries: Tensor, vectors: bool) -> Attention:
@@ -136,8 +151,8 @@ def _attention(model: Model, trace: Trace, layer: int, queries: Tensor, vectors:
         )
     parts = head_parts(model, trace, layer)
     bias = parts.sourceless(queries)
-    weights, moved = parts.factors(queries)
-    return Attention(total, pattern, bias if bool(bias.any()) else None, weights, moved)
+    factors = parts.factors(queries)
+    return Attention(total, pattern, bias if bool(bias.any()) else None, factors)
 
 
 @dataclass(frozen=True)
@@ -150,6 +165,7 @@ class Shares:
         rest: [part, q].
         fallback: [q] whether every part scored 0, so that norm shares replace the scores.
         averaged: Whether ``heads`` holds one entry, the mean of all heads.
+        names: Names of ``rest``; see ``Step``.
     """
 
     heads: Array
@@ -158,6 +174,12 @@ class Shares:
     rest: Array
     fallback: NDArray[np.bool_]
     averaged: bool = False
+    names: tuple[str, ...] = ("residual",)
+
+    @property
+    def others(self) -> dict[str, Array]:
+        """Part -> [q] shares of the parts besides residual and attention."""
+        return dict(zip(self.names[1:], self.rest[1:], strict=True))
 
     @property
     def total(self) -> Array:
@@ -248,8 +270,11 @@ def _scores(
     """
     attention, size = step.attention, len(step.whole)
     heads, bias = np.zeros((0, size, 0)), np.zeros(size)
-    if attention is not None and attention.weights is not None and attention.vectors is not None:
-        heads = products(attention.weights, attention.vectors, step.whole).numpy()
+    if attention is not None and attention.factors is not None:
+        sizes = [weights.shape[1] for weights, _ in attention.factors]
+        states = zip(attention.factors, torch.split(step.whole, sizes), strict=True)
+        found = [products(*pair, state) for pair, state in states]
+        heads = torch.cat(found, 1).numpy()
     if attention is not None and attention.bias is not None:
         bias = score(attention.bias).numpy()
     return Shares(heads, bias, np.zeros(size), score(step.rest).numpy(), np.zeros(size, bool))
@@ -272,9 +297,10 @@ def value_weighted(step: Step) -> Shares:
     """
     split, inside = norm_shares(step.parts), step.attention
     found = _by_pattern(step, split)
-    if inside is None or inside.weights is None or inside.vectors is None:
+    if inside is None or inside.factors is None:
         return found
-    norms = (inside.weights * inside.vectors.norm(dim=-1)[:, None]).double()
+    each = [weights * vectors.norm(dim=-1)[:, None] for weights, vectors in inside.factors]
+    norms = torch.cat(each, 1).double()
     total = norms.sum((0, 2))
     known = (total > 0.0).numpy()
     heads = (norms / total.clamp_min(1e-300)[:, None] * split[-1][:, None]).numpy()
@@ -292,7 +318,7 @@ def residual_norm(step: Step) -> Shares:
     InTraVisTo 2024, ``utils.py``. It knows sequential blocks only; in a parallel one the split
     is nested the same way: the MLP against ``x + a``, then ``x`` against ``a``.
     """
-    if step.attention is None or len(step.rest) == 1:
+    if step.attention is None or step.names != ("residual", "mlp"):
         return _averaged(_by_pattern(step, norm_shares(step.parts)))
     residual, mlp, added = step.rest[0], step.rest[1], step.attention.total
     outer = norm_shares([residual + added, mlp])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from analysis.contract.choices import Choice, Choices
-from analysis.lens.options import SEPARATE_HEADS
+from analysis.contract.model_needs import SEPARATE_HEADS
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,8 @@ LINKS = Choices(
     Choice("residual", "Residual", help="The state that the block reads."),
     Choice("mlp", "MLP", help="What the MLP adds."),
     Choice("bias", "Bias", help="What attention's bias adds."),
+    Choice("ssm", "SSM", help="What a state space model or other mixer beside attention adds."),
+    Choice("per_layer_embedding", "Per-layer embedding", help="What it adds."),
     help="The kind of the link.",
 )
 

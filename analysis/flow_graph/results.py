@@ -10,8 +10,10 @@ import numpy as np
 
 from analysis.contract.specs import Floats, Ints, Result, Table, Token, check_shape
 
-LINK_KINDS = ("attention", "residual", "mlp", "bias", "sink", "other")
-NODE_KINDS = ("block", "mid", "mlp", "bias", "sink", "other")
+#: Parts of a block whose mass ends in them: their sources in the block are not followed.
+ENDS = ("bias", "sink", "ssm", "per_layer_embedding")
+LINK_KINDS = ("attention", "residual", "mlp", "bias", "sink", "other", *ENDS[2:])
+NODE_KINDS = ("block", "mid", "mlp", "bias", "sink", "other", *ENDS[2:])
 
 
 class Link(NamedTuple):
@@ -93,7 +95,7 @@ class Graph(Result):
         hidden_share: Root mass that reaches row 0, or a drawn terminal part (bias, sink), by no
             drawn link. Shown + hidden = 1. Upwards: the part of the root's mass in the last row
             that comes by no drawn link. Signed: pruned part of the sum of absolute logits.
-        terminal_share: Drawn mass that ends in a bias or a sink instead of row 0.
+        terminal_share: Drawn mass that ends in a part of ``ENDS``, such as a bias, not in row 0.
         fallback_nodes: [n] nodes where the method scored every part 0, so that norm shares replace
             them.
         direction: "down" or "up".

@@ -63,7 +63,7 @@ def signed(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
     trace.require_sums(slice(None), position)
     direction = LogitDirection(model, trace, position, target.token, target.foil)
     paths = _Paths([], [])
-    embedding = direction.of(torch.from_numpy(trace.resid[0, position]))
+    embedding = direction.of(torch.from_numpy(trace.resid[0, position]), 0)
     paths.add("residual", 0, -1, position, float(embedding))
     for layer in range(model.info.layers):
         jobs.step(layer, model.info.layers, "Following the direct paths")
@@ -98,23 +98,24 @@ def _layer(
 ) -> None:  # fmt: skip
     if has_heads(model, layer):
         parts = head_parts(model, trace, layer)
-        table = direction.of(parts.sources(position))
+        table = direction.of(parts.sources(position), layer + 1)
         table = table if spec.per_head else table.sum(0, keepdim=True)
         for head, source in np.ndindex(*table.shape):
             number = head if spec.per_head else -1
             paths.add("attention", layer, number, source, float(table[head, source]))
         bias = parts.sourceless(torch.tensor([position]))[0]
-        paths.add("bias", layer, -1, position, float(direction.of(bias)))
+        paths.add("bias", layer, -1, position, float(direction.of(bias, layer + 1)))
     elif model.stream.blocks[layer].heads:
         raise SpecError(
             f"The attention of layer {layer} can't be split into heads, as signed flow needs.",
             "Choose the method attention.",
         )
     else:
-        whole = direction.of(torch.from_numpy(trace.attn_out[layer, position]))
+        whole = direction.of(torch.from_numpy(trace.attn_out[layer, position]), layer + 1)
         paths.add("bias", layer, -1, position, float(whole))
-    mlp = direction.of(torch.from_numpy(trace.mlp_out[layer, position]))
-    paths.add("mlp", layer, -1, position, float(mlp))
+    for kind, added in (("mlp", trace.mlp_out[layer]), *trace.others(layer).items()):
+        logit = direction.of(torch.from_numpy(added[position]), layer + 1)
+        paths.add(kind, layer, -1, position, float(logit))
 
 
 def _kept(paths: _Paths, spec: FlowSpec) -> NDArray[np.bool_]:

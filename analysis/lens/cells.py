@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from analysis.contract.arguments import unknown_option
-from analysis.contract.specs import Floats, Ints, as_tuple, resolve_index
+from analysis.contract.specs import (
+    Floats,
+    Ints,
+    as_tuple,
+    resolve_index,
+)
 from analysis.errors import SpecError
 from analysis.learned.translators import lens_of
+from analysis.lens.components import ComponentSpec, states_of
 from analysis.lens.options import COMPONENTS, DECODERS
-from analysis.lens.specs import LensSpec, PromotedSpec
+from analysis.lens.specs import LensSpec
 from analysis.model.handle import Model
 from analysis.model.readout import Readout
 from analysis.tracing.capture import Trace
-from analysis.tracing.heads import head_parts
 
 #: Bytes of decoder rows held in float64 at once.
 _BYTES = 64 << 20
@@ -52,15 +57,16 @@ class Reader:
         readout = self.readout
         scaled = normed * readout.state_scale
         if self.share == 1.0 or coincide(readout):
-            raw: Tensor = readout.unembedding(scaled).float()
-            return readout.cap(raw)
+            return readout.cap(readout.scores(scaled))
+        readout.require_linear()
         raw = (scaled @ self._input_rows(scaled).T).float() * (1.0 - self.share)
         if self.share > 0.0:
-            raw += readout.unembedding(scaled).float() * self.share
+            raw += readout.scores(scaled) * self.share
         return readout.cap(raw)
 
     def rows(self) -> Tensor:
         """[vocab, d_model] the decoder's rows, float32."""
+        self.readout.require_linear()
         out = self.readout.output_rows.float()
         if self.share == 1.0 or self.readout.tied:
             return out
@@ -140,7 +146,6 @@ def _distances(states: Tensor, rows: Tensor) -> Tensor:
 
 
 #: A spec that names a component, its head and its source.
-ComponentSpec: TypeAlias = LensSpec | PromotedSpec
 #: Scores held at once, float32.
 _MAX_SCORES = 1 << 25
 
@@ -200,80 +205,6 @@ def readable(spec: ComponentSpec, positions: list[int], size: int) -> Ints:
     first = 0 if spec.source is None else resolve_index("Source position", spec.source, size)
     places: Ints = np.flatnonzero(np.array(positions) >= first)
     return places
-
-
-def states_of(model: Model, trace: Trace, spec: ComponentSpec, index: int) -> Floats:
-    """[pos, d_model] the states of one row or layer.
-
-    "block_increment" is what a block adds, ``resid[layer + 1] - resid[layer]``. "source_output" is
-    what one head adds from one source position, ``pattern[i, j] · v[j] · W_O`` (Kobayashi et al.
-    2020, arXiv 2004.10102), through a post-norm with its scale frozen and any multiplier; over
-    all sources it sums to "head_output". At positions before the source it is 0.
-
-    Args:
-        model: The model the trace was made with.
-        trace: From ``analysis.trace``.
-        spec: Names the component, and its head and source.
-        index: Entry of the component's first axis.
-
-    Raises:
-        SpecError: If the model has no mid residual, a head or source does not exist, or the
-            attention can't be split into heads.
-    """
-    trace.require_model(model)
-    states: Floats = COMPONENTS[spec.component].load()(model, trace, spec, index)
-    return states
-
-
-def block_output(model: Model, trace: Trace, spec: ComponentSpec, row: int) -> Floats:
-    """``resid[row]``."""
-    states: Floats = trace.resid[row]
-    return states
-
-
-def attention_output(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
-    """``attn_out[layer]``."""
-    states: Floats = trace.attn_out[layer]
-    return states
-
-
-def mlp_output(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
-    """``mlp_out[layer]``."""
-    states: Floats = trace.mlp_out[layer]
-    return states
-
-
-def block_increment(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
-    """``resid[layer + 1] - resid[layer]``."""
-    states: Floats = trace.resid[layer + 1] - trace.resid[layer]
-    return states
-
-
-def mid_residual(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
-    """``resid[layer] + attn_out[layer]``; refused in parallel blocks."""
-    if model.info.parallel_blocks:
-        raise SpecError(
-            "This model's attention and MLP run in parallel: it has no mid residual.",
-            "Decode the block output instead.",
-        )
-    middle: Floats = trace.resid[layer] + trace.attn_out[layer]
-    return middle
-
-
-def head_output(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
-    """What one head adds."""
-    head = model.head_index(layer, spec.head or 0)
-    states: Floats = head_parts(model, trace, layer).heads()[head].numpy().astype(np.float32)
-    return states
-
-
-def source_output(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
-    """What one head adds from one source position."""
-    head = model.head_index(layer, spec.head or 0)
-    source = resolve_index("Source position", spec.source or 0, len(trace.tokens))
-    weights, vectors = head_parts(model, trace, layer).factors(torch.arange(len(trace.tokens)))
-    states: Floats = (weights[head, :, source, None] * vectors[head, source]).numpy()
-    return states.astype(np.float32)
 
 
 def cells_at_once(model: Model, most: int) -> int:

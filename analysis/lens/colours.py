@@ -72,6 +72,7 @@ def compute(model: Model, trace: Trace, spec: ColourSpec) -> Colours:
         decoder=lens.decoder,
         norm=lens.norm,
         similarity=lens.similarity,
+        other_parts=tuple(trace.other_out),
     )
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from analysis.contract.choices import Choice, Choices, Need, Situation
+from analysis.contract.model_needs import ATTENTION, PER_LAYER_EMBEDDING, SEPARATE_HEADS
+from analysis.contract.model_needs import STATE_SPACE_MODEL as SSM
 
 
 def _sequential(situation: Situation) -> bool:
@@ -43,11 +45,6 @@ SEQUENTIAL = Need(
     "sequential blocks",
     "Attention and MLP run in parallel in this model. It has no such state.",
     _sequential,
-)
-SEPARATE_HEADS = Need(
-    "attention that splits into heads",
-    "This model's attention can't be split into heads.",
-    lambda _: True,
 )
 UNTIED = Need(
     "untied embeddings",
@@ -110,45 +107,59 @@ class Component(Choice):
     short: str = ""
 
 
+_COMPONENTS = "analysis.lens.components"
 _CELLS = "analysis.lens.cells"
 COMPONENTS = Choices(
     "component",
     Component(
         "block_output", "Block output", "resid[l]", "The residual stream after the block.",
-        "logit lens; nostalgebraist, 2020", function=f"{_CELLS}:block_output", by_row=True,
+        "logit lens; nostalgebraist, 2020", function=f"{_COMPONENTS}:block_output", by_row=True,
         phrase="the block's output",
     ),
     Component(
         "attention_output", "Attention output", "attn(h)",
-        "What attention adds to the residual stream.",
-        function=f"{_CELLS}:attention_output", phrase="what attention adds", short="attention",
+        "What attention adds; in a layer without attention, the mixer in its place.",
+        needs=(ATTENTION,),
+        function=f"{_COMPONENTS}:attention_output", phrase="what attention adds", short="attention",
     ),
     Component(
         "mlp_output", "MLP output", "mlp(h)", "What the MLP adds to the residual stream.",
-        "Geva et al., 2022", function=f"{_CELLS}:mlp_output", phrase="what the MLP adds",
+        "Geva et al., 2022", function=f"{_COMPONENTS}:mlp_output", phrase="what the MLP adds",
         short="MLP",
     ),
     Component(
+        "ssm_output", "SSM output", "ssm(h)",
+        "What a state space model, convolution or linear attention adds.",
+        "Gu and Dao, 2023", (SSM,), f"{_COMPONENTS}:ssm_output",
+        phrase="what the state space model or other mixer adds", short="SSM",
+    ),
+    Component(
+        "per_layer_embedding_output", "Per-layer embedding", "ple(h, token)",
+        "What a block adds from an embedding of its own for the token.", "Gemma 3n, 2025",
+        (PER_LAYER_EMBEDDING,), f"{_COMPONENTS}:per_layer_embedding_output",
+        phrase="what the per-layer embedding adds", short="PLE",
+    ),
+    Component(
         "mid_residual", "Mid residual", "h + attn(h)", "The state between attention and MLP.",
-        needs=(SEQUENTIAL,), function=f"{_CELLS}:mid_residual",
+        needs=(SEQUENTIAL,), function=f"{_COMPONENTS}:mid_residual",
         phrase="the state between attention and MLP", short="mid",
     ),
     Component(
         "block_increment", "Block increment", "resid[l + 1] − resid[l]",
         "What the block adds: attention and MLP together.",
-        function=f"{_CELLS}:block_increment",
+        function=f"{_COMPONENTS}:block_increment",
         phrase="what the block adds (this row minus the one before)", short="block adds",
     ),
     Component(
         "head_output", "One head", "Σⱼ pattern[i, j] · v[j] · W_O",
         "What one head adds: its part of the attention output.",
-        needs=(SEPARATE_HEADS,), function=f"{_CELLS}:head_output", head=True,
+        needs=(ATTENTION, SEPARATE_HEADS), function=f"{_COMPONENTS}:head_output", head=True,
         phrase="what {head} adds", short="head",
     ),
     Component(
         "source_output", "One head, one source", "pattern[i, j] · v[j] · W_O",
         "What one head adds from the source position j alone.", "Kobayashi et al., 2020",
-        needs=(SEPARATE_HEADS,), function=f"{_CELLS}:source_output", head=True,
+        needs=(ATTENTION, SEPARATE_HEADS), function=f"{_COMPONENTS}:source_output", head=True,
         source_position=True, phrase="what {head} adds from {source}", short="head",
     ),
     help="Which states are decoded.",

@@ -128,13 +128,15 @@ class Colours(Result):
             1; NaN at entry 0, and where one of the two is zero.
         layers: [layer] the blocks of ``shares``: all of them.
         methods: The methods, in the order of the first axis of ``shares``.
-        shares: [method, part, layer, pos] shares of residual, attention and MLP (``SHARE_PARTS``)
-            in the output of each block, 0 to 1; they sum to 1. The denominator is the block's
-            output, ``residual + attention + MLP``, in sequential and parallel blocks alike.
+        shares: [method, part, layer, pos] shares of residual, attention and MLP (``SHARE_PARTS``),
+            then of ``other_parts``, in the output of each block, 0 to 1; they sum to 1. The
+            denominator is the block's output, the sum of all parts, in sequential and parallel
+            blocks alike.
         fallback: [layer, pos] whether every part's proximity was 0, so that norm shares replace it.
         parallel_blocks: Whether attention and MLP read the same state.
         quantities: What was computed.
         component, decoder, norm, similarity: Of the grid.
+        other_parts: Names of further parts of a block, such as "per_layer_embedding".
     """
 
     rows: Ints
@@ -153,22 +155,29 @@ class Colours(Result):
     decoder: str = "output"
     norm: str = "full"
     similarity: str = "dot"
+    other_parts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         cells = (len(self.rows), len(self.positions))
         for name in ("cross_entropy", "rank_change", "state_norm", "cosine_before"):
             check_shape(name, getattr(self, name), cells)
-        shape = (len(self.methods), len(SHARE_PARTS), len(self.layers), len(self.positions))
+        parts = len(SHARE_PARTS) + len(self.other_parts)
+        shape = (len(self.methods), parts, len(self.layers), len(self.positions))
         check_shape("shares", self.shares, shape)
         check_shape("fallback", self.fallback, shape[2:])
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts, in the order of the second axis of ``shares``."""
+        return (*SHARE_PARTS, *self.other_parts)
+
     def share(self, part: str, method: str) -> Floats:
-        """[layer, pos] the share of "residual", "attention" or "mlp" by one method.
+        """[layer, pos] the share of "residual", "attention", "mlp" or another part by one method.
 
         Raises:
             ValueError: If the method was not requested, or there is no such part.
         """
-        found: Floats = self.shares[self.methods.index(method), SHARE_PARTS.index(part)]
+        found: Floats = self.shares[self.methods.index(method), self.parts.index(part)]
         return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -175,7 +176,9 @@ def proximity_shares(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.where(zero, norm_shares(parts), shares), zero
 
 
-def hidden_kl_shares(model: Model, residual: Tensor, attention: Tensor, mlp: Tensor) -> Tensor:
+def hidden_kl_shares(
+    model: Model, residual: Tensor, attention: Tensor, mlp: Tensor, *others: Tensor
+) -> Tensor:
     """InTraVisTo's KL split on softmax over hidden coordinates after the final norm.
 
     Source: InTraVisTo 2024, ``utils.py``: it divides two parts. The residual's share is
@@ -185,13 +188,14 @@ def hidden_kl_shares(model: Model, residual: Tensor, attention: Tensor, mlp: Ten
     is done twice, as in InTraVisTo: the MLP against the mid residual, then attention against the
     residual. The second division shares what the MLP leaves, so ``attention / (attention +
     residual)`` is InTraVisTo's attention value, and ``mlp`` is its FFN value. It has no rule for
-    parallel blocks; there the three parts get ``1 / KL`` at once.
+    parallel blocks, nor for blocks with further parts; there all parts get ``1 / KL`` at once.
 
     Args:
         model: The model.
         residual: [n, d_model] the states before the block.
         attention: [n, d_model] what attention adds.
         mlp: [n, d_model] what the MLP adds.
+        others: [n, d_model] each: what further parts add.
 
     Returns:
         [part, n], float64.
@@ -202,15 +206,16 @@ def hidden_kl_shares(model: Model, residual: Tensor, attention: Tensor, mlp: Ten
         return kl_shares(hidden_kl(model.readout, whole, torch.stack(parts)))
 
     middle = residual + attention
-    if model.info.parallel_blocks:
-        return split(middle + mlp, residual, attention, mlp)
+    if model.info.parallel_blocks or others:
+        whole = torch.stack([middle, mlp, *others]).sum(0)
+        return split(whole, residual, attention, mlp, *others)
     outer, inner = split(middle + mlp, middle, mlp), split(middle, residual, attention)
     return torch.stack([outer[0] * inner[0], outer[0] * inner[1], outer[1]])
 
 
 @torch.no_grad()
 def vocabulary_kl_shares(model: Model, trace: Trace, position: int) -> Tensor:
-    """``1 / (KL(p_whole || p_part) + 1e-10)`` over a block's three parts, normalised.
+    """``1 / (KL(p_whole || p_part) + 1e-10)`` over a block's parts, normalised.
 
     p is the lens's distribution over the vocabulary, of the block's output and of each part on its
     own: InTraVisTo's measure, but on tokens.
@@ -233,8 +238,12 @@ def _divergences(model: Model, trace: Trace, position: int, start: int, stop: in
     Each row is decoded once: it is one block's output and the next one's residual.
     """
     rows = log_probs(model, torch.from_numpy(trace.resid[start : stop + 1, position]))
-    found = [kl(rows[1:], rows[:-1])]
-    for parts in (trace.attn_out, trace.mlp_out):
+    kept = rows[:-1]
+    if trace.carry is not None:
+        states = [trace.kept(layer)[position] for layer in range(start, stop)]
+        kept = log_probs(model, torch.from_numpy(np.stack(states)))
+    found = [kl(rows[1:], kept)]
+    for parts in (trace.attn_out, trace.mlp_out, *trace.other_out.values()):
         part = log_probs(model, torch.from_numpy(parts[start:stop, position]))
         found.append(kl(rows[1:], part))
     return torch.stack(found)
@@ -244,7 +253,7 @@ def _divergences(model: Model, trace: Trace, position: int, start: int, stop: in
 def block_shares(
     model: Model, trace: Trace, positions: list[int], methods: tuple[str, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Shares of residual, attention and MLP in every block's output at some positions.
+    """Shares of residual, attention, MLP and further parts in every block's output.
 
     Args:
         model: The model.
@@ -261,7 +270,7 @@ def block_shares(
     """
     trace.require_sums(slice(None), positions)
     layers = model.info.layers
-    found = torch.zeros(len(methods), 3, layers, len(positions))
+    found = torch.zeros(len(methods), 3 + len(trace.other_out), layers, len(positions))
     fallback = torch.zeros(layers, len(positions), dtype=torch.bool)
     for number, method in enumerate(methods):
         if method == "kl":
@@ -270,14 +279,23 @@ def block_shares(
                 jobs.step(place + 1, len(positions), "Contribution shares by vocabulary")
             continue
         for layer in range(layers):
-            parts = [
-                torch.from_numpy(array[layer, positions])
-                for array in (trace.resid, trace.attn_out, trace.mlp_out)
-            ]
+            added = [trace.attn_out[layer], trace.mlp_out[layer], *trace.others(layer).values()]
+            parts = [torch.from_numpy(part[positions]) for part in (trace.kept(layer), *added)]
             if method == "proximity":
                 found[number, :, layer], fallback[layer] = proximity_shares(parts)
             elif method == "hidden_kl":
                 found[number, :, layer] = hidden_kl_shares(model, *parts)
             else:
                 found[number, :, layer] = norm_shares(parts)
+    written = _written(model, trace)
+    if not written.all():
+        found = found * written
+        found = found / found.sum(1, keepdim=True)
     return found, fallback
+
+
+def _written(model: Model, trace: Trace) -> Tensor:
+    """[part, layer, 1] whether a block has the part; else its KL, of a zero vector, is no share."""
+    names = ("attention", "mlp", *trace.other_out)
+    has = [[bool(block.of(part)) for part in names] for block in model.stream.blocks]
+    return torch.tensor([[True, *row] for row in has]).T[..., None]

@@ -37,8 +37,13 @@ class Tap(Protocol):
         A query without a visible key left gets no attention output.
         """
 
-    def observe(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
+    def observe(
+        self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor
+    ) -> Tensor | None:
         """Receive the values, the pattern and the heads' outputs of one call.
+
+        Returns:
+            The outputs to go on with, where the attention interface is used; None: the same.
 
         Args:
             module: The attention module.
@@ -46,6 +51,7 @@ class Tap(Protocol):
             pattern: [batch, head, query, key].
             output: [batch, query, head, d].
         """
+        ...
 
 
 _tap: ContextVar[Tap | None] = ContextVar("stratascope_attention_tap", default=None)
@@ -106,8 +112,8 @@ def observed_attention(
     if empty is not None:
         pattern = pattern.masked_fill(empty[..., None], 0.0)
         output = output.masked_fill(empty.transpose(1, 2)[..., None], 0.0)
-    tap.observe(module, value, pattern, output)
-    return output, pattern
+    changed = tap.observe(module, value, pattern, output)
+    return output if changed is None else changed, pattern
 
 
 def mixed_values(value: Tensor, pattern: Tensor) -> Tensor | None:

@@ -10,36 +10,61 @@ import torch
 from torch import Tensor, nn
 
 from analysis.errors import UnsupportedModelError
-from analysis.model.module_io import float32_copy, hidden_output, with_hidden_output
+from analysis.model.dependence import confirm_gates, mixing, reads_same_state
+from analysis.model.increments import Solution
 from analysis.model.probe import Record, recorded_pass, relative_error, tolerance
 from analysis.model.stream import Stream
-from analysis.model.writers import solve_blocks
+from analysis.model.writers import describe_blocks, find_entry, solve_blocks
 
 
-def find_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def find_blocks(model: nn.Module, record: Record) -> list[tuple[str, nn.Module]]:
     """The blocks with their names, in order.
 
-    They are the modules that the model class records as hidden states, else the only list with
-    as many modules as the configuration has layers.
+    They are the modules that the model class records as hidden states, if there are as many as the
+    configuration has layers; else the longest list of modules that ran one after another. Modules
+    that did not run are left out, such as layers that only read pictures.
+
+    Args:
+        model: The model.
+        record: A recorded pass.
 
     Raises:
         UnsupportedModelError: If neither finds them.
     """
-    wanted = {record for module in model.modules() for record in _recorded_blocks(module)}
-    count = _configured_layers(model)
+    wanted = {kind for module in model.modules() for kind in _recorded_blocks(module)}
+    ran = {id(event.module) for event in record.events}
     blocks = [(name, part) for name, part in model.named_modules() if type(part) in wanted]
-    if len(blocks) == count:
+    if len(blocks) == _configured_layers(model) and all(id(part) in ran for _, part in blocks):
         return blocks
-    lists = [
-        [(f"{name}.{i}", part) for i, part in enumerate(parts)]
+    chains = [
+        chain
         for name, parts in model.named_modules()
-        if isinstance(parts, nn.ModuleList) and len(parts) == count
-    ]
-    if len(lists) == 1:
-        return lists[0]
+        if isinstance(parts, nn.ModuleList)
+        and _is_chain(record, chain := [
+            (f"{name}.{i}", part) for i, part in enumerate(parts) if id(part) in ran
+        ])
+    ]  # fmt: skip
+    longest = max((len(chain) for chain in chains), default=0)
+    found = [chain for chain in chains if len(chain) == longest]
+    if len(found) == 1:
+        return found[0]
     raise UnsupportedModelError(
-        f"The blocks of {type(model).__name__} could not be found.",
-        f"Its configuration says {count} layers; {len(blocks)} recorded blocks were found.",
+        f"The blocks of {type(model).__name__} could not be found: {len(found)} lists of modules "
+        "run one after another.",
+        "Choose a model with one list of blocks.",
+    )
+
+
+def _is_chain(record: Record, parts: list[tuple[str, nn.Module]]) -> bool:
+    """Whether each module reads the state that the one before returned."""
+    calls = [record.of(module) for _, module in parts]
+    return len(calls) > 1 and all(
+        here is not None
+        and after is not None
+        and after.input is not None
+        and here.output.dim() == 3
+        and torch.equal(here.output, after.input)
+        for here, after in itertools.pairwise(calls)
     )
 
 
@@ -57,61 +82,8 @@ def _configured_layers(model: nn.Module) -> int:
     return int(config.num_hidden_layers)
 
 
-@torch.no_grad()
-def reads_same_state(model: nn.Module, stream: Stream, probe: Tensor, record: Record) -> bool:
-    """Whether the blocks are parallel: the MLP does not read the output of attention.
-
-    It takes one pass with random attention outputs and the block outputs restored. A block whose
-    MLP writes zero gives no evidence. If no block gives any, all count as sequential.
-
-    Raises:
-        UnsupportedModelError: If some blocks are parallel and others are not.
-    """
-    changed: list[bool] = []
-    handles: list[Any] = []
-    for block in stream.blocks:
-        mlp, whole = record.of(block.mlp_writer), record.of(block.module)
-        if mlp is not None and whole is not None and mlp.output.any():
-            handles.append(block.attention_writer.register_forward_hook(_replace_by_noise))
-            handles.append(block.mlp_writer.register_forward_hook(_compare(mlp.output, changed)))
-            handles.append(block.module.register_forward_hook(_restore(whole.output)))
-    try:
-        model(input_ids=probe, use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if any(changed) and not all(changed):
-        raise UnsupportedModelError(
-            "Some blocks are parallel and others are sequential.",
-            "Choose a model whose blocks are all of one kind.",
-        )
-    return bool(changed) and not any(changed)
-
-
-def _replace_by_noise(module: nn.Module, args: Any, output: Any) -> Any:
-    state = hidden_output(output)
-    noise = torch.randn(state.shape, generator=torch.Generator().manual_seed(0))
-    return with_hidden_output(output, noise.to(state))
-
-
-def _compare(wanted: Tensor, changed: list[bool]) -> Any:
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
-        """Record whether the output differs from ``wanted``."""
-        changed.append(not torch.equal(float32_copy(hidden_output(output)), wanted))
-
-    return hook
-
-
-def _restore(wanted: Tensor) -> Any:
-    def hook(module: nn.Module, args: Any, output: Any) -> Any:
-        """Replace the output by ``wanted``."""
-        return with_hidden_output(output, wanted.to(hidden_output(output)))
-
-    return hook
-
-
 def find_stream(model: nn.Module, probes: Sequence[Tensor]) -> tuple[Stream, list[Record]]:
-    """Find the blocks and the two writers of each.
+    """Find the blocks and the writers of each.
 
     Args:
         model: A decoder with the observed attention function set.
@@ -121,26 +93,44 @@ def find_stream(model: nn.Module, probes: Sequence[Tensor]) -> tuple[Stream, lis
         The stream, and a recorded pass of each probe.
 
     Raises:
-        UnsupportedModelError: If the increment of a block is not the sum of two of its modules'
+        UnsupportedModelError: If the increment of a block is not the sum of some of its modules'
             outputs, or is more than one such sum.
     """
-    named = find_blocks(model)
     records, by_hooks = _recorded_probes(model, probes)
+    named = find_blocks(model, records[0])
     dtype = next(model.parameters()).dtype
     for record in records:
         _check_finite(model, record, named)
     _check_chain(records[0], named, tolerance(dtype))
-    blocks = solve_blocks(named, records, dtype)
+    _check_positions(records[0], named, probes[0].shape[1])
+    entry = find_entry(named, records)
+    found = solve_blocks(named, records, dtype, entry)
+    writers = _writers_to_name(named, found, records[0])
+    modules = [module for _, module in named]
+    mixed = mixing(model, modules, writers, probes[0], records[0]) if writers else set()
+    blocks = describe_blocks(named, records, found, mixed, dtype)
     first = records[0].of(named[0][1])
     d_model = int(first.output.shape[-1]) if first is not None else 0
-    stream = Stream(blocks, d_model=d_model, by_hooks=by_hooks)
+    stream = Stream(blocks, d_model=d_model, by_hooks=by_hooks, entry=entry)
+    _check_causal(records[0], stream)
     stream.layer_of = {
         id(block.attention): layer
         for layer, block in enumerate(blocks)
         if block.attention is not None
     }
+    confirm_gates(model, stream, probes[0], records[0])
     stream.parallel = reads_same_state(model, stream, probes[0], records[0])
     return stream, records
+
+
+def _writers_to_name(
+    named: list[tuple[str, nn.Module]], found: list[Solution], record: Record
+) -> list[tuple[str, nn.Module]]:
+    """Names and modules of the writers whose part does not follow from attention and order."""
+    attends = any(record.attention)
+    usual = attends and all(len(solution.names) == 2 for solution in found)
+    events = [] if usual else [record.events[n] for solution in found for n in solution.numbers]
+    return [(event.name, event.module) for event in events]
 
 
 def _recorded_probes(model: nn.Module, probes: Sequence[Tensor]) -> tuple[list[Record], bool]:
@@ -179,6 +169,32 @@ def _check_finite(model: nn.Module, record: Record, named: list[tuple[str, nn.Mo
     raise UnsupportedModelError(
         f"On random tokens {place} gives NaN or infinite numbers.", "Choose another model."
     )
+
+
+def _check_positions(record: Record, named: list[tuple[str, nn.Module]], size: int) -> None:
+    whole = record.of(named[0][1])
+    if whole is not None and whole.output.dim() == 3 and whole.output.shape[1] != size:
+        raise UnsupportedModelError(
+            f"The blocks see {whole.output.shape[1]} positions for a prompt of {size} tokens.",
+            "Choose a model whose positions are the tokens of the prompt.",
+        )
+
+
+def _check_causal(record: Record, stream: Stream) -> None:
+    """Refuse attention to later positions.
+
+    Raises:
+        UnsupportedModelError: Naming the layer and the weight.
+    """
+    for layer, block in enumerate(stream.blocks):
+        for call in record.attention:
+            if call.module is block.attention and call.future > 1e-5:
+                raise UnsupportedModelError(
+                    f"Layer {layer} attends to later positions (weight {call.future:.2f}): this is "
+                    "an encoder.",
+                    "Choose a decoder. Some encoders become one if their configuration sets "
+                    "is_decoder.",
+                )
 
 
 def _check_chain(record: Record, named: list[tuple[str, nn.Module]], limit: float) -> None:

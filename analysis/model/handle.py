@@ -141,6 +141,9 @@ def describe(loaded: Any, stream: Stream, readout: Readout, record: Record) -> M
         quantised=loaded.entry.quantise or _quantisation_method(hf.config),
         adapter=loaded.entry.adapter,
         plain_norm=readout.form.plain,
+        parts=stream.named_parts,
+        split_heads=stream.split_heads,
+        linear_head=readout.linear,
     )
 
 

@@ -49,6 +49,7 @@ class AttentionEvent:
         heads, kv_heads, d_head: Its shape.
         concatenated: [1, pos, head * d_head] the heads' outputs.
         mixed: [1, pos, head * d_head] pattern times values; None if the shapes do not fit.
+        future: The largest weight on a later position.
     """
 
     module: nn.Module
@@ -57,6 +58,7 @@ class AttentionEvent:
     d_head: int
     concatenated: Tensor
     mixed: Tensor | None
+    future: float = 0.0
 
 
 @dataclass
@@ -94,6 +96,7 @@ class Record:
                 output.shape[-1],
                 float32_copy(output.flatten(-2)),
                 _mixed(value, pattern, output),
+                float(pattern.triu(1).abs().max()),
             )
         )
 

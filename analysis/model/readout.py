@@ -12,7 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from analysis.errors import UnsupportedModelError
+from analysis.contract.specs import NONLINEAR_HEAD
+from analysis.errors import SpecError, UnsupportedModelError
 from analysis.model.probe import Event, Record, relative_error, tolerance
 from analysis.model.stream import Stream
 
@@ -133,6 +134,9 @@ class Readout:
         softcap: ``cap`` in ``cap * tanh(logits / cap)``; None if the model does not cap.
         embedding_scale: Factor from a token's embedding row to row 0.
         tied: Whether input and output embeddings are equal.
+        transform: A module between the normed state and the unembedding, such as a layer with an
+            activation; None in most models.
+        head: The module from there to the logits; the unembedding in most models.
     """
 
     norm: nn.Module | None
@@ -144,6 +148,28 @@ class Readout:
     softcap: float | None = None
     embedding_scale: float = 1.0
     tied: bool = False
+    transform: nn.Module | None = None
+    head: nn.Module | None = None
+
+    @property
+    def linear(self) -> bool:
+        """Whether the logits are linear in the normed state, up to the soft cap."""
+        return self.transform is None and self.head is None
+
+    def require_linear(self) -> None:
+        """Refuse a readout whose logits have no parts and no rows to compare a state with.
+
+        Raises:
+            SpecError: If it is not linear.
+        """
+        if not self.linear:
+            raise SpecError(NONLINEAR_HEAD, "Use the logit lens with the output decoder.")
+
+    def scores(self, normed: Tensor) -> Tensor:
+        """Normed states [n, d_model], times ``state_scale``, to float32 scores before the cap."""
+        states = normed if self.transform is None else self.transform(normed)
+        scores: Tensor = (self.head or self.unembedding)(states)
+        return scores.float()
 
     @property
     def device(self) -> torch.device:
@@ -186,7 +212,7 @@ class Readout:
 
     def logits(self, states: Tensor, *, capped: bool = True) -> Tensor:
         """The logit lens: [n, d_model] un-normed states to float32 logits [n, vocab]."""
-        raw: Tensor = self.unembedding(self.normed(states) * self.state_scale).float()
+        raw = self.scores(self.normed(states) * self.state_scale)
         if capped:
             return self.cap(raw)
         return raw * self.logit_scale
@@ -209,7 +235,7 @@ def find_readout(model: Any, stream: Stream, record: Record) -> Readout:
             "The unembedding was not called.", "Choose a causal language model."
         )
     limit = tolerance(next(model.parameters()).dtype)
-    norm, scale = _find_norm(record, last.output, head, limit)
+    norm, scale, beyond = _find_norm(record, last.output, head, limit)
     form = norm_form(norm, stream.d_model)
     if form is None:
         raise UnsupportedModelError(
@@ -217,6 +243,10 @@ def find_readout(model: Any, stream: Stream, record: Record) -> Readout:
             "Choose a model with one of these norms.",
         )
     readout = Readout(norm, form, unembedding, embedding, state_scale=scale)
+    if beyond is not None and beyond.output.shape[-1] == stream.d_model:
+        readout.transform = beyond.module
+    elif beyond is not None:
+        readout.head, head = beyond.module, beyond
     readout.logit_scale, readout.softcap = _find_cap(model, head.output, record.logits, limit)
     readout.embedding_scale = _embedding_scale(record, stream, embedding, limit)
     readout.tied = _tied(readout)
@@ -226,23 +256,48 @@ def find_readout(model: Any, stream: Stream, record: Record) -> Readout:
 
 def _find_norm(
     record: Record, last: Tensor, head: Event, limit: float
-) -> tuple[nn.Module | None, float]:
-    """The module from the last row to the unembedding's input, up to a scale, and that scale."""
+) -> tuple[nn.Module | None, float, Event | None]:
+    """The final norm, the factor after it, and what lies between it and the unembedding.
+
+    The norm is the module from the last row to the unembedding's input, up to the factor. If there
+    is none: a norm from the last row to a module that leads to the unembedding or contains it.
+    """
     assert head.input is not None  # noqa: S101 - narrowed by the caller
     for event in record.events:
         reads = event.input is not None and torch.equal(event.input, last)
         if reads and event.module is not head.module and event.output.shape == last.shape:
             scale = _ratio(event.output, head.input, limit)
             if scale is not None:
-                return event.module, scale
+                return event.module, scale, None
     scale = _ratio(last, head.input, limit)
-    if scale is None:
+    if scale is not None:
+        return None, scale, None
+    for event in record.events:
+        if event.input is not None and torch.equal(event.input, last):
+            beyond = _beyond(record, event.output, head)
+            if beyond is not None:
+                return event.module, 1.0, beyond
+    beyond = _beyond(record, last, head)
+    if beyond is None:
         raise UnsupportedModelError(
             "The unembedding does not read the last row after a single norm, so "
             "lens(last row) = logits fails.",
             "Choose another model.",
         )
-    return None, scale
+    return None, 1.0, beyond
+
+
+def _beyond(record: Record, normed: Tensor, head: Event) -> Event | None:
+    """The module that reads ``normed`` and returns the unembedding's input, or its output."""
+    for event in record.events:
+        reads = event.input is not None and torch.equal(event.input, normed)
+        if reads and any(_same(event.output, end) for end in (head.input, head.output)):
+            return event
+    return None
+
+
+def _same(one: Tensor, other: Tensor | None) -> bool:
+    return other is not None and one.shape == other.shape and torch.equal(one, other)
 
 
 def _ratio(one: Tensor, other: Tensor, limit: float) -> float | None:
@@ -260,9 +315,9 @@ def _find_cap(model: Any, raw: Tensor, logits: Tensor, limit: float) -> tuple[fl
     if scale is not None:
         return scale, None
     config = model.config.get_text_config()
-    for name in ("final_logit_softcapping", "logit_softcapping", "logits_soft_cap"):
-        cap = getattr(config, name, None)
-        if cap and relative_error(cap * torch.tanh(raw / cap), logits) < limit:
+    for name, cap in config.to_dict().items():
+        named = "cap" in name and isinstance(cap, (int, float)) and cap
+        if named and relative_error(cap * torch.tanh(raw / cap), logits) < limit:
             return 1.0, float(cap)
     raise UnsupportedModelError(
         "The logits are neither the unembedding's output, nor a multiple, nor a soft cap of it, "

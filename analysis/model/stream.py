@@ -4,33 +4,60 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
+from analysis.contract.specs import OTHER_PARTS
 from analysis.model.attention_hooks import scaled_pattern
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A module that writes to the residual stream.
+
+    Attributes:
+        module: The module.
+        part: "attention" (or the mixer in its place), "mlp", "ssm" (a state space model beside
+            attention), or "per_layer_embedding".
+        scale: The factor of its output: one number, or [d_model] one for each coordinate.
+        offset: [d_model] constant that the block adds with it; None if there is none.
+    """
+
+    module: nn.Module
+    part: str
+    scale: float | Tensor = 1.0
+    offset: Tensor | None = None
+
+    def written(self, output: Tensor) -> Tensor:
+        """What an output [..., d_model] adds to the stream."""
+        scaled = output if isinstance(self.scale, float) and self.scale == 1.0 else (
+            output * self.scale
+        )  # fmt: skip
+        return scaled if self.offset is None else scaled + self.offset
 
 
 @dataclass
 class Block:
-    """One block of the stream.
+    """One block of the stream: ``carry * resid + sum of what its writers add = next row``.
 
     Attributes:
         module: The block.
-        attention_writer, mlp_writer: Modules whose outputs, scaled, are added to the stream.
-        attention_scale, mlp_scale: Those scales; 1 in most models (not in Granite).
+        writers: The modules that write, in the order in which they return.
+        carry: Factor of the residual; 1 in most models (not in Gemma 4 and Doge).
         attention: The module that calls the attention function; None if the block has none.
         projection: The output projection that mixes the heads; None if it was not found.
         post_norm: The norm between the projection and the stream; None if there is none.
         heads, kv_heads, d_head: Shape of its attention; 0 without attention.
         scaled_heads: Whether each head's output is multiplied by a factor per query after the
             softmax, as for a learned sink.
-        error: Relative error of ``resid + attention + MLP = next row`` on the first probe.
+        gated: Whether the projection reads the heads' outputs times a gate, one factor for each
+            query, head and coordinate.
+        error: Relative error of the sum on the probes.
     """
 
     module: nn.Module
-    attention_writer: nn.Module
-    mlp_writer: nn.Module
-    attention_scale: float = 1.0
-    mlp_scale: float = 1.0
+    writers: tuple[Writer, ...]
+    carry: float | Tensor = 1.0
     attention: nn.Module | None = None
     projection: nn.Module | None = None
     post_norm: nn.Module | None = None
@@ -38,7 +65,40 @@ class Block:
     kv_heads: int = 0
     d_head: int = 0
     scaled_heads: bool = False
+    gated: bool = False
     error: float = 0.0
+
+    def of(self, part: str) -> list[Writer]:
+        """The writers of one part."""
+        return [writer for writer in self.writers if writer.part == part]
+
+    def _only(self, part: str) -> Writer | None:
+        found = self.of(part)
+        return found[0] if found else None
+
+    @property
+    def attention_writer(self) -> nn.Module | None:
+        """The module that writes attention's output; None if nothing does."""
+        found = self._only("attention")
+        return None if found is None else found.module
+
+    @property
+    def mlp_writer(self) -> nn.Module | None:
+        """The first module that writes the MLP's output; None if nothing does."""
+        found = self._only("mlp")
+        return None if found is None else found.module
+
+    @property
+    def attention_scale(self) -> float | Tensor:
+        """The factor of attention's output."""
+        found = self._only("attention")
+        return 1.0 if found is None else found.scale
+
+    @property
+    def mlp_scale(self) -> float | Tensor:
+        """The factor of the MLP's output."""
+        found = self._only("mlp")
+        return 1.0 if found is None else found.scale
 
 
 @dataclass
@@ -51,6 +111,7 @@ class Stream:
         d_model: Its width.
         layer_of: Layer of each attention module, by the module's ``id``.
         by_hooks: Whether attention is observed with hooks instead of the attention interface.
+        entry: A norm inside the first block whose output is row 0; None: the block's input is.
     """
 
     blocks: list[Block]
@@ -58,11 +119,39 @@ class Stream:
     d_model: int = 0
     layer_of: dict[int, int] = field(default_factory=dict)
     by_hooks: bool = False
+    entry: nn.Module | None = None
 
     @property
     def attending(self) -> list[nn.Module]:
         """The attention modules."""
         return [block.attention for block in self.blocks if block.attention is not None]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts that its blocks write: "attention" stands for the mixer in its place, too."""
+        written = {writer.part for block in self.blocks for writer in block.writers}
+        return tuple(part for part in ("attention", "mlp", *OTHER_PARTS) if part in written)
+
+    @property
+    def named_parts(self) -> tuple[str, ...]:
+        """The same, with a mixer in the place of attention as "ssm"."""
+        mixers = [block for block in self.blocks if block.attention is None]
+        named = {part for part in self.parts if part != "attention" or self.attending}
+        if any(block.of("attention") for block in mixers):
+            named.add("ssm")
+        return tuple(part for part in ("attention", "mlp", *OTHER_PARTS) if part in named)
+
+    @property
+    def split_heads(self) -> bool:
+        """Whether every block with attention has an output projection that splits into heads."""
+        return all(block.projection is not None for block in self.blocks if block.heads)
+
+    @property
+    def carry(self) -> Tensor | None:
+        """[layer, d_model] factors of the residual; None if all are 1."""
+        if all(isinstance(block.carry, float) and block.carry == 1.0 for block in self.blocks):
+            return None
+        return torch.stack([torch.ones(self.d_model) * block.carry for block in self.blocks])
 
     def pattern(self, layer: int, value: Tensor, pattern: Tensor, output: Tensor) -> Tensor:
         """[batch, head, query, key] the pattern whose product with the values is the output."""

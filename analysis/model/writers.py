@@ -1,209 +1,252 @@
-"""Find the two writers of a block by solving ``resid + attention + MLP = next row`` on probes.
+"""What the writers of a block are: attention with its heads, MLP, state space model, embedding.
 
-The writers are the two modules in the block whose scaled outputs sum to the block's increment of
-the residual stream. The attention writer is the one after the output projection.
+``increments`` finds which modules write to the residual stream. The attention writer is the one
+after the output projection, which reads the heads' outputs, or those times a gate.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from analysis.errors import UnsupportedModelError
+from analysis.model.increments import (
+    Problem,
+    Solution,
+    Solutions,
+    choose,
+    plain_solutions,
+    problem,
+    solve,
+    without_residual,
+)
 from analysis.model.probe import AttentionEvent, Event, Record, relative_error, tolerance
-from analysis.model.stream import Block
+from analysis.model.readout import norm_form
+from analysis.model.stream import Block, Writer
 
-
-@dataclass
-class _Pair:
-    """Two modules by their event numbers, their scales, and whether one of them writes zero."""
-
-    first: int
-    second: int
-    scales: tuple[float, float]
-    error: float
-    zero: bool = False
-
-
-#: Pairs of modules by their names below the block.
-_Pairs = dict[tuple[str, str], _Pair]
+Named = list[tuple[str, nn.Module]]
 
 
 def solve_blocks(
-    named: list[tuple[str, nn.Module]], records: list[Record], dtype: torch.dtype
-) -> list[Block]:
-    """The blocks and their writers: in each the only pair of modules that fits on every probe.
-
-    Where several pairs fit, as in a block whose attention or MLP writes zero, the modules that are
-    the writers of most other blocks are chosen.
+    named: Named, records: list[Record], dtype: torch.dtype, entry: nn.Module | None
+) -> list[Solution]:
+    """The writers of each block: in each the only smallest set of modules that fits all probes.
 
     Args:
         named: The blocks with their names in the model.
         records: A recorded pass of each probe.
         dtype: Dtype of the weights; it sets the tolerance.
+        entry: From ``find_entry``.
 
     Raises:
-        UnsupportedModelError: If no pair fits in a block, or several do and none is chosen.
+        UnsupportedModelError: If no set fits in a block, or several do and none is chosen.
     """
-    found = [_solve(layer, *entry, records, dtype) for layer, entry in enumerate(named)]
-    sure = Counter(next(iter(pairs)) for pairs in found if len(pairs) == 1)
-    usual = sure.most_common(1)[0][0] if sure else None
-    blocks = []
-    for layer, ((name, module), pairs) in enumerate(zip(named, found, strict=True)):
-        pair = pairs[usual] if usual in pairs else _only(layer, pairs)
-        blocks.append(_describe(module, name, records[0], pair, dtype))
-    return blocks
+    usual: dict[tuple[str, ...], Solution] = {}
+    found: list[Solutions] = []
+    for layer, (name, module) in enumerate(named):
+        equation = problem(name, module, records, dtype, entry if layer == 0 else None)
+        attends = _following(records[0], name, module)
+        solutions = plain_solutions(equation, attends)
+        if not solutions:
+            _refuse_post_norm(layer, name, module, records[0])
+            solutions = solve(equation, usual.values(), attends)
+        if not solutions:
+            raise _unsolved(layer, equation)
+        if len(solutions) == 1:
+            usual.update(solutions)
+        found.append(solutions)
+    return choose(found)
 
 
-def _only(layer: int, pairs: _Pairs) -> _Pair:
-    """The only pair, or the only one in which both modules write something."""
-    writing = [pair for pair in pairs.values() if not pair.zero]
-    chosen = writing or list(pairs.values())
-    if len(chosen) > 1:
-        raise UnsupportedModelError(
-            f"In layer {layer} {len(chosen)} different pairs of modules sum to the block's "
-            "increment of the residual stream, so its writers are ambiguous.",
-            "Choose another model.",
+def _unsolved(layer: int, equation: Problem) -> UnsupportedModelError:
+    names = without_residual(equation)
+    if names:
+        return UnsupportedModelError(
+            f"Layer {layer} does not add to its input: the next row is the sum of "
+            f"{' and '.join(names)} alone, in which the residual was normed or mixed.",
+            "Choose a model whose residual stream is a sum of parts.",
         )
-    return chosen[0]
-
-
-def _solve(
-    layer: int, name: str, module: nn.Module, records: list[Record], dtype: torch.dtype
-) -> _Pairs:
-    """The pairs of modules that fit on every probe, by their names below the block.
-
-    Raises:
-        UnsupportedModelError: If there are none.
-    """
-    solutions = [_solve_probe(name, module, record, dtype) for record in records]
-    first, _ = solutions[0]
-    pairs = {
-        key: pair for key, pair in first.items() if all(key in found for found, _ in solutions)
-    }
-    if not pairs:
-        best = min(error for _, error in solutions)
-        raise UnsupportedModelError(
-            f"In layer {layer} no two modules sum to the block's increment of the residual "
-            f"stream: resid + attention + MLP = next row fails with relative error {best:.1e}.",
-            "Choose another model: in this one a third part writes to the stream, or a part that "
-            "is not a module.",
-        )
-    with_attention = {
-        key: pair for key, pair in pairs.items() if _has_attention(records[0], name, module, pair)
-    }
-    return with_attention or pairs
-
-
-def _has_attention(record: Record, name: str, module: nn.Module, pair: _Pair) -> bool:
-    """Whether one of the pair follows the module that reads the heads' outputs."""
-    writers = record.events[pair.first], record.events[pair.second]
-    calls = _attention_calls(record, module)
-    return bool(calls) and any(
-        _follows(writer, event)
-        for _, event in _readers(record, name, calls[0].concatenated)
-        for writer in writers
+    return UnsupportedModelError(
+        f"In layer {layer} no modules sum to the block's increment of the residual stream: "
+        f"resid + attention + MLP = next row fails with relative error {equation.best:.1e}.",
+        "Choose another model: here a third part writes to the stream, or one that is not "
+        "a module.",
     )
 
 
-def _solve_probe(
-    name: str, module: nn.Module, record: Record, dtype: torch.dtype
-) -> tuple[_Pairs, float]:
-    """All pairs of modules whose scaled outputs sum to the block's increment; the least error."""
+def find_entry(named: Named, records: list[Record]) -> nn.Module | None:
+    """The norm inside the first block whose output is the residual; None: the block's input is.
+
+    RWKV norms the embedding inside its first block.
+    """
+    name, module = named[0]
+    whole = records[0].of(module)
+    norms = [
+        event
+        for _, event in records[0].under(name)
+        if whole is not None and _takes(event, whole.input) and _is_norm(event)
+    ]
+    dtype = next(module.parameters()).dtype
+    for event in norms:
+        if not plain_solutions(problem(name, module, records, dtype), set()):
+            equation = problem(name, module, records, dtype, event.module)
+            if len(named) > 1 and plain_solutions(equation, set()):
+                return event.module
+    return None
+
+
+def _refuse_post_norm(layer: int, name: str, module: nn.Module, record: Record) -> None:
+    """Refuse a block whose output is that of a norm.
+
+    Raises:
+        UnsupportedModelError: If it is.
+    """
     whole = record.of(module)
-    if whole is None or whole.input is None:
-        return {}, float("inf")
-    increment = whole.output - whole.input
-    candidates = _candidates(record, name, increment)
-    found: _Pairs = {}
-    best = float("inf")
-    for place, first in enumerate(candidates):
-        for second in candidates[place + 1 :]:
-            pair = _fit_pair(first, second, increment, whole)
-            best = min(best, pair.error)
-            if _explains(first[1].output, second[1].output, pair, whole, dtype):
-                names = (event.name.removeprefix(f"{name}.") for event in (first[1], second[1]))
-                found[next(names), next(names)] = pair
-    return found, best
+    if whole is None:
+        return
+    for _, event in record.under(name):
+        ends = event.input is not None and torch.equal(event.output, whole.output)
+        if ends and _is_norm(event) and not _takes(event, whole.input):
+            raise UnsupportedModelError(
+                f"Layer {layer} ends in a norm (post-norm): what attention and MLP write is normed "
+                "together with the residual, so there is no residual stream that is a sum of "
+                "parts.",
+                "Choose a model whose norms come before attention and MLP.",
+            )
 
 
-def _candidates(record: Record, name: str, increment: Tensor) -> list[tuple[int, Event]]:
-    """Calls that could be writers, in order; of several with equal outputs only the last.
+def _is_norm(event: Event) -> bool:
+    """Whether a module without a matrix has the formula of a norm."""
+    if not norm_like(event.module):
+        return False
+    try:
+        return norm_form(event.module, event.output.shape[-1]) is not None
+    except (TypeError, RuntimeError):  # it takes more than one state
+        return False
 
-    Of calls that return zero, as in a pruned block, the last of each uninterrupted run counts. A
-    module that is called twice in a block (Phi's dropout) is left out: a hook can't tell its
-    calls apart.
+
+def _following(record: Record, name: str, module: nn.Module) -> set[str]:
+    """Names, below the block, of the modules that return or read the output projection's output."""
+    calls = _attention_calls(record, module)
+    if not calls:
+        return set()
+    readers = _readers(record, name, calls[0])
+    return {
+        event.name.removeprefix(f"{name}.")
+        for _, event in record.under(name)
+        if any(_follows(event, reader) for _, reader in readers)
+    }
+
+
+def describe_blocks(
+    named: Named, records: list[Record], found: list[Solution], mixing: set[str], dtype: torch.dtype
+) -> list[Block]:
+    """The blocks with their writers and attention.
+
+    Args:
+        named: The blocks with their names in the model.
+        records: A recorded pass of each probe.
+        found: The writers of each block.
+        mixing: Names of the writers that mix positions.
+        dtype: Dtype of the weights.
     """
-    kept: list[tuple[int, Event]] = []
-    after_zero = False
-    for number, event in record.under(name):
-        zero = not bool(event.output.any())
-        after_zero = after_zero and zero
-        same_size = event.output.numel() == increment.numel()
-        same_size = same_size and event.output.shape[-1] == increment.shape[-1]
-        if not same_size or record.calls(event.module) > 1:
-            continue
-        flat = event.output.reshape(increment.shape)
-        if after_zero:
-            kept.pop()
-        if not zero:
-            kept = [item for item in kept if not torch.equal(item[1].output, flat)]
-        kept.append((number, replace(event, output=flat)))
-        after_zero = zero
-    return kept
+    record = records[0]
+    attending = [
+        {id(call.module) for call in _attention_calls(record, module)} for _, module in named
+    ]
+    uses = Counter(key for keys in attending for key in keys)
+    for layer, keys in enumerate(attending):
+        if len(keys) > 1:
+            raise UnsupportedModelError(
+                f"Layer {layer} has {len(keys)} attention modules.",
+                "Choose a model with one in each block.",
+            )
+    blocks = []
+    for (name, module), solution in zip(named, found, strict=True):
+        calls = _attention_calls(record, module)
+        # A module that several blocks share can't be told apart by the block that calls it.
+        calls = [call for call in calls if uses[id(call.module)] == 1]
+        events = [record.events[number] for number in solution.numbers]
+        call = calls[0] if calls else None
+        reader = None if call is None else _projection(record, name, call, events)
+        own = _attention_place(events, call, reader, mixing)
+        parts = _parts(events, own, call, mixing)
+        block = Block(
+            module, _writers(events, parts, solution), solution.carry, error=solution.error
+        )
+        if call is not None:
+            _describe_attention(block, call, reader, events, own, dtype)
+        blocks.append(block)
+    return blocks
 
 
-def _fit_pair(
-    first: tuple[int, Event], second: tuple[int, Event], increment: Tensor, whole: Event
-) -> _Pair:
-    one, two = first[1].output, second[1].output
-    assert whole.input is not None  # noqa: S101 - narrowed by the caller
-    plain = relative_error(whole.input + one + two, whole.output)
-    zero = not (one.any() and two.any())
-    best = _Pair(first[0], second[0], (1.0, 1.0), plain, zero)
-    scales = _fitted_scales(one.flatten().double(), two.flatten().double(), increment)
-    if scales is None:
-        return best
-    a, b = scales
-    error = relative_error(whole.input + a * one + b * two, whole.output)
-    usable = abs(a) > 1e-3 and abs(b) > 1e-3
-    # A fitted scale must be clearly better than a plain sum, or rounding would decide.
-    if usable and error < 0.05 * plain:
-        best = _Pair(first[0], second[0], (a, b), error, zero)
-    return best
+def _writers(events: list[Event], parts: list[str], solution: Solution) -> tuple[Writer, ...]:
+    first = parts.index("attention") if "attention" in parts else 0
+    return tuple(
+        Writer(event.module, part, scale, solution.offset if place == first else None)
+        for place, (event, part, scale) in enumerate(
+            zip(events, parts, solution.scales, strict=True)
+        )
+    )
 
 
-def _fitted_scales(one: Tensor, two: Tensor, increment: Tensor) -> tuple[float, float] | None:
-    """Scales of two outputs for the increment by least squares; a zero output gets the other's."""
-    wanted = increment.flatten().double()
-    if not one.any() or not two.any():
-        both = one + two
-        scale = float(both @ wanted / (both @ both)) if both.any() else 1.0
-        return scale, scale
-    matrix = torch.stack([one, two], 1)
-    gram = matrix.T @ matrix
-    if float(torch.linalg.det(gram)) <= 1e-12 * float(gram.diagonal().prod()):
-        return None
-    a, b = torch.linalg.solve(gram, matrix.T @ wanted).tolist()
-    return a, b
+def _attention_place(
+    events: list[Event], call: AttentionEvent | None, reader: Event | None, mixing: set[str]
+) -> int | None:
+    """Which writer is attention's, or takes its place; None if none does."""
+    if reader is not None:
+        return next(place for place, event in enumerate(events) if _follows(event, reader))
+    inside = set() if call is None else {id(part) for part in call.module.modules()}
+    for place, event in enumerate(events):
+        if id(event.module) in inside:
+            return place
+    if call is None and len(events) == 2:
+        return 0
+    return next((place for place, event in enumerate(events) if event.name in mixing), None)
 
 
-def _explains(one: Tensor, two: Tensor, pair: _Pair, whole: Event, dtype: torch.dtype) -> bool:
-    """Whether a pair sums to the increment at every position, up to rounding.
+def _parts(
+    events: list[Event], own: int | None, call: AttentionEvent | None, mixing: set[str]
+) -> list[str]:
+    """The part that each writer belongs to."""
+    pair = call is None and len(events) == 2
 
-    The error is relative to the increment, not to the state: beside a massive activation any two
-    small vectors would fit.
-    """
-    assert whole.input is not None  # noqa: S101 - narrowed by the caller
-    a, b = pair.scales[0] * one, pair.scales[1] * two
-    missing = (whole.input + a + b - whole.output).norm(dim=-1)
-    sizes = [part.norm(dim=-1) for part in (a, b, whole.input, whole.output)]
-    # Two additions, each rounded once, relative to the largest summand.
-    allowed = 2 * torch.finfo(dtype).eps * torch.stack(sizes).amax(0)
-    return bool((missing <= allowed).all())
+    def part(place: int, event: Event) -> str:
+        """The name of one writer's part."""
+        if place == own:
+            return "attention"
+        if event.name in mixing and not pair:
+            return "ssm"
+        return "per_layer_embedding" if "per_layer" in event.name else "mlp"
+
+    return [part(place, event) for place, event in enumerate(events)]
+
+
+def _describe_attention(
+    block: Block,
+    call: AttentionEvent,
+    reader: Event | None,
+    events: list[Event],
+    own: int | None,
+    dtype: torch.dtype,
+) -> None:
+    """The block's attention: its heads, its output projection and the norm after it."""
+    block.attention, block.heads = call.module, call.heads
+    block.kv_heads, block.d_head = call.kv_heads, call.d_head
+    block.scaled_heads = not _same_heads(call.mixed, call.concatenated, dtype)
+    if block.scaled_heads and not _scaled_heads(call, dtype):
+        block.scaled_heads = False
+        return  # pattern and values do not give the output: the heads can't be split
+    if reader is None or own is None:
+        return
+    assert reader.input is not None  # noqa: S101 - readers have inputs
+    block.gated = not torch.equal(reader.input, call.concatenated)
+    block.projection = reader.module
+    if not torch.equal(reader.output.flatten(), events[own].output.flatten()):
+        post = events[own].module if _takes(events[own], reader.output) else None
+        block.post_norm, block.projection = post, reader.module if post is not None else None
 
 
 def _same_heads(mixed: Tensor | None, heads: Tensor, dtype: torch.dtype) -> bool:
@@ -220,45 +263,8 @@ def _scaled_heads(call: AttentionEvent, dtype: torch.dtype) -> bool:
     return _same_heads(mixed * factor.nan_to_num(0.0), heads, dtype)
 
 
-def _describe(
-    module: nn.Module,
-    name: str,
-    record: Record,
-    pair: _Pair,
-    dtype: torch.dtype,
-) -> Block:
-    first, second = record.events[pair.first], record.events[pair.second]
-    calls = [
-        call for call in record.attention if any(call.module is part for part in module.modules())
-    ]
-    block = Block(module, first.module, second.module, *pair.scales, error=pair.error)
-    calls = _attention_calls(record, module)
-    if not calls:
-        return block
-    call = calls[0]
-    block.attention, block.heads = call.module, call.heads
-    block.kv_heads, block.d_head = call.kv_heads, call.d_head
-    block.scaled_heads = not _same_heads(call.mixed, call.concatenated, dtype)
-    if block.scaled_heads and not _scaled_heads(call, dtype):
-        block.scaled_heads = False
-        return block  # pattern and values do not give the output: the heads can't be split
-    mixed = _projection(record, name, call.concatenated, (first, second))
-    if mixed is None:
-        return block
-    number, event = mixed
-    if number > pair.first:  # the MLP ran first, so the later writer is attention's
-        block.attention_writer, block.mlp_writer = second.module, first.module
-        block.attention_scale, block.mlp_scale = pair.scales[1], pair.scales[0]
-        first = second
-    block.projection = event.module
-    if not torch.equal(event.output.flatten(), first.output.flatten()):
-        block.post_norm = first.module if _takes(first, event.output) else None
-        block.projection = event.module if block.post_norm is not None else None
-    return block
-
-
-def _takes(event: Event, state: Tensor) -> bool:
-    return event.input is not None and torch.equal(event.input, state)
+def _takes(event: Event, state: Tensor | None) -> bool:
+    return event.input is not None and state is not None and torch.equal(event.input, state)
 
 
 def _follows(writer: Event, reader: Event) -> bool:
@@ -273,27 +279,40 @@ def _attention_calls(record: Record, module: nn.Module) -> list[AttentionEvent]:
     return [call for call in record.attention if id(call.module) in parts]
 
 
-def _readers(record: Record, name: str, heads: Tensor) -> list[tuple[int, Event]]:
-    """Calls below ``name`` that read the concatenated heads."""
-    return [
+def _readers(record: Record, name: str, call: AttentionEvent) -> list[tuple[int, Event]]:
+    """Calls below ``name`` that read the concatenated heads.
+
+    If none does, as with a gate between heads and projection: the matrices inside the attention
+    module that read as many numbers and were called after all others.
+    """
+    below = [
         (number, event)
         for number, event in record.under(name)
-        if event.input is not None
-        and event.input.shape == heads.shape
-        and torch.equal(event.input, heads)
+        if event.input is not None and event.input.shape == call.concatenated.shape
     ]
+    plain = [item for item in below if _takes(item[1], call.concatenated)]
+    if plain and not all(norm_like(event.module) for _, event in plain):
+        return plain
+    inside = {id(part) for part in call.module.modules() if part is not call.module}
+    gated = [
+        item for item in below if id(item[1].module) in inside and not norm_like(item[1].module)
+    ]
+    return gated[-1:] or plain
+
+
+def norm_like(module: nn.Module) -> bool:
+    """Whether a module has no matrix, as a norm."""
+    return all(weight.ndim < 2 for weight in module.parameters())
 
 
 def _projection(
-    record: Record, name: str, heads: Tensor, writers: tuple[Event, Event]
-) -> tuple[int, Event] | None:
+    record: Record, name: str, call: AttentionEvent, writers: list[Event]
+) -> Event | None:
     """The output projection: it reads the heads, and a writer returns or reads its output.
 
-    An adapted projection contains a plain one with the same input. If no reader fits, the first
-    is taken.
+    An adapted projection contains a plain one with the same input.
     """
-    readers = _readers(record, name, heads)
-    for number, event in readers:
+    for _, event in _readers(record, name, call):
         if any(_follows(writer, event) for writer in writers):
-            return number, event
-    return readers[0] if readers else None
+            return event
+    return None

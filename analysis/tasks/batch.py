@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from torch import Tensor
 from analysis.contract import jobs
 from analysis.contract.specs import Floats
 from analysis.model.handle import Model
-from analysis.tracing.capture import Recorder, Trace
+from analysis.tracing.capture import Trace
 from analysis.tracing.layer_arrays import PerLayer, of_sequence
+from analysis.tracing.recorder import Recorder, carry_of
 from analysis.tracing.tokens import check_ids, describe_tokens
 
 #: For fewer tokens or fewer prompts, the two passes of the test cost more than they save.
@@ -111,6 +112,8 @@ class States:
         value: [n, layer, kv_head, pos, d_head]; likewise.
         logits: [n, pos, vocab]; likewise.
         first: Position of the first state; 0 unless a common prefix was left out.
+        other_out: Part -> [n, layer, pos, d_model]; see ``Trace``.
+        gates: Layer -> [n, pos, head, d_head]; see ``Trace``.
     """
 
     which: tuple[int, ...]
@@ -122,6 +125,8 @@ class States:
     value: PerLayer
     logits: Floats
     first: int = 0
+    other_out: dict[str, Floats] = field(default_factory=dict)
+    gates: dict[int, Floats] = field(default_factory=dict)
 
     def traces(self, model: Model) -> Iterator[tuple[int, Trace]]:
         """Each prompt's index and its ``Trace``, the same as from ``analysis.trace``."""
@@ -133,6 +138,9 @@ class States:
                     tokens, self.resid[n], self.attn_out[n], self.mlp_out[n],
                     of_sequence(self.pattern, n), of_sequence(self.value, n),
                     self.logits[n],
+                    other_out={part: array[n] for part, array in self.other_out.items()},
+                    carry=carry_of(model),
+                    gates={layer: gate[n] for layer, gate in self.gates.items()},
                 ),
             )  # fmt: skip
 
@@ -218,5 +226,5 @@ def _run(
     recorder.require_finite(kept)
     return States(
         tuple(places), tuple(ids), recorder.resid, recorder.attn_out, recorder.mlp_out,
-        recorder.pattern, recorder.value, kept, prefix.length,
+        recorder.pattern, recorder.value, kept, prefix.length, recorder.others, recorder.gates,
     )  # fmt: skip

@@ -236,8 +236,8 @@ def _hooked_run(model: Model, component: Component, ids: Tensor, edit: Edit) -> 
     if component.kind == "head":
         edit = _of_head(component, model.stream.blocks[component.index].d_head, edit)
     with model.lock, ExitStack() as stack:
-        handle = hook_component(model, name, component.index, edit, len(ids))
-        stack.callback(handle.remove)
+        for handle in hook_component(model, name, component.index, edit, len(ids)):
+            stack.callback(handle.remove)
         logits = model.hf(input_ids=ids.to(model.device), use_cache=False).logits
     chosen: Tensor = logits[:, -1].argmax(-1).cpu()
     return chosen

@@ -267,5 +267,8 @@ def _head_states(model: Model, batch: States, component: Component) -> Floats:
     shared = head // (block.heads // block.kv_heads)
     pattern = torch.from_numpy(of_layer(batch.pattern, component.index)[:, head])
     value = torch.from_numpy(of_layer(batch.value, component.index)[:, shared])
-    output: Floats = (pattern @ value @ own * block.attention_scale).numpy()
+    mixed = pattern @ value
+    if component.index in batch.gates:
+        mixed = mixed * torch.from_numpy(batch.gates[component.index][:, :, head])
+    output: Floats = (mixed @ own * block.attention_scale).numpy()
     return output

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from analysis.contract import jobs
 from analysis.contract.specs import Floats, ModelInfo, Token
-from analysis.errors import NonFiniteError, SpecError
-from analysis.model.attention_hooks import observing
+from analysis.errors import SpecError
 from analysis.model.handle import Model
-from analysis.model.module_io import batched, hidden_input, hidden_output
 from analysis.tracing.intervention_hooks import Edits, as_sequence
 from analysis.tracing.interventions import Inject, Intervention, Patch, Steer, index
 from analysis.tracing.layer_arrays import (
     LayerArrays,
     PerLayer,
-    allocate,
     in_memory,
     is_kept,
-    of_layer,
     of_sequence,
 )
+from analysis.tracing.recorder import Recorder, carry_of
 from analysis.tracing.tokens import check_ids, describe_tokens, read_ids
 
 
@@ -39,7 +33,8 @@ class Trace:
     Attributes:
         tokens: [pos] the sequence.
         resid: [row, pos, d_model] residual stream; row 0 is the embedding output.
-        attn_out, mlp_out: [layer, pos, d_model] what attention and MLP add (scales included).
+        attn_out, mlp_out: [layer, pos, d_model] what attention (or the mixer in its place) and MLP
+            add, as it is in the next row: scales included.
         pattern: [layer, head, pos_query, pos_key]; NaN in a layer without attention, zero for a
             query in ``empty_queries``. Where the layers' shapes differ, ``pattern[layer]`` is
             [head, pos_query, pos_key].
@@ -51,6 +46,11 @@ class Trace:
             output projection.
         empty_queries: (layer, head, query) of the queries whose every visible key was knocked
             out. They get no attention output.
+        other_out: Part -> [layer, pos, d_model] what else a block adds: "ssm" (a state space model
+            beside attention), "per_layer_embedding".
+        carry: [layer, d_model] the factor from a residual row to the next one; None: all are 1.
+        gates: For each layer with gated attention, [pos, head, d_head] the factors of the heads'
+            outputs before the output projection.
     """
 
     tokens: tuple[Token, ...]
@@ -65,6 +65,9 @@ class Trace:
     info: ModelInfo | None = None
     head_inputs: dict[int, Floats] = field(default_factory=dict, repr=False)
     empty_queries: tuple[tuple[int, int, int], ...] = ()
+    other_out: dict[str, Floats] = field(default_factory=dict, repr=False)
+    carry: Floats | None = None
+    gates: dict[int, Floats] = field(default_factory=dict, repr=False)
 
     @property
     def token_ids(self) -> tuple[int, ...]:
@@ -99,9 +102,33 @@ class Trace:
 
     @property
     def resid_mid(self) -> Floats:
-        """[layer, pos, d_model] ``resid[layer] + attn_out``; a parallel model has no such state."""
-        middle: Floats = self.resid[:-1] + self.attn_out
-        return middle
+        """[layer, pos, d_model] the states after attention; a parallel model has none.
+
+        ``resid[layer] + attn_out``, as they are in the next row: with the factor of the residual,
+        and with a state space model beside attention.
+        """
+        return np.stack([self.middle(layer) for layer in range(len(self.attn_out))])
+
+    def kept(self, layer: int) -> Floats:
+        """[pos, d_model] the part of ``resid[layer]`` in the next row: times the carry."""
+        state: Floats = self.resid[layer]
+        return state if self.carry is None else state * self.carry[layer]
+
+    def middle(self, layer: int) -> Floats:
+        """[pos, d_model] one layer of ``resid_mid``."""
+        state: Floats = self.kept(layer) + self.attn_out[layer]
+        return state + self.other_out["ssm"][layer] if "ssm" in self.other_out else state
+
+    def others(self, layer: int) -> dict[str, Floats]:
+        """Part -> [pos, d_model] what a block adds besides attention and MLP."""
+        return {part: array[layer] for part, array in self.other_out.items()}
+
+    def gain(self, row: int) -> Floats:
+        """[d_model] the factor from a part of a row to the last row, by the residual alone."""
+        factors: Floats = np.ones(self.resid.shape[-1], np.float32)
+        for layer in () if self.carry is None else self.carry[row:]:
+            factors = factors * layer
+        return factors
 
     @property
     def edited_states(self) -> NDArray[np.bool_]:
@@ -153,150 +180,9 @@ class Trace:
     def nbytes(self) -> int:
         """Bytes of all arrays in memory."""
         kept = (self.resid, self.attn_out, self.mlp_out, self.logits)
-        return sum(array.nbytes for array in kept) + sum(map(in_memory, (self.pattern, self.value)))
-
-
-class Recorder:
-    """Fills preallocated arrays from hooks, for a batch of sequences of one length.
-
-    Its hooks run after those of the interventions.
-
-    Args:
-        model: The model that runs.
-        size: Sequences in the batch.
-        length: Positions of each.
-        edits: Interventions on the pass.
-        whole: Record everything that a ``Trace`` holds; else residual rows only.
-        label: What the progress listener reads after each block; empty: nothing is reported.
-    """
-
-    def __init__(
-        self, model: Model, size: int, length: int, *, edits: Edits | None = None,
-        whole: bool = True, label: str = "",
-    ) -> None:  # fmt: skip
-        info, self.stream, self.edits = model.info, model.stream, edits
-        self.size, self.whole, self.label, self.dtype = size, whole, label, info.dtype
-        kept = size if whole else 0
-        layers, width = info.layers, info.d_model
-        self.resid = np.empty((size, layers + 1, length, width), np.float32)
-        self.attn_out = np.empty((kept, layers, length, width), np.float32)
-        self.mlp_out = np.empty((kept, layers, length, width), np.float32)
-        self.pattern, self.value = _attention_arrays(model, kept, length)
-        self.head_inputs: dict[int, Floats] = {}
-        self.empty_queries: list[tuple[int, int, int]] = []
-
-    def cut(self, module: nn.Module, shape: tuple[int, int, int]) -> Tensor | None:
-        """The edges that interventions knock out."""
-        return None if self.edits is None else self.edits.cut(self.stream.layer(module), shape)
-
-    def observe(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
-        """Record the values and the pattern."""
-        layer = self.stream.layer(module)
-        if layer is not None:
-            pattern = self.stream.pattern(layer, value, pattern, output)
-            store(of_layer(self.pattern, layer), pattern)
-            store(of_layer(self.value, layer), value)
-            self._find_empty(module, layer, pattern)
-
-    def _find_empty(self, module: nn.Module, layer: int, pattern: Tensor) -> None:
-        _, heads, queries, keys = pattern.shape
-        cut = self.cut(module, (heads, queries, keys))
-        if cut is not None:
-            empty = (cut[0].any(-1) & ~pattern[0].any(-1)).cpu().numpy()
-            places = np.argwhere(empty).tolist()
-            self.empty_queries += [(layer, head, query) for head, query in places]
-
-    def require_finite(self, logits: Floats) -> None:
-        """Refuse a pass whose states or logits are NaN or infinite.
-
-        Raises:
-            NonFiniteError: Naming the first row and position, and the cause.
-        """
-        finite = np.isfinite(self.resid).all((0, 3))
-        if finite.all() and not np.isnan(logits).any():
-            return
-        rows, size = finite.shape
-        row, pos = (rows - 1, size - 1) if finite.all() else np.argwhere(~finite)[0].tolist()
-        place = "in the logits" if finite.all() else f"at row {row}, position {pos}"
-        hint = "Check the model's weights and the interventions."
-        if self.dtype == "float16":
-            hint = "Load the model as bfloat16 or float32: float16 overflows above 65,504."
-        raise NonFiniteError(f"The forward pass gives NaN or infinite numbers {place}.", hint)
-
-    @contextmanager
-    def hooked(self) -> Iterator[None]:
-        """Hook every block; if everything is recorded, its writers, attention and edited heads."""
-        stream = self.stream
-        with ExitStack() as stack:
-            for handle in self._hooks():
-                stack.callback(handle.remove)
-            if self.whole:
-                stack.enter_context(observing(stream.attending, self, by_hooks=stream.by_hooks))
-            yield
-
-    def _hooks(self) -> Iterator[Any]:
-        first = self.stream.blocks[0].module
-        yield first.register_forward_pre_hook(self._enter, with_kwargs=True)
-        for layer, block in enumerate(self.stream.blocks):
-            yield self._on_exit(block.module, self.resid[:, layer + 1], 1.0, layer)
-            if not self.whole:
-                continue
-            attention, mlp = self.attn_out[:, layer], self.mlp_out[:, layer]
-            yield self._on_exit(block.attention_writer, attention, block.attention_scale)
-            yield self._on_exit(block.mlp_writer, mlp, block.mlp_scale)
-            edited = self.edits is not None and layer in self.edits.head_layers
-            if edited and block.projection is not None:
-                yield self._on_projection(block.projection, layer)
-
-    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        """Record the input of block 0, the embedding."""
-        state = hidden_input(args, kwargs)
-        if state is not None:
-            store(self.resid[:, 0], batched(state, self.size))
-
-    def _on_projection(self, module: nn.Module, layer: int) -> Any:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            """Record the heads' outputs as the projection reads them."""
-            state = hidden_input(args, kwargs)
-            if state is not None:
-                flat = state.detach().to("cpu", torch.float32, copy=True)
-                self.head_inputs[layer] = flat.reshape(-1, flat.shape[-1]).numpy()
-
-        return module.register_forward_pre_hook(hook, with_kwargs=True)
-
-    def _on_exit(
-        self, module: nn.Module, target: Floats, scale: float, layer: int | None = None
-    ) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            """Record a module's output, scaled as it is added to the stream, and the progress."""
-            store(target, batched(hidden_output(output), self.size).reshape(target.shape))
-            if scale != 1.0:
-                np.multiply(target, np.float32(scale), out=target)
-            if layer is not None and self.label:
-                jobs.step(layer + 1, len(self.stream.blocks), self.label)
-
-        return module.register_forward_hook(hook)
-
-
-def _attention_arrays(model: Model, size: int, length: int) -> tuple[PerLayer, PerLayer]:
-    """Arrays for patterns (NaN in a layer without attention) and values (zero in such a layer)."""
-    info, blocks = model.info, model.stream.blocks
-    without = [not block.heads for block in blocks]
-    patterns = [(block.heads or info.heads, length, length) for block in blocks]
-    values = [
-        (block.kv_heads, length, block.d_head) if block.heads
-        else (info.kv_heads, length, info.d_head)
-        for block in blocks
-    ]  # fmt: skip
-    return (
-        allocate(size, patterns, [np.nan if empty else None for empty in without]),
-        allocate(size, values, [0.0 if empty else None for empty in without]),
-    )
-
-
-def store(target: Floats, state: Tensor) -> None:
-    """Copy a tensor of any dtype and device into a float32 array."""
-    target[...] = state.detach().to("cpu", torch.float32).numpy()
+        more = (*self.other_out.values(), *self.gates.values())
+        size = sum(array.nbytes for array in (*kept, *more))
+        return size + sum(map(in_memory, (self.pattern, self.value)))
 
 
 def prompt_ids(model: Model, prompt: Any) -> tuple[int, ...]:
@@ -352,4 +238,7 @@ def trace(
         info=model.info,
         head_inputs=recorder.head_inputs,
         empty_queries=tuple(recorder.empty_queries),
+        other_out={part: array[0] for part, array in recorder.others.items()},
+        carry=carry_of(model),
+        gates={layer: gate[0] for layer, gate in recorder.gates.items()},
     )

@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
-from analysis.contract.specs import resolve_index
+from analysis.contract.specs import PART_NAMES, resolve_index
 from analysis.errors import SpecError
 from analysis.model.attention_hooks import observing
 from analysis.model.handle import Model
@@ -77,6 +76,7 @@ def _resolve(
     info = model.info
     if isinstance(item, Ablate):
         layer = resolve_index("Layer", item.layer, info.layers)
+        _require_part(model, layer, item.component)
         pos = resolve_positions(item.pos, length, limit)
         return replace(item, layer=layer, head=_resolve_head(model, layer, item.head), pos=pos)
     if isinstance(item, KnockOut):
@@ -96,6 +96,13 @@ def _resolve(
     )
 
 
+def _require_part(model: Model, layer: int, component: str) -> None:
+    part = component.removesuffix("_output")
+    if part != "head" and not model.stream.blocks[layer].of(part):
+        name = PART_NAMES[part]
+        raise SpecError(f"Layer {layer} has no {name}.", "Choose another layer or component.")
+
+
 def _resolve_head(model: Model, layer: int, head: int | None) -> int | None:
     if head is None:
         return None
@@ -110,6 +117,8 @@ def _resolve_head(model: Model, layer: int, head: int | None) -> int | None:
 
 def _resolve_edge(model: Model, item: KnockOut, length: int | None, limit: int | None) -> KnockOut:
     layer = resolve_index("Layer", item.layer, model.info.layers)
+    if not model.stream.blocks[layer].heads:
+        raise SpecError(f"Layer {layer} has no attention patterns.", "Choose another layer.")
     head = None if item.head is None else model.head_index(layer, item.head)
     (query,) = resolve_positions(item.query, length, limit)
     (key,) = resolve_positions(item.key, length, limit)
@@ -228,10 +237,10 @@ class Edits:
         size = len(self.sets)
         try:
             for row, edits in self._states.items():
-                handles.append(hook_component(self.model, "row", row, _in_batch(edits), size))
+                handles += hook_component(self.model, "row", row, _in_batch(edits), size)
             for (component, layer), edits in self._writers.items():
                 edit = _in_batch(edits)
-                handles.append(hook_component(self.model, component, layer, edit, size))
+                handles += hook_component(self.model, component, layer, edit, size)
             yield
         finally:
             for handle in handles:
@@ -251,31 +260,30 @@ def _in_batch(edits: list[tuple[int, _Edit]]) -> Edit:
     return edit
 
 
-def hook_component(
-    model: Model, component: str, index: int, edit: Edit, batch: int
-) -> RemovableHandle:
+def hook_component(model: Model, component: str, index: int, edit: Edit, batch: int) -> list[Any]:
     """Hook a model so that ``edit`` changes a component's states [batch, pos, d].
 
     Args:
         model: From ``load_model``.
-        component: "row", "attention_output", "mlp_output", or "head_output": the heads' mixed
-            values side by side, before the output projection.
+        component: "row", the output of a part such as "mlp_output", or "head_output": the heads'
+            mixed values side by side, before the output projection.
         index: The row, or the layer.
         edit: Changes the states.
         batch: Sequences in the batch.
     """
     blocks = model.stream.blocks
+    if component == "row" and index == 0 and model.stream.entry is not None:
+        return [edit_output(model.stream.entry, edit, batch)]
     if component == "row" and index == 0:
-        return edit_input(blocks[0].module, edit, batch)
+        return [edit_input(blocks[0].module, edit, batch)]
     if component == "row":
-        return edit_output(blocks[index - 1].module, edit, batch)
+        return [edit_output(blocks[index - 1].module, edit, batch)]
     block = blocks[index]
-    if component == "attention_output":
-        return edit_output(block.attention_writer, edit, batch)
-    if component == "mlp_output":
-        return edit_output(block.mlp_writer, edit, batch)
+    if component != "head_output":
+        writers = block.of(component.removesuffix("_output"))
+        return [edit_output(writer.module, edit, batch) for writer in writers]
     assert block.projection is not None  # noqa: S101 - callers check that there are heads
-    return edit_input(block.projection, edit, batch)
+    return [edit_input(block.projection, edit, batch)]
 
 
 def _change(item: Patch | Steer) -> _Edit:
@@ -299,6 +307,8 @@ def _change(item: Patch | Steer) -> _Edit:
 
 def _injection(model: Model, item: Inject) -> _Edit:
     readout, token = model.readout, int(item.token)
+    if item.mode != "replace":
+        readout.require_linear()
 
     def edit(state: Tensor) -> Tensor:
         """Replace states by the token's embedding, or turn their top token's direction to it."""

@@ -17,6 +17,8 @@ _ALIASES = {
     "attention": "attention_output",
     "mlp": "mlp_output",
     "head": "head_output",
+    "ssm": "ssm_output",
+    "per_layer_embedding": "per_layer_embedding_output",
 }
 
 
@@ -25,7 +27,8 @@ class Ablate:
     """Replace the output of a component by zero or by its mean.
 
     Attributes:
-        component: "attention_output", "mlp_output" or "head_output".
+        component: "attention_output", "mlp_output" or "head_output"; in models that have them,
+            "ssm_output" or "per_layer_embedding_output".
         layer: The block.
         head: The head, for ``head_output``.
         pos: One position, several, or None for all.

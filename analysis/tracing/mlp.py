@@ -19,6 +19,7 @@ from analysis.model.handle import Model
 from analysis.model.module_io import batched, hidden_input, hidden_output, linear_weights
 from analysis.model.probe import relative_error, tolerance
 from analysis.model.readout import NormForm, identity_norm, norm_form
+from analysis.model.writers import norm_like
 from analysis.tracing.capture import Trace
 from analysis.tracing.intervention_hooks import applied
 from analysis.tracing.interventions import Ablate, covers
@@ -43,7 +44,7 @@ class MlpInside:
     offset: Tensor
     post: NormForm
     raw: Tensor
-    scale: float
+    scale: float | Tensor
 
     def through(self, part: Tensor) -> Tensor:
         """Parts [..., d_model] of the projection's output, as added to the stream."""
@@ -74,19 +75,17 @@ def mlp_inside(model: Model, trace: Trace, layer: int, position: int) -> MlpInsi
     trace.require_model(model)
     block = model.stream.blocks[layer]
     _require_written(trace, layer, position)
-    calls, written = _watch(model, trace, layer)
+    if len(block.of("mlp")) != 1:
+        raise _no_single_projection(layer)
+    calls, written = _watch(model, trace, layer, block.of("mlp")[0].module)
     read, raw = written
     post, found = None, _calls_returning(calls, raw, model.dtype)
-    norm_like = all(weight.ndim == 1 for weight in block.mlp_writer.parameters())
-    if not found and norm_like and read is not None and read.shape == raw.shape:
-        post, raw = norm_form(block.mlp_writer, model.info.d_model), read
+    writer = block.of("mlp")[0]
+    if not found and norm_like(writer.module) and read is not None and read.shape == raw.shape:
+        post, raw = norm_form(writer.module, model.info.d_model), read
         found = [] if post is None else _calls_returning(calls, raw, model.dtype)
     if len(found) != 1:
-        raise SpecError(
-            f"The MLP of layer {layer} has no single down projection (it mixes experts or "
-            "branches), so its neurons can't be separated.",
-            "Use the MLP's output as a whole.",
-        )
+        raise _no_single_projection(layer)
     module, activation, _ = found[0]
     weight, offset = linear_weights(module, activation.shape[-1])
     return MlpInside(
@@ -95,7 +94,15 @@ def mlp_inside(model: Model, trace: Trace, layer: int, position: int) -> MlpInsi
         offset,
         post or identity_norm(model.info.d_model),
         raw[position],
-        block.mlp_scale,
+        writer.scale,
+    )
+
+
+def _no_single_projection(layer: int) -> SpecError:
+    return SpecError(
+        f"The MLP of layer {layer} has no single down projection (it mixes experts or "
+        "branches), so its neurons can't be separated.",
+        "Use the MLP's output as a whole.",
     )
 
 
@@ -115,7 +122,7 @@ Call = tuple[nn.Module, Tensor, Tensor]
 
 
 def _watch(
-    model: Model, trace: Trace, layer: int
+    model: Model, trace: Trace, layer: int, writer: nn.Module
 ) -> tuple[list[Call], tuple[Tensor | None, Tensor]]:
     """Input and output of each linear module called in a block, and of the MLP's writer."""
     block = model.stream.blocks[layer]
@@ -144,7 +151,7 @@ def _watch(
                 handle = part.register_forward_hook(linear, with_kwargs=True)
                 stack.callback(handle.remove)
         # Before the run's own interventions: these would change what the projection returned.
-        handle = block.mlp_writer.register_forward_hook(wrote, with_kwargs=True, prepend=True)
+        handle = writer.register_forward_hook(wrote, with_kwargs=True, prepend=True)
         stack.callback(handle.remove)
         stack.callback(block.module.register_forward_hook(stop).remove)
         with suppress(_Stop):

@@ -147,6 +147,7 @@ def token_logits(model: Model, parts: Tensor, state: Tensor) -> Tensor:
     of a state's parts, and the biases once, add up to its logits before any soft cap.
     """
     readout = model.readout
+    readout.require_linear()
     rows = readout.form.frozen(parts, state) * (readout.state_scale * readout.logit_scale)
     weight = readout.output_rows
     logits: Tensor = (rows.to(weight.device, weight.dtype) @ weight.T).float().cpu()

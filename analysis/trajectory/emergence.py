@@ -125,9 +125,13 @@ def _keeps_choice(model: Model, trace: Trace, positions: Ints) -> NDArray[np.boo
     layers = model.info.layers
     ids = trace.token_ids[: int(positions.max()) + 1]
     wanted = trace.logits[positions].argmax(-1)
+    mixers = [
+        [part for part in ("attention", "ssm") if block.of(part)] for block in model.stream.blocks
+    ]
     kept = torch.from_numpy(positions)  # an index on the CPU works with states on any device
     sets = [
-        [Ablate("attention_output", layer) for layer in range(row, layers)] for row in range(layers)
+        [Ablate(f"{part}_output", layer) for layer in range(row, layers) for part in mixers[layer]]
+        for row in range(layers)
     ]
     size = max(MAX_TOKENS // len(ids), 1)
     keeps = np.ones((layers + 1, len(positions)), bool)

@@ -73,9 +73,11 @@ def _largest_rises(
     layer: Ints = np.diff(np.exp(rows.astype(np.float64)), axis=0).argmax(0)
     places = np.arange(len(layer))
     before, after = rows[layer, places], rows[layer + 1, places]
-    state, attention = trace.resid[layer, positions], trace.attn_out[layer, positions]
-    first = follow(model, state + attention, tokens[:, None])[0][:, 0] - before
+    pairs = list(zip(layer.tolist(), positions, strict=True))
+    middle = np.stack([trace.middle(at)[position] for at, position in pairs])
+    first = follow(model, middle, tokens[:, None])[0][:, 0] - before
     if model.info.parallel_blocks:
+        state = np.stack([trace.kept(at)[position] for at, position in pairs])
         mlp = trace.mlp_out[layer, positions]
         alone = follow(model, state + mlp, tokens[:, None])[0][:, 0]
         first = (first + (after - alone)) / 2
@@ -94,12 +96,12 @@ def _direct_logits(
         if the layer's attention can't be split into heads), and the MLP's logits.
     """
     direction = LogitDirection(model, trace, position, token, None)
-    mlp = float(direction.of(torch.from_numpy(trace.mlp_out[layer, position])))
+    mlp = float(direction.of(torch.from_numpy(trace.mlp_out[layer, position]), layer + 1))
     if not has_heads(model, layer):
         return torch.zeros(0), torch.zeros(0, dtype=torch.long), mlp
     parts = head_parts(model, trace, layer)
-    sources = direction.of(parts.sources(position)).argmax(-1)
-    return direction.of(parts.at(position)), sources, mlp
+    sources = direction.of(parts.sources(position), layer + 1).argmax(-1)
+    return direction.of(parts.at(position), layer + 1), sources, mlp
 
 
 def _largest_step(
@@ -260,8 +262,10 @@ def compute_story(model: Model, trace: Trace, spec: StorySpec) -> Story:
 
 def _largest_part(attribution: Attribution) -> tuple[int, int | None, float]:
     """Layer, head (None for the MLP) and logits of the component that adds most."""
-    layer, head = np.unravel_index(attribution.heads.argmax(), attribution.heads.shape)
     mlp = int(attribution.mlps.argmax())
+    if not attribution.heads.size:
+        return mlp, None, float(attribution.mlps[mlp])
+    layer, head = np.unravel_index(attribution.heads.argmax(), attribution.heads.shape)
     if attribution.mlps[mlp] > attribution.heads[layer, head]:
         return mlp, None, float(attribution.mlps[mlp])
     return int(layer), int(head), float(attribution.heads[layer, head])

@@ -128,6 +128,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "dots3_note_text": {"num_key_value_heads": 4},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
+    "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"] * 2},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
     "mamba2": {"num_heads": 8, "head_dim": 8},
@@ -170,6 +171,8 @@ def _small(values: dict[str, Any]) -> dict[str, Any]:
         plain = not isinstance(value, (dict, list))
         if name in SIZES and plain and (value is not None or name in _ALWAYS_SET):
             found[name] = SIZES[name]
+        elif name == "is_decoder":
+            found[name] = True
         elif (name.endswith(("dropout", "_pdrop", "layerdrop", "dropout_prob"))) and value:
             found[name] = 0.0
     return found

@@ -61,7 +61,7 @@ def test_the_table_of_architectures_is_complete() -> None:
     table = README.partition(architectures.BEGIN)[2].partition(architectures.END)[0]
     rows = re.findall(r"^\| (\w+) \|.*(every identity holds|refused: ).*\|$", table, re.MULTILINE)
     assert sorted(kind for kind, _ in rows) == sorted(zoo.CONFIGS)
-    assert [kind for kind, verdict in rows if verdict == "refused: "] == ["mamba"]
+    assert not [kind for kind, verdict in rows if verdict == "refused: "]
     assert "Not tested on the machine" in table
 
 
@@ -71,7 +71,7 @@ def test_the_table_is_written_between_its_markers(
     from benchmarks import architectures
 
     assert architectures.row("llama").endswith("| every identity holds |")
-    assert "refused: In layer 0" in architectures.row("mamba")
+    assert "no layer with attention" in architectures.row("mamba")
     readme = tmp_path / "README.md"
     monkeypatch.setattr(architectures, "README", readme)
     readme.write_text(f"before\n{architectures.BEGIN}\nold\n{architectures.END}\nafter\n")

@@ -9,6 +9,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.attribution.specs import Attribution, Contribution
+from analysis.contract.specs import PART_NAMES
 from dash_app.page.panel import aria, control, panel, select_button, target
 from dash_app.state.context import Context
 
@@ -29,7 +30,7 @@ COUNTS = {"20": "20", "0": "All"}
 NAMES = {
     "embedding": "embedding",
     "attention_bias": "attention bias",
-    "mlp": "MLP",
+    **PART_NAMES,
     "bias": "biases of final norm and unembedding",
 }
 HELP = (

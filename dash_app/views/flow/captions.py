@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.contract.specs import PART_NAMES
 from analysis.flow_graph.results import Graph
 from analysis.lens.results import Grid
 from analysis.tracing.specs import RunResult
@@ -198,7 +199,7 @@ def link_hover(link: Drawn, run: RunResult, drawing: Drawing) -> list[str]:
     source, target = (
         f"{spot.pos} {label(run.tokens[spot.pos], 18)}" for spot in (link.source, link.target)
     )
-    kind = "MLP" if link.kind == "mlp" else link.kind
+    kind = _KINDS.get(link.kind, link.kind)
     moved = f"from position {source} to {target}"
     of = "of the target comes from the root through this link" if drawing.up else "of the flow"
     lines = [
@@ -227,7 +228,7 @@ def other_hover(drawing: Drawing) -> list[str]:
 #: Columns of the list of shares, and of the list of signed flow.
 COLUMNS = ("Kind", "Layer", "Heads", "From", "To", "Share", "Flow")
 SIGNED_COLUMNS = (*COLUMNS[:5], "Share of all", "Logits")
-_KINDS = {"mlp": "MLP"}
+_KINDS = PART_NAMES
 #: Most heads of a link that are named in a row.
 NAMED = 6
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dash import html
 from dash.development.base_component import Component
 
-from analysis.contract.specs import Token
+from analysis.contract.specs import PART_NAMES, Token
 from analysis.flow_graph.results import LinkReading, Neurons
 from analysis.flow_graph.specs import LinkSpec, NeuronSpec
 from analysis.tracing.specs import RunResult
@@ -23,7 +23,7 @@ HINT = (
     "Click a link in the picture or the list to see what it writes. For an MLP you also see the"
     " neurons."
 )
-_NAMES = {"mlp": "MLP", "attention": "attention", "residual": "residual", "bias": "bias"}
+_NAMES = {**PART_NAMES, "residual": "residual", "bias": "bias"}
 
 
 def inspect(service: Service, run: RunRef, selection: Selection) -> list[Component]:

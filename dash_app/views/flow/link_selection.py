@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from analysis.flow_graph.results import Graph
+from analysis.flow_graph.results import ENDS, Graph
 from dash_app.views.flow.paths import (
-    ENDS,
     RESIDUAL_LEAST,
     Drawn,
     Part,

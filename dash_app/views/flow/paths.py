@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analysis.flow_graph.results import LINK_KINDS, NODE_KINDS, Graph
+from analysis.flow_graph.results import ENDS, LINK_KINDS, NODE_KINDS, Graph
 
 #: Nodes in which mass ends before it reaches a token.
-ENDS = ("sink", "bias")
 
 
 class Spot(NamedTuple):
@@ -229,8 +228,8 @@ def _main_parts(
     """The main links of a node; a residual link with the thin links that count with it."""
     attention = sorted((part for part in ways if part.kind == "attention"), key=lambda p: -p.share)
     mlps = [part for part in ways if part.kind == "mlp"]
-    sinks = [part for part in ways if part.kind == "sink"]
-    strongest = (*mlps, *sinks, *attention[:sources])
+    ends = [part for part in ways if part.kind in ENDS and part.kind != "bias"]
+    strongest = (*mlps, *ends, *attention[:sources])
     strong = [part for part in strongest if mass * part.share >= threshold]
     chosen: list[tuple[Part, list[Part]]] = [(part, []) for part in strong]
     for part in (part for part in ways if part.kind == "residual"):

@@ -10,9 +10,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from analysis.flow_graph.results import ENDS
 from dash_app.page.token_labels import width
 from dash_app.views.flow.link_selection import Drawing
-from dash_app.views.flow.paths import ENDS, Spot
+from dash_app.views.flow.paths import Spot
 
 #: Width of the plot area in the page, in pixels.
 ROOM = 968

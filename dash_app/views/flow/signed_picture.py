@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analysis.contract.specs import Token
+from analysis.contract.specs import PART_NAMES, Token
 from analysis.flow_graph.results import LINK_KINDS, Graph
 from analysis.tracing.specs import RunResult
 from dash_app.page.theme import MONO, Figure, Theme, axis, base_layout, palette, rgba
@@ -159,6 +159,10 @@ def _lanes(bars: list[Bar]) -> tuple[int, ...]:
 _TALL, _LOW, _HIGH, _HALF = 420, 40, 72, 0.46
 
 
+#: Kinds of bars that have a lane of their own, and its name.
+_LANES = {"mlp": "MLPs", "ssm": "SSM", "per_layer_embedding": "PLE", "bias": "biases"}
+
+
 def signed_caption(graph: Graph, drawing: Signed, names: dict[int, Token]) -> str:
     """The sum, its error, and what the picture omits, as plain text."""
     token = quoted(names[graph.token]) if graph.token in names else f"token {graph.token}"
@@ -206,13 +210,13 @@ def signed_figure(graph: Graph, drawing: Signed, run: RunResult, *, theme: Theme
 
 def _lane_of(drawing: Signed) -> dict[str | int, int]:
     """Lane numbers from top to bottom, by position; MLPs and biases by kind."""
-    kinds = [kind for kind in ("mlp", "bias") if any(bar.kind == kind for bar in drawing.bars)]
+    kinds = [kind for kind in _LANES if any(bar.kind == kind for bar in drawing.bars)]
     lanes: list[str | int] = [*drawing.positions, *kinds]
     return {name: number for number, name in enumerate(lanes)}
 
 
 def _lane(bar: Bar, lanes: dict[str | int, int]) -> int:
-    return lanes[bar.kind if bar.kind in ("mlp", "bias") else bar.source]
+    return lanes[bar.kind if bar.kind in _LANES else bar.source]
 
 
 def _trace(
@@ -248,7 +252,7 @@ def _colour(logits: float, theme: Theme) -> str:
 
 
 def _hover(bar: Bar, run: RunResult) -> str:
-    name = {"mlp": "MLP", "residual": "embedding"}.get(bar.kind, bar.kind)
+    name = {**PART_NAMES, "residual": "embedding"}.get(bar.kind, bar.kind)
     title = name if bar.layer < 0 else f"layer {bar.layer}: {name}"
     token = token_markup(run.tokens[bar.source], 18)
     lines = [f"<b>{title}</b>", f"reads position {bar.source} {token}", f"{bar.logits:+.3f} logits"]
@@ -266,10 +270,9 @@ def _names(
     sums: dict[int, float] = defaultdict(float)
     for bar in drawing.bars:
         sums[_lane(bar, lanes)] += bar.logits
-    kinds = {"mlp": "MLPs", "bias": "biases"}
     names = []
     for lane, number in lanes.items():
-        name = kinds[lane] if isinstance(lane, str) else token_markup(run.tokens[lane], 12)
+        name = _LANES[lane] if isinstance(lane, str) else token_markup(run.tokens[lane], 12)
         small = "" if isinstance(lane, str) else f' <span style="font-size:10px">{lane}</span>'
         names.append(_note(0, -number, name + small, theme, xanchor="right", xshift=-6))
         ink = _colour(sums[number], theme) if abs(sums[number]) >= 0.005 else colours.ink_3

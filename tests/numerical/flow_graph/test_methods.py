@@ -121,9 +121,9 @@ def test_projections_of_all_parts_sum_to_the_squared_length(pair: Pair, layer: i
     step = methods.attention_step(pair.model, pair.trace, layer, queries, vectors=True)
     inside, y = step.attention, step.whole.double()
     assert inside is not None
-    assert inside.weights is not None
-    assert inside.vectors is not None
-    heads = torch.einsum("qd,hkd,hqk->q", y, inside.vectors.double(), inside.weights.double())
+    assert inside.factors is not None
+    ((weights, vectors),) = inside.factors
+    heads = torch.einsum("qd,hkd,hqk->q", y, vectors.double(), weights.double())
     bias = 0.0 if inside.bias is None else (inside.bias.double() * y).sum(-1)
     total = heads + bias + (step.rest.double() * y).sum((0, -1))
     np.testing.assert_allclose(total.numpy(), y.square().sum(-1).numpy(), rtol=1e-5)

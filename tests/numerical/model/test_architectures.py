@@ -7,9 +7,8 @@ import pytest
 import torch
 
 import analysis
-from analysis.errors import UnsupportedModelError
 from analysis.ledger import check, require
-from analysis.lens.cells import states_of
+from analysis.lens.components import states_of
 from analysis.lens.specs import LensSpec
 from analysis.model.handle import Model
 from analysis.tracing.heads import has_heads
@@ -20,11 +19,8 @@ DOZEN = (
     "gpt2", "gpt_neox", "gptj", "bloom", "falcon", "opt", "phi", "qwen3_moe", "gemma2", "olmo2",
     "cohere", "granite", "granite_swa", "gpt_oss", "deepseek_v3", "jamba",
 )  # fmt: skip
-REFUSED = {"mamba": "no two modules sum"}
 KINDS = [
-    kind if kind in DOZEN else pytest.param(kind, marks=pytest.mark.full)
-    for kind in zoo.CONFIGS
-    if kind not in REFUSED
+    kind if kind in DOZEN else pytest.param(kind, marks=pytest.mark.full) for kind in zoo.CONFIGS
 ]
 TOKENS = (5, 9, 33, 2, 8, 41, 7, 60)
 
@@ -100,12 +96,6 @@ def test_sources_add_up_to_their_head(model: Model) -> None:
             asked = [LensSpec(component="source_output", head=head, source=j) for j in range(8)]
             total = sum(states_of(model, trace, spec, layer) for spec in asked)
             np.testing.assert_allclose(total, wanted[head], atol=1e-5 * np.abs(wanted).max())
-
-
-@pytest.mark.parametrize("kind", sorted(REFUSED))
-def test_attention_without_separate_heads_is_refused_with_the_reason(kind: str) -> None:
-    with pytest.raises(UnsupportedModelError, match=REFUSED[kind]):
-        built.understood(zoo.make(kind), kind)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_a_second_pair_without_attention_is_not_taken_for_the_writers() -> None:
 
 
 def test_ambiguous_writers_are_refused() -> None:
-    with pytest.raises(UnsupportedModelError, match=r"layer 0 \d+ different pairs"):
+    with pytest.raises(UnsupportedModelError, match=r"layer 0 \d+ different sets"):
         built.understood(broken_models.with_blocks(broken_models.Ambiguous))
 
 

@@ -1,0 +1,208 @@
+"""Fill the arrays of a trace from hooks during one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from analysis.contract import jobs
+from analysis.contract.specs import Floats
+from analysis.errors import NonFiniteError
+from analysis.model.attention_hooks import observing
+from analysis.model.handle import Model
+from analysis.model.module_io import batched, hidden_input, hidden_output
+from analysis.model.stream import Writer
+from analysis.tracing.intervention_hooks import Edits
+from analysis.tracing.layer_arrays import PerLayer, allocate, of_layer
+
+
+class Recorder:
+    """Fills preallocated arrays from hooks, for a batch of sequences of one length.
+
+    Its hooks run after those of the interventions.
+
+    Args:
+        model: The model that runs.
+        size: Sequences in the batch.
+        length: Positions of each.
+        edits: Interventions on the pass.
+        whole: Record everything that a ``Trace`` holds; else residual rows only.
+        label: What the progress listener reads after each block; empty: nothing is reported.
+    """
+
+    def __init__(
+        self, model: Model, size: int, length: int, *, edits: Edits | None = None,
+        whole: bool = True, label: str = "",
+    ) -> None:  # fmt: skip
+        info, self.stream, self.edits = model.info, model.stream, edits
+        self.size, self.whole, self.label, self.dtype = size, whole, label, info.dtype
+        kept = size if whole else 0
+        layers, width = info.layers, info.d_model
+        self.resid = np.empty((size, layers + 1, length, width), np.float32)
+        self.written = {
+            part: np.zeros((kept, layers, length, width), np.float32)
+            for part in dict.fromkeys(("attention", "mlp", *model.stream.parts))
+        }
+        self.pattern, self.value = _attention_arrays(model, kept, length)
+        self.head_inputs: dict[int, Floats] = {}
+        self.empty_queries: list[tuple[int, int, int]] = []
+        self.gates: dict[int, Floats] = {}
+        self._mixed: dict[int, Tensor] = {}
+
+    @property
+    def attn_out(self) -> Floats:
+        """[n, layer, pos, d_model] what attention adds."""
+        return self.written["attention"]
+
+    @property
+    def mlp_out(self) -> Floats:
+        """[n, layer, pos, d_model] what the MLP adds."""
+        return self.written["mlp"]
+
+    @property
+    def others(self) -> dict[str, Floats]:
+        """Part -> [n, layer, pos, d_model] what else the blocks add."""
+        two = ("attention", "mlp")
+        return {part: array for part, array in self.written.items() if part not in two}
+
+    def cut(self, module: nn.Module, shape: tuple[int, int, int]) -> Tensor | None:
+        """The edges that interventions knock out."""
+        return None if self.edits is None else self.edits.cut(self.stream.layer(module), shape)
+
+    def observe(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
+        """Record the values and the pattern."""
+        layer = self.stream.layer(module)
+        if layer is not None:
+            pattern = self.stream.pattern(layer, value, pattern, output)
+            store(of_layer(self.pattern, layer), pattern)
+            store(of_layer(self.value, layer), value)
+            if self.stream.blocks[layer].gated:
+                self._mixed[layer] = output.detach()
+            self._find_empty(module, layer, pattern)
+
+    def _find_empty(self, module: nn.Module, layer: int, pattern: Tensor) -> None:
+        _, heads, queries, keys = pattern.shape
+        cut = self.cut(module, (heads, queries, keys))
+        if cut is not None:
+            empty = (cut[0].any(-1) & ~pattern[0].any(-1)).cpu().numpy()
+            places = np.argwhere(empty).tolist()
+            self.empty_queries += [(layer, head, query) for head, query in places]
+
+    def require_finite(self, logits: Floats) -> None:
+        """Refuse a pass whose states or logits are NaN or infinite.
+
+        Raises:
+            NonFiniteError: Naming the first row and position, and the cause.
+        """
+        finite = np.isfinite(self.resid).all((0, 3))
+        if finite.all() and not np.isnan(logits).any():
+            return
+        rows, size = finite.shape
+        row, pos = (rows - 1, size - 1) if finite.all() else np.argwhere(~finite)[0].tolist()
+        place = "in the logits" if finite.all() else f"at row {row}, position {pos}"
+        hint = "Check the model's weights and the interventions."
+        if self.dtype == "float16":
+            hint = "Load the model as bfloat16 or float32: float16 overflows above 65,504."
+        raise NonFiniteError(f"The forward pass gives NaN or infinite numbers {place}.", hint)
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Hook every block; if everything is recorded, its writers, attention and edited heads."""
+        stream = self.stream
+        with ExitStack() as stack:
+            for handle in self._hooks():
+                stack.callback(handle.remove)
+            if self.whole:
+                stack.enter_context(observing(stream.attending, self, by_hooks=stream.by_hooks))
+            yield
+
+    def _hooks(self) -> Iterator[Any]:
+        first, entry = self.stream.blocks[0].module, self.stream.entry
+        if entry is None:
+            yield first.register_forward_pre_hook(self._enter, with_kwargs=True)
+        else:
+            yield self._on_exit(entry, self.resid[:, 0])
+        for layer, block in enumerate(self.stream.blocks):
+            yield self._on_exit(block.module, self.resid[:, layer + 1], layer)
+            if not self.whole:
+                continue
+            seen: set[str] = set()
+            for writer in block.writers:
+                target = self.written[writer.part][:, layer]
+                yield self._on_write(writer, target, add=writer.part in seen)
+                seen.add(writer.part)
+            edited = self.edits is not None and layer in self.edits.head_layers
+            if block.projection is not None and (edited or block.gated):
+                yield self._on_projection(block.projection, layer)
+
+    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Record the input of block 0, the embedding."""
+        state = hidden_input(args, kwargs)
+        if state is not None:
+            store(self.resid[:, 0], batched(state, self.size))
+
+    def _on_projection(self, module: nn.Module, layer: int) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            """Record the heads' outputs as the projection reads them, and the gate."""
+            state = hidden_input(args, kwargs)
+            if state is None:
+                return
+            flat = state.detach().to("cpu", torch.float32, copy=True)
+            if self.edits is not None and layer in self.edits.head_layers:
+                self.head_inputs[layer] = flat.reshape(-1, flat.shape[-1]).numpy()
+            mixed = self._mixed.pop(layer, None)
+            if mixed is not None:
+                gate = flat.reshape(mixed.shape) / mixed.to("cpu", torch.float32)
+                self.gates[layer] = gate.nan_to_num(0.0, 0.0, 0.0).numpy()
+
+        return module.register_forward_pre_hook(hook, with_kwargs=True)
+
+    def _on_write(self, writer: Writer, target: Floats, *, add: bool) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            """Record what a writer adds to the stream, beside what others of its part add."""
+            state = batched(hidden_output(output), self.size).reshape(target.shape)
+            state = writer.written(state.detach().to("cpu", torch.float32))
+            store(target, torch.from_numpy(target) + state if add else state)
+
+        return writer.module.register_forward_hook(hook)
+
+    def _on_exit(self, module: nn.Module, target: Floats, layer: int | None = None) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            """Record a state that a module returns, and the progress after a block."""
+            store(target, batched(hidden_output(output), self.size).reshape(target.shape))
+            if layer is not None and self.label:
+                jobs.step(layer + 1, len(self.stream.blocks), self.label)
+
+        return module.register_forward_hook(hook)
+
+
+def _attention_arrays(model: Model, size: int, length: int) -> tuple[PerLayer, PerLayer]:
+    """Arrays for patterns (NaN in a layer without attention) and values (zero in such a layer)."""
+    info, blocks = model.info, model.stream.blocks
+    without = [not block.heads for block in blocks]
+    patterns = [(block.heads or info.heads, length, length) for block in blocks]
+    values = [
+        (block.kv_heads, length, block.d_head) if block.heads
+        else (info.kv_heads, length, info.d_head)
+        for block in blocks
+    ]  # fmt: skip
+    return (
+        allocate(size, patterns, [np.nan if empty else None for empty in without]),
+        allocate(size, values, [0.0 if empty else None for empty in without]),
+    )
+
+
+def store(target: Floats, state: Tensor) -> None:
+    """Copy a tensor of any dtype and device into a float32 array."""
+    target[...] = state.detach().to("cpu", torch.float32).numpy()
+
+
+def carry_of(model: Model) -> Floats | None:
+    """[layer, d_model] the factors of the residual; None if all are 1."""
+    carry = model.stream.carry
+    return None if carry is None else carry.numpy()
