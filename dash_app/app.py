@@ -109,6 +109,11 @@ def _register(app: Dash, context: Context) -> None:
     )
     browser(ClientsideFunction(namespace, "showAddress"), Input(PageId.QUERY, "data"))
     browser(
+        ClientsideFunction(namespace, "showArrangement"),
+        Input(PageId.ARRANGEMENT, "data"),
+        Input(PageId.QUERY, "data"),
+    )
+    browser(
         ClientsideFunction(namespace, "followSelection"),
         Input(PageId.CELL, "data"),
         Input(PageId.RUN, "data"),

@@ -161,9 +161,10 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
   }
 
   /* Draws the store's picture. It is empty where the view shows a Plotly chart instead. */
-  function drawFlow(picture) {
+  function drawFlow(received) {
     const started = performance.now();
-    flow.picture = picture || null;
+    const picture = received ? flow.fit(received) : null;
+    flow.picture = picture;
     flow.svg = null;
     canvas().querySelector("svg")?.remove();
     hideBox();
@@ -183,6 +184,7 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
     flow.resetZoom();
     flow.showTable("flow", picture.table);
     canvas().dataset.drawn = (performance.now() - started).toFixed(1);
+    flow.watch();
     return "flow";
   }
 
@@ -297,7 +299,7 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
   document.addEventListener("mouseover", onOver);
   document.addEventListener("mousemove", onMove);
   charts.onClick("flow-signed", selectBar);
-  Object.assign(flow, { showScale, drawingOrder });
+  Object.assign(flow, { showScale, drawingOrder, draw: drawFlow });
   window.dash_clientside ??= {};
   window.dash_clientside.stratascope = {
     ...window.dash_clientside.stratascope,

@@ -1,6 +1,6 @@
 /*
 The links of the flow graph as a table, for screen readers and for readers who prefer numbers. The
-browser builds it from the data of the picture or chart when the reader opens it, and sorts it
+browser builds it from the data of the picture or chart when the pane is shown, and sorts it
 without a request. The first cell of a row is a button that selects the link.
 */
 (function () {
@@ -74,7 +74,7 @@ without a request. The first cell of a row is a button that selects the link.
 
   function render() {
     const host = document.getElementById("flow-table");
-    if (!source || !host?.closest("details").open) {
+    if (!source || !host || host.closest("[hidden]")) {
       return;
     }
     const header = element("tr", "");
@@ -83,7 +83,7 @@ without a request. The first cell of a row is a button that selects the link.
     head.append(header);
     const body = element("tbody", "");
     body.append(...sortRows(table.rows, order).map(bodyRow));
-    const label = { class: "ledger-table", "aria-label": "Links of the flow" };
+    const label = { class: "table ledger-table", "aria-label": "Links of the flow" };
     const whole = element("table", "", label);
     whole.append(head, body);
     host.replaceChildren(whole);
@@ -127,12 +127,7 @@ without a request. The first cell of a row is a button that selects the link.
     }
   }
 
-  // "toggle" events do not bubble, so they are caught in the capture phase.
-  document.addEventListener(
-    "toggle",
-    (event) => event.target.matches(".flow-list") && render(),
-    true
-  );
+  document.addEventListener("pane", (event) => event.target.id === "pane-links" && render());
   document.addEventListener("click", onClick);
   charts.onDraw("flow-signed", onDraw);
   charts.onDraw(charts.NO_VIEW, onDraw);

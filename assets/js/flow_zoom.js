@@ -57,18 +57,44 @@ keep their size, and labels that need more room appear as the reader zooms in.
     for (const name of flow.svg.querySelectorAll(".flow-lanes text")) {
       place(name, "y", top + y + zoom * Number(name.dataset.y), top, flow.picture.height - bottom);
     }
-    for (const name of flow.svg.querySelectorAll(".flow-rows text")) {
+    const rows = [...flow.svg.querySelectorAll(".flow-rows text")];
+    for (const name of rows) {
       place(name, "x", left + x + zoom * Number(name.dataset.x), left, left + plotSize()[0] + 30);
     }
+    hideOverlaps(rows);
+  }
+
+  /* Hides names of rows that would overlap; the first and the last row stay. */
+  function hideOverlaps(rows) {
+    const shown = rows.filter((name) => name.getAttribute("visibility") === "visible");
+    const ordered = [...new Set([...shown.slice(-1), ...shown])];
+    const boxes = ordered.map((name) => ({
+      x: Number(name.getAttribute("x")),
+      y: 0,
+      length: name.textContent.length + 1,
+    }));
+    flow.clearOf(boxes).forEach((isClear, index) => {
+      ordered[index].setAttribute("visibility", isClear ? "visible" : "hidden");
+    });
   }
 
   function placeLabels({ zoom, x, y }) {
-    for (const label of flow.svg.querySelectorAll(".flow-labels text")) {
+    const labels = [...flow.svg.querySelectorAll(".flow-labels text")].filter((label) => {
       const isBeside = label.classList.contains("is-beside");
       label.setAttribute("x", x + zoom * Number(label.dataset.x) + (isBeside ? 10 : 0));
       label.setAttribute("y", y + zoom * Number(label.dataset.y) - (isBeside ? 0 : 8));
-      label.setAttribute("visibility", Number(label.dataset.zoom) <= zoom ? "visible" : "hidden");
-    }
+      label.setAttribute("visibility", "hidden");
+      return Number(label.dataset.zoom) <= zoom;
+    });
+    const boxes = labels.map((label) => ({
+      x: Number(label.getAttribute("x")),
+      y: Number(label.getAttribute("y")),
+      length: label.textContent.length,
+      isBeside: label.classList.contains("is-beside"),
+    }));
+    flow.clearOf(boxes).forEach((isClear, index) => {
+      labels[index].setAttribute("visibility", isClear ? "visible" : "hidden");
+    });
   }
 
   function zoomBy(factor, point = plotSize().map((size) => size / 2)) {

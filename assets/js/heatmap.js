@@ -10,6 +10,7 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
   const DOUBLE_CLICK_MS = 1000;
   /* At this luminance black and white have the same contrast, 4.58: sqrt(1.05 * 0.05) - 0.05. */
   const EQUAL_CONTRAST = 0.179;
+  const CHARACTER = 6.7; // pixels
   const { charts } = window.stratascope;
   const watched = new WeakSet();
   let lastClick = { chart: null, row: 0, pos: 0, time: -DOUBLE_CLICK_MS };
@@ -185,27 +186,38 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
     const rowHeight = layout._size.h / rowCount;
     const { scrollLeft, scrollTop, clientWidth, clientHeight } = scroller;
     const top = scrollTop - layout._size.t;
-    const [first, last] = visibleRange(meta.positions.length, meta.column, scrollLeft, clientWidth);
+    const columnWidth = layout._size.w / meta.positions.length;
+    const count = meta.positions.length;
+    const [first, last] = visibleRange(count, columnWidth, scrollLeft, clientWidth);
     const [above, below] = visibleRange(rowCount, rowHeight, top, clientHeight);
     const group = document.createElementNS(SVG, "g");
     group.setAttribute("class", "cell-texts");
+    group.style.fontSize = `${Math.min(11, rowHeight - 2)}px`;
+    const room = Math.max(2, Math.floor((columnWidth - 4) / CHARACTER));
     for (let line = rowCount - 1 - above; line > rowCount - 1 - below; line -= 1) {
       for (let column = first; column < last; column += 1) {
         if (meta.labels[line][column]) {
-          group.append(cellText(trace, layout, meta, line, column));
+          group.append(cellText(trace, layout, meta, line, column, room));
         }
       }
     }
     layer.append(group);
   }
 
-  function cellText(trace, layout, meta, line, column) {
+  /* A text cut to a number of characters. */
+  function cut(text, room) {
+    const characters = [...text];
+    return characters.length > room ? characters.slice(0, room - 1).join("") + "…" : text;
+  }
+
+  function cellText(trace, layout, meta, line, column, room) {
     const element = document.createElementNS(SVG, "text");
     const value = trace.z[line][column];
     const text = meta.labels[line][column];
     element.setAttribute("class", "cell-text");
     element.setAttribute("x", layout.xaxis.c2p(column));
-    element.setAttribute("y", layout.yaxis.c2p(line) + 4);
+    const size = Math.min(11, layout._size.h / meta.rows.length - 2);
+    element.setAttribute("y", layout.yaxis.c2p(line) + Math.round(0.36 * size));
     if (value === null || value === undefined || Number.isNaN(value)) {
       element.classList.add(text === meta.waiting ? "is-waiting" : "is-uncoloured");
     } else {
@@ -213,7 +225,7 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
       const colour = colourAt(trace.colorscale, Math.max(0, Math.min(1, part)));
       element.style.fill = textColour(colour);
     }
-    element.textContent = text;
+    element.textContent = cut(text, room);
     return element;
   }
 
@@ -229,7 +241,7 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
     const { l: left, t: top, b: bottom } = layout._size;
     const x = left + layout.xaxis.c2p((outline.x0 + outline.x1) / 2);
     const y = top + layout.yaxis.c2p((outline.y0 + outline.y1) / 2);
-    const half = chart.layout.meta.column / 2;
+    const half = layout._size.w / chart.layout.meta.positions.length / 2;
     const { scrollLeft, scrollTop, clientWidth, clientHeight } = scroller;
     const columns = [x - half - left - 8, x + half + 8];
     const lines = [y - top - 20, y + bottom + 20];
@@ -250,7 +262,18 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
     writeTokens(chart, scroller);
   }
 
+  /* Gives the chart the room that it needs at least; in a smaller panel it scrolls. */
+  function makeRoom(chart) {
+    const [width, height] = charts.meta(chart)?.least ?? [0, 0];
+    const host = chart.closest(".dash-graph");
+    if (host) {
+      host.style.minWidth = `${width}px`;
+      host.style.minHeight = `${height}px`;
+    }
+  }
+
   function onDraw(chart) {
+    makeRoom(chart);
     const scroller = chart.closest(".scroll-x");
     if (!scroller) {
       return;
@@ -271,5 +294,6 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
   document.addEventListener("mouseup", onMouseUp, true); // Plotly stops "dblclick" events
   charts.onDraw("heatmap", onDraw);
   charts.onClick("heatmap", onClick);
-  window.stratascope.heatmap = { textColour, colourAt, visibleRange, scrollTarget };
+  window.stratascope.heatmap = { textColour, colourAt, visibleRange, scrollTarget, cut };
+  charts.onDraw("attention", makeRoom);
 })();

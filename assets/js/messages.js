@@ -22,7 +22,7 @@ for messages, a late answer from before the failure could remove it.
     if (offlineHint !== hint) {
       offlineHint = hint;
       const alert = document.createElement("div");
-      alert.className = "alert alert--error";
+      alert.className = "alert alert-danger";
       alert.append(span("alert-title", "The server does not answer."), span("alert-hint", hint));
       document.getElementById("offline")?.replaceChildren(alert);
     }
@@ -54,7 +54,7 @@ for messages, a late answer from before the failure could remove it.
       component("Span", { children: message, className: "alert-title" }),
       component("Span", { children: hint, className: "alert-hint" }),
     ];
-    return component("Div", { children, className: "alert alert--error", role: "alert" });
+    return component("Div", { children, className: "alert alert-danger", role: "alert" });
   }
 
   /* Shows a refusal: its status, and the problem that the server names in the answer. */

@@ -35,6 +35,7 @@ last report that the server has processed.
   }
 
   function select(to) {
+    window.stratascope.workspace?.onSelect(to);
     return report({ to });
   }
 
@@ -57,10 +58,11 @@ last report that the server has processed.
   }
 
   function copyAddress(button) {
-    button.dataset.label ??= button.textContent; // at a second click the text is "Copied"
+    const label = button.querySelector("span:last-child") ?? button;
+    button.dataset.label ??= label.textContent; // at a second click the text is "Copied"
     const showResult = (text) => {
-      button.textContent = text;
-      setTimeout(() => (button.textContent = button.dataset.label), COPY_FEEDBACK_MS);
+      label.textContent = text;
+      setTimeout(() => (label.textContent = button.dataset.label), COPY_FEEDBACK_MS);
     };
     navigator.clipboard.writeText(window.location.href).then(
       () => showResult("Copied"),
@@ -229,6 +231,7 @@ last report that the server has processed.
     const system = window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
     const theme = wanted === "auto" ? system : wanted;
     document.documentElement.dataset.theme = theme;
+    document.documentElement.dataset.bsTheme = theme; // Bootstrap's colour mode
     return theme;
   }
 

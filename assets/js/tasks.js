@@ -1,13 +1,12 @@
 /*
-The tasks panel. A click on a point or cell of its charts opens the prompt behind it. A reader who
-opens a prompt here is taken to the top of the page, with the keyboard focus on the heatmap.
+The tasks page. A click on a point or cell of its charts opens the prompt behind it. A reader who
+opens a prompt here is taken to the page Explore, with the keyboard focus on the heatmap.
 */
 (function () {
   "use strict";
 
   function showHeatmap() {
-    const reduced = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-    window.scrollTo({ top: 0, behavior: reduced ? "auto" : "smooth" });
+    window.stratascope.workspace.openPage("explore");
     document.getElementById("lens-graph-box")?.focus({ preventScroll: true });
   }
 
@@ -19,7 +18,7 @@ opens a prompt here is taken to the top of the page, with the keyboard focus on 
     }
   });
 
-  // page.js selects what the button names; this only scrolls.
+  // page.js selects what the button names; this only shows the page.
   document.addEventListener("click", (event) => {
     if (event.target.closest(".panel-tasks [data-go]")) {
       showHeatmap();

@@ -17,13 +17,15 @@ from dash_app.page.theme import MONO, Figure, Theme, axis, base_layout, colour_b
 from dash_app.page.token_labels import labels, percent, plain, row_name, token_markup, width
 from dash_app.page.window import Window
 
-#: Width of the plot area in the page, in pixels; columns grow to fill it.
-ROOM = 790
-#: Column widths in pixels: minimum with text, maximum, minimum without text.
-READABLE, WIDEST, NARROWEST = 58, 116, 12
+#: Width of the plot area on a small screen, in pixels; columns grow to fill what there is.
+ROOM = 390
+#: Column widths in pixels: least with text, most that is planned for, and least of all.
+READABLE, WIDEST, NARROWEST = 50, 116, 12
+#: Least height of a row, in pixels.
+LOWEST = 11
 #: More columns than this are drawn narrow and without text.
 TEXT_COLUMNS = 160
-MARGIN = {"l": 136, "r": 12, "t": 74, "b": 40, "pad": 0, "autoexpand": False}
+MARGIN = {"l": 122, "r": 6, "t": 56, "b": 30, "pad": 0, "autoexpand": False}
 #: Width of a character of cell text, in pixels.
 CHARACTER = 6.7
 #: The text of a cell that is not computed yet.
@@ -65,7 +67,7 @@ def heatmap(
     known = np.ones(len(shown.positions), bool) if known is None else known
     column = column_width(len(shown.positions))
     meta = {
-        "labels": cell_labels(grid, column, known) if column >= READABLE else [],
+        "labels": cell_labels(grid, WIDEST, known) if column >= READABLE else [],
         "ids": grid.token_ids[..., 0].tolist(),
         "partial": not bool(known.all()),
     }
@@ -90,17 +92,17 @@ def framed(
 ) -> Figure:
     """Any heatmap of rows by positions, with axes, colour bar and outline.
 
+    It fills its panel; ``layout.meta.least`` has its least width and height in pixels.
+
     ``hover`` has the text of the hover boxes, [row][pos]; ``meta`` has "labels" and "ids" of the
     cells for the browser. The other arguments are those of ``heatmap``.
     """
-    column, high = column_width(len(shown.positions)), row_height(len(shown.rows))
+    column = column_width(len(shown.positions))
     places = {"rows": list(shown.rows), "positions": list(shown.positions)}
     return {
         "data": [_cells(cell_colours, hover, shown, theme), _top_axis_anchor()],
         "layout": base_layout(
             theme,
-            width=round(MARGIN["l"] + MARGIN["r"] + column * max(len(shown.positions), 1)),
-            height=MARGIN["t"] + MARGIN["b"] + high * len(shown.rows),
             margin=MARGIN,
             xaxis=_bottom_axis(run, shown, column, theme),
             xaxis2=_top_axis(run, shown, column, theme),
@@ -108,7 +110,13 @@ def framed(
             shapes=selection_shapes(shown, row, pos, theme),
             font={"family": MONO, "size": 11, "color": palette(theme).ink_2},
             hovermode="closest",
-            meta={"view": "heatmap", "column": column, **places, "waiting": NOT_YET, **meta},
+            meta={
+                "view": "heatmap",
+                "least": least_size(shown),
+                **places,
+                "waiting": NOT_YET,
+                **meta,
+            },
         ),
     }
 
@@ -120,9 +128,11 @@ def column_width(count: int) -> float:
     return float(min(WIDEST, max(READABLE, ROOM / max(count, 1))))
 
 
-def row_height(count: int) -> int:
-    """Height of a row in pixels, for ``count`` rows."""
-    return int(min(30, max(19, 640 // max(count, 1))))
+def least_size(shown: Window) -> list[int]:
+    """Least width and height of the figure, in pixels; in a smaller panel it scrolls."""
+    count = max(len(shown.positions), 1)
+    wide, high = min(column_width(count), READABLE) * count, LOWEST * len(shown.rows)
+    return [round(MARGIN["l"] + MARGIN["r"] + wide), MARGIN["t"] + MARGIN["b"] + high]
 
 
 def selection_shapes(shown: Window, row: int, pos: int, theme: Theme) -> list[dict[str, Any]]:
@@ -170,8 +180,8 @@ def _bar(cell_colours: CellColours, theme: Theme) -> dict[str, Any]:
         ticks = {"tickmode": "array", "tickvals": values, "ticktext": texts}
     return colour_bar(
         theme, "", title={"text": cell_colours.title, "side": "top", "font": font},
-        orientation="h", x=0, xanchor="left", y=1, yref="paper", yanchor="bottom", ypad=24, xpad=0,
-        lenmode="pixels", len=230, thickness=8, **ticks,
+        orientation="h", x=0, xanchor="left", y=1, yref="paper", yanchor="bottom", ypad=17, xpad=0,
+        lenmode="pixels", len=150, thickness=7, **ticks,
     )  # fmt: skip
 
 
@@ -236,7 +246,7 @@ def _row_axis(component: str, shown: Window, theme: Theme) -> dict[str, Any]:
         "",
         tickvals=list(range(len(shown.rows))),
         ticktext=row_texts(component, shown.rows, colours.ink_3),
-        tickfont={"size": 11, "color": colours.ink, "family": MONO},
+        tickfont={"size": 10, "color": colours.ink, "family": MONO},
         range=_span(shown.rows),
     )
 

@@ -18,6 +18,7 @@ from analysis.contract.jobs import Job, Priority, Progress
 from analysis.errors import CancelledError
 from dash_app.errors import Problem, explain
 from dash_app.jobs.manager import current_background
+from dash_app.page.panel import button
 from dash_app.state.context import Context, NewJob, PageId, join, read_run
 
 #: Seconds of computing that a long job may take.
@@ -104,7 +105,7 @@ def stored_problem(stored: Mapping[str, Any] | None) -> Problem | None:
     return Problem(*found) if found else None
 
 
-BUSY, IDLE = "progress is-busy", "progress is-idle"
+BUSY, IDLE = "job is-busy", "job is-idle"
 
 
 def fill_id(bar: str) -> str:
@@ -119,10 +120,10 @@ def label_id(bar: str) -> str:
 
 def progress_bar(name: str, *buttons: Component) -> Component:
     """A progress bar, its text, and buttons; visible while the job runs."""
-    fill = html.Div(id=fill_id(name), className="progress-fill")
-    label = html.Span(id=label_id(name), className="progress-label")
+    fill = html.Div(id=fill_id(name), className="progress-bar")
+    label = html.Span(id=label_id(name), className="job-label")
     return html.Div(
-        [html.Div(fill, className="progress-track"), label, *buttons],
+        [html.Div(fill, className="progress"), label, *buttons],
         id=name,
         className=IDLE,
         role="status",
@@ -131,14 +132,12 @@ def progress_bar(name: str, *buttons: Component) -> Component:
 
 def small_button(text: str, name: str) -> Component:
     """A small button that starts a job."""
-    return html.Button(text, id=name, type="button", className="button button--small")
+    return button(text, name)
 
 
 def stop_button(name: str) -> Component:
     """A button that stops a job; disabled until the page knows the job."""
-    return html.Button(
-        "Stop", id=name, type="button", className="button button--small", disabled=True
-    )
+    return button("Stop", name, disabled=True)
 
 
 #: A job's work: it makes its requests and returns how it ended (``run_safely``).

@@ -1,45 +1,62 @@
-"""The page: header, stores, and the views in their places."""
+"""The page: its bar, its pages, and the views in their places."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from dash import dcc, html
 from dash.development.base_component import Component
 from flask import g, has_request_context
 
 from dash_app.page.panel import aria, data, options_of, switch
+from dash_app.page.panes import Pane, icon, icon_button, panel, sheet, side_sheet
 from dash_app.state.context import PARTS, Context, PageId, View
-from dash_app.state.options import THEMES
+from dash_app.state.options import PAGES, THEMES
 
-#: Views above the workspace; the other views are its panels.
-ABOVE = ("run", "story", "tokens")
+HELP = (
+    "Type a prompt and run it. The heatmap shows what each state of the residual stream predicts,"
+    " row by row. Click a cell, and all other panels show what it is made of.",
+    "The sliders of a panel open its options and say how to read it. Options that are not the"
+    " default are listed in the panel; a click on one resets it.",
+    "A panel can be maximised and collapsed. The link contains everything that you see.",
+)
+KEYS = {
+    "Ctrl + Enter": "runs the prompt.",
+    "Arrows": "move the chosen cell.",
+    "Esc": "closes the side sheet, or restores a maximised panel.",
+    "+  −  0": "zoom the flow while it has the focus; Shift and arrows move it.",
+}
+#: What the views supply, by name: panes of panels, and parts outside any panel.
+Parts = Mapping[str, Any]
+#: Panes by panel, in the order of the tabs.
+LENS = ("lens", "emergence", "disagreement")
+FLOW = ("flow", "links", "check")
+ANSWER = ("curves", "contributions")
+INSPECTED = {"cell": "Cell", "link": "Link", "promoted": "Writes"}
+INSPECTOR_HELP = (
+    "What was clicked last: a cell of the heatmap, a link of the flow, or what a component writes.",
+)
 
 
 def page(context: Context, views: Sequence[View]) -> Callable[[], Component]:
     """A function that makes the layout; Dash calls it for each visit."""
 
     def build() -> Component:
-        parts = {view.name: view.layout(context) for view in views}
-        workspace = [part for name, part in parts.items() if name not in ABOVE]
+        parts: dict[str, Any] = {}
+        for view in views:
+            parts.update(view.layout(context))
+        panes = [part for part in parts.values() if isinstance(part, Pane)]
+        pages = [
+            html.Div(_PAGES[name](parts), id=f"page-{name}", className="page", hidden=name != first)
+            for name in PAGES
+        ]
         return html.Div(
-            [
-                *_stores(),
-                _header(),
-                html.Main(
-                    [
-                        parts["run"],
-                        *_messages(),
-                        parts["story"],
-                        parts["tokens"],
-                        html.Div(workspace, className="workspace"),
-                    ],
-                    className="page-main",
-                ),
-            ],
+            [*_stores(), _bar(parts), *_messages(), html.Main(pages), *_sheets(panes)],
             className="app",
         )
 
+    first = PAGES.default
     return build
 
 
@@ -51,45 +68,127 @@ def _stores() -> list[Component]:
     ]
 
 
+def _sheets(panes: Sequence[Pane]) -> list[Component]:
+    keys = [
+        html.Div([html.Dt(name, className="control-label"), html.Dd(what)], className="control")
+        for name, what in KEYS.items()
+    ]
+    help_sheet = side_sheet("sheet-help", "Help", [*map(html.P, HELP), html.Dl(keys)], {})
+    return [*(sheet(pane) for pane in panes), sheet(_inspector({})), help_sheet]
+
+
+def _explore(parts: Parts) -> list[Component]:
+    """The prompt and its answer above, the workspace below."""
+    below = html.Div(
+        [
+            panel("curves", [parts[name] for name in ANSWER]),
+            panel("attention", [parts["attention"]]),
+            panel("inspector", [_inspector(parts)]),
+        ],
+        className="workspace-row",
+    )
+    linked = html.Div(
+        [panel("flow", [parts[name] for name in FLOW]), below], className="workspace-column"
+    )
+    return [
+        parts["prompt"],
+        parts["story"],
+        parts["tokens"],
+        html.Div(
+            [panel("lens", [parts[name] for name in LENS]), linked],
+            id="workspace",
+            className="workspace",
+        ),
+    ]
+
+
+def _inspector(parts: Parts) -> Pane:
+    """What was clicked last; ``assets/js/workspace.js`` shows the pane of its kind."""
+    tabs = [
+        html.Button(
+            title,
+            type="button",
+            className=f"nav-link{' active' if number == 0 else ''}",
+            role="tab",
+            **data(inspect=name),
+            **aria(controls=f"inspect-{name}", selected=str(number == 0).lower()),
+        )
+        for number, (name, title) in enumerate(INSPECTED.items())
+    ]
+    body = [
+        html.Div(
+            parts.get(name), id=f"inspect-{name}", className="inspector", role="tabpanel",
+            hidden=number > 0, tabIndex="0", **aria(label=title, live="polite"),
+        )
+        for number, (name, title) in enumerate(INSPECTED.items())
+    ]  # fmt: skip
+    nav = html.Div(tabs, className="nav nav-underline", role="tablist", **aria(label="Inspector"))
+    return Pane("inspector", "Inspector", "What was clicked last", body, INSPECTOR_HELP, line=nav)
+
+
+def _tasks(parts: Parts) -> list[Component]:
+    return [panel("tasks", [parts["tasks"]], fixed=True)]
+
+
+def _model(parts: Parts) -> list[Component]:
+    return [
+        parts["facts"],
+        panel("ledger", [parts["ledger"]], fixed=True),
+        panel("model", [parts["model"]], fixed=True),
+    ]
+
+
+#: The content of each page of ``PAGES``.
+_PAGES: dict[str, Callable[[Parts], list[Component]]] = {
+    "explore": _explore,
+    "tasks": _tasks,
+    "model": _model,
+}
+
+
 def themes(chosen: str) -> list[Component]:
     """The buttons of the theme switch."""
     return switch("theme", options_of(THEMES), chosen, "Theme")
 
 
-def _header() -> Component:
+def _bar(parts: Parts) -> Component:
+    links = [
+        html.A(
+            choice.label,
+            href=f"?page={choice.name}",
+            className=f"nav-link{' active' if choice.name == PAGES.default else ''}",
+            title=choice.summary,
+            **data(page_link=choice.name),
+        )
+        for choice in PAGES.values()
+    ]
+    share = html.Button(
+        [icon("link-45deg"), html.Span("Copy link", className="ms-1")],
+        type="button",
+        className="btn btn-sm btn-outline-secondary",
+        title="The link contains the model, the prompt, the selection and the arrangement",
+        **data(copy_address=""),
+    )
+    brand = html.Div(
+        [html.Span(className="brand-mark", **aria(hidden="true")), html.Span("Stratascope")],
+        className="brand",
+    )
+    switched = html.Div(
+        themes("auto"), id=PageId.TOGGLE, className="btn-group", role="group", **aria(label="Theme")
+    )
     return html.Header(
         [
-            html.Div(
-                [
-                    html.Span(className="brand-mark", **aria(hidden="true")),
-                    html.Span("Stratascope", className="brand"),
-                    html.Span("how a language model comes to its next token", className="muted"),
-                ],
-                className="brand-group",
-            ),
-            html.Div(
-                [
-                    html.Div(
-                        themes("auto"),
-                        id=PageId.TOGGLE,
-                        className="segmented",
-                        role="group",
-                        **aria(label="Theme"),
-                    ),
-                    *_signed_in(),
-                    html.Button(
-                        "Copy link",
-                        type="button",
-                        className="button button--ghost",
-                        title="The link contains the model, the prompt and the selection",
-                        **data(copy_address=""),
-                    ),
-                ],
-                className="header-tools",
-            ),
+            brand,
+            html.Nav(links, className="nav nav-underline", **aria(label="Pages")),
+            parts["picker"],
+            html.Div([switched, *_signed_in(), share, _help()], className="bar-tools"),
         ],
-        className="app-header",
+        className="bar",
     )
+
+
+def _help() -> Component:
+    return icon_button("question-circle", "Help and keys", data(sheet="sheet-help"))
 
 
 def _signed_in() -> list[Component]:
@@ -100,13 +199,13 @@ def _signed_in() -> list[Component]:
     name = html.Span(user, className="muted", title="Signed in as")
     if not g.get("may_sign_out"):
         return [name]
-    button = html.Button("Sign out", type="submit", className="button button--ghost")
+    button = html.Button("Sign out", type="submit", className="btn btn-sm btn-link")
     return [html.Form([name, button], action="/logout", method="POST", className="sign-out")]
 
 
 def _messages() -> tuple[Component, Component]:
     close = html.Button(
-        "×",
+        icon("x-lg"),
         id=PageId.DISMISS,
         type="button",
         className="icon-button alert-close",

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape as html_escape
 from typing import Any
 from urllib.parse import urlencode
 
+import dash_bootstrap_components as dbc
 from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.contract.choices import Choices, Situation
 from dash_app.errors import Problem, explain
+from dash_app.state.selection import Selection
+
+Children = Any
+
+#: Class names of a figure's wrapper, at rest and while its data is computed.
+FIGURE, FIGURE_LOADING = "figure scroll-x", "figure scroll-x is-loading"
+#: Plotly's own buttons would cover the picture; the page has its own controls.
+GRAPH_CONFIG: Any = {
+    "displayModeBar": False,
+    "doubleClick": False,
+    "scrollZoom": False,
+    "displaylogo": False,
+    "responsive": True,
+}
 
 
 def aria(**values: str) -> dict[str, Any]:
@@ -44,9 +59,10 @@ def select_button(
     label: str = "",
     pressed: bool | None = None,
     title: str = "",
+    further: Mapping[str, str] | None = None,
 ) -> Component:
     """A button that selects ``to``; ``pressed`` says whether that is selected now."""
-    more: dict[str, Any] = {"data-go": to}
+    more: dict[str, Any] = {**(further or {}), "data-go": to}
     if title:
         more["title"] = title
     if label:
@@ -88,17 +104,40 @@ def switch(name: str, options: Sequence[Option], chosen: str, label: str) -> lis
         select_button(
             option.title,
             target(**{name: option.value}),
-            f"segment{' is-selected' if option.value == chosen else ''}",
+            f"btn btn-outline-secondary segment{' is-selected' if option.value == chosen else ''}",
             label=f"{label}: {option.title}",
             pressed=option.value == chosen,
             title=option.help,
+            further=changed(name, chosen, f"{label}: {option.title}")
+            if option.value == chosen
+            else None,
         )
         for option in options
     ]
 
 
+def changed(name: str, chosen: str, text: str) -> dict[str, Any]:
+    """Attributes of a control whose value is not the default; a panel shows them as a chip.
+
+    Args:
+        name: The selection's field.
+        chosen: Its value.
+        text: The label and the value in words.
+    """
+    default = _text("none" if (value := Selection.model_fields[name].default) is None else value)
+    if chosen == default:
+        return {}
+    return data(reset=target(**{name: default}), value=text)
+
+
 def menu(
-    name: str, label: str, options: Sequence[Option], chosen: str, *, short: bool = False
+    name: str,
+    label: str,
+    options: Sequence[Option],
+    chosen: str,
+    *,
+    short: bool = False,
+    derived: bool = False,
 ) -> Component:
     """A closed list of options for the field ``name`` of the selection (``assets/js/menus.js``).
 
@@ -108,6 +147,7 @@ def menu(
         options: At least the chosen one.
         chosen: The value now.
         short: Whether options are numbers or tokens, to be set side by side.
+        derived: Whether the default follows from the run, so that there is none to go back to.
     """
     title = next((option.title for option in options if option.value == chosen), chosen)
     entries = [_entry(name, label, option, chosen) for option in options]
@@ -129,6 +169,7 @@ def menu(
         ],
         className="menu",
         id=f"menu-{name}",
+        **({} if derived else changed(name, chosen, f"{label}: {title}")),
     )
 
 
@@ -154,66 +195,20 @@ def _entry(name: str, label: str, option: Option, chosen: str) -> Component:
     )
 
 
-Children = Any
-
-#: Class names of a figure's wrapper, at rest and while its data is computed.
-FIGURE, FIGURE_LOADING = "figure scroll-x", "figure scroll-x is-loading"
-#: Plotly's own buttons would cover the picture; the page has its own controls.
-GRAPH_CONFIG: Any = {
-    "displayModeBar": False,
-    "doubleClick": False,
-    "scrollZoom": False,
-    "displaylogo": False,
-}
-
-
-def panel(
-    name: str,
-    title: str,
-    body: Children,
-    *,
-    help_text: Sequence[str],
-    subtitle: Children = "",
-    subtitle_id: str | None = None,
-    controls: Children = None,
-    wide: bool = False,
-) -> Component:
-    """A panel: title, help and controls above, the picture below."""
-    muted: dict[str, Any] = {"id": subtitle_id} if subtitle_id else {}
-    heading = html.Div(
-        [
-            html.H2(title, className="panel-title", id=f"{name}-title"),
-            help_button(title, help_text),
-            html.P(subtitle, className="panel-subtitle", **muted),
-        ],
-        className="panel-heading",
-    )
-    return html.Section(
-        [
-            html.Div([heading, html.Div(controls, className="controls")], className="panel-header"),
-            html.Div(body, className="panel-body"),
-        ],
-        className=f"panel panel-{name}{' panel--wide' if wide else ''}",
-        **aria(labelledby=f"{name}-title"),
-    )
-
-
-def help_button(title: str, lines: Sequence[str]) -> Component:
-    """A question mark that opens a few lines of help."""
+def help_lines(title: str, lines: Sequence[str]) -> Component:
+    """A few lines of help that open below their heading."""
     return html.Details(
-        [
-            html.Summary("?", **aria(label=f"Help: {title}")),
-            html.Div([html.P(line) for line in lines], className="panel-help-body"),
-        ],
-        className="panel-help",
+        [html.Summary("How to read it", **aria(label=f"How to read: {title}"))]
+        + [html.P(line) for line in lines],
+        className="control-help",
     )
 
 
-def control(label: str, widget: Component, *, wide: bool = False) -> Component:
+def control(label: str, widget: Component) -> Component:
     """A labelled control."""
     return html.Div(
         [html.Span(label, className="control-label"), widget],
-        className=f"control{' control--wide' if wide else ''}",
+        className="control",
         role="group",
         **aria(label=label),
     )
@@ -221,23 +216,56 @@ def control(label: str, widget: Component, *, wide: bool = False) -> Component:
 
 def segmented(buttons: list[Component]) -> Component:
     """Buttons of one switch side by side."""
-    return html.Div(buttons, className="segmented segmented--wrap")
+    return html.Div(buttons, className="segmented")
 
 
-def graph(name: str, label: str, *, height: int, fluid: bool = False, **more: Any) -> Component:
+def radio(name: str, texts: Mapping[str, str], value: str = "") -> Component:
+    """A switch that is not part of the selection.
+
+    Args:
+        name: Its id.
+        texts: What it shows for each value.
+        value: The value at first; by default the first one.
+    """
+    made: Component = dbc.RadioItems(
+        id=name,
+        options=[{"value": each, "label": text} for each, text in texts.items()],
+        value=value or next(iter(texts)),
+        className="segmented",
+        inputClassName="btn-check",
+        labelClassName="btn btn-outline-secondary",
+        labelCheckedClassName="active",
+    )
+    return made
+
+
+def button(text: str, name: str = "", *, color: str = "secondary", **more: Any) -> Component:
+    """A button of Bootstrap with a text; ``color`` is one of Bootstrap's names."""
+    named = {"id": name} if name else {}
+    made: Component = dbc.Button(text, color=color, outline=color == "secondary", **named, **more)
+    return made
+
+
+def number_field(name: str, value: int, least: int, most: int) -> Component:
+    """A field for a whole number."""
+    made: Component = dbc.Input(
+        id=name, type="number", value=value, min=least, max=most, step=1, class_name="number-input"
+    )
+    return made
+
+
+def graph(name: str, label: str, **more: Any) -> Component:
     """A figure with a placeholder until its data arrives.
 
-    A ``fluid`` figure is as wide as its panel and ``height`` pixels tall. Any other figure sets its
-    own width, and scrolls if the panel is narrower.
+    It fills its panel where its layout has no width or no height. Where it has, or where
+    ``layout.meta.least`` says that it needs more, it scrolls.
     """
-    size: dict[str, Any] = {"style": {"height": f"{height}px"}} if fluid else {}
     return html.Div(
         dcc.Graph(
             id=name,
-            figure=blank_figure(height),
+            figure=blank_figure(),
             config=GRAPH_CONFIG,
-            responsive=fluid,
-            **size,
+            responsive="auto",
             **more,
         ),
         id=f"{name}-box",
@@ -248,7 +276,7 @@ def graph(name: str, label: str, *, height: int, fluid: bool = False, **more: An
     )
 
 
-def blank_figure(height: int = 240, text: str = "") -> dict[str, Any]:
+def blank_figure(height: int | None = None, text: str = "") -> dict[str, Any]:
     """An empty figure, with a sentence if there is one."""
     note = {
         "text": text,
@@ -262,7 +290,7 @@ def blank_figure(height: int = 240, text: str = "") -> dict[str, Any]:
     return {
         "data": [],
         "layout": {
-            "height": height,
+            **({"height": height} if height else {}),
             "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
             "xaxis": {"visible": False},
             "yaxis": {"visible": False},
@@ -273,12 +301,12 @@ def blank_figure(height: int = 240, text: str = "") -> dict[str, Any]:
     }
 
 
-def error_figure(error: BaseException, height: int = 240) -> dict[str, Any]:
+def error_figure(error: BaseException, height: int | None = None) -> dict[str, Any]:
     """A figure that shows an error instead of data."""
     return problem_figure(explain(error), height)
 
 
-def problem_figure(problem: Problem, height: int = 240) -> dict[str, Any]:
+def problem_figure(problem: Problem, height: int | None = None) -> dict[str, Any]:
     """A figure that shows a problem instead of data."""
     lines = [problem.message, problem.hint, f"Request {problem.request}"]
     return blank_figure(height, "<br>".join(html_escape(line) for line in lines if line))
@@ -286,7 +314,7 @@ def problem_figure(problem: Problem, height: int = 240) -> dict[str, Any]:
 
 def problem_notice(problem: Problem) -> Component:
     """An error message: what happened, what to try, and the request's id."""
-    return notice(problem.message, problem.hint, kind="error", request=problem.request)
+    return notice(problem.message, problem.hint, kind="danger", request=problem.request)
 
 
 def notice(message: str, hint: str = "", *, kind: str = "info", request: str = "") -> Component:
@@ -297,8 +325,8 @@ def notice(message: str, hint: str = "", *, kind: str = "info", request: str = "
             html.Span(message, className="alert-title"),
             html.Span([hint, " ", mark] if mark else hint, className="alert-hint"),
         ],
-        className=f"alert alert--{kind}",
-        role="alert" if kind == "error" else "status",
+        className=f"alert alert-{kind}",
+        role="alert" if kind == "danger" else "status",
     )
 
 

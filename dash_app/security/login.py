@@ -22,16 +22,15 @@ _PAGE = """<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title} - Stratascope</title>
 <link rel="icon" href="/_favicon.ico">
+<link rel="stylesheet" href="/assets/bootstrap/bootstrap.min.css">
 <link rel="stylesheet" href="/assets/css/theme.css">
-<link rel="stylesheet" href="/assets/css/controls.css">
-<link rel="stylesheet" href="/assets/css/layout.css">
-<link rel="stylesheet" href="/assets/css/panels.css">
+<link rel="stylesheet" href="/assets/css/page.css">
 <link rel="stylesheet" href="/assets/css/login.css">
 </head>
 <body>
 <main class="login-card">
-<div class="brand-group"><span class="brand-mark" aria-hidden="true"></span>
-<span class="brand">Stratascope</span></div>
+<div class="brand"><span class="brand-mark" aria-hidden="true"></span>
+<span>Stratascope</span></div>
 {body}
 </main>
 </body>
@@ -43,18 +42,21 @@ _FORM = """<h1 class="login-title">Sign in</h1>
 <form method="post" action="/login" class="login-form">
 <input type="hidden" name="next" value="{target}">
 <label for="name">User</label>
-<input id="name" name="name" autocomplete="username" autocapitalize="none" spellcheck="false"
+<input class="form-control" id="name" name="name" autocomplete="username"
+ autocapitalize="none" spellcheck="false"
  maxlength="64" required{focus_name} value="{name}">
 <label for="password">Password</label>
-<input id="password" name="password" type="password" autocomplete="current-password"
+<input class="form-control" id="password" name="password" type="password"
+ autocomplete="current-password"
  maxlength="1024" required{focus_password}>
-<button type="submit" class="button button--primary">Sign in</button>
+<button type="submit" class="btn btn-primary">Sign in</button>
 </form>
 """
 
 #: The files that these pages need; all others require a login.
 PUBLIC_ASSETS = (
-    *(f"/assets/css/{name}.css" for name in ("theme", "controls", "layout", "panels", "login")),
+    "/assets/bootstrap/bootstrap.min.css",
+    *(f"/assets/css/{name}.css" for name in ("theme", "page", "login")),
     *(
         f"/assets/fonts/{name}-wght-normal.woff2"
         for name in ("inter-latin", "inter-latin-ext", "jetbrains-mono-latin")
@@ -76,7 +78,7 @@ def sign_in(target: str, *, name: str = "", problem: str = "") -> str:
         problem: Why the last attempt failed.
     """
     alert = (
-        f'<div class="alert alert--error" role="alert"><span class="alert-title">'
+        f'<div class="alert alert-danger" role="alert"><span class="alert-title">'
         f"{html.escape(problem)}</span></div>"
         if problem
         else ""

@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import Annotated, Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
-from dash.development.base_component import Component
 from pydantic import TypeAdapter, ValidationError
 
 from analysis.contract.specs import Spec
@@ -48,6 +47,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "link": ("link",),
     "theme": ("theme",),
+    "arrangement": ("page", "wide", "folded", "panes"),
 }
 
 
@@ -157,6 +157,7 @@ class PageId(StrEnum):
     METHOD = "method"
     LINK = "link"
     THEME = "theme"
+    ARRANGEMENT = "arrangement"
     SCHEME = "scheme"
     STATUS = "status"
     RUN = "run"
@@ -258,10 +259,13 @@ class EventHandler:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One part of the page: its layout, its callbacks, and its effects on the selection."""
+    """One part of the page: its callbacks, and its effects on the selection.
+
+    ``layout`` returns the view's panes (``page.panes.Pane``) and other parts, by name.
+    """
 
     name: str
-    layout: Callable[[Context], Component]
+    layout: Callable[[Context], Mapping[str, Any]]
     register: Callable[[Any, Context], None]
     events: tuple[EventHandler, ...] = ()
     mirrors: Mapping[str, Mirror] = field(default_factory=dict)

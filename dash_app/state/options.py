@@ -79,6 +79,13 @@ SCALES = Choices(
     ),
     help="How tall the links are drawn. The key shows the scale.",
 )  # fmt: skip
+PAGES = Choices(
+    "page",
+    Choice("explore", "Explore", help="One prompt, layer by layer."),
+    Choice("tasks", "Tasks", help="Many prompts with known answers, and how a model adds."),
+    Choice("model", "Model", help="The identities of a model, its embeddings and its norms."),
+    help="What the page shows.",
+)
 THEMES = Choices(
     "theme",
     Choice("auto", "Auto", help="Follows the browser."),

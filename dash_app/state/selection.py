@@ -68,6 +68,9 @@ def _one_of(table: Choices[Any]) -> AfterValidator:
 
 Decoder = Annotated[str, _one_of(DECODERS)]
 Decoders = Annotated[tuple[Decoder, ...], BeforeValidator(_numbers)]
+#: Names of panels or panes.
+Name = Annotated[str, Field(max_length=20, pattern=r"^[a-z]+$")]
+Names = Annotated[tuple[Name, ...], BeforeValidator(_numbers), Field(max_length=12)]
 #: A token or a layer; None: the default token, or all layers.
 MaybeToken = Annotated[Index | None, BeforeValidator(_unless_none)]
 MaybeIndex = MaybeToken
@@ -115,6 +118,9 @@ class Selection(BaseModel):
             is subtracted.
         link: The chosen link, kind:layer:source:target:head; empty if there is none.
         theme: "auto" follows the browser.
+        page: The page that is shown.
+        wide, folded, panes: The panel that fills the workspace, panels that are folded, and panes
+            that are on top instead of the first one of their panel.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -165,6 +171,10 @@ class Selection(BaseModel):
     foil: MaybeToken = None
     link: str = Field(default="", max_length=60, pattern=LINK)
     theme: Annotated[str, _one_of(options.THEMES)] = options.THEMES.default
+    page: Annotated[str, _one_of(options.PAGES)] = options.PAGES.default
+    wide: str = Field(default="", max_length=20, pattern=r"^[a-z]*$")
+    folded: Names = ()
+    panes: Names = ()
 
 
 #: Fields that belong to one run; another run resets them.

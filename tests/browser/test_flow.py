@@ -15,6 +15,7 @@ from playwright.sync_api import expect
 from analysis.flow_graph.options import FLOW_METHODS
 from tests.support.pictures import IMAGES
 from tests.support.time_limits import PATIENCE_S
+from tests.support.workspace import open_pane, open_sheet, sheet_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.real]
 
@@ -91,15 +92,8 @@ def open_flow(show: Visit, **values: Any) -> Any:
     drawn(page, BARS if signed else "#flow-canvas .flow-link")
     page.wait_for_selector(".story-phrase")
     page.wait_for_selector("#attention-graph .heatmaplayer image")
-    page.wait_for_selector(".progress.is-busy", state="detached")  # the elements below would move
-    page.locator(".panel-flow").evaluate("panel => scrollTo(0, panel.offsetTop - 70)")
+    page.wait_for_selector(".job.is-busy", state="detached")  # the elements below would move
     return page
-
-
-def in_sight(page: Any) -> None:
-    page.locator("#flow-canvas").evaluate(
-        "box => scrollTo(0, scrollY + box.getBoundingClientRect().top - 100)"
-    )
 
 
 def click(page: Any, x: float, y: float) -> None:
@@ -111,9 +105,7 @@ def test_hidden_links_appear_on_hover_without_a_request(revisit: Visit) -> None:
     page = open_flow(revisit)
     # All jobs have ended and their results are drawn: only the pointer could send a request.
     page.wait_for_selector(".ledger-table", state="attached")
-    page.wait_for_selector("#emergence-graph .heatmaplayer image", state="attached")
-    page.wait_for_selector(".progress.is-busy", state="detached")
-    in_sight(page)
+    page.wait_for_selector(".job.is-busy", state="detached")
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     # The page may still poll for a job of another view.
@@ -129,7 +121,6 @@ def test_hidden_links_appear_on_hover_without_a_request(revisit: Visit) -> None:
 
 def test_the_picture_zooms_and_moves_by_mouse_keys_and_buttons(revisit: Visit) -> None:
     page = open_flow(revisit)
-    in_sight(page)
     scene, picture = page.locator(".flow-scene"), page.locator(".flow-svg")
     whole = scene.get_attribute("transform")
     before, url = page.locator(LABELS).count(), page.url
@@ -161,7 +152,8 @@ def test_the_picture_zooms_and_moves_by_mouse_keys_and_buttons(revisit: Visit) -
 
 def test_the_flow_goes_up_from_a_token(revisit: Visit) -> None:
     page = open_flow(revisit, pos=3)
-    page.locator("#flow-options [data-go='direction=up']").click()
+    with sheet_of(page, "flow"):
+        page.locator("#flow-options [data-go='direction=up']").click()
     line = page.locator("#flow-subtitle")
     expect(line).to_contain_text("of what reaches row 30 from ' France'")
     expect(line).to_contain_text("share of the state that it enters")
@@ -179,6 +171,7 @@ def test_the_flow_goes_up_from_a_token(revisit: Visit) -> None:
 
 def test_a_range_of_layers_is_drawn_and_the_caption_states_the_rest(revisit: Visit) -> None:
     page = open_flow(revisit)
+    open_sheet(page, "flow")
     thumbs = page.locator("#flow-layers [role=slider]")
     thumbs.first.focus()
     for _ in range(3):
@@ -198,11 +191,12 @@ def test_heads_and_scale_change_the_picture(revisit: Visit) -> None:
     page = open_flow(revisit)
     key = page.locator(".flow-scale-bar")
     before = key.get_attribute("style")
-    page.locator("#flow-options [data-go='scale=fixed']").click()
-    expect(key).not_to_have_attribute("style", before)
-    page.locator("#flow-options [data-go='split=each']").click()
-    page.wait_for_url("**split=each**")
-    page.locator(".flow-list summary").click()
+    with sheet_of(page, "flow"):
+        page.locator("#flow-options [data-go='scale=fixed']").click()
+        expect(key).not_to_have_attribute("style", before)
+        page.locator("#flow-options [data-go='split=each']").click()
+        page.wait_for_url("**split=each**")
+    open_pane(page, "links")
     until(
         page,
         """(() => {
@@ -216,12 +210,13 @@ def test_heads_and_scale_change_the_picture(revisit: Visit) -> None:
 
 def test_every_method_is_drawn(revisit: Visit) -> None:
     page = open_flow(revisit)
+    open_sheet(page, "flow")
     for method in tuple(FLOW_METHODS.values())[1:]:
         before = page.locator("#flow-subtitle").inner_text()
         page.locator(f'#flow-options [data-go="method={method.name}"]').click()
         pressed = page.locator(f'#flow-options [data-go="method={method.name}"]')
         expect(pressed).to_have_attribute("aria-pressed", "true")
-        expect(page.locator("#flow-options > .control-help")).to_have_text(method.summary)
+        expect(page.locator("#flow-options .control-help")).to_have_text(method.summary)
         line = page.locator("#flow-subtitle")
         said = "Direct paths" if method.name == "signed" else "Showing"
         expect(line).to_contain_text(said)
@@ -232,7 +227,6 @@ def test_every_method_is_drawn(revisit: Visit) -> None:
 
 def test_a_click_on_a_link_selects_its_head_and_reads_it(revisit: Visit) -> None:
     page = open_flow(revisit)
-    in_sight(page)
     found = page.evaluate(POINT_ON, "attention")
     assert found is not None
     x, y, target = found
@@ -250,7 +244,6 @@ def test_a_click_on_a_link_selects_its_head_and_reads_it(revisit: Visit) -> None
 
 def test_a_click_on_an_mlp_names_its_neurons(revisit: Visit) -> None:
     page = open_flow(revisit)
-    in_sight(page)
     x, y, target = page.evaluate(POINT_ON, "mlp")
     click(page, x, y)
     layer = target.split("layer=")[1].split("&")[0]
@@ -261,8 +254,8 @@ def test_a_click_on_an_mlp_names_its_neurons(revisit: Visit) -> None:
 
 def test_the_table_lists_the_links_and_sorts_without_a_request(revisit: Visit) -> None:
     page = open_flow(revisit)
-    page.locator(".flow-list summary").focus()
-    page.keyboard.press("Enter")
+    page.locator("[data-pane=flow]").focus()
+    page.keyboard.press("ArrowRight")
     rows = page.locator("#flow-table tbody tr")
     count = page.evaluate("""(() => {
         const { rows, others } = window.stratascope.flow.picture.table;
@@ -284,6 +277,7 @@ def test_the_table_lists_the_links_and_sorts_without_a_request(revisit: Visit) -
 
 def test_the_causal_check_can_be_cancelled_and_is_shown(revisit: Visit) -> None:
     page = open_flow(revisit)
+    open_pane(page, "check")
     page.locator("#flow-check-compare").click()
     expect(page.locator("#flow-check-compare")).to_be_disabled()
     page.locator("#flow-check-stop").click()
@@ -299,7 +293,8 @@ def test_the_causal_check_can_be_cancelled_and_is_shown(revisit: Visit) -> None:
 def test_signed_flow_names_the_sum_and_its_error(revisit: Visit) -> None:
     page = open_flow(revisit, method="signed")
     expect(page.locator("#flow-subtitle")).to_contain_text("the error")
-    page.locator("#flow-options [data-go^='foil=']").nth(1).click()
+    with sheet_of(page, "flow"):
+        page.locator("#flow-options [data-go^='foil=']").nth(1).click()
     expect(page.locator("#flow-subtitle")).to_contain_text("minus that of")
     bar = page.locator("#flow-graph .bars .point path").first.bounding_box()
     page.mouse.move(bar["x"] + bar["width"] / 2 - 2, bar["y"] + bar["height"] / 2)
@@ -324,8 +319,6 @@ def test_pictures(visit: Visit, name: str, dark: bool) -> None:
     page.mouse.move(2, 2)
     page.set_viewport_size({"width": 1280, "height": 1300})
     page.wait_for_timeout(800)
-    page.locator(".panel-flow").evaluate("panel => scrollTo(0, panel.offsetTop - 70)")
-    page.wait_for_timeout(300)
     suffix = "-dark" if dark else ""
     page.locator(".panel-flow").screenshot(path=IMAGES / f"flow-{name}{suffix}.png")
     assert page.locator("#flow-canvas .flow-link").count() <= 300

@@ -13,6 +13,7 @@ from playwright.sync_api import expect
 from tests.support.held_requests import held
 from tests.support.pictures import IMAGES
 from tests.support.time_limits import PATIENCE_S
+from tests.support.workspace import close_sheet, open_pane, open_sheet, sheet_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.real]
 
@@ -70,40 +71,31 @@ def cell(page: Any, row: int, pos: int) -> None:
     graph.scroll_into_view_if_needed()
     at = graph.evaluate(
         """(plot, [row, pos]) => {
-            const {xaxis, yaxis} = plot._fullLayout;
-            const box = plot.getBoundingClientRect();
-            const across = box.left + xaxis._offset + xaxis.d2p(pos);
-            return [across, box.top + yaxis._offset + yaxis.d2p(row)];
+            const [{xaxis: x, yaxis: y}, box] = [plot._fullLayout, plot.getBoundingClientRect()];
+            return [box.left + x._offset + x.d2p(pos), box.top + y._offset + y.d2p(row)];
         }""",
         [row, pos],
     )
-    if at[1] < 80 or at[1] > 860:
-        page.mouse.wheel(0, at[1] - 450)
-        page.wait_for_timeout(300)
-        return cell(page, row, pos)
     page.mouse.move(at[0] - 2, at[1])
     page.mouse.click(at[0], at[1])
-    return None
 
 
-def snapshot(page: Any, name: str, *, full: bool = False) -> None:
+def snapshot(page: Any, name: str) -> None:
     expect(page.locator(".model-bar")).to_contain_text("adds up")
     page.mouse.move(2, 2)
     page.wait_for_timeout(500)
-    page.screenshot(path=IMAGES / name, full_page=full)
+    page.screenshot(path=IMAGES / name)
 
 
 def test_the_page_opens_on_a_finished_example(visit: Visit) -> None:
     page = visit()
     ready(page)
     expect(page.locator("#story-text")).to_contain_text("Paris")
-    plot = "document.querySelector('#lens-graph .js-plotly-plot')"
-    until(page, f"{plot}.layout.meta.labels.at(-1).join(' ').includes('Paris')")
+    expect(page.locator("#lens-graph .cell-texts")).to_contain_text("Paris")
     expect(page.locator(".token.is-answer").first).to_contain_text("Paris")
     expect(page.locator(".token-alternatives").first).to_contain_text("%")
     assert "row=" not in page.url
-    page.evaluate("window.scrollTo(0, 0)")
-    snapshot(page, "page.png", full=True)
+    snapshot(page, "page.png")
 
 
 @pytest.mark.full
@@ -111,7 +103,7 @@ def test_the_dark_page(visit: Visit) -> None:
     page = visit(dark=True)
     ready(page)
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
-    snapshot(page, "page-dark.png", full=True)
+    snapshot(page, "page-dark.png")
 
 
 def test_one_selection_moves_every_view(revisit: Visit) -> None:
@@ -157,6 +149,7 @@ def test_run_and_an_example_apply_in_the_order_of_the_clicks(revisit: Visit) -> 
 def test_an_older_response_does_not_move_a_control_back(revisit: Visit) -> None:
     page = revisit("?row=20&pos=3&layer=19")
     ready(page)
+    open_sheet(page, "attention")
     page.locator("#attention-layer [role=slider]").focus()
     with held(page, "attention-graph.figure") as drawings:
         for layer in (18, 17):
@@ -169,6 +162,7 @@ def test_an_older_response_does_not_move_a_control_back(revisit: Visit) -> None:
     expect(page.locator("#attention-subtitle")).to_contain_text("In layer 16")
     expect(page.locator("#attention-layer [role=slider]")).to_have_attribute("aria-valuenow", "16")
 
+    open_sheet(page, "lens")
     find = page.locator("#lens-find input, input#lens-find")
     with held(page, "query.data") as answers:
         find.fill("cap")
@@ -178,6 +172,7 @@ def test_an_older_response_does_not_move_a_control_back(revisit: Visit) -> None:
         find.press("Enter")
         answers.wait_for(2)
     expect(page.locator("#lens-state")).to_contain_text("tokens that contain 'of'")
+    close_sheet(page)
     page.click("[data-go='theme=dark']")
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     expect(find).to_have_value("of")
@@ -215,15 +210,18 @@ def test_keys_move_on_from_the_last_cell_and_a_double_click_pins(revisit: Visit)
 def test_a_click_on_a_contribution_selects_its_head_or_row(revisit: Visit) -> None:
     page = revisit("?pos=4")
     ready(page)
+    open_pane(page, "contributions")
     expect(page.locator("#contributions-subtitle")).to_contain_text("the logit of ' Paris'")
     rows = page.locator(".contributions tbody tr")
     expect(rows).to_have_count(21)
-    page.locator("#contributions-order").get_by_text("Layer").click()
+    with sheet_of(page, "contributions"):
+        page.locator("#contributions-order").get_by_text("Layer").click()
     page.locator(".contributions button", has_text="Layer 0, head 2").click()
     expect(page).to_have_url(re.compile("layer=0&heads=2"))
     expect(page.locator("#attention-subtitle")).to_contain_text("In layer 0")
     expect(page.locator(".contributions button[aria-pressed=true]")).to_have_text("Layer 0, head 2")
-    page.locator("#contributions-count").get_by_text("All").click()
+    with sheet_of(page, "contributions"):
+        page.locator("#contributions-count").get_by_text("All").click()
     expect(rows).to_have_count(1 + 30 * (9 + 1))
     page.locator(".contributions button", has_text="Layer 28, MLP").click()
     expect(page.locator("#lens-inspector")).to_contain_text("row 29")
@@ -232,9 +230,10 @@ def test_a_click_on_a_contribution_selects_its_head_or_row(revisit: Visit) -> No
 def test_controls_and_keys_move_the_selection(revisit: Visit) -> None:
     page = revisit("?row=20&pos=3&layer=19")
     ready(page)
-    page.locator("#attention-layer [role=slider]").focus()
-    page.keyboard.press("ArrowLeft")
-    expect(page.locator("#attention-subtitle")).to_contain_text("In layer 18")
+    with sheet_of(page, "attention"):
+        page.locator("#attention-layer [role=slider]").focus()
+        page.keyboard.press("ArrowLeft")
+        expect(page.locator("#attention-subtitle")).to_contain_text("In layer 18")
     page.locator(".head", has_text=re.compile("^H2")).click()
     page.locator(".head", has_text=re.compile("^H5")).click()
     expect(page.locator(".head.is-selected")).to_have_count(2)
@@ -247,13 +246,13 @@ def test_controls_and_keys_move_the_selection(revisit: Visit) -> None:
     page.locator(".pin-remove").first.click()
     expect(page.locator(".pin")).to_have_count(before)
 
-    page.keyboard.press("Escape")
     page.locator(".panel-title").first.click()
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowRight")
     expect(page.locator("#lens-inspector")).to_contain_text("row 21")
     expect(page.locator(".token.is-selected .token-pos")).to_have_text("4")
 
+    open_sheet(page, "lens")
     page.locator("#menu-colour > summary").click()
     page.locator('[data-go="colour=entropy"]').click()
     until(
@@ -313,7 +312,7 @@ def test_a_long_run_can_be_cancelled_and_run_again(revisit: Visit) -> None:
     with held(page, "run-last.data") as starts:
         page.click("#run-button")
         starts.wait_for(1)
-        expect(page.locator("#run-progress")).to_have_class("progress is-busy")
+        expect(page.locator("#run-progress")).to_have_class("job is-busy")
         expect(page.locator("#run-cancel")).to_be_disabled()  # there was nothing to cancel yet
         assert re.search(r"&turn=\d+$", starts.address(0))
     expect(page.locator("#run-cancel")).to_be_enabled()
@@ -338,6 +337,7 @@ def test_a_long_run_can_be_cancelled_and_run_again(revisit: Visit) -> None:
 def test_an_example_can_be_opened_and_undone(revisit: Visit) -> None:
     page = revisit()
     ready(page)
+    page.click("#menu-examples > summary")
     page.click(".example:has-text('A mistake')")
     expect(page.locator("#story-text")).to_contain_text("Sydney")
     expect(page.locator("#run-prompt")).to_have_value("The capital of Australia is")

@@ -13,6 +13,7 @@ from playwright.sync_api import expect
 from analysis.learned import library
 from analysis.lens.options import COLOURS, COMPONENTS, SHARE_METHODS
 from tests.support.time_limits import PATIENCE_S
+from tests.support.workspace import close_sheet, inspect, open_pane, open_sheet, sheet_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.real]
 
@@ -23,11 +24,11 @@ FOX = "The quick brown fox jumps over the lazy dog and runs on to the river. "
 SAID = """() => {
     const plot = document.querySelector("#lens-graph .js-plotly-plot");
     const bar = plot.data[0].colorbar;
-    const text = (id) => document.querySelector(id).innerText;
+    const said = (id) => document.querySelector(id).textContent;
     return JSON.stringify([
         bar.title.text, bar.ticktext, plot.layout.meta, plot.data[0].customdata,
         Array.from(plot.data[0].z, (row) => Array.from(row)),
-        text("#lens-state"), text("#lens-inspector"), text("#lens-adds"),
+        said("#lens-state"), said("#lens-inspector"), said("#lens-adds"),
     ]);
 }"""
 #: One change of every menu: (field, value).
@@ -73,7 +74,7 @@ def until(page: Any, true: Callable[[], bool], what: str) -> None:
 def open_page(visit: Visit, **values: Any) -> Any:
     page = visit(f"?{urlencode(values)}")
     page.wait_for_selector("#lens-graph .heatmaplayer image")
-    page.wait_for_selector("#lens-adds .segment")
+    page.wait_for_selector("#lens-adds .segment", state="attached")
     expect(page.locator("#lens-graph .cell-text").first).to_be_attached()
     return page
 
@@ -84,11 +85,12 @@ def computed(page: Any) -> bool:
 
 def still(page: Any) -> None:
     """Wait until no progress bar will disappear and move the elements below it."""
-    page.wait_for_selector(".progress.is-busy", state="detached")
+    page.wait_for_selector(".job.is-busy", state="detached")
 
 
 def pick(page: Any, name: str, value: str) -> None:
     """Choose from a menu; "*" is any value that is not chosen."""
+    open_sheet(page, "lens")
     page.locator(f"#menu-{name} > summary").click()
     wanted = '[aria-pressed="false"]' if value == "*" else f'[data-go="{urlencode({name: value})}"]'
     button = page.locator(f"#menu-{name} {wanted}").first
@@ -124,6 +126,7 @@ def options_say_their_formula(page: Any) -> None:
     )  # all other decoders are available: the model is untied
     off = page.locator("#menu-decoder .menu-option:disabled")
     expect(off).to_have_count(0 if learned else 1)
+    open_sheet(page, "lens")
     page.locator("#menu-decoder > summary").focus()
     page.keyboard.press("Enter")
     expect(page.locator("#menu-decoder .menu-list")).to_be_visible()
@@ -139,6 +142,8 @@ def other_controls_change_their_views(page: Any) -> None:
     page.locator("#lens-find input, input#lens-find").fill("")
     page.keyboard.press("Enter")
     expect(page.locator("#lens-state")).to_contain_text("all 18 positions")
+    close_sheet(page)
+    inspect(page, "promoted")
     for value in ("attention_output", "mlp_output", "block_increment", "head_output"):
         before = page.locator("#lens-adds").inner_text()
         page.locator(f'#lens-adds [data-go="adds={value}"]').click()
@@ -151,12 +156,14 @@ def other_controls_change_their_views(page: Any) -> None:
         ("log_probability", "ln p"), ("rank", "rank"), ("entropy", "entropy"), ("kl", "KL"),
         ("probability", "probability"),
     ):  # fmt: skip
-        page.locator(f'#curves-quantity [data-go="curve={curve}"]').click()
-        expect(page.locator("#curves-graph .ytitle")).to_contain_text(said)
+        with sheet_of(page, "curves"):
+            page.locator(f'#curves-quantity [data-go="curve={curve}"]').click()
+            expect(page.locator("#curves-graph .ytitle")).to_contain_text(said)
 
 
 def emergence_is_shown_and_chooses(page: Any) -> None:
     expect(page.locator(".steps-of-tokens")).to_contain_text("nats")
+    open_pane(page, "emergence")
     expect(page.locator("#emergence-graph .heatmaplayer image")).to_be_attached()
     page.locator("#emergence-commit").click()
     expect(page.locator("#emergence-commit")).to_be_disabled()
@@ -171,6 +178,7 @@ def emergence_is_shown_and_chooses(page: Any) -> None:
 
 
 def disagreement_is_shown_and_linked(page: Any) -> None:
+    open_pane(page, "disagreement")
     page.locator("#disagreement-start").click()
     expect(page.locator("#disagreement-note")).to_contain_text("of pairs have the same best token")
 
@@ -179,10 +187,11 @@ def disagreement_is_shown_and_linked(page: Any) -> None:
         return str(plot.evaluate("plot => plot.data[0].colorbar.title.text"))
 
     until(page, lambda: "Jensen-Shannon" in title(), "divergence")
-    page.locator('#disagreement-options [data-go="differ=top1"]').click()
-    until(page, lambda: "best tokens differ" in title(), "top1")
-    page.locator("#disagreement-options .segment", has_text="Linear").click()
-    expect(page.locator("#disagreement-note")).to_contain_text("Press Compare")
+    with sheet_of(page, "disagreement"):
+        page.locator('#disagreement-options [data-go="differ=top1"]').click()
+        until(page, lambda: "best tokens differ" in title(), "top1")
+        page.locator("#disagreement-options .segment", has_text="Linear").click()
+        expect(page.locator("#disagreement-note")).to_contain_text("Press Compare")
     page.locator("#disagreement-start").click()
     expect(page.locator("#disagreement-note")).to_contain_text("Output, input, full norm")
     still(page)
@@ -192,6 +201,7 @@ def disagreement_is_shown_and_linked(page: Any) -> None:
 
 
 def embeddings_and_norms_are_told(page: Any) -> None:
+    page.locator("nav [data-page-link=model]").click()
     page.locator("#model-start").click()
     expect(page.locator(".report-embeddings")).to_contain_text("differ (untied)")
     expect(page.locator(".report-norms")).to_contain_text("LayerNorm")
@@ -239,7 +249,7 @@ def test_the_panels_beside_the_heatmap(revisit: Visit) -> None:
 
 def test_a_new_grid_shows_the_chosen_column_first_and_can_be_cancelled(revisit: Visit) -> None:
     page = open_page(revisit, prompt=FOX * 4, new=0)
-    expect(page.locator("#menu-decoder .menu-option:disabled").first).to_contain_text("tied")
+    assert "tied" in page.locator("#menu-decoder .menu-option:disabled").first.text_content()
     pick(page, "norm", "unit")
     expect(page.locator("#lens-state")).to_contain_text("N₁(h)")
     until(page, lambda: computed(page), "the unit norm")
@@ -248,6 +258,7 @@ def test_a_new_grid_shows_the_chosen_column_first_and_can_be_cancelled(revisit: 
     pick(page, "candidates", "matching_pursuit")
     expect(page.locator("#lens-state")).to_contain_text("Computed: 1 of")
     expect(page.locator("#lens-inspector")).to_contain_text("explained so far")
+    close_sheet(page)
     page.locator("#lens-stop").click()
     expect(page.locator("#lens-resume")).to_be_visible()
     assert not computed(page)
@@ -256,5 +267,5 @@ def test_a_new_grid_shows_the_chosen_column_first_and_can_be_cancelled(revisit: 
 
     pick(page, "candidates", "top_k")  # it was computed before: shown at once, without a job
     until(page, lambda: computed(page), "what is memoised")
-    expect(page.locator("#lens-progress")).to_have_class("progress is-idle")
+    expect(page.locator("#lens-progress")).to_have_class("job is-idle")
     expect(page.locator("#lens-resume")).to_be_hidden()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ import pytest
 from playwright.sync_api import expect
 
 from analysis.tasks.sum_specs import ContributionSpec
-from tests.support.time_limits import PATIENCE_S
 
 pytestmark = [pytest.mark.browser, pytest.mark.real]
-START = "?model=addition-5digit&prompt=99999%2B00001%3D&new=7"
+START = "?model=addition-5digit&prompt=99999%2B00001%3D&new=7&page=tasks"
 BAD = "prompt,answer\n12345+11111=,023456\n,x\n11111+22222=,\n"
 GOOD = "prompt,answer,kind\n12345+11111=,023456,right\n12346+11111=,023999,wrong\n"
 
@@ -30,17 +28,9 @@ def opened(revisit: Callable[..., Any]) -> Any:
     return page
 
 
-def wait_for_the_top(page: Any) -> None:
-    """The page scrolls up after a click. Wait from outside: its policy forbids eval."""
-    ends = time.monotonic() + PATIENCE_S
-    while page.evaluate("() => window.scrollY") != 0:
-        assert time.monotonic() < ends, "the page stayed where the click was"
-        page.wait_for_timeout(100)
-
-
 def still(page: Any) -> None:
     """Wait until no progress bar will disappear and move the elements below it."""
-    page.wait_for_selector(".progress.is-busy", state="detached")
+    page.wait_for_selector(".job.is-busy", state="detached")
 
 
 def ready(page: Any, report: str) -> Any:
@@ -72,7 +62,7 @@ def test_a_suite_runs_is_drawn_and_opens_a_prompt(revisit: Callable[..., Any]) -
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     expect(page).to_have_url(re.compile(r"prompt=\d{5}%2B\d{5}%3D"))
     expect(page).not_to_have_url(re.compile("99999"))
-    wait_for_the_top(page)
+    expect(page.locator("#page-explore")).to_be_visible()
     expect(page.locator("#lens-graph-box")).to_be_focused()
 
 
@@ -95,7 +85,7 @@ def test_reports_on_sums_are_drawn_clicked_and_downloaded(revisit: Callable[...,
     box = cells.bounding_box()  # the last row is MLP 1, the last column the first digit's carry
     page.mouse.click(box["x"] + 10, box["y"] + box["height"] - 8)
     expect(page).to_have_url(re.compile(r"row=2&pos=16&layer=1"))
-    wait_for_the_top(page)
+    expect(page.locator("#page-explore")).to_be_visible()
 
 
 def test_a_bad_list_is_refused_line_by_line_and_a_good_one_runs(

@@ -100,6 +100,11 @@ function openPage({ search = "", fetch } = {}) {
     window,
     document,
     MutationObserver,
+    CustomEvent: class CustomEvent {
+      constructor(type, options) {
+        Object.assign(this, { type, ...options });
+      }
+    },
     navigator: { clipboard: { writeText: async (text) => page.clipboard.push(text) } },
     performance: { now: () => clock.now },
     setTimeout: clock.setTimeout,

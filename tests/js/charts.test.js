@@ -66,19 +66,22 @@ test("a point of the tasks panel opens its prompt and brings the reader to the h
   const chart = page.chart("tasks-graph", { meta: { view: "tasks" } });
   chart.emit("plotly_click", { points: [{ customdata: ["no prompt"] }] });
   chart.emit("plotly_click", { points: [{}] });
-  assert.deepEqual([page.sets, page.window.scrolls], [[], []]);
+  assert.deepEqual(page.sets, []);
+  page.dash.showArrangement({ page: "tasks", wide: "", folded: [], panes: [] }, { seen: 0 });
   chart.emit("plotly_click", { points: [{ customdata: "prompt=5%2B5%3D" }] });
-  assert.equal(page.layout.events.data.reports[0].to, "prompt=5%2B5%3D");
+  const targets = page.layout.events.data.reports.map((report) => report.to);
+  assert.deepEqual(targets, ["prompt=5%2B5%3D", "page=explore"]);
   assert.equal(page.document.activeElement, heatmap);
-  assert.deepEqual(page.window.scrolls, [{ top: 0, behavior: "smooth" }]);
 });
 
 test("a button of the tasks panel brings the reader to the heatmap, others do not", () => {
   const page = openPage();
   const button = page.add("button", { "data-go": "prompt=a" });
+  page.dash.showArrangement({ page: "tasks", wide: "", folded: [], panes: [] }, { seen: 0 });
+  const shown = () => page.document.documentElement.dataset.page;
   button.click();
-  assert.equal(page.window.scrolls.length, 0);
+  assert.equal(shown(), "tasks");
   page.add("section", { class: "panel panel-tasks" }, button);
   button.click();
-  assert.equal(page.window.scrolls.length, 1);
+  assert.equal(shown(), "explore");
 });

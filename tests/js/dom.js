@@ -94,6 +94,10 @@ class Target {
     this.listeners.push({ type, callback, capture });
   }
 
+  dispatchEvent(event) {
+    return this.dispatch(event.type, event);
+  }
+
   /* Sends an event through the capture and bubble phases; returns the event. */
   dispatch(type, { bubbles = true, ...properties } = {}) {
     const path = [];
@@ -153,6 +157,9 @@ class Element extends Target {
     });
   }
 
+  removeAttribute(name) {
+    delete this.attributes[name];
+  }
   getAttribute(name) {
     return this.attributes[name] ?? null;
   }

@@ -62,7 +62,7 @@ function openFlow(picture = PICTURE) {
   const scale = page.add("span", { class: "flow-scale" }, bar, text);
   const canvas = page.add("div", { id: "flow-canvas" });
   const table = page.add("div", { id: "flow-table" });
-  const list = page.add("details", { class: "flow-list" }, table);
+  const list = page.add("div", { id: "pane-links", hidden: "" }, table);
   const panel = page.add("section", { class: "panel-flow" }, scale, canvas, list);
   Object.assign(page, { canvas, table, list, panel });
   page.dash.drawFlow(picture);

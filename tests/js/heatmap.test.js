@@ -148,6 +148,7 @@ test("only visible cells get a token, again after scrolling", () => {
   const labels = rows.map(() => positions.map(String));
   const { page, chart, scroller } = openHeatmap({ ...META, rows, positions, labels });
   chart._fullData = [{ ...TRACE, z: rows.map(() => positions.map(() => 0)) }];
+  chart._fullLayout._size = { ...SIZE, w: 5000 }; // 50 pixels a column
   chart.emit("plotly_afterplot");
   const columns = () =>
     new Set(chart.querySelectorAll(".cell-text").map((text) => text.textContent));

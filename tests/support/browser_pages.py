@@ -15,11 +15,12 @@ COUNT_REQUESTS = """
         return send(...request).finally(() => (window.unanswered -= 1));
     };
 """
-IS_BUSY = "() => window.unanswered > 0 || document.querySelector('.progress.is-busy') !== null"
+IS_BUSY = "() => window.unanswered > 0 || document.querySelector('.job.is-busy') !== null"
 #: Close what a reader opened, then change the address.
 GO_TO = """(query) => {
     document.activeElement?.blur();
     document.querySelectorAll("details[open]").forEach((each) => (each.open = false));
+    document.querySelector(".offcanvas.show [data-close-sheet]")?.click();
     document.getElementById("alert-dismiss")?.click();
     scrollTo(0, 0);
     history.pushState(null, "", location.pathname + query);

@@ -46,10 +46,9 @@ def attention(
     plan = _Plan(len(panes), len(run.tokens))
     layout = base_layout(
         theme,
-        width=plan.width,
-        height=plan.height,
+        **plan.size,
         margin=plan.margin,
-        coloraxis=_colour_axis(scaling, theme),
+        coloraxis=_colour_axis(scaling, plan, theme),
         annotations=[
             *(
                 _pane_title(pattern, head, pos, plan, number, theme)
@@ -58,7 +57,7 @@ def attention(
             *_notes(pattern, heads, shown, pos, plan, theme),
         ],
         shapes=query_shapes(len(panes), pos, theme),
-        meta={"view": "attention", "layer": pattern.layer},
+        meta={"view": "attention", "layer": pattern.layer, "least": plan.least},
     )
     layout.update(_axes(run, plan, theme))
     data = [_pane(pattern, head, number, scaling, run) for number, head in enumerate(panes)]
@@ -84,7 +83,11 @@ def query_shapes(panes: int, pos: int, theme: Theme) -> list[dict[str, Any]]:
 
 
 class _Plan:
-    """Where the panes of a grid of small multiples lie, in pixels and in paper units."""
+    """Where the panes of a grid of small multiples lie, in pixels and in paper units.
+
+    One pane fills its panel with square cells, and needs ``least`` pixels. Several panes have a
+    size of their own.
+    """
 
     def __init__(self, panes: int, tokens: int) -> None:
         self.panes = panes
@@ -92,16 +95,17 @@ class _Plan:
         self.columns = 1 if panes == 1 else 2 if panes <= 4 else 3
         self.rows = math.ceil(panes / self.columns)
         room = SIDES[self.columns]
+        self.fluid = panes == 1
         least = 12 if panes == 1 and tokens <= LABELLED else 3
         self.cell = max(min(room / tokens, 40.0), least)
         self.side = self.cell * tokens
         self.labelled = self.cell >= 11 and tokens <= LABELLED
-        gutter = 96 if self.labelled else 44
+        gutter = (72 if self.fluid else 96) if self.labelled else 40
         self.margin: dict[str, Any] = {
             "l": gutter,
-            "r": 66,
-            "t": 34,
-            "b": gutter + 40,
+            "r": 10 if self.fluid else 66,
+            "t": 36 if self.fluid else 34,
+            "b": gutter if self.fluid else gutter + 40,
             "pad": 0,
             "autoexpand": False,
         }
@@ -109,8 +113,16 @@ class _Plan:
         self.title = 30
         self.inner_width = self.columns * self.side + (self.columns - 1) * self.gap
         self.inner_height = self.rows * self.side + (self.rows - 1) * (self.title + 6)
-        self.width = round(self.inner_width + self.margin["l"] + self.margin["r"])
-        self.height = round(self.inner_height + self.margin["t"] + self.margin["b"])
+        width = round(self.inner_width + self.margin["l"] + self.margin["r"])
+        height = round(self.inner_height + self.margin["t"] + self.margin["b"])
+        self.size = {} if self.fluid else {"width": width, "height": height}
+        side = least * tokens
+        self.least = [width, height]
+        if self.fluid:
+            self.least = [
+                round(side + self.margin["l"] + self.margin["r"]),
+                round(side + self.margin["t"] + self.margin["b"]),
+            ]
 
     def domain(self, number: int) -> tuple[list[float], list[float]]:
         """(x, y) domains of pane ``number``, filled row by row from the top left."""
@@ -170,6 +182,14 @@ def _axes(run: RunResult, plan: _Plan, theme: Theme) -> dict[str, Any]:
         names = _ticks(run, plan, theme)
         span = len(run.tokens) - 0.5
         title = {"x": "key: the token read", "y": "query: the token that reads"}
+        square: dict[str, Any] = {}
+        if plan.fluid:  # the caption and the hover box say which axis is which
+            title = {"x": "", "y": ""}
+            square = {
+                "scaleanchor": f"x{_suffix(number)}",
+                "constrain": "domain",
+                "constraintoward": "top",
+            }
         axes[f"xaxis{_suffix(number)}"] = axis(
             theme,
             title["x"] if bottom and number % plan.columns == 0 else "",
@@ -179,6 +199,7 @@ def _axes(run: RunResult, plan: _Plan, theme: Theme) -> dict[str, Any]:
             showticklabels=bottom,
             **_OUTSIDE,
             tickangle=-90 if plan.labelled else 0,
+            **({"constrain": "domain", "constraintoward": "left"} if plan.fluid else {}),
             **names,
         )
         axes[f"yaxis{_suffix(number)}"] = axis(
@@ -189,6 +210,7 @@ def _axes(run: RunResult, plan: _Plan, theme: Theme) -> dict[str, Any]:
             range=[span, -0.5],
             showticklabels=left,
             **_OUTSIDE,
+            **square,
             **names,
         )
     return axes
@@ -197,7 +219,7 @@ def _axes(run: RunResult, plan: _Plan, theme: Theme) -> dict[str, Any]:
 def _ticks(run: RunResult, plan: _Plan, theme: Theme) -> dict[str, Any]:
     font = {"family": MONO, "size": 11 if plan.cell >= 14 else 10, "color": palette(theme).ink_2}
     if plan.tokens <= LABELLED:
-        names = labels(run.tokens, 10)
+        names = labels(run.tokens, 7 if plan.fluid else 10)
         texts = [f"{name} {number}" for number, name in enumerate(names)]
         if plan.labelled:
             return {"tickvals": list(range(plan.tokens)), "ticktext": texts, "tickfont": font}
@@ -205,10 +227,16 @@ def _ticks(run: RunResult, plan: _Plan, theme: Theme) -> dict[str, Any]:
     return {"tickvals": list(range(0, plan.tokens, step)), "tickfont": font}
 
 
-def _colour_axis(scaling: Scaling, theme: Theme) -> dict[str, Any]:
+def _colour_axis(scaling: Scaling, plan: _Plan, theme: Theme) -> dict[str, Any]:
     logarithmic = scaling == "log"
     bar = colour_bar(theme, f"attention weight ({scaling})", lenmode="pixels", len=170)
     bar.update({"y": 1, "yanchor": "top", "xpad": 12})
+    if plan.fluid:
+        bar.update({
+            "orientation": "h", "x": 1, "xanchor": "right", "yanchor": "bottom", "xpad": 0,
+            "ypad": 14, "len": 54, "thickness": 6, "nticks": 2,
+            "title": {"text": "attention weight (log)" if logarithmic else ""},
+        })  # fmt: skip
     if logarithmic:
         bar.update({"tickvals": [-3, -2, -1, 0], "ticktext": ["≤0.001", "0.01", "0.1", "1"]})
     return {
@@ -225,10 +253,15 @@ def _pane_title(
     across, down = plan.domain(number)
     if head is None:
         text = f"layer {pattern.layer}, mean of {len(pattern.pattern)} heads"
+        if plan.fluid:  # the caption names the layer
+            text = f"mean of {len(pattern.pattern)} heads"
     else:
         share = percent(float(pattern.head_share[head, pos]))
         faint = palette(theme).ink_3
         text = f'head {head} <span style="color:{faint}">writes {share}</span>'
+    if plan.fluid:  # from the left edge: the colour key is at the right
+        shift = {"yshift": 20, "xshift": 4 - plan.margin["l"], "yanchor": "middle"}
+        return _annotation(text, 0, 1, theme, **shift)
     return _annotation(text, across[0], down[1], theme, yanchor="bottom", yshift=6)
 
 

@@ -10,7 +10,8 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.tracing.specs import PatternResult, PatternSpec, RunResult
-from dash_app.page.panel import aria, control, error_figure, graph, panel, select_button, target
+from dash_app.page.panel import aria, control, error_figure, graph, select_button, target
+from dash_app.page.panes import Pane
 from dash_app.page.token_labels import label, percent
 from dash_app.state.context import Context, Service, result_of, trace_of
 from dash_app.state.selection import Chosen, RunRef, Selection, resolve, toggle
@@ -38,8 +39,8 @@ HELP = (
 )
 
 
-def layout(_context: Context) -> Component:
-    """Slider, heads and matrices."""
+def layout(_context: Context) -> dict[str, Any]:
+    """Heads and matrices; the layer is an option."""
     slider = html.Div(
         dcc.Slider(
             id=AttentionId.LAYER,
@@ -55,23 +56,25 @@ def layout(_context: Context) -> Component:
         className="layer-slider",
     )
     body = [
-        html.Div([control("Layer", slider, wide=True)], className="controls attention-controls"),
         html.Div(
             id=AttentionId.HEADS,
             className="head-list",
             role="group",
             **aria(label="Heads, by how much they write"),
         ),
-        graph(AttentionId.GRAPH, "Attention pattern: queries by keys", height=420),
+        graph(AttentionId.GRAPH, "Attention pattern: queries by keys"),
     ]
-    return panel(
+    pane = Pane(
         "attention",
+        "Attention",
         "Which token reads which",
         body,
-        help_text=HELP,
-        subtitle="Attention of the chosen layer and heads.",
-        subtitle_id=AttentionId.SUBTITLE,
+        HELP,
+        caption="Attention of the chosen layer and heads.",
+        caption_id=AttentionId.SUBTITLE,
+        options={"What": control("Layer", slider)},
     )
+    return {pane.name: pane}
 
 
 def select_clicked(value: Any, current: Selection, run: RunRef | None) -> Selection:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Any
 
-from dash import dcc, html
+from dash import html
 from dash.development.base_component import Component
 
 from analysis.attribution.specs import Attribution, Contribution
 from analysis.contract.specs import PART_NAMES
-from dash_app.page.panel import aria, control, panel, select_button, target
+from dash_app.page.panel import aria, control, radio, select_button, target
+from dash_app.page.panes import Pane
 from dash_app.state.context import Context
 
 
@@ -44,32 +46,28 @@ HELP = (
 )
 
 
-def layout(_context: Context) -> Component:
-    """Controls and the table."""
-    return panel(
-        "contributions",
-        "What writes the answer",
-        [
-            html.Div(id=ContributionsId.TOKENS, className="controls"),
-            html.Div(id=ContributionsId.TABLE, className="scroll-x", **aria(live="polite")),
-        ],
-        help_text=HELP,
-        subtitle="The contribution of every head, MLP, embedding and bias to the token's logit.",
-        subtitle_id=ContributionsId.SUBTITLE,
-        controls=[
-            control("Order", _radio(ContributionsId.ORDER, ORDERS)),
-            control("Show", _radio(ContributionsId.COUNT, COUNTS)),
-        ],
-        wide=True,
+def layout(_context: Context) -> dict[str, Any]:
+    """The table; the tokens, the order and the number of parts are options."""
+    table = html.Div(
+        id=ContributionsId.TABLE, className="scroll-x", tabIndex="0", **aria(label="Contributions")
     )
-
-
-def _radio(name: str, texts: dict[str, str]) -> Component:
-    return dcc.RadioItems(
-        id=name, options=[{"value": value, "label": text} for value, text in texts.items()],
-        value=next(iter(texts)), inline=True, className="segmented", labelClassName="segment",
-        inputClassName="visually-hidden",
-    )  # fmt: skip
+    pane = Pane(
+        "contributions",
+        "Contributions",
+        "What writes the answer",
+        table,
+        HELP,
+        caption="The contribution of every head, MLP, embedding and bias to the token's logit.",
+        caption_id=ContributionsId.SUBTITLE,
+        options={
+            "What": html.Div(id=ContributionsId.TOKENS),
+            "Shown": [
+                control("Order", radio(ContributionsId.ORDER, ORDERS)),
+                control("Parts", radio(ContributionsId.COUNT, COUNTS)),
+            ],
+        },
+    )
+    return {pane.name: pane}
 
 
 def table(
@@ -91,7 +89,7 @@ def table(
     return [
         html.Table(
             [html.Thead(html.Tr(heads)), html.Tbody(rows)],
-            className="ledger-table contributions",
+            className="table contributions",
         ),
         html.P(summary, className="prompt-hint"),
     ]
@@ -136,7 +134,7 @@ def _line(
             html.Td(_bar(logit, largest)),
             html.Td(_number(logit), className="num"),
         ],
-        style={"background": "var(--accent-soft)"} if is_chosen else {},
+        className="is-chosen" if is_chosen else "",
     )
 
 
@@ -150,7 +148,6 @@ def _bar(logit: float, largest: float) -> Component:
     return html.Div(
         fill,
         className="bar-track",
-        style={"minWidth": "120px", "marginTop": "7px"},
         **aria(hidden="true"),
     )
 

@@ -24,7 +24,7 @@ TITLES = {
     "kl": "KL(final ‖ row), nats",
 }
 
-MARGIN = {"l": 60, "t": 34, "b": 44, "pad": 0, "autoexpand": False}
+MARGIN = {"l": 46, "t": 32, "b": 34, "pad": 0, "autoexpand": False}
 
 
 def curves(
@@ -57,8 +57,7 @@ def curves(
         "data": list(itertools.chain.from_iterable(drawn)),
         "layout": base_layout(
             theme,
-            height=300,
-            margin={**MARGIN, "r": 24 if own else 118},
+            margin={**MARGIN, "r": 12 if own else 76},
             xaxis=_row_axis(steps, theme),
             yaxis=_value_axis(steps, quantity, theme),
             shapes=[_selected(row, theme), *(_mark_shape(at, theme) for at, _ in lines)],
@@ -148,12 +147,13 @@ def _row_axis(steps: Steps, theme: Theme) -> dict[str, Any]:
     texts = ["emb." if row == 0 else str(row) for row in ticks]
     return axis(
         theme,
-        "row (row r is the state after layer r − 1)",
+        "row",
         tickvals=ticks,
         ticktext=texts,
         range=[rows[0] - 0.5, rows[-1] + 0.5],
         showline=True,
         showspikes=False,
+        tickangle=0,
         unifiedhovertitle={"text": "row %{x}"},
     )
 
@@ -250,7 +250,7 @@ def _end_labels(steps: Steps, quantity: str, theme: Theme) -> list[dict[str, Any
             "y": place,
             "xref": "paper",
             "yref": "paper",
-            "text": token_markup(steps.tokens[index], 13),
+            "text": token_markup(steps.tokens[index], 9),
             "showarrow": False,
             "xanchor": "left",
             "yanchor": "middle",

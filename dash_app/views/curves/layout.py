@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from dash import dcc, html
 from dash.development.base_component import Component
@@ -11,7 +12,8 @@ from analysis.contract.specs import Token
 from analysis.tracing.specs import RunResult
 from analysis.trajectory.specs import LargestStep, Steps
 from dash_app.jobs.job_and_draw import progress_bar, small_button, stop_button
-from dash_app.page.panel import aria, graph, options_of, panel, select_button, switch, target
+from dash_app.page.panel import aria, control, graph, options_of, select_button, switch, target
+from dash_app.page.panes import Pane
 from dash_app.page.token_labels import label, percent
 from dash_app.state.context import Context
 from dash_app.state.options import CURVES
@@ -56,26 +58,25 @@ HELP = (
 )
 
 
-def layout(context: Context) -> Component:
-    """Pins, switch, curves, table, and the strip of all positions."""
+def layout(context: Context) -> dict[str, Any]:
+    """The curves of the pinned tokens, and the strip of all positions."""
     quantity = html.Div(quantities(context.base()), id=CurvesId.QUANTITY, className="segmented")
     body = [
-        dcc.Store(id=CurvesId.READY),
-        dcc.Store(id=CurvesId.LAST),
         html.Div(id=CurvesId.PINS, className="pin-list", role="group", **aria(label="Pins")),
-        graph(CurvesId.GRAPH, "Curves over the rows", height=300, fluid=True),
-        html.Div(id=CurvesId.FACTS, className="steps-table"),
-        _all_positions(),
+        graph(CurvesId.GRAPH, "Curves over the rows"),
+        html.Div(id=CurvesId.FACTS, className="steps-table", tabIndex="0", **aria(label="Steps")),
     ]
-    return panel(
+    curves = Pane(
         "curves",
+        "Curves",
         "How the answer emerges",
         body,
-        help_text=HELP,
-        subtitle="Pinned tokens at the chosen position, over the rows.",
-        subtitle_id=CurvesId.SUBTITLE,
-        controls=quantity,
+        HELP,
+        caption="Pinned tokens at the chosen position, over the rows.",
+        caption_id=CurvesId.SUBTITLE,
+        options={"Shown": control("Curves", quantity)},
     )
+    return {curves.name: curves, "emergence": _all_positions()}
 
 
 def quantities(selection: Selection) -> list[Component]:
@@ -83,18 +84,22 @@ def quantities(selection: Selection) -> list[Component]:
     return switch("curve", options_of(CURVES), selection.curve, "Curves")
 
 
-def _all_positions() -> Component:
-    bar = progress_bar(CurvesId.PROGRESS, stop_button(CurvesId.STOP))
-    heading = html.Div(
-        [
-            html.H3("Every position", className="inspector-title"),
-            html.Span(id=CurvesId.STRIP_LINE, className="control-help"),
-            small_button("Measure commits", CurvesId.COMMIT),
-        ],
-        className="emergence-heading",
+def _all_positions() -> Pane:
+    body = [
+        dcc.Store(id=CurvesId.READY),
+        dcc.Store(id=CurvesId.LAST),
+        html.Div(small_button("Measure commits", CurvesId.COMMIT), className="controls"),
+        progress_bar(CurvesId.PROGRESS, stop_button(CurvesId.STOP)),
+        graph(CurvesId.STRIP, "When each position's token emerges, by four measures"),
+    ]
+    return Pane(
+        "emergence",
+        "Emergence",
+        "When the token of every position emerges",
+        body,
+        HELP,
+        caption_id=CurvesId.STRIP_LINE,
     )
-    strip = graph(CurvesId.STRIP, "When each position's token emerges, by four measures", height=40)
-    return html.Div([heading, bar, strip], className="emergence")
 
 
 def pin_list(tokens: tuple[Token, ...], colours: tuple[str, ...]) -> list[Component]:
@@ -131,7 +136,8 @@ def steps_table(steps: Steps, run: RunResult, colours: tuple[str, ...]) -> Compo
     ]
     body = [_token_row(steps, index, run, colours) for index in range(len(steps.tokens))]
     return html.Table(
-        [html.Thead(html.Tr(head)), html.Tbody(body)], className="ledger-table steps-of-tokens"
+        [html.Thead(html.Tr(head)), html.Tbody(body)],
+        className="table ledger-table steps-of-tokens",
     )
 
 

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.lens.options import DECODERS
 from dash_app.jobs.job_and_draw import progress_bar, small_button, stop_button
-from dash_app.page.panel import (
-    Option,
-    aria,
-    control,
-    graph,
-    options_of,
-    panel,
-    select_button,
-    switch,
-)
+from dash_app.page.panel import Option, aria, control, graph, options_of, select_button, switch
+from dash_app.page.panes import Pane
 from dash_app.state.context import Context
 from dash_app.state.options import DIFFERENCES
 from dash_app.state.selection import toggle
@@ -49,10 +42,11 @@ HELP = (
 )
 
 
-def layout(_context: Context) -> Component:
+def layout(_context: Context) -> dict[str, Any]:
     """Decoders to choose, a button, and the heatmap."""
-    return panel(
+    pane = Pane(
         "disagreement",
+        "Decoders",
         "Where decoders disagree",
         [
             *(
@@ -61,20 +55,20 @@ def layout(_context: Context) -> Component:
             ),
             html.Div(
                 [
-                    html.Div(id=DisagreementId.OPTIONS, className="controls"),
                     small_button("Compare decoders", DisagreementId.START),
+                    html.Span(id=DisagreementId.NOTE, className="control-help"),
                 ],
-                className="controls disagreement-controls",
+                className="controls",
             ),
-            html.P(id=DisagreementId.NOTE, className="control-help disagreement-note"),
             progress_bar(DisagreementId.PROGRESS, stop_button(DisagreementId.STOP)),
-            graph(DisagreementId.GRAPH, "Heatmap of disagreement between decoders", height=60),
+            graph(DisagreementId.GRAPH, "Heatmap of disagreement between decoders"),
         ],
-        help_text=HELP,
-        subtitle="The colour shows how much several decoders differ on the same state.",
-        subtitle_id=DisagreementId.SUBTITLE,
-        wide=True,
+        HELP,
+        caption="The colour shows how much several decoders differ on the same state.",
+        caption_id=DisagreementId.SUBTITLE,
+        options={"How": html.Div(id=DisagreementId.OPTIONS)},
     )
+    return {pane.name: pane}
 
 
 def options(decoders: list[Option], chosen: tuple[str, ...], differ: str) -> list[Component]:
@@ -82,7 +76,7 @@ def options(decoders: list[Option], chosen: tuple[str, ...], differ: str) -> lis
     ticks = [_tick(option, chosen) for option in decoders]
     measures = switch("differ", options_of(DIFFERENCES), differ, "Differ by")
     return [
-        control("Decoders", html.Div(ticks, className="segmented segmented--wrap")),
+        control("Decoders", html.Div(ticks, className="segmented")),
         control("Differ by", html.Div(measures, className="segmented")),
     ]
 
@@ -92,7 +86,7 @@ def _tick(option: Option, chosen: tuple[str, ...]) -> Component:
         return html.Button(
             option.title,
             type="button",
-            className="segment is-barred",
+            className="btn btn-outline-secondary segment is-barred",
             disabled=True,
             title=option.unless,
             **aria(label=f"{option.title}: {option.unless}"),
@@ -101,7 +95,7 @@ def _tick(option: Option, chosen: tuple[str, ...]) -> Component:
     return select_button(
         option.title,
         toggle("readers", option.value, chosen),
-        f"segment{' is-selected' if on else ''}",
+        f"btn btn-outline-secondary segment{' is-selected' if on else ''}",
         label=f"{'Leave out' if on else 'Compare'} {option.title}",
         pressed=on,
         title=option.help,

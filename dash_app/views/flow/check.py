@@ -133,7 +133,7 @@ def _table(service: Service, run: RunRef, compared: CausalComparison) -> Compone
                     ),
                     html.Tbody(rows),
                 ],
-                className="ledger-table flow-compared",
+                className="table ledger-table flow-compared",
             ),
             html.P(
                 f"Spearman's rank correlation of the drawn flow into the last row with |change of"

@@ -105,7 +105,7 @@ def _neurons(found: Neurons, what: str) -> Component:
                     html.Thead(html.Tr([html.Th(head, scope="col") for head in heads])),
                     html.Tbody(rows),
                 ],
-                className="ledger-table",
+                className="table ledger-table",
             ),
             html.P(
                 f"Logit: activation times output direction. The whole MLP adds {found.total:+.3f}"

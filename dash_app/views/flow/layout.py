@@ -11,7 +11,8 @@ from dash.development.base_component import Component
 from analysis.contract.choices import Choices
 from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, START_TOKEN
 from dash_app.jobs.job_and_draw import fill_id, progress_bar, small_button, stop_button
-from dash_app.page.panel import FIGURE, GRAPH_CONFIG, aria, blank_figure, control, panel
+from dash_app.page.panel import FIGURE, GRAPH_CONFIG, aria, blank_figure, control
+from dash_app.page.panes import Pane
 from dash_app.state.context import Context
 from dash_app.state.options import SCALES, SINKS, SPLITS
 from dash_app.views.flow.options import options
@@ -56,7 +57,7 @@ ZOOM = (
     ("→", "right", "Move right (Shift and arrow)"),
     ("↑", "up", "Move up (Shift and arrow)"),
     ("↓", "down", "Move down (Shift and arrow)"),
-    ("Reset", "reset", "The whole picture (key 0)"),
+    ("⤢", "reset", "The whole picture (key 0)"),
 )
 CANVAS_LABEL = (
     "Flow graph. Keys: plus and minus zoom, Shift with arrows moves, 0 resets. The list below has"
@@ -96,43 +97,50 @@ HELP = (
 )
 
 
-def layout(context: Context) -> Component:
-    """Controls, picture, key, table, inspector, causal check."""
-    return panel(
-        "flow",
-        "Where the information comes from, and where it goes",
-        [
-            dcc.Store(id=FlowId.READY),
-            dcc.Store(id=FlowId.LAST),
-            dcc.Store(id=FlowId.PICTURE),
-            dcc.Store(id=FlowId.DRAWN),
-            html.Div(options(context.base()), id=FlowId.OPTIONS, className="flow-options"),
-            html.Div(
-                html.Div(id=fill_id(FlowId.PROGRESS), className="progress-fill"),
-                className="progress-track flow-progress",
-            ),
-            control("Layers", _layers(), wide=True),
-            _picture(),
-            _tools(),
-            html.Div(
-                id=FlowId.INSPECTOR,
-                className="flow-inspector",
-                **aria(label="Chosen link", live="polite"),
-            ),
-            html.Details(
-                [
-                    html.Summary("List of these links"),
-                    html.Div(id=FlowId.TABLE, className="flow-table"),
-                ],
-                className="flow-list",
-            ),
-            _check(),
-        ],
-        help_text=HELP,
-        subtitle="The flow into the chosen state.",
-        subtitle_id=FlowId.SUBTITLE,
-        wide=True,
+def layout(context: Context) -> dict[str, Any]:
+    """The picture, the list of its links, the causal check, and the chosen link."""
+    title = "Where the information comes from, and where it goes"
+    stores = (FlowId.READY, FlowId.LAST, FlowId.PICTURE, FlowId.DRAWN)
+    progress = html.Div(
+        html.Div(id=fill_id(FlowId.PROGRESS), className="progress-bar"),
+        className="progress flow-progress",
     )
+    body = [*(dcc.Store(id=name) for name in stores), progress, _picture(), _tools()]
+    flow = Pane(
+        "flow",
+        "Flow",
+        title,
+        body,
+        HELP,
+        caption="The flow into the chosen state.",
+        caption_id=FlowId.SUBTITLE,
+        options={
+            "": html.Div(options(context.base()), id=FlowId.OPTIONS),
+            "Layers": html.Div(control("Layers", _layers()), className="flow-layer-range"),
+        },
+    )
+    table = html.Div(id=FlowId.TABLE, className="flow-table is-scrolled", tabIndex="0")
+    links = Pane(
+        "links", "Links", "The links of the flow as a table", table, LINKS_HELP,
+        caption="The links that the picture shows. Click a column to sort, a link to read it.",
+    )  # fmt: skip
+    return {
+        flow.name: flow,
+        links.name: links,
+        "check": _check(),
+        "link": html.Div(id=FlowId.INSPECTOR, className="flow-inspector"),
+    }
+
+
+LINKS_HELP = (
+    "Each row is a link of the picture. Links that are not drawn are listed as sums, so that the"
+    " numbers of each node add up.",
+)
+CHECK_HELP = (
+    "Cut the drawn links: each link is cut in turn, and the change of the answer's logit is"
+    " measured. If the picture is right, links with a large share change it most.",
+    "Compare all methods: the same for every method of shares, with the rank correlation of each.",
+)
 
 
 def _layers() -> Component:
@@ -140,7 +148,7 @@ def _layers() -> Component:
         id=FlowId.LAYERS, min=0, max=29, step=1, value=[0, 29], marks=None,
         allow_direct_input=True, tooltip={"placement": "bottom"},
     )  # fmt: skip
-    return html.Div(slider, className="layer-slider flow-layers", title=LAYERS_HELP)
+    return html.Div(slider, className="flow-layers", title=LAYERS_HELP)
 
 
 def _picture() -> Component:
@@ -155,7 +163,7 @@ def _picture() -> Component:
     return html.Div(
         [
             dcc.Graph(
-                id=FlowId.GRAPH, figure=blank_figure(520), config=GRAPH_CONFIG, responsive=False
+                id=FlowId.GRAPH, figure=blank_figure(), config=GRAPH_CONFIG, responsive="auto"
             ),
             html.Div(canvas, className="flow-picture"),
         ],
@@ -189,30 +197,23 @@ def _tools() -> Component:
 
 def _zoom(text: str, what: str, label: str) -> Component:
     more: Any = {"data-flow-zoom": what, "title": label, **aria(label=label)}
-    return html.Button(text, type="button", className="button button--small", **more)
+    return html.Button(text, type="button", className="icon-button", **more)
 
 
-def _check() -> Component:
+def _check() -> Pane:
     """Buttons that start the causal check, its progress, and its result."""
-    return html.Section(
-        [
-            dcc.Store(id=FlowId.CHECK_READY),
-            dcc.Store(id=FlowId.CHECK_LAST),
-            html.H3("Is the picture right?", className="flow-check-title"),
-            html.Div(
-                [
-                    small_button("Cut the drawn links", FlowId.CUT),
-                    small_button("Compare all methods", FlowId.COMPARE),
-                    html.Span(
-                        "Cuts each link and measures how the logit changes.",
-                        className="control-help",
-                    ),
-                ],
-                className="controls",
-            ),
-            progress_bar(FlowId.CHECK_PROGRESS, stop_button(FlowId.STOP)),
-            html.Div(id=FlowId.CHECKED, className="flow-checked"),
-        ],
-        className="flow-check",
-        **aria(label="Causal check"),
-    )
+    buttons = [
+        small_button("Cut the drawn links", FlowId.CUT),
+        small_button("Compare all methods", FlowId.COMPARE),
+    ]
+    body = [
+        dcc.Store(id=FlowId.CHECK_READY),
+        dcc.Store(id=FlowId.CHECK_LAST),
+        html.Div(buttons, className="controls"),
+        progress_bar(FlowId.CHECK_PROGRESS, stop_button(FlowId.STOP)),
+        html.Div(id=FlowId.CHECKED, className="flow-checked is-scrolled"),
+    ]
+    return Pane(
+        "check", "Causal check", "Is the picture right?", body, CHECK_HELP,
+        caption="Cuts each link and measures how the logit changes.",
+    )  # fmt: skip

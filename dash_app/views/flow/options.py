@@ -33,20 +33,22 @@ def options(
 ) -> list[Component]:
     """All controls that have an effect with the selected method."""
     method = FLOW_METHODS[selection.method]
+    shares = control(
+        "Shares by", _switched("Shares", "method", options_of(FLOW_METHODS), selection)
+    )
+    how: list[Component] = [shares, html.P(method.summary, className="control-help")]
+    shown = _rule(selection)
     if method.signed:
-        further = logit_controls(selection, tokens, foils)
+        what = logit_controls(selection, tokens, foils)
     else:
-        further = _shares(selection, answer, grouped)
-    return [
-        html.Div(
-            control(
-                "Shares by", _switched("Shares", "method", options_of(FLOW_METHODS), selection)
-            ),
-            className="controls flow-methods",
-        ),
-        html.P(method.summary, className="control-help"),
-        html.Div([*_rule(selection), *further], className="controls"),
-    ]
+        what = _what(selection, answer)
+        how += _how(selection, grouped)
+        shown.append(_control("Scale", "scale", SCALES, selection))
+    return [_group("What", what), _group("How", how), _group("Shown", shown)]
+
+
+def _group(name: str, controls: Sequence[Component]) -> Component:
+    return html.Section([html.H3(name, className="sheet-group"), *controls], className="mb-3")
 
 
 def _rule(selection: Selection) -> list[Component]:
@@ -61,19 +63,22 @@ def _rule(selection: Selection) -> list[Component]:
     ]
 
 
-def _shares(selection: Selection, answer: bool, grouped: bool) -> list[Component]:
-    splits = [one for one in options_of(SPLITS) if grouped or one.value != "group"]
+def _what(selection: Selection, answer: bool) -> list[Component]:
     parts = [_control("Direction", "direction", DIRECTIONS, selection)]
-    if FLOW_METHODS[selection.method].per_head:
-        heads = _switched("Heads", "split", splits, selection)
-        parts.append(html.Div(control("Heads", heads), title=SPLITS.help))
-    parts += [
-        _control("Scale", "scale", SCALES, selection),
+    if answer and selection.direction == "down":
+        parts.append(_control("Into", "root", ROOTS, selection))
+    return parts
+
+
+def _how(selection: Selection, grouped: bool) -> list[Component]:
+    splits = [one for one in options_of(SPLITS) if grouped or one.value != "group"]
+    parts = [
         _control("Start token", "start", START_TOKEN, selection),
         _control("Sinks", "sinks", SINKS, selection),
     ]
-    if answer and selection.direction == "down":
-        parts.append(_control("Into", "root", ROOTS, selection))
+    if FLOW_METHODS[selection.method].per_head:
+        heads = _switched("Heads", "split", splits, selection)
+        parts.append(html.Div(control("Heads", heads), title=SPLITS.help))
     return parts
 
 

@@ -48,13 +48,13 @@ def _choice(selection: Selection, run: RunRef) -> list[Component]:
     buttons = switch("adds", options_of(PROMOTED_BY), selection.adds, "Promoted by")
     parts = [
         html.H3("Promoted and suppressed by", className="inspector-title"),
-        html.Div(buttons, className="segmented segmented--wrap"),
+        html.Div(buttons, className="segmented"),
     ]
     if selection.adds == "head_output":
         heads = [Option(str(head), str(head)) for head in range(run.heads)]
         chosen = str(min(selection.adder, run.heads - 1))
         buttons = switch("adder", heads, chosen, "Head")
-        parts.append(html.Div(buttons, className="segmented segmented--wrap"))
+        parts.append(html.Div(buttons, className="segmented"))
     return parts
 
 

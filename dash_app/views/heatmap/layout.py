@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from dash import dcc, html
 from dash.development.base_component import Component
 
 from dash_app.jobs.job_and_draw import progress_bar, small_button, stop_button
-from dash_app.page.panel import aria, graph, panel
+from dash_app.page.panel import graph
+from dash_app.page.panes import Pane
 from dash_app.state.context import Context
-from dash_app.views.heatmap.options import bar
 
 
 class LensId(StrEnum):
@@ -45,43 +46,32 @@ HELP = (
 )
 
 
-def layout(context: Context) -> Component:
-    """Controls, caption, heatmap, inspector."""
+def layout(_context: Context) -> dict[str, Any]:
+    """The heatmap, and the inspector's parts: the chosen cell, and what a component promotes."""
     body = [
         *(dcc.Store(id=name) for name in (LensId.DRAWN, LensId.WANTED, LensId.READY, LensId.LAST)),
-        html.Div(
-            [html.Div(bar(context.base()), id=LensId.OPTIONS, className="menu-bar"), _find()],
-            className="lens-controls",
-        ),
-        html.Div(id=LensId.STATE, className="lens-line"),
+        graph(LensId.GRAPH, "Heatmap of layers by tokens"),
         _job(),
-        html.Div(
-            [
-                graph(LensId.GRAPH, "Heatmap of layers by tokens", height=560),
-                html.Aside(
-                    [
-                        html.Div(
-                            html.Div(className="skeleton skeleton--figure"),
-                            id=LensId.INSPECTOR,
-                            **aria(live="polite"),
-                        ),
-                        html.Div(id=LensId.ADDS, className="lens-adds", **aria(live="polite")),
-                    ],
-                    className="inspector",
-                    **aria(label="Chosen cell"),
-                ),
-            ],
-            className="lens-body",
-        ),
     ]
-    return panel(
+    pane = Pane(
         "lens",
+        "Predictions",
         "What each state predicts",
         body,
-        help_text=HELP,
-        subtitle="Rows are states of the residual stream, from bottom to top. Columns are tokens.",
-        wide=True,
+        HELP,
+        caption="Rows are states of the residual stream, from bottom to top. Columns are tokens.",
+        caption_id=LensId.STATE,
+        options={
+            "": html.Div(id=LensId.OPTIONS, className="menu-bar"),
+            "Search": _find(),
+        },
     )
+    waiting = html.Div(className="skeleton skeleton--figure")
+    return {
+        pane.name: pane,
+        "cell": html.Div(waiting, id=LensId.INSPECTOR),
+        "promoted": html.Div(id=LensId.ADDS),
+    }
 
 
 def _find() -> Component:
@@ -94,8 +84,9 @@ def _find() -> Component:
         className="find-input",
     )
     return html.Label(
-        [html.Span("Find", className="visually-hidden"), box],
+        [html.Span("Find", className="control-label"), box],
         title="Show only positions whose token contains this text (press Enter)",
+        className="control",
     )
 
 

@@ -211,29 +211,24 @@ def bar(
     read = [
         component,
         *_head(selection, run, result),
-        menu("decoder", "Decoder", options_of(DECODERS, here), selection.decoder),
     ]
     measure = [
+        menu("decoder", "Decoder", options_of(DECODERS, here), selection.decoder),
         menu("norm", "Norm", options_of(NORMS, here), selection.norm),
         menu("similarity", "Similarity", options_of(SIMILARITIES, here), selection.similarity),
         menu("candidates", "Candidates", options_of(CANDIDATES, here), selection.candidates),
     ]
     colour = menu("colour", "Colour", options_of(COLOURS, here), selection.colour)
+    coloured = [colour, *_colour(selection, run, result, names or {})]
     return [
-        _group("Read", read),
-        _group("Measure", measure),
-        _group("Colour by", [colour, *_colour(selection, run, result, names or {})]),
-        _group("Show", _window(selection, result)),
+        _group("What", read),
+        _group("How", measure),
+        _group("Shown", [*coloured, *_window(selection, result)]),
     ]
 
 
 def _group(name: str, menus: Sequence[Component]) -> Component:
-    return html.Div(
-        [html.Span(name, className="menu-group-name"), *menus],
-        className="menu-group",
-        role="group",
-        **aria(label=name),
-    )
+    return html.Section([html.H3(name, className="sheet-group"), *menus], className="mb-3")
 
 
 def _head(selection: Selection, run: RunRef | None, result: RunResult | None) -> list[Component]:
@@ -252,7 +247,7 @@ def _head(selection: Selection, run: RunRef | None, result: RunResult | None) ->
             why = f"{left} later positions. Set one in the address: source={MOST_SOURCES}."
             sources.append(Option("", "…", unless=why))
         chosen = str(selection.source or 0)
-        parts.append(menu("source", "Source", sources, chosen, short=True))
+        parts.append(menu("source", "Source", sources, chosen, short=True, derived=True))
     return parts
 
 
@@ -266,7 +261,7 @@ def _colour(
     if COLOURS[selection.colour].of_token and run is not None and result is not None:
         tokens = [Option(str(number), label(token, 16)) for number, token in names.items()]
         chosen = str(asked_token(run, result, selection))
-        parts.append(menu("asked", "of", tokens, chosen, short=True))
+        parts.append(menu("asked", "of", tokens, chosen, short=True, derived=True))
     if selection.colour == "share":
         parts.append(menu("part", "of", options_of(PARTS), selection.part))
         parts.append(menu("by", "by", options_of(SHARE_METHODS), selection.by))

@@ -12,7 +12,8 @@ from analysis.contract.ledger import Ledger, LedgerEntry, LedgerSpec, ModelLedge
 from analysis.errors import CancelledError
 from dash_app.errors import explain
 from dash_app.jobs.job_and_draw import fill_id, label_id
-from dash_app.page.panel import aria, panel
+from dash_app.page.panel import aria, data
+from dash_app.page.panes import Pane
 from dash_app.state.context import Context, NewJob, Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection, resolve
 
@@ -44,10 +45,11 @@ BADGES = {
 }
 
 
-def layout(_context: Context) -> Component:
+def layout(_context: Context) -> dict[str, Any]:
     """Two tables side by side: the model's identities and this run's."""
-    return panel(
+    pane = Pane(
         "ledger",
+        "Identities",
         "Does it add up?",
         [
             _progress(),
@@ -59,19 +61,19 @@ def layout(_context: Context) -> Component:
                 className="ledger-parts",
             ),
         ],
-        help_text=HELP,
-        subtitle="The identities that the pictures rely on, and their errors.",
-        subtitle_id=LedgerId.SUBTITLE,
-        wide=True,
+        HELP,
+        caption="The identities that the pictures rely on, and their errors.",
+        caption_id=LedgerId.SUBTITLE,
     )
+    return {pane.name: pane}
 
 
 def _progress() -> Component:
-    fill = html.Div(id=fill_id(LedgerId.PROGRESS), className="progress-fill")
+    fill = html.Div(id=fill_id(LedgerId.PROGRESS))
     return html.Div(
         [
             html.Div(fill, className="visually-hidden"),
-            html.Span("", id=label_id(LedgerId.PROGRESS), className="progress-label"),
+            html.Span("", id=label_id(LedgerId.PROGRESS), className="job-label"),
         ],
         role="status",
     )
@@ -112,11 +114,13 @@ def badge(ledger: Ledger) -> Component:
     """A chip that says whether the model adds up, with the largest error; links to the panel."""
     style, mark, word = BADGES[ledger.colour]
     error = f"{ledger.largest_error:.0e}"
+    found = f"Largest relative error of {len(ledger.entries)} identities: {error}."
     return html.A(
         f"{mark} {word}, error {error}",
-        href="#ledger-title",
-        className=f"model-chip ledger-badge {style}",
-        title=f"Largest relative error of {len(ledger.entries)} identities: {error}. See below.",
+        href="?page=model",
+        className=f"model-chip text-decoration-none {style}",
+        title=f"{found} Click to see all of them.",
+        **data(page_link="model"),
     )
 
 
@@ -130,7 +134,7 @@ def table(title: str, ledger: Ledger) -> list[Component]:
                 html.Thead(html.Tr([html.Th(head, scope="col") for head in heads])),
                 html.Tbody([_row(entry, exact=ledger.exact) for entry in ledger.entries]),
             ],
-            className="ledger-table",
+            className="table ledger-table",
         ),
     ]
 

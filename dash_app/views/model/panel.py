@@ -26,7 +26,8 @@ from dash_app.jobs.job_and_draw import (
     stop_button,
     stored_problem,
 )
-from dash_app.page.panel import GRAPH_CONFIG, aria, panel, problem_notice
+from dash_app.page.panel import GRAPH_CONFIG, aria, problem_notice
+from dash_app.page.panes import Pane
 from dash_app.page.theme import Figure, Theme
 from dash_app.page.token_labels import percent
 from dash_app.state.context import Context, NewJob, Service, trace_of
@@ -64,10 +65,11 @@ HELP = (
 )
 
 
-def layout(_context: Context) -> Component:
+def layout(_context: Context) -> dict[str, Any]:
     """A button, and the reports after they are measured."""
-    return panel(
+    pane = Pane(
         "model",
+        "Embeddings and norms",
         "This model's embeddings and norms",
         [
             dcc.Store(id=ModelId.READY),
@@ -86,10 +88,10 @@ def layout(_context: Context) -> Component:
             progress_bar(ModelId.PROGRESS, stop_button(ModelId.STOP)),
             html.Div(id=ModelId.REPORTS, className="model-reports"),
         ],
-        help_text=HELP,
-        subtitle="Properties of the weights, and of their similarity to states of this run.",
-        wide=True,
+        HELP,
+        caption="Properties of the weights, and of their similarity to states of this run.",
     )
+    return {pane.name: pane}
 
 
 def measure(

@@ -179,7 +179,7 @@ def messages_after_run(
 
 
 def _warnings(lines: Sequence[str]) -> list[Any]:
-    return [notice(line, kind="warn") for line in lines]
+    return [notice(line, kind="warning") for line in lines]
 
 
 def model_chips(service: Service, run: RunRef, _selection: Selection) -> Any:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
+import dash_bootstrap_components as dbc
 from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.contract.specs import ModelInfo
 from dash_app.jobs.job_and_draw import progress_bar
-from dash_app.page.panel import aria, select_button, target
+from dash_app.page.panel import aria, button, number_field, radio, select_button, target
 from dash_app.state.context import Context, PageId
 from dash_app.state.examples import Example, by_question
 from dash_app.state.selection import MAX_PROMPT_CHARACTERS
@@ -30,25 +32,21 @@ class RunId(StrEnum):
     PROGRESS = "run-progress"
 
 
-def layout(context: Context) -> Component:
-    """Prompt, controls, examples and progress."""
-    return html.Section(
-        [
-            dcc.Store(id=RunId.LAST),
-            _model_bar(context),
-            _prompt_bar(context),
-            _examples(context),
-            progress_bar(RunId.PROGRESS),
-        ],
+def layout(context: Context) -> dict[str, Any]:
+    """The model picker, the prompt with examples and progress, and facts about the model."""
+    prompt = html.Section(
+        [dcc.Store(id=RunId.LAST), *_prompt_bar(context), progress_bar(RunId.PROGRESS)],
         className="run-view",
         **aria(label="Prompt"),
     )
+    facts = html.Div(id=RunId.CHIPS, className="chips")
+    return {"picker": _model_bar(context), "prompt": prompt, "facts": facts}
 
 
 def _model_bar(context: Context) -> Component:
     return html.Div(
         [
-            html.Label("Model", htmlFor=RunId.MODEL, className="control-label"),
+            html.Label("Model", htmlFor=RunId.MODEL, className="visually-hidden"),
             dcc.Dropdown(
                 id=RunId.MODEL,
                 options=[
@@ -59,46 +57,33 @@ def _model_bar(context: Context) -> Component:
                 searchable=len(context.models) > 8,
                 className="model-picker",
             ),
-            html.Div(id=PageId.BADGE, className="model-chips", **aria(live="polite")),
-            html.Div(id=RunId.CHIPS, className="model-chips"),
+            html.Div(id=PageId.BADGE, className="chips", **aria(live="polite")),
         ],
         className="model-bar",
     )
 
 
-def _prompt_bar(context: Context) -> Component:
-    prompt = dcc.Textarea(
+def _prompt_bar(context: Context) -> list[Component]:
+    prompt = dbc.Textarea(
         id=RunId.PROMPT,
         value=context.base().prompt,
-        rows=2,
-        maxLength=MAX_PROMPT_CHARACTERS,
-        spellCheck=False,
+        rows=1,
+        maxlength=MAX_PROMPT_CHARACTERS,
+        spellcheck="false",
         dir="auto",
         placeholder="Type a prompt. The model continues it.",
         className="prompt-input",
         title="The text that the model reads and continues",
     )
     label = html.Label("Prompt", htmlFor=RunId.PROMPT, className="visually-hidden")
-    run = html.Button("Run", id=RunId.BUTTON, type="button", className="button button--primary")
-    cancel = html.Button(
-        "Cancel", id=RunId.CANCEL, type="button", className="button", disabled=True
-    )
-    actions = html.Div(
-        [_template(context), _new_tokens(context), run, cancel], className="prompt-actions"
-    )
-    return html.Div([label, prompt, actions], className="prompt-bar")
+    run = button("Run", RunId.BUTTON, color="primary", title="Ctrl+Enter", class_name="px-3")
+    cancel = button("Cancel", RunId.CANCEL, disabled=True)
+    bar = [label, prompt, _template(context), _new_tokens(context), run, cancel]
+    return [html.Div([*bar, _examples(context)], className="prompt-bar")]
 
 
 def _new_tokens(context: Context) -> Component:
-    new = dcc.Input(
-        id=RunId.NEW,
-        type="number",
-        value=context.base().new,
-        min=0,
-        max=context.settings.max_new_tokens,
-        step=1,
-        className="number-input",
-    )
+    new = number_field(RunId.NEW, context.base().new, 0, context.settings.max_new_tokens)
     return html.Label(
         [html.Span("New tokens", className="control-label"), new],
         title="Number of tokens to generate after the prompt (greedy)",
@@ -106,18 +91,9 @@ def _new_tokens(context: Context) -> Component:
 
 
 def _template(context: Context) -> Component:
-    switch = dcc.RadioItems(
-        id=RunId.TEMPLATE,
-        options=[{"label": "Text", "value": "off"}, {"label": "Chat", "value": "on"}],
-        value=context.base().template,
-        inline=True,
-        className="segmented",
-        labelClassName="segment",
-        inputClassName="visually-hidden",
-    )
+    switch = radio(RunId.TEMPLATE, {"off": "Text", "on": "Chat"}, context.base().template)
     return html.Div(
-        [html.Span("Prompt as", className="control-label"), switch],
-        className="template-switch",
+        switch,
         role="group",
         title="Chat puts the prompt into the model's own chat template. The token strip marks the"
         " added tokens.",
@@ -146,7 +122,7 @@ def _example(example: Example, model: str) -> Component:
         select_button(
             example.title,
             target(model=model, prompt=example.prompt, new=example.new, template="off"),
-            "example",
+            "btn btn-outline-secondary example",
             label=f"Run the example: {example.prompt}",
         ),
         title=f"{example.prompt}\n{example.shows}",
@@ -154,22 +130,13 @@ def _example(example: Example, model: str) -> Component:
 
 
 def _examples(context: Context) -> Component:
-    buttons = html.Span(
-        examples(context.settings.default_model), id=RunId.EXAMPLES, className="examples"
+    buttons = html.Div(
+        examples(context.settings.default_model), id=RunId.EXAMPLES, className="examples menu-list"
     )
-    keys = html.Span(
-        [
-            html.Span("Ctrl", className="kbd"),
-            "+",
-            html.Span("Enter", className="kbd"),
-            " runs, ",
-            html.Span("←↑↓→", className="kbd"),
-            " move the selection",
-        ],
-        className="prompt-hint",
-    )
-    return html.Div(
-        [html.Span("Try", className="control-label"), buttons, keys], className="prompt-examples"
+    return html.Details(
+        [html.Summary("Examples", className="btn btn-outline-secondary"), buttons],
+        id="menu-examples",
+        className="menu",
     )
 
 

@@ -21,14 +21,15 @@ TEXT = "story-text"
 Phrase = tuple[str, dict[str, Any] | None]
 
 
-def layout(_context: Context) -> Component:
+def layout(_context: Context) -> dict[str, Any]:
     """The sentence; before the first run, what the page waits for."""
-    return html.Div(
+    sentence = html.Div(
         html.Span("Loading the model and reading the prompt…", className="story-text muted"),
         id=TEXT,
         className="story",
         **aria(live="polite"),
     )
+    return {"story": sentence}
 
 
 def draw(service: Service, run: RunRef, selection: Selection) -> list[Component]:

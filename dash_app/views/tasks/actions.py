@@ -163,7 +163,7 @@ def _errors(problem: Problem, name: str) -> Component:
             html.Ul([html.Li(line) for line in listed]),
             html.Span(problem.hint, className="alert-hint"),
         ],
-        className="alert alert--error",
+        className="alert alert-danger",
         role="alert",
     )
 
@@ -190,7 +190,7 @@ def own_sum(model: str) -> list[Any]:
     button = select_button(
         example.prompt,
         target(model=model, prompt=example.prompt, new=example.new_tokens),
-        "example",
+        "btn btn-outline-secondary example",
         label=f"Open {example.prompt} on {model}",
     )
     return [html.Span("Example sum:", className="control-label"), button,

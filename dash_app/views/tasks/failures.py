@@ -96,7 +96,12 @@ def _answer(name: str, one: AnsweredPrompt, model: str) -> Component:
     return html.P(
         [
             f"{name}: ",
-            select_button(_last(one.prompt), to, "example", label=f"Open {one.prompt}"),
+            select_button(
+                _last(one.prompt),
+                to,
+                "btn btn-outline-secondary example",
+                label=f"Open {one.prompt}",
+            ),
             f" answer {one.written!r}, expected {one.answer!r}.",
         ]
     )
@@ -175,7 +180,7 @@ def _links(pair: AnswerPair, found: FlowChange) -> Component:
     return html.Div(
         [
             html.H4("Links whose flow differs most", className="inspector-title"),
-            html.Table([html.Thead(head), html.Tbody(rows)], className="ledger-table"),
+            html.Table([html.Thead(head), html.Tbody(rows)], className="table ledger-table"),
             html.P(
                 f"{count} of {len(found.kinds)} links; the CSV has all. Residual links are omitted,"
                 " because their flow follows from the others.",

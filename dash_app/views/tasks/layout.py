@@ -10,7 +10,8 @@ from dash.development.base_component import Component
 from analysis.tasks import suites
 from analysis.tasks.sum_specs import MAX_DIGITS, PATCH_POSITIONS
 from dash_app.jobs.job_and_draw import progress_bar
-from dash_app.page.panel import aria, control, empty_state, help_button, panel
+from dash_app.page.panel import aria, button, control, empty_state, help_lines, number_field, radio
+from dash_app.page.panes import Pane
 from dash_app.state.context import Context
 from dash_app.views.tasks.reports import (
     EVERY,
@@ -75,12 +76,14 @@ LISTS: dict[ReportOption, tuple[str, float]] = {
 }
 
 
-def layout(context: Context) -> Component:
+def layout(context: Context) -> dict[str, Any]:
     """Controls, the suite's report, and the other reports below."""
-    return panel(
+    pane = Pane(
         "tasks",
         "Many prompts at once",
+        "Many prompts at once",
         [
+            html.Div(_controls(context), className="controls"),
             dcc.Store(id=TasksId.LIST),
             dcc.Download(id=TasksId.DOWNLOAD),
             *(
@@ -99,11 +102,10 @@ def layout(context: Context) -> Component:
             html.Div(id=of("suite", Part.FIGURES), className="tasks-figures"),
             *(_section(one) for one in REPORTS),
         ],
-        help_text=HELP,
-        subtitle="Accuracy, emergence with controls, and reports on how the model adds.",
-        controls=_controls(context),
-        wide=True,
+        HELP,
+        caption="Accuracy, emergence with controls, and reports on how the model adds.",
     )
+    return {pane.name: pane}
 
 
 def _controls(context: Context) -> list[Component]:
@@ -114,15 +116,15 @@ def _controls(context: Context) -> list[Component]:
         control("Suite", _list(TasksId.SUITE, SUITES, "addition", 15)),
         control("Prompts", _number(TasksId.SIZE, min(60, most), most)),
         control("Digits", _number(TasksId.DIGITS, 2, MAX_DIGITS)),
-        _button("Run suite", of("suite", Part.BUTTON), "button button--primary"),
-        _button("Cancel", of("suite", Part.CANCEL), "button", disabled=True),
+        button("Run suite", of("suite", Part.BUTTON), color="primary"),
+        button("Cancel", of("suite", Part.CANCEL), disabled=True),
     ]
 
 
 def _own() -> Component:
     """An example sum, and the upload of a list."""
     upload = dcc.Upload(
-        html.Button("Upload a list…", type="button", className="button button--small"),
+        button("Upload a list…"),
         id=TasksId.UPLOAD,
         accept=".csv,.jsonl",
         multiple=False,
@@ -139,8 +141,7 @@ def _own() -> Component:
 
 def _section(report: Report) -> Component:
     heading = html.Div(
-        [html.H3(report.title, className="tasks-title"), help_button(report.title, report.help)],
-        className="tasks-heading",
+        [html.H3(report.title, className="tasks-title"), help_lines(report.title, report.help)]
     )
     return html.Section(
         [
@@ -150,13 +151,8 @@ def _section(report: Report) -> Component:
                 [
                     *_size(report),
                     *(_option(report.name, option) for option in report.asks),
-                    _button(report.button, of(report.name, Part.BUTTON), "button button--small"),
-                    _button(
-                        "Cancel",
-                        of(report.name, Part.CANCEL),
-                        "button button--small",
-                        disabled=True,
-                    ),
+                    button(report.button, of(report.name, Part.BUTTON)),
+                    button("Cancel", of(report.name, Part.CANCEL), disabled=True),
                 ],
                 className="controls",
             ),
@@ -183,11 +179,8 @@ def _option(report: str, option: ReportOption) -> Component:
         label, options, value = CHOICES[option]
         return control(
             label,
-            dcc.RadioItems(
-                id=name, options=options, value=value, inline=True, className="segmented",
-                labelClassName="segment", inputClassName="visually-hidden",
-            ),
-        )  # fmt: skip
+            radio(name, {each["value"]: each["label"] for each in options}, value),
+        )
     label, width = LISTS[option]
     label = "Each state, carry" if (report, option) == ("patching", ReportOption.COLUMN) else label
     return control(label, _list(name, [], None, width))
@@ -197,7 +190,7 @@ def _tools(report: Report) -> Component:
     """Tools of a finished report: options of what is drawn, and its numbers as files."""
     files = [(f"CSV: {sheet}", f"csv-{sheet}") for sheet in report.sheets]
     exports = [
-        _button(text, of(report.name, name), "button button--small button--ghost")
+        button(text, of(report.name, name), color="link")
         for text, name in (*files, ("JSON: all", "json"))
     ]
     return html.Div(
@@ -220,11 +213,4 @@ def _list(name: str, options: Any, value: Any, width: float) -> Component:
 
 
 def _number(name: str, value: int, most: int) -> Component:
-    field = dcc.Input(
-        id=name, type="number", value=value, min=1, max=most, step=1, className="number-input"
-    )
-    return html.Div(field, style={"width": "7rem"})  # a flex child would shrink to zero
-
-
-def _button(text: str, name: str, class_name: str, *, disabled: bool = False) -> Component:
-    return html.Button(text, id=name, type="button", className=class_name, disabled=disabled)
+    return number_field(name, value, 1, most)

@@ -114,7 +114,9 @@ def _item(report: SuiteReport, to: list[str], n: int) -> Component:
     verdict = "right" if report.right[n] else f"expected {report.answers[n]!r}"
     return html.Li(
         [
-            select_button(last, to[n], "example", label=f"Open {report.prompts[n]}"),
+            select_button(
+                last, to[n], "btn btn-outline-secondary example", label=f"Open {report.prompts[n]}"
+            ),
             html.Span(f" answer {report.written[n]!r}, {verdict}"),
         ]
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dash import html
 from dash.development.base_component import Component
 
@@ -20,15 +22,16 @@ ALTERNATIVES = 3
 UNKNOWN = ("<unk>", "[UNK]", "<|unk|>", "<UNK>")
 
 
-def layout(_context: Context) -> Component:
+def layout(_context: Context) -> dict[str, Any]:
     """The strip, with placeholders before the first run."""
-    return html.Div(
+    chips = html.Div(
         [html.Span(className="token skeleton") for _ in range(8)],
         id=STRIP,
         className="token-strip",
         role="group",
         **aria(label="Tokens of prompt and answer"),
     )
+    return {"tokens": chips}
 
 
 def draw(service: Service, run: RunRef, selection: Selection) -> list[Component]:
@@ -54,7 +57,7 @@ def _unknown(run: RunResult) -> list[Component]:
         f"{lost} of the prompt's {run.prompt_length} tokens {'is' if lost == 1 else 'are'} unknown."
     )
     hint = "This model has no token for that text and reads the same placeholder for all of it."
-    return [html.Div(notice(message, hint, kind="warn"), className="token-note")]
+    return [html.Div(notice(message, hint, kind="warning"), className="token-note")]
 
 
 def chip(run: RunResult, pos: int, chosen: int) -> Component:

@@ -63,7 +63,7 @@ def test_the_selection_is_in_shapes_alone() -> None:
 
 def test_many_positions_make_a_wide_figure_not_narrow_cells() -> None:
     widths = [
-        drawn(synthetic.grid(2, tokens), everything(2, tokens))["layout"]["width"]
+        drawn(synthetic.grid(2, tokens), everything(2, tokens))["layout"]["meta"]["least"][0]
         for tokens in (8, 64)
     ]
     assert widths[1] > 3 * widths[0]

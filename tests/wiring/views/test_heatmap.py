@@ -350,7 +350,9 @@ def test_promoted_tokens_come_from_the_block_below(service: FakeService, run_ref
 
 
 def test_an_unavailable_option_gives_the_reason_and_is_disabled() -> None:
-    shown = menu("x", "X", [Option("a", "A", "help"), Option("b", "B", "help", "no b here")], "a")
+    shown = menu(
+        "colour", "X", [Option("a", "A", "help"), Option("b", "B", "help", "no b here")], "a"
+    )
     buttons = shown.children[1].children
     assert "data-go" in buttons[0].to_plotly_json()["props"]
     assert buttons[1].disabled

@@ -1,0 +1,311 @@
+/*
+The arrangement of the page: which page is shown, which panel fills the workspace, which panels are
+folded, and which pane of a panel is on top. The selection holds it (the store "arrangement"), so a
+link contains it. The browser applies a change at once and reports it.
+
+Options of a panel are in a side sheet (Bootstrap's offcanvas). Options that differ from their
+default are listed in the panel as chips; a click on a chip resets its option.
+*/
+(function () {
+  "use strict";
+
+  const REMEMBERED = "stratascope.arrangement";
+  const NAMES = ["page", "wide", "folded", "panes"];
+  const PAGE = "explore";
+  const root = document.documentElement;
+  let shown = { page: PAGE, wide: "", folded: [], panes: [] };
+  let lastReport = 0;
+  let opener = null; // the button that opened the side sheet
+
+  /* ------------------------------------------------------------ arrangement */
+
+  function change(next) {
+    const to = NAMES.filter((name) => String(next[name]) !== String(shown[name])).map(
+      (name) => `${name}=${encodeURIComponent(next[name].toString())}`
+    );
+    if (to.length) {
+      shown = next;
+      apply();
+      remember();
+      lastReport = window.stratascope.page.report({ to: to.join("&") });
+    }
+  }
+
+  /* Shows the arrangement of the store, unless the reader has changed it since. */
+  function showArrangement(stored, note) {
+    if (stored && lastReport <= (note?.seen ?? 0)) {
+      shown = { page: stored.page, wide: stored.wide, folded: stored.folded, panes: stored.panes };
+      apply();
+    }
+  }
+
+  function apply() {
+    root.dataset.page = shown.page;
+    for (const page of document.querySelectorAll(".page")) {
+      page.hidden = page.id !== `page-${shown.page}`;
+    }
+    for (const link of document.querySelectorAll("[data-page-link]")) {
+      const isCurrent = link.dataset.pageLink === shown.page;
+      link.classList.toggle("active", isCurrent);
+      link.setAttribute("aria-current", isCurrent ? "page" : "false");
+    }
+    const workspace = document.getElementById("workspace");
+    if (workspace) {
+      workspace.classList.toggle("has-wide", Boolean(shown.wide));
+      workspace.querySelectorAll(".panel").forEach(applyToPanel);
+    }
+    document.querySelectorAll("[data-pane]").forEach(applyToTab);
+  }
+
+  function applyToPanel(panel) {
+    const name = panel.dataset.panel;
+    const isWide = shown.wide === name;
+    const isFolded = !isWide && shown.folded.includes(name);
+    panel.classList.toggle("is-wide", isWide);
+    panel.classList.toggle("is-folded", isFolded);
+    setPressed(panel.querySelector("[data-widen]"), isWide, ["Maximise", "Restore"]);
+    setPressed(panel.querySelector("[data-fold]"), isFolded, ["Collapse", "Expand"]);
+  }
+
+  function setPressed(button, isOn, [off, on]) {
+    if (button) {
+      const text = `${isOn ? on : off} ${button.dataset.title}`;
+      button.setAttribute("aria-pressed", String(isOn));
+      button.setAttribute("aria-label", text);
+      button.title = text;
+    }
+  }
+
+  /* A tab is on top if it is chosen, or if it is the first of its panel and no other is chosen. */
+  function applyToTab(tab) {
+    const siblings = [...tab.closest(".nav").querySelectorAll("[data-pane]")];
+    const chosen = siblings.find((each) => shown.panes.includes(each.dataset.pane)) || siblings[0];
+    const isOn = tab === chosen;
+    tab.classList.toggle("active", isOn);
+    tab.setAttribute("aria-selected", String(isOn));
+    tab.tabIndex = isOn ? 0 : -1;
+    const pane = document.getElementById(tab.getAttribute("aria-controls"));
+    if (pane && pane.hidden === isOn) {
+      pane.hidden = !isOn;
+      pane.dispatchEvent(new CustomEvent("pane", { bubbles: true, detail: isOn }));
+    }
+  }
+
+  function openPane(tab) {
+    const siblings = [...tab.closest(".nav").querySelectorAll("[data-pane]")];
+    const others = siblings.map((each) => each.dataset.pane);
+    const kept = shown.panes.filter((name) => !others.includes(name));
+    const panes = tab === siblings[0] ? kept : [...kept, tab.dataset.pane].sort();
+    change({ ...shown, panes });
+  }
+
+  function openPage(page) {
+    change({ ...shown, page, wide: "" });
+  }
+
+  function toggleFolded(name) {
+    const isFolded = shown.folded.includes(name);
+    const folded = isFolded
+      ? shown.folded.filter((each) => each !== name)
+      : [...shown.folded, name].sort();
+    change({ ...shown, wide: shown.wide === name ? "" : shown.wide, folded });
+  }
+
+  /* ------------------------------------------------------------ remembering */
+
+  /* Folded panels and panes are kept for the next visit; a link that names its own wins. */
+  function remember() {
+    const { folded, panes } = shown;
+    try {
+      window.localStorage.setItem(REMEMBERED, JSON.stringify({ folded, panes }));
+    } catch {
+      // Storage can be full or forbidden. Then nothing is remembered.
+    }
+  }
+
+  function restore() {
+    const named = new URLSearchParams(window.location.search);
+    if (NAMES.some((name) => named.has(name))) {
+      return;
+    }
+    try {
+      const kept = JSON.parse(window.localStorage.getItem(REMEMBERED) || "{}");
+      const { folded = [], panes = [] } = kept;
+      change({ ...shown, folded: folded.map(String), panes: panes.map(String) });
+    } catch {
+      // What is stored is not ours.
+    }
+  }
+
+  /* ------------------------------------------------------------ options in a side sheet */
+
+  const openSheet = () => document.querySelector(".offcanvas.show");
+
+  function showSheet(id, button) {
+    closeSheet();
+    const sheet = document.getElementById(id);
+    sheet.classList.add("show");
+    sheet.inert = false;
+    opener = button;
+    opener?.setAttribute("aria-expanded", "true");
+    sheet.focus({ preventScroll: true });
+  }
+
+  function closeSheet() {
+    const sheet = openSheet();
+    if (sheet) {
+      const hadFocus = sheet.contains(document.activeElement);
+      sheet.classList.remove("show");
+      sheet.inert = true;
+      opener?.setAttribute("aria-expanded", "false");
+      if (hadFocus) {
+        opener?.focus({ preventScroll: true });
+      }
+    }
+  }
+
+  /* ------------------------------------------------------------ chips */
+
+  /* Lists the options of a side sheet whose value is not the default. */
+  function showChips(sheet) {
+    const host = document.querySelector(`[data-chips="${sheet.dataset.options}"]`);
+    if (!host) {
+      return;
+    }
+    const changed = [...sheet.querySelectorAll("[data-reset]")].filter(
+      (each) => each.dataset.reset
+    );
+    host.replaceChildren(...changed.map(chip));
+  }
+
+  function chip(option) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "chip";
+    button.dataset.go = option.dataset.reset;
+    button.title = `Reset: ${option.dataset.value}`;
+    button.setAttribute("aria-label", `Reset ${option.dataset.value}`);
+    button.textContent = `${option.dataset.value} ×`;
+    return button;
+  }
+
+  function watchSheets() {
+    for (const sheet of document.querySelectorAll("[data-options]")) {
+      const observer = new MutationObserver(() => showChips(sheet));
+      const what = { childList: true, subtree: true, attributeFilter: ["data-reset"] };
+      observer.observe(sheet, { ...what, attributes: true });
+      showChips(sheet);
+    }
+  }
+
+  /* ------------------------------------------------------------ the inspector */
+
+  /* The inspector shows what was clicked last: a link, a head or a cell. */
+  function inspectorPane(target) {
+    const names = new URLSearchParams(target);
+    if (names.get("link")) {
+      return "link";
+    }
+    if (names.get("adds") || names.get("adder")) {
+      return "promoted";
+    }
+    return names.has("row") || names.has("pos") ? "cell" : "";
+  }
+
+  function inspect(name) {
+    for (const tab of document.querySelectorAll("[data-inspect]")) {
+      const isOn = tab.dataset.inspect === name;
+      tab.classList.toggle("active", isOn);
+      tab.setAttribute("aria-selected", String(isOn));
+      tab.tabIndex = isOn ? 0 : -1;
+      document.getElementById(tab.getAttribute("aria-controls")).hidden = !isOn;
+    }
+  }
+
+  function onSelect(target) {
+    const name = inspectorPane(target);
+    if (name) {
+      inspect(name);
+    }
+  }
+
+  /* ------------------------------------------------------------ clicks and keys */
+
+  function onClick(event) {
+    const at = (selector) => event.target.closest?.(selector);
+    const page = at("[data-page-link]");
+    const [widen, fold] = [at("[data-widen]"), at("[data-fold], .is-folded > .panel-header")];
+    const [tab, inspected, sheet] = [at("[data-pane]"), at("[data-inspect]"), at("[data-sheet]")];
+    if (page) {
+      event.preventDefault();
+      closeSheet();
+      openPage(page.dataset.pageLink);
+    } else if (widen) {
+      const name = widen.dataset.widen;
+      change({ ...shown, wide: shown.wide === name ? "" : name });
+    } else if (fold) {
+      toggleFolded(fold.closest(".panel").dataset.panel);
+    } else if (tab) {
+      openPane(tab);
+    } else if (inspected) {
+      inspect(inspected.dataset.inspect);
+    } else if (sheet) {
+      const isOpen = document.getElementById(sheet.dataset.sheet).classList.contains("show");
+      isOpen ? closeSheet() : showSheet(sheet.dataset.sheet, sheet);
+    } else if (at("[data-close-sheet]") || (openSheet() && !at(".offcanvas, [data-go]"))) {
+      closeSheet();
+    }
+  }
+
+  function onKey(event) {
+    if (event.key === "Escape" && openSheet() && !event.target.closest("details.menu[open]")) {
+      closeSheet();
+    } else if (event.key === "Escape" && shown.wide && !openSheet()) {
+      change({ ...shown, wide: "" });
+    } else if (event.target.matches?.("[role=tab]")) {
+      moveAmongTabs(event);
+    }
+  }
+
+  function moveAmongTabs(event) {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (step) {
+      const tabs = [...event.target.closest("[role=tablist]").querySelectorAll("[role=tab]")];
+      const next = tabs[(tabs.indexOf(event.target) + step + tabs.length) % tabs.length];
+      event.preventDefault();
+      event.stopPropagation();
+      next.focus();
+      next.click();
+    }
+  }
+
+  /* A caption has one line; its whole text is its tooltip. */
+  function onOver(event) {
+    const caption = event.target.closest?.(".panel-caption");
+    if (caption) {
+      caption.title = caption.textContent;
+    }
+  }
+
+  let started = false;
+
+  /* Called for each answer of the store; the first one finds the page drawn. */
+  function follow(stored, note) {
+    showArrangement(stored, note);
+    if (stored && !started) {
+      started = true;
+      watchSheets();
+      restore();
+    }
+  }
+
+  document.addEventListener("click", onClick);
+  document.addEventListener("keydown", onKey, true);
+  document.addEventListener("mouseover", onOver);
+  window.stratascope.workspace = { onSelect, inspectorPane, follow, openPage };
+  window.dash_clientside ??= {};
+  window.dash_clientside.stratascope = {
+    ...window.dash_clientside.stratascope,
+    showArrangement: follow,
+  };
+})();

@@ -1,0 +1,169 @@
+"""Panels of the workspace, their panes, and the side sheets with the options of a pane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dash import html
+from dash.development.base_component import Component
+
+from dash_app.page.panel import aria, data
+
+Children = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Pane:
+    """One picture of a panel, with its caption, its options and its explanation.
+
+    Attributes:
+        name: Names it in ids and in the address.
+        tab: Its name in a word or two.
+        title: What it answers, as a heading.
+        body: The picture.
+        help: How to read it; the side sheet shows it below the options.
+        caption: The text of the one-line caption before a callback writes it.
+        caption_id: The caption's id; empty if no callback writes it.
+        options: The options in groups: "What", "How" and "Shown"; a group without a name
+            contains the headings itself.
+        line: What stands in place of the caption.
+    """
+
+    name: str
+    tab: str
+    title: str
+    body: Children
+    help: Sequence[str] = ()
+    caption: Children = ""
+    caption_id: str = ""
+    options: Mapping[str, Children] = field(default_factory=dict)
+    line: Component | None = None
+
+
+def icon(name: str) -> Component:
+    """An icon of Bootstrap Icons (``tools/page_assets.py`` lists those that exist)."""
+    return html.Span(className=f"bi bi-{name}", **aria(hidden="true"))
+
+
+def panel(name: str, panes: Sequence[Pane], *, fixed: bool = False) -> Component:
+    """A panel: tabs or a title, and one pane on top.
+
+    Args:
+        name: Names the panel in the address.
+        panes: Its panes; the first is on top until another is chosen.
+        fixed: Whether it can be neither maximised nor collapsed.
+    """
+    first = panes[0]
+    several = len(panes) > 1
+    heading = _tabs(name, panes) if several else html.H2(first.tab, className="panel-title")
+    tools = [] if fixed else _tools(first.tab, name)
+    header = html.Div([heading, html.Div(tools, className="panel-tools")], className="panel-header")
+    shown = [_pane(pane, hidden=pane is not first, tabbed=several) for pane in panes]
+    return html.Section(
+        [header, *shown],
+        className=f"panel panel-{name}",
+        **data(panel=name),
+        **aria(label=first.tab),
+    )
+
+
+def _tabs(name: str, panes: Sequence[Pane]) -> Component:
+    tabs = [
+        html.Button(
+            pane.tab,
+            type="button",
+            className=f"nav-link{' active' if number == 0 else ''}",
+            role="tab",
+            title=pane.title,
+            **data(pane=pane.name),
+            **aria(controls=f"pane-{pane.name}", selected=str(number == 0).lower()),
+        )
+        for number, pane in enumerate(panes)
+    ]
+    label = f"Panes of {panes[0].tab}"
+    return html.Div(tabs, className="nav nav-underline", role="tablist", **aria(label=label))
+
+
+def _tools(title: str, name: str) -> list[Component]:
+    return [
+        icon_button("chevron-bar-down", f"Collapse {title}", data(fold=name, title=title)),
+        icon_button("arrows-angle-expand", f"Maximise {title}", data(widen=name, title=title)),
+    ]
+
+
+def icon_button(name: str, label: str, more: Mapping[str, str]) -> Component:
+    """A button with an icon only; ``label`` names it."""
+    named: dict[str, Any] = {**more, **aria(label=label)}
+    return html.Button(icon(name), type="button", className="icon-button", title=label, **named)
+
+
+def _pane(pane: Pane, *, hidden: bool, tabbed: bool) -> Component:
+    role: dict[str, Any] = {"role": "tabpanel"} if tabbed else {}
+    return html.Div(
+        [_line(pane), html.Div(pane.body, className="pane-body")],
+        id=f"pane-{pane.name}",
+        className=f"pane pane-{pane.name}",
+        hidden=hidden,
+        **role,
+        **(aria(label=pane.title) if tabbed else {}),
+    )
+
+
+def _line(pane: Pane) -> Component:
+    """The caption, the chips of changed options, and the button that opens the side sheet."""
+    named: dict[str, Any] = {"id": pane.caption_id} if pane.caption_id else {}
+    caption = html.Div(pane.caption, className="panel-caption", tabIndex="0", **named)
+    opened = f"sheet-{pane.name}"
+    text = f"Options and help: {pane.title}" if pane.options else f"Help: {pane.title}"
+    button = icon_button("sliders" if pane.options else "question-circle", text, data(sheet=opened))
+    chips = html.Div(className="chips", **data(chips=pane.name))
+    return html.Div([pane.line or caption, chips, button], className="pane-line")
+
+
+def sheet(pane: Pane) -> Component:
+    """The side sheet of a pane: its options in groups, and how to read the picture."""
+    groups = [
+        html.Section([*_group_name(name), *_listed(options)])
+        for name, options in pane.options.items()
+    ]
+    about = html.Section(
+        [
+            html.H3("How to read it", className="sheet-group"),
+            *(html.P(text) for text in pane.help),
+        ],
+        className="sheet-help",
+    )
+    return side_sheet(
+        f"sheet-{pane.name}", pane.title, [*groups, about], {"data-options": pane.name}
+    )
+
+
+def _group_name(name: str) -> list[Component]:
+    return [html.H3(name, className="sheet-group")] if name else []
+
+
+def _listed(options: Children) -> list[Any]:
+    return list(options) if isinstance(options, (list, tuple)) else [options]
+
+
+def side_sheet(name: str, title: str, body: Children, more: Mapping[str, str]) -> Component:
+    """A sheet at the right edge that a button with ``data-sheet`` opens.
+
+    Bootstrap's style, but not the component of dash-bootstrap-components: that one removes what it
+    contains while it is closed, and callbacks could not write the options in it.
+    """
+    close = icon_button("x-lg", f"Close: {title}", {"data-close-sheet": ""})
+    header = html.Div(
+        [html.H2(title, className="offcanvas-title"), close], className="offcanvas-header"
+    )
+    inert: dict[str, Any] = {"tabIndex": "-1", **more}
+    return html.Div(
+        [header, html.Div(body, className="offcanvas-body")],
+        id=name,
+        className="offcanvas offcanvas-end",
+        role="dialog",
+        **inert,
+        **aria(label=title),
+    )
