@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.errors import ModelLoadError
-from analysis.model import hub, model_files
+from analysis.model import hub, model_files, untrusted
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -130,6 +130,7 @@ def apply(model: Any, folder: Path) -> Any:
         )
     config = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = True
+    _try_patterns(config, model)
     try:
         with without_progress_bars(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -142,6 +143,17 @@ def apply(model: Any, folder: Path) -> Any:
     base = adapted.get_base_model()
     _merge_ends(base)
     return base
+
+
+def _try_patterns(config: Any, model: Any) -> None:
+    """Match the adapter's regular expressions once, so that peft meets none that never ends."""
+    named = config.target_modules, config.exclude_modules
+    patterns = [pattern for pattern in named if isinstance(pattern, str)]
+    patterns += [rf"(.*\.)?({key})$" for key in (*config.rank_pattern, *config.alpha_pattern)]
+    with untrusted.limited("A pattern of the adapter"):
+        for pattern in patterns:
+            for name, _ in model.named_modules():
+                re.match(pattern, name)
 
 
 def _configuration(folder: Path) -> dict[str, Any]:

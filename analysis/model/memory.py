@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from analysis.errors import AnalysisError, ModelLoadError
-from analysis.model import adapters, catalog, hub, model_files
+from analysis.model import adapters, catalog, hub, model_files, untrusted
 
 _BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
 #: Bytes of a quantised weight: one, or half a byte plus its share of a block's scale (of 64).
@@ -112,10 +112,11 @@ def _by_configuration(folder: Path, dtype: str, quantise: str) -> float:
     from transformers import AutoConfig
     from transformers import AutoModelForCausalLM as _AutoModel
 
+    untrusted.check_folder(folder)
     factory: Any = _AutoModel
     config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     with torch.device("meta"):
-        model = factory.from_config(config, trust_remote_code=False)
+        model = factory.from_config(config, trust_remote_code=False, attn_implementation="eager")
     return sum(
         float(part.numel()) * _each(name, part.dim(), dtype, quantise)
         for name, part in model.named_parameters()
@@ -125,6 +126,7 @@ def _by_configuration(folder: Path, dtype: str, quantise: str) -> float:
 def _gguf_elements(path: Path) -> int:
     from gguf import GGUFReader
 
+    untrusted.check_gguf(path)
     try:
         return sum(int(tensor.n_elements) for tensor in GGUFReader(path).tensors)
     except (ValueError, IndexError, OSError, struct.error, KeyError) as error:

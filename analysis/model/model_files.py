@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.errors import ModelLoadError
+from analysis.model import untrusted
 
 INDEX = "model.safetensors.index.json"
 
@@ -43,13 +44,15 @@ def check_folder(folder: Path) -> None:
     """Refuse a folder whose model is incomplete or unsafe to load.
 
     Raises:
-        ModelLoadError: If files are missing, truncated, or pickled.
+        ModelLoadError: If files are missing, truncated, or pickled, or go beyond the limits of
+            ``untrusted``.
     """
     if not (folder / "config.json").is_file():
         raise ModelLoadError(
             f"{folder} has no config.json, so it is not a Hugging Face model.",
             "Name the folder that save_pretrained wrote.",
         )
+    untrusted.check_folder(folder)
     for name in weight_files(folder):
         check_safetensors(folder / name)
 
@@ -111,6 +114,12 @@ def safetensors_header(path: Path) -> dict[str, Any]:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > size:
                 raise ModelLoadError(f"{path} is truncated within its header.", again)
+            if length > untrusted.MOST_HEADER:
+                raise ModelLoadError(
+                    f"{path} claims a header of {length:,} bytes; at most"
+                    f" {untrusted.MOST_HEADER:,} are read.",
+                    again,
+                )
             header: dict[str, Any] = json.loads(file.read(length))
         ends = [int(value["data_offsets"][1]) for name, value in header.items() if name[:2] != "__"]
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -8,6 +8,7 @@ from typing import Any, overload
 
 from analysis.contract.specs import Token
 from analysis.errors import PromptError
+from analysis.model.untrusted import limited
 
 #: Replaces the user's text to find its place in a template's output; no template writes these.
 _STAND_IN = "\u2402stratascope\u2403"
@@ -27,9 +28,10 @@ def render(tokenizer: Any, text: str) -> str:
 
     message = [{"role": "user", "content": text}]
     try:
-        return str(
-            tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
-        )
+        with limited("The model's chat template"):
+            return str(
+                tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+            )
     except TemplateError as error:
         raise PromptError(
             f"The model's chat template refuses this prompt: {str(error)[:200]}",

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -189,6 +190,23 @@ def _exit_with_parent() -> None:
     os._exit(0)
 
 
+def _limit_memory() -> None:
+    """Let a request that needs more than the machine's memory fail, before the system ends it all.
+
+    CUDA reserves far more addresses than memory, so there is no limit with it.
+    """
+    if sys.platform != "linux" or Path("/dev/nvidiactl").exists():
+        return
+    import resource
+
+    most = psutil.virtual_memory().total
+    with suppress(OSError, ValueError):
+        most = min(most, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+
+
 def main(descriptor: int, function: str) -> None:
     """Serve requests on the inherited end of a pipe.
 
@@ -206,6 +224,7 @@ def main(descriptor: int, function: str) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with suppress(OSError):
         os.nice(NICE)
+    _limit_memory()
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     log_lines.handle(logging.WARNING, log_lines.lines_for(os.environ.get(LOG_FORMAT, "auto")))
     try:
