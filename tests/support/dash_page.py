@@ -134,13 +134,16 @@ class Page:
         """Set properties as a user does, ``run_button__n_clicks=1``, and wait for the page."""
         for key, value in values.items():
             component, _, prop = key.partition("__")
-            self._apply(component.replace("_", "-"), prop, value)
+            name = component.replace("_", "-")
+            if not any(f"{name}.{prop}" in each.reads() for each in self.callbacks.values()):
+                raise PageError(f"no callback reads {name}.{prop}")
+            self._apply(name, prop, value)
         self.settle()
 
     def go(self, to: str) -> None:
         """Click something that selects, as ``assets/js/page.js`` reports it."""
         self.seen += 1
-        self.set(go__data={"reports": [{"to": to, "n": self.seen}]})
+        self.set(events__data={"reports": [{"to": to, "n": self.seen}]})
 
     def ask(self, prompt: str, new: int = 1) -> None:
         """Type a prompt and press Run, without waiting."""
