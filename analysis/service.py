@@ -83,6 +83,8 @@ Answer = TypeVar("Answer")
 Subject = TraceSpec | str
 _log = logging.getLogger("stratascope.service")
 
+#: Studies that keep each finished prompt, so that they can be stopped and continued.
+RESUMABLE = frozenset(("suite", "failure"))
 #: Seconds of computing allowed to a study.
 STUDY_DEADLINE_S = 3600.0
 
@@ -225,7 +227,8 @@ class Service:
             job.priority = Priority.LONG
             job.deadline_s = job.deadline_s or STUDY_DEADLINE_S
         deadline = self.limits.deadline_s if job.deadline_s is None else job.deadline_s
-        request = Request(technique.name, model, self._identify(model), specs)
+        resumable = technique.name in RESUMABLE
+        request = Request(technique.name, model, self._identify(model), specs, resumable)
         answer = codec.decode(self._backend.ask(key, request, job, deadline).data)
         if not isinstance(answer, technique.result):
             raise AnalysisError("The worker answered a different request.", "Run the prompt again.")

@@ -56,12 +56,14 @@ class Request:
         model: The model's name.
         fingerprint: The fingerprint of its weights.
         specs: The spec, after the ``TraceSpec`` if it applies to a trace.
+        resumable: Whether it keeps what it has finished, so that it can be stopped and continued.
     """
 
     kind: str
     model: str
     fingerprint: str
     specs: tuple[Spec[Any], ...] = ()
+    resumable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,9 @@ class Computation:
         returned: How often a worker ended after it was sent and before it started.
         cancel_sent: Monotonic time at which the worker was asked to stop it; 0 if never.
         clock: Counts the seconds that it ran.
+        turn_from: What the clock showed when its turn began.
+        turns: How many turns it had.
+        yielding: Whether it was stopped so that another user's work has a turn.
     """
 
     number: int
@@ -69,6 +72,9 @@ class Computation:
     returned: int = 0
     cancel_sent: float = 0.0
     clock: Stopwatch = field(default_factory=Stopwatch)
+    turn_from: float = 0.0
+    turns: int = 0
+    yielding: bool = False
 
     @property
     def finished(self) -> bool:
@@ -146,6 +152,11 @@ class FairQueue:
     def waiting(self, user: str) -> int:
         """Number of a user's entries."""
         return sum(entry.user == user for entry in self._entries)
+
+    def others_wait(self, entries: list[Entry]) -> bool:
+        """Whether a user waits who has none of these entries."""
+        users = {entry.user for entry in entries}
+        return any(entry.user not in users for entry in self._entries)
 
     def add(self, computation: Computation, user: str, priority: int) -> Entry:
         """Add a user's entry."""
@@ -225,6 +236,10 @@ class SentComputations:
         """Put a computation on top, with all its queue entries."""
         self._stack.append(entries)
         return entries[0].computation
+
+    def entries(self, computation: Computation) -> list[Entry]:
+        """The queue entries of a computation."""
+        return next(found for found in self._stack if found[0].computation is computation)
 
     def find(self, number: int) -> Computation | None:
         """The computation with this number, or None."""

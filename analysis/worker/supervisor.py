@@ -41,6 +41,8 @@ _log = logging.getLogger("stratascope.jobs")
 #: Seconds between two checks that the worker lives; most seconds until it accepts requests, and
 #: until it starts one that it was sent.
 CHECK_S, START_S, IDLE_S = 1.0, 300.0, 60.0
+#: Seconds that long work computes before another user's work has a turn, the first time.
+TURN_S = 10.0
 
 
 @dataclass(eq=False, slots=True)
@@ -193,6 +195,7 @@ class Supervisor:
             while not self._closing:
                 with self.changed:
                     self._stop_unwanted()
+                    self._take_turns()
                     self._send_next()
                     patience = self._seconds_until_kill()
                 self._receive(min(patience, CHECK_S))
@@ -254,6 +257,8 @@ class Supervisor:
             self._crashes.clear(computation.key)
             self._on_answer(computation.key, computation.request, message.answer)
             self._finish(computation, answer=message.answer)
+        elif isinstance(message, Failed) and computation.yielding and computation.waiters > 0:
+            self._requeue(computation)
         elif isinstance(message, Failed):
             self._finish(computation, error=message.error())
 
@@ -280,6 +285,29 @@ class Supervisor:
             self._start_worker()
         if self._worker is not None:
             self._worker.send(Run(computation.number, computation.request, self._limits))
+        self.changed.notify_all()
+
+    def _take_turns(self) -> None:
+        """Stop work that can be continued if another user waits and its turn is over.
+
+        Each turn is twice as long as the last one, so that it ends also if a turn keeps nothing.
+        """
+        top = self._sent.top
+        if top is None or self._worker is None or not top.request.resumable or top.yielding:
+            return
+        spent = top.clock.seconds - top.turn_from
+        if spent >= TURN_S * 2**top.turns and self._queue.others_wait(self._sent.entries(top)):
+            top.yielding = True
+            self._worker.send(Cancel(top.number))
+
+    def _requeue(self, computation: Computation) -> None:
+        """Let a computation that was stopped for another user wait for its next turn."""
+        entries = self._sent.entries(computation)
+        self._sent.remove(computation)
+        computation.clock.stop()
+        computation.number, computation.yielding = next(self._numbers), False
+        computation.turn_from, computation.turns = computation.clock.seconds, computation.turns + 1
+        self._queue.put_back(entries)
         self.changed.notify_all()
 
     def _stop_unwanted(self) -> None:
