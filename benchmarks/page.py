@@ -1,14 +1,16 @@
-"""Measure the time from the click on Run to the pictures, in a real browser.
+"""Measure how fast the page answers, in a real browser, beside the figures of an older page.
 
     python -m benchmarks.page
 
-It runs prompts of 16 and 64 tokens on the default model: first new, then memoised.
+It opens the example, moves the selected cell by keys, and then runs prompts of 16 and 64 tokens on
+the default model: first new, then memoised. The machine must be quiet.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,8 @@ from playwright.sync_api import Page, sync_playwright
 
 from tests.support import chromium
 
+#: What this command printed for the page of commit 52805c4, which sent a request for each view.
+BEFORE: dict[str, str] = {}
 GRAPHS = ("lens-graph", "curves-graph", "attention-graph")
 PICTURES = (*GRAPHS, "flow-canvas")
 TEXT = (
@@ -31,6 +35,21 @@ TEXT = (
 WORDS = TEXT.split()
 #: (name, words): nearly every word is one token.
 PROMPTS = (("16 tokens", WORDS[:16]), ("64 tokens", WORDS[:62]))
+#: One round of moves; after the first round all of them are memoised.
+KEYS = ("ArrowUp", "ArrowLeft", "ArrowDown", "ArrowRight")
+ROUNDS = 5
+#: Milliseconds without a change after which a move has ended.
+QUIET_MS = 700
+#: Bounds of the page, in the same words as its figures.
+BOUNDS = {
+    "requests for a move": "at most 2",
+    "outline of a move": "at most 50 ms",
+    "last view of a move": "at most 250 ms",
+    "64 tokens, memoised, all views": "at most 0.60 s",
+    "resources": "at most 60",
+    "compressed size": "at most 1.2 MB",
+    "elements": "at most 1,500",
+}
 #: A figure counts when it has new data. Moving the outline redraws the old figure.
 WATCH = """ids => {
   window.__drawn = [];
@@ -52,6 +71,23 @@ START = """ids => {
   window.__drawn.length = 0;
   window.__t0 = performance.now();
 }"""
+#: For a move: when the key was pressed, when the outline moved, when a view last changed.
+WATCH_MOVES = """() => {
+  const views = ['lens-inspector', 'lens-adds', 'curves-graph', 'curves-facts', 'attention-graph',
+    'attention-heads', 'contributions-table', 'flow-canvas', 'tokens-strip', 'story-text'];
+  const move = window.__move = { key: 0, outline: 0, last: 0 };
+  addEventListener('keydown', () => Object.assign(move, {
+    key: performance.now(), outline: 0, last: 0 }), true);
+  document.querySelector('#lens-graph .js-plotly-plot').on('plotly_relayout', () => {
+    move.outline ||= performance.now();
+  });
+  const watch = new MutationObserver(() => (move.last = performance.now()));
+  for (const id of views) {
+    const view = document.getElementById(id);
+    if (view) watch.observe(view, { childList: true, subtree: true, attributes: true,
+      characterData: true });
+  }
+}"""
 
 
 def free_port() -> int:
@@ -65,6 +101,79 @@ def serve(folder: str, port: int) -> subprocess.Popen[bytes]:
     """Start a server with an empty memo."""
     env = {**os.environ, "STRATASCOPE_CACHE_DIR": folder, "STRATASCOPE_PORT": str(port)}
     return subprocess.Popen([sys.executable, "-m", "dash_app"], env=env)
+
+
+def is_callback(request: Any) -> bool:
+    """Whether a request calls a callback."""
+    return "_dash-update-component" in request.url
+
+
+def opened(page: Page, url: str) -> dict[str, str]:
+    """Open the page and return its size: resources, compressed bytes, elements."""
+    received: list[Any] = []
+
+    def note(request: Any) -> None:
+        received.append(request)
+
+    page.on("requestfinished", note)
+    for _ in range(120):
+        try:
+            page.goto(url)
+            break
+        except Exception:  # noqa: BLE001 - the server does not listen yet
+            time.sleep(0.5)
+    else:
+        raise TimeoutError(f"No server answers at {url} after a minute.")
+    page.wait_for_selector("#flow-canvas .flow-link", timeout=180_000)
+    page.wait_for_timeout(3000)
+    page.remove_listener("requestfinished", note)
+    files = [one for one in received if not is_callback(one)]
+    size = sum(one.sizes()["responseBodySize"] for one in files)
+    elements = page.evaluate("() => document.querySelectorAll('*').length")
+    return {
+        "resources": str(len(files)),
+        "compressed size": f"{size / 1e6:.2f} MB",
+        "elements": f"{elements:,}",
+    }
+
+
+def measure_move(page: Page, key: str) -> tuple[int, float, float]:
+    """Return the requests of a move, and the milliseconds to its outline and to the last view."""
+    sent: list[Any] = []
+
+    def note(request: Any) -> None:
+        sent.append(request)
+
+    page.on("request", note)
+    page.keyboard.press(key)
+    while True:
+        page.wait_for_timeout(50)
+        found = page.evaluate("() => ({ ...window.__move, now: performance.now() })")
+        if found["now"] - max(found["last"], found["key"]) > QUIET_MS:
+            break
+    page.remove_listener("request", note)
+    start = found["key"]
+    return (
+        sum(is_callback(one) for one in sent),
+        max(found["outline"], start) - start,
+        max(found["last"], start) - start,
+    )
+
+
+def measure_moves(page: Page) -> dict[str, str]:
+    """Return the medians of 20 moves between memoised cells."""
+    page.evaluate(WATCH_MOVES)
+    page.evaluate("() => document.activeElement?.blur()")
+    for key in KEYS:
+        measure_move(page, key)
+        page.wait_for_timeout(3000)
+    moves = [measure_move(page, key) for _ in range(ROUNDS) for key in KEYS]
+    requests, outline, last = (statistics.median(column) for column in zip(*moves, strict=True))
+    return {
+        "requests for a move": f"{requests:g}",
+        "outline of a move": f"{outline:.0f} ms",
+        "last view of a move": f"{last:.0f} ms",
+    }
 
 
 def wait_for_drawings(page: Page) -> list[list[Any]]:
@@ -98,15 +207,23 @@ def measure_run(page: Page, text: str) -> tuple[float, float]:
     return first / 1000, last / 1000
 
 
-def measure(page: Page) -> None:
-    """Print one line for each prompt, new and memoised."""
-    page.wait_for_selector("#flow-canvas .flow-link", timeout=180_000)
-    page.wait_for_timeout(3000)
+def measure_runs(page: Page) -> dict[str, str]:
+    """Return the times of every prompt, new and memoised."""
     page.evaluate(WATCH, list(GRAPHS))
+    found = {}
     for state in ("new", "memoised"):
         for name, words in PROMPTS:
             first, last = measure_run(page, " ".join(words))
-            print(f"{name}, {state:9}: first heatmap {first:5.2f} s, all views {last:5.2f} s")
+            found[f"{name}, {state}, first heatmap"] = f"{first:.2f} s"
+            found[f"{name}, {state}, all views"] = f"{last:.2f} s"
+    return found
+
+
+def show(found: dict[str, str]) -> None:
+    """Print the figures beside those of the older page, and their bounds."""
+    print(f"{'':36} {'now':>10} {'before':>10}  bound")
+    for name, value in found.items():
+        print(f"{name:36} {value:>10} {BEFORE.get(name, ''):>10}  {BOUNDS.get(name, '')}")
 
 
 def main() -> None:
@@ -119,24 +236,13 @@ def main() -> None:
         )
         try:
             page = browser.new_page(viewport={"width": 1280, "height": 900})
-            _open(page, f"http://127.0.0.1:{port}/")
-            measure(page)
+            found = opened(page, f"http://127.0.0.1:{port}/")
+            show({**found, **measure_moves(page), **measure_runs(page)})
         finally:
             browser.close()
             server.terminate()
             server.wait(30)
     sys.stdout.flush()
-
-
-def _open(page: Page, url: str) -> None:
-    for _ in range(120):
-        try:
-            page.goto(url)
-        except Exception:  # noqa: BLE001 - the server does not listen yet
-            time.sleep(0.5)
-        else:
-            return
-    raise TimeoutError(f"No server answers at {url} after a minute.")
 
 
 if __name__ == "__main__":

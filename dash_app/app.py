@@ -16,7 +16,7 @@ from dash_app.page.panel import problem_notice
 from dash_app.page.thin_layout import ThinDash, thin
 from dash_app.security.protect import protect
 from dash_app.settings import Settings, secret
-from dash_app.state import update
+from dash_app.state import gesture
 from dash_app.state.context import Context, PageId, View, join
 from dash_app.views import (
     attention,
@@ -97,14 +97,13 @@ def _context(service: Any, settings: Settings, manager: Any, jobs: Any) -> Conte
 
 
 def _register(app: Dash, context: Context) -> None:
-    update.register(app, context, [event for view in VIEWS for event in view.events])
+    gesture.register(app, context, VIEWS)
     for view in VIEWS:
         view.register(app, context)
     namespace = "stratascope"
     browser: Any = app.clientside_callback  # Dash has no types for it
     browser(
         ClientsideFunction(namespace, "applyTheme"),
-        Output(PageId.SCHEME, "data"),
         Input(PageId.THEME, "data"),
     )
     browser(ClientsideFunction(namespace, "showAddress"), Input(PageId.QUERY, "data"))

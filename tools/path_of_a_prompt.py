@@ -1,14 +1,16 @@
 """Counts the files that a prompt passes between the click on Run and the drawn heatmap.
 
 ``python -m tools.path_of_a_prompt`` serves the page with the default model, opens it, runs a new
-prompt, and follows only the callbacks that lead to the heatmap. A profiler in the web process and
-in the model worker notes each function of ``analysis`` and ``dash_app`` that runs. What an import
-runs does not count, nor what loads the model, which the server does when it starts.
+prompt, and follows only the callbacks that lead to the heatmap; no other view is drawn. A profiler
+in the web process and in the model worker notes each function of ``analysis`` and ``dash_app`` that
+runs. What an import runs does not count, nor what loads the model, which the server does when it
+starts.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -26,14 +28,9 @@ ROOT = Path(__file__).resolve().parents[1]
 REPORT = "STRATASCOPE_PATH_REPORT"
 PROMPT, NEW_TOKENS = "The largest planet of the solar system is", 2
 #: Outputs of the callbacks between Run and the heatmap; the other panels are left out.
-STEPS = (
-    "query.data",
-    "run-last.data",
-    "status.data",
-    "run.data",
-    "lens-last.data",
-    "lens-graph.figure",
-)
+STEPS = ("query.data", "run-last.data", "lens-last.data")
+#: Views that are drawn.
+VIEWS = ("lens",)
 _PRODUCT = tuple(f"{ROOT / package}{os.sep}" for package in ("analysis", "dash_app"))
 _IMPORT = "<frozen importlib"
 
@@ -124,17 +121,20 @@ class _Served:
     """The page, served by threads of this process, with an empty memo and a loaded model."""
 
     def __init__(self, folder: Path, model: str) -> None:
+        from dash_app import app
         from dash_app.server import server
         from dash_app.settings import Settings
 
         make = server.service_settings
 
         def traced(settings: Any) -> Any:
-            import dataclasses
-
             return dataclasses.replace(make(settings), function="tools.path_of_a_prompt:perform")
 
         server.service_settings = traced
+        app.VIEWS = tuple(
+            view if view.name in VIEWS else dataclasses.replace(view, drawings=())
+            for view in app.VIEWS
+        )
         settings = Settings(port=0, cache_dir=folder / "cache", default_model=model)
         self._served = server.build(settings)
         self._model = model

@@ -232,7 +232,9 @@ last report that the server has processed.
     const theme = wanted === "auto" ? system : wanted;
     document.documentElement.dataset.theme = theme;
     document.documentElement.dataset.bsTheme = theme; // Bootstrap's colour mode
-    return theme;
+    // Not an output: the callback that answers every gesture reads the scheme and writes the theme,
+    // and Dash refuses circles.
+    window.dash_clientside.set_props("scheme", { data: theme });
   }
 
   // In the capture phase: Plotly stops clicks on its own elements.

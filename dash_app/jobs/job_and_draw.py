@@ -1,4 +1,4 @@
-"""Background jobs: the callbacks that every view needs, progress in the page, and how a job ended.
+"""Background jobs: how a drawing starts one, its progress in the page, and how it ended.
 
 Dash drops the answer of a callback that is called again before it answers (ADR 32). So a job passes
 its result on by ``set_props``, and what is drawn never depends on an answer that may be dropped.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from dash import Dash, Input, Output, State, ctx, html, no_update, set_props
+from dash import Dash, Input, Output, State, ctx, html, set_props
 from dash.development.base_component import Component
 from dash.exceptions import PreventUpdate
 
@@ -19,7 +20,18 @@ from analysis.errors import CancelledError
 from dash_app.errors import Problem, explain
 from dash_app.jobs.manager import current_background
 from dash_app.page.panel import button
-from dash_app.state.context import Context, NewJob, PageId, join, read_run
+from dash_app.state.context import (
+    PARTS,
+    Context,
+    Drawing,
+    JobStart,
+    NewJob,
+    PageId,
+    join,
+    read_run,
+)
+from dash_app.state.drawings import job_key
+from dash_app.state.selection import RunRef, Selection
 
 #: Seconds of computing that a long job may take.
 PATIENCE_S = 1800.0
@@ -144,49 +156,6 @@ def stop_button(name: str) -> Component:
 Work = Callable[[NewJob], Any]
 
 
-def draw_run(
-    app: Dash,
-    outputs: Sequence[Output],
-    draw: Callable[..., Any],
-    *,
-    parts: Sequence[PageId] = (),
-    state: Sequence[PageId] = (),
-    controls: Mapping[str, str] | None = None,
-    theme: bool = False,
-    ready: str = "",
-) -> None:
-    """Draw whenever the run changes, or what is drawn of it; never before the first run.
-
-    Args:
-        app: The app.
-        outputs: What ``draw`` returns a value for.
-        draw: Called with the run and the selection, and by name with the values of ``controls``,
-            with ``theme`` the page's colour scheme, and with ``ready`` the result of a job that
-            ended just now, else None.
-        parts: Parts of the selection that it draws.
-        state: Parts of the selection that it reads, but that do not cause a drawing.
-        controls: Controls of the view whose value it draws, by name.
-        theme: Whether it depends on the colour scheme.
-        ready: The store with a job's result.
-    """
-    stores = [Input(part, "data") for part in parts] + [State(part, "data") for part in state]
-    values = {name: Input(control, "value") for name, control in (controls or {}).items()}
-    inputs: dict[str, Any] = {"data": Input(PageId.RUN, "data"), "parts": stores, **values}
-    if theme:
-        inputs["theme"] = Input(PageId.SCHEME, "data")
-    if ready:
-        inputs["ready"] = Input(ready, "data")
-
-    @app.callback(*outputs, inputs=inputs, prevent_initial_call=True)
-    def show(data: Any, parts: Any, **further: Any) -> Any:
-        run = read_run(data)
-        if run is None:
-            return no_update
-        if ready and ctx.triggered_id != ready:
-            further["ready"] = None
-        return draw(run, join(*parts), **further)
-
-
 @dataclass(frozen=True, slots=True)
 class JobParts:
     """The components of a background job in the page, by id.
@@ -194,33 +163,88 @@ class JobParts:
     Attributes:
         last: A store that the job's callback sets when it ends: Dash requires an output.
         bar: The progress bar.
-        ready: The store for the result; the drawing callback listens to it.
         stop: The button that cancels the job; empty if there is none.
         label: Where the progress is written; empty: beside the bar.
     """
 
     last: str
     bar: str
-    ready: str = ""
     stop: str = ""
     label: str = ""
 
-    def hand_over(self, result: Any) -> None:
-        """Pass a result, whole or in part, to the drawing callback.
 
-        It is set, not returned: Dash would delay the drawing until the job ends.
+def hand_over(store: str, result: Any, **mark: Any) -> None:
+    """Pass a job's result, whole or in part, to the page.
 
-        Raises:
-            PreventUpdate: If there is no result, because the job was cancelled or not needed.
-        """
-        if result is None:
-            raise PreventUpdate
-        set_props(self.ready, {"data": result})
+    It is set, not returned: Dash would delay the drawing until the job ends.
+
+    Raises:
+        PreventUpdate: If there is no result, because the job was cancelled or not needed.
+    """
+    if result is None:
+        raise PreventUpdate
+    set_props(store, {"data": {**result, **mark}})
+
+
+def part_of(drawing: Drawing, run: RunRef, selection: Selection) -> Callable[[Any], None]:
+    """A function with which a job passes on a part of a drawing's result."""
+    return partial(hand_over, drawing.ready, of=job_key(drawing, run, selection))
 
 
 def register_job(
     app: Dash,
     context: Context,
+    drawing: Drawing,
+    parts: JobParts,
+    prepare: Callable[..., Work | None],
+    presses: Mapping[str, Input] | None = None,
+    *,
+    patient: bool = False,
+    running: Sequence[tuple[Output, Any, Any]] = (),
+) -> None:
+    """Register the job of a drawing: what it lacks starts the job, or a button does.
+
+    Args:
+        app: The app.
+        context: Has the manager and the maker of requests.
+        drawing: The drawing, which gets the job's result.
+        parts: The job's components.
+        prepare: From the run, the selection and the values of ``presses`` to the job's work; None
+            if there is nothing to do.
+        presses: Buttons that start the job, by the name of the argument.
+        patient: For long work (``stages``).
+        running: Further outputs: (output, value while the job runs, value after it).
+    """
+    inputs: dict[str, Any] = {
+        "run": State(PageId.RUN, "data"),
+        "stored": [State(part, "data") for part in PARTS],
+        **(presses or {}),
+    }
+    if drawing.job is JobStart.AUTOMATIC:
+        inputs["wanted"] = Input(drawing.wanted, "data")
+
+    def of_page(run: Any, stored: Any, wanted: Any = None, **pressed: Any) -> Work | None:
+        ref, selection = read_run(run), join(*stored)
+        if ref is None or (wanted is None and ctx.triggered_id == drawing.wanted):
+            return None
+        task = prepare(ref, selection, **pressed)
+        return task and partial(_marked, task, job_key(drawing, ref, selection))
+
+    register_work(
+        app, context, drawing.ready, parts, inputs, of_page, patient=patient, running=running
+    )
+
+
+def _marked(task: Work, key: str, job: NewJob) -> Any:
+    """A job's result, with the key of what was computed."""
+    result = task(job)
+    return None if result is None else {**result, "of": key}
+
+
+def register_work(
+    app: Dash,
+    context: Context,
+    ready: str,
     parts: JobParts,
     inputs: Mapping[str, Any],
     prepare: Callable[..., Work | None],
@@ -233,6 +257,7 @@ def register_job(
     Args:
         app: The app.
         context: Has the manager and the maker of requests.
+        ready: The store that gets the result.
         parts: The job's components.
         inputs: The callback's inputs and states, by name.
         prepare: From their values to the job's work; None if there is nothing to do.
@@ -248,7 +273,7 @@ def register_job(
         if task is None:
             raise PreventUpdate
         show = announce(set_progress) if parts.stop else set_progress
-        parts.hand_over(task(context.jobs(show, patient=patient)))
+        hand_over(ready, task(context.jobs(show, patient=patient)))
         return True
 
 

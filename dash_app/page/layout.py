@@ -52,7 +52,7 @@ def page(context: Context, views: Sequence[View]) -> Callable[[], Component]:
             for name in PAGES
         ]
         return html.Div(
-            [*_stores(), _bar(parts), *_messages(), html.Main(pages), *_sheets(panes)],
+            [*_stores(views), _bar(parts), *_messages(), html.Main(pages), *_sheets(panes)],
             className="app",
         )
 
@@ -60,11 +60,22 @@ def page(context: Context, views: Sequence[View]) -> Callable[[], Component]:
     return build
 
 
-def _stores() -> list[Component]:
-    further = (PageId.EVENTS, PageId.QUERY, PageId.SCHEME, PageId.STATUS, PageId.RUN)
+def _stores(views: Sequence[View]) -> list[Component]:
+    """Stores of the selection, of the run, and of what each drawing lacks."""
+    further = (
+        PageId.EVENTS,
+        PageId.QUERY,
+        PageId.SCHEME,
+        PageId.ASKED,
+        PageId.STATUS,
+        PageId.RUN,
+        PageId.DRAWN,
+    )
+    drawings = [drawing for view in views for drawing in view.drawings]
     return [
         dcc.Location(id=PageId.URL, refresh=False),
         *(dcc.Store(id=name) for name in (*PARTS, *further)),
+        *(dcc.Store(id=name) for one in drawings for name in (one.wanted, one.ready)),
     ]
 
 

@@ -8,10 +8,12 @@ from enum import StrEnum
 from typing import Annotated, Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
+from dash import Output
 from pydantic import TypeAdapter, ValidationError
 
 from analysis.contract.specs import Spec
 from analysis.tracing.specs import RunResult, RunSpec, TraceSpec
+from dash_app.errors import Problem
 from dash_app.settings import Settings
 from dash_app.state.examples import DEFAULT
 from dash_app.state.selection import RunRef, Selection
@@ -144,6 +146,8 @@ class PageId(StrEnum):
     URL = "url"
     EVENTS = "events"
     QUERY = "query"
+    ASKED = "asked"
+    DRAWN = "drawn"
     REQUEST = "request"
     CELL = "cell"
     FOCUS = "focus"
@@ -258,17 +262,128 @@ class EventHandler:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """One part of the page: its callbacks, and its effects on the selection.
+class Shown:
+    """What a drawing returns if there is more to say than its values.
 
-    ``layout`` returns the view's panes (``page.panes.Pane``) and other parts, by name.
+    Attributes:
+        values: The values of its outputs; one value if it has one output.
+        complete: Whether nothing is missing; otherwise its job is started.
+        note: Given to the next drawing, if the drawing asks for it (``Drawing.notes``).
+    """
+
+    values: Any
+    complete: bool = True
+    note: Any = None
+
+
+class JobStart(StrEnum):
+    """What computes the results that a drawing needs and the memo lacks.
+
+    With a job (``jobs.job_and_draw.register_job``) the drawing gets its result as ``ready``.
+    Without one, ``draw`` itself is called with the service that computes, and then once more.
+    """
+
+    NONE = "none"
+    AUTOMATIC = "automatic"
+    ON_REQUEST = "on request"
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """One row of the table of what the page draws.
+
+    Attributes:
+        name: A name; its stores are ``{name}-wanted`` and ``{name}-ready``.
+        outputs: What it sets.
+        draw: A plain function of the service, the run and the selection. It gets the values of
+            ``controls`` by name, and ``theme``, ``ready`` and ``note`` if it declares them. It
+            returns the values, or ``Shown``. The service that it gets does not compute: a result
+            that the memo lacks ends the drawing, and starts its job.
+        parts: Parts of the selection that it depends on.
+        controls: Controls of the view that it depends on, by the name of the argument.
+        theme: Whether it depends on the colour scheme.
+        job: What computes the results that the memo lacks.
+        computed: Parts of the selection that the job depends on; None: all of ``parts``.
+        notes: Whether it gets the ``note`` of its last drawing.
+        without_run: Whether it is drawn before the first run, with None for the run.
+    """
+
+    name: str
+    outputs: tuple[Output, ...]
+    draw: Callable[..., Any]
+    parts: tuple[PageId, ...] = ()
+    controls: Mapping[str, str] = field(default_factory=dict)
+    theme: bool = False
+    job: JobStart = JobStart.NONE
+    computed: tuple[PageId, ...] | None = None
+    notes: bool = False
+    without_run: bool = False
+
+    @property
+    def wanted(self) -> str:
+        """The store that holds the key of the job that is needed; None if none is."""
+        return f"{self.name}-wanted"
+
+    @property
+    def ready(self) -> str:
+        """The store that holds the result of the job."""
+        return f"{self.name}-ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """What the page has messages about.
+
+    Attributes:
+        ignored: Names in an address that have no meaning.
+        full: Sets that are full, so that an item was not added.
+        requested: Whether a run was requested.
+        ended: How the last request ended, if it ended now: the content of the store STATUS.
+        problems: Defects of drawings.
+    """
+
+    ignored: tuple[str, ...] = ()
+    full: tuple[str, ...] = ()
+    requested: bool = False
+    ended: Mapping[str, Any] | None = None
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """How requests for a run are answered; one view has this.
+
+    Attributes:
+        remembered: From the selection to how its request ended, as the store STATUS holds it, if
+            the memo has all first results; else None.
+        messages: The page's messages after what happened; None leaves them as they are.
+    """
+
+    remembered: Callable[[Context, Selection], dict[str, Any] | None]
+    messages: Callable[[Context, Happened, Selection], list[Any] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One part of the page.
+
+    Attributes:
+        name: Its name.
+        layout: Its panes (``page.panes.Pane``) and other parts, by name.
+        register: Adds its jobs, and its callbacks that no gesture triggers.
+        events: How what it reports changes the selection.
+        mirrors: Its controls that show a field of the selection, by field.
+        drawings: What it draws.
+        requests: How it answers requests for a run.
     """
 
     name: str
     layout: Callable[[Context], Mapping[str, Any]]
-    register: Callable[[Any, Context], None]
+    register: Callable[[Any, Context], None] = lambda _app, _context: None
     events: tuple[EventHandler, ...] = ()
     mirrors: Mapping[str, Mirror] = field(default_factory=dict)
+    drawings: tuple[Drawing, ...] = ()
+    requests: Requests | None = None
 
 
 def result_of(service: Service, run: RunRef) -> RunResult:

@@ -10,18 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
-from dash import Dash, Input, Output, State, ctx, no_update
-from dash.exceptions import PreventUpdate
-
 from dash_app.state.context import (
     PARTS,
     Context,
     EventHandler,
     PageId,
     from_query,
-    join,
     parse,
-    read_run,
     split,
     to_query,
 )
@@ -222,53 +217,6 @@ def _handle(
     return current
 
 
-def register(app: Dash, context: Context, handlers: Sequence[EventHandler]) -> None:
-    """Add the callback that writes the selection's stores."""
-
-    @app.callback(
-        [
-            *(Output(part, "data") for part in PARTS),
-            Output(PageId.QUERY, "data"),
-            *(Output(handler.component, handler.property) for handler in handlers),
-        ],
-        inputs={
-            "search": Input(PageId.URL, "search"),
-            "sent": Input(PageId.EVENTS, "data"),
-            "values": [Input(handler.component, handler.property) for handler in handlers],
-            "stored": [State(part, "data") for part in PARTS],
-            "note": State(PageId.QUERY, "data"),
-            "run": State(PageId.RUN, "data"),
-        },
-    )
-    def select(
-        search: Any, sent: Any, values: Any, stored: list[Any], note: Any, run: Any
-    ) -> list[Any]:
-        current, reports = join(*stored), new_reports(sent, note)
-        events = [
-            *_opening(search, current),
-            *(Event(PageId.EVENTS, "data", report) for report in reports),
-            *_reported(handlers, values),
-        ]
-        if not events:
-            raise PreventUpdate
-        seen = int(reports[-1]["n"]) if reports else int((note or {}).get("seen", 0))
-        reduced = reduce_all(events, current, read_run(run), context.base(), handlers)
-        return [
-            *_stored(reduced, current, context, seen),
-            *(no_update if value is None else None for value in values),
-        ]
-
-
-def _stored(reduced: Reduced, current: Selection, context: Context, seen: int) -> list[Any]:
-    """Contents of the selection's stores and of QUERY."""
-    parts = changed_parts(current, reduced.selection)
-    note = {
-        **address_note(reduced, current, context.base(), seen),
-        "set": mirrored(reduced, current, context),
-    }
-    return [*(parts.get(part, no_update) for part in PARTS), note]
-
-
 def mirrored(reduced: Reduced, before: Selection, context: Context) -> dict[str, Any]:
     """New values of the controls that mirror the selection and did not cause the change.
 
@@ -281,18 +229,3 @@ def mirrored(reduced: Reduced, before: Selection, context: Context) -> dict[str,
         if before.attempt == 0
         or reduced.writers.get(name) not in (None, control.component, *control.sources)
     }
-
-
-def _opening(search: str | None, current: Selection) -> list[Event]:
-    """The address counts when the page opens, and when the browser reports a change of it."""
-    changed = any(item["prop_id"] == f"{PageId.URL}.search" for item in ctx.triggered)
-    return [Event(PageId.URL, "search", search)] if changed or current.attempt == 0 else []
-
-
-def _reported(handlers: Sequence[EventHandler], values: Sequence[Any]) -> list[Event]:
-    """What views reported. The callback empties each report that it counted."""
-    return [
-        Event(handler.component, handler.property, value)
-        for handler, value in zip(handlers, values, strict=True)
-        if value is not None
-    ]

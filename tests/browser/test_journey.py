@@ -151,14 +151,14 @@ def test_an_older_response_does_not_move_a_control_back(revisit: Visit) -> None:
     ready(page)
     open_sheet(page, "attention")
     page.locator("#attention-layer [role=slider]").focus()
-    with held(page, "attention-graph.figure") as drawings:
-        for layer in (18, 17):
+    with held(page, "query.data") as answers:
+        for count in (1, 2):
             page.keyboard.press("ArrowLeft")
-            page.wait_for_url(f"**layer={layer}*")
-            drawings.wait_for(19 - layer)
-        drawings.let_go(0)  # of layer 18, while 17 is chosen
+            answers.wait_for(count)
+        answers.let_go(0)  # of layer 18, while 17 is chosen
         page.keyboard.press("ArrowLeft")
-        page.wait_for_url("**layer=16*")
+        answers.wait_for(3)
+    page.wait_for_url("**layer=16*")
     expect(page.locator("#attention-subtitle")).to_contain_text("In layer 16")
     expect(page.locator("#attention-layer [role=slider]")).to_have_attribute("aria-valuenow", "16")
 

@@ -318,11 +318,15 @@ test("the form shows what was requested by other means", () => {
 
 test("the theme is the chosen one, else the system's", () => {
   const page = openPage();
-  assert.equal(page.dash.applyTheme({ theme: "dark" }), "dark");
+  const scheme = () => page.layout.scheme.data;
+  page.dash.applyTheme({ theme: "dark" });
+  assert.equal(scheme(), "dark");
   assert.equal(page.document.documentElement.dataset.theme, "dark");
-  assert.equal(page.dash.applyTheme(null), "light");
+  page.dash.applyTheme(null);
+  assert.equal(scheme(), "light");
   page.window.matchMedia = () => ({ matches: true });
-  assert.equal(page.dash.applyTheme({ theme: "auto" }), "dark");
+  page.dash.applyTheme({ theme: "auto" });
+  assert.equal(scheme(), "dark");
 });
 
 test("Copy link copies the address and says so for a moment", async () => {

@@ -32,7 +32,7 @@ THEMES = {
 RUN = {
     "output": "run-last.data",
     "outputs": {"id": "run-last", "property": "data"},
-    "inputs": [{"id": "request", "property": "data", "value": None}],
+    "inputs": [{"id": "asked", "property": "data", "value": None}],
     "changedPropIds": [],
 }
 

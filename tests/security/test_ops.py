@@ -141,8 +141,8 @@ def test_each_job_is_one_log_line_with_its_request(
 ) -> None:
     app = make_app(service)
     client = DashClient(app)
-    handles = client.start("run-last.data", {"request.data": asked("echo hello")})
-    client.finish("run-last.data", {"request.data": asked("echo hello")}, handles)
+    handles = client.start("run-last.data", {"asked.data": asked("echo hello")})
+    client.finish("run-last.data", {"asked.data": asked("echo hello")}, handles)
     (line,) = [line for line in lines() if line["message"] == "job" and line["kind"] == "run"]
     assert line["outcome"] == "ok"
     assert line["seconds"] >= 0
@@ -159,8 +159,8 @@ def test_an_error_in_the_page_has_the_id_of_its_log_entry(make_app: MakeApp, lin
     service.fail["story"] = ZeroDivisionError(SECRET)
     client = DashClient(make_app(service))
     ref = asked(SECRET)
-    handles = client.start("run-last.data", {"request.data": ref})
-    response, _ = client.finish("run-last.data", {"request.data": ref}, handles)
+    handles = client.start("run-last.data", {"asked.data": ref})
+    response, _ = client.finish("run-last.data", {"asked.data": ref}, handles)
     shown = response.get_json()["sideUpdate"]["status"]["data"]["problem"]
     (line,) = [line for line in lines() if "trace" in line]
     assert line["request"] == shown[2]

@@ -7,58 +7,57 @@ from typing import Any
 
 from dash import Dash, Input, Output, ctx
 
-from dash_app.jobs.job_and_draw import JobParts, Work, draw_run, register_job
-from dash_app.state.context import Context, EventHandler, PageId, View, join, read_run
+from dash_app.jobs.job_and_draw import JobParts, Work, register_job
+from dash_app.state.context import Context, Drawing, EventHandler, JobStart, PageId, View
+from dash_app.state.selection import RunRef, Selection
 from dash_app.views.curves import actions
-from dash_app.views.curves.layout import CurvesId, layout, quantities
+from dash_app.views.curves.layout import CurvesId, layout
 
-JOB = JobParts(CurvesId.LAST, CurvesId.PROGRESS, CurvesId.READY, CurvesId.STOP)
+CURVES = Drawing(
+    "curves",
+    (
+        Output(CurvesId.GRAPH, "figure"),
+        Output(CurvesId.PINS, "children"),
+        Output(CurvesId.SUBTITLE, "children"),
+        Output(CurvesId.FACTS, "children"),
+    ),
+    actions.draw,
+    parts=(PageId.CELL, PageId.PINS, PageId.CURVE),
+    theme=True,
+)
+QUANTITY = Drawing(
+    "curves-quantity",
+    (Output(CurvesId.QUANTITY, "children"),),
+    actions.draw_quantities,
+    parts=(PageId.CURVE,),
+    without_run=True,
+)
+#: The browser moves the mark of the chosen position, so a move does not draw the strip again.
+STRIP = Drawing(
+    "emergence",
+    (
+        Output(CurvesId.STRIP, "figure"),
+        Output(CurvesId.STRIP_LINE, "children"),
+        Output(CurvesId.COMMIT, "disabled"),
+    ),
+    actions.draw_strip,
+    parts=(PageId.WINDOW,),
+    theme=True,
+    job=JobStart.AUTOMATIC,
+    computed=(),
+)
+JOB = JobParts(CurvesId.LAST, CurvesId.PROGRESS, CurvesId.STOP)
 
 
 def register(app: Dash, context: Context) -> None:
-    """Draw the curves and the strip; the browser moves the mark of the chosen row."""
-    draw_run(
-        app,
-        [
-            Output(CurvesId.GRAPH, "figure"),
-            Output(CurvesId.PINS, "children"),
-            Output(CurvesId.SUBTITLE, "children"),
-            Output(CurvesId.FACTS, "children"),
-        ],
-        partial(actions.draw, context.service),
-        parts=(PageId.CELL, PageId.PINS, PageId.CURVE),
-        theme=True,
-    )
-    _register_strip(app, context)
+    """Measure every position; commits on request."""
 
-    @app.callback(Output(CurvesId.QUANTITY, "children"), Input(PageId.CURVE, "data"))
-    def switch(data: Any) -> Any:
-        return quantities(join(data))
-
-
-def _register_strip(app: Dash, context: Context) -> None:
-    def prepare(data: Any, presses: Any) -> Work | None:
-        run = read_run(data)
-        if run is None:
-            return None
+    def prepare(run: RunRef, _selection: Selection, **_presses: Any) -> Work:
         causal = ctx.triggered_id == CurvesId.COMMIT
         return partial(actions.measure, context.service, run, causal=causal)
 
-    inputs = {"data": Input(PageId.RUN, "data"), "presses": Input(CurvesId.COMMIT, "n_clicks")}
-    register_job(app, context, JOB, inputs, prepare, patient=True)
-    draw_run(
-        app,
-        [
-            Output(CurvesId.STRIP, "figure"),
-            Output(CurvesId.STRIP_LINE, "children"),
-            Output(CurvesId.COMMIT, "disabled"),
-        ],
-        partial(actions.draw_strip, context.service),
-        parts=(PageId.WINDOW,),
-        state=(PageId.CELL,),
-        theme=True,
-        ready=CurvesId.READY,
-    )
+    presses = {"presses": Input(CurvesId.COMMIT, "n_clicks")}
+    register_job(app, context, STRIP, JOB, prepare, presses, patient=True)
 
 
 VIEW = View(
@@ -66,4 +65,5 @@ VIEW = View(
     layout,
     register,
     (EventHandler(CurvesId.GRAPH, "clickData", actions.select_clicked),),
+    drawings=(CURVES, QUANTITY, STRIP),
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dash.development.base_component import Component
+
 from analysis.trajectory.specs import Emergence, EmergenceSpec, Steps, StepsSpec
 from dash_app.errors import Problem
 from dash_app.jobs.job_and_draw import run_safely, stored_problem
@@ -11,11 +13,11 @@ from dash_app.page.panel import blank_figure, error_figure, problem_figure
 from dash_app.page.theme import palette
 from dash_app.page.token_labels import label
 from dash_app.page.window import describe_window, window
-from dash_app.state.context import NewJob, Service, result_of, trace_of
+from dash_app.state.context import NewJob, Service, Shown, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection, pinned, resolve
 from dash_app.views.curves.emergence_figure import strip
 from dash_app.views.curves.figure import OF_THE_ROW, curves
-from dash_app.views.curves.layout import TAU, pin_list, steps_table
+from dash_app.views.curves.layout import TAU, pin_list, quantities, steps_table
 
 #: Figure, pins, subtitle, table.
 Drawn = tuple[Any, Any, str, Any]
@@ -60,6 +62,13 @@ def _drawn(service: Service, run: RunRef, selection: Selection, theme: Any) -> D
     return figure, pin_list(steps.tokens if pins else (), colours), line, table
 
 
+def draw_quantities(
+    _service: Service, _run: RunRef | None, selection: Selection
+) -> list[Component]:
+    """The switch of what the curves show."""
+    return quantities(selection)
+
+
 def measure(service: Service, run: RunRef, job: NewJob, *, causal: bool) -> dict[str, Any] | None:
     """Measure emergence at every position; commits only on request.
 
@@ -85,18 +94,18 @@ def measured(service: Service, run: RunRef) -> Emergence | None:
 
 def draw_strip(
     service: Service, run: RunRef, selection: Selection, theme: Any, ready: dict[str, Any] | None
-) -> Strip:
+) -> Shown:
     """The emergence of all positions that are measured."""
     try:
         problem, found = stored_problem(ready), measured(service, run)
         if found is None:
             if problem:
-                return problem_figure(problem, 120), "", False
-            return blank_figure(40), MEASURING, False
+                return Shown((problem_figure(problem, 120), "", False))
+            return Shown((blank_figure(40), MEASURING, False), complete=False)
         figure, line, whole = _strip(service, run, selection, theme, found)
-        return figure, _with_problem(problem, line), whole
+        return Shown((figure, _with_problem(problem, line), whole))
     except Exception as error:  # noqa: BLE001 - shown in place of the strip
-        return error_figure(error, 120), "", False
+        return Shown((error_figure(error, 120), "", False))
 
 
 def _with_problem(problem: Problem | None, line: str) -> str:

@@ -33,7 +33,6 @@ class CurvesId(StrEnum):
     COMMIT = "emergence-commit"
     STOP = "emergence-stop"
     PROGRESS = "emergence-progress"
-    READY = "emergence-ready"
     LAST = "emergence-last"
 
 
@@ -86,7 +85,6 @@ def quantities(selection: Selection) -> list[Component]:
 
 def _all_positions() -> Pane:
     body = [
-        dcc.Store(id=CurvesId.READY),
         dcc.Store(id=CurvesId.LAST),
         html.Div(small_button("Measure commits", CurvesId.COMMIT), className="controls"),
         progress_bar(CurvesId.PROGRESS, stop_button(CurvesId.STOP)),

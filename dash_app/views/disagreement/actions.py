@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dash import no_update
 from dash.development.base_component import Component
 
 from analysis.contract.choices import Situation
@@ -15,13 +16,13 @@ from analysis.tracing.specs import RunResult
 from dash_app.jobs.job_and_draw import run_safely, stored_problem
 from dash_app.page.panel import Option, blank_figure, error_figure, options_of, problem_figure
 from dash_app.page.window import PAGE, Window, describe_window, window
-from dash_app.state.context import NewJob, Service, result_of, trace_of
+from dash_app.state.context import NewJob, Service, Shown, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection, resolve
 from dash_app.views.disagreement.figure import disagreement
 from dash_app.views.disagreement.layout import options
 
 #: Figure, controls, note, whether the button is disabled.
-Shown = tuple[Any, Any, str, bool]
+Drawn = tuple[Any, Any, str, bool]
 
 #: The decoders that are compared by default.
 DEFAULT = ("output", "input", "linear", "learned")
@@ -78,7 +79,7 @@ def compute(
 
 def draw(
     service: Service, run: RunRef, selection: Selection, theme: Any, ready: dict[str, Any] | None
-) -> Shown:
+) -> Drawn:
     """The figure if it is computed, else what to do."""
     try:
         learned = library.available(run.model) is not None
@@ -103,11 +104,23 @@ def draw(
         return error_figure(error), [], "", False
 
 
-def key(run: RunRef, selection: Selection, theme: Any, ready: Any) -> str:
-    """Names the picture, whatever cell is chosen.
+def draw_moved(
+    service: Service,
+    run: RunRef,
+    selection: Selection,
+    theme: Any,
+    ready: dict[str, Any] | None,
+    note: str | None,
+) -> Shown:
+    """The same, unless only the outline moved, which the browser does."""
+    now = key(run, selection, theme, ready)
+    if now == note and same_picture(run, selection):
+        return Shown((no_update,) * 4, note=now)
+    return Shown(draw(service, run, selection, theme, ready), note=now)
 
-    The page stores it beside the picture, because the answer that draws it may be dropped.
-    """
+
+def key(run: RunRef, selection: Selection, theme: Any, ready: Any) -> str:
+    """Names the picture, whatever cell is chosen."""
     anywhere = selection.model_copy(update={"row": None, "pos": None})
     return repr((run.attempt, anywhere, theme, ready))
 

@@ -28,9 +28,7 @@ class DisagreementId(StrEnum):
     START = "disagreement-start"
     STOP = "disagreement-stop"
     PROGRESS = "disagreement-progress"
-    READY = "disagreement-ready"
     LAST = "disagreement-last"
-    DRAWN = "disagreement-drawn"
 
 
 HELP = (
@@ -49,10 +47,7 @@ def layout(_context: Context) -> dict[str, Any]:
         "Decoders",
         "Where decoders disagree",
         [
-            *(
-                dcc.Store(id=name)
-                for name in (DisagreementId.READY, DisagreementId.LAST, DisagreementId.DRAWN)
-            ),
+            dcc.Store(id=DisagreementId.LAST),
             html.Div(
                 [
                     small_button("Compare decoders", DisagreementId.START),

@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 from dash import no_update
 from dash.development.base_component import Component
 
-from analysis.errors import AnalysisError
 from analysis.flow_graph.results import Graph
-from analysis.flow_graph.specs import FlowSpec
 from analysis.lens.specs import LensSpec
 from dash_app.jobs.job_and_draw import run_safely, stored_problem
 from dash_app.page.logit_tokens import logit_options, tokens_by_id
@@ -29,7 +27,7 @@ AT_THE_BOTTOM = "Row 0 is the embedding, so nothing flows into it. Choose a high
 def compute(
     service: Service, run: RunRef, selection: Selection, job: NewJob
 ) -> dict[str, Any] | None:
-    """Compute the graph, unless the memo has it. A problem is stored with the graph's key."""
+    """Compute the graph, unless the memo has it."""
 
     def work() -> str | None:
         spec = wanted(run, selection)
@@ -39,34 +37,10 @@ def compute(
                 service.ask(trace_of(run), LensSpec(), job(0.5, 1.0))  # the nodes' tokens
         return repr(spec) if spec else None
 
-    ready = run_safely(work)
-    failed = ready is not None and stored_problem(ready)
-    return {**(ready or {}), "of": _key(run, selection)} if failed else ready
+    return run_safely(work)
 
 
-def _key(run: RunRef, selection: Selection) -> str | None:
-    """Names the selected graph; None if the selection is invalid."""
-    try:
-        return repr(wanted(run, selection))
-    except AnalysisError:
-        return None
-
-
-def relevant(
-    run: RunRef, selection: Selection, ready: dict[str, Any] | None, *, fresh: bool
-) -> dict[str, Any] | None:
-    """The part of a job's result that matters for the selected graph.
-
-    A problem matters until another job ends, because the answer that would show it may be dropped,
-    and the picture of another cell would stay without an explanation. A problem of another graph
-    never matters.
-    """
-    if stored_problem(ready):
-        return ready if ready and ready.get("of") == _key(run, selection) else None
-    return ready if fresh else None
-
-
-class Shown(NamedTuple):
+class Panel(NamedTuple):
     """What the panel shows: a figure or a picture, and the caption above it."""
 
     figure: Any
@@ -76,37 +50,26 @@ class Shown(NamedTuple):
 
 def draw(
     service: Service, run: RunRef, selection: Selection, theme: Any, ready: dict[str, Any] | None
-) -> Shown | None:
-    """The picture and its caption; None while the graph is not computed."""
+) -> Panel:
+    """The picture and its caption."""
     try:
         if problem := stored_problem(ready):
-            return Shown(problem_figure(problem), None, "")
+            return Panel(problem_figure(problem), None, "")
         spec = wanted(run, selection)
         if spec is None:
-            return Shown(blank_figure(240, AT_THE_BOTTOM), None, "")
-        flow = _memoised(service, run, spec)
-        if flow is None and ready is not None and ready.get("done") == repr(spec):
-            flow = service.ask(trace_of(run), spec)  # the memo could not store it
-        return None if flow is None else _drawn(service, run, selection, flow, theme)
+            return Panel(blank_figure(240, AT_THE_BOTTOM), None, "")
+        return _drawn(service, run, selection, service.ask(trace_of(run), spec), theme)
     except Exception as error:  # noqa: BLE001 - shown in place of the figure
-        return Shown(error_figure(error), None, "")
+        return Panel(error_figure(error), None, "")
 
 
-def _memoised(service: Service, run: RunRef, spec: FlowSpec) -> Graph | None:
-    """The graph, if the memo has it and the tokens of its nodes."""
-    trace = trace_of(run)
-    flow: Graph | None = service.peek(trace, spec)
-    named = spec.method == "signed" or service.peek(trace, LensSpec()) is not None
-    return flow if named else None
-
-
-def _drawn(service: Service, run: RunRef, selection: Selection, flow: Graph, theme: Any) -> Shown:
+def _drawn(service: Service, run: RunRef, selection: Selection, flow: Graph, theme: Any) -> Panel:
     result = result_of(service, run)
     if flow.method == "signed":
         return _drawn_signed(service, run, selection, flow, theme)
     grid = service.ask(trace_of(run), LensSpec())
     drawing = select(flow, rule(selection), look(selection, result.info))
-    return Shown(
+    return Panel(
         no_update,
         picture(flow, result, grid, drawing=drawing),
         " ".join([describe(drawing, flow, result, grid), *_without_effect(selection, flow)]),
@@ -127,12 +90,12 @@ def _without_effect(selection: Selection, flow: Graph) -> list[str]:
 
 def _drawn_signed(
     service: Service, run: RunRef, selection: Selection, flow: Graph, theme: Any
-) -> Shown:
+) -> Panel:
     result, drawing = result_of(service, run), select_signed(flow, rule(selection))
     named = tokens_by_id(service, run, [flow.token, flow.foil])
     figure = signed_figure(flow, drawing, result, theme=theme)
     figure["layout"]["meta"]["table"] = signed_rows(drawing, flow, result)
-    return Shown(figure, None, signed_caption(flow, drawing, named))
+    return Panel(figure, None, signed_caption(flow, drawing, named))
 
 
 def controls(service: Service, run: RunRef | None, selection: Selection) -> list[Component]:

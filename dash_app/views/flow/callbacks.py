@@ -1,4 +1,4 @@
-"""The callbacks of the flow view.
+"""The drawings and jobs of the flow view.
 
 The browser handles clicks on the picture (``assets/js/flow.js``): Dash omits lists from click data.
 """
@@ -8,67 +8,72 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from dash import ClientsideFunction, Dash, Input, Output, State, ctx, no_update
+from dash import ClientsideFunction, Dash, Input, Output, ctx
 
-from dash_app.jobs.job_and_draw import JobParts, Work, draw_run, register_job
+from dash_app.jobs.job_and_draw import JobParts, Work, register_job
 from dash_app.page.panel import FIGURE, FIGURE_LOADING
-from dash_app.state.context import Context, PageId, join, read_run
+from dash_app.state.context import Context, Drawing, JobStart, PageId
+from dash_app.state.selection import RunRef, Selection
 from dash_app.views.flow import actions, check, inspector
 from dash_app.views.flow.layout import FlowId
 
-GRAPH_JOB = JobParts(FlowId.LAST, FlowId.PROGRESS, FlowId.READY, label=FlowId.SUBTITLE)
-CHECK_JOB = JobParts(FlowId.CHECK_LAST, FlowId.CHECK_PROGRESS, FlowId.CHECK_READY, FlowId.STOP)
 #: The parts of the selection that decide which graph is drawn.
 CHOSEN = (PageId.CELL, PageId.METHOD)
-
-
-def register(app: Dash, context: Context) -> None:
-    """Compute the flow for every run, cell and method, and draw it when it is ready."""
-    _register_graph_job(app, context)
-    _register_drawing(app, context)
-    _register_browser(app)
-    _register_controls(app, context)
-    _register_check(app, context)
-
-
-def _register_graph_job(app: Dash, context: Context) -> None:
-    def prepare(data: Any, parts: Any) -> Work | None:
-        run = read_run(data)
-        if run is None:
-            return None
-        return partial(actions.compute, context.service, run, join(*parts))
-
-    register_job(
-        app,
-        context,
-        GRAPH_JOB,
-        {"data": Input(PageId.RUN, "data"), "parts": [Input(part, "data") for part in CHOSEN]},
-        prepare,
-        running=[(Output(FlowId.BOX, "className"), FIGURE_LOADING, FIGURE)],
-    )
-
-
-def _register_drawing(app: Dash, context: Context) -> None:
-    @app.callback(
+GRAPH = Drawing(
+    "flow",
+    (
         Output(FlowId.GRAPH, "figure"),
         Output(FlowId.PICTURE, "data"),
         Output(FlowId.SUBTITLE, "children"),
-        inputs={
-            "data": Input(PageId.RUN, "data"),
-            "parts": [Input(part, "data") for part in CHOSEN],
-            "theme": Input(PageId.SCHEME, "data"),
-            "ready": Input(FlowId.READY, "data"),
-        },
-        prevent_initial_call=True,
-    )
-    def draw(data: Any, parts: Any, theme: Any, ready: Any) -> Any:
-        run = read_run(data)
-        if run is None:
-            return no_update
-        selection, fresh = join(*parts), ctx.triggered_id == FlowId.READY
-        news = actions.relevant(run, selection, ready, fresh=fresh)
-        drawn = actions.draw(context.service, run, selection, theme, news)
-        return no_update if drawn is None else drawn
+    ),
+    actions.draw,
+    parts=CHOSEN,
+    theme=True,
+    job=JobStart.AUTOMATIC,
+)
+OPTIONS = Drawing(
+    "flow-options",
+    (Output(FlowId.OPTIONS, "children"),),
+    actions.controls,
+    parts=(PageId.METHOD, PageId.CELL, PageId.PINS),
+    without_run=True,
+)
+LINK = Drawing(
+    "flow-link", (Output(FlowId.INSPECTOR, "children"),), inspector.inspect, parts=(PageId.LINK,)
+)
+CHECK = Drawing(
+    "flow-check",
+    (Output(FlowId.CHECKED, "children"),),
+    check.draw,
+    parts=CHOSEN,
+    theme=True,
+    job=JobStart.ON_REQUEST,
+)
+DRAWINGS = (GRAPH, OPTIONS, LINK, CHECK)
+GRAPH_JOB = JobParts(FlowId.LAST, FlowId.PROGRESS, label=FlowId.SUBTITLE)
+CHECK_JOB = JobParts(FlowId.CHECK_LAST, FlowId.CHECK_PROGRESS, FlowId.STOP)
+
+
+def register(app: Dash, context: Context) -> None:
+    """Compute the flow of a cell, and what a cut of its links does; let the browser draw it."""
+
+    def flow(run: RunRef, selection: Selection) -> Work:
+        return partial(actions.compute, context.service, run, selection)
+
+    loading = [(Output(FlowId.BOX, "className"), FIGURE_LOADING, FIGURE)]
+    register_job(app, context, GRAPH, GRAPH_JOB, flow, running=loading)
+
+    def measure(run: RunRef, selection: Selection, **presses: Any) -> Work | None:
+        if not any(presses.values()):
+            return None
+        what = check.COMPARE if ctx.triggered_id == FlowId.COMPARE else check.CUT
+        return partial(check.measure, context.service, run, selection, what)
+
+    buttons = {"cuts": FlowId.CUT, "compares": FlowId.COMPARE}
+    presses = {name: Input(button, "n_clicks") for name, button in buttons.items()}
+    disabled = [(Output(button, "disabled"), True, False) for button in buttons.values()]
+    register_job(app, context, CHECK, CHECK_JOB, measure, presses, patient=True, running=disabled)
+    _register_browser(app)
 
 
 def _register_browser(app: Dash) -> None:
@@ -89,51 +94,4 @@ def _register_browser(app: Dash) -> None:
         ClientsideFunction("stratascope", "reportFlowLayers"),
         Input(FlowId.LAYERS, "value"),
         prevent_initial_call=True,
-    )
-
-
-def _register_controls(app: Dash, context: Context) -> None:
-    @app.callback(
-        Output(FlowId.OPTIONS, "children"),
-        Input(PageId.METHOD, "data"),
-        Input(PageId.RUN, "data"),
-        Input(PageId.CELL, "data"),
-        Input(PageId.PINS, "data"),
-    )
-    def options(method: Any, data: Any, cell: Any, pins: Any) -> Any:
-        selection = join(method, cell, pins)
-        return actions.controls(context.service, read_run(data), selection)
-
-    draw_run(
-        app,
-        [Output(FlowId.INSPECTOR, "children")],
-        partial(inspector.inspect, context.service),
-        parts=(PageId.LINK,),
-    )
-
-
-def _register_check(app: Dash, context: Context) -> None:
-    def prepare(cuts: Any, compares: Any, data: Any, parts: Any) -> Work | None:
-        run = read_run(data)
-        if run is None or not (cuts or compares):
-            return None
-        what = check.COMPARE if ctx.triggered_id == FlowId.COMPARE else check.CUT
-        return partial(check.measure, context.service, run, join(*parts), what)
-
-    buttons = (FlowId.CUT, FlowId.COMPARE)
-    inputs = {
-        "cuts": Input(FlowId.CUT, "n_clicks"),
-        "compares": Input(FlowId.COMPARE, "n_clicks"),
-        "data": State(PageId.RUN, "data"),
-        "parts": [State(part, "data") for part in CHOSEN],
-    }
-    disabled = [(Output(button, "disabled"), True, False) for button in buttons]
-    register_job(app, context, CHECK_JOB, inputs, prepare, patient=True, running=disabled)
-    draw_run(
-        app,
-        [Output(FlowId.CHECKED, "children")],
-        partial(check.draw, context.service),
-        parts=CHOSEN,
-        theme=True,
-        ready=FlowId.CHECK_READY,
     )

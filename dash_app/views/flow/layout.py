@@ -29,7 +29,6 @@ class FlowId(StrEnum):
     LAYERS = "flow-layers"
     PROGRESS = "flow-progress"
     LAST = "flow-last"
-    READY = "flow-ready"
     OPTIONS = "flow-options"
     SUBTITLE = "flow-subtitle"
     TABLE = "flow-table"
@@ -38,7 +37,6 @@ class FlowId(StrEnum):
     COMPARE = "flow-check-compare"
     STOP = "flow-check-stop"
     CHECK_PROGRESS = "flow-check-progress"
-    CHECK_READY = "flow-check-ready"
     CHECK_LAST = "flow-check-last"
     CHECKED = "flow-checked"
 
@@ -100,7 +98,7 @@ HELP = (
 def layout(context: Context) -> dict[str, Any]:
     """The picture, the list of its links, the causal check, and the chosen link."""
     title = "Where the information comes from, and where it goes"
-    stores = (FlowId.READY, FlowId.LAST, FlowId.PICTURE, FlowId.DRAWN)
+    stores = (FlowId.LAST, FlowId.PICTURE, FlowId.DRAWN)
     progress = html.Div(
         html.Div(id=fill_id(FlowId.PROGRESS), className="progress-bar"),
         className="progress flow-progress",
@@ -207,7 +205,6 @@ def _check() -> Pane:
         small_button("Compare all methods", FlowId.COMPARE),
     ]
     body = [
-        dcc.Store(id=FlowId.CHECK_READY),
         dcc.Store(id=FlowId.CHECK_LAST),
         html.Div(buttons, className="controls"),
         progress_bar(FlowId.CHECK_PROGRESS, stop_button(FlowId.STOP)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import unescape
 from typing import Any
@@ -23,14 +23,11 @@ from dash_app.jobs.job_and_draw import run_safely, stored_problem
 from dash_app.page.logit_tokens import tokens_by_id
 from dash_app.page.panel import error_figure, problem_figure, problem_notice
 from dash_app.page.window import Window, describe_window, empty_grid, indices_of, laid_out
-from dash_app.state.context import PARTS, NewJob, Service, result_of, trace_of
+from dash_app.state.context import NewJob, Service, Shown, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection, pinned, resolve
 from dash_app.views.heatmap import options
 from dash_app.views.heatmap.inspector import inspector, undecoded
 from dash_app.views.heatmap.options import HeatmapData, HeatmapSpec, bar
-
-#: Figure, controls, caption, inspector, what is drawn, what is still to be computed.
-Shown = tuple[Any, Any, Any, Any, Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +59,6 @@ class Picture:
         """Names the picture: equal keys, equal pictures."""
         colour = (self.selection.colour, self.selection.part, self.selection.by)
         return repr((self.run.attempt, self.run.token_ids, self.spec, self.window, colour))
-
-    def controls_key(self, names: Mapping[int, Token]) -> list[Any]:
-        """Names what the controls show; drawing them again would close an open menu."""
-        chosen = self.selection.model_dump(include={*PARTS["lens"], *PARTS["colour"]})
-        shown_part = [self.selection.show, self.selection.find, self.selection.fold]
-        return [self.run.attempt, chosen, shown_part, list(names), self.learned]
 
 
 def picture_of(service: Service, run: RunRef, selection: Selection) -> Picture:
@@ -132,33 +123,29 @@ def draw(
     run: RunRef,
     selection: Selection,
     theme: Any,
-    drawn: Any = None,
     ready: dict[str, Any] | None = None,
+    note: Any = None,
 ) -> Shown:
-    """All parts of the panel; a part that is already on the page is left as it is."""
+    """All parts of the panel. ``note`` names the figure in the page, which is not made again."""
     try:
         picture = picture_of(service, run, selection)
         names = _token_choices(service, picture)
-        before, after = drawn or {}, {"controls": picture.controls_key(names)}
-        controls: Any = no_update
-        if before.get("controls") != after["controls"]:
-            controls = bar(picture.selection, run, picture.result, picture.learned, names)
+        controls = bar(picture.selection, run, picture.result, picture.learned, names)
         problem, data = stored_problem(ready), _data(service, run, picture, ready)
         if problem and data.grid is None:
-            return problem_figure(problem, 400), controls, "", no_update, after, None
+            return Shown((problem_figure(problem, 400), controls, "", no_update))
         component = picture.spec.lens.component
         grid = data.grid or empty_grid(picture.result, picture.spec.lens, layered(component))
         known = _known(picture, data)
-        after["figure"] = [picture.key, theme, int(known.sum())]
-        same = before.get("figure") == after["figure"]
-        figure = no_update if same else _figure(picture, grid, data, known, theme)
-        missing = None if known.all() else picture.key
+        now = [picture.key, theme, int(known.sum())]
+        figure = no_update if note == now else _figure(picture, grid, data, known, theme)
         lines = caption(picture, grid, known, (*picture.notes, *_fallback_note(picture, data)))
         if problem:  # what was computed before stays
             lines = [problem_notice(problem), *lines]
-        return figure, controls, lines, _inspector(picture, grid, data), after, missing
+        values = figure, controls, lines, _inspector(picture, grid, data)
+        return Shown(values, complete=bool(known.all()), note=now)
     except Exception as error:  # noqa: BLE001 - shown in place of the figure
-        return error_figure(error, 400), no_update, "", no_update, None, None
+        return Shown((error_figure(error, 400), no_update, "", no_update))
 
 
 def _data(

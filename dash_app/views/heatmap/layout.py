@@ -23,9 +23,6 @@ class LensId(StrEnum):
     STATE = "lens-state"
     INSPECTOR = "lens-inspector"
     ADDS = "lens-adds"
-    DRAWN = "lens-drawn"
-    WANTED = "lens-wanted"
-    READY = "lens-ready"
     LAST = "lens-last"
     PROGRESS = "lens-progress"
     STOP = "lens-stop"
@@ -49,7 +46,7 @@ HELP = (
 def layout(_context: Context) -> dict[str, Any]:
     """The heatmap, and the inspector's parts: the chosen cell, and what a component promotes."""
     body = [
-        *(dcc.Store(id=name) for name in (LensId.DRAWN, LensId.WANTED, LensId.READY, LensId.LAST)),
+        dcc.Store(id=LensId.LAST),
         graph(LensId.GRAPH, "Heatmap of layers by tokens"),
         _job(),
     ]

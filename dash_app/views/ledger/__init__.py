@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
-from dash import Dash, Input, Output
-from dash.exceptions import PreventUpdate
+from dash import Dash, Output
 
-from dash_app.jobs.job_and_draw import JobParts, job_options
-from dash_app.state.context import Context, PageId, View, join, read_run
+from dash_app.jobs.job_and_draw import JobParts, Work, register_job
+from dash_app.state.context import Context, Drawing, JobStart, PageId, View
+from dash_app.state.selection import RunRef, Selection
 from dash_app.views.ledger import panel
 from dash_app.views.ledger.panel import LedgerId
 
-JOB = JobParts(last="", bar=LedgerId.PROGRESS)
+DRAWING = Drawing(
+    "ledger",
+    (
+        Output(PageId.BADGE, "children"),
+        Output(LedgerId.MODEL, "children"),
+        Output(LedgerId.RUN, "children"),
+    ),
+    panel.draw,
+    parts=(PageId.CELL,),
+    job=JobStart.AUTOMATIC,
+)
+JOB = JobParts(LedgerId.LAST, LedgerId.PROGRESS)
 
 
 def register(app: Dash, context: Context) -> None:
     """Measure for every run and position."""
 
-    @app.callback(
-        Output(PageId.BADGE, "children"),
-        Output(LedgerId.MODEL, "children"),
-        Output(LedgerId.RUN, "children"),
-        Input(PageId.RUN, "data"),
-        Input(PageId.CELL, "data"),
-        **job_options(context, JOB),
-    )
-    def measure(set_progress: Any, data: Any, cell: Any) -> Any:
-        run = read_run(data)
-        if run is None:
-            raise PreventUpdate
-        found = panel.measure(context.service, run, join(cell), context.jobs(set_progress))
-        if found is None:
-            raise PreventUpdate
-        return found
+    def prepare(run: RunRef, selection: Selection) -> Work:
+        return partial(panel.measure, context.service, run, selection)
+
+    register_job(app, context, DRAWING, JOB, prepare)
 
 
-VIEW = View("ledger", panel.layout, register)
+VIEW = View("ledger", panel.layout, register, drawings=(DRAWING,))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from dash import html
+from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.contract.ledger import Ledger, LedgerEntry, LedgerSpec, ModelLedgerSpec
-from analysis.errors import CancelledError
-from dash_app.errors import explain
-from dash_app.jobs.job_and_draw import fill_id, label_id
+from dash_app.errors import Problem, explain
+from dash_app.jobs.job_and_draw import fill_id, label_id, run_safely, stored_problem
 from dash_app.page.panel import aria, data
 from dash_app.page.panes import Pane
 from dash_app.state.context import Context, NewJob, Service, result_of, trace_of
@@ -25,6 +24,7 @@ class LedgerId(StrEnum):
     RUN = "ledger-run"
     SUBTITLE = "ledger-subtitle"
     PROGRESS = "ledger-progress"
+    LAST = "ledger-last"
 
 
 HELP = (
@@ -52,6 +52,7 @@ def layout(_context: Context) -> dict[str, Any]:
         "Identities",
         "Does it add up?",
         [
+            dcc.Store(id=LedgerId.LAST),
             _progress(),
             html.Div(
                 [
@@ -85,27 +86,39 @@ def _waiting(title: str) -> list[Component]:
 
 def measure(
     service: Service, run: RunRef, selection: Selection, job: NewJob
-) -> tuple[Any, Any, Any] | None:
-    """The badge, the model's table and the run's table; None if it was cancelled.
+) -> dict[str, Any] | None:
+    """Measure what the memo lacks."""
+
+    def work() -> int:
+        service.ask(run.model, ModelLedgerSpec(), job(0.0, 0.7))
+        position = resolve(selection, run).pos
+        service.ask(trace_of(run), LedgerSpec(position), job(0.7, 1.0))
+        return position
+
+    return run_safely(work)
+
+
+def draw(
+    service: Service, run: RunRef, selection: Selection, ready: dict[str, Any] | None
+) -> tuple[Any, Any, Any]:
+    """The badge, the model's table and the run's table.
 
     If the run's table fails, the model's is still shown.
     """
     shown: list[Any] = []
     try:
-        model = service.ask(run.model, ModelLedgerSpec(), job(0.0, 0.7))
+        model = service.ask(run.model, ModelLedgerSpec())
         name = result_of(service, run).info.name
         shown += [badge(model), table(f"{name}, on random probes", model)]
         position = resolve(selection, run).pos
-        own = service.ask(trace_of(run), LedgerSpec(position), job(0.7, 1.0))
+        own = service.ask(trace_of(run), LedgerSpec(position))
         return shown[0], shown[1], table(f"This run, at position {position}", own)
-    except CancelledError:
-        return None
     except Exception as error:  # noqa: BLE001 - shown in place of the tables
-        return (shown[0], shown[1], _failed(error)) if shown else (None, _failed(error), None)
+        problem = _failed(stored_problem(ready) or explain(error))
+        return (shown[0], shown[1], problem) if shown else (None, problem, None)
 
 
-def _failed(error: BaseException) -> list[Component]:
-    problem = explain(error)
+def _failed(problem: Problem) -> list[Component]:
     text = f"{problem.message} {problem.hint} Request {problem.request}"
     return [html.P(text, className="muted")]
 

@@ -5,34 +5,35 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from dash import Dash, Input, Output, State
+from dash import Dash, Input, Output
 
-from dash_app.jobs.job_and_draw import JobParts, Work, draw_run, register_job
-from dash_app.state.context import Context, PageId, View, read_run
+from dash_app.jobs.job_and_draw import JobParts, Work, part_of, register_job
+from dash_app.state.context import Context, Drawing, JobStart, View
+from dash_app.state.selection import RunRef, Selection
 from dash_app.views.model import panel
 from dash_app.views.model.panel import ModelId
 
-JOB = JobParts(ModelId.LAST, ModelId.PROGRESS, ModelId.READY, ModelId.STOP)
+DRAWING = Drawing(
+    "model",
+    (Output(ModelId.REPORTS, "children"), Output(ModelId.START, "disabled")),
+    panel.draw,
+    theme=True,
+    job=JobStart.ON_REQUEST,
+)
+JOB = JobParts(ModelId.LAST, ModelId.PROGRESS, ModelId.STOP)
 
 
 def register(app: Dash, context: Context) -> None:
-    """Measure on request; draw the reports that are measured."""
+    """Measure on request."""
 
-    def prepare(presses: Any, data: Any) -> Work | None:
-        run = read_run(data)
-        if run is None or not presses:
+    def prepare(run: RunRef, selection: Selection, presses: Any) -> Work | None:
+        if not presses:
             return None
-        return partial(panel.measure, context.service, run, hand_over=JOB.hand_over)
+        hand_over = part_of(DRAWING, run, selection)
+        return partial(panel.measure, context.service, run, hand_over=hand_over)
 
-    inputs = {"presses": Input(ModelId.START, "n_clicks"), "data": State(PageId.RUN, "data")}
-    register_job(app, context, JOB, inputs, prepare, patient=True)
-    draw_run(
-        app,
-        [Output(ModelId.REPORTS, "children"), Output(ModelId.START, "disabled")],
-        partial(panel.draw, context.service),
-        theme=True,
-        ready=ModelId.READY,
-    )
+    presses = {"presses": Input(ModelId.START, "n_clicks")}
+    register_job(app, context, DRAWING, JOB, prepare, presses, patient=True)
 
 
-VIEW = View("model", panel.layout, register)
+VIEW = View("model", panel.layout, register, drawings=(DRAWING,))

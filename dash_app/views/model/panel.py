@@ -42,7 +42,6 @@ class ModelId(StrEnum):
     START = "model-start"
     STOP = "model-stop"
     PROGRESS = "model-progress"
-    READY = "model-ready"
     LAST = "model-last"
 
 
@@ -72,7 +71,6 @@ def layout(_context: Context) -> dict[str, Any]:
         "Embeddings and norms",
         "This model's embeddings and norms",
         [
-            dcc.Store(id=ModelId.READY),
             dcc.Store(id=ModelId.LAST),
             html.Div(
                 [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from dash import Dash, Input, Output, State, ctx, no_update
+from dash import Dash, Input, Output, ctx, no_update
 
 from analysis.contract.specs import InfoSpec
 from analysis.errors import AnalysisError, CancelledError, PromptError, SpecError, UnknownModelError
@@ -17,18 +17,19 @@ from dash_app.errors import explain
 from dash_app.jobs.job_and_draw import (
     JobParts,
     Work,
-    draw_run,
     problem_to_store,
-    register_job,
+    register_work,
     stored_problem,
 )
 from dash_app.page.panel import notice, problem_notice
 from dash_app.state.context import (
-    PARTS,
     Context,
+    Drawing,
+    Happened,
     Mirror,
     NewJob,
     PageId,
+    Requests,
     Service,
     View,
     join,
@@ -132,50 +133,27 @@ def status(context: Context, asked: Selection, job: NewJob) -> dict[str, Any] | 
         return {"attempt": asked.attempt, **problem_to_store(error)}
 
 
-def adopt(
-    status_data: dict[str, Any] | None, asked: dict[str, Any] | None, shown: dict[str, Any] | None
-) -> Any:
-    """The run to show: the one that just finished, unless it is shown or a newer one is requested.
+def messages(context: Context, happened: Happened, selection: Selection) -> list[Any] | None:
+    """The page's messages after a gesture or a result; None leaves them as they are."""
+    ended = happened.ended or {}
+    run = read_run(ended.get("run"))
+    lines = notices(happened.ignored, selection, run, happened.full)
+    failure = stored_problem(ended)
+    shown = [
+        *(problem_notice(problem) for problem in happened.problems),
+        *([problem_notice(failure)] if failure else []),
+        *_warnings(lines),
+    ]
+    if happened.ended and context.service.problem:
+        shown += _warnings([context.service.problem])
+    return shown if shown or happened.requested or happened.ended else None
 
-    None leaves the page as it is.
-    """
-    if not status_data or "run" not in status_data:
-        return None
-    attempt = status_data["attempt"]
-    if attempt != join(asked).attempt or (shown or {}).get("attempt") == attempt:
-        return None
-    return status_data["run"]
 
-
-def messages_at_once(sources: frozenset[str], note: dict[str, Any] | None) -> list[Any] | None:
-    """Messages about a click or an address, shown at once; None leaves the page as it is."""
+def messages_at_once(sources: frozenset[str]) -> list[Any]:
+    """The page's messages after Cancel, or after they were dismissed."""
     if RunId.CANCEL in sources:
         return [notice("Cancelled.", "Your prompt is kept. Press Run to start again.")]
-    news = (note or {}) if PageId.QUERY in sources else {}
-    lines = notices(news.get("ignored", ()), Selection(), None, news.get("full", ()))
-    if lines:
-        return _warnings(lines)
-    return [] if sources & {PageId.DISMISS, PageId.REQUEST} else None
-
-
-def messages_after_run(
-    status_data: dict[str, Any] | None,
-    note: dict[str, Any] | None,
-    selected: Selection,
-    problem: str = "",
-) -> list[Any] | None:
-    """Messages when a request has ended; None if a newer one was sent meanwhile.
-
-    They report an error, invalid parts of the address, and the service's ``problem``.
-    """
-    if (status_data or {}).get("attempt") != selected.attempt:
-        return None
-    ignored = (note or {}).get("ignored", ())
-    run = read_run((status_data or {}).get("run"))
-    lines = [*notices(ignored, selected, run), *([problem] if problem else [])]
-    failure = stored_problem(status_data)
-    errors = [problem_notice(failure)] if failure else []
-    return [*errors, *_warnings(lines)]
+    return []
 
 
 def _warnings(lines: Sequence[str]) -> list[Any]:
@@ -201,21 +179,18 @@ MIRRORS = {
         ("template", RunId.TEMPLATE),
     )
 }
-#: The result is handed over to STATUS. If it were returned, Dash would delay every view that
-#: depends on it, and with that every click on the current picture, until the job ends.
-JOB = JobParts(RunId.LAST, RunId.PROGRESS, PageId.STATUS, RunId.CANCEL)
+JOB = JobParts(RunId.LAST, RunId.PROGRESS, RunId.CANCEL)
+CHIPS = Drawing("chips", (Output(RunId.CHIPS, "children"),), model_chips)
 
 
 def register(app: Dash, context: Context) -> None:
-    """Add the job, the callbacks that adopt its result, and the messages."""
+    """Add the job that computes a run, and what the view does without the selection."""
 
-    def prepare(request: Any) -> Work:
-        return partial(status, context, join(request))
+    def prepare(request: Any) -> Work | None:
+        return partial(status, context, join(request)) if request else None
 
-    register_job(app, context, JOB, {"request": Input(PageId.REQUEST, "data")}, prepare)
-    _register_adoption(app, context)
-    _register_messages(app, context)
-    draw_run(app, [Output(RunId.CHIPS, "children")], partial(model_chips, context.service))
+    asked = {"request": Input(PageId.ASKED, "data")}
+    register_work(app, context, PageId.STATUS, JOB, asked, prepare)
 
     @app.callback(
         Output(RunId.EXAMPLES, "children"),
@@ -225,52 +200,22 @@ def register(app: Dash, context: Context) -> None:
     def offer(model: Any) -> Any:
         return examples(str(model or ""))
 
-
-def _register_adoption(app: Dash, context: Context) -> None:
-    @app.callback(
-        Output(PageId.RUN, "data"),
-        Input(PageId.STATUS, "data"),
-        State(PageId.REQUEST, "data"),
-        State(PageId.RUN, "data"),
-        prevent_initial_call=True,
-    )
-    def on_status(status: Any, request: Any, shown: Any) -> Any:
-        return adopt(status, request, shown) or no_update
-
-    @app.callback(
-        Output(PageId.STATUS, "data"),
-        Input(PageId.REQUEST, "data"),
-        prevent_initial_call=True,
-    )
-    def on_request(request: Any) -> Any:
-        # Results in the memo need not wait until the page polls the job.
-        return remembered(context, join(request)) or no_update
-
-
-def _register_messages(app: Dash, context: Context) -> None:
-    @app.callback(
-        Output(PageId.ALERT, "children"),
-        Input(PageId.STATUS, "data"),
-        State(PageId.QUERY, "data"),
-        *(State(part, "data") for part in PARTS),
-        prevent_initial_call=True,
-    )
-    def after_run(status: Any, note: Any, *stored: Any) -> Any:
-        shown = messages_after_run(status, note, join(*stored), context.service.problem)
-        return no_update if shown is None else shown
-
     @app.callback(
         Output(PageId.ALERT, "children", allow_duplicate=True),
-        Input(PageId.REQUEST, "data"),
-        Input(PageId.QUERY, "data"),
         Input(RunId.CANCEL, "n_clicks"),
         Input(PageId.DISMISS, "n_clicks"),
         prevent_initial_call=True,
     )
-    def at_once(_request: Any, note: Any, _cancel: Any, _dismiss: Any) -> Any:
+    def at_once(_cancel: Any, _dismiss: Any) -> Any:
         sources = frozenset(str(item["prop_id"]).rpartition(".")[0] for item in ctx.triggered)
-        shown = messages_at_once(sources, note)
-        return no_update if shown is None else shown
+        return messages_at_once(sources)
 
 
-VIEW = View("run", layout, register, mirrors=MIRRORS)
+VIEW = View(
+    "run",
+    layout,
+    register,
+    mirrors=MIRRORS,
+    drawings=(CHIPS,),
+    requests=Requests(remembered, messages),
+)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from dash import Dash, Input, Output, State, no_update
 
-from dash_app.jobs.job_and_draw import draw_run
-from dash_app.state.context import Context, PageId, View
+from dash_app.state.context import Context, Drawing, PageId, View
 from dash_app.views.story import panel
 
+DRAWING = Drawing(
+    "story",
+    (Output(panel.TEXT, "children"),),
+    panel.draw,
+    parts=(PageId.CELL, PageId.PINS),
+)
 
-def register(app: Dash, context: Context) -> None:
-    """Write the sentence for every run and position."""
-    draw_run(
-        app,
-        [Output(panel.TEXT, "children")],
-        partial(panel.draw, context.service),
-        parts=(PageId.CELL, PageId.PINS),
-    )
+
+def register(app: Dash, _context: Context) -> None:
+    """Say in place of the sentence that the first run failed."""
 
     @app.callback(
         Output(panel.TEXT, "children", allow_duplicate=True),
@@ -31,4 +30,4 @@ def register(app: Dash, context: Context) -> None:
         return panel.placeholder(status) if shown is None else no_update
 
 
-VIEW = View("story", panel.layout, register)
+VIEW = View("story", panel.layout, register, drawings=(DRAWING,))

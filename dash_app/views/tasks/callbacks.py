@@ -9,7 +9,7 @@ from dash import Dash, Input, Output, State, ctx, no_update
 from dash.exceptions import PreventUpdate
 
 from analysis.tasks.suite_specs import OWN
-from dash_app.jobs.job_and_draw import JobParts, Work, register_job
+from dash_app.jobs.job_and_draw import JobParts, Work, register_work
 from dash_app.state.context import Context, PageId, join, read_run
 from dash_app.views.tasks import actions
 from dash_app.views.tasks.reports import EVERY, Part, Report, ReportOption, TasksId, of
@@ -112,14 +112,15 @@ def _register_job(app: Dash, context: Context, report: Report) -> None:
             return None
         return partial(actions.run, context.service, name, {**values, "list": kept})
 
-    parts = JobParts(*(of(name, part) for part in (Part.LAST, Part.BAR, Part.READY, Part.CANCEL)))
+    parts = JobParts(*(of(name, part) for part in (Part.LAST, Part.BAR, Part.CANCEL)))
     inputs = {
         "clicks": Input(of(name, Part.BUTTON), "n_clicks"),
         "kept": State(TasksId.LIST, "data"),
         **{field: State(component, "value") for field, component in form.items()},
     }
     disabled = [(Output(of(name, Part.BUTTON), "disabled"), True, False)]
-    register_job(app, context, parts, inputs, prepare, patient=True, running=disabled)
+    ready = of(name, Part.READY)
+    register_work(app, context, ready, parts, inputs, prepare, patient=True, running=disabled)
 
 
 def _register_drawing(app: Dash, context: Context, report: Report) -> None:

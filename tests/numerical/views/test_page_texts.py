@@ -117,7 +117,7 @@ def test_the_heads(page: Page, layer: int) -> None:
 @pytest.mark.parametrize(("row", "pos"), [(2, 4), (3, 6)])
 def test_the_chosen_cell(page: Page, row: int, pos: int) -> None:
     page.service.ask(trace_of(page.ref), LensSpec())
-    shown = lens.draw(page.service, page.ref, Selection(row=row, pos=pos), "light")
+    shown = lens.draw(page.service, page.ref, Selection(row=row, pos=pos), "light").values
     said, probs = words(shown[3]), page.probs(row, pos)
     assert after(said, "Next token") == page.name(page.ref.token_ids[pos + 1])
     assert after(said, "Token") == f"{page.name(page.ref.token_ids[pos])}  (position {pos})"

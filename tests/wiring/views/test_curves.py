@@ -51,19 +51,19 @@ def test_without_pins_only_rows_have_curves(
 def test_all_positions_are_measured_after_the_page_is_drawn(
     service: FakeService, run_ref: RunRef
 ) -> None:
-    figure, line, done = actions.draw_strip(service, run_ref, Selection(), "light", None)
+    figure, line, done = actions.draw_strip(service, run_ref, Selection(), "light", None).values
     assert line == actions.MEASURING
     assert not done
     ready = actions.measure(service, run_ref, no_job, causal=False)
     service.memo[trace_of(run_ref), actions.PLAIN] = plain(service, run_ref)
     figure, line, done = actions.draw_strip(
         service, run_ref, Selection(show="answer"), "light", ready
-    )
+    ).values
     assert figure["layout"]["meta"]["positions"] == [4, 5, 6]
     assert "positions 4 to 6 of 7" in line
     assert not done
     service.memo[trace_of(run_ref), actions.CAUSAL] = service.ask(trace_of(run_ref), actions.CAUSAL)
-    assert actions.draw_strip(service, run_ref, Selection(), "light", ready)[2]
+    assert actions.draw_strip(service, run_ref, Selection(), "light", ready).values[2]
 
 
 def plain(service: FakeService, run_ref: RunRef) -> Any:
@@ -80,9 +80,11 @@ def test_errors_and_cancels_are_shown_in_their_panel(service: FakeService, run_r
     assert actions.measure(service, run_ref, no_job, causal=True) is None
     service.fail["emergence"] = refuse("It broke.", "Again.")
     ready = actions.measure(service, run_ref, no_job, causal=True)
-    assert "It broke." in text(actions.draw_strip(service, run_ref, Selection(), "light", ready))
+    assert "It broke." in text(
+        actions.draw_strip(service, run_ref, Selection(), "light", ready).values
+    )
     service.memo[trace_of(run_ref), actions.PLAIN] = before
-    figure, line, whole = actions.draw_strip(service, run_ref, Selection(), "light", ready)
+    figure, line, whole = actions.draw_strip(service, run_ref, Selection(), "light", ready).values
     assert figure["layout"]["meta"]["positions"] == list(range(7))  # what was measured stays
     assert line.startswith("It broke. Again. Request ")
     assert "the row where the model's choice emerges" in line

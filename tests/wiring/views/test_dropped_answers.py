@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 
 from analysis.lens.specs import DisagreementSpec, LensSpec
+from analysis.tracing.specs import RunSpec
 from dash_app.app import create_app
 from dash_app.jobs.job_and_draw import BUSY, announce
 from dash_app.settings import Settings
-from dash_app.state.context import split
+from dash_app.state.context import Drawing, split, trace_of
+from dash_app.state.drawings import job_key
 from dash_app.state.selection import RunRef, Selection
-from dash_app.views import run
-from dash_app.views.disagreement import actions as disagreement
+from dash_app.views import disagreement, heatmap
+from dash_app.views.disagreement import actions as comparison
 from dash_app.views.flow import actions as flow
+from dash_app.views.flow import callbacks as flow_view
 from tests.support.dash_client import DashClient
 from tests.support.fake_service import FakeService, refuse
 from tests.wiring.test_app import components
@@ -38,6 +41,11 @@ def held(run: RunRef, selection: Selection, **more: Any) -> dict[str, Any]:
     return {**stores, "run.data": run.model_dump(), "scheme.data": "light", **further}
 
 
+def job(drawing: Drawing, run: RunRef, selection: Selection, result: Any) -> dict[str, Any]:
+    """The result of a drawing's job, as its store holds it."""
+    return {**result, "of": job_key(drawing, run, selection)}
+
+
 class TestHeatmap:
     """A cell's column is computed although the call for it was dropped."""
 
@@ -45,29 +53,27 @@ class TestHeatmap:
     def page(self, service: FakeService, settings: Settings) -> DashClient:
         return DashClient(create_app(service, settings))
 
-    def answer(self, page: DashClient, *changed: str, **values: Any) -> Any:
-        run, selection = values.pop("run"), values.pop("selection")
-        found = page.answer(
-            "lens-wanted.data", {f"{one}.data" for one in changed}, held(run, selection, **values)
-        )
+    def answer(self, page: DashClient, run: RunRef, selection: Selection, **more: Any) -> Any:
+        found = page.answer("lens-wanted.data", {"scheme.data"}, held(run, selection, **more))
         return found.get("lens-wanted", {}).get("data", "as it was")
 
     def test_a_pin_after_a_new_grid_still_requests_it(
         self, page: DashClient, run_ref: RunRef
     ) -> None:
-        unread = Selection(norm="unit", pins=(5,))
-        wanted = self.answer(page, "pins", run=run_ref, selection=unread)
-        assert "unit" in wanted
-        again = self.answer(page, "scheme", run=run_ref, selection=unread, lens_wanted=wanted)
+        undecoded = Selection(attempt=1, norm="unit", pins=(5,))
+        wanted = self.answer(page, run_ref, undecoded)
+        assert wanted == job_key(heatmap.HEATMAP, run_ref, undecoded)
+        again = self.answer(page, run_ref, undecoded, lens_wanted=wanted)
         assert again == "as it was"  # it was requested; a cancelled job does not start again
 
     def test_existing_results_are_not_requested_again(
         self, page: DashClient, service: FakeService, run_ref: RunRef
     ) -> None:
-        from dash_app.state.context import trace_of
-
         service.ask(trace_of(run_ref), LensSpec())
-        assert self.answer(page, "pins", run=run_ref, selection=Selection()) == "as it was"
+        service.ask(run_ref.model, RunSpec(run_ref.model, run_ref.prompt, new_tokens=run_ref.new))
+        assert self.answer(page, run_ref, Selection(attempt=1)) == "as it was"
+        running = self.answer(page, run_ref, Selection(attempt=1), lens_wanted="another")
+        assert running is None  # which ends the job of another cell
 
 
 class TestDisagreement:
@@ -81,30 +87,24 @@ class TestDisagreement:
     def page(self, service: Untied, settings: Settings) -> DashClient:
         return DashClient(create_app(service, settings))
 
-    def answer(self, page: DashClient, *changed: str, **values: Any) -> Any:
-        run, selection = values.pop("run"), values.pop("selection")
-        return page.answer(
-            "disagreement-graph.figure",
-            {f"{one}.data" for one in changed},
-            held(run, selection, **values),
-        )
+    def answer(self, page: DashClient, run: RunRef, selection: Selection, **more: Any) -> Any:
+        return page.answer("drawn.data", {"scheme.data"}, held(run, selection, **more))
 
     def test_a_move_during_the_drawing_does_not_lose_it(
         self, page: DashClient, service: Untied, run_ref: RunRef
     ) -> None:
-        chosen = Selection(row=3, pos=2)
-        ready = disagreement.compute(service, run_ref, chosen, lambda *_: None)
+        service.ask(run_ref.model, RunSpec(run_ref.model, run_ref.prompt, new_tokens=run_ref.new))
+        chosen = Selection(attempt=1, row=3, pos=2)
+        result = comparison.compute(service, run_ref, chosen, lambda *_: None)
+        ready = job(disagreement.DRAWING, run_ref, chosen, result)
         assert any(isinstance(spec, DisagreementSpec) for _, spec in service.memo)
-        moved = self.answer(page, "cell", run=run_ref, selection=chosen, disagreement_ready=ready)
+        moved = self.answer(page, run_ref, chosen, disagreement_ready=ready)
         assert moved["disagreement-graph"]["figure"]["data"]
-        drawn = moved["disagreement-drawn"]["data"]
-        values = {"run": run_ref, "disagreement_ready": ready, "disagreement_drawn": drawn}
+        values = {"disagreement_ready": ready, "drawn": moved["drawn"]["data"]}
         elsewhere = chosen.model_copy(update={"pos": 3})
-        assert self.answer(page, "cell", selection=elsewhere, **values) == {}
+        assert "disagreement-graph" not in self.answer(page, run_ref, elsewhere, **values)
         by_best = elsewhere.model_copy(update={"differ": "top1"})
-        assert self.answer(page, "cell", selection=by_best, **values)
-        values["run"] = run_ref.model_copy(update={"attempt": 2})
-        assert self.answer(page, "cell", selection=elsewhere, **values)
+        assert "disagreement-graph" in self.answer(page, run_ref, by_best, **values)
 
 
 class TestFlow:
@@ -114,16 +114,17 @@ class TestFlow:
         self, service: FakeService, settings: Settings, run_ref: RunRef
     ) -> None:
         page = DashClient(create_app(service, settings))
-        chosen = Selection(row=3, pos=2)
+        chosen = Selection(attempt=1, row=3, pos=2)
         service.fail["flow"] = refuse("It broke.", "Again.")
-        ready = flow.compute(service, run_ref, chosen, lambda *_: None)
+        result = flow.compute(service, run_ref, chosen, lambda *_: None)
+        ready = job(flow_view.GRAPH, run_ref, chosen, result)
 
         def drawn(selection: Selection) -> str:
             stored = held(run_ref, selection, flow_ready=ready)
-            return str(page.answer("flow-graph.figure", {"scheme.data"}, stored))
+            return str(page.answer("flow-graph.figure", {"scheme.data"}, stored).get("flow-graph"))
 
         assert "It broke." in drawn(chosen)
-        assert drawn(Selection(row=4, pos=2)) == "{}"
+        assert drawn(Selection(attempt=1, row=4, pos=2)) == "None"
 
 
 class TestControls:
@@ -227,7 +228,12 @@ class TestTasks:
         assert told["tasks-projection-component"]["value"] == "row 1"
 
 
-def test_a_replaced_run_reports_no_end() -> None:
+def test_a_replaced_run_reports_no_end(
+    service: FakeService, settings: Settings, run_ref: RunRef
+) -> None:
+    page = DashClient(create_app(service, settings))
     failed = {"attempt": 1, "problem": ["The prompt is empty.", "Type some text.", "id"]}
-    assert run.messages_after_run(failed, None, Selection(attempt=2)) is None
-    assert run.messages_after_run(failed, None, Selection(attempt=1))
+    for attempt, shown in ((2, False), (1, True)):
+        stored = held(run_ref, Selection(attempt=attempt), status=failed)
+        found = page.answer("drawn.data", {"status.data"}, stored)
+        assert ("The prompt is empty." in str(found.get("alert"))) == shown

@@ -51,8 +51,12 @@ def long_run(run_ref: RunRef, service: FakeService, monkeypatch: Any) -> RunRef:
     )
 
 
-def show(service: FakeService, run: RunRef, selection: Selection, *more: Any) -> tuple[Any, ...]:
-    return actions.draw(service, run, selection, "light", *more)
+def show(
+    service: FakeService, run: RunRef, selection: Selection, note: Any = None, ready: Any = None
+) -> tuple[Any, ...]:
+    """Figure, controls, caption, inspector, note, and whether a part is missing."""
+    shown = actions.draw(service, run, selection, "light", ready, note)
+    return *shown.values, shown.note, not shown.complete
 
 
 def compute(service: FakeService, run: RunRef, selection: Selection) -> tuple[Any, list[Any]]:
@@ -65,7 +69,7 @@ def test_memoised_results_are_shown_at_once(service: FakeService, run_ref: RunRe
     figure, controls, line, inspector, drawn, missing = show(
         service, run_ref, Selection(row=3, pos=2)
     )
-    assert missing is None
+    assert not missing
     assert figure["layout"]["shapes"][-1]["x0"] == 1.5
     assert figure["layout"]["shapes"][-1]["y0"] == 2.5
     assert "softmax(U · N(h))" in text(line)
@@ -73,7 +77,6 @@ def test_memoised_results_are_shown_at_once(service: FakeService, run_ref: RunRe
     assert "menu-decoder" in text(controls)
     again = show(service, run_ref, Selection(row=5, pos=2), drawn)
     assert again[0] is no_update  # only the browser moves the outline
-    assert again[1] is no_update  # an open menu stays open
     assert "row 5" in text(again[3])
 
 
@@ -89,8 +92,9 @@ def test_the_chosen_column_is_computed_first(service: FakeService, long_run: Run
     assert compute(service, long_run, selection)[0] is None
     del service.fail["decode"]
     done, told = compute(service, long_run, selection)
-    assert told == [{"part": missing}]
-    assert done == {"done": missing}
+    key = actions.picture_of(service, long_run, selection).key
+    assert told == [{"part": key}]
+    assert done == {"done": key}
     asked = [spec for _, spec in service.memo if isinstance(spec, LensSpec)]
     assert [spec.positions for spec in asked] == [(7,), None]
 
@@ -140,7 +144,7 @@ def test_a_new_colour_keeps_the_tokens(service: FakeService, long_run: RunRef) -
     assert np.isnan(np.array(figure["data"][0]["z"])).all()
     done, _ = compute(service, long_run, selection)
     figure, *_, missing = show(service, long_run, selection, None, done)
-    assert missing is None
+    assert not missing
     assert not np.isnan(np.array(figure["data"][0]["z"])).any()
     kinds = [type(spec).__name__ for _, spec in service.memo if isinstance(spec, ColourSpec)]
     assert kinds
@@ -155,7 +159,7 @@ def test_a_result_that_the_memo_cannot_keep_is_shown(service: FakeService, run_r
     done, _ = compute(service, run_ref, Selection(norm="none"))
     service.memo.clear()
     *_, missing = show(service, run_ref, Selection(norm="none"), None, done)
-    assert missing is None
+    assert not missing
 
 
 def test_every_option_can_be_shown(service: FakeService, run_ref: RunRef) -> None:
@@ -170,7 +174,7 @@ def test_every_option_can_be_shown(service: FakeService, run_ref: RunRef) -> Non
             done, _ = compute(service, run_ref, selection)
             assert "done" in done, (value, done)
             figure, *_, missing = show(service, run_ref, selection, None, done)
-            assert missing is None, value
+            assert not missing, value
             assert figure["data"][0]["z"].shape[1] == 7
 
 

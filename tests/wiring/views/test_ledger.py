@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from analysis.contract.ledger import Ledger, LedgerEntry
@@ -45,11 +47,17 @@ def run() -> RunRef:
     )  # fmt: skip
 
 
+def shown(service: FakeService, run: RunRef, selection: Selection) -> tuple[Any, Any, Any]:
+    """What the panel shows after its job."""
+    ready = panel.measure(service, run, selection, lambda start, end: None)
+    return panel.draw(service, run, selection, ready)
+
+
 def test_both_ledgers_are_requested(run: RunRef) -> None:
     service = FakeService()
-    found = panel.measure(service, run, Selection(pos=1), lambda start, end: None)
-    assert found is not None
-    assert service.calls == ["ledger", "run", "model_info", "run_ledger"]
+    assert panel.measure(service, run, Selection(pos=1), lambda start, end: None) == {"done": 1}
+    assert service.calls == ["ledger", "run_ledger"]
+    found = panel.draw(service, run, Selection(pos=1), None)
     assert "hidden 3.0% of the flow" in text(found[2])
     assert "position 1" in text(found[2])
 
@@ -57,16 +65,13 @@ def test_both_ledgers_are_requested(run: RunRef) -> None:
 def test_a_failure_gives_a_message(run: RunRef) -> None:
     service = FakeService()
     service.fail["ledger"] = refuse("The worker stopped.", "Run it again.")
-    found = panel.measure(service, run, Selection(), lambda start, end: None)
-    assert found is not None
-    assert "The worker stopped. Run it again." in text(found[1])
+    assert "The worker stopped. Run it again." in text(shown(service, run, Selection())[1])
 
 
 def test_the_ledger_of_the_model_stays_when_that_of_the_run_fails(run: RunRef) -> None:
     service = FakeService()
     service.fail["run_ledger"] = refuse("The worker stopped.", "Run it again.")
-    found = panel.measure(service, run, Selection(), lambda start, end: None)
-    assert found is not None
+    found = shown(service, run, Selection())
     assert "adds up" in text(found[0])
     assert "on random probes" in text(found[1])
     assert "The worker stopped. Run it again." in text(found[2])

@@ -17,7 +17,9 @@ from analysis.trajectory.specs import StorySpec
 from dash_app.errors import explain
 from dash_app.page.panel import target
 from dash_app.settings import Settings
-from dash_app.state.context import Context, PageId
+from dash_app.state import gesture
+from dash_app.state.context import Context, Happened, PageId
+from dash_app.state.drawings import MemoOnly, NotInMemoError
 from dash_app.state.examples import EXAMPLES, QUESTIONS, by_question, examples_for
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views import run
@@ -54,15 +56,15 @@ def test_a_run_has_a_reference(context: Context, asked: Selection, run_ref: RunR
     assert status is not None
     assert RunRef.model_validate(status["run"]) == run_ref
     assert len(json.dumps(status)) < 1000
-    assert run.adopt(status, asked.model_dump(), None) == status["run"]
-    assert run.adopt(status, asked.model_dump(), status["run"]) is None  # it is shown already
+    assert gesture.adopted(status, asked, None) == run_ref
+    assert gesture.adopted(status, asked, run_ref) is run_ref
 
 
 def test_a_replaced_run_is_not_shown(context: Context, asked: Selection) -> None:
     status = run.status(context, asked, no_job)
     later = asked.model_copy(update={"attempt": 2})
-    assert run.adopt(status, later.model_dump(), None) is None
-    assert run.adopt(None, asked.model_dump(), None) is None
+    assert gesture.adopted(status, later, None) is None
+    assert gesture.adopted(None, asked, None) is None
 
 
 def test_a_memoised_run_is_shown_without_a_job(context: Context, asked: Selection) -> None:
@@ -106,7 +108,7 @@ def test_invalid_requests_give_messages(
     assert status is not None
     assert said in status["problem"][0]
     assert status["problem"][1]
-    assert said in text(run.messages_after_run(status, None, asked))
+    assert said in text(run.messages(context, Happened(ended=status), asked))
 
 
 def test_a_defect_shows_no_detail(
@@ -117,7 +119,7 @@ def test_a_defect_shows_no_detail(
         status = run.status(context, asked, no_job)
     assert status is not None
     message, _, request = status["problem"]
-    assert "internal" not in text(run.messages_after_run(status, None, asked))
+    assert "internal" not in text(run.messages(context, Happened(ended=status), asked))
     assert "went wrong" in message
     assert request in {record.event["request"] for record in caplog.records}  # type: ignore[attr-defined]
     assert "internal" in caplog.text
@@ -130,31 +132,31 @@ def test_a_cancelled_run_reports_nothing_later(
     assert run.status(context, asked, no_job) is None
 
 
-def test_messages_that_are_shown_at_once() -> None:
-    assert "Cancelled" in text(run.messages_at_once(frozenset({RunId.CANCEL}), None))
-    assert run.messages_at_once(frozenset({PageId.DISMISS}), None) == []
-    assert run.messages_at_once(frozenset({PageId.REQUEST}), {"ignored": ["x"]}) == []
-    assert "colour" in text(
-        run.messages_at_once(frozenset({PageId.QUERY}), {"ignored": ["colour"]})
-    )
-    assert run.messages_at_once(frozenset({PageId.QUERY}), {"ignored": []}) is None
+def test_messages_that_are_shown_at_once(context: Context, asked: Selection) -> None:
+    assert "Cancelled" in text(run.messages_at_once(frozenset({RunId.CANCEL})))
+    assert run.messages_at_once(frozenset({PageId.DISMISS})) == []
+    assert run.messages(context, Happened(requested=True), asked) == []
+    assert "colour" in text(run.messages(context, Happened(ignored=("colour",)), asked))
+    assert run.messages(context, Happened(), asked) is None
+    defect = explain(KeyError("internal"))
+    shown = text(run.messages(context, Happened(problems=(defect,)), asked))
+    assert defect.request in shown
+    assert "internal" not in shown
 
 
 def test_an_unusable_memo_is_reported(context: Context, asked: Selection) -> None:
+    context.service.problem = "The memo is full."
     status = run.status(context, asked, no_job)
-    assert "The memo is full." in text(
-        run.messages_after_run(status, None, asked, "The memo is full.")
-    )
+    assert "The memo is full." in text(run.messages(context, Happened(ended=status), asked))
     failed = {"attempt": 1, "problem": ["It broke.", "Again.", "abc"]}
-    both = text(run.messages_after_run(failed, {"ignored": ["pos"]}, asked, "The memo is full."))
+    both = text(run.messages(context, Happened(("pos",), ended=failed), asked))
     assert all(said in both for said in ("It broke.", "pos", "The memo is full."))
 
 
 def test_an_address_over_the_limits_is_reported(context: Context, asked: Selection) -> None:
     status = run.status(context, asked, no_job)
-    shown = text(
-        run.messages_after_run(status, {"ignored": ["foo"]}, asked.model_copy(update={"pos": 77}))
-    )
+    beyond = asked.model_copy(update={"pos": 77})
+    shown = text(run.messages(context, Happened(("foo",), ended=status), beyond))
     assert "foo" in shown
     assert "pos" in shown
 
@@ -201,19 +203,18 @@ def test_a_click_on_a_curve_chooses_the_row() -> None:
 
 def test_the_flow_is_drawn_when_it_is_computed(service: FakeService, run_ref: RunRef) -> None:
     selection = Selection(row=9, pos=3)
-    assert flow.draw(service, run_ref, selection, "light", None) is None
+    with pytest.raises(NotInMemoError):
+        flow.draw(MemoOnly(service, NotInMemoError()), run_ref, selection, "light", None)
     ready = flow.compute(service, run_ref, selection, no_job)
     drawn = flow.draw(service, run_ref, selection, "light", ready)
-    assert drawn is not None
     assert "% of the flow" in drawn.line
     count = service.calls.count("flow")
-    assert flow.draw(service, run_ref, selection, "dark", None) is not None
+    flow.draw(service, run_ref, selection, "dark", None)
     assert service.calls.count("flow") == count
 
 
 def test_the_bottom_has_no_flow(service: FakeService, run_ref: RunRef) -> None:
     drawn = flow.draw(service, run_ref, Selection(row=0), "light", None)
-    assert drawn is not None
     assert "nothing flows into it" in text(drawn[0])
     assert flow.compute(service, run_ref, Selection(row=0), no_job) == {"done": None}
 
@@ -236,7 +237,6 @@ def test_an_error_in_the_flow_is_shown_in_the_flow(service: FakeService, run_ref
     service.fail["flow"] = refuse()
     ready = flow.compute(service, run_ref, Selection(row=4), no_job)
     drawn = flow.draw(service, run_ref, Selection(row=4), "light", ready)
-    assert drawn is not None
     assert "The model file is cut off." in text(drawn[0])
 
 
