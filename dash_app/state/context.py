@@ -22,7 +22,7 @@ from dash_app.state.selection import RunRef, Selection
 PARTS: dict[str, tuple[str, ...]] = {
     "request": ("model", "prompt", "new", "template", "attempt"),
     "cell": ("row", "pos"),
-    "focus": ("layer", "heads"),
+    "focus": ("layer", "heads", "weights", "first_key"),
     "pins": ("pins",),
     "lens": ("component", "head", "source", "decoder", "norm", "similarity", "candidates"),
     "colour": ("colour", "asked", "part", "by"),

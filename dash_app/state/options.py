@@ -79,11 +79,34 @@ SCALES = Choices(
     ),
     help="How tall the links are drawn. The key shows the scale.",
 )  # fmt: skip
+WEIGHTS = Choices(
+    "scale of attention weights",
+    Choice("linear", "Linear", "colour = w", "Equal steps of colour are equal steps of weight."),
+    Choice(
+        "root", "Square root", "colour = √w",
+        "Small weights can be seen beside a large one. Numbers stay the model's own.",
+    ),
+    Choice("log", "Logarithmic", "colour = log w", "Weights below 0.001 are one colour."),
+    help="How the colour of the attention pattern grows with the weight.",
+)  # fmt: skip
+FIRST_KEY = Choices(
+    "first token",
+    Choice("shown", "Shown", help="Every key is drawn."),
+    Choice(
+        "hidden", "Left out",
+        help="The first token's column is not drawn, and colours end at the largest other weight."
+        " Many heads put most of their weight there. No weight is rescaled, so the drawn weights of"
+        " a row sum to less than 1.",
+        source="Xiao et al. 2023, arXiv 2309.17453, attention sinks",
+    ),
+    help="Whether the column of the first token is drawn in the attention pattern.",
+)  # fmt: skip
 PAGES = Choices(
     "page",
     Choice("explore", "Explore", help="One prompt, layer by layer."),
     Choice("tasks", "Tasks", help="Many prompts with known answers, and how a model adds."),
     Choice("model", "Model", help="The identities of a model, its embeddings and its norms."),
+    Choice("history", "History", help="Your runs, and the views that you collected."),
     help="What the page shows.",
 )
 THEMES = Choices(

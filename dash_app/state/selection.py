@@ -92,6 +92,7 @@ class Selection(BaseModel):
         attempt: The number of the request; not in the URL. Running a prompt again increases it.
         row, pos: The chosen cell; None until one is chosen.
         layer, heads: The attention patterns shown; no heads: the mean of all.
+        weights, first_key: The scale of their colours, and whether the first token is a column.
         pins: Tokens in the curves; None until one is pinned or unpinned.
         component, head, source: The states that the heatmap decodes; head and source position
             matter for some components only.
@@ -134,6 +135,8 @@ class Selection(BaseModel):
     pos: Index | None = None
     layer: Index | None = None
     heads: Heads = Field(default=(), max_length=256)
+    weights: Annotated[str, _one_of(options.WEIGHTS)] = options.WEIGHTS.default
+    first_key: Annotated[str, _one_of(options.FIRST_KEY)] = options.FIRST_KEY.default
     pins: Annotated[Numbers | None, Field(max_length=MAX_PINS)] = None
     component: Annotated[str, _one_of(COMPONENTS)] = COMPONENTS.default
     head: Index = 0

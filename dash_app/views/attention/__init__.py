@@ -16,6 +16,7 @@ DRAWING = Drawing(
         Output(AttentionId.GRAPH, "figure"),
         Output(AttentionId.HEADS, "children"),
         Output(AttentionId.SUBTITLE, "children"),
+        Output(AttentionId.OPTIONS, "children"),
     ),
     panel.draw,
     parts=(PageId.FOCUS, PageId.CELL),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from analysis.tracing.specs import PatternResult, RunResult
 from dash_app.page.theme import MONO, Figure, Theme, axis, base_layout, colour_bar, palette, scale
 from dash_app.page.token_labels import labels, percent
 
-Scaling = Literal["linear", "log"]
+Scaling = Literal["linear", "root", "log"]
 
 #: Most heads drawn at once; the figure says when more were chosen.
 MOST_HEADS = 12
@@ -22,6 +23,8 @@ FLOOR = 1e-3
 SIDES = {1: 390, 2: 185, 3: 116}
 #: More tokens than this are labelled by every n-th position only.
 LABELLED = 64
+#: Narrower cells have no room for their token's name, in pixels.
+NAMED = 11
 #: Unseen ticks keep the labels a little away from the cells.
 _OUTSIDE = {"ticks": "outside", "ticklen": 4, "tickcolor": "rgba(0,0,0,0)"}
 
@@ -34,21 +37,26 @@ def attention(
     pos: int,
     theme: Theme,
     scaling: Scaling = "linear",
+    first_key: bool = True,
 ) -> Figure:
     """Query by key, one matrix for each of ``heads``, or the mean of all where none is chosen.
 
-    All matrices share one colour scale, linear from 0 to 1 or logarithmic from 0.001 to 1.
+    All matrices share one colour scale: linear or a square root from 0, or logarithmic from 0.001.
+    It ends at 1, or without the first key at the largest weight that is drawn. Weights are never
+    rescaled.
     """
     if np.isnan(pattern.pattern).all():
         return _nothing(pattern.layer, theme)
     shown = tuple(head for head in heads if 0 <= head < len(pattern.pattern))[:MOST_HEADS]
     panes: tuple[int | None, ...] = shown or (None,)
     plan = _Plan(len(panes), len(run.tokens))
+    drawn = [weights(pattern, head, first_key=first_key) for head in panes]
+    most = 1.0 if first_key else _largest(drawn)
     layout = base_layout(
         theme,
         **plan.size,
         margin=plan.margin,
-        coloraxis=_colour_axis(scaling, plan, theme),
+        coloraxis=_colour_axis(scaling, most, plan, theme),
         annotations=[
             *(
                 _pane_title(pattern, head, pos, plan, number, theme)
@@ -56,23 +64,32 @@ def attention(
             ),
             *_notes(pattern, heads, shown, pos, plan, theme),
         ],
-        shapes=query_shapes(len(panes), pos, theme),
+        shapes=query_shapes(len(panes), pos, theme, first=0 if first_key else 1),
         meta={"view": "attention", "layer": pattern.layer, "least": plan.least},
     )
-    layout.update(_axes(run, plan, theme))
-    data = [_pane(pattern, head, number, scaling, run) for number, head in enumerate(panes)]
+    layout.update(_axes(run, plan, theme, first=0 if first_key else 1))
+    data = [
+        _pane(pattern.layer, head, number, values, scaling, run)
+        for number, (head, values) in enumerate(zip(panes, drawn, strict=True))
+    ]
     return {"data": data, "layout": layout}
 
 
-def query_shapes(panes: int, pos: int, theme: Theme) -> list[dict[str, Any]]:
+def _largest(drawn: Sequence[NDArray[Any]]) -> float:
+    """The largest weight that is drawn; 1 if there is none."""
+    finite = [values[np.isfinite(values)] for values in drawn]
+    return float(max((values.max() for values in finite if values.size), default=1.0)) or 1.0
+
+
+def query_shapes(panes: int, pos: int, theme: Theme, *, first: int = 0) -> list[dict[str, Any]]:
     """The outline of the selected query's row in each of ``panes``, for ``layout.shapes``."""
     return [
         {
             "type": "rect",
             "xref": f"x{_suffix(number)}",
             "yref": f"y{_suffix(number)}",
-            "x0": -0.5,
-            "x1": pos + 0.5,
+            "x0": first - 0.5,
+            "x1": max(pos, first) + 0.5,
             "y0": pos - 0.5,
             "y1": pos + 0.5,
             "fillcolor": "rgba(0,0,0,0)",
@@ -92,14 +109,14 @@ class _Plan:
     def __init__(self, panes: int, tokens: int) -> None:
         self.panes = panes
         self.tokens = tokens
-        self.columns = 1 if panes == 1 else 2 if panes <= 4 else 3
+        self.columns = _columns(panes, tokens)
         self.rows = math.ceil(panes / self.columns)
         room = SIDES[self.columns]
         self.fluid = panes == 1
-        least = 12 if panes == 1 and tokens <= LABELLED else 3
+        least = 12 if self.columns == 1 and tokens <= LABELLED else 3
         self.cell = max(min(room / tokens, 40.0), least)
         self.side = self.cell * tokens
-        self.labelled = self.cell >= 11 and tokens <= LABELLED
+        self.labelled = self.cell >= NAMED and tokens <= LABELLED
         gutter = (72 if self.fluid else 96) if self.labelled else 40
         self.margin: dict[str, Any] = {
             "l": gutter,
@@ -139,28 +156,50 @@ class _Plan:
         return number + self.columns >= self.panes, number % self.columns == 0
 
 
+def _columns(panes: int, tokens: int) -> int:
+    """How many matrices stand side by side: as many as leave room for the tokens' names."""
+    most = 1 if panes == 1 else 2 if panes <= 4 else 3
+    if tokens > LABELLED:
+        return most
+    return next((count for count in range(most, 1, -1) if SIDES[count] / tokens >= NAMED), 1)
+
+
 def _suffix(number: int) -> str:
     return "" if number == 0 else str(number + 1)
 
 
-def weights(pattern: PatternResult, head: int | None) -> NDArray[Any]:
-    """[query, key] of one head or the mean of all, NaN where a query can't look."""
+def weights(pattern: PatternResult, head: int | None, *, first_key: bool = True) -> NDArray[Any]:
+    """[query, key] of one head or the mean of all, NaN where a query can't look.
+
+    Without ``first_key`` the first column is NaN too.
+    """
     chosen = pattern.pattern.mean(axis=0) if head is None else pattern.pattern[head]
     ahead = np.triu(np.ones(chosen.shape, dtype=bool), k=1)
+    ahead[:, 0] |= not first_key
     return np.where(ahead, np.float32(np.nan), chosen).astype(np.float32)
 
 
+def _scaled(values: Any, scaling: Scaling) -> Any:
+    """Weights as the colour scale takes them."""
+    if scaling == "log":
+        return np.log10(np.maximum(values, FLOOR))
+    return np.sqrt(values) if scaling == "root" else values
+
+
 def _pane(
-    pattern: PatternResult, head: int | None, number: int, scaling: Scaling, run: RunResult
+    layer: int,
+    head: int | None,
+    number: int,
+    values: NDArray[Any],
+    scaling: Scaling,
+    run: RunResult,
 ) -> dict[str, Any]:
-    values = weights(pattern, head)
-    drawn = np.log10(np.maximum(values, FLOOR)) if scaling == "log" else values
     who = "mean of all heads" if head is None else f"head {head}"
     return {
         "type": "heatmap",
         "xaxis": f"x{_suffix(number)}",
         "yaxis": f"y{_suffix(number)}",
-        "z": drawn,
+        "z": _scaled(values, scaling),
         "customdata": np.round(values, 4),
         "coloraxis": "coloraxis",
         "hoverongaps": False,
@@ -168,13 +207,13 @@ def _pane(
         "ygap": 1 if len(run.tokens) <= 48 else 0,
         "meta": {"head": head},
         "hovertemplate": (
-            f"<b>layer {pattern.layer}, {who}</b><br>query %{{y}}<br>reads %{{x}}<br>"
+            f"<b>layer {layer}, {who}</b><br>query %{{y}}<br>reads %{{x}}<br>"
             "weight %{customdata:.3f}<extra></extra>"
         ),
     }
 
 
-def _axes(run: RunResult, plan: _Plan, theme: Theme) -> dict[str, Any]:
+def _axes(run: RunResult, plan: _Plan, theme: Theme, *, first: int) -> dict[str, Any]:
     axes: dict[str, Any] = {}
     for number in range(plan.panes):
         bottom, left = plan.outer(number)
@@ -195,7 +234,7 @@ def _axes(run: RunResult, plan: _Plan, theme: Theme) -> dict[str, Any]:
             title["x"] if bottom and number % plan.columns == 0 else "",
             domain=across,
             anchor=f"y{_suffix(number)}",
-            range=[-0.5, span],
+            range=[first - 0.5, span],
             showticklabels=bottom,
             **_OUTSIDE,
             tickangle=-90 if plan.labelled else 0,
@@ -227,24 +266,37 @@ def _ticks(run: RunResult, plan: _Plan, theme: Theme) -> dict[str, Any]:
     return {"tickvals": list(range(0, plan.tokens, step)), "tickfont": font}
 
 
-def _colour_axis(scaling: Scaling, plan: _Plan, theme: Theme) -> dict[str, Any]:
-    logarithmic = scaling == "log"
-    bar = colour_bar(theme, f"attention weight ({scaling})", lenmode="pixels", len=170)
+def _colour_axis(scaling: Scaling, most: float, plan: _Plan, theme: Theme) -> dict[str, Any]:
+    words = {"linear": "linear", "root": "square root", "log": "log"}[scaling]
+    bar = colour_bar(theme, f"attention weight ({words})", lenmode="pixels", len=170)
     bar.update({"y": 1, "yanchor": "top", "xpad": 12})
     if plan.fluid:
         bar.update({
             "orientation": "h", "x": 1, "xanchor": "right", "yanchor": "bottom", "xpad": 0,
             "ypad": 14, "len": 54, "thickness": 6, "nticks": 2,
-            "title": {"text": "attention weight (log)" if logarithmic else ""},
+            "title": {"text": "" if scaling == "linear" else f"weight ({words})"},
         })  # fmt: skip
-    if logarithmic:
-        bar.update({"tickvals": [-3, -2, -1, 0], "ticktext": ["≤0.001", "0.01", "0.1", "1"]})
+    low, high = (float(end) for end in _scaled(np.array([0.0, most]), scaling))
+    high = max(high, low + 1e-6)
+    at, names = _weight_ticks(scaling, most, few=plan.fluid)
+    bar.update({"tickvals": [float(_scaled(weight, scaling)) for weight in at], "ticktext": names})
     return {
         "colorscale": scale(palette(theme).magnitude),
-        "cmin": math.log10(FLOOR) if logarithmic else 0.0,
-        "cmax": 0.0 if logarithmic else 1.0,
+        "cmin": low,
+        "cmax": high,
         "colorbar": bar,
     }
+
+
+def _weight_ticks(scaling: Scaling, most: float, *, few: bool) -> tuple[list[float], list[str]]:
+    """Weights to be named along the colour bar, and their names."""
+    if scaling == "log":
+        powers = [weight for weight in (FLOOR, 0.01, 0.1) if weight < most]
+        at = [FLOOR, most] if few else [*powers, most]
+        return at, [f"≤{weight:g}" if weight == FLOOR else f"{weight:.2g}" for weight in at]
+    parts = (0.0, 1.0) if few else (0.0, 1 / 16, 1 / 4, 9 / 16, 1.0)
+    at = [part * most for part in parts]
+    return at, [f"{weight:.2g}" for weight in at]
 
 
 def _pane_title(

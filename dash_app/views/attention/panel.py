@@ -10,10 +10,21 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.tracing.specs import PatternResult, PatternSpec, RunResult
-from dash_app.page.panel import aria, control, error_figure, graph, select_button, target
+from dash_app.page.panel import (
+    aria,
+    control,
+    error_figure,
+    graph,
+    options_of,
+    segmented,
+    select_button,
+    switch,
+    target,
+)
 from dash_app.page.panes import Pane
 from dash_app.page.token_labels import label, percent
 from dash_app.state.context import Context, Service, result_of, trace_of
+from dash_app.state.options import FIRST_KEY, WEIGHTS
 from dash_app.state.selection import Chosen, RunRef, Selection, resolve, toggle
 from dash_app.views.attention.figure import attention
 
@@ -25,6 +36,7 @@ class AttentionId(StrEnum):
     LAYER = "attention-layer"
     HEADS = "attention-heads"
     SUBTITLE = "attention-subtitle"
+    OPTIONS = "attention-options"
 
 
 HELP = (
@@ -72,7 +84,7 @@ def layout(_context: Context) -> dict[str, Any]:
         HELP,
         caption="Attention of the chosen layer and heads.",
         caption_id=AttentionId.SUBTITLE,
-        options={"What": control("Layer", slider)},
+        options={"What": control("Layer", slider), "How": html.Div(id=AttentionId.OPTIONS)},
     )
     return {pane.name: pane}
 
@@ -86,17 +98,44 @@ def select_clicked(value: Any, current: Selection, run: RunRef | None) -> Select
     return current.model_copy(update={"pos": pos, "layer": layer, "row": layer + 1})
 
 
-def draw(service: Service, run: RunRef, selection: Selection, theme: Any) -> tuple[Any, Any, str]:
-    """The matrices, the list of heads, and a sentence about the strongest weight."""
+def draw(
+    service: Service, run: RunRef, selection: Selection, theme: Any
+) -> tuple[Any, Any, str, list[Component]]:
+    """The matrices, the list of heads, a sentence about the strongest weight, and the options."""
     try:
         chosen = resolve(selection, run)
         pattern = service.ask(trace_of(run), PatternSpec(chosen.layer))
         result = result_of(service, run)
-        figure = attention(pattern, result, heads=chosen.heads, pos=chosen.pos, theme=theme)
+        scaling: Any = selection.weights
+        figure = attention(
+            pattern, result, heads=chosen.heads, pos=chosen.pos, theme=theme,
+            scaling=scaling, first_key=selection.first_key == "shown",
+        )  # fmt: skip
         heads = head_list(pattern, chosen.pos, chosen.heads)
-        return figure, heads, _strongest(pattern, result, chosen)
+        words = f"{_strongest(pattern, result, chosen)}{drawn_as(selection)}"
+        return figure, heads, words, options(selection)
     except Exception as error:  # noqa: BLE001 - shown in place of the figure
-        return error_figure(error), [], ""
+        return error_figure(error), [], "", options(selection)
+
+
+def options(selection: Selection) -> list[Component]:
+    """The scale of the colours, and whether the first token is a column."""
+    return [
+        control("Colours", segmented(
+            switch("weights", options_of(WEIGHTS), selection.weights, "Colours")
+        )),
+        control("First token", segmented(
+            switch("first_key", options_of(FIRST_KEY), selection.first_key, "First token")
+        )),
+    ]  # fmt: skip
+
+
+def drawn_as(selection: Selection) -> str:
+    """What differs from a plain picture of the weights, in words."""
+    scaled = {"root": " Colours show the square root of the weight.",
+              "log": " Colours show the logarithm of the weight."}  # fmt: skip
+    without = " The first token's column is left out; no weight is rescaled."
+    return scaled.get(selection.weights, "") + (without if selection.first_key == "hidden" else "")
 
 
 def _strongest(pattern: PatternResult, result: RunResult, chosen: Chosen) -> str:

@@ -184,7 +184,7 @@ def test_tokens_are_buttons_with_alternatives(service: FakeService, run_ref: Run
 def test_heads_are_ordered_by_the_norm_of_their_output(
     service: FakeService, run_ref: RunRef
 ) -> None:
-    figure, heads, line = attention.draw(service, run_ref, Selection(heads=(2,)), "dark")
+    figure, heads, line, _ = attention.draw(service, run_ref, Selection(heads=(2,)), "dark")
     shares = [float(h.children[1].children.rstrip(" %")) for h in heads[1:]]
     assert shares == sorted(shares, reverse=True)
     assert "reads" in line
