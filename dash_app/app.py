@@ -25,6 +25,7 @@ from dash_app.views import (
     disagreement,
     flow,
     heatmap,
+    history,
     ledger,
     model,
     run,
@@ -52,6 +53,7 @@ VIEWS: tuple[View, ...] = (
     model.VIEW,
     ledger.VIEW,
     tasks.VIEW,
+    history.VIEW,
 )
 
 

@@ -37,6 +37,7 @@ COPIES = (
 #: The icons that the page uses.
 ICONS = (
     "arrows-angle-contract", "arrows-angle-expand", "arrow-counterclockwise", "arrow-clockwise",
+    "bookmark-plus",
     "chevron-bar-left", "chevron-bar-down", "circle-half", "link-45deg", "moon-stars",
     "question-circle", "sliders", "sun", "x-lg",
 )  # fmt: skip

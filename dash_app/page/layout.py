@@ -9,8 +9,10 @@ from dash import dcc, html
 from dash.development.base_component import Component
 from flask import g, has_request_context
 
+from dash_app.page.glossary import with_terms
 from dash_app.page.panel import aria, data, options_of, switch
 from dash_app.page.panes import Pane, icon, icon_button, panel, sheet, side_sheet
+from dash_app.page.tour import start_button, tour
 from dash_app.state.context import PARTS, Context, PageId, View
 from dash_app.state.options import PAGES, THEMES
 
@@ -52,12 +54,20 @@ def page(context: Context, views: Sequence[View]) -> Callable[[], Component]:
             for name in PAGES
         ]
         return html.Div(
-            [*_stores(views), _bar(parts), *_messages(), html.Main(pages), *_sheets(panes)],
+            [
+                *_stores(views), _skip_link(), _bar(parts), *_messages(), parts["collecting"],
+                html.Main(pages, id="content", tabIndex="-1"), *_sheets(panes), tour(),
+            ],
             className="app",
-        )
+        )  # fmt: skip
 
     first = PAGES.default
     return build
+
+
+def _skip_link() -> Component:
+    """The first stop of the keyboard: past the bar, to the page's content."""
+    return html.A("Skip to the content", href="#content", className="skip-link")
 
 
 def _stores(views: Sequence[View]) -> list[Component]:
@@ -84,7 +94,8 @@ def _sheets(panes: Sequence[Pane]) -> list[Component]:
         html.Div([html.Dt(name, className="control-label"), html.Dd(what)], className="control")
         for name, what in KEYS.items()
     ]
-    help_sheet = side_sheet("sheet-help", "Help", [*map(html.P, HELP), html.Dl(keys)], {})
+    body = [*(html.P(with_terms(line)) for line in HELP), start_button(), html.Dl(keys)]
+    help_sheet = side_sheet("sheet-help", "Help", body, {})
     return [*(sheet(pane) for pane in panes), sheet(_inspector({})), help_sheet]
 
 
@@ -149,11 +160,19 @@ def _model(parts: Parts) -> list[Component]:
     ]
 
 
+def _history(parts: Parts) -> list[Component]:
+    return [
+        panel("history", [parts["history"]], fixed=True, collected=False),
+        panel("collections", [parts["collections"]], fixed=True, collected=False),
+    ]
+
+
 #: The content of each page of ``PAGES``.
 _PAGES: dict[str, Callable[[Parts], list[Component]]] = {
     "explore": _explore,
     "tasks": _tasks,
     "model": _model,
+    "history": _history,
 }
 
 
@@ -181,7 +200,7 @@ def _bar(parts: Parts) -> Component:
         **data(copy_address=""),
     )
     brand = html.Div(
-        [html.Span(className="brand-mark", **aria(hidden="true")), html.Span("Stratascope")],
+        [html.Span(className="brand-mark", **aria(hidden="true")), html.H1("Stratascope")],
         className="brand",
     )
     switched = html.Div(

@@ -9,6 +9,7 @@ from typing import Any
 from dash import html
 from dash.development.base_component import Component
 
+from dash_app.page.glossary import with_terms
 from dash_app.page.panel import aria, data
 
 Children = Any
@@ -47,18 +48,24 @@ def icon(name: str) -> Component:
     return html.Span(className=f"bi bi-{name}", **aria(hidden="true"))
 
 
-def panel(name: str, panes: Sequence[Pane], *, fixed: bool = False) -> Component:
+def panel(
+    name: str, panes: Sequence[Pane], *, fixed: bool = False, collected: bool = True
+) -> Component:
     """A panel: tabs or a title, and one pane on top.
 
     Args:
         name: Names the panel in the address.
         panes: Its panes; the first is on top until another is chosen.
         fixed: Whether it can be neither maximised nor collapsed.
+        collected: Whether its view can be added to a collection.
     """
     first = panes[0]
     several = len(panes) > 1
     heading = _tabs(name, panes) if several else html.H2(first.tab, className="panel-title")
-    tools = [] if fixed else _tools(first.tab, name)
+    tools = [
+        *([_add_button(first.tab)] if collected else []),
+        *([] if fixed else _tools(first.tab, name)),
+    ]
     header = html.Div([heading, html.Div(tools, className="panel-tools")], className="panel-header")
     shown = [_pane(pane, hidden=pane is not first, tabbed=several) for pane in panes]
     return html.Section(
@@ -84,6 +91,11 @@ def _tabs(name: str, panes: Sequence[Pane]) -> Component:
     ]
     label = f"Panes of {panes[0].tab}"
     return html.Div(tabs, className="nav nav-underline", role="tablist", **aria(label=label))
+
+
+def _add_button(title: str) -> Component:
+    """Adds the pane on top to a collection (``assets/js/collect.js``)."""
+    return icon_button("bookmark-plus", f"Add to a collection: {title}", data(add_view=""))
 
 
 def _tools(title: str, name: str) -> list[Component]:
@@ -131,7 +143,7 @@ def sheet(pane: Pane) -> Component:
     about = html.Section(
         [
             html.H3("How to read it", className="sheet-group"),
-            *(html.P(text) for text in pane.help),
+            *(html.P(with_terms(text)) for text in pane.help),
         ],
         className="sheet-help",
     )

@@ -40,7 +40,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = folder / "source"
     source.mkdir()
     for name in run("git", "ls-files", cwd=ROOT).splitlines():
-        if name.startswith(("analysis", "assets", "dash_app")) or "/" not in name:
+        if name.startswith(("analysis", "assets", "dash_app", "docs/glossary")) or "/" not in name:
             target = source / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((ROOT / name).read_bytes())

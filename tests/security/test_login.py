@@ -30,6 +30,9 @@ ROUTES = (
     "/_dash-component-suites/dash/deps/react@18.js",
     "/anything",
     "/static/x",
+    "/collections/xxxxxxxxxxxxxxxxxxxxxx",
+    "/collections/1/export",
+    "/collections/items/1",
 )
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from dash import Dash
 
+from dash_app.security.browser_user import BROWSER_COOKIE, owner
+
 
 class DashClient:
     """One loaded page: it carries the signed ``endId`` that the server gave it."""
@@ -23,6 +25,13 @@ class DashClient:
     def get(self, address: str) -> Any:
         """The response to a plain request of the same browser."""
         return self._http.get(address)
+
+    def owner(self) -> str:
+        """The key under which the server keeps this browser's runs."""
+        cookie = self._http.get_cookie(BROWSER_COOKIE)
+        headers = {"Cookie": f"{BROWSER_COOKIE}={cookie.value if cookie else ''}"}
+        with self._app.server.test_request_context("/", headers=headers):
+            return owner()
 
     def forget_cookies(self) -> None:
         """Send no cookies from now on."""

@@ -130,3 +130,51 @@ def test_css_and_figures_use_the_same_colours(palette: Palette, block: int) -> N
 
 def test_figures_have_a_transparent_background() -> None:
     assert base_layout("dark")["paper_bgcolor"] == "rgba(0,0,0,0)"
+
+
+@pytest.mark.parametrize(("scaling", "scaled"), [("linear", lambda w: w), ("root", np.sqrt)])
+def test_weights_without_the_first_token_are_scaled_to_the_largest_left(
+    scaling: str, scaled: object
+) -> None:
+    pattern, run = synthetic.pattern(6), synthetic.run_result(4, 6)
+    figure = attention(
+        pattern, run, heads=(1, 2), pos=3, theme="light", scaling=scaling, first_key=False
+    )
+    largest = 0.0
+    for trace, head in zip(figure["data"], (1, 2), strict=True):
+        for query in range(6):
+            for key in range(6):
+                cell = trace["z"][query, key]
+                if key == 0 or key > query:
+                    assert np.isnan(cell)
+                    continue
+                weight = pattern.pattern[head, query, key]
+                assert cell == pytest.approx(scaled(weight), rel=1e-6)
+                assert trace["customdata"][query, key] == pytest.approx(weight, abs=6e-5)
+                largest = max(largest, float(weight))
+    axis = figure["layout"]["coloraxis"]
+    assert axis["cmax"] == pytest.approx(scaled(largest), rel=1e-6)
+    assert figure["layout"]["xaxis"]["range"][0] == 0.5
+    assert [shape["x0"] for shape in figure["layout"]["shapes"]] == [0.5, 0.5]
+
+
+def test_the_ticks_of_a_square_root_scale_name_weights() -> None:
+    figure = attention(
+        synthetic.pattern(6), synthetic.run_result(4, 6),
+        heads=(1, 2), pos=2, theme="light", scaling="root",
+    )  # fmt: skip
+    bar = figure["layout"]["coloraxis"]["colorbar"]
+    assert "(square root)" in bar["title"]["text"]
+    for at, name in zip(bar["tickvals"], bar["ticktext"], strict=True):
+        assert at**2 == pytest.approx(float(name), abs=0.006)
+
+
+@pytest.mark.parametrize("heads", [(0, 1), (0, 1, 2, 3, 4), tuple(range(8))])
+@pytest.mark.parametrize("tokens", [3, 16, 28, 64])
+def test_several_heads_keep_the_names_of_the_tokens(heads: tuple[int, ...], tokens: int) -> None:
+    run = synthetic.run_result(4, tokens)
+    layout = attention(synthetic.pattern(tokens), run, heads=heads, pos=1, theme="dark")["layout"]
+    across = layout["xaxis"]["domain"]
+    inner = layout["width"] - layout["margin"]["l"] - layout["margin"]["r"]
+    assert (across[1] - across[0]) * inner / tokens >= 11
+    assert len(layout["xaxis"]["ticktext"]) == tokens

@@ -1,0 +1,131 @@
+/*
+The History page. Buttons with `data-history` report an action to the store "history-act":
+`data-history-id` is the entry, `data-history-sure` a question that a second click must confirm, and
+`data-history-value` the present text of what the action changes. The lists are requested when they
+come into view, and again after a new run.
+*/
+(function () {
+  "use strict";
+
+  const ASKS = { create: "Title of the collection", rename: "New title", note: "Note" };
+  let isStale = true;
+  let count = 0;
+
+  function act(action, id, text) {
+    count += 1;
+    const data = { do: action, id: Number(id) || 0, text: text ?? "", n: count };
+    window.dash_clientside.set_props("history-act", { data });
+  }
+
+  function onClick(event) {
+    const link = event.target.closest("[data-history-open]");
+    const opensHere = !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
+    if (link && opensHere) {
+      event.preventDefault();
+      window.stratascope.page.select(link.dataset.historyOpen);
+      return;
+    }
+    const button = event.target.closest("[data-history]");
+    if (button) {
+      press(button);
+    }
+  }
+
+  function press(button) {
+    const { history: action, historyId: id, historySure: question } = button.dataset;
+    if (question && !button.dataset.asked) {
+      confirm(button, question);
+    } else if (ASKS[action]) {
+      edit(button, action, id);
+    } else {
+      act(action, id);
+    }
+  }
+
+  /* The button asks its question; a second click answers it, and leaving the button cancels it. */
+  function confirm(button, question) {
+    const { textContent: text, ariaLabel: label } = button;
+    button.dataset.asked = "yes";
+    button.textContent = question;
+    button.ariaLabel = label ? `${label}: ${question}` : null;
+    const restore = () => {
+      delete button.dataset.asked;
+      button.textContent = text;
+      button.ariaLabel = label;
+    };
+    button.addEventListener("blur", restore, { once: true });
+  }
+
+  /* A form in place of the button; Escape or Cancel closes it. The button stays: React owns it. */
+  function edit(button, action, id) {
+    const form = document.createElement("form");
+    const isNote = action === "note";
+    const field = document.createElement(isNote ? "textarea" : "input");
+    field.value = button.dataset.historyValue ?? "";
+    field.maxLength = isNote ? 4000 : 120;
+    field.ariaLabel = ASKS[action];
+    field.placeholder = ASKS[action];
+    field.dir = "auto";
+    field.className = "form-control form-control-sm";
+    const save = document.createElement("button");
+    save.className = "btn btn-sm btn-primary";
+    save.textContent = "Save";
+    const cancel = document.createElement("button");
+    cancel.className = "btn btn-sm btn-outline-secondary";
+    cancel.type = "button";
+    cancel.textContent = "Cancel";
+    form.className = "history-form";
+    form.append(field, save, cancel);
+    const close = () => {
+      form.remove();
+      button.hidden = false;
+      button.focus();
+    };
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      close();
+      act(action, id, field.value);
+    });
+    form.addEventListener("keydown", (event) => event.key === "Escape" && close());
+    cancel.addEventListener("click", close);
+    button.after(form);
+    button.hidden = true;
+    field.focus();
+  }
+
+  /* ------------------------------------------------------------ when to request the lists */
+
+  function isVisible() {
+    const list = document.getElementById("history-list");
+    const box = list?.getBoundingClientRect();
+    return Boolean(box) && box.width > 0 && box.top < window.innerHeight && box.bottom >= 0;
+  }
+
+  function requestIfVisible() {
+    if (isStale && isVisible()) {
+      isStale = false;
+      act("list");
+    }
+  }
+
+  function historyGrew() {
+    isStale = true;
+    requestIfVisible();
+  }
+
+  function watch() {
+    const list = document.getElementById("history-list");
+    if (!list) {
+      requestAnimationFrame(watch);
+      return;
+    }
+    new IntersectionObserver(requestIfVisible).observe(list);
+  }
+
+  document.addEventListener("click", onClick);
+  watch();
+
+  window.stratascope = { ...window.stratascope, history: { act } };
+  window.dash_clientside ??= {};
+  window.dash_clientside.stratascope = { ...window.dash_clientside.stratascope, historyGrew };
+})();

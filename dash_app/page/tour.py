@@ -1,0 +1,101 @@
+"""The first minute: four steps that point at parts of the page (``assets/js/tour.js``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dash import html
+from dash.development.base_component import Component
+
+from dash_app.page.glossary import with_terms
+from dash_app.page.panel import aria, data
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the tour.
+
+    Attributes:
+        target: A CSS selector of what it points at; a step without a visible target is skipped.
+        title: Its heading.
+        text: What the part shows and what can be done there.
+    """
+
+    target: str
+    title: str
+    text: str
+
+
+STEPS = (
+    Step(
+        "#story-text",
+        "One sentence sums up the result",
+        "It says when the answer leads and which component adds most to it. Click a part of the"
+        " sentence to select what it names.",
+    ),
+    Step(
+        "#lens-graph-box",
+        "The heatmap shows what each state predicts",
+        "A column is a token, a row is a layer. Each cell is the residual stream decoded by the"
+        " logit lens: the token that the model would write if it stopped there. Click a cell, or"
+        " move with the arrow keys.",
+    ),
+    Step(
+        "#flow-canvas",
+        "The flow shows where a state comes from",
+        "It leads from the tokens on the left into the chosen cell on the right. Blue links are"
+        " attention, yellow ones the MLP, grey ones the residual stream. Click a link to see what"
+        " it carries.",
+    ),
+    Step(
+        "#curves-graph-box",
+        "The curves follow a token through the layers",
+        "They show the probability of the pinned tokens in the chosen column. Double click a cell"
+        " to pin its token. Now run a prompt of your own.",
+    ),
+)
+
+
+def tour() -> Component:
+    """The steps, hidden until the script shows one beside its target."""
+    return html.Div([_step(number, step) for number, step in enumerate(STEPS)], id="tour")
+
+
+def start_button() -> Component:
+    """A button that shows the tour again."""
+    return html.Button(
+        "Show the tour", type="button", className="btn btn-sm btn-outline-secondary",
+        **data(tour="start"),
+    )  # fmt: skip
+
+
+def _step(number: int, step: Step) -> Component:
+    last = number == len(STEPS) - 1
+    skip = html.Button(
+        "Close" if last else "Skip the tour", type="button", className="btn btn-sm btn-link",
+        **data(tour="end"),
+    )  # fmt: skip
+    following = html.Button(
+        "Done" if last else "Next", type="button", className="btn btn-sm btn-primary",
+        **data(tour="end" if last else "next"),
+    )  # fmt: skip
+    return html.Div(
+        [
+            html.H2(step.title),
+            html.P(with_terms(step.text)),
+            html.Div(
+                [
+                    html.Span(f"{number + 1} of {len(STEPS)}", className="muted"),
+                    *([] if last else [skip]),
+                    following,
+                ],
+                className="tour-buttons",
+            ),
+        ],
+        className="tour-step",
+        hidden=True,
+        role="dialog",
+        tabIndex="-1",
+        **data(tour_target=step.target),
+        **aria(label=step.title),
+    )
