@@ -57,6 +57,10 @@ class NonFiniteError(AnalysisError):
     """A forward pass gave NaN or infinite numbers."""
 
 
+class NotEnoughMemoryError(AnalysisError):
+    """Work needs more memory or disk space than is free; the message has both figures."""
+
+
 class StoreError(AnalysisError):
     """The memo folder can't be used."""
 

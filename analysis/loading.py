@@ -13,6 +13,7 @@ from analysis.model.find_stream import find_stream
 from analysis.model.handle import Model, describe, probes
 from analysis.model.pretrained import load_pretrained
 from analysis.model.readout import find_readout, norm_form
+from analysis.tracing import memory_needs
 
 
 def build_model(loaded: Any) -> Model:
@@ -40,7 +41,11 @@ def build_model(loaded: Any) -> Model:
     info = describe(loaded, stream, readout, records[0])
     for block in stream.blocks:  # a batch may take seconds, a block a tenth
         block.module.register_forward_pre_hook(lambda *_: jobs.check_cancelled())
-    return Model(hf, loaded.tokenizer, stream, readout, info, check)
+    model = Model(hf, loaded.tokenizer, stream, readout, info, check)
+    hf.register_forward_pre_hook(
+        lambda _, args, kwargs: memory_needs.check_pass(model, args, kwargs), with_kwargs=True
+    )
+    return model
 
 
 def load_model(name: str | PathLike[str], *, dtype: Any = None, device: Any = None) -> Model:

@@ -16,7 +16,9 @@ from pathlib import PurePath
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from analysis.errors import SpecError
+import psutil
+
+from analysis.errors import NotEnoughMemoryError, SpecError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -120,6 +122,22 @@ def _hints_of(kind: Any) -> dict[str, Any]:
     return {one.name: hints[one.name] for one in fields(kind)}
 
 
+def out_of_memory(what: str, error: BaseException) -> NotEnoughMemoryError | None:
+    """The typed error for one of numpy or torch that says that memory ran out; else None.
+
+    Work is checked before it starts. This is for what the estimate missed.
+    """
+    text = str(error)
+    known = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
+    if not known and "can't allocate memory" not in text:
+        return None
+    free = psutil.virtual_memory().available / 1e9
+    return NotEnoughMemoryError(
+        f"{what} ran out of memory: {text[:200]}. {free:.1f} GB are free.",
+        "Choose fewer tokens, rows or positions.",
+    )
+
+
 def checked(function: F) -> F:
     """A public function whose arguments are converted to their annotated types, or refused.
 
@@ -152,7 +170,10 @@ def checked(function: F) -> F:
         for name, value in given.arguments.items():
             if name in names:
                 given.arguments[name] = convert(name, value, hints.get(name, Any))
-        return function(*given.args, **given.kwargs)
+        try:
+            return function(*given.args, **given.kwargs)
+        except (MemoryError, RuntimeError) as error:
+            raise out_of_memory(function.__name__, error) or error from error
 
     return call  # type: ignore[return-value]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from analysis.contract.specs import Floats, ModelInfo, Token
-from analysis.errors import SpecError
+from analysis.errors import NotEnoughMemoryError, SpecError
 from analysis.model.handle import Model
 from analysis.tracing.intervention_hooks import Edits, as_sequence
 from analysis.tracing.interventions import Inject, Intervention, Patch, Steer, index
@@ -22,6 +23,7 @@ from analysis.tracing.layer_arrays import (
     is_kept,
     of_sequence,
 )
+from analysis.tracing.memory_needs import PatternStore
 from analysis.tracing.recorder import Recorder, carry_of
 from analysis.tracing.tokens import check_ids, describe_tokens, read_ids
 
@@ -89,6 +91,13 @@ class Trace:
             if place[0] == layer:
                 missing[place[1:]] = 0.0
         return missing
+
+    @property
+    def pattern_error(self) -> float:
+        """Largest relative error of a kept attention weight: 0, or 2^-11 for 16 bits."""
+        kept = self.pattern.arrays if isinstance(self.pattern, LayerArrays) else (self.pattern,)
+        half = any(one is not None and one.dtype == np.float16 for one in kept)
+        return 2.0**-11 if half else 0.0
 
     @property
     def sink(self) -> PerLayer:
@@ -203,7 +212,13 @@ def prompt_ids(model: Model, prompt: Any) -> tuple[int, ...]:
 
 @torch.no_grad()
 def trace(
-    model: Model, prompt: Any, interventions: Sequence[Intervention] | Intervention | None = ()
+    model: Model,
+    prompt: Any,
+    interventions: Sequence[Intervention] | Intervention | None = (),
+    *,
+    pattern_dtype: str = "float32",
+    pattern_layers: Sequence[int] | None = None,
+    patterns_on_disk: bool = False,
 ) -> Trace:
     """Run a prompt once and record every state.
 
@@ -211,16 +226,24 @@ def trace(
         model: From ``load_model``.
         prompt: Text, token ids, or the output of the model's tokenizer.
         interventions: Changes of the pass, from ``analysis.interventions``.
+        pattern_dtype: "float32", or "float16" for half the memory: it rounds each attention weight
+            by at most 0.05 %.
+        pattern_layers: The layers whose patterns are kept; None for all. Readings of another
+            layer's heads are refused.
+        patterns_on_disk: Keep the patterns in a temporary file, mapped to memory.
 
     Raises:
         PromptError: If the prompt is empty, holds an unknown id, or is too long.
+        NotEnoughMemoryError: If the pass and its arrays do not fit; the hint lists what fits.
         SpecError: If an intervention names a layer, head or position that does not exist.
         NonFiniteError: If a state is NaN or infinite, as when float16 overflows.
         CancelledError: If the caller's progress listener stops the work.
     """
     ids = prompt_ids(model, prompt)
     edits = Edits(model, as_sequence(interventions), len(ids))
-    recorder = Recorder(model, 1, len(ids), edits=edits, label="Forward pass")
+    layers = None if pattern_layers is None else tuple(pattern_layers)
+    patterns = PatternStore(pattern_dtype, layers, patterns_on_disk).of(model)
+    recorder = Recorder(model, 1, len(ids), edits=edits, label="Forward pass", patterns=patterns)
     with model.lock, edits.applied(), recorder.hooked():
         tokens = torch.tensor([ids], device=model.device)
         output = model.hf(input_ids=tokens, use_cache=False).logits[0]
@@ -242,3 +265,18 @@ def trace(
         carry=carry_of(model),
         gates={layer: gate[0] for layer, gate in recorder.gates.items()},
     )
+
+
+def fitting_trace(model: Model, prompt: Any) -> Trace:
+    """``trace`` without interventions; its patterns are on disk if they do not fit in memory.
+
+    Raises:
+        PromptError: If the prompt is empty, holds an unknown id, or is too long.
+        NotEnoughMemoryError: If it does not fit even so.
+    """
+    with suppress(NotEnoughMemoryError):
+        return trace(model, prompt)
+    try:
+        return trace(model, prompt, patterns_on_disk=True)
+    except NotEnoughMemoryError as error:
+        raise NotEnoughMemoryError(error.message, "Shorten the prompt.") from error

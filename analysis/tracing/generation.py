@@ -15,7 +15,7 @@ from transformers.generation.streamers import BaseStreamer
 from analysis.contract import jobs
 from analysis.errors import SpecError
 from analysis.model.handle import Model
-from analysis.tracing.capture import Trace, prompt_ids, trace
+from analysis.tracing.capture import Trace, fitting_trace, prompt_ids
 from analysis.tracing.intervention_hooks import applied, as_sequence
 from analysis.tracing.interventions import Intervention
 from analysis.tracing.specs import RunResult, RunSpec
@@ -182,7 +182,7 @@ def run(model: Model, spec: RunSpec) -> tuple[RunResult, Trace]:
     """
     prompt = tokenize(model, spec)
     ids = generate(model, prompt, spec.new_tokens)
-    states = trace(model, ids)
+    states = fitting_trace(model, ids)
     result = summarise(model, states, len(prompt), spec.new_tokens)
     if spec.token_ids:
         return result, states

@@ -14,6 +14,16 @@ ABLATION_VALUES = Choices(
     help="What replaces an ablated output.",
 )  # fmt: skip
 
+PATTERN_DTYPES = Choices(
+    "pattern dtype",
+    Choice("float32", "32 bits", "", "The weights as the model computes them."),
+    Choice(
+        "float16", "16 bits", "",
+        "It rounds each weight by at most 0.05 %, and a weight below 0.00006 by at most 3e-8.",
+    ),
+    help="The numbers in which a trace keeps attention patterns.",
+)  # fmt: skip
+
 INJECTION_MODES = Choices(
     "injection mode",
     Choice("replace", "Replace", "e", "The token's input embedding replaces the state."),

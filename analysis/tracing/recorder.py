@@ -18,7 +18,9 @@ from analysis.model.handle import Model
 from analysis.model.module_io import batched, hidden_input, hidden_output
 from analysis.model.stream import Writer
 from analysis.tracing.intervention_hooks import Edits
-from analysis.tracing.layer_arrays import PerLayer, allocate, of_layer
+from analysis.tracing.layer_arrays import is_kept, of_layer
+from analysis.tracing.memory_needs import ALL_PATTERNS, PatternStore
+from analysis.tracing.memory_needs import require as require_memory
 
 
 class Recorder:
@@ -33,12 +35,17 @@ class Recorder:
         edits: Interventions on the pass.
         whole: Record everything that a ``Trace`` holds; else residual rows only.
         label: What the progress listener reads after each block; empty: nothing is reported.
+        patterns: How patterns are kept.
+
+    Raises:
+        NotEnoughMemoryError: If the pass and its arrays do not fit.
     """
 
     def __init__(
         self, model: Model, size: int, length: int, *, edits: Edits | None = None,
-        whole: bool = True, label: str = "",
+        whole: bool = True, label: str = "", patterns: PatternStore = ALL_PATTERNS,
     ) -> None:  # fmt: skip
+        require_memory(model, size, length, patterns, whole=whole)
         info, self.stream, self.edits = model.info, model.stream, edits
         self.size, self.whole, self.label, self.dtype = size, whole, label, info.dtype
         kept = size if whole else 0
@@ -48,7 +55,7 @@ class Recorder:
             part: np.zeros((kept, layers, length, width), np.float32)
             for part in dict.fromkeys(("attention", "mlp", *model.stream.parts))
         }
-        self.pattern, self.value = _attention_arrays(model, kept, length)
+        self.pattern, self.value = patterns.arrays(model, kept, length)
         self.head_inputs: dict[int, Floats] = {}
         self.empty_queries: list[tuple[int, int, int]] = []
         self.gates: dict[int, Floats] = {}
@@ -79,7 +86,8 @@ class Recorder:
         layer = self.stream.layer(module)
         if layer is not None:
             pattern = self.stream.pattern(layer, value, pattern, output)
-            store(of_layer(self.pattern, layer), pattern)
+            if is_kept(self.pattern, layer):
+                store_by_head(of_layer(self.pattern, layer), pattern)
             store(of_layer(self.value, layer), value)
             if self.stream.blocks[layer].gated:
                 self._mixed[layer] = output.detach()
@@ -181,25 +189,15 @@ class Recorder:
         return module.register_forward_hook(hook)
 
 
-def _attention_arrays(model: Model, size: int, length: int) -> tuple[PerLayer, PerLayer]:
-    """Arrays for patterns (NaN in a layer without attention) and values (zero in such a layer)."""
-    info, blocks = model.info, model.stream.blocks
-    without = [not block.heads for block in blocks]
-    patterns = [(block.heads or info.heads, length, length) for block in blocks]
-    values = [
-        (block.kv_heads, length, block.d_head) if block.heads
-        else (info.kv_heads, length, info.d_head)
-        for block in blocks
-    ]  # fmt: skip
-    return (
-        allocate(size, patterns, [np.nan if empty else None for empty in without]),
-        allocate(size, values, [0.0 if empty else None for empty in without]),
-    )
-
-
 def store(target: Floats, state: Tensor) -> None:
     """Copy a tensor of any dtype and device into a float32 array."""
     target[...] = state.detach().to("cpu", torch.float32).numpy()
+
+
+def store_by_head(target: Floats, state: Tensor) -> None:
+    """Copy [batch, head, query, key], one head at a time: no second copy of the whole is made."""
+    for place in np.ndindex(target.shape[:2]):
+        store(target[place], state[place])
 
 
 def carry_of(model: Model) -> Floats | None:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from analysis import codec, registry
+from analysis.contract.arguments import out_of_memory
 from analysis.errors import PromptError
 from analysis.loading import load_model
 from analysis.model import catalog, memory, placement
 from analysis.model.handle import Model
 from analysis.store.memo import LruCache, Memo
-from analysis.tracing.capture import Trace, trace
+from analysis.tracing.capture import Trace, fitting_trace
 from analysis.tracing.generation import tokenize
 from analysis.tracing.specs import RunSpec
 from analysis.worker.messages import Answer, Limits, Request
@@ -59,6 +60,8 @@ class Engine:
             model = self._model(request)
             result = self._result(request, model)
             forwards = self._forwards
+        except (MemoryError, RuntimeError) as error:
+            raise out_of_memory(f"The {request.kind} computation", error) or error from error
         finally:
             self._forwards = outer
         info = model.info
@@ -123,7 +126,7 @@ class Engine:
         key = _trace_key(model, spec.token_ids)
         kept = self._traces.get(key)
         if kept is None:
-            kept = trace(model, spec.token_ids)
+            kept = fitting_trace(model, spec.token_ids)
             self._traces.put(key, kept)
         return kept
 
