@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import analysis
 from analysis.model import catalog
 from analysis.tracing import memory_needs
 from benchmarks import memory
 
-STORES = ({}, {"pattern_dtype": "float16"}, {"pattern_layers": ()}, {"patterns_on_disk": True})
+STORES: tuple[dict[str, Any], ...] = (
+    {},
+    {"pattern_dtype": "float16"},
+    {"pattern_layers": ()},
+    {"patterns_on_disk": True},
+)
 
 
-def measure(length: int, options: dict[str, object]) -> str:
+def measure(length: int, options: dict[str, Any]) -> str:
     """Return one line about a trace of the default model. Call it in a fresh process."""
     model = analysis.load_model(catalog.DEFAULT.name)
     ids = [token % 1000 + 100 for token in range(length)]
@@ -25,11 +31,11 @@ def measure(length: int, options: dict[str, object]) -> str:
     memory.reset_peak()
     store = memory_needs.PatternStore(
         str(options.get("pattern_dtype", "float32")),
-        options.get("pattern_layers"),  # type: ignore[arg-type]
+        options.get("pattern_layers"),
         bool(options.get("patterns_on_disk")),
     )
     estimate = memory_needs.bytes_needed(model, length, store)
-    states = analysis.trace(model, ids, **options)  # type: ignore[arg-type]
+    states = analysis.trace(model, ids, **options)
     grown = memory.peak() - before
     return (
         f"{length} tokens {options or ''}: estimate {estimate / 1e9:.2f} GB, process "
