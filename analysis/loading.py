@@ -9,6 +9,7 @@ from analysis.contract import jobs
 from analysis.errors import AnalysisError, UnknownModelError, UnsupportedModelError
 from analysis.ledger import check, require
 from analysis.model import attention_hooks
+from analysis.model.composite import drop_unused
 from analysis.model.find_stream import find_stream
 from analysis.model.handle import Model, describe, probes
 from analysis.model.pretrained import load_pretrained
@@ -24,9 +25,10 @@ def build_model(loaded: Any) -> Model:
     """
     hf = loaded.model.eval()
     hf.set_attn_implementation(attention_hooks.EAGER)
-    vocab = int(hf.get_input_embeddings().weight.shape[0])
+    embedding = hf.get_input_embeddings().weight
+    tokens = probes(int(embedding.shape[0]), embedding.device)
     try:
-        stream, records = find_stream(hf, probes(vocab, hf.get_input_embeddings().weight.device))
+        stream, records = find_stream(hf, tokens)
     except AnalysisError:
         raise
     except Exception as error:
@@ -37,6 +39,7 @@ def build_model(loaded: Any) -> Model:
     for block in stream.blocks:
         if block.post_norm is not None and norm_form(block.post_norm, stream.d_model) is None:
             block.projection = block.post_norm = None  # the heads can't be told apart behind it
+    drop_unused(hf, tokens[0], records[0])
     readout = find_readout(hf, stream, records[0])
     info = describe(loaded, stream, readout, records[0])
     for block in stream.blocks:  # a batch may take seconds, a block a tenth

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoConfig, AutoTokenizer
 from transformers import AutoModelForCausalLM as _AutoModel
-from transformers import AutoTokenizer
 from transformers.utils import logging as _logging
 
 from analysis.errors import ModelLoadError
+from analysis.model.composite import class_for
 
 AutoModelForCausalLM: Any = _AutoModel  # transformers types only some of it
 logging: Any = _logging
@@ -47,17 +48,21 @@ def read_tokenizer(folder: Path) -> Any:
 
 
 def read_weights(folder: Path, options: dict[str, Any]) -> Any:
-    """The model of a folder, with eager attention.
+    """The model of a folder, with eager attention; of a composite model, all its parts.
 
     Args:
         folder: Checked by ``model_files.check_folder``.
         options: Dtype, devices and quantisation, from ``Placement.options``.
 
     Raises:
-        ModelLoadError: If weights are missing; transformers would fill them with random numbers.
+        ModelLoadError: If the model generates no text, or weights are missing; transformers
+            would fill them with random numbers.
     """
     with without_progress_bars():
-        model, report = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+        model, report = class_for(config).from_pretrained(
             str(folder),
             **options,
             attn_implementation="eager",
