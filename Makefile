@@ -1,5 +1,5 @@
 # make run          set up, convert the default model and serve the page
-# make test         run the tests; install Chromium, redis-server and Node.js if necessary
+# make test         run the tests; install Chromium, redis-server, nginx and Node.js if necessary
 # make test-js      run the tests of the page's scripts alone
 # make check        run lint, types, import rules and tests
 # make check-full   run the long suites
@@ -9,7 +9,7 @@
 # make clean        remove the environment and every cache of the checkout
 # PYTHON=/path/to/python3.12 chooses the interpreter of a new environment.
 
-.PHONY: run setup setup-dev model chromium redis node test test-js check lint check-full bench oracle audit clean
+.PHONY: run setup setup-dev model chromium redis nginx node test test-js check lint check-full bench oracle audit clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := run
 
@@ -41,13 +41,16 @@ chromium: setup-dev
 redis: setup-dev
 	@$(BIN)/python -m tools.redis
 
+nginx: setup-dev
+	@$(BIN)/python -m tools.nginx
+
 node: setup-dev
 	@$(BIN)/python -m tools.node
 
 test-js: node
 	@$(or $(STRATASCOPE_NODE),node) --test --test-reporter=./tests/js/reporter.js tests/js/*.test.js
 
-test: setup-dev model chromium redis test-js
+test: setup-dev model chromium redis nginx test-js
 	$(PYTEST) -m "not full"
 
 lint: setup-dev
@@ -58,7 +61,7 @@ lint: setup-dev
 
 check: lint test
 
-check-full: setup-dev model chromium redis
+check-full: setup-dev model chromium redis nginx
 	$(PYTEST) -m full
 
 bench: setup-dev model

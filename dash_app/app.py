@@ -14,6 +14,7 @@ from dash_app.errors import explain
 from dash_app.page import layout
 from dash_app.page.panel import problem_notice
 from dash_app.page.thin_layout import ThinDash, thin
+from dash_app.security.clients import Below
 from dash_app.security.protect import protect
 from dash_app.settings import Settings, secret
 from dash_app.state import gesture
@@ -72,6 +73,9 @@ def create_app(service: Any, settings: Settings, *, manager: Any = None, jobs: A
         update_title="",
         assets_folder=str(ASSETS),
         serve_locally=True,
+        # A proxy may remove the prefix or keep it: Below accepts both. The routes never have it.
+        requests_pathname_prefix=settings.url_prefix,
+        routes_pathname_prefix="/",
         background_callback_manager=manager,
         on_error=unexpected,
     )
@@ -84,6 +88,7 @@ def create_app(service: Any, settings: Settings, *, manager: Any = None, jobs: A
     app.layout = lambda: thin(build())
     _register(app, context)
     protect(app, settings, service)
+    app.server.wsgi_app = Below(app.server.wsgi_app, settings.url_prefix)
     # Dash does this at the first request and lets parallel requests pass meanwhile: a second web
     # process then did not know the scripts that its first page requested.
     setup: Any = app._setup_server  # Dash has no types for it

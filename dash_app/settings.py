@@ -33,6 +33,11 @@ class Settings(BaseSettings):
         description="Address to listen on. Any address except loopback needs STRATASCOPE_LOGIN.",
     )
     port: int = Field(default=8050, ge=0, le=65535, description="Port to listen on; 0: a free one.")
+    url_prefix: str = Field(
+        default="/",
+        pattern=r"^/([A-Za-z0-9._~-]+/)*$",
+        description="Path below which a proxy serves the page, such as /stratascope/.",
+    )
     debug: bool = Field(
         default=False, description="Switch on Dash's developer tools; on loopback only."
     )

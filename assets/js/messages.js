@@ -42,8 +42,8 @@ for messages, a late answer from before the failure could remove it.
   function refusalAlert(status, problem) {
     const hint = [problem.hint ?? "Try again in a minute."];
     if (status === 401) {
-      const next = encodeURIComponent(window.location.pathname + window.location.search);
-      hint.push(" ", component("A", { children: "Sign in", href: `/login?next=${next}` }));
+      const next = encodeURIComponent(`/${window.location.search}`);
+      hint.push(" ", component("A", { children: "Sign in", href: `login?next=${next}` }));
     }
     if (problem.request) {
       const props = { children: `Request ${problem.request}`, className: "mono muted alert-id" };

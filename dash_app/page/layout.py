@@ -230,7 +230,7 @@ def _signed_in() -> list[Component]:
     if not g.get("may_sign_out"):
         return [name]
     button = html.Button("Sign out", type="submit", className="btn btn-sm btn-link")
-    return [html.Form([name, button], action="/logout", method="POST", className="sign-out")]
+    return [html.Form([name, button], action="logout", method="POST", className="sign-out")]
 
 
 def _messages() -> tuple[Component, Component]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -17,6 +18,14 @@ from dash_app.settings import Settings
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+#: Settings of Dash's own for the path below which it serves.
+_DASH_PREFIXES = (
+    "DASH_URL_BASE_PATHNAME",
+    "DASH_ROUTES_PATHNAME_PREFIX",
+    "DASH_REQUESTS_PATHNAME_PREFIX",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,26 @@ class Peer:
     def is_local(self) -> bool:
         """Whether it is on this machine and not behind a proxy."""
         return not self.by_proxy and is_loopback(self.address)
+
+
+class Below:
+    """A WSGI app below a path, whether the proxy in front removes the path or not.
+
+    Args:
+        app: The app, which knows only paths from its own root.
+        prefix: The path; it starts and ends with a slash.
+    """
+
+    def __init__(self, app: Any, prefix: str) -> None:
+        self._app, self._root = app, prefix.rstrip("/")
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        """Answer a WSGI request."""
+        path = environ.get("PATH_INFO", "")
+        if self._root and path.startswith(f"{self._root}/"):
+            environ["PATH_INFO"] = path[len(self._root) :]
+        environ["SCRIPT_NAME"] = self._root  # Flask's script_root, for links and redirects
+        return self._app(environ, start_response)
 
 
 def networks(text: str) -> tuple[Network, ...]:
@@ -106,6 +135,12 @@ def check(settings: Settings) -> None:
         AnalysisError: Names the setting and what to change.
     """
     proxies = networks(settings.trusted_proxies)
+    named = [name for name in _DASH_PREFIXES if os.environ.get(name)]
+    if named:
+        raise AnalysisError(
+            f"{named[0]} is set, which the checks of requests do not know.",
+            "Set STRATASCOPE_URL_PREFIX instead.",
+        )
     if settings.debug and not is_loopback(settings.host):
         raise AnalysisError(
             f"Developer tools run code that a browser sends, and {settings.host} is not a loopback"

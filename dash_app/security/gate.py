@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from flask import Flask, g, redirect, request
+from flask import Flask, g, request
 from werkzeug.exceptions import (
     BadRequest,
     LengthRequired,
@@ -37,7 +37,7 @@ from dash_app.security.clients import (
     peer,
     whole_seconds,
 )
-from dash_app.security.login import PUBLIC_ASSETS, own_address
+from dash_app.security.login import LONGEST_HEADER, PUBLIC_ASSETS, forward, own_address, sign_in
 from dash_app.security.responses import Refusal, wants_page
 from dash_app.security.sessions import Sessions
 from dash_app.security.users import NAME
@@ -231,7 +231,10 @@ class Gate:
     def _require_login(self) -> Response:
         if self.settings.login == "users" and wants_page():
             target = own_address(request.full_path.rstrip("?"))
-            return redirect(f"/login?next={quote(target, safe='')}", 302)
+            address = f"/login?next={quote(target, safe='')}"
+            if len(address) > LONGEST_HEADER:
+                return Response(sign_in(target), mimetype="text/html")
+            return forward(address, 302)
         if self.settings.login == "users":
             raise Refusal(401, "You are signed out.", "Sign in again; your prompt is kept.")
         raise Refusal(

@@ -21,11 +21,11 @@ _PAGE = """<!DOCTYPE html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title} - Stratascope</title>
-<link rel="icon" href="/_favicon.ico">
-<link rel="stylesheet" href="/assets/bootstrap/bootstrap.min.css">
-<link rel="stylesheet" href="/assets/css/theme.css">
-<link rel="stylesheet" href="/assets/css/page.css">
-<link rel="stylesheet" href="/assets/css/login.css">
+<link rel="icon" href="{root}/_favicon.ico">
+<link rel="stylesheet" href="{root}/assets/bootstrap/bootstrap.min.css">
+<link rel="stylesheet" href="{root}/assets/css/theme.css">
+<link rel="stylesheet" href="{root}/assets/css/page.css">
+<link rel="stylesheet" href="{root}/assets/css/login.css">
 </head>
 <body>
 <main class="login-card">
@@ -39,7 +39,7 @@ _PAGE = """<!DOCTYPE html>
 
 _FORM = """<h1 class="login-title">Sign in</h1>
 {problem}
-<form method="post" action="/login" class="login-form">
+<form method="post" action="{root}/login" class="login-form">
 <input type="hidden" name="next" value="{target}">
 <label for="name">User</label>
 <input class="form-control" id="name" name="name" autocomplete="username"
@@ -52,6 +52,9 @@ _FORM = """<h1 class="login-title">Sign in</h1>
 <button type="submit" class="btn btn-primary">Sign in</button>
 </form>
 """
+
+#: Longest address in a header of a response, in bytes.
+LONGEST_HEADER = 1000
 
 #: The files that these pages need; all others require a login.
 PUBLIC_ASSETS = (
@@ -66,7 +69,24 @@ PUBLIC_ASSETS = (
 
 def page(title: str, body: str) -> str:
     """A page around an HTML body."""
-    return _PAGE.format(title=html.escape(title), body=body)
+    return _PAGE.format(title=html.escape(title), body=body, root=html.escape(request.script_root))
+
+
+def forward(target: str, code: int) -> Response:
+    """Send the browser to an address of this page.
+
+    A long address stands in the body: the headers of a response must fit into a proxy's buffer of
+    a few kilobytes.
+    """
+    address = request.script_root + target
+    if len(address) <= LONGEST_HEADER:
+        return redirect(address, code)
+    shown = html.escape(address, quote=True)
+    body = (
+        f'<meta http-equiv="refresh" content="0; url={shown}">'
+        f'<p><a href="{shown}">Open the page</a></p>'
+    )
+    return Response(page("Signed in", body), mimetype="text/html")
 
 
 def sign_in(target: str, *, name: str = "", problem: str = "") -> str:
@@ -84,6 +104,7 @@ def sign_in(target: str, *, name: str = "", problem: str = "") -> str:
         else ""
     )
     form = _FORM.format(
+        root=html.escape(request.script_root),
         problem=alert,
         target=html.escape(target, quote=True),
         name=html.escape(name, quote=True),
@@ -127,7 +148,7 @@ class Login:
     def show(self) -> Response:
         """The form; a signed-in user is sent to the page itself."""
         target = own_address(request.args.get("next", "/"))
-        return redirect(target, 302) if g.user else Response(sign_in(target), mimetype="text/html")
+        return forward(target, 302) if g.user else Response(sign_in(target), mimetype="text/html")
 
     def attempt(self) -> Response:
         """Sign in with the name and password of the form."""
@@ -144,12 +165,12 @@ class Login:
         self._refund(name)
         self.sessions.start(name)
         log_event("login", outcome="ok", user=hashed(name))
-        return redirect(target, 303)
+        return forward(target, 303)
 
     def leave(self) -> Response:
         """Sign out."""
         self.sessions.end()
-        return redirect("/login", 303)
+        return forward("/login", 303)
 
     def _retry(
         self, code: int, target: str, name: str, problem: str, headers: dict[str, str]

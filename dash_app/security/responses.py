@@ -129,6 +129,7 @@ def configure_cookies(server: Flask, settings: Settings) -> None:
     server.session_interface = _Cookies(settings.cookie_secure)
     server.config.update(
         SESSION_COOKIE_NAME=COOKIE,
+        SESSION_COOKIE_PATH=settings.url_prefix,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_REFRESH_EACH_REQUEST=False,

@@ -182,7 +182,7 @@ test("a reader who is signed out gets a link that leads back to the page", async
   page.window.location.search = "?row=3";
   await page.window.fetch(CALLBACK, OTHER);
   await settled();
-  assert.match(JSON.stringify(page.sets), /"href":"\/login\?next=%2F%3Frow%3D3"/);
+  assert.match(JSON.stringify(page.sets), /"href":"login\?next=%2F%3Frow%3D3"/);
 });
 
 test("of several refusals one a second is shown", async () => {
