@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from analysis.contract.ledger import Ledger
-from analysis.contract.specs import ModelInfo
-from analysis.errors import AnalysisError
+from analysis.contract.ledger import Ledger, LedgerSpec
+from analysis.contract.specs import ModelInfo, Token
+from analysis.errors import AnalysisError, SpecError
 from analysis.model import catalog
+from analysis.tracing.options import PATTERN_DTYPES
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -26,8 +27,17 @@ def add_to(commands: Any) -> None:
         "check", help="load a model and show which identities hold on it, and how closely"
     )
     checking.add_argument("model", help="a name, hub id, folder, .gguf file, or base+adapter")
+    checking.add_argument(
+        "--prompt", help="measure the run of this prompt, instead of two probes of random tokens"
+    )
+    checking.add_argument(
+        "--position", type=int,
+        help="the position of the prompt whose attribution and flow are checked; the last unless"
+        " given",
+    )  # fmt: skip
     checking.add_argument("--dtype", help="float32, bfloat16 or float16")
     checking.add_argument("--device", help="cpu, cuda, cuda:N, or spread")
+    add_trace_options(checking)
     checking.set_defaults(work=check)
     listing = commands.add_parser("models", help="list the models on offer and whether they fit")
     listing.set_defaults(work=models)
@@ -35,29 +45,91 @@ def add_to(commands: Any) -> None:
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
-def check(chosen: argparse.Namespace) -> int:
-    """Print a model's ledger; 0 if every identity holds, else 1."""
-    from analysis.loading import load_model
+def add_trace_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of ``trace`` that reduce its memory."""
+    command.add_argument(
+        "--pattern-dtype",
+        choices=tuple(PATTERN_DTYPES),
+        default=PATTERN_DTYPES.default,
+        help=f"{PATTERN_DTYPES.help} Default: {PATTERN_DTYPES.default}.".replace("%", "%%"),
+    )
+    command.add_argument(
+        "--pattern-layers",
+        type=int,
+        nargs="*",
+        metavar="LAYER",
+        help="keep the patterns of these layers only",
+    )
+    command.add_argument(
+        "--patterns-on-disk", action="store_true",
+        help="keep patterns in a temporary file instead of in memory",
+    )  # fmt: skip
 
+
+def trace_options(chosen: argparse.Namespace) -> dict[str, Any]:
+    """The keyword arguments of ``trace`` that a user chose."""
+    names = ("pattern_dtype", "pattern_layers", "patterns_on_disk")
+    return {name: getattr(chosen, name) for name in names}
+
+
+def check(chosen: argparse.Namespace) -> int:
+    """Print the ledger of a model, or of a prompt's run; 0 if every identity holds, else 1."""
+    from analysis.ledger import check_run
+    from analysis.loading import load_model
+    from analysis.tracing.capture import trace
+
+    tokens: tuple[Token, ...] = ()
     try:
+        _require_prompt(chosen)
         model = load_model(chosen.model, dtype=chosen.dtype, device=chosen.device)
+        if chosen.prompt is None:
+            ledger = model.check()
+        else:
+            states = trace(model, chosen.prompt, **trace_options(chosen))
+            tokens = states.tokens
+            ledger = check_run(
+                model, states, LedgerSpec(-1 if chosen.position is None else chosen.position)
+            )
     except AnalysisError as error:
         if not chosen.json:
             raise
         print(json.dumps({"passed": False, "error": error.message, "hint": error.hint}, indent=1))
         return 1
-    ledger = model.check()
-    print("\n".join(_as_json(model.info, ledger) if chosen.json else _as_text(model.info, ledger)))
+    write = _as_json if chosen.json else _as_text
+    print("\n".join(write(model.info, ledger, tokens)))
     return 0 if ledger.passed else 1
 
 
-def _as_json(info: ModelInfo, ledger: Ledger) -> list[str]:
+def _require_prompt(chosen: argparse.Namespace) -> None:
+    """Refuse options of a run where there is no prompt.
+
+    Raises:
+        SpecError: Naming the option.
+    """
+    given = {
+        "--position": chosen.position is not None,
+        "--pattern-dtype": chosen.pattern_dtype != PATTERN_DTYPES.default,
+        "--pattern-layers": chosen.pattern_layers is not None,
+        "--patterns-on-disk": chosen.patterns_on_disk,
+    }
+    for option, is_given in given.items():
+        if is_given and chosen.prompt is None:
+            raise SpecError(f"{option} needs a prompt.", "Give --prompt.")
+
+
+def _as_json(info: ModelInfo, ledger: Ledger, tokens: tuple[Token, ...]) -> list[str]:
     entries = [{**asdict(entry), "passed": entry.passed} for entry in ledger.entries]
-    facts = {"passed": ledger.passed, "colour": ledger.colour, "model": asdict(info)}
+    facts: dict[str, Any] = {
+        "passed": ledger.passed,
+        "colour": ledger.colour,
+        "model": asdict(info),
+    }
+    if tokens:
+        facts["tokens"] = [asdict(token) for token in tokens]
     return [json.dumps({**facts, "entries": entries}, indent=1)]
 
 
-def _as_text(info: ModelInfo, ledger: Ledger) -> list[str]:
+def _as_text(info: ModelInfo, ledger: Ledger, tokens: tuple[Token, ...]) -> list[str]:
     packed = f", {info.quantised}" if info.quantised else ""
     head = f"{info.name} ({info.architecture}, {info.dtype}{packed}, {info.device})"
     rows = [
@@ -70,6 +142,7 @@ def _as_text(info: ModelInfo, ledger: Ledger) -> list[str]:
     )
     return [
         f"{head}, revision {info.revision}",
+        *([f"run of {len(tokens)} tokens"] if tokens else []),
         *table(("identity", "largest relative error", "tolerance", "", ""), rows),
         verdict,
     ]

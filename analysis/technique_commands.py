@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from analysis import registry
+from analysis.cli import add_trace_options, trace_options
+from analysis.cli import table as lines
 from analysis.contract import jobs
 from analysis.contract.choices import Choices
 from analysis.contract.fields import OptionField, build, option_fields
@@ -50,6 +52,7 @@ def _add(commands: Any, technique: Technique) -> None:
     )
     command.add_argument("--dtype", help="float32, bfloat16 or float16")
     command.add_argument("--device", help="cpu, cuda, cuda:N, or spread")
+    add_trace_options(command)
     shape = command.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="print all numbers as JSON")
     shape.add_argument("--csv", action="store_true", help="print the table as CSV")
@@ -112,7 +115,7 @@ def run(technique: Technique, chosen: argparse.Namespace) -> int:
 
     model = analysis.load_model(chosen.model, dtype=chosen.dtype, device=chosen.device)
     with jobs.listening(jobs.on_terminal):
-        trace = analysis.trace(model, prompt)
+        trace = analysis.trace(model, prompt, **trace_options(chosen))
         result: Result = technique.load()(model, trace, spec)
     if chosen.json:
         facts = {"model": model.info, "tokens": trace.tokens, "spec": spec, "result": result}
@@ -163,8 +166,6 @@ def _print_csv(table: Table) -> None:
 
 
 def _print_table(table: Table) -> None:
-    from analysis.cli import table as lines
-
     print("\n".join(lines(table.head, [[_text(cell) for cell in row] for row in table.rows])))
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import analysis
+from analysis.ledger import LedgerSpec, check_run
 from analysis.model import catalog, memory
 from dash_app import cli
 
@@ -35,6 +38,36 @@ def test_a_ledger_is_json(tiny_llama_dir: Path, capsys: pytest.CaptureFixture[st
     assert len(told["model"]["revision"]) == 16
     assert {"number", "name", "error", "tolerance", "note", "passed"} == set(told["entries"][0])
     assert max(entry["error"] for entry in told["entries"]) > 1e-4
+
+
+def test_the_ledger_of_a_prompts_run_is_printed(
+    tiny_llama_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["check", str(tiny_llama_dir), "--prompt", "the capital of France", "--device", "cpu"]
+    assert cli.main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"run of \d+ tokens", lines[1])
+    assert [line[:2] for line in lines[3:10]] == [f"{number}." for number in range(1, 8)]
+    assert lines[10] == "every identity holds"
+    model = analysis.load_model(tiny_llama_dir, device="cpu")
+    states = analysis.trace(model, "the capital of France")
+    assert cli.main([*command, "--position", "1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [token["id"] for token in told["tokens"]] == list(states.token_ids)
+    wanted = check_run(model, states, LedgerSpec(1))
+    assert [entry["error"] for entry in told["entries"]] == [one.error for one in wanted.entries]
+
+
+def test_a_run_of_the_command_may_keep_patterns_in_16_bits(
+    tiny_llama_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["check", str(tiny_llama_dir), "--pattern-dtype", "float16"]
+    assert cli.main(command) == 1
+    assert "--pattern-dtype needs a prompt. Give --prompt." in capsys.readouterr().err
+    assert cli.main([*command, "--prompt", "the capital", "--patterns-on-disk"]) == 0
+    assert "patterns are kept in 16 bits" in capsys.readouterr().out
+    assert cli.main(["attribute", str(tiny_llama_dir), "the capital", "--pattern-layers", "1"]) == 1
+    assert "pattern of layer 0 was not kept" in capsys.readouterr().err
 
 
 def test_an_identity_that_fails_fails_the_command(

@@ -31,7 +31,7 @@ HELP = (
     "Every picture relies on identities: the parts of a state sum to the state, the logit lens at"
     " the last row gives the model's own logits, and the flow into a node equals the flow out of"
     " it. They are measured when the model is loaded (on two short probes of random tokens) and on"
-    " this run.",
+    " this run. The badge beside the model is the run's.",
     "An error is relative: the norm of the difference divided by the largest norm among the parts."
     " The limits are 1e-5 for float32 sums and 1e-4 for logits, and 2e-2 for 16-bit and quantised"
     " models (5e-2 for the heads of quantised weights), whose badge is amber. A model that fails"
@@ -87,12 +87,12 @@ def _waiting(title: str) -> list[Component]:
 def measure(
     service: Service, run: RunRef, selection: Selection, job: NewJob
 ) -> dict[str, Any] | None:
-    """Measure what the memo lacks."""
+    """Measure what the memo lacks, the run before the model: the badge is the run's."""
 
     def work() -> int:
-        service.ask(run.model, ModelLedgerSpec(), job(0.0, 0.7))
         position = resolve(selection, run).pos
-        service.ask(trace_of(run), LedgerSpec(position), job(0.7, 1.0))
+        service.ask(trace_of(run), LedgerSpec(position), job(0.0, 0.4))
+        service.ask(run.model, ModelLedgerSpec(), job(0.4, 1.0))
         return position
 
     return run_safely(work)
@@ -101,21 +101,24 @@ def measure(
 def draw(
     service: Service, run: RunRef, selection: Selection, ready: dict[str, Any] | None
 ) -> tuple[Any, Any, Any]:
-    """The badge, the model's table and the run's table.
+    """The run's badge, the model's table and the run's table.
 
-    If the run's table fails, the model's is still shown.
+    If one of the tables fails, the other is still shown.
     """
-    shown: list[Any] = []
+    position = resolve(selection, run).pos
+    try:
+        own = service.ask(trace_of(run), LedgerSpec(position))
+        mark, of_run = badge(own, position), table(f"This run, at position {position}", own)
+    except Exception as error:  # noqa: BLE001 - shown in place of the table
+        problem = stored_problem(ready) or explain(error)
+        mark, of_run = unmeasured(problem), _failed(problem)
     try:
         model = service.ask(run.model, ModelLedgerSpec())
         name = result_of(service, run).info.name
-        shown += [badge(model), table(f"{name}, on random probes", model)]
-        position = resolve(selection, run).pos
-        own = service.ask(trace_of(run), LedgerSpec(position))
-        return shown[0], shown[1], table(f"This run, at position {position}", own)
-    except Exception as error:  # noqa: BLE001 - shown in place of the tables
-        problem = _failed(stored_problem(ready) or explain(error))
-        return (shown[0], shown[1], problem) if shown else (None, problem, None)
+        of_model = table(f"{name}, on random probes", model)
+    except Exception as error:  # noqa: BLE001 - shown in place of the table
+        of_model = _failed(stored_problem(ready) or explain(error))
+    return mark, of_model, of_run
 
 
 def _failed(problem: Problem) -> list[Component]:
@@ -123,16 +126,25 @@ def _failed(problem: Problem) -> list[Component]:
     return [html.P(text, className="muted")]
 
 
-def badge(ledger: Ledger) -> Component:
-    """A chip that says whether the model adds up, with the largest error; links to the panel."""
+def badge(ledger: Ledger, position: int) -> Component:
+    """A chip that says whether a run adds up, with the largest error; links to the panel."""
     style, mark, word = BADGES[ledger.colour]
     error = f"{ledger.largest_error:.0e}"
-    found = f"Largest relative error of {len(ledger.entries)} identities: {error}."
+    found = f"{len(ledger.entries)} identities of this run at position {position}"
+    return _chip(f"{mark} {word}, error {error}", style, f"Largest relative error of {found}.")
+
+
+def unmeasured(problem: Problem) -> Component:
+    """The chip of a run whose identities could not be measured."""
+    return _chip("? not measured", "is-warn", problem.message)
+
+
+def _chip(label: str, style: str, title: str) -> Component:
     return html.A(
-        f"{mark} {word}, error {error}",
+        label,
         href="?page=model",
         className=f"model-chip text-decoration-none {style}",
-        title=f"{found} Click to see all of them.",
+        title=f"{title} Click to see all identities.",
         **data(page_link="model"),
     )
 

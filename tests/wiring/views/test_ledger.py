@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from analysis.contract.ledger import Ledger, LedgerEntry
+from analysis.registry import technique_for
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.ledger import panel
 from dash_app.views.ledger.panel import badge, table
@@ -28,9 +29,10 @@ def ledger(error: float, *, exact: bool = True) -> Ledger:
     ],
 )
 def test_the_badge_has_the_ledgers_colour_and_error(found: Ledger, style: str, word: str) -> None:
-    drawn = badge(found)
+    drawn = badge(found, 4)
     assert style in drawn.className
     assert word in drawn.children
+    assert "of this run at position 4" in drawn.title
 
 
 def test_a_failed_identity_is_marked_in_its_row() -> None:
@@ -56,7 +58,7 @@ def shown(service: FakeService, run: RunRef, selection: Selection) -> tuple[Any,
 def test_both_ledgers_are_requested(run: RunRef) -> None:
     service = FakeService()
     assert panel.measure(service, run, Selection(pos=1), lambda start, end: None) == {"done": 1}
-    assert service.calls == ["ledger", "run_ledger"]
+    assert service.calls == ["run_ledger", "ledger"]
     found = panel.draw(service, run, Selection(pos=1), None)
     assert "hidden 3.0% of the flow" in text(found[2])
     assert "position 1" in text(found[2])
@@ -72,6 +74,30 @@ def test_the_ledger_of_the_model_stays_when_that_of_the_run_fails(run: RunRef) -
     service = FakeService()
     service.fail["run_ledger"] = refuse("The worker stopped.", "Run it again.")
     found = shown(service, run, Selection())
-    assert "adds up" in text(found[0])
+    assert "not measured" in text(found[0])
     assert "on random probes" in text(found[1])
     assert "The worker stopped. Run it again." in text(found[2])
+
+
+def test_the_ledger_of_the_run_stays_when_that_of_the_model_fails(run: RunRef) -> None:
+    service = FakeService()
+    service.fail["ledger"] = refuse("The worker stopped.", "Run it again.")
+    found = shown(service, run, Selection())
+    assert "adds up" in text(found[0])
+    assert "hidden 3.0% of the flow" in text(found[2])
+
+
+def test_the_badge_is_that_of_the_run_and_not_of_the_model(
+    run: RunRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = FakeService()
+    answers = {"ledger": ledger(3e-7), "run_ledger": ledger(0.5)}
+    ask = service.ask
+
+    def answer(subject: Any, spec: Any, job: Any = None) -> Any:
+        return answers.get(technique_for(spec).name) or ask(subject, spec, job)
+
+    monkeypatch.setattr(service, "ask", answer)
+    found = panel.draw(service, run, Selection(), None)
+    assert "does not add up, error 5e-01" in text(found[0])
+    assert "does not add up" not in text(found[1])
