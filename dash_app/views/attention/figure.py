@@ -56,7 +56,7 @@ def attention(
         theme,
         **plan.size,
         margin=plan.margin,
-        coloraxis=_colour_axis(scaling, most, plan, theme),
+        **{plan.colour_axis: _colour_axis(scaling, most, plan, theme)},
         annotations=[
             *(
                 _pane_title(pattern, head, pos, plan, number, theme)
@@ -69,7 +69,7 @@ def attention(
     )
     layout.update(_axes(run, plan, theme, first=0 if first_key else 1))
     data = [
-        _pane(pattern.layer, head, number, values, scaling, run)
+        _pane(pattern.layer, head, number, values, scaling, run, plan.colour_axis)
         for number, (head, values) in enumerate(zip(panes, drawn, strict=True))
     ]
     return {"data": data, "layout": layout}
@@ -113,6 +113,8 @@ class _Plan:
         self.rows = math.ceil(panes / self.columns)
         room = SIDES[self.columns]
         self.fluid = panes == 1
+        # Plotly leaves a tick of a colour bar behind when the bar turns: each has its own axis.
+        self.colour_axis = "coloraxis" if self.fluid else "coloraxis2"
         least = 12 if self.columns == 1 and tokens <= LABELLED else 3
         self.cell = max(min(room / tokens, 40.0), least)
         self.side = self.cell * tokens
@@ -120,7 +122,7 @@ class _Plan:
         gutter = (72 if self.fluid else 96) if self.labelled else 40
         self.margin: dict[str, Any] = {
             "l": gutter,
-            "r": 10 if self.fluid else 66,
+            "r": 10 if self.fluid else 78,
             "t": 36 if self.fluid else 34,
             "b": gutter if self.fluid else gutter + 40,
             "pad": 0,
@@ -193,6 +195,7 @@ def _pane(
     values: NDArray[Any],
     scaling: Scaling,
     run: RunResult,
+    colour_axis: str,
 ) -> dict[str, Any]:
     who = "mean of all heads" if head is None else f"head {head}"
     return {
@@ -201,7 +204,7 @@ def _pane(
         "yaxis": f"y{_suffix(number)}",
         "z": _scaled(values, scaling),
         "customdata": np.round(values, 4),
-        "coloraxis": "coloraxis",
+        "coloraxis": colour_axis,
         "hoverongaps": False,
         "xgap": 1 if len(run.tokens) <= 48 else 0,
         "ygap": 1 if len(run.tokens) <= 48 else 0,
@@ -296,7 +299,7 @@ def _weight_ticks(scaling: Scaling, most: float, *, few: bool) -> tuple[list[flo
         return at, [f"≤{weight:g}" if weight == FLOOR else f"{weight:.2g}" for weight in at]
     parts = (0.0, 1.0) if few else (0.0, 1 / 16, 1 / 4, 9 / 16, 1.0)
     at = [part * most for part in parts]
-    return at, [f"{weight:.2g}" for weight in at]
+    return at, [f"{weight:.2f}" for weight in at]
 
 
 def _pane_title(

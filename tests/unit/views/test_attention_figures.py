@@ -30,7 +30,8 @@ def test_attention_has_one_panel_for_each_head(
     figure = attention(pattern, run, heads=heads, pos=1, theme=theme)  # type: ignore[arg-type]
     go.Figure(figure)
     assert len(figure["data"]) == max(len(heads), 1)
-    assert all(trace["coloraxis"] == "coloraxis" for trace in figure["data"])
+    (axis,) = {trace["coloraxis"] for trace in figure["data"]}
+    assert axis in figure["layout"]
 
 
 def test_attention_is_blank_after_the_query_and_exact_elsewhere() -> None:
@@ -152,7 +153,7 @@ def test_weights_without_the_first_token_are_scaled_to_the_largest_left(
                 assert cell == pytest.approx(scaled(weight), rel=1e-6)
                 assert trace["customdata"][query, key] == pytest.approx(weight, abs=6e-5)
                 largest = max(largest, float(weight))
-    axis = figure["layout"]["coloraxis"]
+    axis = figure["layout"]["coloraxis2"]
     assert axis["cmax"] == pytest.approx(scaled(largest), rel=1e-6)
     assert figure["layout"]["xaxis"]["range"][0] == 0.5
     assert [shape["x0"] for shape in figure["layout"]["shapes"]] == [0.5, 0.5]
@@ -163,7 +164,7 @@ def test_the_ticks_of_a_square_root_scale_name_weights() -> None:
         synthetic.pattern(6), synthetic.run_result(4, 6),
         heads=(1, 2), pos=2, theme="light", scaling="root",
     )  # fmt: skip
-    bar = figure["layout"]["coloraxis"]["colorbar"]
+    bar = figure["layout"]["coloraxis2"]["colorbar"]
     assert "(square root)" in bar["title"]["text"]
     for at, name in zip(bar["tickvals"], bar["ticktext"], strict=True):
         assert at**2 == pytest.approx(float(name), abs=0.006)
