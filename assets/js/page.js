@@ -126,7 +126,7 @@ last report that the server has processed.
     const selected = lastMove > (note?.seen ?? 0) ? cell : stored || {};
     cell = {
       row: Math.min(selected.row ?? run.layers, limits.row),
-      pos: Math.min(selected.pos ?? run.prompt_length - 1, limits.pos),
+      pos: Math.min(selected.pos ?? run.opening ?? run.prompt_length - 1, limits.pos),
     };
     moveOutlines();
     if (drawn.cell !== stored || drawn.run !== run) {

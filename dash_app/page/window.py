@@ -76,6 +76,16 @@ def window(
     return Window(tuple(sorted(kept)), tuple(found[:MAX_POSITIONS]), rows, size)
 
 
+def opening_position(run: RunResult) -> int:
+    """The position that a run opens at: the one that predicts the answer's first visible token.
+
+    That is the prompt's last position, unless the answer begins with blanks, as sums often do.
+    """
+    answer = range(run.prompt_length, len(run.tokens))
+    visible = (at - 1 for at in answer if run.tokens[at].text.strip())
+    return next(visible, run.prompt_length - 1)
+
+
 def _spanned(run: RunResult, show: str, pos: int) -> list[int]:
     size = len(run.tokens)
     if show == "all":

@@ -261,6 +261,7 @@ class RunRef(BaseModel):
         attempt: Its number.
         token_ids: Prompt and answer.
         prompt_length: Number of prompt tokens.
+        opening: The position that is chosen until another is; None: the prompt's last.
         layers, heads, vocab: The model's sizes.
         layer: The layer that the attention panel shows until one is chosen.
     """
@@ -274,6 +275,7 @@ class RunRef(BaseModel):
     attempt: int = 0
     token_ids: tuple[int, ...]
     prompt_length: int
+    opening: int | None = None
     layers: int
     heads: int
     vocab: int
@@ -284,7 +286,8 @@ def resolve(selection: Selection, run: RunRef) -> Chosen:
     """Fill in defaults, and limit every choice to the run."""
     last = len(run.token_ids) - 1
     row = run.layers if selection.row is None else selection.row
-    pos = run.prompt_length - 1 if selection.pos is None else selection.pos
+    opening = run.prompt_length - 1 if run.opening is None else run.opening
+    pos = opening if selection.pos is None else selection.pos
     layer = run.layer if selection.layer is None else selection.layer
     return Chosen(
         row=min(row, run.layers),

@@ -341,3 +341,10 @@ test("Copy link copies the address and says so for a moment", async () => {
   await page.clock.advance(2000);
   assert.equal(button.textContent, "Copy link");
 });
+
+test("until a cell is chosen, the run's own opening position is shown", () => {
+  const page = openPage();
+  page.dash.followSelection(null, { ...RUN, opening: 4 }, { seen: 0 });
+  page.key("ArrowLeft");
+  assert.equal(lastTarget(page), "row=30&pos=3&layer=29");
+});

@@ -44,6 +44,7 @@ def run_ref() -> RunRef:
         attempt=1,
         token_ids=(0, 1, 2, 3, 4, 5, 6),
         prompt_length=5,
+        opening=4,
         layers=LAYERS,
         heads=HEADS,
         vocab=VOCAB,

@@ -27,7 +27,7 @@ from dash_app.figures.colours import SCORE, effective, of_grid
 from dash_app.figures.heatmap import layered
 from dash_app.page.panel import Option, aria, menu, options_of, select_button, target
 from dash_app.page.token_labels import label
-from dash_app.page.window import PAGE, Window, pages, window
+from dash_app.page.window import PAGE, Window, opening_position, pages, window
 from dash_app.state.context import Service, trace_of
 from dash_app.state.options import PARTS
 from dash_app.state.selection import RunRef, Selection, resolve
@@ -73,9 +73,10 @@ def asked_token(run: RunRef, result: RunResult, selection: Selection) -> int:
     """The token whose probability or rank is the colour: the chosen one, or the answer's first."""
     if selection.asked is not None and selection.asked < run.vocab:
         return selection.asked
-    if run.prompt_length < len(run.token_ids):
-        return run.token_ids[run.prompt_length]
-    return int(result.top_ids[run.prompt_length - 1, 0])
+    following = opening_position(result) + 1
+    if following < len(run.token_ids):
+        return run.token_ids[following]
+    return int(result.top_ids[following - 1, 0])
 
 
 def lens_spec(run: RunRef, result: RunResult, selection: Selection) -> LensSpec:

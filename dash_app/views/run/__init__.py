@@ -22,6 +22,7 @@ from dash_app.jobs.job_and_draw import (
     stored_problem,
 )
 from dash_app.page.panel import notice, problem_notice
+from dash_app.page.window import opening_position
 from dash_app.state.context import (
     Context,
     Drawing,
@@ -56,7 +57,7 @@ def perform(context: Context, asked: Selection, job: NewJob) -> RunRef:
     run = service.ask(asked.model, _spec(asked), job(0.0, 0.4))
     trace = TraceSpec(asked.model, run.token_ids)
     service.ask(trace, _opening(run), job(0.4, 0.95))
-    story = service.ask(trace, StorySpec(run.prompt_length - 1), job(0.95, 1.0))
+    story = service.ask(trace, StorySpec(opening_position(run)), job(0.95, 1.0))
     return _reference(asked, run, story)
 
 
@@ -68,7 +69,7 @@ def remembered(context: Context, asked: Selection) -> dict[str, Any] | None:
         if run is None:
             return None
         trace = TraceSpec(asked.model, run.token_ids)
-        story = context.service.peek(trace, StorySpec(run.prompt_length - 1))
+        story = context.service.peek(trace, StorySpec(opening_position(run)))
         grids = (context.service.peek(trace, spec) for spec in (LensSpec(), _opening(run)))
         if story is None or all(grid is None for grid in grids):
             return None
@@ -81,7 +82,7 @@ def _opening(run: RunResult) -> LensSpec:
     """The part of the heatmap that a run computes."""
     if len(run.tokens) <= SHORT:
         return LensSpec()
-    return LensSpec(positions=(run.prompt_length - 1,))
+    return LensSpec(positions=(opening_position(run),))
 
 
 def _spec(asked: Selection) -> RunSpec:
@@ -98,6 +99,7 @@ def _reference(asked: Selection, run: RunResult, story: Story) -> RunRef:
         attempt=asked.attempt,
         token_ids=run.token_ids,
         prompt_length=run.prompt_length,
+        opening=opening_position(run),
         layers=run.info.layers,
         heads=run.info.heads,
         vocab=run.info.vocab,
