@@ -5,7 +5,6 @@ from __future__ import annotations
 from os import PathLike, fspath
 from typing import Any
 
-from analysis.contract import jobs
 from analysis.errors import AnalysisError, UnknownModelError, UnsupportedModelError
 from analysis.ledger import check, require
 from analysis.model import attention_hooks
@@ -42,8 +41,6 @@ def build_model(loaded: Any) -> Model:
     drop_unused(hf, tokens[0], records[0])
     readout = find_readout(hf, stream, records[0])
     info = describe(loaded, stream, readout, records[0])
-    for block in stream.blocks:  # a batch may take seconds, a block a tenth
-        block.module.register_forward_pre_hook(lambda *_: jobs.check_cancelled())
     model = Model(hf, loaded.tokenizer, stream, readout, info, check)
     hf.register_forward_pre_hook(
         lambda _, args, kwargs: memory_needs.check_pass(model, args, kwargs), with_kwargs=True

@@ -1,4 +1,4 @@
-"""Options and their choices, declared once.
+"""Options and their choices, declared once, and what choices need of a model.
 
 An option of a spec is a table of choices. Validation, the page's menus and help lines, the command
 line's choices and the reference in the docs are all made from the table.
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from importlib import import_module
 from typing import Any, TypeVar
 
-from analysis.contract.specs import ModelInfo
+from analysis.contract.specs import NO_ATTENTION, NO_HEADS, NONLINEAR_HEAD, PART_NAMES, ModelInfo
 from analysis.errors import SpecError
 
 
@@ -156,3 +156,55 @@ def check_choices(spec: Any) -> None:
             value = getattr(spec, one.name)
             for name in (value,) if isinstance(value, str) else value:
                 table.check(name)
+
+
+# What choices need of a model.
+ATTENTION = Need(
+    "attention",
+    NO_ATTENTION,
+    lambda situation: situation.model is None or situation.model.heads > 0,
+)
+SEPARATE_HEADS = Need(
+    "attention that splits into heads",
+    NO_HEADS,
+    lambda situation: situation.model is None or situation.model.split_heads,
+)
+LINEAR_HEAD = Need(
+    "logits that are linear in the last state",
+    NONLINEAR_HEAD,
+    lambda situation: situation.model is None or situation.model.linear_head,
+)
+SEQUENTIAL = Need(
+    "sequential blocks",
+    "Attention and MLP run in parallel in this model. It has no such state.",
+    lambda situation: situation.model is None or not situation.model.parallel_blocks,
+)
+UNTIED = Need(
+    "untied embeddings",
+    "Embeddings are tied: input and output are the same matrix, so the reading is the same as with"
+    " Output.",
+    lambda situation: situation.model is None or not situation.model.tied_embeddings,
+)
+FINAL_NORM = Need(
+    "a final norm",
+    "This model has no final norm. The state is decoded as it is.",
+    lambda situation: situation.model is None or situation.model.norm != "none",
+)
+NORM_PARAMETERS = Need(
+    "a final norm with scale or bias",
+    "This model's final norm has no scale and no bias: Unit is the same as Full.",
+    lambda situation: situation.model is None or not situation.model.plain_norm,
+)
+
+
+def _has_part(part: str) -> Need:
+    name = PART_NAMES[part]
+    return Need(
+        name,
+        f"This model has no {name}.",
+        lambda situation: situation.model is None or part in situation.model.parts,
+    )
+
+
+STATE_SPACE_MODEL = _has_part("ssm")
+PER_LAYER_EMBEDDING = _has_part("per_layer_embedding")

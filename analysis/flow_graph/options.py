@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.contract.choices import Choice, Choices
-from analysis.contract.model_needs import SEPARATE_HEADS
+from analysis.contract.choices import SEPARATE_HEADS, Choice, Choices
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,25 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.contract.choices import Choice, Choices, Need, Situation
-from analysis.contract.model_needs import ATTENTION, PER_LAYER_EMBEDDING, SEPARATE_HEADS
-from analysis.contract.model_needs import STATE_SPACE_MODEL as SSM
-
-
-def _sequential(situation: Situation) -> bool:
-    return situation.model is None or not situation.model.parallel_blocks
-
-
-def _untied(situation: Situation) -> bool:
-    return situation.model is None or not situation.model.tied_embeddings
-
-
-def _final_norm(situation: Situation) -> bool:
-    return situation.model is None or situation.model.norm != "none"
-
-
-def _norm_parameters(situation: Situation) -> bool:
-    return situation.model is None or not situation.model.plain_norm
+from analysis.contract.choices import (
+    ATTENTION,
+    FINAL_NORM,
+    NORM_PARAMETERS,
+    PER_LAYER_EMBEDDING,
+    SEPARATE_HEADS,
+    SEQUENTIAL,
+    UNTIED,
+    Choice,
+    Choices,
+    Need,
+    Situation,
+)
+from analysis.contract.choices import STATE_SPACE_MODEL as SSM
 
 
 def _length_matters(situation: Situation) -> bool:
@@ -41,17 +36,6 @@ def _dot_product(situation: Situation) -> bool:
     return situation.options.get("similarity", "dot") == "dot"
 
 
-SEQUENTIAL = Need(
-    "sequential blocks",
-    "Attention and MLP run in parallel in this model. It has no such state.",
-    _sequential,
-)
-UNTIED = Need(
-    "untied embeddings",
-    "Embeddings are tied: input and output are the same matrix, so the reading is the same as with"
-    " Output.",
-    _untied,
-)
 LEARNED_LENS = Need(
     "a learned lens for the model",
     "No lens is trained for this model. Train one with 'stratascope lens train MODEL'.",
@@ -61,14 +45,6 @@ BLOCK_OUTPUT = Need(
     "the component block output",
     "A learned lens is fitted to block outputs and decodes nothing else.",
     lambda situation: situation.options.get("component", "block_output") == "block_output",
-)
-FINAL_NORM = Need(
-    "a final norm", "This model has no final norm. The state is decoded as it is.", _final_norm
-)
-NORM_PARAMETERS = Need(
-    "a final norm with scale or bias",
-    "This model's final norm has no scale and no bias: Unit is the same as Full.",
-    _norm_parameters,
 )
 LENGTH = Need(
     "a similarity that depends on length",

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface
 
-from analysis.model.module_io import hidden_input
+from analysis.model.stream import hidden_input
 
 #: The attention implementation of every loaded model.
 EAGER = "eager"

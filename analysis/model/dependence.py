@@ -14,15 +14,16 @@ from torch import Tensor, nn
 
 from analysis.errors import UnsupportedModelError
 from analysis.model.attention_hooks import observing
-from analysis.model.module_io import (
+from analysis.model.probe import Record, tolerance
+from analysis.model.stream import (
+    Block,
+    Stream,
     edit_input,
     float32_copy,
     hidden_input,
     hidden_output,
     with_hidden_output,
 )
-from analysis.model.probe import Record, tolerance
-from analysis.model.stream import Block, Stream
 
 Hooks = list[Any]
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analysis.contract import jobs
 from analysis.contract.ledger import Ledger
 from analysis.contract.specs import Floats, InfoSpec, ModelInfo, resolve_index
 from analysis.errors import SpecError
@@ -22,6 +23,10 @@ PROBE_LENGTH = 7
 PROBE_SEEDS = (11, 12)
 #: Most prompts whose check against the untouched model is remembered.
 _CHECKED_PROMPTS = 256
+
+
+def _check_cancelled(_module: Any, _inputs: Any) -> None:
+    jobs.check_cancelled()
 
 
 @dataclass(eq=False)
@@ -50,6 +55,10 @@ class Model:
     capture_errors: LruCache[float] = field(
         default_factory=lambda: LruCache(_CHECKED_PROMPTS, lambda _error: 1), repr=False
     )
+
+    def __post_init__(self) -> None:
+        for block in self.stream.blocks:  # a batch may take seconds, a block a tenth
+            block.module.register_forward_pre_hook(_check_cancelled)
 
     @property
     def device(self) -> torch.device:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from analysis.model.attention_hooks import mixed_values, observing
-from analysis.model.module_io import first_tensor, float32_copy, hidden_input
+from analysis.model.stream import first_tensor, float32_copy, hidden_input
 
 #: Largest relative error at which two sums count as equal, by dtype.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-5}

@@ -20,7 +20,7 @@ from analysis.contract import jobs
 from analysis.contract.specs import Floats, Ints
 from analysis.errors import SpecError
 from analysis.model.handle import Model
-from analysis.model.module_io import Edit
+from analysis.model.stream import Edit
 from analysis.store.memo import Memo
 from analysis.tasks.batch import batch_size
 from analysis.tasks.sum_specs import PatchReport, PatchSpec

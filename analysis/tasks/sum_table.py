@@ -11,7 +11,7 @@ import torch
 from analysis.contract.specs import Floats, Ints
 from analysis.errors import SpecError
 from analysis.model.handle import Model
-from analysis.model.module_io import linear_weights
+from analysis.model.stream import linear_weights
 from analysis.tasks import addition, suites
 from analysis.tasks.batch import States, states
 from analysis.tasks.prompts import Encoded, encode

@@ -11,9 +11,8 @@ from torch import Tensor
 from analysis.contract.specs import NO_ATTENTION, Floats, resolve_index
 from analysis.errors import SpecError
 from analysis.model.handle import Model
-from analysis.model.module_io import linear_weights
 from analysis.model.readout import NormForm, identity_norm, norm_form
-from analysis.model.stream import Block
+from analysis.model.stream import Block, linear_weights
 from analysis.tracing.capture import Trace
 from analysis.tracing.interventions import Ablate, index
 from analysis.tracing.specs import PatternResult, PatternSpec

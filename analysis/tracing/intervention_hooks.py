@@ -14,7 +14,7 @@ from analysis.contract.specs import PART_NAMES, resolve_index
 from analysis.errors import SpecError
 from analysis.model.attention_hooks import observing
 from analysis.model.handle import Model
-from analysis.model.module_io import Edit, edit_input, edit_output
+from analysis.model.stream import Edit, edit_input, edit_output
 from analysis.tracing.interventions import (
     Ablate,
     Inject,

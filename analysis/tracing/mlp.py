@@ -16,9 +16,9 @@ from transformers.pytorch_utils import Conv1D
 
 from analysis.errors import SpecError
 from analysis.model.handle import Model
-from analysis.model.module_io import batched, hidden_input, hidden_output, linear_weights
 from analysis.model.probe import relative_error, tolerance
 from analysis.model.readout import NormForm, identity_norm, norm_form
+from analysis.model.stream import batched, hidden_input, hidden_output, linear_weights
 from analysis.model.writers import norm_like
 from analysis.tracing.capture import Trace
 from analysis.tracing.intervention_hooks import applied

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from analysis.contract import jobs
 from analysis.contract.specs import Floats
 from analysis.errors import NonFiniteError
-from analysis.model.attention_hooks import observing
+from analysis.model.attention_hooks import observing, scaled_pattern
 from analysis.model.handle import Model
-from analysis.model.module_io import batched, hidden_input, hidden_output
-from analysis.model.stream import Writer
+from analysis.model.stream import Writer, batched, hidden_input, hidden_output
 from analysis.tracing.intervention_hooks import Edits
 from analysis.tracing.layer_arrays import is_kept, of_layer
 from analysis.tracing.memory_needs import ALL_PATTERNS, PatternStore
@@ -85,7 +84,8 @@ class Recorder:
         """Record the values and the pattern."""
         layer = self.stream.layer(module)
         if layer is not None:
-            pattern = self.stream.pattern(layer, value, pattern, output)
+            if self.stream.blocks[layer].scaled_heads:
+                pattern = scaled_pattern(value, pattern, output)
             if is_kept(self.pattern, layer):
                 store_by_head(of_layer(self.pattern, layer), pattern)
             store(of_layer(self.value, layer), value)

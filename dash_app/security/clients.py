@@ -1,10 +1,19 @@
-"""The client of a request, its rate limits, and the addresses that a server may listen on."""
+"""The client of a request: its address, its rate limits, and whose entries it may see.
+
+A request may see the runs and collections of the signed-in user or, without a login, of its own
+browser, which a cookie with a random number identifies. The store keeps a hash of the number, so
+that a copy of the store does not contain the cookie. A browser whose cookie has expired can never
+be recognised again, so its entries are deleted (``history.runs.forget_unused``).
+"""
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import math
 import os
+import re
+import secrets
 import threading
 import time
 from collections import OrderedDict
@@ -12,7 +21,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from flask import Flask, g, request
+from werkzeug.wrappers import Response
+
 from analysis.errors import AnalysisError
+from dash_app.monitoring import user_key
 from dash_app.security.users import Users, users_file
 from dash_app.settings import Settings
 
@@ -259,3 +272,45 @@ class RedisBuckets:
 def whole_seconds(wait: float) -> int:
     """Whole seconds to wait, at least 1."""
     return max(1, math.ceil(wait))
+
+
+BROWSER_COOKIE = "stratascope-browser"
+#: The longest time that browsers keep a cookie; each visit starts it again.
+COOKIE_DAYS = 400
+BROWSER = "browser:"
+_WELL_FORMED = re.compile(r"[A-Za-z0-9_-]{32}")
+
+
+def owner() -> str:
+    """The key of whoever sent the current request; empty for a browser without cookies."""
+    name = str(g.get("user", ""))
+    return user_key(name) or _key(_number())
+
+
+def number_browsers(server: Flask) -> None:
+    """Give each browser that opens the page a number, if the server has no login."""
+    server.after_request(_number_browser)
+
+
+def _number_browser(response: Response) -> Response:
+    if request.path != "/" or request.method != "GET" or g.get("user"):
+        return response
+    peer = g.get("peer")
+    response.set_cookie(
+        BROWSER_COOKIE,
+        _number() or secrets.token_urlsafe(24),
+        max_age=COOKIE_DAYS * 86_400,
+        secure=peer is not None and peer.secure,
+        httponly=True,
+        samesite="Lax",
+    )
+    return response
+
+
+def _number() -> str:
+    sent = request.cookies.get(BROWSER_COOKIE, "")
+    return sent if _WELL_FORMED.fullmatch(sent) else ""
+
+
+def _key(number: str) -> str:
+    return BROWSER + hashlib.sha256(number.encode()).hexdigest()[:32] if number else ""

@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 
 from dash_app import monitoring
 from dash_app.monitoring import Metrics, log_event, logged_user, user_key
-from dash_app.security import browser_user, gate, responses, sessions
+from dash_app.security import clients, gate, responses, sessions
 from dash_app.security.clients import Buckets, LocalBuckets, RedisBuckets
 from dash_app.security.login import Login
 from dash_app.security.sessions import Ended, RedisEnded
@@ -58,7 +58,7 @@ def protect(app: Dash, settings: Settings, service: Any) -> None:
     _answer_errors(server, settings, metrics)
     gate.make(settings, app.callback_map, signed_in, limits).install(server)
     if settings.login == "off":
-        browser_user.install(server)
+        clients.number_browsers(server)
     if settings.login == "users":
         Login(settings, users, signed_in, limits).install(server)
     server.extensions["readiness"] = monitoring.install(

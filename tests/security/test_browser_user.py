@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flask import g
 
-from dash_app.security.browser_user import BROWSER_COOKIE, owner
+from dash_app.security.clients import BROWSER_COOKIE, owner
 from dash_app.security.users import Users
 from tests.security.conftest import MakeApp
 

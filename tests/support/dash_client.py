@@ -8,7 +8,7 @@ from typing import Any
 
 from dash import Dash
 
-from dash_app.security.browser_user import BROWSER_COOKIE, owner
+from dash_app.security.clients import BROWSER_COOKIE, owner
 
 
 class DashClient:

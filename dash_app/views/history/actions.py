@@ -13,7 +13,7 @@ from dash_app.history import collections, runs
 from dash_app.history.collections import TITLE, NewItem
 from dash_app.history.database import Database, Share
 from dash_app.page.panel import notice, problem_notice
-from dash_app.security.browser_user import BROWSER, COOKIE_DAYS, owner
+from dash_app.security.clients import BROWSER, COOKIE_DAYS, owner
 from dash_app.settings import MIB, Settings
 from dash_app.state.context import PARTS, Context, result_of, to_query
 from dash_app.state.selection import RunRef, Selection, resolve

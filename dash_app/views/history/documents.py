@@ -11,7 +11,7 @@ from dash_app.history import collections
 from dash_app.history.collections import Collection
 from dash_app.history.database import Database
 from dash_app.history.document import document, file_name
-from dash_app.security.browser_user import owner
+from dash_app.security.clients import owner
 from dash_app.security.responses import Refusal
 from dash_app.settings import Settings
 from dash_app.views.history.actions import database_of
