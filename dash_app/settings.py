@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import secrets
 from pathlib import Path
@@ -154,10 +155,11 @@ class Settings(BaseSettings):
         description="Key that signs sessions and job handles. Default: one is generated and stored"
         " in the data folder.",
     )
-    login: Literal["off", "users", "proxy"] = Field(
+    login: Literal["off", "token", "users", "proxy"] = Field(
         default="off",
-        description="Who may use the page. off: everyone, on loopback only; users: those in the"
-        " users file; proxy: those that a trusted proxy names in a header.",
+        description="Who may use the page. off: everyone, on loopback only; token: whoever opens"
+        " the address that the server prints; users: those in the users file; proxy: those that a"
+        " trusted proxy names in a header.",
     )
     users_file: Path | None = Field(
         default=None,
@@ -262,6 +264,12 @@ class Settings(BaseSettings):
             memo_bytes=self.memo_mib * MIB,
             task_bytes=self.tasks_mib * MIB,
         )
+
+
+def access_token(settings: Settings) -> str:
+    """The token in the address that the server prints, for ``STRATASCOPE_LOGIN=token``."""
+    key = secret(settings).encode()
+    return hmac.digest(key, b"token of the printed address", "sha256").hex()[:32]
 
 
 def secret(settings: Settings) -> str:

@@ -173,8 +173,9 @@ def check(settings: Settings) -> None:
     if settings.login == "off" and not is_loopback(settings.host):
         raise AnalysisError(
             f"Others can reach {settings.host}, and nobody would have to sign in.",
-            "Set STRATASCOPE_LOGIN=users after 'stratascope users add NAME', or "
-            "STRATASCOPE_LOGIN=proxy behind a proxy that knows its users.",
+            "Set STRATASCOPE_LOGIN=users after 'stratascope users add NAME', "
+            "STRATASCOPE_LOGIN=token for one person, or STRATASCOPE_LOGIN=proxy behind a proxy"
+            " that knows its users.",
         )
 
 

@@ -41,7 +41,7 @@ from dash_app.security.login import LONGEST_HEADER, PUBLIC_ASSETS, forward, own_
 from dash_app.security.responses import Refusal, wants_page
 from dash_app.security.sessions import Sessions
 from dash_app.security.users import NAME
-from dash_app.settings import Settings
+from dash_app.settings import Settings, access_token
 from dash_app.state.context import PARTS, PageId
 
 KIB = 1024
@@ -55,6 +55,8 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])
 _HANDLES, _ID_LENGTH = ("cacheKey", "job", "oldJob", "cancelJob"), 32
 #: Headers by which a proxy names the client that it forwards.
 _FORWARDING = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Forwarded")
+#: The one user of a server with a token.
+OWNER = "owner"
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 #: Without a login, one address may stand for this many people.
 _PEOPLE_PER_ADDRESS = 10
@@ -74,6 +76,7 @@ class Gate:
         sessions: Who is signed in.
         buckets: The rate limits.
         trusted: Networks of trusted proxies.
+        token: Of the address that the server prints; empty without STRATASCOPE_LOGIN=token.
     """
 
     settings: Settings
@@ -81,6 +84,7 @@ class Gate:
     sessions: Sessions
     buckets: Buckets
     trusted: tuple[Network, ...]
+    token: str = ""
 
     def install(self, server: Flask) -> None:
         """Check every request of ``server``."""
@@ -104,6 +108,9 @@ class Gate:
         is_poll = "cacheKey" in request.args
         if not is_poll:
             self._check_rate(poll=False)
+        if self.settings.login == "token" and self._brings_token():
+            self.sessions.start_with_token(self.token)
+            return forward(own_address(_without_token(request.full_path)), 302)
         if self.settings.login != "off" and not g.user and request.path not in PUBLIC:
             return self._require_login()
         self._check_job_owner()
@@ -183,10 +190,16 @@ class Gate:
     def _user(self) -> str:
         if self.settings.login == "users":
             return self.sessions.user()
+        if self.settings.login == "token":
+            return OWNER if self.sessions.has_token(self.token) else ""
         if self.settings.login == "proxy" and g.peer.by_proxy:
             name = request.headers.get(self.settings.proxy_user_header, "")
             return name if NAME.fullmatch(name) else ""
         return ""
+
+    def _brings_token(self) -> bool:
+        sent = request.args.get("token", "") if request.method == "GET" else ""
+        return bool(sent) and hmac.compare_digest(sent.encode(), self.token.encode())
 
     @staticmethod
     def _check_job_owner() -> None:
@@ -235,6 +248,12 @@ class Gate:
             if len(address) > LONGEST_HEADER:
                 return Response(sign_in(target), mimetype="text/html")
             return forward(address, 302)
+        if self.settings.login == "token":
+            raise Refusal(
+                401,
+                "This page needs the token of its server.",
+                "Open the address that the server printed when it started.",
+            )
         if self.settings.login == "users":
             raise Refusal(401, "You are signed out.", "Sign in again; your prompt is kept.")
         raise Refusal(
@@ -242,6 +261,13 @@ class Gate:
             "The proxy in front of this server did not send a user name.",
             "Open the page at its usual address. If you did, tell the operator of the server.",
         )
+
+
+def _without_token(address: str) -> str:
+    """An address of the page without its token, which must not stay in the browser's history."""
+    path, _, query = address.partition("?")
+    kept = [part for part in query.split("&") if part and not part.startswith("token=")]
+    return f"{path}?{'&'.join(kept)}" if kept else path
 
 
 def _without_port(host: str) -> str:
@@ -261,7 +287,8 @@ def make(
     settings: Settings, callbacks: Mapping[str, Any], sessions: Sessions, buckets: Buckets
 ) -> Gate:
     """The gate that the settings describe."""
-    return Gate(settings, callbacks, sessions, buckets, networks(settings.trusted_proxies))
+    token = access_token(settings) if settings.login == "token" else ""
+    return Gate(settings, callbacks, sessions, buckets, networks(settings.trusted_proxies), token)
 
 
 #: Stores that hold an object, or nothing yet.

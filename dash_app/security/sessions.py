@@ -9,6 +9,7 @@ of its cookie.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import secrets
@@ -145,6 +146,16 @@ class Sessions:
         session.permanent = True
         session.update(user=name, number=secrets.token_hex(16), mark=self._users.mark(name))
 
+    def start_with_token(self, token: str) -> None:
+        """Begin a session of whoever has the server's token."""
+        session.clear()
+        session.permanent = True
+        session["token"] = _mark_of(token)
+
+    def has_token(self, token: str) -> bool:
+        """Whether the session of the current request began with the token."""
+        return secrets.compare_digest(self._text("token"), _mark_of(token))
+
     def end(self) -> None:
         """End the session of the current request."""
         number = self._text("number")
@@ -163,3 +174,8 @@ class Sessions:
     def _text(key: str) -> str:
         value: Any = session.get(key)
         return value if isinstance(value, str) else ""
+
+
+def _mark_of(token: str) -> str:
+    """What the cookie holds in place of the token; its content can be read."""
+    return hashlib.sha256(f"session of {token}".encode()).hexdigest()[:32]

@@ -16,7 +16,7 @@ from dash_app.app import create_app
 from dash_app.jobs import job_and_draw
 from dash_app.jobs import manager as manager_module
 from dash_app.security.clients import check as check_binding
-from dash_app.settings import Settings
+from dash_app.settings import Settings, access_token
 
 _M_ARENA_MAX = -8
 
@@ -107,4 +107,6 @@ def announce(settings: Settings) -> None:
     """Print the page's address."""
     host = settings.host if settings.host not in ("0.0.0.0", "::") else "127.0.0.1"  # noqa: S104
     shown = f"[{host}]" if ":" in host else host
-    print(f"Stratascope is at http://{shown}:{settings.port}/", flush=True)
+    query = f"?token={access_token(settings)}" if settings.login == "token" else ""
+    address = f"http://{shown}:{settings.port}{settings.url_prefix}{query}"
+    print(f"Stratascope is at {address}", flush=True)

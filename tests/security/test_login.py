@@ -17,6 +17,8 @@ from dash_app.app import ASSETS
 from dash_app.security import responses, sessions
 from dash_app.security.login import own_address
 from dash_app.security.users import Users
+from dash_app.server.server import announce
+from dash_app.settings import Settings
 from tests.security.conftest import PASSWORD, MakeApp, sign_in, signed_in
 
 HTML = {"Accept": "text/html"}
@@ -353,3 +355,22 @@ def test_a_clock_set_back_signs_nobody_out(guarded: Dash, monkeypatch: pytest.Mo
     assert client.get("/").status_code == 200
     monkeypatch.setattr("time.time", lambda: real() + 365 * 86400)
     assert client.get("/").status_code == 401
+
+
+def test_a_server_with_a_token_admits_whoever_opens_its_address(
+    make_app: MakeApp, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(data_dir=tmp_path / "data", login="token", port=8050)
+    announce(settings)
+    (token,) = re.findall(r"\?token=([0-9a-f]{32})$", capsys.readouterr().out.strip())
+    client = make_app(login="token").server.test_client()
+    assert client.get("/").status_code == 401
+    assert client.get("/_dash-layout").status_code == 401
+    assert client.get(f"/?token={'0' * 32}").status_code == 401
+    answer = client.get(f"/?row=3&token={token}&pos=1")
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/?row=3&pos=1")
+    assert token not in answer.headers["Set-Cookie"]
+    assert client.get("/").status_code == 200
+    assert client.get("/_dash-layout").status_code == 200
+    other = make_app(login="token", data_dir=tmp_path / "other").server.test_client()
+    assert other.get(f"/?token={token}").status_code == 401
