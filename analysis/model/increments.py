@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from analysis.errors import UnsupportedModelError
-from analysis.model.probe import Record, relative_error, tolerance
+from analysis.model.probe import Record, relative_error, rounding, tolerance
 
 #: A factor: one number, or [d_model] one for each coordinate.
 Scale = float | Tensor
@@ -348,7 +348,7 @@ def _explained(problem: Problem, parts: list[Tensor]) -> bool:
     missing = (total - problem.whole).norm(dim=-1)
     sizes = torch.stack([part.norm(dim=-1) for part in (*parts, problem.whole)])
     # Each addition rounds once, relative to the largest summand.
-    allowed = max(len(parts) - 1, 2) * torch.finfo(problem.dtype).eps * sizes.amax(0)
+    allowed = max(len(parts) - 1, 2) * rounding(problem.dtype) * sizes.amax(0)
     return bool((missing <= allowed).all())
 
 

@@ -24,6 +24,14 @@ def tolerance(dtype: torch.dtype) -> float:
     return TOLERANCE.get(dtype, LOOSE_TOLERANCE)
 
 
+def rounding(dtype: torch.dtype) -> float:
+    """The relative error of one addition beside weights of ``dtype``.
+
+    Quantised weights have an integer dtype; their outputs have 16 bits or more.
+    """
+    return torch.finfo(dtype if dtype.is_floating_point else torch.bfloat16).eps
+
+
 def relative_error(found: Tensor, wanted: Tensor, *parts: Tensor) -> float:
     """Norm of the difference over the largest norm among the parts."""
     largest = max(float(part.norm()) for part in (wanted, found, *parts))
