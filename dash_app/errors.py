@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from dataclasses import dataclass
 
 from analysis import errors
@@ -42,9 +43,18 @@ def explain(error: BaseException) -> Problem:
     error = original_error(error)
     if isinstance(error, AnalysisError):
         log.warning("%s: %s", type(error).__name__, error, extra={"event": {"request": request}})
-        return Problem(error.message, error.hint, request)
+        return Problem(without_folders(error.message), without_folders(error.hint), request)
     log.error("a defect", exc_info=error, extra={"event": {"request": request}})
     return Problem(*DEFECT, request)
+
+
+#: An absolute path with at least one folder; not a part of an address or of a relative path.
+_PATH = re.compile(r"(?<![\w:/.~])/(?:[^\s/'\"()]+/)+([^\s/'\"()]*)")
+
+
+def without_folders(text: str) -> str:
+    """A message without the folders of its paths: the log names them, the page need not."""
+    return _PATH.sub(r"\1", text)
 
 
 _MARK = "typed:"

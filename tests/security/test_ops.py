@@ -18,12 +18,13 @@ from analysis import log_lines
 from analysis.contract import specs
 from analysis.contract.jobs import Job
 from analysis.contract.specs import cache_key
-from analysis.errors import AnalysisError, PromptError
+from analysis.errors import AnalysisError, ModelLoadError, PromptError
 from analysis.service import Service
 from analysis.store.memo import Memo
 from analysis.tracing.specs import RunSpec
 from analysis.worker.settings import ServiceSettings
 from dash_app import cli, monitoring
+from dash_app.errors import explain, without_folders
 from dash_app.monitoring import Readiness
 from dash_app.settings import Settings
 from tests.security.conftest import MakeApp, Watched, sign_in, signed_in
@@ -297,3 +298,15 @@ def test_a_defect_in_the_worker_has_the_id_of_its_log_entry(
     assert line["trace"][0] == "RuntimeError"
     assert any("fake_work.py" in frame for frame in line["trace"])
     assert SECRET not in written
+
+
+def test_the_page_shows_no_folder_of_the_server() -> None:
+    error = ModelLoadError(
+        "/srv/models/mine/config.json is not JSON.", "Copy '/srv/models/mine' again, or see a/b/c."
+    )
+    shown = explain(error)
+    assert shown.message == "config.json is not JSON."
+    assert shown.hint == "Copy 'mine' again, or see a/b/c."
+    assert (
+        without_folders("See https://host/a/b and /readyz.") == "See https://host/a/b and /readyz."
+    )

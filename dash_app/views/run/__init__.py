@@ -13,7 +13,7 @@ from analysis.errors import AnalysisError, CancelledError, PromptError, SpecErro
 from analysis.lens.specs import LensSpec
 from analysis.tracing.specs import RunResult, RunSpec, TraceSpec
 from analysis.trajectory.specs import Story, StorySpec
-from dash_app.errors import explain
+from dash_app.errors import explain, without_folders
 from dash_app.jobs.job_and_draw import (
     JobParts,
     Work,
@@ -147,7 +147,7 @@ def messages(context: Context, happened: Happened, selection: Selection) -> list
         *_warnings(lines),
     ]
     if happened.ended and context.service.problem:
-        shown += _warnings([context.service.problem])
+        shown += _warnings([without_folders(context.service.problem)])
     return shown if shown or happened.requested or happened.ended else None
 
 
