@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from os import PathLike, fspath
 from typing import Any
 
@@ -42,9 +43,7 @@ def build_model(loaded: Any) -> Model:
     readout = find_readout(hf, stream, records[0])
     info = describe(loaded, stream, readout, records[0])
     model = Model(hf, loaded.tokenizer, stream, readout, info, check)
-    hf.register_forward_pre_hook(
-        lambda _, args, kwargs: memory_needs.check_pass(model, args, kwargs), with_kwargs=True
-    )
+    hf.register_forward_pre_hook(partial(memory_needs.check_pass, model), with_kwargs=True)
     return model
 
 

@@ -11,19 +11,11 @@ from torch import Tensor
 
 from analysis.contract import jobs
 from analysis.contract.specs import Floats, Ints
-from analysis.lens.cells import (
-    CellReader,
-    axis_size,
-    cells_at_once,
-    entries,
-    lens_spec,
-    one_matrix,
-    readable,
-)
+from analysis.lens.cells import CellReader, axis_size, cells_at_once, one_matrix, readable
 from analysis.lens.options import QUANTITIES, SHARE_METHODS
 from analysis.lens.results import Colours
 from analysis.lens.shares import block_shares
-from analysis.lens.specs import ColourSpec, DecodeOptions, LensSpec
+from analysis.lens.specs import ColourSpec, DecodeOptions, LensSpec, entries, lens_spec
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.vocabulary import rank

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from analysis.contract import jobs
 from analysis.contract.specs import Floats, Ints, as_tuple
-from analysis.lens.cells import CellReader, cells_at_once, coincide, entries
+from analysis.lens.cells import CellReader, cells_at_once, coincide
 from analysis.lens.results import Disagreement
-from analysis.lens.specs import DisagreementSpec, LensSpec
+from analysis.lens.specs import DisagreementSpec, LensSpec, entries
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.tokens import vocabulary

@@ -83,7 +83,7 @@ class Component(Choice):
     short: str = ""
 
 
-_COMPONENTS = "analysis.lens.components"
+_COMPONENTS = "analysis.lens.cells"
 _CELLS = "analysis.lens.cells"
 COMPONENTS = Choices(
     "component",

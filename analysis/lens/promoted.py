@@ -8,8 +8,7 @@ from torch import Tensor
 
 from analysis.contract.specs import resolve_index
 from analysis.errors import SpecError
-from analysis.lens.cells import axis_size
-from analysis.lens.components import states_of
+from analysis.lens.cells import axis_size, states_of
 from analysis.lens.options import COMPONENTS
 from analysis.lens.results import Promoted
 from analysis.lens.specs import PromotedSpec

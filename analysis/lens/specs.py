@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
+from analysis.contract.arguments import unknown_option
 from analysis.contract.choices import about, check_choices, one_of
-from analysis.contract.specs import Spec
+from analysis.contract.specs import Spec, as_tuple, resolve_index
 from analysis.errors import SpecError
 from analysis.lens.options import (
     CANDIDATES,
@@ -172,3 +173,37 @@ class DecodeOptions(TypedDict, total=False):
     positions: Sequence[int] | None
     head: int | None
     source: int | None
+
+
+def lens_spec(options: Mapping[str, Any], **more: Any) -> LensSpec:
+    """A spec from the keyword arguments of a public function; None means the default.
+
+    Raises:
+        SpecError: If there is no such option, or it has no such value.
+    """
+    names = LensSpec.__dataclass_fields__
+    for name in options:
+        if name not in names:
+            raise unknown_option(name, names, "The lens")
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in {"rows", "positions"} & given.keys():
+        given[name] = as_tuple(given[name])
+    return LensSpec(**given, **more)
+
+
+def entries(name: str, wanted: tuple[int, ...] | None, size: int) -> list[int]:
+    """Selected entries of an axis, counted from the start; all of them for None.
+
+    Args:
+        name: The axis, for the error message.
+        wanted: Indices; negative ones count from the end.
+        size: Length of the axis.
+
+    Raises:
+        SpecError: If an entry does not exist, or none is chosen.
+    """
+    if wanted is None:
+        return list(range(size))
+    if not wanted:
+        raise SpecError(f"No {name.lower()} is chosen.", "Choose one or more, or None for all.")
+    return [resolve_index(name, value, size) for value in wanted]

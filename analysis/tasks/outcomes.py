@@ -18,7 +18,7 @@ from analysis.store.memo import Memo
 from analysis.tasks.batch import States, states
 from analysis.tasks.prompts import Encoded
 from analysis.tasks.suite_specs import Outcome
-from analysis.trajectory.emergence import CHUNK, follow
+from analysis.trajectory.steps import CHUNK, follow
 
 
 def run_suite(

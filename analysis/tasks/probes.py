@@ -17,7 +17,7 @@ from torch import Tensor
 from analysis.contract import jobs
 from analysis.contract.specs import Floats
 from analysis.errors import SpecError
-from analysis.lens.cells import entries
+from analysis.lens.specs import entries
 from analysis.model.handle import Model
 from analysis.store.memo import Memo
 from analysis.tasks.sum_specs import ProbeReport, ProbeSpec, Projection, ProjectionSpec

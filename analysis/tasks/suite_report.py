@@ -26,8 +26,8 @@ from analysis.tasks.suite_specs import (
     SuiteSpec,
 )
 from analysis.tasks.sum_table import operand_digits
-from analysis.trajectory.emergence import first_row, staying_row
 from analysis.trajectory.specs import MaybeRow
+from analysis.trajectory.steps import first_row, staying_row
 
 #: Bootstrap samples of an interval.
 SAMPLES = 1000

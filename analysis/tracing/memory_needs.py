@@ -203,7 +203,7 @@ def _stores(model: Model, length: int) -> Iterator[str]:
             return
 
 
-def check_pass(model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def check_pass(model: Model, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Refuse a forward pass that does not fit in the device's memory; called before each one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A token's curve over the rows, the component that made its largest step, and its story."""
+"""A token's curve over the rows, the rows at which it emerges, its largest step, and its story."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from analysis.attribution.direct import LogitDirection, attribute_logit
 from analysis.attribution.specs import Attribution
+from analysis.contract import jobs
 from analysis.contract.specs import Floats, Ints, resolve_index
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
@@ -23,16 +24,85 @@ from analysis.tracing.tokens import (
     vocabulary,
 )
 from analysis.tracing.vocabulary import Reference, RowStats, row_stats
-from analysis.trajectory.emergence import emergence_rows, follow
 from analysis.trajectory.specs import (
     LargestStep,
     LargestSteps,
     LargestStepSpec,
+    MaybeRow,
     Steps,
     StepsSpec,
     Story,
     StorySpec,
 )
+
+#: States decoded at once.
+CHUNK = 128
+
+
+@torch.no_grad()
+def follow(
+    model: Model, states: Floats, tokens: Ints, *, label: str = "Following tokens"
+) -> tuple[Floats, Ints]:
+    """Log-probability and rank of chosen tokens in each state, under the logit lens.
+
+    Args:
+        model: The model whose lens it is.
+        states: [n, d_model].
+        tokens: [n, m] the tokens followed in each.
+        label: What the progress listener reads; empty: nothing is reported.
+
+    Returns:
+        log_probs [n, m] in nats and ranks [n, m] (0 is best, ties in the token's favour).
+
+    Raises:
+        CancelledError: If the caller's progress listener stops the work.
+    """
+    readout = model.readout
+    log_probs = np.zeros(tokens.shape, np.float32)
+    ranks = np.zeros(tokens.shape, np.int64)
+    for start in range(0, len(states), CHUNK):
+        part = slice(start, start + CHUNK)
+        some = torch.from_numpy(np.ascontiguousarray(states[part]))
+        logits = readout.logits(some.to(readout.device, readout.output_rows.dtype))
+        stats = row_stats(logits, 1, torch.from_numpy(tokens[part]).to(logits.device))
+        log_probs[part] = (stats.target_logits - stats.log_total[:, None]).cpu().numpy()
+        ranks[part] = stats.target_ranks.cpu().numpy()
+        if label:
+            jobs.step(start + len(some), len(states), label)
+        jobs.pause()
+    return log_probs, ranks
+
+
+def first_row(holds: np.ndarray) -> MaybeRow:
+    """First row where it holds, or None."""
+    return int(holds.argmax()) if holds.any() else None
+
+
+def staying_row(holds: np.ndarray) -> MaybeRow:
+    """First row from which it holds at every later row, or None."""
+    if not holds[-1]:
+        return None
+    misses = np.flatnonzero(~holds)
+    return int(misses[-1]) + 1 if len(misses) else 0
+
+
+def emergence_rows(probs: Floats, ranks: Ints, tau: float) -> dict[str, tuple[MaybeRow, ...]]:
+    """The three rows of ``Emergence`` that a curve gives, for n tokens.
+
+    Args:
+        probs: [row, n] 0 to 1.
+        ranks: [row, n] 0 is best.
+        tau: The probability that "emergence" needs.
+
+    Returns:
+        "first_top1", "emergence" and "saturation", each [n].
+    """
+    first, likely = (ranks == 0).T, (probs >= tau).T
+    return {
+        "first_top1": tuple(first_row(holds) for holds in first),
+        "emergence": tuple(staying_row(holds) for holds in likely),
+        "saturation": tuple(staying_row(holds) for holds in first),
+    }
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 
 import analysis
 from analysis.errors import SpecError
-from analysis.lens.components import states_of
+from analysis.lens.cells import states_of
 from analysis.lens.specs import LensSpec
 from tests.numerical import reference
 from tests.numerical.conftest import Case

@@ -8,7 +8,7 @@ import torch
 
 import analysis
 from analysis.ledger import check, require
-from analysis.lens.components import states_of
+from analysis.lens.cells import states_of
 from analysis.lens.specs import LensSpec
 from analysis.model.handle import Model
 from analysis.tracing.heads import has_heads

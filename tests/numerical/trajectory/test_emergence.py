@@ -8,9 +8,8 @@ import torch
 
 import analysis
 from analysis.tracing.interventions import Ablate
-from analysis.trajectory.emergence import first_row, staying_row
 from analysis.trajectory.specs import StorySpec
-from analysis.trajectory.steps import compute_story
+from analysis.trajectory.steps import compute_story, first_row, staying_row
 from tests.numerical.conftest import Case
 from tests.support import built, zoo
 
