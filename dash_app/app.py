@@ -120,6 +120,10 @@ def _register(app: Dash, context: Context) -> None:
         Input(PageId.QUERY, "data"),
     )
     browser(
+        ClientsideFunction(namespace, "showChips"),
+        *(Input(name, "children") for name in layout.OPTIONS),
+    )
+    browser(
         ClientsideFunction(namespace, "followSelection"),
         Input(PageId.CELL, "data"),
         Input(PageId.RUN, "data"),

@@ -74,10 +74,16 @@ callback is answered, and would set them from answers that it then discards.
     );
   }
 
+  /* A list that lacks a value from a link gets it, because a closed list would show another. */
+  function withOption(options, value) {
+    const isListed = !options || options.some((option) => option.value === value);
+    return isListed ? {} : { options: [...options, { label: value, value }] };
+  }
+
   /* Fills the form where something other than the form itself requested the run. */
   function fillForm(note) {
     for (const [id, value] of Object.entries(note.set || {})) {
-      setProps(id, { value });
+      setProps(id, { value, ...withOption(getProps(id).options, value) });
     }
   }
 

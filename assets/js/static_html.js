@@ -1,6 +1,7 @@
 /*
-The React component of dash_app/page/thin_layout.py: a tree of plain HTML elements that Dash does
-not track one by one. React escapes every text, so the tree cannot contain markup.
+The React components of dash_app/page/thin_layout.py. Inert is a tree of plain HTML elements that Dash
+does not track one by one. React escapes every text, so the tree cannot contain markup. Lazy draws
+what it contains when it is first shown.
 */
 (function () {
   "use strict";
@@ -23,5 +24,10 @@ not track one by one. React escapes every text, so the tree cannot contain marku
     return window.React.createElement(window.React.Fragment, null, ...tree.map(render));
   }
 
-  window.stratascope_components = { Inert };
+  /* The script workspace.js sets `shown` when its element is first shown. */
+  function Lazy({ shown, children }) {
+    return shown ? window.React.createElement(window.React.Fragment, null, children) : null;
+  }
+
+  window.stratascope_components = { Inert, Lazy };
 })();

@@ -15,7 +15,7 @@ default are listed in the panel as chips; a click on a chip resets its option.
   const root = document.documentElement;
   let shown = { page: PAGE, wide: "", folded: [], panes: [] };
   let lastReport = 0;
-  let opener = null; // the button that opened the side sheet
+  const drawn = new WeakSet(); // elements whose content is drawn
 
   /* ------------------------------------------------------------ arrangement */
 
@@ -55,6 +55,15 @@ default are listed in the panel as chips; a click on a chip resets its option.
       workspace.querySelectorAll(".panel").forEach(applyToPanel);
     }
     document.querySelectorAll("[data-pane]").forEach(applyToTab);
+    document.querySelectorAll("[data-lazy]").forEach(draw);
+  }
+
+  /* Draws what an element contains (static_html.js), once it is shown. */
+  function draw(element) {
+    if (!element.hidden && !drawn.has(element)) {
+      drawn.add(element);
+      window.dash_clientside.set_props(element.dataset.lazy, { shown: true });
+    }
   }
 
   function applyToPanel(panel) {
@@ -141,61 +150,60 @@ default are listed in the panel as chips; a click on a chip resets its option.
 
   const openSheet = () => document.querySelector(".offcanvas.show");
 
-  function showSheet(id, button) {
+  function setOpen(id, isOpen) {
+    window.dash_clientside.set_props(id, { is_open: isOpen });
+  }
+
+  /* Opens a sheet and closes the one that is open; a click on the same button closes it. */
+  function toggleSheet(id) {
+    const open = openSheet()?.id;
     closeSheet();
-    const sheet = document.getElementById(id);
-    sheet.classList.add("show");
-    sheet.inert = false;
-    opener = button;
-    opener?.setAttribute("aria-expanded", "true");
-    sheet.focus({ preventScroll: true });
+    if (open !== id) {
+      setOpen(id, true);
+    }
   }
 
   function closeSheet() {
     const sheet = openSheet();
     if (sheet) {
-      const hadFocus = sheet.contains(document.activeElement);
-      sheet.classList.remove("show");
-      sheet.inert = true;
-      opener?.setAttribute("aria-expanded", "false");
-      if (hadFocus) {
-        opener?.focus({ preventScroll: true });
-      }
+      setOpen(sheet.id, false);
     }
   }
 
   /* ------------------------------------------------------------ chips */
 
-  /* Lists the options of a side sheet whose value is not the default. */
-  function showChips(sheet) {
-    const host = document.querySelector(`[data-chips="${sheet.dataset.options}"]`);
-    if (!host) {
-      return;
+  /* The options in a tree of components whose value is not the default: [target, text]. */
+  function changedOptions(node) {
+    if (Array.isArray(node)) {
+      return node.flatMap(changedOptions);
     }
-    const changed = [...sheet.querySelectorAll("[data-reset]")].filter(
-      (each) => each.dataset.reset
-    );
-    host.replaceChildren(...changed.map(chip));
+    if (node === null || typeof node !== "object") {
+      return [];
+    }
+    const { props = {}, children = [] } = node;
+    const own = props["data-reset"] ? [[props["data-reset"], props["data-value"]]] : [];
+    return [...own, ...[children, props.children, props.tree].flatMap(changedOptions)];
   }
 
-  function chip(option) {
+  /* Lists the changed options of each panel; the arguments are the options of the side sheets. */
+  function showChips(...options) {
+    const inputs = window.dash_clientside.callback_context.inputs_list;
+    inputs.forEach(({ id }, index) => {
+      const host = document.querySelector(`[data-chips="${id.split("-")[0]}"]`);
+      host?.replaceChildren(...changedOptions(options[index]).map(chip));
+    });
+    return window.dash_clientside.no_update;
+  }
+
+  function chip([target, text]) {
     const button = document.createElement("button");
     button.type = "button";
     button.className = "chip";
-    button.dataset.go = option.dataset.reset;
-    button.title = `Reset: ${option.dataset.value}`;
-    button.setAttribute("aria-label", `Reset ${option.dataset.value}`);
-    button.textContent = `${option.dataset.value} ×`;
+    button.dataset.go = target;
+    button.title = `Reset: ${text}`;
+    button.setAttribute("aria-label", `Reset ${text}`);
+    button.textContent = `${text} ×`;
     return button;
-  }
-
-  function watchSheets() {
-    for (const sheet of document.querySelectorAll("[data-options]")) {
-      const observer = new MutationObserver(() => showChips(sheet));
-      const what = { childList: true, subtree: true, attributeFilter: ["data-reset"] };
-      observer.observe(sheet, { ...what, attributes: true });
-      showChips(sheet);
-    }
   }
 
   /* ------------------------------------------------------------ the inspector */
@@ -250,17 +258,14 @@ default are listed in the panel as chips; a click on a chip resets its option.
     } else if (inspected) {
       inspect(inspected.dataset.inspect);
     } else if (sheet) {
-      const isOpen = document.getElementById(sheet.dataset.sheet).classList.contains("show");
-      isOpen ? closeSheet() : showSheet(sheet.dataset.sheet, sheet);
-    } else if (at("[data-close-sheet]") || (openSheet() && !at(".offcanvas, [data-go]"))) {
+      toggleSheet(sheet.dataset.sheet);
+    } else if (openSheet() && !at(".offcanvas, [data-go]")) {
       closeSheet();
     }
   }
 
   function onKey(event) {
-    if (event.key === "Escape" && openSheet() && !event.target.closest("details.menu[open]")) {
-      closeSheet();
-    } else if (event.key === "Escape" && shown.wide && !openSheet()) {
+    if (event.key === "Escape" && shown.wide && !openSheet()) {
       change({ ...shown, wide: "" });
     } else if (event.target.matches?.("[role=tab]")) {
       moveAmongTabs(event);
@@ -294,7 +299,6 @@ default are listed in the panel as chips; a click on a chip resets its option.
     showArrangement(stored, note);
     if (stored && !started) {
       started = true;
-      watchSheets();
       restore();
     }
   }
@@ -302,10 +306,11 @@ default are listed in the panel as chips; a click on a chip resets its option.
   document.addEventListener("click", onClick);
   document.addEventListener("keydown", onKey, true);
   document.addEventListener("mouseover", onOver);
-  window.stratascope.workspace = { onSelect, inspectorPane, follow, openPage };
+  window.stratascope.workspace = { onSelect, inspectorPane, openPage, changedOptions };
   window.dash_clientside ??= {};
   window.dash_clientside.stratascope = {
     ...window.dash_clientside.stratascope,
     showArrangement: follow,
+    showChips,
   };
 })();

@@ -12,6 +12,7 @@ from flask import g, has_request_context
 from dash_app.page.glossary import with_terms
 from dash_app.page.panel import aria, data, options_of, switch
 from dash_app.page.panes import Pane, icon, icon_button, panel, sheet, side_sheet
+from dash_app.page.thin_layout import Lazy
 from dash_app.page.tour import start_button, tour
 from dash_app.state.context import PARTS, Context, PageId, View
 from dash_app.state.options import PAGES, THEMES
@@ -35,6 +36,11 @@ Parts = Mapping[str, Any]
 LENS = ("lens", "emergence", "disagreement")
 FLOW = ("flow", "links", "check")
 ANSWER = ("curves", "contributions")
+#: Where the options of a side sheet are written; the name before the dash is the pane's.
+OPTIONS = (
+    "lens-options", "flow-options", "curves-quantity", "contributions-tokens",
+    "disagreement-options",
+)  # fmt: skip
 INSPECTED = {"cell": "Cell", "link": "Link", "promoted": "Writes"}
 INSPECTOR_HELP = (
     "What was clicked last: a cell of the heatmap, a link of the flow, or what a component writes.",
@@ -49,10 +55,7 @@ def page(context: Context, views: Sequence[View]) -> Callable[[], Component]:
         for view in views:
             parts.update(view.layout(context))
         panes = [part for part in parts.values() if isinstance(part, Pane)]
-        pages = [
-            html.Div(_PAGES[name](parts), id=f"page-{name}", className="page", hidden=name != first)
-            for name in PAGES
-        ]
+        pages = [_page(name, _PAGES[name](parts)) for name in PAGES]
         return html.Div(
             [
                 *_stores(views), _skip_link(), _bar(parts), *_messages(), parts["collecting"],
@@ -61,13 +64,22 @@ def page(context: Context, views: Sequence[View]) -> Callable[[], Component]:
             className="app",
         )  # fmt: skip
 
-    first = PAGES.default
     return build
 
 
 def _skip_link() -> Component:
     """The first stop of the keyboard: past the bar, to the page's content."""
     return html.A("Skip to the content", href="#content", className="skip-link")
+
+
+def _page(name: str, content: list[Component]) -> Component:
+    """A page; all but the first are drawn only when they are first shown."""
+    if name == PAGES.default:
+        return html.Div(content, id=f"page-{name}", className="page")
+    lazy = f"lazy-page-{name}"
+    return html.Div(
+        Lazy(content, lazy), id=f"page-{name}", className="page", hidden=True, **data(lazy=lazy)
+    )
 
 
 def _stores(views: Sequence[View]) -> list[Component]:
@@ -95,7 +107,7 @@ def _sheets(panes: Sequence[Pane]) -> list[Component]:
         for name, what in KEYS.items()
     ]
     body = [*(html.P(with_terms(line)) for line in HELP), start_button(), html.Dl(keys)]
-    help_sheet = side_sheet("sheet-help", "Help", body, {})
+    help_sheet = side_sheet("sheet-help", "Help", body)
     return [*(sheet(pane) for pane in panes), sheet(_inspector({})), help_sheet]
 
 

@@ -66,10 +66,20 @@ def select_button(
     if title:
         more["title"] = title
     if label:
-        more.update(aria(label=label))
+        # A name must contain the text that is seen: a user of speech says what is on the button.
+        more.update(aria(label=label) if seen(children) in label else aria(description=label))
     if pressed is not None:
         more["aria-pressed"] = str(pressed).lower()
     return html.Button(children, type="button", className=class_name, **more)
+
+
+def seen(children: Any) -> str:
+    """The text of some components, as it is read."""
+    if isinstance(children, (list, tuple)):
+        return " ".join(filter(None, map(seen, children)))
+    if isinstance(children, Component):
+        return seen(getattr(children, "children", None))
+    return "" if children is None else str(children)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +167,7 @@ def menu(
                 [
                     html.Span(label, className="control-label"),
                     html.Span(title, className="menu-value"),
-                ],
-                **aria(label=f"{label}: {title}. Choose another"),
+                ]
             ),
             html.Div(
                 entries,
@@ -198,8 +207,7 @@ def _entry(name: str, label: str, option: Option, chosen: str) -> Component:
 def help_lines(title: str, lines: Sequence[str]) -> Component:
     """A few lines of help that open below their heading."""
     return html.Details(
-        [html.Summary("How to read it", **aria(label=f"How to read: {title}"))]
-        + [html.P(line) for line in lines],
+        [html.Summary(f"How to read: {title}"), *map(html.P, lines)],
         className="control-help",
     )
 
@@ -243,6 +251,19 @@ def button(text: str, name: str = "", *, color: str = "secondary", **more: Any) 
     """A button of Bootstrap with a text; ``color`` is one of Bootstrap's names."""
     named = {"id": name} if name else {}
     made: Component = dbc.Button(text, color=color, outline=color == "secondary", **named, **more)
+    return made
+
+
+def field(label: str, widget: Component) -> Component:
+    """A form field with its label."""
+    return html.Label([html.Span(label, className="control-label"), widget], className="control")
+
+
+def select_field(name: str, options: Any, value: Any, width: str) -> Component:
+    """A closed list of options, ``{"label": ..., "value": ...}``; values are texts."""
+    made: Component = dbc.Select(
+        id=name, options=options, value=value, style={"minWidth": width}, class_name="select-field"
+    )
     return made
 
 

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import dash_bootstrap_components as dbc
 from dash import html
 from dash.development.base_component import Component
 
 from dash_app.page.glossary import with_terms
 from dash_app.page.panel import aria, data
+from dash_app.page.thin_layout import Lazy
 
 Children = Any
 
@@ -30,6 +32,7 @@ class Pane:
         options: The options in groups: "What", "How" and "Shown"; a group without a name
             contains the headings itself.
         line: What stands in place of the caption.
+        lazy: Whether it is drawn only when it is first shown; not if a script writes into it.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Pane:
     caption_id: str = ""
     options: Mapping[str, Children] = field(default_factory=dict)
     line: Component | None = None
+    lazy: bool = True
 
 
 def icon(name: str) -> Component:
@@ -113,9 +117,12 @@ def icon_button(name: str, label: str, more: Mapping[str, str]) -> Component:
 
 def _pane(pane: Pane, *, hidden: bool, tabbed: bool) -> Component:
     role: dict[str, Any] = {"role": "tabpanel"} if tabbed else {}
+    lazy, later = f"lazy-{pane.name}", hidden and pane.lazy
+    body: Component = html.Div(pane.body, className="pane-body")
     return html.Div(
-        [_line(pane), html.Div(pane.body, className="pane-body")],
+        [_line(pane), Lazy(body, lazy) if later else body],
         id=f"pane-{pane.name}",
+        **(data(lazy=lazy) if later else {}),
         className=f"pane pane-{pane.name}",
         hidden=hidden,
         **role,
@@ -147,9 +154,7 @@ def sheet(pane: Pane) -> Component:
         ],
         className="sheet-help",
     )
-    return side_sheet(
-        f"sheet-{pane.name}", pane.title, [*groups, about], {"data-options": pane.name}
-    )
+    return side_sheet(f"sheet-{pane.name}", pane.title, [*groups, about])
 
 
 def _group_name(name: str) -> list[Component]:
@@ -160,22 +165,17 @@ def _listed(options: Children) -> list[Any]:
     return list(options) if isinstance(options, (list, tuple)) else [options]
 
 
-def side_sheet(name: str, title: str, body: Children, more: Mapping[str, str]) -> Component:
-    """A sheet at the right edge that a button with ``data-sheet`` opens.
-
-    Bootstrap's style, but not the component of dash-bootstrap-components: that one removes what it
-    contains while it is closed, and callbacks could not write the options in it.
-    """
-    close = icon_button("x-lg", f"Close: {title}", {"data-close-sheet": ""})
-    header = html.Div(
-        [html.H2(title, className="offcanvas-title"), close], className="offcanvas-header"
-    )
-    inert: dict[str, Any] = {"tabIndex": "-1", **more}
-    return html.Div(
-        [header, html.Div(body, className="offcanvas-body")],
+def side_sheet(name: str, title: str, body: Children) -> Component:
+    """A sheet at the right edge that a button with ``data-sheet`` opens."""
+    heading = f"{name}-title"
+    made: Component = dbc.Offcanvas(
+        body,
         id=name,
-        className="offcanvas offcanvas-end",
-        role="dialog",
-        **inert,
-        **aria(label=title),
+        title=html.Span(title, id=heading),
+        labelledby=heading,
+        is_open=False,
+        placement="end",
+        backdrop=False,
+        scrollable=True,
     )
+    return made

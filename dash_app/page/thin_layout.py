@@ -48,6 +48,32 @@ class Inert(Component):
         base.__init__(tree=tree)
 
 
+class Lazy(Component):
+    """Draws its children only from the moment when they are shown.
+
+    Callbacks write them as usual: Dash keeps their properties, whether or not they are drawn.
+
+    Args:
+        children: What is drawn.
+        name: Its id. ``assets/js/workspace.js`` sets ``shown`` when the element with this name in
+            ``data-lazy`` is first shown. It is a property and no state of the browser: only so does
+            Dash draw the children with their present properties.
+    """
+
+    _children_props = []  # noqa: RUF012 - read by Dash, never written
+    _base_nodes = ["children"]  # noqa: RUF012
+    _namespace = "stratascope_components"
+    _type = "Lazy"
+
+    def __init__(self, children: Any, name: str) -> None:
+        self._prop_names = ["children", "id", "shown"]
+        self._valid_wildcard_attributes: list[str] = []
+        self.available_properties = ["children", "id", "shown"]
+        self.available_wildcard_properties: list[str] = []
+        base: Any = super()  # Dash has no types for it
+        base.__init__(children=children, id=name, shown=False)
+
+
 class ThinDash(Dash):
     """Dash whose callbacks return thinned components."""
 

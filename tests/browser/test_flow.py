@@ -104,7 +104,7 @@ def click(page: Any, x: float, y: float) -> None:
 def test_hidden_links_appear_on_hover_without_a_request(revisit: Visit) -> None:
     page = open_flow(revisit)
     # All jobs have ended and their results are drawn: only the pointer could send a request.
-    page.wait_for_selector(".ledger-table", state="attached")
+    page.wait_for_selector("#ledger-badge .is-ok")
     page.wait_for_selector(".job.is-busy", state="detached")
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))

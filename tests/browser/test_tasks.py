@@ -23,8 +23,8 @@ GOOD = "prompt,answer,kind\n12345+11111=,023456,right\n12346+11111=,023999,wrong
 def opened(revisit: Callable[..., Any]) -> Any:
     """The page with the panel's own controls set for the adder."""
     page = revisit(START)
-    expect(page.locator("#tasks-model")).to_contain_text("addition-5digit")
-    expect(page.locator("#tasks-projection-component")).to_contain_text("row 1")
+    expect(page.locator("#tasks-model")).to_have_value("addition-5digit")
+    expect(page.locator("#tasks-projection-component")).to_have_value("row 1")
     return page
 
 
@@ -104,7 +104,7 @@ def test_a_bad_list_is_refused_line_by_line_and_a_good_one_runs(
     expect(page.locator("#tasks-prompts .points path")).to_have_count(8)
     file.set_input_files({"name": "good.csv", "mimeType": "text/csv", "buffer": GOOD.encode()})
     expect(said).to_contain_text("good.csv: 2 prompts")
-    expect(page.locator("#tasks-suite")).to_contain_text("Own list: good.csv")
+    expect(page.locator("#tasks-suite option:checked")).to_contain_text("Own list: good.csv")
     page.locator("#tasks-run").click()
     expect(page.locator("#tasks-summary")).to_contain_text("1 of 2 right")
     page.locator("#tasks-failure-run").click()

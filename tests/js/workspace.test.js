@@ -70,15 +70,16 @@ test("an answer from before a change does not undo it, a later one does", () => 
 
 test("options that differ from their default are chips that reset them", () => {
   const page = openPage();
-  const option = page.add("details", { "data-reset": "norm=full", "data-value": "Norm: Unit" });
-  page.add("div", { id: "sheet-lens", class: "offcanvas", "data-options": "lens" }, option);
   const chips = page.add("div", { "data-chips": "lens" });
-  page.dash.showArrangement(FIRST, { seen: 0 });
+  const attributes = { "data-reset": "norm=full", "data-value": "Norm: Unit" };
+  const menu = { type: "Details", props: { id: "menu-norm", children: "Unit", ...attributes } };
+  const inert = { type: "Inert", props: { tree: [{ is: "div", props: {}, children: ["a"] }] } };
+  page.window.dash_clientside.callback_context = { inputs_list: [{ id: "lens-options" }] };
+  page.dash.showChips([{ type: "Section", props: { children: [menu, inert, null] } }]);
   assert.deepEqual(chips.children.map((chip) => chip.textContent), ["Norm: Unit ×"]);
   chips.children[0].click();
   assert.deepEqual(reported(page), ["norm=full"]);
-  option.setAttribute("data-reset", "");
-  page.mutate();
+  page.dash.showChips([inert]);
   assert.equal(chips.children.length, 0);
 });
 

@@ -20,12 +20,23 @@ IS_BUSY = "() => window.unanswered > 0 || document.querySelector('.job.is-busy')
 GO_TO = """(query) => {
     document.activeElement?.blur();
     document.querySelectorAll("details[open]").forEach((each) => (each.open = false));
-    document.querySelector(".offcanvas.show [data-close-sheet]")?.click();
+    document.querySelector(".offcanvas.show .btn-close")?.click();
     document.getElementById("alert-dismiss")?.click();
     scrollTo(0, 0);
     history.pushState(null, "", location.pathname + query);
     dispatchEvent(new PopStateEvent("popstate"));
 }"""
+
+
+def until_drawn(page: Any) -> None:
+    """Wait until every view of the page Explore is drawn and no job runs."""
+    for graph in ("lens", "attention"):
+        page.wait_for_selector(f"#{graph}-graph .heatmaplayer image")
+    page.wait_for_selector("#curves-graph .scatterlayer .trace")
+    page.wait_for_selector("#flow-canvas .flow-link", state="attached")
+    page.wait_for_selector(".story-phrase")
+    page.wait_for_selector(".figure.is-loading", state="detached")
+    page.wait_for_selector(".job.is-busy", state="detached")
 
 
 def new_context(browser: Any, *, dark: bool = False) -> Any:

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 def open_sheet(page: Any, pane: str) -> Any:
     """Open the options of a pane, unless they are open; returns the side sheet."""
     sheet = page.locator(f"#sheet-{pane}")
-    if "show" not in (sheet.get_attribute("class") or "").split():
+    if sheet.count() == 0:
         page.locator(f"[data-sheet=sheet-{pane}]").click()
     expect(sheet).to_be_in_viewport()
     return sheet
@@ -20,8 +20,8 @@ def open_sheet(page: Any, pane: str) -> Any:
 
 def close_sheet(page: Any) -> None:
     """Close the side sheet."""
-    page.locator(".offcanvas.show [data-close-sheet]").click()
-    expect(page.locator(".offcanvas.show")).to_have_count(0)
+    page.locator(".offcanvas.show .btn-close").click()
+    expect(page.locator(".offcanvas")).to_have_count(0)
 
 
 @contextmanager

@@ -121,6 +121,7 @@ def layout(context: Context) -> dict[str, Any]:
     links = Pane(
         "links", "Links", "The links of the flow as a table", table, LINKS_HELP,
         caption="The links that the picture shows. Click a column to sort, a link to read it.",
+        lazy=False,
     )  # fmt: skip
     return {
         flow.name: flow,

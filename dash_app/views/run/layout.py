@@ -11,7 +11,15 @@ from dash.development.base_component import Component
 
 from analysis.contract.specs import ModelInfo
 from dash_app.jobs.job_and_draw import progress_bar
-from dash_app.page.panel import aria, button, number_field, radio, select_button, target
+from dash_app.page.panel import (
+    aria,
+    button,
+    number_field,
+    radio,
+    select_button,
+    select_field,
+    target,
+)
 from dash_app.state.context import Context, PageId
 from dash_app.state.examples import Example, by_question
 from dash_app.state.selection import MAX_PROMPT_CHARACTERS
@@ -47,15 +55,11 @@ def _model_bar(context: Context) -> Component:
     return html.Div(
         [
             html.Label("Model", htmlFor=RunId.MODEL, className="visually-hidden"),
-            dcc.Dropdown(
-                id=RunId.MODEL,
-                options=[
-                    {"label": name, "value": name, "title": title} for name, title in context.models
-                ],
-                value=context.settings.default_model,
-                clearable=False,
-                searchable=len(context.models) > 8,
-                className="model-picker",
+            select_field(
+                RunId.MODEL,
+                [{"label": name, "value": name, "title": title} for name, title in context.models],
+                context.settings.default_model,
+                "220px",
             ),
             html.Div(id=PageId.BADGE, className="chips", **aria(live="polite")),
         ],

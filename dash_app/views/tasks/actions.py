@@ -74,7 +74,7 @@ def spec_of(service: Service, name: str, form: Mapping[str, Any]) -> Any:
             str(form[ReportOption.COMPONENT] or "row 1"),
             str(form[ReportOption.PLACE] or ""),
         )
-        column = _whole(form[ReportOption.COLUMN] or 1, "Columns")
+        column = _whole(int(form[ReportOption.COLUMN] or 1), "Columns")
         return ProjectionSpec(model, component, place, column, max(digits, column), size)
     travels, positions = form[ReportOption.TRAVELS] == "yes", form[ReportOption.POSITIONS]
     return PatchSpec(model, digits, size, travels=travels, positions=positions)
@@ -266,8 +266,8 @@ def projection_lists(
         chosen(names, component, "row 1" if "row 1" in names else names[0]),
         [WRITTEN, *known],
         chosen(["", *places], place, ""),
-        [{"label": str(one), "value": one} for one in columns],
-        chosen(columns, column, 1),
+        [{"label": str(one), "value": str(one)} for one in columns],
+        chosen([str(one) for one in columns], str(column), "1"),
     ]
 
 

@@ -10,7 +10,17 @@ from dash.development.base_component import Component
 from analysis.tasks import suites
 from analysis.tasks.sum_specs import MAX_DIGITS, PATCH_POSITIONS
 from dash_app.jobs.job_and_draw import progress_bar
-from dash_app.page.panel import aria, button, control, empty_state, help_lines, number_field, radio
+from dash_app.page.panel import (
+    aria,
+    button,
+    control,
+    empty_state,
+    field,
+    help_lines,
+    number_field,
+    radio,
+    select_field,
+)
 from dash_app.page.panes import Pane
 from dash_app.state.context import Context
 from dash_app.views.tasks.reports import (
@@ -112,10 +122,10 @@ def _controls(context: Context) -> list[Component]:
     models = [{"label": name, "value": name} for name, _ in context.models]
     most = context.settings.max_suite_prompts
     return [
-        control("Model", _list(TasksId.MODEL, models, context.settings.default_model, 15)),
-        control("Suite", _list(TasksId.SUITE, SUITES, "addition", 15)),
-        control("Prompts", _number(TasksId.SIZE, min(60, most), most)),
-        control("Digits", _number(TasksId.DIGITS, 2, MAX_DIGITS)),
+        field("Model", _list(TasksId.MODEL, models, context.settings.default_model, 15)),
+        field("Suite", _list(TasksId.SUITE, SUITES, "addition", 15)),
+        field("Prompts", _number(TasksId.SIZE, min(60, most), most)),
+        field("Digits", _number(TasksId.DIGITS, 2, MAX_DIGITS)),
         button("Run suite", of("suite", Part.BUTTON), color="primary"),
         button("Cancel", of("suite", Part.CANCEL), disabled=True),
     ]
@@ -132,7 +142,10 @@ def _own() -> Component:
     return html.Div(
         [
             html.Div(id=TasksId.SUM, className="tasks-sum"),
-            html.Div([upload, html.P(LIST_HELP, className="control-help")], className="tasks-own"),
+            html.Div(
+                [field("", upload), html.P(LIST_HELP, className="control-help")],
+                className="tasks-own",
+            ),
             html.Div(id=TasksId.MESSAGE, className="tasks-said", **aria(live="polite")),
         ],
         className="tasks-top",
@@ -170,7 +183,7 @@ def _size(report: Report) -> list[Component]:
     if report.size is None:
         return []
     label, value, most = report.size
-    return [control(label, _number(of(report.name, Part.SIZE), value, most))]
+    return [field(label, _number(of(report.name, Part.SIZE), value, most))]
 
 
 def _option(report: str, option: ReportOption) -> Component:
@@ -183,7 +196,7 @@ def _option(report: str, option: ReportOption) -> Component:
         )
     label, width = LISTS[option]
     label = "Each state, carry" if (report, option) == ("patching", ReportOption.COLUMN) else label
-    return control(label, _list(name, [], None, width))
+    return field(label, _list(name, [], None, width))
 
 
 def _tools(report: Report) -> Component:
@@ -202,14 +215,7 @@ def _tools(report: Report) -> Component:
 
 
 def _list(name: str, options: Any, value: Any, width: float) -> Component:
-    return dcc.Dropdown(
-        id=name,
-        options=options,
-        value=value,
-        clearable=False,
-        searchable=False,
-        style={"minWidth": f"{width}rem"},
-    )
+    return select_field(name, options, value, f"{width}rem")
 
 
 def _number(name: str, value: int, most: int) -> Component:

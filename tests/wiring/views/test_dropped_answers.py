@@ -218,7 +218,7 @@ class TestTasks:
             assert found.get("tasks-model", {}).get("value") == told
 
     def test_lists_show_the_surroundings_of_the_choice(self, page: DashClient) -> None:
-        lists = {"component": "row 0", "place": "", "column": 1}
+        lists = {"component": "row 0", "place": "", "column": "1"}
         values = {f"tasks-projection-{name}.value": value for name, value in lists.items()}
         values |= {"tasks-model.value": "smollm2-135m-instruct", "tasks-digits.value": 2}
         told = page.answer("tasks-projection-place.options", {"run.data"}, values)

@@ -373,11 +373,11 @@ def test_a_bad_list_is_refused_line_by_line(contents: Any, name: Any, said: list
 def test_positions_to_project_are_known_after_probing() -> None:
     lists = actions.projection_lists(Service(), "m", None, 3, ("x", "plus", 2))
     assert [one["value"] for one in lists[2]] == [""]
-    assert (lists[1], lists[3], lists[5]) == ("row 1", "", 2)
+    assert (lists[1], lists[3], lists[5]) == ("row 1", "", "2")
     fitted = finished("probes")
     lists = actions.projection_lists(Service(probes()), "m", fitted, 3, ("x", "plus", 9))
     assert [one["value"] for one in lists[2]] == ["", "a0", "plus", "b0"]
-    assert (lists[3], lists[5]) == ("plus", 1)
+    assert (lists[3], lists[5]) == ("plus", "1")
 
 
 def test_a_click_runs_the_prompt_and_chooses_the_cell() -> None:
