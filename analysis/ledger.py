@@ -89,7 +89,8 @@ def _patterns(probe: Probe) -> Found:
     layers = [layer for layer in attending if is_kept(one.pattern, layer)]
     if not layers:
         return 0.0, "no layer with attention" if not attending else "no pattern was kept"
-    future = max(float(np.abs(np.triu(one.pattern_of(layer), 1)).max()) for layer in layers)
+    heads = (head for layer in layers for head in one.pattern_of(layer))
+    future = max(float(np.abs(np.triu(head, 1)).max()) for head in heads)
     missing = np.concatenate([one.sink_of(layer).ravel() for layer in layers])
     notes = [_skipped(model, attending), _unkept(attending, layers), _empty(one)]
     if one.pattern_error:

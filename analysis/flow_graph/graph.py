@@ -23,10 +23,35 @@ from analysis.flow_graph.sinks import Hiding, hiding
 from analysis.flow_graph.specs import FlowSpec
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
+from analysis.tracing.memory_needs import require_bytes
 from analysis.tracing.tokens import token_id
 
 #: Parts (heads times positions times keys) held at once.
 _MAX_PARTS = 1 << 18
+#: Bytes of one link: seven columns of eight bytes, and its place in the order.
+_LINK_BYTES = 64
+
+
+def _require_memory(model: Model, trace: Trace, spec: FlowSpec, row: int, last: int) -> None:
+    """Refuse a graph with more links than fit in memory; a budget drops links on the way.
+
+    Raises:
+        NotEnoughMemoryError: With what is needed and what is free.
+    """
+    if spec.budget is not None:
+        return
+    up = spec.direction == "up"
+    nodes = len(trace.tokens) if up else last + 1
+    each = (model.info.heads if spec.per_head else 1) * (nodes + 1) / 2
+    if spec.threshold > 0.0:
+        each = min(each, 1.0 / spec.threshold)
+    each = each if spec.top_k is None else min(each, spec.top_k)
+    layers = model.info.layers - row if up else row
+    require_bytes(
+        f"A graph of {nodes:,} positions and {layers} layers",
+        int(_LINK_BYTES * layers * nodes * (each + 4)),
+        "Set a budget, such as 300 links, a threshold or top_k.",
+    )
 
 
 @torch.no_grad()
@@ -35,11 +60,13 @@ def walk(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
 
     Raises:
         SpecError: If a root does not exist, or the attention can't be split into heads.
+        NotEnoughMemoryError: If the graph may have more links than fit.
         CancelledError: If the caller's progress listener stops the work.
     """
     layers, size = model.info.layers, len(trace.tokens)
     row = resolve_index("Row", spec.row, layers + 1)
     roots = root_positions(spec, size)
+    _require_memory(model, trace, spec, row, max(roots))
     builder = GraphBuilder(spec, layers, size, row, roots)
     sharing = _Sharing(model, trace, spec, hiding(trace, spec, roots))
     if spec.direction == "up":
@@ -154,6 +181,7 @@ def compute(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
 
     Raises:
         SpecError: If the root does not exist, or the attention can't be split into heads.
+        NotEnoughMemoryError: If the graph may have more links than fit in memory.
         CancelledError: If the caller's progress listener stops the work.
     """
     trace.require_model(model)

@@ -203,6 +203,23 @@ def _stores(model: Model, length: int) -> Iterator[str]:
             return
 
 
+def require_bytes(what: str, size: int, hint: str) -> None:
+    """Refuse work whose result needs ``size`` bytes of main memory, if they are not free.
+
+    Args:
+        what: The result, as the subject of a sentence.
+        size: Bytes.
+        hint: What to try.
+
+    Raises:
+        NotEnoughMemoryError: With both figures.
+    """
+    if size > _SMALL and size > memory.free():
+        raise NotEnoughMemoryError(
+            f"{what} needs up to {_size(size)}; {_size(memory.free())} are free.", hint
+        )
+
+
 def check_pass(model: Model, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Refuse a forward pass that does not fit in the device's memory; called before each one.
 

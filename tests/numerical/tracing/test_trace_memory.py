@@ -169,6 +169,18 @@ def test_every_forward_pass_is_estimated(long: Model, free: Callable[[float], No
         analysis.generate(long, [1] * 6000, 1)
 
 
+def test_a_graph_with_more_links_than_fit_is_refused_with_both_figures(
+    long: Model, free: Callable[[float], None]
+) -> None:
+    states = analysis.trace(long, built.ids(long, 300))
+    links = len(analysis.flow(long, states).link_share)
+    free(40 * links)
+    with pytest.raises(NotEnoughMemoryError, match=r"300 positions .* [GM]B; .* are free.*budget"):
+        analysis.flow(long, states)
+    for options in ({"budget": 40}, {"threshold": 0.1}, {"top_k": 3}):
+        assert analysis.flow(long, states, **options).link_share.size  # type: ignore[arg-type]
+
+
 def test_a_full_disk_is_refused_with_both_figures(
     long: Model, free: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
