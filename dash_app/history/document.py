@@ -29,8 +29,8 @@ def document(collection: Collection, base: str, *, now: datetime | None = None) 
 
     Args:
         collection: The collection.
-        base: The address of the page, to which the links of the views lead; "/" on the server
-            itself.
+        base: The address of the page, to which the links of the views lead; relative to the
+            document on the server itself.
         now: The time that the document states; None: the present.
 
     Returns:

@@ -302,6 +302,7 @@ def _number_browser(response: Response) -> Response:
         _number() or secrets.token_urlsafe(24),
         max_age=COOKIE_DAYS * 86_400,
         secure=peer is not None and peer.secure,
+        path=f"{request.script_root}/",
         httponly=True,
         samesite="Lax",
     )

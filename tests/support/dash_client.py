@@ -14,10 +14,10 @@ from dash_app.security.clients import BROWSER_COOKIE, owner
 class DashClient:
     """One loaded page: it carries the signed ``endId`` that the server gave it."""
 
-    def __init__(self, app: Dash) -> None:
-        self._app = app
+    def __init__(self, app: Dash, below: str = "") -> None:
+        self._app, self._below = app, below
         self._http = app.server.test_client()
-        page = self._http.get("/").get_data(as_text=True)
+        page = self._http.get(self._below + "/").get_data(as_text=True)
         found = re.search(r'"end_id":"([^"]+)"', page)
         assert found is not None, "the page carries no end_id"
         self.end_id = found.group(1)
@@ -53,7 +53,11 @@ class DashClient:
             "changedPropIds": list(inputs),
         }
         query = {"endId": self.end_id, **query}
-        return self._http.post("/_dash-update-component", json=body, query_string=query)
+        return self._post(body, query)
+
+    def _post(self, body: dict[str, Any], query: dict[str, Any]) -> Any:
+        path = f"{self._below}/_dash-update-component"
+        return self._http.post(path, json=body, query_string=query)
 
     def answer(self, writes: str, changed: set[str], values: dict[str, Any]) -> dict[str, Any]:
         """The response of the callback that writes ``id.property``, by component.
@@ -63,7 +67,7 @@ class DashClient:
             changed: Its trigger, as "id.property".
             values: Values of the page by "id.property"; None for all others.
         """
-        every = self._http.get("/_dash-dependencies").get_json()
+        every = self._http.get(self._below + "/_dash-dependencies").get_json()
         (told,) = (one for one in every if writes in re.split(r"\.\.\.?", one["output"]))
         parts = [spec for spec in told["output"].strip(".").split("...") if spec]
         outputs = [dict(zip(("id", "property"), one.rsplit(".", 1), strict=True)) for one in parts]
@@ -76,7 +80,7 @@ class DashClient:
             "changedPropIds": sorted(changed),
         }
         query = {"endId": self.end_id}
-        response = self._http.post("/_dash-update-component", json=body, query_string=query)
+        response = self._post(body, query)
         assert response.status_code in (200, 204), response.get_data(as_text=True)
         found: dict[str, Any] = (response.get_json() or {}) if response.status_code == 200 else {}
         return found.get("response", {})

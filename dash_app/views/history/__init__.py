@@ -30,7 +30,7 @@ def register(app: Dash, context: Context) -> None:
     def draw(act: Any, search: Any) -> Any:
         searched = ctx.triggered_id == HistoryId.SEARCH
         return actions.answer(
-            context, None if searched else act, search, request.host_url.rstrip("/")
+            context, None if searched else act, search, request.url_root.rstrip("/")
         )
 
 

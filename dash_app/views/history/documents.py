@@ -29,12 +29,12 @@ def install(server: Flask, settings: Settings) -> None:
                 "There is no shared collection at this address.",
                 "Its owner may have stopped sharing it. Request a new link.",
             )
-        return Response(document(found, "/"), mimetype="text/html")
+        return Response(document(found, "../"), mimetype="text/html")
 
     def exported(number: int) -> Response:
         found = _own(lambda: collections.one_collection(database, owner(), number))
         name = f'attachment; filename="{file_name(found)}.html"'
-        text = document(found, request.host_url)
+        text = document(found, request.url_root)
         return Response(text, mimetype="text/html", headers={"Content-Disposition": name})
 
     server.add_url_rule("/collections/<link>", "shared_collection", shared)

@@ -165,7 +165,7 @@ def run_table(page: Page, start: int, search: str) -> Component:
 def _row(run: Run) -> Component:
     prompt = html.A(
         shorten(run.prompt.replace("\n", "↵"), _PROMPT) or "(empty)",
-        href=f"/?{target(**run.request)}",
+        href=f"?{target(**run.request)}",
         className="mono",
         title=run.prompt,
         dir="auto",
@@ -223,7 +223,7 @@ def collection_list(collections: Sequence[Collection], origin: str) -> list[Comp
 def _collection(one: Collection, origin: str) -> Component:
     name = f"collection {one.title}"
     tools: list[Any] = [
-        html.A("Export", href=f"/collections/{one.id}/export", className=_BUTTON,
+        html.A("Export", href=f"collections/{one.id}/export", className=_BUTTON,
                title="Download it as one HTML file", **aria(label=f"Export the {name}")),
         _button("Stop sharing" if one.shared else "Share", "unshare" if one.shared else "share",
                 one.id, label=f"{'Stop sharing' if one.shared else 'Share'} the {name}"),
@@ -263,14 +263,14 @@ def _item(item: Item, place: int, count: int) -> Component:
                 sure="Delete it for good?"),
     ]  # fmt: skip
     words = [
-        html.A(item.title, href=f"/{item.query}", className="item-title"),
+        html.A(item.title, href=item.query or "?", className="item-title"),
         html.P(item.about, className="muted mono", dir="auto"),
         html.P(item.note, className="item-note", dir="auto") if item.note else None,
         html.Div(tools, className="controls"),
     ]
     picture = (
         html.Img(
-            src=f"/collections/items/{item.id}",
+            src=f"collections/items/{item.id}",
             alt=f"{item.title}: {item.about}",
             className="item-picture",
         )

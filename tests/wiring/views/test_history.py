@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
+from dash_app.app import create_app
 from dash_app.state.context import PARTS, from_query, split
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.history import actions
@@ -124,9 +125,9 @@ def test_a_view_is_added_with_its_address_and_picture(
     assert not ignored
     assert opened == chosen.model_copy(update={"attempt": 0, "theme": "auto"})
     (source,) = found(shown, "src")
-    picture = page.get(source)
+    picture = page.get(f"/{source}")
     assert (picture.data, picture.mimetype) == (b"<svg/>", "image/svg+xml")
-    assert DashClient(app).get(source).status_code == 404
+    assert DashClient(app).get(f"/{source}").status_code == 404
 
 
 def test_a_collection_is_exported_and_shared(
@@ -187,3 +188,21 @@ def test_the_list_says_what_part_of_the_share_is_used(
     text = json.dumps(act(page)["history-summary"])
     assert f"1 of your {settings.history_entries:,} entries" in text
     assert f"of {settings.history_mib} MiB" in text
+
+
+def test_every_address_works_below_a_path(
+    service: FakeService, settings: Any, run_ref: RunRef, asked: Selection
+) -> None:
+    below = settings.model_copy(update={"url_prefix": "/lab/lens/"})
+    page = DashClient(create_app(service, below), "/lab/lens")
+    record(page, run_ref)
+    add_view(page, run_ref, asked, new="Carries")
+    shown = act(page, "share", id=1)
+    addresses = [*found(shown, "href"), *found(shown, "src")]
+    assert not [one for one in addresses if one.startswith("/")]
+    (link,) = {one for one in addresses if one.startswith("http")}
+    assert link.startswith("http://localhost/lab/lens/collections/")
+    document = page.get(link.removeprefix("http://localhost")).get_data(as_text=True)
+    assert 'href="../?' in document
+    exported = page.get("/lab/lens/collections/1/export").get_data(as_text=True)
+    assert 'href="http://localhost/lab/lens/?' in exported
