@@ -25,7 +25,7 @@ from analysis.model.probe import LOOSE_TOLERANCE, tolerance
 from analysis.tracing.capture import Trace, trace
 from analysis.tracing.heads import has_heads, head_parts
 from analysis.tracing.interventions import Patch
-from analysis.tracing.layer_arrays import is_kept
+from analysis.tracing.storage import is_kept
 
 #: A model that fails one of these is refused at load: every result depends on them.
 ESSENTIAL = (1, 2, 3, 4, 5)

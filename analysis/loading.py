@@ -14,7 +14,7 @@ from analysis.model.find_stream import find_stream
 from analysis.model.handle import Model, describe, probes
 from analysis.model.pretrained import load_pretrained
 from analysis.model.readout import find_readout, norm_form
-from analysis.tracing import memory_needs
+from analysis.tracing import storage
 
 
 def build_model(loaded: Any) -> Model:
@@ -43,7 +43,7 @@ def build_model(loaded: Any) -> Model:
     readout = find_readout(hf, stream, records[0])
     info = describe(loaded, stream, readout, records[0])
     model = Model(hf, loaded.tokenizer, stream, readout, info, check)
-    hf.register_forward_pre_hook(partial(memory_needs.check_pass, model), with_kwargs=True)
+    hf.register_forward_pre_hook(partial(storage.check_pass, model), with_kwargs=True)
     return model
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import analysis
 from analysis.model import catalog
-from analysis.tracing import memory_needs
+from analysis.tracing import storage
 from benchmarks import memory
 
 STORES: tuple[dict[str, Any], ...] = (
@@ -29,12 +29,12 @@ def measure(length: int, options: dict[str, Any]) -> str:
     analysis.trace(model, ids[:8])
     before = memory.resident()
     memory.reset_peak()
-    store = memory_needs.PatternStore(
+    store = storage.PatternStore(
         str(options.get("pattern_dtype", "float32")),
         options.get("pattern_layers"),
         bool(options.get("patterns_on_disk")),
     )
-    estimate = memory_needs.bytes_needed(model, length, store)
+    estimate = storage.bytes_needed(model, length, store)
     states = analysis.trace(model, ids, **options)
     grown = memory.peak() - before
     return (

@@ -17,8 +17,8 @@ from analysis.contract import jobs
 from analysis.contract.specs import Floats
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
-from analysis.tracing.layer_arrays import PerLayer, of_sequence
 from analysis.tracing.recorder import Recorder, carry_of
+from analysis.tracing.storage import PerLayer, of_sequence
 from analysis.tracing.tokens import check_ids, describe_tokens
 
 #: For fewer tokens or fewer prompts, the two passes of the test cost more than they save.

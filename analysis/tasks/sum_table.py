@@ -16,7 +16,7 @@ from analysis.tasks import addition, suites
 from analysis.tasks.batch import States, states
 from analysis.tasks.prompts import Encoded, encode
 from analysis.tracing.heads import has_heads
-from analysis.tracing.layer_arrays import of_layer
+from analysis.tracing.storage import of_layer
 
 KINDS = ("row", "attention", "head", "mlp")
 #: Models with more components than this are examined without their heads.

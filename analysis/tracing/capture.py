@@ -16,15 +16,15 @@ from analysis.errors import NotEnoughMemoryError, SpecError
 from analysis.model.handle import Model
 from analysis.tracing.intervention_hooks import Edits, as_sequence
 from analysis.tracing.interventions import Inject, Intervention, Patch, Steer, index
-from analysis.tracing.layer_arrays import (
+from analysis.tracing.recorder import Recorder, carry_of
+from analysis.tracing.storage import (
     LayerArrays,
+    PatternStore,
     PerLayer,
     in_memory,
     is_kept,
     of_sequence,
 )
-from analysis.tracing.memory_needs import PatternStore
-from analysis.tracing.recorder import Recorder, carry_of
 from analysis.tracing.tokens import check_ids, describe_tokens, read_ids
 
 

@@ -17,9 +17,8 @@ from analysis.model.attention_hooks import observing, scaled_pattern
 from analysis.model.handle import Model
 from analysis.model.stream import Writer, batched, hidden_input, hidden_output
 from analysis.tracing.intervention_hooks import Edits
-from analysis.tracing.layer_arrays import is_kept, of_layer
-from analysis.tracing.memory_needs import ALL_PATTERNS, PatternStore
-from analysis.tracing.memory_needs import require as require_memory
+from analysis.tracing.storage import ALL_PATTERNS, PatternStore, is_kept, of_layer
+from analysis.tracing.storage import require as require_memory
 
 
 class Recorder:

@@ -15,7 +15,7 @@ from analysis.interventions import Ablate, KnockOut
 from analysis.ledger import check
 from analysis.model.handle import Model
 from analysis.registry import TECHNIQUES
-from analysis.tracing.layer_arrays import LayerArrays
+from analysis.tracing.storage import LayerArrays
 from tests.support import built, every_architecture, tiny, zoo
 
 

@@ -16,9 +16,9 @@ from analysis.errors import NotEnoughMemoryError, SpecError
 from analysis.ledger import LedgerSpec, check_run
 from analysis.model import memory
 from analysis.model.handle import Model
-from analysis.tracing import memory_needs
+from analysis.tracing import storage
 from analysis.tracing.capture import fitting_trace
-from analysis.tracing.memory_needs import PatternStore
+from analysis.tracing.storage import PatternStore
 from tests.numerical.conftest import Case
 from tests.support import built, tiny
 
@@ -42,7 +42,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
     def set_free(size: float) -> None:
         monkeypatch.setattr(memory, "free", lambda _device="cpu": int(size))
-        monkeypatch.setattr(memory_needs, "_SMALL", 0)
+        monkeypatch.setattr(storage, "_SMALL", 0)
 
     return set_free
 
@@ -71,7 +71,7 @@ def test_what_a_refusal_offers_fits(long: Model, free: Callable[[float], None]) 
     ids = built.ids(long, 400)
     whole = analysis.trace(long, ids)
     need = {
-        name: memory_needs.bytes_needed(long, 400, store)
+        name: storage.bytes_needed(long, 400, store)
         for name, store in {
             "all": PatternStore(), "half": PatternStore("float16"),
             "two": PatternStore(layers=(0, 1)), "disk": PatternStore(on_disk=True),
@@ -153,7 +153,7 @@ def test_a_run_of_the_page_keeps_its_patterns_on_disk_if_memory_is_short(
 ) -> None:
     ids = built.ids(long, 400)
     whole = analysis.trace(long, ids)
-    free(memory_needs.bytes_needed(long, 400, PatternStore(on_disk=True)))
+    free(storage.bytes_needed(long, 400, PatternStore(on_disk=True)))
     states = fitting_trace(long, ids)
     assert states.nbytes < whole.nbytes - whole.pattern.nbytes // 2
     for one, other in zip(arrays(states), arrays(whole), strict=True):
@@ -189,7 +189,7 @@ def test_a_full_disk_is_refused_with_both_figures(
     class Usage:
         free = 10**6
 
-    monkeypatch.setattr(memory_needs.shutil, "disk_usage", lambda _folder: Usage)
+    monkeypatch.setattr(storage.shutil, "disk_usage", lambda _folder: Usage)
     with pytest.raises(NotEnoughMemoryError, match=r"GB of disk; .* 1\.0 MB of disk are free"):
         analysis.trace(long, [1] * 6000, patterns_on_disk=True)
 
