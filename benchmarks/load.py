@@ -1,12 +1,13 @@
-"""Load test: many users at once over HTTP, without browsers.
+"""Load test: many users at once over HTTP, and a few in browsers.
 
-    python -m benchmarks.load                                  # 16 users, 10 minutes
-    python -m benchmarks.load --users 4 --minutes 0.5 --model addition-5digit
+    python -m benchmarks.load                                  # 16 users, 4 browsers, 10 minutes
+    python -m benchmarks.load --users 4 --browsers 0 --minutes 0.5 --model addition-5digit
     python -m benchmarks.load --redis --processes 2            # with Redis and a Celery worker
 
 It prints rates, times, errors and memory. Each user opens the page, runs new and known prompts,
 selects cells and cancels, and pauses for three seconds on average between two actions. A time
 ends when the last picture is drawn. "Known" means that a user has seen the prompt or cell before.
+The exit status is 0 without errors.
 The test starts its own servers on loopback and stops them.
 """
 
@@ -22,9 +23,11 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks._load_browsers import Browser
 from benchmarks._load_memory import CACHES, Memory
 from tests.support.dash_page import Page, PageError
 from tests.support.servers import Servers
@@ -180,16 +183,26 @@ class User:
                 self._tally.views[name].append(seconds)
 
     def _known_prompt(self) -> tuple[str, int]:
-        number = self._random.randrange(len(SUBJECTS))
-        if self._sums:
-            return f"{11111 + 777 * number}+{23456 + number}=", 6
-        return f"The capital of {SUBJECTS[number]} is", 1
+        return known_prompt(self._random, self._sums)
 
     def _new_prompt(self) -> tuple[str, int]:
-        pick = self._random.randrange
-        if self._sums:
-            return f"{pick(10000, 99999)}+{pick(10000, 99999)}=", 6
-        return f"Of the {pick(100000)} people in {SUBJECTS[pick(len(SUBJECTS))]}, most", 1
+        return new_prompt(self._random, self._sums)
+
+
+def known_prompt(source: random.Random, sums: bool) -> tuple[str, int]:
+    """Return one of a few prompts, and its number of new tokens."""
+    number = source.randrange(len(SUBJECTS))
+    if sums:
+        return f"{11111 + 777 * number}+{23456 + number}=", 6
+    return f"The capital of {SUBJECTS[number]} is", 1
+
+
+def new_prompt(source: random.Random, sums: bool) -> tuple[str, int]:
+    """Return a prompt that nobody has seen, and its number of new tokens."""
+    pick = source.randrange
+    if sums:
+        return f"{pick(10000, 99999)}+{pick(10000, 99999)}=", 6
+    return f"Of the {pick(100000)} people in {SUBJECTS[pick(len(SUBJECTS))]}, most", 1
 
 
 def known_or_new(known: bool) -> str:
@@ -227,7 +240,8 @@ def report(tally: Tally, memory: Memory, seconds: float) -> None:
     print(f"{actions} actions, {actions / seconds:.2f} a second; ", end="")
     print(f"{tally.requests} requests, {tally.requests / seconds:.1f} a second")
     table("action", tally.times)
-    table("view, known: one request", tally.views)
+    every = [seconds for seconds_of_view in tally.views.values() for seconds in seconds_of_view]
+    table("view, known: one request", {**tally.views, "(every view)": every} if every else {})
     memory.report(WARM)
     print("CPU: " + ", ".join(f"{part} {spent:.0f} s" for part, spent in memory.cpu().items()))
     print(f"\nerrors: {sum(tally.errors.values())}")
@@ -267,6 +281,11 @@ def measure(chosen: argparse.Namespace) -> Tally:
         ]
         limits = (until, chosen.actions, stop)
         threads = [threading.Thread(target=user.act, args=limits) for user in users]
+        prompts = (partial(known_prompt, sums=sums), partial(new_prompt, sums=sums))
+        threads += [
+            Browser(servers.url, until, stop, 1000 + number, prompts, tally.add, tally.error)
+            for number in range(chosen.browsers)
+        ]
         try:
             for thread in (memory, *threads):
                 thread.start()
@@ -283,6 +302,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--users", type=int, default=16)
+    parser.add_argument("--browsers", type=int, default=4)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--actions", type=int, default=1_000_000, help="maximum for each user")
     parser.add_argument("--think", type=float, default=3.0, help="mean seconds between two actions")

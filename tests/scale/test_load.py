@@ -13,7 +13,20 @@ pytestmark = [pytest.mark.full, pytest.mark.real]
 def test_four_users_at_once_get_no_error(
     capsys: pytest.CaptureFixture[str], more: list[str]
 ) -> None:
-    few = ["--users", "4", "--actions", "15", "--think", "0.3", "--seed", "3", "--minutes", "8"]
+    few = [
+        "--users",
+        "4",
+        "--browsers",
+        "0",
+        "--actions",
+        "15",
+        "--think",
+        "0.3",
+        "--seed",
+        "3",
+        "--minutes",
+        "8",
+    ]
     chosen = load.parse([*few, "--model", "addition-5digit", *more])
     tally = load.measure(chosen)
     printed = capsys.readouterr().out

@@ -49,6 +49,11 @@ class Callback:
     background: dict[str, Any] | None
     running: Background | None = None
 
+    @property
+    def is_single(self) -> bool:
+        """Whether Dash sends its one output outside of a list; it may have none."""
+        return bool(self.outputs) and not self.output.startswith("..")
+
     def reads(self) -> set[str]:
         """Properties that trigger it."""
         return {name(each) for each in flat(self.inputs)}
@@ -269,7 +274,7 @@ class Page:
     def _body(self, each: Callback, inputs: list[Any], changed: list[str]) -> dict[str, Any]:
         return {
             "output": each.output,
-            "outputs": each.outputs if each.output.startswith("..") else each.outputs[0],
+            "outputs": each.outputs[0] if each.is_single else each.outputs,
             "inputs": inputs,
             "changedPropIds": changed,
             "state": [self._filled(spec) for spec in each.state],
