@@ -23,7 +23,7 @@ from analysis.flow_graph.sinks import Hiding, hiding
 from analysis.flow_graph.specs import FlowSpec
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
-from analysis.tracing.memory_needs import require_bytes
+from analysis.tracing.storage import require_bytes
 from analysis.tracing.tokens import token_id
 
 #: Parts (heads times positions times keys) held at once.
