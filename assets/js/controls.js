@@ -80,10 +80,21 @@ callback is answered, and would set them from answers that it then discards.
     return isListed ? {} : { options: [...options, { label: value, value }] };
   }
 
-  /* Fills the form where something other than the form itself requested the run. */
+  let isFilled = false;
+
+  /*
+  Fills the form where something other than the form itself requested the run. When the page opens,
+  it has what the reader had typed before a reload.
+  */
   function fillForm(note) {
     for (const [id, value] of Object.entries(note.set || {})) {
       setProps(id, { value, ...withOption(getProps(id).options, value) });
+    }
+    if (!isFilled) {
+      isFilled = true;
+      for (const [name, value] of Object.entries(window.stratascope.undo.takeDraft())) {
+        setProps(`run-${name}`, { value: name === "new" ? Number(value) : value });
+      }
     }
   }
 

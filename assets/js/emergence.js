@@ -1,4 +1,8 @@
-/* The emergence strip: a click selects the position and the row at which its token emerges. */
+/*
+The emergence strip: a click selects the position and the row at which its token emerges.
+A click in an attention pattern selects a link (dash_app/views/attention/panel.py), so the inspector
+shows it.
+*/
 (function () {
   "use strict";
 
@@ -8,5 +12,9 @@
     const column = Math.round(point.x);
     const row = values[Math.round(point.y)][column] ?? last;
     window.stratascope.page.selectCell(row, positions[column]);
+  });
+
+  window.stratascope.charts.onClick("attention", () => {
+    window.stratascope.workspace.onSelect("link=attention");
   });
 })();

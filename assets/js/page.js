@@ -14,6 +14,7 @@ last report that the server has processed.
   const USES_KEYS =
     "input, textarea, select, summary, [role=slider], [role=listbox], [role=option]";
   const COPY_FEEDBACK_MS = 1500;
+  const MOVE_PATIENCE_MS = 400;
   const SCROLL_MARGIN = 150; // pixels that stay visible beside the selected token
   const { charts } = window.stratascope;
 
@@ -28,6 +29,9 @@ last report that the server has processed.
   that is too large would block all later ones.
   */
   function report(data) {
+    if (waitingMove) {
+      sendMove(); // reports keep the order of the reader's actions
+    }
     lastReport += 1;
     pending.push({ ...data, n: lastReport });
     window.dash_clientside.set_props("events", { data: { reports: pending } });
@@ -44,6 +48,8 @@ last report that the server has processed.
   }
 
   /* ------------------------------------------------------------ clicks and keys */
+
+  let link = ""; // the page's state as an address that does not depend on the server's defaults
 
   function onClick(event) {
     const button = event.target.closest("[data-go]");
@@ -64,7 +70,7 @@ last report that the server has processed.
       label.textContent = text;
       setTimeout(() => (label.textContent = button.dataset.label), COPY_FEEDBACK_MS);
     };
-    navigator.clipboard.writeText(window.location.href).then(
+    navigator.clipboard.writeText(new URL(link, window.location.href).href).then(
       () => showResult("Copied"),
       () => showResult("Not allowed")
     );
@@ -89,6 +95,8 @@ last report that the server has processed.
   let cell = null; // {row, pos}
   let limits = null; // the run's last row and position, as {row, pos}; null without a run
   let lastMove = 0; // number of the report of the last move
+  let lastMoveTime = 0;
+  let waitingMove = false; // whether the cell was moved while the last move was not answered
   let drawn = {}; // the cell and run that the token strip shows
 
   function moveCell(rowStep, posStep) {
@@ -109,7 +117,25 @@ last report that the server has processed.
   function selectCell(row, pos) {
     cell = { row, pos };
     moveOutlines();
-    lastMove = select(`row=${row}&pos=${pos}&layer=${Math.max(row - 1, 0)}`);
+    if (lastMove > answered() && performance.now() - lastMoveTime < MOVE_PATIENCE_MS) {
+      // Dash would drop the answer to the last move, and the views would stand still while a key
+      // is held.
+      waitingMove = true;
+      setTimeout(() => waitingMove && sendMove(), MOVE_PATIENCE_MS);
+    } else {
+      sendMove();
+    }
+  }
+
+  /* The number of the last report that the server has processed or refused. */
+  function answered() {
+    return (pending[0]?.n ?? lastReport + 1) - 1;
+  }
+
+  function sendMove() {
+    waitingMove = false;
+    lastMoveTime = performance.now();
+    lastMove = select(`row=${cell.row}&pos=${cell.pos}&layer=${Math.max(cell.row - 1, 0)}`);
   }
 
   /*
@@ -123,7 +149,8 @@ last report that the server has processed.
     }
     document.documentElement.dataset.run = "shown";
     limits = { row: run.layers, pos: run.token_ids.length - 1 };
-    const selected = lastMove > (note?.seen ?? 0) ? cell : stored || {};
+    const isMoving = waitingMove || lastMove > (note?.seen ?? 0);
+    const selected = isMoving ? cell : stored || {};
     cell = {
       row: Math.min(selected.row ?? run.layers, limits.row),
       pos: Math.min(selected.pos ?? run.opening ?? run.prompt_length - 1, limits.pos),
@@ -220,9 +247,10 @@ last report that the server has processed.
     }
     pending = pending.filter((each) => each.n > note.seen);
     window.stratascope.controls.fillForm(note);
-    const { pathname, search } = window.location;
-    if (note.query !== search) {
-      window.history[note.push ? "pushState" : "replaceState"](null, "", pathname + note.query);
+    window.stratascope.undo.record(note);
+    link = note.link;
+    if (waitingMove && lastMove <= note.seen) {
+      sendMove();
     }
   }
 
@@ -240,7 +268,6 @@ last report that the server has processed.
   // In the capture phase: Plotly stops clicks on its own elements.
   document.addEventListener("click", onClick, true);
   document.addEventListener("keydown", onKey);
-  window.addEventListener("popstate", () => report({ url: window.location.search }));
 
   window.stratascope.page = { report, select, selectCell, followSelection, forgetReports };
   window.dash_clientside ??= {};

@@ -299,7 +299,7 @@ def hover_texts(
     candidates = _candidates(grid, padded, count)
     facts = _facts(grid)
     values = cell_colours.values.tolist()
-    titles = [f"<b>row {row}</b> · {state_name(grid.component, row)}<br>" for row in shown.rows]
+    titles = [f"<b>{state_name(grid.component, row)}</b><br>" for row in shown.rows]
 
     def body(index: int, at: int) -> str:
         if not known[at]:

@@ -27,6 +27,7 @@ HELP = (
 KEYS = {
     "Ctrl + Enter": "runs the prompt.",
     "Arrows": "move the chosen cell.",
+    "Ctrl + Z": "undoes a selection; Ctrl + Shift + Z redoes it.",
     "Esc": "closes the side sheet, or restores a maximised panel.",
     "+  −  0": "zoom the flow while it has the focus; Shift and arrows move it.",
 }
@@ -223,10 +224,19 @@ def _bar(parts: Parts) -> Component:
             brand,
             html.Nav(links, className="nav nav-underline", **aria(label="Pages")),
             parts["picker"],
-            html.Div([switched, *_signed_in(), share, _help()], className="bar-tools"),
+            html.Div([*_steps(), switched, *_signed_in(), share, _help()], className="bar-tools"),
         ],
         className="bar",
     )
+
+
+def _steps() -> list[Component]:
+    """Undo and redo; ``assets/js/undo.js`` enables them."""
+    texts = (
+        ("-1", "arrow-counterclockwise", "Undo (Ctrl+Z)"),
+        ("1", "arrow-clockwise", "Redo (Ctrl+Shift+Z)"),
+    )
+    return [icon_button(name, label, data(step=step)) for step, name, label in texts]
 
 
 def _help() -> Component:

@@ -129,6 +129,11 @@ def row_name(row: int) -> str:
     return "embedding" if row == 0 else f"after layer {row - 1}"
 
 
+def at_row(row: int) -> str:
+    """Where a residual row is, in a sentence: "at the embedding" or "after layer 29"."""
+    return "at the embedding" if row == 0 else row_name(row)
+
+
 def _cells(char: str) -> int:
     if char in (*_JOINERS, _ISOLATE, _END) or unicodedata.combining(char):
         return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, Protocol, TypeVar
@@ -118,12 +118,15 @@ def from_query(query: str, base: Selection) -> tuple[Selection, tuple[str, ...]]
     return parse(pairs, base)
 
 
-def to_query(selection: Selection, base: Selection) -> str:
-    """The query string that ``from_query`` reads back; empty if all is as in ``base``."""
+def to_query(selection: Selection, base: Selection, always: Sequence[str] = ()) -> str:
+    """The query string that ``from_query`` reads back.
+
+    It has the fields that differ from ``base``, and those named in ``always``.
+    """
     pairs = [
         (name, _text(getattr(selection, name)))
         for name in _IN_URL
-        if getattr(selection, name) != getattr(base, name)
+        if name in always or getattr(selection, name) != getattr(base, name)
     ]
     return "?" + urlencode(pairs, safe=",") if pairs else ""
 

@@ -6,7 +6,7 @@ Pure functions turn what a person did into a new selection; one callback stores 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -29,6 +29,8 @@ from dash_app.state.selection import (
     request_run,
 )
 
+#: Fields whose change can't be undone by the browser's Back button.
+LOOK = frozenset({"theme", "wide", "folded", "panes"})
 #: Shown when a token is pinned beyond the limit; pins are the only set with one.
 FULL = f"{MAX_PINS} tokens are pinned, the most that the curves can show. Unpin one first."
 
@@ -132,7 +134,9 @@ def reduce(
         return Reduced(_handle(event, current, run, handlers))
     target = event.value or {}
     if "url" in target:
-        return _open(str(target["url"]), current, base)
+        opened = _open(str(target["url"]), current, base)
+        look = {name: getattr(current, name) for name in LOOK}
+        return replace(opened, selection=opened.selection.model_copy(update=look))
     if "form" in target:
         return Reduced(_submit(target["form"], current))
     return _select(str(target.get("to", "")), current)
@@ -143,17 +147,31 @@ def address_note(
 ) -> dict[str, Any]:
     """What the store QUERY holds: the new address, messages about it, and the last report seen.
 
-    A new request adds an entry to the browser's history; a move within a run replaces the last
-    entry.
+    A change adds an entry to the browser's history, unless only the look of the page changed
+    (``LOOK``). ``kind`` names what changed: changes of one kind in quick succession are one entry.
+    ``link`` is an address that opens the same page on a server with other defaults.
     """
-    requested = reduced.selection.attempt != current.attempt
+    changed = [
+        name
+        for name in Selection.model_fields
+        if getattr(reduced.selection, name) != getattr(current, name)
+    ]
+    kept = not reduced.from_address and not set(changed) <= LOOK
     return {
         "query": to_query(reduced.selection, base),
-        "push": requested and not reduced.from_address,
+        "link": to_query(reduced.selection, base, always=("model", "prompt", "new")),
+        "push": kept,
+        "kind": _kind(set(changed)),
         "ignored": list(reduced.ignored),
         "full": list(reduced.full),
         "seen": seen,
     }
+
+
+def _kind(changed: set[str]) -> str:
+    if "attempt" in changed:
+        return "run"
+    return "cell" if changed <= {"row", "pos", "layer"} else ",".join(sorted(changed))
 
 
 def changed_parts(current: Selection, wanted: Selection) -> dict[str, dict[str, Any]]:

@@ -155,7 +155,7 @@ def test_the_flow_goes_up_from_a_token(revisit: Visit) -> None:
     with sheet_of(page, "flow"):
         page.locator("#flow-options [data-go='direction=up']").click()
     line = page.locator("#flow-subtitle")
-    expect(line).to_contain_text("of what reaches row 30 from ' France'")
+    expect(line).to_contain_text("of what reaches the state after layer 29 from ' France'")
     expect(line).to_contain_text("share of the state that it enters")
     expect(page).to_have_url(re.compile("direction=up"))
     drawn(page)
@@ -166,7 +166,9 @@ def test_the_flow_goes_up_from_a_token(revisit: Visit) -> None:
     page.locator(".panel-flow").screenshot(path=IMAGES / "flow-up.png")
     again = revisit("?" + page.url.partition("?")[2])
     drawn(again)
-    expect(again.locator("#flow-subtitle")).to_contain_text("of what reaches row 30")
+    expect(again.locator("#flow-subtitle")).to_contain_text(
+        "of what reaches the state after layer 29"
+    )
 
 
 def test_a_range_of_layers_is_drawn_and_the_caption_states_the_rest(revisit: Visit) -> None:
@@ -181,10 +183,12 @@ def test_a_range_of_layers_is_drawn_and_the_caption_states_the_rest(revisit: Vis
     thumbs.last.focus()
     page.keyboard.press("ArrowLeft")
     page.wait_for_url("**last=28**")
-    expect(page.locator("#flow-subtitle")).to_contain_text("of the flow passes row 29")
+    expect(page.locator("#flow-subtitle")).to_contain_text(
+        "of the flow passes the state after layer 28"
+    )
     rows = page.locator(".flow-rows text")
-    expect(rows.first).to_have_text("row 3")
-    expect(rows.last).to_have_text("row 29")
+    expect(rows.first).to_have_text("layer 2")
+    expect(rows.last).to_have_text("layer 28")
 
 
 def test_heads_and_scale_change_the_picture(revisit: Visit) -> None:

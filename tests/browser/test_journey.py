@@ -110,9 +110,9 @@ def test_one_selection_moves_every_view(revisit: Visit) -> None:
     page = revisit()
     ready(page)
     cell(page, 20, 3)
-    expect(page.locator("#lens-inspector")).to_contain_text("row 20")
+    expect(page.locator("#lens-inspector")).to_contain_text("after layer 19")
     expect(page.locator(".token.is-selected .token-pos")).to_have_text("3")
-    expect(page.locator("#flow-subtitle")).to_contain_text("row 20, position 3")
+    expect(page.locator("#flow-subtitle")).to_contain_text("after layer 19, position 3")
     expect(page.locator("#curves-subtitle")).to_contain_text("position 3")
     expect(page.locator("#attention-subtitle")).to_contain_text("In layer 19")
     expect(page).to_have_url(re.compile("row=20&pos=3"))
@@ -224,7 +224,7 @@ def test_a_click_on_a_contribution_selects_its_head_or_row(revisit: Visit) -> No
         page.locator("#contributions-count").get_by_text("All").click()
     expect(rows).to_have_count(1 + 30 * (9 + 1))
     page.locator(".contributions button", has_text="Layer 28, MLP").click()
-    expect(page.locator("#lens-inspector")).to_contain_text("row 29")
+    expect(page.locator("#lens-inspector")).to_contain_text("after layer 28")
 
 
 def test_controls_and_keys_move_the_selection(revisit: Visit) -> None:
@@ -249,7 +249,7 @@ def test_controls_and_keys_move_the_selection(revisit: Visit) -> None:
     page.locator(".panel-title").first.click()
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowRight")
-    expect(page.locator("#lens-inspector")).to_contain_text("row 21")
+    expect(page.locator("#lens-inspector")).to_contain_text("after layer 20")
     expect(page.locator(".token.is-selected .token-pos")).to_have_text("4")
 
     open_sheet(page, "lens")
@@ -265,7 +265,7 @@ def test_controls_and_keys_move_the_selection(revisit: Visit) -> None:
 def test_an_address_shows_the_same_page_elsewhere(visit: Visit) -> None:
     page = visit("?row=20&pos=3&layer=18&heads=2,5&pins=314&curve=rank&theme=dark")
     ready(page)
-    expect(page.locator("#lens-inspector")).to_contain_text("row 20")
+    expect(page.locator("#lens-inspector")).to_contain_text("after layer 19")
     expect(page.locator("#attention-subtitle")).to_contain_text("In layer 18")
     expect(page.locator(".head.is-selected")).to_have_count(2)
     expect(page.locator(".pin")).to_have_count(1)
@@ -274,10 +274,10 @@ def test_an_address_shows_the_same_page_elsewhere(visit: Visit) -> None:
 
     page.reload()
     ready(page)
-    expect(page.locator("#lens-inspector")).to_contain_text("row 20")
+    expect(page.locator("#lens-inspector")).to_contain_text("after layer 19")
     elsewhere = visit("?" + page.url.partition("?")[2])
     ready(elsewhere)
-    expect(elsewhere.locator("#lens-inspector")).to_contain_text("row 20")
+    expect(elsewhere.locator("#lens-inspector")).to_contain_text("after layer 19")
     for same in (page, elsewhere):
         expect(same.locator("#lens-inspector")).to_have_text(first, use_inner_text=True)
 
@@ -393,8 +393,8 @@ def test_two_users_do_not_disturb_each_other(visit: Visit) -> None:
     ready(first)
     ready(second)
     cell(first, 12, 2)
-    expect(first.locator("#lens-inspector")).to_contain_text("row 12")
-    expect(second.locator("#lens-inspector")).to_contain_text("row 30")
+    expect(first.locator("#lens-inspector")).to_contain_text("after layer 11")
+    expect(second.locator("#lens-inspector")).to_contain_text("after layer 29")
     expect(first).to_have_url(re.compile("pos=2"))
     assert "pos=" not in second.url
     expect(second.locator("#run-prompt")).to_have_value("5 + 5 =")

@@ -174,7 +174,7 @@ def emergence_is_shown_and_chooses(page: Any) -> None:
     values = plot.evaluate(rows)
     click_cell(page, "#emergence-graph", 2, 5)
     expect(page.locator(".token.is-selected .token-pos")).to_have_text("5")
-    expect(page.locator("#lens-inspector")).to_contain_text(f"row {values[2][5]}")
+    expect(page.locator("#lens-inspector")).to_contain_text(f"after layer {values[2][5] - 1}")
 
 
 def disagreement_is_shown_and_linked(page: Any) -> None:
@@ -197,7 +197,7 @@ def disagreement_is_shown_and_linked(page: Any) -> None:
     still(page)
     click_cell(page, "#disagreement-graph", 2, 4)
     expect(page.locator(".token.is-selected .token-pos")).to_have_text("4")
-    expect(page.locator("#lens-inspector")).to_contain_text("row 2")
+    expect(page.locator("#lens-inspector")).to_contain_text("after layer 1")
 
 
 def embeddings_and_norms_are_told(page: Any) -> None:
@@ -230,7 +230,7 @@ def click_cell(page: Any, graph: str, row: int, column: int, count: int = 1) -> 
 
 def a_double_click_pins(page: Any) -> None:
     click_cell(page, "#lens-graph", 0, 3, count=2)
-    expect(page.locator("#lens-inspector")).to_contain_text("row 0")
+    expect(page.locator("#lens-inspector")).to_contain_text("embedding")
     page.wait_for_url("**pins=*")
     ids = page.locator("#lens-graph .js-plotly-plot").evaluate("plot => plot.layout.meta.ids")
     assert str(ids[0][3]) in page.url.partition("pins=")[2].partition("&")[0].split(",")

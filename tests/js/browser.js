@@ -56,12 +56,13 @@ Opens a page. The result has:
   sets                 all calls of Dash's set_props, as [id, props]
   layout               props of Dash components by id, as Dash's getLayout gives them
   history              calls of history.pushState and replaceState, as [name, address]
+  gone, storage        calls of history.go, and what the session storage holds
   chart(id, layout)    a Plotly chart in the element `id`, already drawn once
   frame()              runs what waits for the next frame
   mutate()             reports new elements to all MutationObservers
   key(name, properties, target)       presses a key; returns the event
 */
-function openPage({ search = "", fetch } = {}) {
+function openPage({ search = "", fetch, storage = new Map(), navigation = "navigate" } = {}) {
   const clock = new Clock();
   const frames = [];
   const observers = [];
@@ -76,8 +77,21 @@ function openPage({ search = "", fetch } = {}) {
   });
   const document = new Document(window);
   const page = { window, document, clock, sets: [], layout: {}, history: [], clipboard: [] };
-  const remember = (name) => (_state, _title, address) => page.history.push([name, address]);
-  window.history = { pushState: remember("push"), replaceState: remember("replace") };
+  Object.assign(page, { storage, gone: [] });
+  const remember = (name) => (state, _title, address) => {
+    window.history.state = state;
+    page.history.push([name, address]);
+  };
+  window.history = {
+    state: null,
+    pushState: remember("push"),
+    replaceState: remember("replace"),
+    go: (steps) => page.gone.push(steps),
+  };
+  window.sessionStorage = {
+    getItem: (name) => storage.get(name) ?? null,
+    setItem: (name, value) => storage.set(name, value),
+  };
   window.dash_component_api = { getLayout: (id) => page.layout[id] && { props: page.layout[id] } };
   window.dash_clientside = {
     set_props: (id, props) => {
@@ -106,7 +120,7 @@ function openPage({ search = "", fetch } = {}) {
       }
     },
     navigator: { clipboard: { writeText: async (text) => page.clipboard.push(text) } },
-    performance: { now: () => clock.now },
+    performance: { now: () => clock.now, getEntriesByType: () => [{ type: navigation }] },
     setTimeout: clock.setTimeout,
     requestAnimationFrame: (callback) => frames.push(callback),
     cancelAnimationFrame: (frame) => (frames[frame - 1] = () => {}),

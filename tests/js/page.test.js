@@ -22,6 +22,11 @@ function lastTarget(page) {
   return reports(page).at(-1).to;
 }
 
+/* The server has processed all reports. */
+function answer(page) {
+  page.dash.showAddress({ seen: reports(page).at(-1).n, query: "" });
+}
+
 /* A heatmap that shows some rows and positions. */
 function addHeatmap(page, rows, positions) {
   const shape = { x0: 0, x1: 0, y0: 0, y1: 0, visible: true };
@@ -115,6 +120,7 @@ test("arrows move through the rows and positions that the heatmap shows", () => 
   addHeatmap(page, [10, 20, 24], [0, 1, 5]);
   page.key("ArrowUp");
   assert.equal(lastTarget(page), "row=24&pos=1&layer=23");
+  answer(page);
   page.key("ArrowRight");
   assert.equal(lastTarget(page), "row=24&pos=5&layer=23");
 });
@@ -123,6 +129,7 @@ test("beyond the last shown row and position the next one that exists is selecte
   const page = openRun({ row: 24, pos: 2 });
   addHeatmap(page, [10, 20, 24], [2, 3]);
   page.key("ArrowUp");
+  answer(page);
   page.key("ArrowLeft");
   assert.equal(lastTarget(page), "row=25&pos=1&layer=24");
 });
@@ -185,8 +192,11 @@ test("a move that the server has not processed is newer than the stored cell", (
   const page = openRun({ row: 20, pos: 3 });
   page.key("ArrowUp");
   page.dash.followSelection({ row: 20, pos: 3 }, RUN, { seen: 0 });
-  page.key("ArrowUp");
+  page.key("ArrowUp"); // it waits for the answer to the first move
+  page.dash.followSelection({ row: 20, pos: 3 }, RUN, { seen: 1 });
+  answer(page);
   assert.equal(lastTarget(page), "row=22&pos=3&layer=21");
+  answer(page);
   page.dash.followSelection({ row: 5, pos: 0 }, RUN, { seen: 2 });
   page.key("ArrowUp");
   assert.equal(lastTarget(page), "row=6&pos=0&layer=5");
@@ -298,6 +308,28 @@ test("a new answer for the same cell does not scroll the token strip again", () 
 
 /* ---------------------------------------------------------------- address and theme */
 
+test("while a move is not answered, only the last of the next moves is sent", async () => {
+  const page = openRun();
+  page.stratascope.page.selectCell(5, 1);
+  page.stratascope.page.selectCell(6, 1);
+  page.stratascope.page.selectCell(7, 1);
+  assert.deepEqual(
+    reports(page).map((report) => report.to),
+    ["row=5&pos=1&layer=4"]
+  );
+  page.dash.showAddress({ seen: 1, query: "" });
+  assert.equal(lastTarget(page), "row=7&pos=1&layer=6");
+  page.stratascope.page.selectCell(8, 1);
+  page.stratascope.page.select("curve=rank");
+  assert.deepEqual(
+    reports(page).map((report) => report.to),
+    ["row=7&pos=1&layer=6", "row=8&pos=1&layer=7", "curve=rank"]
+  );
+  page.stratascope.page.selectCell(9, 1);
+  await page.clock.advance(1000); // the answer may have been dropped
+  assert.equal(lastTarget(page), "row=9&pos=1&layer=8");
+});
+
 test("the address follows the selection, and a new run adds a history entry", () => {
   const page = openPage({ search: "?row=3" });
   page.dash.showAddress({ seen: 0, query: "?row=3", push: true });
@@ -331,12 +363,13 @@ test("the theme is the chosen one, else the system's", () => {
 
 test("Copy link copies the address and says so for a moment", async () => {
   const page = openPage({ search: "?row=3" });
+  page.dash.showAddress({ seen: 0, query: "?row=3", link: "?prompt=a&row=3" });
   const button = page.add("button", { "data-copy-address": "" }, "Copy link");
   button.click();
   await settled();
   button.click();
   await settled();
-  assert.deepEqual(page.clipboard, Array(2).fill("https://example.test/?row=3"));
+  assert.deepEqual(page.clipboard, Array(2).fill("https://example.test/?prompt=a&row=3"));
   assert.equal(button.textContent, "Copied");
   await page.clock.advance(2000);
   assert.equal(button.textContent, "Copy link");

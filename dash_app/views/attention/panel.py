@@ -46,8 +46,9 @@ HELP = (
     " what the head adds to the residual stream, divided by the sum of these norms. A bright cell"
     " does not mean that the head writes much.",
     "Choose several heads to see them side by side. Without a choice the panel shows the mean of"
-    " all heads, which hides much of the structure. Click a cell to choose the query's position and"
-    " this layer's output.",
+    " all heads, which hides much of the structure. Click a cell to choose"
+    " this layer's output at the query. The inspector shows what the head moves there from the"
+    " key.",
 )
 
 
@@ -90,12 +91,20 @@ def layout(_context: Context) -> dict[str, Any]:
 
 
 def select_clicked(value: Any, current: Selection, run: RunRef | None) -> Selection:
-    """A click on (query, key) chooses the query's position and this layer's output there."""
+    """A click on (query, key) chooses this layer's output at the query, and the link between them.
+
+    The link is that of the clicked head; in the mean of all heads, that of all heads together.
+    """
     if run is None:
         return current
-    layer = resolve(current, run).layer
-    pos = round(value["points"][0]["y"])
-    return current.model_copy(update={"pos": pos, "layer": layer, "row": layer + 1})
+    chosen, point = resolve(current, run), value["points"][0]
+    pos, key, layer = round(point["y"]), round(point["x"]), chosen.layer
+    pane = int(point.get("curveNumber", 0))
+    head = chosen.heads[pane] if pane < len(chosen.heads) else -1
+    change = {"pos": pos, "layer": layer, "row": layer + 1}
+    if key <= pos:
+        change["link"] = f"attention:{layer}:{key}:{pos}:{head}"
+    return current.model_copy(update=change)
 
 
 def draw(

@@ -30,8 +30,9 @@ PLAIN, CAUSAL = EmergenceSpec(tau=TAU), EmergenceSpec(tau=TAU, causal=True)
 
 
 def select_clicked(value: Any, current: Selection, _run: RunRef | None) -> Selection:
-    """A click on a curve chooses the row."""
-    return current.model_copy(update={"row": round(value["points"][0]["x"])})
+    """A click on a curve chooses the row, and the layer that writes it."""
+    row = round(value["points"][0]["x"])
+    return current.model_copy(update={"row": row, "layer": max(row - 1, 0)})
 
 
 def draw(service: Service, run: RunRef, selection: Selection, theme: Any) -> Drawn:

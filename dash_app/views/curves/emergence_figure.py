@@ -11,7 +11,7 @@ from analysis.tracing.specs import RunResult
 from analysis.trajectory.specs import Emergence
 from dash_app.figures.colours import cell_texts
 from dash_app.page.theme import MONO, Figure, Theme, axis, base_layout, palette, scale
-from dash_app.page.token_labels import labels
+from dash_app.page.token_labels import labels, row_name
 
 #: (field, name), from top to bottom.
 MEASURES = (
@@ -149,7 +149,7 @@ def _hover_texts(
     return [
         [
             f"position {position}: {tokens[at]} {meanings[field]} "
-            + (f"row {values[index][at]}" if values[index][at] is not None else "no row")
+            + (row_name(number) if (number := values[index][at]) is not None else "no state")
             if _measured(found, field)
             else "not measured: press Measure commits"
             for at, position in enumerate(positions)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from analysis.trajectory.specs import LargestStep, Steps
 from dash_app.page.theme import Figure, Theme, axis, base_layout, palette, rgba
-from dash_app.page.token_labels import token_markup
+from dash_app.page.token_labels import row_name, token_markup
 
 #: What the marks are called, in the order in which they are drawn.
 MARKS = (("first_top1", "first"), ("emergence", "emerges"), ("saturation", "stays"))
@@ -100,6 +100,7 @@ def _curve(steps: Steps, index: int, quantity: str, theme: Theme) -> list[dict[s
         "mode": "lines+markers",
         "x": steps.rows,
         "y": values,
+        "customdata": [row_name(row) for row in steps.rows.tolist()],
         "line": {"color": colour, "width": 2},
         "marker": {"color": colour, "size": 4},
         "name": name,
@@ -143,18 +144,18 @@ def _colour(index: int, theme: Theme) -> str:
 def _row_axis(steps: Steps, theme: Theme) -> dict[str, Any]:
     rows = steps.rows.tolist()
     step = 1 if len(rows) <= 16 else 5 if len(rows) <= 40 else 10
-    ticks = [row for row in rows if row % step == 0]
-    texts = ["emb." if row == 0 else str(row) for row in ticks]
+    ticks = [row for row in rows if row == 0 or (row > 1 and (row - 1) % step == 0)]
+    texts = ["emb." if row == 0 else str(row - 1) for row in ticks]
     return axis(
         theme,
-        "row",
+        "after layer",
         tickvals=ticks,
         ticktext=texts,
         range=[rows[0] - 0.5, rows[-1] + 0.5],
         showline=True,
         showspikes=False,
         tickangle=0,
-        unifiedhovertitle={"text": "row %{x}"},
+        unifiedhovertitle={"text": "%{customdata}"},
     )
 
 

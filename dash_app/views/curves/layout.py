@@ -14,7 +14,7 @@ from analysis.trajectory.specs import LargestStep, Steps
 from dash_app.jobs.job_and_draw import progress_bar, small_button, stop_button
 from dash_app.page.panel import aria, control, graph, options_of, select_button, switch, target
 from dash_app.page.panes import Pane
-from dash_app.page.token_labels import label, percent
+from dash_app.page.token_labels import at_row, label, percent
 from dash_app.state.context import Context
 from dash_app.state.options import CURVES
 from dash_app.state.selection import Selection, toggle
@@ -127,7 +127,7 @@ def _swatch(colours: tuple[str, ...], index: int) -> Component:
 
 def steps_table(steps: Steps, run: RunResult, colours: tuple[str, ...]) -> Component:
     """For each token, when it emerges and which component caused its largest step."""
-    heads = ("Token", "first", "emerges", "stays", "Largest step")
+    heads = ("Token", "first after", "emerges after", "stays after", "Largest step")
     titles = ("", "Ranks first", f"p ≥ {percent(TAU)} to the end", "Ranks first to the end", "")
     head = [
         html.Th(text, scope="col", title=title) for text, title in zip(heads, titles, strict=True)
@@ -153,7 +153,8 @@ def _row(row: int | None, position: int) -> Component:
     if row is None:
         return html.Span("never", className="muted")
     to = target(row=row, pos=position, layer=max(row - 1, 0))
-    return select_button(str(row), to, "story-phrase", label=f"Choose row {row}")
+    text = "embedding" if row == 0 else f"layer {row - 1}"
+    return select_button(text, to, "story-phrase", label=f"Choose the state {at_row(row)}")
 
 
 def _step(step: LargestStep, position: int, run: RunResult) -> Component:

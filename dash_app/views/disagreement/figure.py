@@ -80,7 +80,7 @@ def _hover_texts(
     ]
     lines = []
     for index, row in enumerate(shown.rows):
-        title = f"<b>row {row}</b> · {state_name('block_output', row)}<br>"
+        title = f"<b>{state_name('block_output', row)}</b><br>"
         lines.append(
             [
                 title

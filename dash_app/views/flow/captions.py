@@ -57,8 +57,9 @@ def _upwards(drawing: Drawing, graph: Graph, run: RunResult | None) -> str:
     rest = f"; other: {100 - shown} %, in {_thinner(drawing)}" if drawing.thin else ""
     name = f"{quoted(run.tokens[graph.position])} " if run is not None else ""
     return (
-        f"Showing {_rounded(drawing.shown)} of what reaches row {drawing.high} from {name}"
-        f"(row {graph.row}, position {graph.position}){rest}."
+        f"Showing {_rounded(drawing.shown)} of what reaches the state {row_name(drawing.high)}"
+        f" from {name}"
+        f"({row_name(graph.row)}, position {graph.position}){rest}."
         " A band's width is its share of the state that it enters, so the bands that leave a state"
         " can be wider than the state."
     )
@@ -75,7 +76,7 @@ def _layers(drawing: Drawing, graph: Graph) -> list[str]:
     if drawing.high < top:
         lines.append(
             f"Layers {drawing.high} to {top - 1} are folded into the right edge:"
-            f" {percent(drawing.whole)} of the flow passes row {drawing.high}."
+            f" {percent(drawing.whole)} of the flow passes the state {row_name(drawing.high)}."
         )
     if drawing.up and drawing.low > graph.row:
         lines.append(f"Layers {graph.row} to {drawing.low - 1} are folded into the left edge.")
@@ -87,8 +88,8 @@ def _layers(drawing: Drawing, graph: Graph) -> list[str]:
 def _into(graph: Graph, run: RunResult | None, grid: Grid | None) -> str:
     if len(graph.roots) > 1:
         places = f"positions {graph.roots[0]} to {graph.roots[-1]}"
-        return f"into the whole answer (row {graph.row}, {places}, weighted equally)"
-    where = f"row {graph.row}, position {graph.position}"
+        return f"into the whole answer ({row_name(graph.row)}, {places}, weighted equally)"
+    where = f"the state {row_name(graph.row)}, position {graph.position}"
     root = _root_name(graph, run, grid)
     return f"into {root} ({where})" if root else f"into {where}"
 
@@ -175,7 +176,7 @@ def node_hover(
 ) -> list[str]:
     """The text of a node's hover box: a title and lines."""
     kinds = {"mid": f"layer {spot.depth}, between attention and MLP", "mlp": f"MLP {spot.depth}"}
-    title = f"row {spot.depth}, {row_name(spot.depth)}"
+    title = row_name(spot.depth)
     if spot.kind != "block":
         title = kinds.get(spot.kind, f"layer {spot.depth}, {spot.kind}")
     lines = [title, f"position {spot.pos} {label(run.tokens[spot.pos], 18)}"]
@@ -316,5 +317,5 @@ def _signed_row(bar: Bar, graph: Graph, run: RunResult, whole: float) -> list[An
 
 def _place(spot: Spot, run: RunResult) -> str:
     token = label(run.tokens[spot.pos], 18)
-    where = f"row {spot.depth}" if spot.kind == "block" else f"layer {spot.depth}"
+    where = row_name(spot.depth) if spot.kind == "block" else f"layer {spot.depth}"
     return f"{spot.pos} {token}, {where}"

@@ -57,7 +57,7 @@ def _reading(reading: LinkReading, run: RunResult) -> Component:
     part = f"head {reading.head} of" if reading.head >= 0 else f"{_NAMES[reading.kind]} of"
     title = f"What {part} layer {reading.layer} writes"
     if reading.kind == "residual":
-        title = f"The residual, row {reading.layer} ({row_name(reading.layer)})"
+        title = f"The residual, {row_name(reading.layer)}"
     moved = f"from {source} to {target}" if reading.source_pos != reading.target_pos else target
     facts = (
         ("Position", moved),

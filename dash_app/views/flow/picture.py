@@ -184,7 +184,8 @@ def picture(
         "margin": MARGIN,
         "lanes": _lanes(places, run),
         "rows": [
-            [_px(places.x(row)), f"row {row}" if row else "embedding"] for row in row_names(places)
+            [_px(places.x(row)), f"layer {row - 1}" if row else "embedding"]
+            for row in row_names(places)
         ],
         "nodes": _nodes(drawing, places, run, texts),
         "links": _links(drawing, made, run),

@@ -12,7 +12,7 @@ from analysis.contract.specs import PART_NAMES, Token
 from analysis.flow_graph.results import LINK_KINDS, Graph
 from analysis.tracing.specs import RunResult
 from dash_app.page.theme import MONO, Figure, Theme, axis, base_layout, palette, rgba
-from dash_app.page.token_labels import markup, percent, quoted, token_markup
+from dash_app.page.token_labels import markup, percent, quoted, row_name, token_markup
 from dash_app.views.flow.link_selection import USUAL, Rule
 
 #: Most bars, and most lanes of tokens.
@@ -172,7 +172,7 @@ def signed_caption(graph: Graph, drawing: Signed, names: dict[int, Token]) -> st
         what = f"{what} minus that of {foil}"
     thinnest = f" and the thinnest paths ({drawing.pruned:+.2f} in sum)" if drawing.pruned else ""
     return (
-        f"Direct paths to {what} (row {graph.row}, position {graph.position}). Their sum is"
+        f"Direct paths to {what} ({row_name(graph.row)}, position {graph.position}). Their sum is"
         f" {drawing.total:+.3f}, the model's value {graph.logit:+.3f}, the error"
         f" {abs(drawing.error):.0e}. Drawn: {drawing.raised:+.2f} and {drawing.lowered:+.2f},"
         f" {percent(drawing.shown)} of all by absolute value; other: {drawing.other_raised:+.2f}"

@@ -15,7 +15,7 @@ from analysis.tracing.specs import RunResult
 from dash_app.errors import explain
 from dash_app.figures.heatmap import MARK_NAMES, layered, state_name
 from dash_app.page.panel import Option, fact, options_of, problem_notice, select_button, switch
-from dash_app.page.token_labels import label, percent
+from dash_app.page.token_labels import label, percent, row_name
 from dash_app.state.context import Service, result_of, trace_of
 from dash_app.state.options import PROMOTED_BY
 from dash_app.state.selection import RunRef, Selection, pinned, resolve, toggle
@@ -107,7 +107,7 @@ def undecoded(selection: Selection, run: RunResult, row: int, pos: int) -> list[
     why = "Not computed yet."
     if row == 0 and layered(selection.component):
         why = "The embedding has no such part. Choose a higher row."
-    facts = [fact("State", f"row {row}"), fact("Token", f"{label(run.tokens[pos])}  ({pos})")]
+    facts = [fact("State", row_name(row)), fact("Token", f"{label(run.tokens[pos])}  ({pos})")]
     return [
         html.H3("Chosen cell", className="inspector-title"),
         html.Dl(facts, className="inspector-facts"),
@@ -156,7 +156,7 @@ def cell_facts(grid: Grid, run: RunResult, row: int, column: int) -> list[tuple[
     page_row = int(grid.rows[row]) + (1 if layered(grid.component) else 0)
     follows = label(run.tokens[pos + 1]) if pos + 1 < len(run.tokens) else "not generated"
     facts = [
-        ("State", f"row {page_row}, {state_name(grid.component, page_row)}"),
+        ("State", state_name(grid.component, page_row)),
         ("Token", f"{label(run.tokens[pos])}  (position {pos})"),
         ("Next token", follows),
     ]

@@ -13,6 +13,7 @@ from dash_app.history import collections, runs
 from dash_app.history.collections import TITLE, NewItem
 from dash_app.history.database import Database, Share
 from dash_app.page.panel import notice, problem_notice
+from dash_app.page.token_labels import row_name
 from dash_app.security.clients import BROWSER, COOKIE_DAYS, owner
 from dash_app.settings import MIB, Settings
 from dash_app.state.context import PARTS, Context, result_of, to_query
@@ -191,6 +192,6 @@ def _new_item(view: Added, selection: Selection, run: RunRef | None) -> NewItem:
         return NewItem(view.title, "", to_query(selection, blank), about, view.note, view.picture)
     at = resolve(selection, run)
     prompt = run.prompt if len(run.prompt) <= 300 else run.prompt[:299] + "…"
-    about = f"“{prompt}” on {run.model}, row {at.row}, position {at.pos}"
+    about = f"“{prompt}” on {run.model}, {row_name(at.row)}, position {at.pos}"
     digest = runs.digest_of(request_of(run))
     return NewItem(view.title, digest, to_query(selection, blank), about, view.note, view.picture)

@@ -12,7 +12,7 @@ from analysis.tracing.specs import RunResult
 from analysis.trajectory.specs import Story, StorySpec
 from dash_app.errors import explain
 from dash_app.page.panel import aria, select_button, target
-from dash_app.page.token_labels import percent, quoted
+from dash_app.page.token_labels import at_row, percent, quoted
 from dash_app.state.context import Context, Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection, resolve, toggle
 from dash_app.views.story import arithmetic
@@ -109,20 +109,20 @@ def _when(story: Story) -> list[Phrase]:
         return [token, (f" never leads here (it ends at {percent(story.prob)})", None)]
     if stays is None:
         ends = f", but does not keep the lead (it ends at {percent(story.prob)})"
-        return [token, (" first leads at ", None), _row(first, story), (ends, None)]
+        return [token, (" first leads ", None), _row(first, story), (ends, None)]
     if first == stays:
-        return [token, (" leads from ", None), _row(first, story), (" on", None)]
+        return [token, (" takes the lead ", None), _row(first, story), (" and keeps it", None)]
     return [
         token,
-        (" first leads at ", None),
+        (" first leads ", None),
         _row(first, story),
-        (" and stays from ", None),
+        (", and for good ", None),
         _row(stays, story),
     ]
 
 
 def _row(row: int, story: Story) -> Phrase:
-    return f"row {row}", {"row": row, "pos": story.position}
+    return at_row(row), {"row": row, "layer": max(row - 1, 0), "pos": story.position}
 
 
 def _step(story: Story, run: RunResult) -> list[Phrase]:
@@ -140,7 +140,12 @@ def _component(story: Story) -> Phrase:
         "pos": story.position,
     }
     if story.step_head is None:
-        return f"layer {story.step_layer}, MLP", where
+        spot = f"{story.step_layer}:{story.position}:{story.position}"
+        return f"layer {story.step_layer}, MLP", {
+            **where,
+            "adds": "mlp_output",
+            "link": f"mlp:{spot}:-1",
+        }
     return f"layer {story.step_layer}, head {story.step_head}", {
         **where,
         "heads": [story.step_head],

@@ -98,7 +98,7 @@ def test_the_strip(page: Page) -> None:
 @pytest.mark.parametrize("layer", [0, 2])
 def test_the_heads(page: Page, layer: int) -> None:
     pos = 5
-    figure, heads, line = attention.draw(
+    figure, heads, line, *_ = attention.draw(
         page.service, page.ref, Selection(layer=layer, pos=pos, heads=(1, 3)), "light"
     )
     sizes = np.array([np.linalg.norm(head[pos].sum(0)) for head in page.slow.vectors[layer]])
@@ -131,7 +131,7 @@ def test_the_chosen_cell(page: Page, row: int, pos: int) -> None:
         text for text in said[start:] if text.endswith("%")
     ]
     told = shown[0]["data"][0]["customdata"][row][pos]
-    assert f"row {row}</b> · after layer {row - 1}" in told
+    assert f"<b>after layer {row - 1}</b>" in told
     assert f"next token {token_markup(page.result.tokens[pos + 1], 18)}" in told
     assert re.findall(r"[\d.]+ %", told) == [percent(float(probs[token])) for token in best]
     assert after(said, "Row below").endswith(f"  {percent(float(below.max()))}")
@@ -160,8 +160,9 @@ def test_the_sentence(page: Page) -> None:
     token = int(page.probs(3, pos).argmax())
     leads = [int(page.probs(row, pos).argmax()) == token for row in range(4)]
     first, stays = leads.index(True), min(row for row in range(4) if all(leads[row:]))
-    assert f"at row {first}" in said or f"from row {first}" in said
-    assert f"from row {stays}" in said
+    states = ["at the embedding", *(f"after layer {row - 1}" for row in range(1, 4))]
+    assert f"lead {states[first]}" in said or f"leads {states[first]}" in said
+    assert f"{states[stays]} and keeps it" in said or f"for good {states[stays]}" in said
     along = direct(page.case, page.slow, pos, token)
     parts = {f"layer {n}, MLP": float(mlp[pos] @ along) for n, mlp in enumerate(page.slow.mlp)}
     for layer, vectors in enumerate(page.slow.vectors):

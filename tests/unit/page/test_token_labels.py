@@ -133,7 +133,7 @@ def told(**changes: object) -> str:
 
 def test_the_sentence_states_rows_and_component() -> None:
     assert told() == (
-        "' Paris' first leads at row 9 and stays from row 11; the largest direct contribution"
+        "' Paris' first leads after layer 8, and for good after layer 10; the largest direct contribution"
         " to its logit is from layer 10, head 3 (+2.1 logits, reading ' Paris')."
     )
 
@@ -153,10 +153,13 @@ def test_the_sentence_for_an_mlp_names_no_head_or_source() -> None:
         ({"first_top1": None, "saturation": None}, "' Paris' never leads here (it ends at 62 %);"),
         (
             {"saturation": None},
-            "first leads at row 9, but does not keep the lead (it ends at 62 %);",
+            "first leads after layer 8, but does not keep the lead (it ends at 62 %);",
         ),
-        ({"first_top1": 11}, "' Paris' leads from row 11 on;"),
-        ({"first_top1": 0, "saturation": 0}, "' Paris' leads from row 0 on;"),
+        ({"first_top1": 11}, "' Paris' takes the lead after layer 10 and keeps it;"),
+        (
+            {"first_top1": 0, "saturation": 0},
+            "' Paris' takes the lead at the embedding and keeps it;",
+        ),
         ({"step_logit": -0.5}, "the one that lowers it least is layer 10, head 3 (−0.5 logits"),
         ({"step_source": 13}, "reading its own position)"),
     ],
@@ -167,7 +170,7 @@ def test_the_sentence_is_honest(changes: dict[str, object], said: str) -> None:
 
 def test_phrases_select_what_they_name() -> None:
     phrases = dict(story_phrases(synthetic.story(12, 16), RUN))
-    assert phrases["row 9"] == {"row": 9, "pos": 13}
+    assert phrases["after layer 8"] == {"row": 9, "layer": 8, "pos": 13}
     assert phrases["layer 10, head 3"] == {"layer": 10, "heads": [3], "row": 11, "pos": 13}
     assert phrases["' Paris'"] is not None
-    assert phrases[" first leads at "] is None
+    assert phrases[" first leads "] is None

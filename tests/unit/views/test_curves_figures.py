@@ -56,7 +56,7 @@ def test_rows_are_named_by_their_numbers(layers: int) -> None:
     ticks = dict(zip(axis["xaxis"]["tickvals"], axis["xaxis"]["ticktext"], strict=True))
     assert ticks.pop(0) == "emb."
     assert 4 <= len(ticks) <= 16
-    assert all(text == str(row) for row, text in ticks.items())
+    assert all(text == str(row - 1) for row, text in ticks.items())
     low, high = axis["xaxis"]["range"]
     assert (low, high) == (-0.5, layers + 0.5)
     values = dict(zip(axis["yaxis"]["tickvals"], axis["yaxis"]["ticktext"], strict=True))

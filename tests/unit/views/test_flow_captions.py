@@ -13,7 +13,7 @@ from tests.unit.views.test_flow_options import RUN, folded
 
 MANY = synthetic.graph(12, 8, heads=7)
 TITLES = {
-    "block": r"row \d+, (embedding|after layer \d+)",
+    "block": r"embedding|after layer \d+",
     "mid": r"layer \d+, between attention and MLP",
 }
 

@@ -76,7 +76,7 @@ def test_several_roots_share_the_mass() -> None:
     assert [root.pos for root in drawing.roots] == [6, 7]
     assert [drawing.node_flow[root] for root in drawing.roots] == [0.5, 0.5]
     text = caption(replace(GRAPH, roots=(6, 7)), RUN)
-    assert "the whole answer (row 12, positions 6 to 7, weighted equally)" in text
+    assert "the whole answer (after layer 11, positions 6 to 7, weighted equally)" in text
 
 
 def folded() -> Graph:

@@ -162,7 +162,7 @@ def test_upwards_mass_is_the_part_that_comes_from_the_token(position: int) -> No
     assert drawing.shown == pytest.approx(arrived / sum(top), rel=1e-4)
     text = caption(graph, synthetic.run_result(12, 8))
     shown = round(100 * drawing.shown)
-    assert text.startswith(f"Showing {shown} % of what reaches row 12 from ")
+    assert text.startswith(f"Showing {shown} % of what reaches the state after layer 11 from ")
     assert "share of the state that it enters" in text
     made = drawn_of(graph)
     assert made["up"]
@@ -336,11 +336,14 @@ def test_the_caption_states_the_pruned_mass() -> None:
     text = caption(graph)
     assert "Of the other, 25 % of the flow goes through links too thin" in text
     assert "2.0 % ends in biases or attention sinks" in text
-    assert "into row 12, position 7" in text
+    assert "into the state after layer 11, position 7" in text
 
 
 def test_the_caption_of_a_complete_graph_says_that_it_is_complete() -> None:
-    assert caption(chain(layers=6)) == "Showing all of the flow into row 6, position 0."
+    assert (
+        caption(chain(layers=6))
+        == "Showing all of the flow into the state after layer 5, position 0."
+    )
 
 
 @pytest.mark.parametrize("up", [False, True])

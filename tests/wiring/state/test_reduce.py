@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dash_app.state.context import EventHandler, PageId, read_run
+from dash_app.state.context import EventHandler, PageId, from_query, read_run
 from dash_app.state.selection import RunRef, Selection
 from dash_app.state.update import (
     Event,
@@ -97,13 +97,35 @@ def test_simultaneous_events_apply_in_order() -> None:
     assert (after.prompt, after.row, after.pos, after.attempt) == ("Hi", 5, 1, 2)
 
 
-def test_moves_replace_and_requests_push_the_address() -> None:
-    moved = address_note(reduce(go("row=4"), NOW, None, BASE, ()), NOW, BASE, 7)
-    asked = address_note(reduce(go("prompt=Hi"), NOW, None, BASE, ()), NOW, BASE, 8)
-    assert moved == {"query": "?row=4", "push": False, "ignored": [], "full": [], "seen": 7}
-    assert asked == {
-        "query": "?prompt=Hi", "push": True, "ignored": [], "full": [], "seen": 8,
+def test_every_change_of_the_selection_can_be_undone() -> None:
+    def noted(event: Event) -> dict[str, Any]:
+        return address_note(reduce(event, NOW, None, BASE, ()), NOW, BASE, 7)
+
+    full = "?model=m&prompt=Hello&new=1"
+    assert noted(go("row=4")) == {
+        "query": "?row=4", "link": f"{full}&row=4", "push": True, "kind": "cell", "ignored": [],
+        "full": [], "seen": 7,
     }  # fmt: skip
+    asked = noted(go("prompt=Hi"))
+    assert (asked["query"], asked["push"], asked["kind"]) == ("?prompt=Hi", True, "run")
+    assert noted(go("curve=rank&find=x"))["kind"] == "curve,find"
+    assert not noted(go("theme=dark&folded=flow"))["push"]
+    assert not noted(happened(PageId.EVENTS, "data", {"url": "?row=4", "n": 3}))["push"]
+
+
+def test_undo_keeps_the_look_of_the_page() -> None:
+    now = NOW.model_copy(update={"theme": "dark", "folded": ("flow",), "row": 9})
+    back = happened(PageId.EVENTS, "data", {"url": "?row=4&theme=light", "n": 3})
+    found = reduce(back, now, None, BASE, ()).selection
+    assert (found.row, found.theme, found.folded) == (4, "dark", ("flow",))
+
+
+def test_a_link_on_the_default_page_names_model_and_prompt() -> None:
+    opened = reduce(happened(PageId.URL, "search", ""), Selection(), None, BASE, ())
+    note = address_note(opened, Selection(), BASE, 0)
+    assert note["query"] == ""
+    other = Selection(model="other", prompt="Another", new=5)
+    assert from_query(note["link"], other)[0] == BASE
 
 
 def test_notices_name_dropped_values(run_ref: RunRef) -> None:

@@ -73,11 +73,11 @@ def test_memoised_results_are_shown_at_once(service: FakeService, run_ref: RunRe
     assert figure["layout"]["shapes"][-1]["x0"] == 1.5
     assert figure["layout"]["shapes"][-1]["y0"] == 2.5
     assert "softmax(U · N(h))" in text(line)
-    assert "row 3" in text(inspector)
+    assert "after layer 2" in text(inspector)
     assert "menu-decoder" in text(controls)
     again = show(service, run_ref, Selection(row=5, pos=2), drawn)
     assert again[0] is no_update  # only the browser moves the outline
-    assert "row 5" in text(again[3])
+    assert "after layer 4" in text(again[3])
 
 
 def test_the_chosen_column_is_computed_first(service: FakeService, long_run: RunRef) -> None:

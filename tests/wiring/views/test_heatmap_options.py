@@ -108,7 +108,7 @@ def test_the_chosen_cell_names_its_layer_and_decoder(service: FakeService, run_r
     chosen = Selection(component="mlp_output", row=4, pos=2)
     done, _ = compute(service, run_ref, chosen)
     said = text(show(service, run_ref, chosen, None, done)[3])
-    assert "row 4, layer 3: what the MLP adds" in said
+    assert "layer 3: what the MLP adds" in said
     assert "Decoded by" not in said
     grid = replace(
         service.ask(trace_of(run_ref), LensSpec()), decoder="max_probability",
@@ -116,7 +116,7 @@ def test_the_chosen_cell_names_its_layer_and_decoder(service: FakeService, run_r
     )  # fmt: skip
     run = service.ask(run_ref.model, RunSpec(run_ref.model, run_ref.prompt, new_tokens=run_ref.new))
     both = text(inspector(grid, run, 4, 2, ()))
-    assert "row 4, after layer 3" in both
+    assert "after layer 3" in both
     assert "input decoder" in both
 
 

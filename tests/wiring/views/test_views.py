@@ -166,7 +166,7 @@ def test_an_address_over_the_limits_is_reported(context: Context, asked: Selecti
 
 def test_the_sentence_selects_what_it_names(service: FakeService, run_ref: RunRef) -> None:
     shown = text(story.draw(service, run_ref, Selection()))
-    assert "row=7&pos=4" in shown
+    assert "row=7&layer=6&pos=4" in shown
     assert "heads=3" in shown
 
 
@@ -195,10 +195,18 @@ def test_heads_are_ordered_by_the_norm_of_their_output(
 def test_a_click_in_the_pattern_chooses_query_and_layer(run_ref: RunRef) -> None:
     after = attention.select_clicked(at(x=1, y=3), Selection(layer=6), run_ref)
     assert (after.pos, after.layer, after.row) == (3, 6, 7)
+    assert after.link == "attention:6:1:3:-1"
+    two = Selection(layer=6, heads=(2, 5))
+    clicked = attention.select_clicked(at(x=1, y=3, curveNumber=1), two, run_ref)
+    assert clicked.link == "attention:6:1:3:5"
+    ahead = attention.select_clicked(at(x=3, y=1), Selection(layer=6), run_ref)
+    assert (ahead.pos, ahead.link) == (1, "")  # no token reads a later one
 
 
-def test_a_click_on_a_curve_chooses_the_row() -> None:
-    assert curves.select_clicked(at(x=6, y=0.4), Selection(pos=3), None).row == 6
+def test_a_click_on_a_curve_chooses_the_row_and_the_layer_that_writes_it() -> None:
+    after = curves.select_clicked(at(x=6, y=0.4), Selection(pos=3, layer=9), None)
+    assert (after.row, after.layer) == (6, 5)
+    assert curves.select_clicked(at(x=0, y=0.4), Selection(pos=3), None).layer == 0
 
 
 def test_the_flow_is_drawn_when_it_is_computed(service: FakeService, run_ref: RunRef) -> None:
