@@ -395,5 +395,6 @@ def row_texts(component: str, rows: Sequence[int], muted: str) -> list[str]:
     """Names of the rows along the axis."""
     grey = f'<span style="color:{muted}">'
     if not layered(component):
-        return [f"{grey}{row_name(row)}</span> {row:>2} " for row in rows]
+        names = [f"{grey}after layer</span> {row - 1:>2} " if row else "embedding " for row in rows]
+        return [name if row else f"{grey}{name}</span>" for name, row in zip(names, rows, strict=True)]
     return [f"{grey}{COMPONENTS[component].short}, layer</span> {row - 1:>2} " for row in rows]

@@ -104,7 +104,7 @@ def _curve(steps: Steps, index: int, quantity: str, theme: Theme) -> list[dict[s
         "line": {"color": colour, "width": 2},
         "marker": {"color": colour, "size": 4},
         "name": name,
-        "hovertemplate": f"{name}  {value}<extra></extra>",
+        "hovertemplate": f"{name}  {value} %{{customdata}}<extra></extra>",
     }
     return [line] if own else [line, _largest(steps.largest[index], values, colour, theme)]
 
@@ -155,7 +155,7 @@ def _row_axis(steps: Steps, theme: Theme) -> dict[str, Any]:
         showline=True,
         showspikes=False,
         tickangle=0,
-        unifiedhovertitle={"text": "%{customdata}"},
+        unifiedhovertitle={"text": " "},  # the lines name the state
     )
 
 
@@ -229,7 +229,7 @@ def _mark_labels(lines: list[tuple[int, str]], steps: Steps, theme: Theme) -> li
                 "y": 1,
                 "xref": "x",
                 "yref": "paper",
-                "text": f"{text} {at}",
+                "text": f"{text} {at - 1}" if at else f"{text} emb.",
                 "showarrow": False,
                 "xanchor": "left" if right else "right",
                 "yanchor": "bottom",

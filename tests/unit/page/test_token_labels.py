@@ -133,7 +133,8 @@ def told(**changes: object) -> str:
 
 def test_the_sentence_states_rows_and_component() -> None:
     assert told() == (
-        "' Paris' first leads after layer 8, and for good after layer 10; the largest direct contribution"
+        "' Paris' first leads after layer 8, and for good after layer 10; the largest direct"
+        " contribution"
         " to its logit is from layer 10, head 3 (+2.1 logits, reading ' Paris')."
     )
 
