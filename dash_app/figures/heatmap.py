@@ -395,6 +395,8 @@ def row_texts(component: str, rows: Sequence[int], muted: str) -> list[str]:
     """Names of the rows along the axis."""
     grey = f'<span style="color:{muted}">'
     if not layered(component):
-        names = [f"{grey}after layer</span> {row - 1:>2} " if row else "embedding " for row in rows]
-        return [name if row else f"{grey}{name}</span>" for name, row in zip(names, rows, strict=True)]
+        named = (
+            f"after layer</span> {row - 1:>2} " if row else "embedding</span> " for row in rows
+        )
+        return [grey + name for name in named]
     return [f"{grey}{COMPONENTS[component].short}, layer</span> {row - 1:>2} " for row in rows]
