@@ -84,7 +84,9 @@ A reload keeps what the reader typed but did not run, and what was scrolled.
 
   function onPopState() {
     last = { kind: "", time: -TOGETHER_MS };
-    window.stratascope.page.report({ url: window.location.search });
+    const url = window.location.search;
+    const isOwn = window.history.state?.step !== undefined;
+    window.stratascope.page.report(isOwn ? { url, undo: true } : { url });
     showButtons();
   }
 

@@ -395,8 +395,6 @@ def row_texts(component: str, rows: Sequence[int], muted: str) -> list[str]:
     """Names of the rows along the axis."""
     grey = f'<span style="color:{muted}">'
     if not layered(component):
-        named = (
-            f"after layer</span> {row - 1:>2} " if row else "embedding</span> " for row in rows
-        )
-        return [grey + name for name in named]
+        texts = [f"after layer</span> {row - 1:>2}" if row else "embedding</span>" for row in rows]
+        return [f"{grey}{name} " for name in texts]
     return [f"{grey}{COMPONENTS[component].short}, layer</span> {row - 1:>2} " for row in rows]

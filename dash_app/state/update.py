@@ -135,7 +135,7 @@ def reduce(
     target = event.value or {}
     if "url" in target:
         opened = _open(str(target["url"]), current, base)
-        look = {name: getattr(current, name) for name in LOOK}
+        look = {name: getattr(current, name) for name in LOOK} if target.get("undo") else {}
         return replace(opened, selection=opened.selection.model_copy(update=look))
     if "form" in target:
         return Reduced(_submit(target["form"], current))

@@ -56,7 +56,7 @@ test("undo and redo go through the entries of this page only", async () => {
   page.window.history.state = { step: 0 };
   page.window.location.search = "";
   page.window.dispatch("popstate");
-  assert.deepEqual(page.layout.events.data.reports.at(-1).url, "");
+  assert.deepEqual(page.layout.events.data.reports, [{ url: "", undo: true, n: 1 }]);
   assert.equal(page.undo.disabled, true);
   page.redo.click();
   assert.deepEqual(page.gone, [-1, 1]);

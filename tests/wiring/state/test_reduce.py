@@ -115,7 +115,7 @@ def test_every_change_of_the_selection_can_be_undone() -> None:
 
 def test_undo_keeps_the_look_of_the_page() -> None:
     now = NOW.model_copy(update={"theme": "dark", "folded": ("flow",), "row": 9})
-    back = happened(PageId.EVENTS, "data", {"url": "?row=4&theme=light", "n": 3})
+    back = happened(PageId.EVENTS, "data", {"url": "?row=4&theme=light", "undo": True, "n": 3})
     found = reduce(back, now, None, BASE, ()).selection
     assert (found.row, found.theme, found.folded) == (4, "dark", ("flow",))
 
