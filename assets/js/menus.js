@@ -1,12 +1,11 @@
 /*
-Menus (<details class="menu">). At most one is open. A choice, Escape or a click elsewhere closes
-it. The entries are ordinary buttons with `data-go` (page.js).
+Menus (<details class="menu">), whose lists open in place. At most one is open. A choice, Escape or a
+click elsewhere closes it. The entries are ordinary buttons with `data-go` (page.js).
 */
 (function () {
   "use strict";
 
   const FOCUS_TIMEOUT_MS = 4000;
-  const EDGE = 8; // pixels that a list keeps from the window's right edge
 
   function closeOthers(menu) {
     document.querySelectorAll("details.menu[open]").forEach((each) => {
@@ -19,15 +18,6 @@ it. The entries are ordinary buttons with `data-go` (page.js).
   function close(menu) {
     menu.open = false;
     menu.querySelector("summary").focus();
-  }
-
-  /* Aligns the list to the menu's right side where it would leave the window. */
-  function keepInWindow(menu) {
-    const list = menu.querySelector(".menu-list");
-    list.classList.remove("is-left");
-    const overflows =
-      list.getBoundingClientRect().right > document.documentElement.clientWidth - EDGE;
-    list.classList.toggle("is-left", overflows);
   }
 
   /* The server replaces the menus after a choice: moves the keyboard focus to the new one. */
@@ -66,7 +56,6 @@ it. The entries are ordinary buttons with `data-go` (page.js).
     ({ target }) => {
       if (target.matches?.("details.menu") && target.open) {
         closeOthers(target);
-        keepInWindow(target);
       }
     },
     true

@@ -90,14 +90,3 @@ test("Escape closes the menu that has the focus", () => {
   assert.equal(menu.open, false);
 });
 
-test("a list that would leave the window opens to the left", () => {
-  const page = openPage();
-  page.document.documentElement.clientWidth = 1000;
-  const { menu, list } = addMenu(page, "one");
-  list.rect = { right: 1001 };
-  open(menu);
-  assert.ok(list.classList.contains("is-left"));
-  list.rect = { right: 900 };
-  open(menu);
-  assert.ok(!list.classList.contains("is-left"));
-});

@@ -49,6 +49,12 @@ def test_no_module_is_over_400_lines() -> None:
     assert not long
 
 
+def test_hand_written_style_sheets_have_at_most_500_lines() -> None:
+    """What Bootstrap styles needs no rule of ours (ADR 42)."""
+    sheets = sorted((ROOT / "assets" / "css").glob("*.css"))
+    assert 0 < sum(len(sheet.read_text("utf-8").splitlines()) for sheet in sheets) <= 500
+
+
 def test_the_web_process_imports_no_torch() -> None:
     code = (
         "import sys, dash_app.wsgi;"
