@@ -1,8 +1,8 @@
 /*
 The History page. Buttons with `data-history` report an action to the store "history-act":
 `data-history-id` is the entry, `data-history-sure` a question that a second click must confirm, and
-`data-history-value` the present text of what the action changes. The lists are requested when they
-come into view, and again after a new run.
+`data-history-value` the present text of what the action changes. The lists are requested when the
+page is shown, and again after a new run.
 */
 (function () {
   "use strict";
@@ -95,14 +95,10 @@ come into view, and again after a new run.
 
   /* ------------------------------------------------------------ when to request the lists */
 
-  function isVisible() {
-    const list = document.getElementById("history-list");
-    const box = list?.getBoundingClientRect();
-    return Boolean(box) && box.width > 0 && box.top < window.innerHeight && box.bottom >= 0;
-  }
+  const root = document.documentElement;
 
-  function requestIfVisible() {
-    if (isStale && isVisible()) {
+  function requestIfShown() {
+    if (isStale && root.dataset.page === "history") {
       isStale = false;
       act("list");
     }
@@ -110,20 +106,13 @@ come into view, and again after a new run.
 
   function historyGrew() {
     isStale = true;
-    requestIfVisible();
+    requestIfShown();
   }
 
-  function watch() {
-    const list = document.getElementById("history-list");
-    if (!list) {
-      requestAnimationFrame(watch);
-      return;
-    }
-    new IntersectionObserver(requestIfVisible).observe(list);
-  }
-
+  // workspace.js names the page that is shown.
+  const watcher = new MutationObserver(requestIfShown);
+  watcher.observe(root, { attributes: true, attributeFilter: ["data-page"] });
   document.addEventListener("click", onClick);
-  watch();
 
   window.stratascope = { ...window.stratascope, history: { act } };
   window.dash_clientside ??= {};

@@ -40,7 +40,7 @@ ANSWER = ("curves", "contributions")
 #: Where the options of a side sheet are written; the name before the dash is the pane's.
 OPTIONS = (
     "lens-options", "flow-options", "curves-quantity", "contributions-tokens",
-    "disagreement-options",
+    "disagreement-options", "attention-options",
 )  # fmt: skip
 INSPECTED = {"cell": "Cell", "link": "Link", "promoted": "Writes"}
 INSPECTOR_HELP = (
