@@ -123,9 +123,9 @@ def _hints_of(kind: Any) -> dict[str, Any]:
 
 
 def out_of_memory(what: str, error: BaseException) -> NotEnoughMemoryError | None:
-    """The typed error for one of numpy or torch that says that memory ran out; else None.
+    """The typed error for an out-of-memory error of numpy or torch; None for another error.
 
-    Work is checked before it starts. This is for what the estimate missed.
+    Work is checked before it starts; this catches what the estimate missed.
     """
     text = str(error)
     known = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__

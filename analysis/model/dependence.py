@@ -62,8 +62,8 @@ def _restore(wanted: Tensor) -> Any:
 def reads_same_state(model: nn.Module, stream: Stream, probe: Tensor, record: Record) -> bool:
     """Whether the blocks are parallel: the MLP does not read the output of attention.
 
-    It takes one pass with random attention outputs. Blocks whose MLP writes zero can't tell; if
-    no block can, they count as sequential.
+    It takes one pass with random attention outputs. A block whose MLP writes zero gives no
+    evidence. If no block gives any, all count as sequential.
 
     Raises:
         UnsupportedModelError: If some blocks are parallel and others are not.
@@ -164,7 +164,7 @@ class _Scaled:
 
 @torch.no_grad()
 def confirm_gates(model: nn.Module, stream: Stream, probe: Tensor, record: Record) -> None:
-    """Drop the output projection of gated blocks whose gate is none.
+    """Drop the output projection of gated blocks whose gate is not a gate.
 
     A gate multiplies each head's output coordinate by coordinate, by factors that do not depend
     on the output, or depend on it only through one number for each query and head (a norm). In one

@@ -106,7 +106,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """From the worker, every second: it lives."""
+    """From the worker, every second: a sign of life."""
 
 
 @dataclass(frozen=True, slots=True)

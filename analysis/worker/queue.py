@@ -154,7 +154,7 @@ class FairQueue:
         return sum(entry.user == user for entry in self._entries)
 
     def others_wait(self, entries: list[Entry]) -> bool:
-        """Whether a user waits who has none of these entries."""
+        """Whether another user waits, who has none of these entries."""
         users = {entry.user for entry in entries}
         return any(entry.user not in users for entry in self._entries)
 

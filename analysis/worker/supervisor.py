@@ -290,7 +290,7 @@ class Supervisor:
     def _take_turns(self) -> None:
         """Stop work that can be continued if another user waits and its turn is over.
 
-        Each turn is twice as long as the last one, so that it ends also if a turn keeps nothing.
+        Each turn is twice as long as the one before. So the work ends even if a turn keeps nothing.
         """
         top = self._sent.top
         if top is None or self._worker is None or not top.request.resumable or top.yielding:

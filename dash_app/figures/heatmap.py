@@ -19,7 +19,7 @@ from dash_app.page.window import Window
 
 #: Width of the plot area on a small screen, in pixels; columns grow to fill what there is.
 ROOM = 390
-#: Column widths in pixels: least with text, most that is planned for, and least of all.
+#: Column widths in pixels: minimum with text, planned maximum, minimum without text.
 READABLE, WIDEST, NARROWEST = 50, 116, 12
 #: Least height of a row, in pixels.
 LOWEST = 11

@@ -20,7 +20,8 @@ from dash_app.state.options import PAGES, THEMES
 HELP = (
     "Type a prompt and run it. The heatmap shows what each state of the residual stream predicts,"
     " row by row. Click a cell, and all other panels show what it is made of.",
-    "The sliders of a panel open its options and say how to read it. Options that are not the"
+    "The button with sliders opens a panel's options and explains how to read the panel. Options"
+    " that are not the"
     " default are listed in the panel; a click on one resets it.",
     "A panel can be maximised and collapsed. The link contains everything that you see.",
 )

@@ -66,7 +66,8 @@ def select_button(
     if title:
         more["title"] = title
     if label:
-        # A name must contain the text that is seen: a user of speech says what is on the button.
+        # The name must contain the visible text: a user of voice control says what the button
+        # shows.
         more.update(aria(label=label) if seen(children) in label else aria(description=label))
     if pressed is not None:
         more["aria-pressed"] = str(pressed).lower()

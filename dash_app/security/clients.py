@@ -151,7 +151,7 @@ def check(settings: Settings) -> None:
     named = [name for name in _DASH_PREFIXES if os.environ.get(name)]
     if named:
         raise AnalysisError(
-            f"{named[0]} is set, which the checks of requests do not know.",
+            f"{named[0]} is set, but the checks of requests do not support it.",
             "Set STRATASCOPE_URL_PREFIX instead.",
         )
     if settings.debug and not is_loopback(settings.host):

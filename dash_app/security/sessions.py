@@ -147,7 +147,7 @@ class Sessions:
         session.update(user=name, number=secrets.token_hex(16), mark=self._users.mark(name))
 
     def start_with_token(self, token: str) -> None:
-        """Begin a session of whoever has the server's token."""
+        """Begin a session for someone who has the server's token."""
         session.clear()
         session.permanent = True
         session["token"] = _mark_of(token)

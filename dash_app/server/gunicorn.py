@@ -28,7 +28,7 @@ class DrainingWorker(BufferedWorker):
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        """Refuse to listen where strangers come without a login: ``PORT`` binds every address."""
+        """Refuse to serve other machines without a login: ``PORT`` binds every address."""
         super().check_config(cfg, log)
         hosts = [address[0] for address in cfg.address if isinstance(address, tuple)]
         try:

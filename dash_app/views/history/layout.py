@@ -301,7 +301,7 @@ def _button(
     Args:
         text: Its text.
         do: What it does (``actions.Act``).
-        number: What it does it to.
+        number: The entry that it changes.
         label: Its text for screen readers, if ``text`` alone is not clear.
         sure: The question that a second click must answer; empty: one click is enough.
         value: The present text, if the button asks for a new one.
