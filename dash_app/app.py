@@ -128,6 +128,7 @@ def _register(app: Dash, context: Context) -> None:
         Input(PageId.CELL, "data"),
         Input(PageId.RUN, "data"),
         Input(PageId.QUERY, "data"),
+        Input(PageId.STATUS, "data"),
     )
 
     @app.callback(Output(PageId.TOGGLE, "children"), Input(PageId.THEME, "data"))

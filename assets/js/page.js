@@ -142,12 +142,14 @@ last report that the server has processed.
   The store "cell" holds the selected cell; null stands for the last row at the prompt's last token.
   A move that the server has not processed yet is newer than the store.
   */
-  function followSelection(stored, run, note) {
+  function followSelection(stored, run, note, status) {
     if (!run) {
       limits = null;
       return;
     }
-    document.documentElement.dataset.run = "shown";
+    // A refused request leaves the views of an earlier run in the page.
+    const isOld = Boolean(status?.problem) && status.attempt > run.attempt;
+    document.documentElement.dataset.run = isOld ? "old" : "shown";
     limits = { row: run.layers, pos: run.token_ids.length - 1 };
     const isMoving = waitingMove || lastMove > (note?.seen ?? 0);
     const selected = isMoving ? cell : stored || {};

@@ -119,10 +119,7 @@ def from_query(query: str, base: Selection) -> tuple[Selection, tuple[str, ...]]
 
 
 def to_query(selection: Selection, base: Selection, always: Sequence[str] = ()) -> str:
-    """The query string that ``from_query`` reads back.
-
-    It has the fields that differ from ``base``, and those named in ``always``.
-    """
+    """The query that ``from_query`` reads back: what differs from ``base``, and ``always``."""
     pairs = [
         (name, _text(getattr(selection, name)))
         for name in _IN_URL
@@ -340,16 +337,18 @@ class Happened:
     Attributes:
         ignored: Names in an address that have no meaning.
         full: Sets that are full, so that an item was not added.
-        requested: Whether a run was requested.
+        refused, requested: Why a run was not requested; whether one was.
         ended: How the last request ended, if it ended now: the content of the store STATUS.
-        problems: Defects of drawings.
+        problems, shown: Defects of drawings; the prompt whose views the page shows, if any.
     """
 
     ignored: tuple[str, ...] = ()
     full: tuple[str, ...] = ()
+    refused: str = ""
     requested: bool = False
     ended: Mapping[str, Any] | None = None
     problems: tuple[Problem, ...] = ()
+    shown: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,15 @@ def answer(page: Page, gesture: Gesture) -> Values:
     )
     values |= _drawn(page, found, {PageId.STATUS: digest(news)} if news else {}, drawn)
     ignored = reduced.ignored or (news and (gesture.note or {}).get("ignored")) or ()
-    happened = Happened(tuple(ignored), reduced.full, requested, news, tuple(found.problems))
+    happened = Happened(
+        tuple(ignored),
+        reduced.full,
+        reduced.refused,
+        requested,
+        news,
+        tuple(found.problems),
+        run.prompt if run else None,
+    )
     messages = page.requests.messages(page.context, happened, selection)
     if messages is not None:
         values[PageId.ALERT, "children"] = messages

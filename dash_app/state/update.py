@@ -22,6 +22,7 @@ from dash_app.state.context import (
 )
 from dash_app.state.selection import (
     MAX_PINS,
+    MAX_PROMPT_CHARACTERS,
     RunRef,
     Selection,
     expand_sets,
@@ -31,6 +32,11 @@ from dash_app.state.selection import (
 
 #: Fields whose change can't be undone by the browser's Back button.
 LOOK = frozenset({"theme", "wide", "folded", "panes"})
+#: Shown when a prompt is too long to be sent.
+TOO_LONG = (
+    "The prompt has {length:,} characters. This page accepts at most"
+    f" {MAX_PROMPT_CHARACTERS:,}. Shorten it."
+)
 #: Shown when a token is pinned beyond the limit; pins are the only set with one.
 FULL = f"{MAX_PINS} tokens are pinned, the most that the curves can show. Unpin one first."
 
@@ -58,6 +64,7 @@ class Reduced:
         selection: The new selection.
         ignored: Names in an address that have no meaning.
         full: Sets that are full, so that an item was not added.
+        refused: Why a run was not requested; empty if it was, or none was asked for.
         from_address: Whether an address was opened.
         writers: By field, the component that changed it last; a request counts for all its fields.
     """
@@ -65,6 +72,7 @@ class Reduced:
     selection: Selection
     ignored: tuple[str, ...] = ()
     full: tuple[str, ...] = ()
+    refused: str = ""
     from_address: bool = False
     writers: Mapping[str, str] = field(default_factory=dict)
 
@@ -98,6 +106,7 @@ def reduce_all(
             after.selection,
             (*reduced.ignored, *after.ignored),
             (*reduced.full, *after.full),
+            after.refused or reduced.refused,
             reduced.from_address or after.from_address,
             {**reduced.writers, **_writers(event, reduced.selection, after.selection)},
         )
@@ -138,7 +147,7 @@ def reduce(
         look = {name: getattr(current, name) for name in LOOK} if target.get("undo") else {}
         return replace(opened, selection=opened.selection.model_copy(update=look))
     if "form" in target:
-        return Reduced(_submit(target["form"], current))
+        return _submit(target["form"], current)
     return _select(str(target.get("to", "")), current)
 
 
@@ -214,12 +223,19 @@ def _select(target: str, current: Selection) -> Reduced:
     return Reduced(request_run(current, **_request(wanted), **chosen), full=full)
 
 
-def _submit(form: Any, current: Selection) -> Selection:
-    """Request a run with the form's values; an invalid value leaves its field unchanged."""
+def _submit(form: Any, current: Selection) -> Reduced:
+    """Request a run with the form's values; an invalid value leaves its field unchanged.
+
+    A prompt that is too long is refused: to run an earlier prompt in its place, or its beginning,
+    would mislead.
+    """
     given = form if isinstance(form, dict) else {}
+    length = len(str(given.get("prompt", "")))
+    if length > MAX_PROMPT_CHARACTERS:
+        return Reduced(current, refused=TOO_LONG.format(length=length))
     names = [name for name in PARTS["request"] if name in given and name != "attempt"]
     wanted, _ = parse([(name, str(given[name])) for name in names], current)
-    return request_run(current, **_request(wanted))
+    return Reduced(request_run(current, **_request(wanted)))
 
 
 def _request(selection: Selection) -> dict[str, Any]:

@@ -308,6 +308,19 @@ test("a new answer for the same cell does not scroll the token strip again", () 
 
 /* ---------------------------------------------------------------- address and theme */
 
+test("views of an earlier run are marked when a request is refused", () => {
+  const page = openPage();
+  const { dataset } = page.document.documentElement;
+  const run = { ...RUN, attempt: 1 };
+  const refused = { attempt: 2, problem: ["The prompt is empty.", "", ""] };
+  page.dash.followSelection({}, run, { seen: 0 }, null);
+  assert.equal(dataset.run, "shown");
+  page.dash.followSelection({}, run, { seen: 0 }, refused);
+  assert.equal(dataset.run, "old");
+  page.dash.followSelection({}, { ...run, attempt: 3 }, { seen: 0 }, refused);
+  assert.equal(dataset.run, "shown");
+});
+
 test("while a move is not answered, only the last of the next moves is sent", async () => {
   const page = openRun();
   page.stratascope.page.selectCell(5, 1);

@@ -135,6 +135,15 @@ def status(context: Context, asked: Selection, job: NewJob) -> dict[str, Any] | 
         return {"attempt": asked.attempt, **problem_to_store(error)}
 
 
+#: Shown with a refusal, because the views below do not belong to what was typed.
+OLD = "The views still show “{prompt}”."
+
+
+def shortened(prompt: str) -> str:
+    """The beginning of a prompt."""
+    return prompt if len(prompt) <= 60 else f"{prompt[:59]}…"
+
+
 def messages(context: Context, happened: Happened, selection: Selection) -> list[Any] | None:
     """The page's messages after a gesture or a result; None leaves them as they are."""
     ended = happened.ended or {}
@@ -144,8 +153,11 @@ def messages(context: Context, happened: Happened, selection: Selection) -> list
     shown = [
         *(problem_notice(problem) for problem in happened.problems),
         *([problem_notice(failure)] if failure else []),
+        *([notice(happened.refused, kind="danger")] if happened.refused else []),
         *_warnings(lines),
     ]
+    if (failure or happened.refused) and happened.shown is not None:
+        shown.append(notice(OLD.format(prompt=shortened(happened.shown))))
     if happened.ended and context.service.problem:
         shown += _warnings([without_folders(context.service.problem)])
     return shown if shown or happened.requested or happened.ended else None

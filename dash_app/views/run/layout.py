@@ -22,7 +22,6 @@ from dash_app.page.panel import (
 )
 from dash_app.state.context import Context, PageId
 from dash_app.state.examples import Example, by_question
-from dash_app.state.selection import MAX_PROMPT_CHARACTERS
 
 
 class RunId(StrEnum):
@@ -72,7 +71,6 @@ def _prompt_bar(context: Context) -> list[Component]:
         id=RunId.PROMPT,
         value=context.base().prompt,
         rows=1,
-        maxlength=MAX_PROMPT_CHARACTERS,
         spellcheck="false",
         dir="auto",
         placeholder="Type a prompt. The model continues it.",

@@ -113,6 +113,18 @@ def test_every_change_of_the_selection_can_be_undone() -> None:
     assert not noted(happened(PageId.EVENTS, "data", {"url": "?row=4", "n": 3}))["push"]
 
 
+def test_a_prompt_that_is_too_long_is_refused_whole() -> None:
+    form = {"model": "m", "prompt": "a" * 20_001, "new": "1", "template": "off"}
+    sent = happened(PageId.EVENTS, "data", {"form": form, "from": "run-button", "n": 3})
+    found = reduce(sent, NOW, None, BASE, ())
+    assert found.selection == NOW
+    assert "The prompt has 20,001 characters. This page accepts at most 20,000." in found.refused
+    fits = {**form, "prompt": "a" * 20_000}
+    sent = happened(PageId.EVENTS, "data", {"form": fits, "from": "run-button", "n": 4})
+    found = reduce(sent, NOW, None, BASE, ())
+    assert (len(found.selection.prompt), found.refused) == (20_000, "")
+
+
 def test_undo_keeps_the_look_of_the_page() -> None:
     now = NOW.model_copy(update={"theme": "dark", "folded": ("flow",), "row": 9})
     back = happened(PageId.EVENTS, "data", {"url": "?row=4&theme=light", "undo": True, "n": 3})

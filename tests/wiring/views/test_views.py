@@ -138,6 +138,12 @@ def test_messages_that_are_shown_at_once(context: Context, asked: Selection) -> 
     assert run.messages(context, Happened(requested=True), asked) == []
     assert "colour" in text(run.messages(context, Happened(ignored=("colour",)), asked))
     assert run.messages(context, Happened(), asked) is None
+    refused = Happened(
+        refused="The prompt has 20,001 characters.", shown="The capital of France is"
+    )
+    assert "The views still show “The capital of France is”." in text(
+        run.messages(context, refused, asked)
+    )
     defect = explain(KeyError("internal"))
     shown = text(run.messages(context, Happened(problems=(defect,)), asked))
     assert defect.request in shown
