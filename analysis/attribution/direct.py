@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from analysis.attribution.specs import Attribution, AttributionSpec
-from analysis.contract.specs import Floats, resolve_index
+from analysis.contract.specs import OTHER_PARTS, Floats, resolve_index
 from analysis.errors import SpecError
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
-from analysis.tracing.heads import has_heads, head_parts
+from analysis.tracing.heads import has_heads, head_parts, other_parts
 from analysis.tracing.interventions import Inject, Patch, Steer, covers
 from analysis.tracing.tokens import token_id
 
@@ -120,14 +120,16 @@ def attribute_logit(
     info = model.info
     heads = np.zeros((info.layers, info.heads), np.float32)
     biases, mlps = np.zeros(info.layers, np.float32), np.zeros(info.layers, np.float32)
-    others = np.zeros((len(trace.other_out), info.layers), np.float32)
+    names = tuple(part for part in info.parts if part in OTHER_PARTS)
+    others = np.zeros((len(names), info.layers), np.float32)
     first, added = _edits(trace, position)
     for layer in range(first, info.layers):
         own, biases[layer] = _attention(model, trace, layer, position, direction)
         heads[layer, : len(own)] = own
         mlps[layer] = _of_layer(trace.mlp_out, layer, position, direction)
-        for place, array in enumerate(trace.other_out.values()):
-            others[place, layer] = _of_layer(array, layer, position, direction)
+        for part, array in other_parts(model, trace, layer).items():
+            vector = torch.from_numpy(array[position])
+            others[names.index(part), layer] = float(direction.of(vector, layer + 1))
     start = float(direction.of(torch.from_numpy(trace.resid[first, position]), first))
     edited = sum(float(direction.of(vector, row)) for row, vector in added)
     logit = float(target.of(uncapped(model, trace, position)))
@@ -142,7 +144,7 @@ def attribute_logit(
         bias=direction.bias,
         logit=logit,
         interventions=edited + (start if first else 0.0),
-        other_parts=tuple(trace.other_out),
+        other_parts=names,
         others=others,
     )
 
@@ -181,8 +183,7 @@ def _attention(
                 f"The attention of layer {layer} can't be split into heads.",
                 "Choose another model: attribution needs the heads.",
             )
-        whole = _of_layer(trace.attn_out, layer, position, direction)
-        return np.zeros(model.info.heads, np.float32), whole
+        return np.zeros(model.info.heads, np.float32), 0.0
     parts = head_parts(model, trace, layer)
     heads = direction.of(parts.at(position), layer + 1).numpy()
     return heads, float(direction.of(parts.bias[position], layer + 1))

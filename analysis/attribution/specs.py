@@ -17,8 +17,7 @@ class Contribution(NamedTuple):
 
     Attributes:
         kind: "embedding", "head", "attention_bias", "mlp", another part of a block such as
-            "per_layer_embedding", or "bias" (of final norm and unembedding). In a layer whose
-            attention has no heads, "attention_bias" is all of it.
+            "per_layer_embedding", or "bias" (of final norm and unembedding).
         layer: Its block; None for the embedding and the last bias.
         head: Its head; None for the other kinds.
         logit: In logits.
@@ -78,7 +77,7 @@ class Attribution(Result):
 
     @property
     def parts(self) -> tuple[Contribution, ...]:
-        """All parts in the order of the model, without biases and heads that do not exist."""
+        """All parts in the order of the model, without those that do not exist or add nothing."""
         found = [Contribution("embedding", None, None, self.embedding)]
         for layer, (heads, bias, mlp) in enumerate(
             zip(self.heads.tolist(), self.attention_bias.tolist(), self.mlps.tolist(), strict=True)
@@ -87,9 +86,14 @@ class Attribution(Result):
                 found += [Contribution("head", layer, at, logit) for at, logit in enumerate(heads)]
             if bias:
                 found.append(Contribution("attention_bias", layer, None, bias))
-            found.append(Contribution("mlp", layer, None, mlp))
-            for part, logits in zip(self.other_parts, self.others.tolist(), strict=True):
-                found.append(Contribution(part, layer, None, logits[layer]))
+            further = zip(
+                self.other_parts, [row[layer] for row in self.others.tolist()], strict=True
+            )
+            found += [
+                Contribution(part, layer, None, logit)
+                for part, logit in (("mlp", mlp), *further)
+                if logit
+            ]
         return (*found, Contribution("bias", None, None, self.bias)) if self.bias else tuple(found)
 
     def table(self, tokens: Sequence[Token]) -> Table:

@@ -201,10 +201,11 @@ def _has_part(part: str) -> Need:
     name = PART_NAMES[part]
     return Need(
         name,
-        f"This model has no {name}.",
+        f"This model has no {name}{' besides attention' if part == 'ssm' else ''}.",
         lambda situation: situation.model is None or part in situation.model.parts,
     )
 
 
+MLP = _has_part("mlp")
 STATE_SPACE_MODEL = _has_part("ssm")
 PER_LAYER_EMBEDDING = _has_part("per_layer_embedding")

@@ -15,7 +15,7 @@ from analysis.contract.arguments import convert_fields, whole_number
 from analysis.errors import SpecError
 
 #: Version of the meaning and layout of results. Memo entries of another version are not read.
-SCHEMA = 8
+SCHEMA = 9
 
 Answer_co = TypeVar("Answer_co", covariant=True)
 
@@ -182,7 +182,7 @@ class Token(Result):
 PART_NAMES = {
     "attention": "attention",
     "mlp": "MLP",
-    "ssm": "state space model or other mixer",
+    "ssm": "mixer",
     "per_layer_embedding": "per-layer embedding",
 }
 #: Those besides attention and MLP.

@@ -13,7 +13,7 @@ from analysis.flow_graph.results import LinkReading, Neurons
 from analysis.flow_graph.specs import LinkSpec, NeuronSpec
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
-from analysis.tracing.heads import has_heads, head_parts
+from analysis.tracing.heads import has_heads, head_parts, other_parts
 from analysis.tracing.mlp import mlp_inside
 from analysis.tracing.tokens import vocabulary
 from analysis.tracing.vocabulary import extremes, kl, log_probs, token_logits
@@ -82,13 +82,12 @@ def _vector(
         return torch.from_numpy(trace.mlp_out[layer, target])
     if kind == "residual":
         return torch.from_numpy(trace.kept(layer)[target])
-    if kind in OTHER_PARTS and kind not in trace.other_out:
-        raise SpecError(f"This model has no {PART_NAMES[kind]} there.", "Choose another link.")
-    if kind in trace.other_out:
-        return torch.from_numpy(trace.other_out[kind][layer, target])
+    if kind in OTHER_PARTS:
+        others = other_parts(model, trace, layer)
+        if kind not in others:
+            raise SpecError(f"Layer {layer} has no {PART_NAMES[kind]}.", "Choose another link.")
+        return torch.from_numpy(others[kind][target])
     if not has_heads(model, layer):
-        if kind == "bias" and not model.stream.blocks[layer].heads:
-            return torch.from_numpy(trace.attn_out[layer, target])
         raise SpecError(
             f"The attention of layer {layer} can't be split into heads.",
             "Use the attention output as a whole.",

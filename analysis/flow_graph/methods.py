@@ -29,11 +29,18 @@ from analysis.lens.shares import (
 from analysis.model.handle import Model
 from analysis.model.readout import Readout
 from analysis.tracing.capture import Trace
-from analysis.tracing.heads import effective_pattern, has_heads, has_mean_heads, head_parts
+from analysis.tracing.heads import (
+    effective_pattern,
+    has_heads,
+    has_mean_heads,
+    head_parts,
+    other_parts,
+)
 
 Array = NDArray[np.float64]
 #: Parts of a mid residual, and of a sequential block's output, besides attention.
 _BEFORE_MIDDLE = ("ssm",)
+
 _AFTER_MIDDLE = ("mlp", "per_layer_embedding")
 #: Less than this of the pattern is rounding, not a learned sink.
 _ROUNDING = 1e-5
@@ -45,17 +52,16 @@ class Attention:
 
     Attributes:
         total: [q, d_model] the attention output.
-        pattern: [head, q, key] attention weights; None in a layer without attention.
+        pattern: [head, q, key] attention weights.
         bias: [q, d_model] the part of the output that comes from biases and ablated outputs;
-            None if it is 0. In a layer without attention it is the whole output, whose sources
-            are unknown.
+            None if it is 0.
         factors: Pairs of [head, q, key] weights and [head, key, d_model] vectors, for successive
             positions; their products are the parts of each head and source. None if the method
             does not use them.
     """
 
     total: Tensor
-    pattern: Tensor | None
+    pattern: Tensor
     bias: Tensor | None
     factors: list[tuple[Tensor, Tensor]] | None = None
 
@@ -98,8 +104,8 @@ def _rest(
     model: Model, trace: Trace, layer: int, queries: Tensor, residual: Floats, wanted: Sequence[str]
 ) -> tuple[tuple[str, ...], Tensor]:
     """The residual and those of the wanted parts that the block writes, with their names."""
-    written = {"mlp": trace.mlp_out[layer], **trace.others(layer)}
-    names = [part for part in wanted if model.stream.blocks[layer].of(part)]
+    written = {"mlp": trace.mlp_out[layer], **other_parts(model, trace, layer)}
+    names = [part for part in wanted if model.stream.blocks[layer].writes(part)]
     parts = [residual, *(written[part] for part in names)]
     rest = torch.stack([torch.from_numpy(part)[queries] for part in parts])
     return ("residual", *names), rest
@@ -122,7 +128,7 @@ def attention_step(
             a head is ablated to its mean.
     """
     attention = None
-    if model.stream.blocks[layer].of("attention"):
+    if model.stream.blocks[layer].writes("attention"):
         attention = _attention(model, trace, layer, queries, vectors)
     whole, wanted = trace.middle(layer), list(_BEFORE_MIDDLE)
     if model.info.parallel_blocks:
@@ -134,8 +140,6 @@ def attention_step(
 
 def _attention(model: Model, trace: Trace, layer: int, queries: Tensor, vectors: bool) -> Attention:
     total = torch.from_numpy(trace.attn_out[layer])[queries]
-    if not model.stream.blocks[layer].heads:
-        return Attention(total, None, total)
     pattern = effective_pattern(trace, layer)[:, queries, : int(queries[-1]) + 1]
     if not vectors:
         if has_mean_heads(trace, layer):
@@ -349,7 +353,7 @@ def rollout(step: Step) -> Shares:
     """
     inside, size = step.attention, len(step.whole)
     half = torch.zeros(size, dtype=torch.float64)
-    if inside is not None and inside.pattern is not None:
+    if inside is not None:
         half[inside.pattern.any(-1).any(0)] = 0.5
     split = torch.zeros(len(step.rest) + (inside is not None), size, dtype=torch.float64)
     split[0] = 1.0 - half
@@ -365,8 +369,6 @@ def _by_pattern(step: Step, split: Tensor) -> Shares:
     if inside is None:
         return Shares(np.zeros((0, size, 0)), zeros, zeros, split.numpy(), marks)
     rest, share = split[:-1].numpy(), split[-1]
-    if inside.pattern is None:
-        return Shares(np.zeros((0, size, 0)), share.numpy(), zeros, rest, marks)
     heads, sink = _pattern_shares(inside.pattern)
     silent = ~inside.pattern.any(-1).any(0)  # every head is ablated or has no key left
     bias = torch.where(silent, share, 0.0)

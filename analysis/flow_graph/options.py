@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.contract.choices import SEPARATE_HEADS, Choice, Choices
+from analysis.contract.choices import LINEAR_HEAD, SEPARATE_HEADS, Choice, Choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ FLOW_METHODS = Choices(
         "signed", "Signed", "U[token] · N(z) with the scale of N frozen at the final state",
         "What each direct path adds to one token's logit, or to the difference of two logits. The"
         " paths sum to the logit.",
-        "direct logit attribution; Elhage et al., 2021", (SEPARATE_HEADS,), signed=True,
+        "direct logit attribution; Elhage et al., 2021", (SEPARATE_HEADS, LINEAR_HEAD), signed=True,
     ),
     help="How a state is divided among its parts.",
 )  # fmt: skip
@@ -112,7 +112,7 @@ LINKS = Choices(
     Choice("residual", "Residual", help="The state that the block reads."),
     Choice("mlp", "MLP", help="What the MLP adds."),
     Choice("bias", "Bias", help="What attention's bias adds."),
-    Choice("ssm", "SSM", help="What a state space model or other mixer beside attention adds."),
+    Choice("ssm", "Mixer", help="What a mixer besides attention adds."),
     Choice("per_layer_embedding", "Per-layer embedding", help="What it adds."),
     help="The kind of the link.",
 )

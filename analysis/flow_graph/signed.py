@@ -17,7 +17,7 @@ from analysis.flow_graph.results import LINK_KINDS, NODE_KINDS, Graph
 from analysis.flow_graph.specs import FlowSpec
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
-from analysis.tracing.heads import has_heads, head_parts
+from analysis.tracing.heads import has_heads, head_parts, other_parts
 
 #: Kind, layer, head (-1 for none), source position.
 _Path = tuple[str, int, int, int]
@@ -110,10 +110,8 @@ def _layer(
             f"The attention of layer {layer} can't be split into heads, as signed flow needs.",
             "Choose the method attention.",
         )
-    else:
-        whole = direction.of(torch.from_numpy(trace.attn_out[layer, position]), layer + 1)
-        paths.add("bias", layer, -1, position, float(whole))
-    for kind, added in (("mlp", trace.mlp_out[layer]), *trace.others(layer).items()):
+    others = other_parts(model, trace, layer)
+    for kind, added in (("mlp", trace.mlp_out[layer]), *others.items()):
         logit = direction.of(torch.from_numpy(added[position]), layer + 1)
         paths.add(kind, layer, -1, position, float(logit))
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from analysis.contract.choices import (
     ATTENTION,
     FINAL_NORM,
+    LINEAR_HEAD,
     NORM_PARAMETERS,
     PER_LAYER_EMBEDDING,
     SEPARATE_HEADS,
@@ -104,10 +105,10 @@ COMPONENTS = Choices(
         short="MLP",
     ),
     Component(
-        "ssm_output", "SSM output", "ssm(h)",
+        "ssm_output", "Mixer output", "ssm(h)",
         "What a state space model, convolution or linear attention adds.",
         "Gu and Dao, 2023", (SSM,), f"{_COMPONENTS}:ssm_output",
-        phrase="what the state space model or other mixer adds", short="SSM",
+        phrase="what the mixer besides attention adds", short="mixer",
     ),
     Component(
         "per_layer_embedding_output", "Per-layer embedding", "ple(h, token)",
@@ -173,29 +174,31 @@ DECODERS = Choices(
     ),
     Decoder(
         "input", "Input", "E · N(h)", "The input embedding.",
-        needs=(UNTIED,), function=f"{_CELLS}:input_matrix", matrices=("E",),
+        needs=(UNTIED, LINEAR_HEAD), function=f"{_CELLS}:input_matrix", matrices=("E",),
     ),
     Decoder(
         "linear", "Linear", "((1 − s) · E + s · U) · N(h), s = row / last row",
         "Moves from the input to the output matrix with depth.", "InTraVisTo, 2024",
-        (UNTIED,), f"{_CELLS}:linear", matrices=("((1 − s)·E + s·U)",), by_row=True,
+        (UNTIED, LINEAR_HEAD), f"{_CELLS}:linear", matrices=("((1 − s)·E + s·U)",), by_row=True,
     ),
     Decoder(
         "quadratic", "Quadratic", "((1 − s) · E + s · U) · N(h), s = (row / last row)²",
         "As Linear, but stays near the input matrix for longer.", "InTraVisTo, 2024",
-        (UNTIED,), f"{_CELLS}:quadratic", matrices=("((1 − s²)·E + s²·U)",), by_row=True,
+        (UNTIED, LINEAR_HEAD),
+        f"{_CELLS}:quadratic", matrices=("((1 − s²)·E + s²·U)",), by_row=True,
     ),
     Decoder(
         "midpoint", "Midpoint", "½ · (E + U) · N(h)",
         "The mean of the input and output matrix at every row. Compare it with Linear and Quadratic"
         " to see what their change with depth does.",
-        needs=(UNTIED,), function=f"{_CELLS}:midpoint", matrices=("½·(E + U)",),
+        needs=(UNTIED, LINEAR_HEAD), function=f"{_CELLS}:midpoint", matrices=("½·(E + U)",),
     ),
     Decoder(
         "max_probability", "Max probability", "U · N(h) or E · N(h)",
         "The decoder whose top token has the higher probability. o| marks a cell of the output"
         " decoder, i| one of the input decoder.",
-        "InTraVisTo, 2024", (UNTIED,), f"{_CELLS}:output_and_input", matrices=("U", "E"),
+        "InTraVisTo, 2024", (UNTIED, LINEAR_HEAD),
+        f"{_CELLS}:output_and_input", matrices=("U", "E"),
     ),
     Decoder(
         "learned", "Learned lens", "U · N(h + A · h + b)",
@@ -244,11 +247,11 @@ SIMILARITIES = Choices(
     ),
     Notated(
         "cosine", "Cosine", "U · h / (|U| · |h|)", "For each row of U. Ignores lengths.",
-        notation="cos({}, {})",
+        needs=(LINEAR_HEAD,), notation="cos({}, {})",
     ),
     Notated(
         "euclidean", "Euclidean", "|U − h|", "For each row of U. The nearest row comes first.",
-        notation="|{} − {}|",
+        needs=(LINEAR_HEAD,), notation="|{} − {}|",
     ),
     help="How a state is compared with the decoder's rows.",
 )  # fmt: skip
@@ -259,13 +262,13 @@ CANDIDATES = Choices(
     Choice(
         "subtraction", "Subtraction", "h ← h − U[best token]",
         "Subtracts the best token's row from the state and decodes it again.",
-        "InTraVisTo's secondary tokens, 2024", (DOT_PRODUCT,),
+        "InTraVisTo's secondary tokens, 2024", (DOT_PRODUCT, LINEAR_HEAD),
     ),
     Choice(
         "matching_pursuit", "Matching pursuit", "h ← h − (h · u) · u, u = U[best] / |U[best]|",
         "Repeatedly projects the best token's direction out of the state. Gives the share of"
         " |h|² explained so far.",
-        "Mallat and Zhang, 1993", (DOT_PRODUCT,),
+        "Mallat and Zhang, 1993", (DOT_PRODUCT, LINEAR_HEAD),
     ),
     help="How the tokens of a cell are listed.",
 )  # fmt: skip

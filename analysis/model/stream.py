@@ -75,6 +75,17 @@ class Block:
         """The writers of one part."""
         return [writer for writer in self.writers if writer.part == part]
 
+    @property
+    def mixer_alone(self) -> bool:
+        """Whether another mixer is in the place of attention."""
+        return self.attention is None and bool(self.of("attention"))
+
+    def writes(self, part: str) -> bool:
+        """Whether the block has a part, with a mixer in the place of attention as "ssm"."""
+        if part == "attention":
+            return self.attention is not None and bool(self.of(part))
+        return bool(self.of(part)) or (part == "ssm" and self.mixer_alone)
+
     def _only(self, part: str) -> Writer | None:
         found = self.of(part)
         return found[0] if found else None
@@ -138,11 +149,11 @@ class Stream:
     @property
     def named_parts(self) -> tuple[str, ...]:
         """The same, with a mixer in the place of attention as "ssm"."""
-        mixers = [block for block in self.blocks if block.attention is None]
-        named = {part for part in self.parts if part != "attention" or self.attending}
-        if any(block.of("attention") for block in mixers):
-            named.add("ssm")
-        return tuple(part for part in ("attention", "mlp", *OTHER_PARTS) if part in named)
+        return tuple(
+            part
+            for part in ("attention", "mlp", *OTHER_PARTS)
+            if any(block.writes(part) for block in self.blocks)
+        )
 
     @property
     def split_heads(self) -> bool:

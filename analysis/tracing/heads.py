@@ -147,6 +147,16 @@ def _times(part: Tensor, scale: float | Tensor) -> Tensor:
     return part if isinstance(scale, float) and scale == 1.0 else part * scale
 
 
+def other_parts(model: Model, trace: Trace, layer: int) -> dict[str, Floats]:
+    """Part -> [pos, d_model] what a block adds besides attention and MLP.
+
+    A mixer in the place of attention is "ssm".
+    """
+    block = model.stream.blocks[layer]
+    found = {part: added for part, added in trace.others(layer).items() if block.writes(part)}
+    return {**found, "ssm": trace.attn_out[layer]} if block.mixer_alone else found
+
+
 def has_heads(model: Model, layer: int) -> bool:
     """Whether the layer's attention can be split into heads."""
     return model.stream.blocks[layer].projection is not None

@@ -53,11 +53,12 @@ class Story(Result):
         prob: Its final probability, 0 to 1.
         first_top1, emergence, saturation: Rows, None for never.
         step_layer: Layer of the component that adds most to the token's logit.
-        step_head: Its head; None if it is the MLP.
+        step_head: Its head; None if it is no head.
         step_logit: How much it adds, in logits.
         step_source: Position from which the head takes the largest part of what it adds to the
-            logit; None for an MLP.
-        attribution: What every component adds.
+            logit; None if it is no head.
+        attribution: What every component adds; None if the logit has no parts.
+        step_part: "head", "mlp" or another part of a block; "" if the logit has no parts.
     """
 
     position: int
@@ -70,7 +71,8 @@ class Story(Result):
     step_head: int | None
     step_logit: float
     step_source: int | None
-    attribution: Attribution
+    attribution: Attribution | None
+    step_part: str = "mlp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +83,12 @@ class LargestStep(Result):
         layer: The block between the two rows.
         step: By how much the log-probability under the lens rose there, nats; negative where the
             probability falls at every block.
-        component: "attention" or "mlp": the one with the larger part.
-        attention, mlp: The part of each, nats; they sum to ``step``. In a sequential block
-            attention comes first and the MLP second; in a parallel one, where neither comes
-            first, each gets the mean over both orders (Shapley 1953).
+        component: "attention", "ssm" (another mixer in its place) or "mlp": the one with the
+            larger part.
+        attention, mlp: The part of each, nats; they sum to ``step``. What else the block writes
+            counts with the mixer if it comes before the MLP, and with the MLP if after. In a
+            sequential block attention comes first and the MLP second; in a parallel one, where
+            neither comes first, each gets the mean over both orders (Shapley 1953).
         heads: [n] heads of the layer, largest contribution first; empty if the attention can't be
             split into heads.
         head_logits: [n] what each adds to the token's logit directly (norm's scale frozen).

@@ -12,8 +12,9 @@ from torch import Tensor
 from analysis.attribution.direct import LogitDirection, attribute_logit
 from analysis.attribution.specs import Attribution
 from analysis.contract import jobs
-from analysis.contract.specs import Floats, Ints, resolve_index
+from analysis.contract.specs import OTHER_PARTS, Floats, Ints, resolve_index
 from analysis.model.handle import Model
+from analysis.model.stream import Block
 from analysis.tracing.capture import Trace
 from analysis.tracing.heads import has_heads, head_parts
 from analysis.tracing.tokens import (
@@ -163,8 +164,11 @@ def _direct_logits(
 
     Returns:
         [head] logits, [head] the position that each takes the largest part of it from (both empty
-        if the layer's attention can't be split into heads), and the MLP's logits.
+        if the layer's attention can't be split into heads), and the MLP's logits; empty and NaN
+        if logits are not linear in the last state.
     """
+    if not model.readout.linear:
+        return torch.zeros(0), torch.zeros(0, dtype=torch.long), float("nan")
     direction = LogitDirection(model, trace, position, token, None)
     mlp = float(direction.of(torch.from_numpy(trace.mlp_out[layer, position]), layer + 1))
     if not has_heads(model, layer):
@@ -185,7 +189,7 @@ def _largest_step(
     return LargestStep(
         layer=layer,
         step=float(rises.step[number]),
-        component="attention" if attention >= mlp else "mlp",
+        component=_cause(model.stream.blocks[layer], attention, mlp),
         attention=attention,
         mlp=mlp,
         heads=order.numpy(),
@@ -193,6 +197,14 @@ def _largest_step(
         head_sources=sources[order].numpy(),
         mlp_logit=mlp_logit,
     )
+
+
+def _cause(block: Block, attention: float, mlp: float) -> str:
+    """The part with the larger step, among those that the block has."""
+    mixer = next((part for part in ("attention", "ssm") if block.writes(part)), "")
+    if not mixer or (mlp > attention and block.writes("mlp")):
+        return "mlp"
+    return mixer
 
 
 @torch.no_grad()
@@ -307,12 +319,16 @@ def compute_story(model: Model, trace: Trace, spec: StorySpec) -> Story:
     """
     position = resolve_index("Position", spec.position, len(trace.tokens))
     token = spec.token if spec.token is not None else int(trace.logits[position].argmax())
-    attribution = attribute_logit(model, trace, position, token, None)
+    attribution = None
+    if model.readout.linear and model.info.split_heads:
+        attribution = attribute_logit(model, trace, position, token, None)
     states = trace.resid[:, position]
     log_probs, ranks = follow(model, states, np.full((len(states), 1), token, np.int64))
     probs = np.exp(log_probs)
     rows = emergence_rows(probs, ranks, spec.tau)
-    layer, head, logit = _largest_part(attribution)
+    part, layer, head, logit = (
+        ("", 0, None, 0.0) if attribution is None else _largest_part(attribution)
+    )
     source = None
     if head is not None:
         _, sources, _ = _direct_logits(model, trace, layer, position, token)
@@ -327,18 +343,15 @@ def compute_story(model: Model, trace: Trace, spec: StorySpec) -> Story:
         step_logit=logit,
         step_source=source,
         attribution=attribution,
+        step_part=part,
     )
 
 
-def _largest_part(attribution: Attribution) -> tuple[int, int | None, float]:
-    """Layer, head (None for the MLP) and logits of the component that adds most."""
-    mlp = int(attribution.mlps.argmax())
-    if not attribution.heads.size:
-        return mlp, None, float(attribution.mlps[mlp])
-    layer, head = np.unravel_index(attribution.heads.argmax(), attribution.heads.shape)
-    if attribution.mlps[mlp] > attribution.heads[layer, head]:
-        return mlp, None, float(attribution.mlps[mlp])
-    return int(layer), int(head), float(attribution.heads[layer, head])
+def _largest_part(attribution: Attribution) -> tuple[str, int, int | None, float]:
+    """Part, layer, head (None if it is no head) and logits of the component that adds most."""
+    parts = [part for part in attribution.parts if part.kind in ("head", "mlp", *OTHER_PARTS)]
+    best = max(parts, key=lambda part: part.logit)
+    return best.kind, best.layer or 0, best.head, best.logit
 
 
 def steps(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape as html_escape
+from textwrap import wrap
 from typing import Any
 from urllib.parse import urlencode
 
@@ -323,6 +324,10 @@ def blank_figure(height: int | None = None, text: str = "") -> dict[str, Any]:
     }
 
 
+#: Most characters of a line in a figure that shows a problem.
+LINE = 32
+
+
 def error_figure(error: BaseException, height: int | None = None) -> dict[str, Any]:
     """A figure that shows an error instead of data."""
     return problem_figure(explain(error), height)
@@ -330,8 +335,9 @@ def error_figure(error: BaseException, height: int | None = None) -> dict[str, A
 
 def problem_figure(problem: Problem, height: int | None = None) -> dict[str, Any]:
     """A figure that shows a problem instead of data."""
-    lines = [problem.message, problem.hint, f"Request {problem.request}"]
-    return blank_figure(height, "<br>".join(html_escape(line) for line in lines if line))
+    texts = [problem.message, problem.hint, f"Request {problem.request}"]
+    lines = [line for text in texts for line in wrap(text, LINE)]
+    return blank_figure(height, "<br>".join(html_escape(line) for line in lines))
 
 
 def problem_notice(problem: Problem) -> Component:

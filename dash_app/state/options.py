@@ -5,22 +5,33 @@ p is a token's probability in a cell, q the model's output distribution.
 
 from __future__ import annotations
 
-from analysis.contract.choices import Choice, Choices
+from analysis.contract.choices import (
+    ATTENTION,
+    LINEAR_HEAD,
+    MLP,
+    PER_LAYER_EMBEDDING,
+    SEPARATE_HEADS,
+    STATE_SPACE_MODEL,
+    Choice,
+    Choices,
+)
 
 PARTS = Choices(
     "part of a block",
-    Choice("attention", "Attention", help="The attention output's share."),
-    Choice("mlp", "MLP", help="The MLP output's share."),
+    Choice("attention", "Attention", help="The attention output's share.", needs=(ATTENTION,)),
+    Choice("mlp", "MLP", help="The MLP output's share.", needs=(MLP,)),
     Choice("residual", "Residual", help="The share of the state before the block."),
     help="Whose share of the block's output colours the heatmap.",
 )
 PROMOTED_BY = Choices(
     "promoting component",
     Choice("", "None"),
-    Choice("attention_output", "Attention"),
-    Choice("mlp_output", "MLP"),
-    Choice("head_output", "Head"),
-    Choice("block_increment", "Block"),
+    Choice("attention_output", "Attention", needs=(ATTENTION, LINEAR_HEAD)),
+    Choice("mlp_output", "MLP", needs=(MLP, LINEAR_HEAD)),
+    Choice("head_output", "Head", needs=(ATTENTION, SEPARATE_HEADS, LINEAR_HEAD)),
+    Choice("ssm_output", "Mixer", needs=(STATE_SPACE_MODEL, LINEAR_HEAD)),
+    Choice("per_layer_embedding_output", "PLE", needs=(PER_LAYER_EMBEDDING, LINEAR_HEAD)),
+    Choice("block_increment", "Block", needs=(LINEAR_HEAD,)),
     help="Which component's promoted and suppressed tokens the inspector lists.",
 )
 DIFFERENCES = Choices(

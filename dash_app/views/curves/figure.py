@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.contract.specs import PART_NAMES
 from analysis.trajectory.specs import LargestStep, Steps
 from dash_app.page.theme import Figure, Theme, axis, base_layout, palette, rgba
 from dash_app.page.token_labels import row_name, token_markup
@@ -129,7 +130,7 @@ def _largest(step: LargestStep, values: NDArray[Any], colour: str, theme: Theme)
 
 def step_words(step: LargestStep) -> str:
     """The cause of the largest step, with the strongest head: "layer 29, MLP (+2.10 nats)"."""
-    part = "MLP" if step.component == "mlp" else "attention"
+    part = PART_NAMES[step.component]
     if part == "attention" and step.heads.size:
         part = f"attention, head {int(step.heads[0])}"
     size = f"{step.step:+.2f}".replace("-", "−")

@@ -8,7 +8,7 @@ from typing import Any
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from analysis.contract.specs import Token
+from analysis.contract.specs import PART_NAMES, Token
 from analysis.tracing.specs import RunResult
 from analysis.trajectory.specs import LargestStep, Steps
 from dash_app.jobs.job_and_draw import progress_bar, small_button, stop_button
@@ -160,8 +160,8 @@ def _row(row: int | None, position: int) -> Component:
 def _step(step: LargestStep, position: int, run: RunResult) -> Component:
     """The cause of a step: a button that selects it, its size, and the strongest heads."""
     attention = step.component == "attention"
-    part = "attention" if attention else "MLP"
-    made = step.attention if attention else step.mlp
+    part = PART_NAMES[step.component]
+    made = step.mlp if step.component == "mlp" else step.attention
     where: dict[str, object] = {"layer": step.layer, "row": step.layer + 1, "pos": position}
     if attention and step.heads.size:
         where["heads"] = (int(step.heads[0]),)

@@ -102,9 +102,9 @@ def controls(service: Service, run: RunRef | None, selection: Selection) -> list
     """The controls; for signed flow with the tokens to choose from."""
     if run is None:
         return options(selection)
+    info = result_of(service, run).info
     if selection.method != "signed":
-        info = result_of(service, run).info
         groups = 1 < info.kv_heads < info.heads  # one group of all heads is their sum
-        return options(selection, answer=len(answer(run)) > 1, grouped=groups)
+        return options(selection, answer=len(answer(run)) > 1, grouped=groups, model=info)
     tokens, foils = logit_options(service, run, selection)
-    return options(selection, tokens=tokens, foils=foils)
+    return options(selection, tokens=tokens, foils=foils, model=info)

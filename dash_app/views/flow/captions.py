@@ -120,7 +120,9 @@ def _remarks(drawing: Drawing, graph: Graph) -> list[str]:
             " for the graph itself."
         )
     if graph.terminal_share > 0.005 and not graph.sink_positions:
-        lines.append(f"{percent(graph.terminal_share)} ends in biases or attention sinks.")
+        lines.append(
+            f"{percent(graph.terminal_share)} ends in biases, attention sinks or other parts."
+        )
     if len(graph.fallback_nodes):
         count = len(graph.fallback_nodes)
         nodes = "1 node" if count == 1 else f"{count} nodes"

@@ -8,7 +8,8 @@ from typing import Any
 from dash import html
 from dash.development.base_component import Component
 
-from analysis.contract.choices import Choices
+from analysis.contract.choices import Choices, Situation
+from analysis.contract.specs import ModelInfo
 from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, START_TOKEN
 from dash_app.page.logit_tokens import logit_controls
 from dash_app.page.panel import Option, control, options_of, segmented, switch
@@ -30,19 +31,20 @@ def options(
     grouped: bool = False,
     tokens: Sequence[Option] = (),
     foils: Sequence[Option] = (),
+    model: ModelInfo | None = None,
 ) -> list[Component]:
     """All controls that have an effect with the selected method."""
     method = FLOW_METHODS[selection.method]
-    shares = control(
-        "Shares by", _switched("Shares", "method", options_of(FLOW_METHODS), selection)
-    )
+    methods = options_of(FLOW_METHODS, Situation(model))
+    shares = control("Shares by", _switched("Shares", "method", methods, selection))
     how: list[Component] = [shares, html.P(method.summary, className="control-help")]
     shown = _rule(selection)
     if method.signed:
         what = logit_controls(selection, tokens, foils)
     else:
         what = _what(selection, answer)
-        how += _how(selection, grouped)
+        attends = model is None or model.heads > 0
+        how += _how(selection, grouped) if attends else []
         shown.append(_control("Scale", "scale", SCALES, selection))
     return [_group("What", what), _group("How", how), _group("Shown", shown)]
 

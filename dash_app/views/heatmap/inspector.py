@@ -9,6 +9,8 @@ import numpy as np
 from dash import html
 from dash.development.base_component import Component
 
+from analysis.contract.choices import Situation
+from analysis.contract.specs import ModelInfo
 from analysis.lens.results import Grid, Promoted
 from analysis.lens.specs import PromotedSpec
 from analysis.tracing.specs import RunResult
@@ -30,7 +32,8 @@ COUNT = 6
 def promoted_section(service: Service, run: RunRef, selection: Selection) -> list[Component]:
     """The choice of a component, and the tokens that it promotes and suppresses."""
     try:
-        return [*_choice(selection, run), *_lists(service, run, selection)]
+        info = result_of(service, run).info
+        return [*_choice(selection, run, info), *_lists(service, run, selection)]
     except Exception as error:  # noqa: BLE001 - shown in place of the lists
         return [*_choice(selection, run), problem_notice(explain(error))]
 
@@ -44,8 +47,9 @@ def spec(run: RunRef, selection: Selection) -> PromotedSpec | None:
     return PromotedSpec(selection.adds, chosen.row - 1, chosen.pos, head=head, k=COUNT)
 
 
-def _choice(selection: Selection, run: RunRef) -> list[Component]:
-    buttons = switch("adds", options_of(PROMOTED_BY), selection.adds, "Promoted by")
+def _choice(selection: Selection, run: RunRef, info: ModelInfo | None = None) -> list[Component]:
+    offered = options_of(PROMOTED_BY, Situation(info))
+    buttons = switch("adds", offered, selection.adds, "Promoted by")
     parts = [
         html.H3("Promoted and suppressed by", className="inspector-title"),
         html.Div(buttons, className="segmented"),

@@ -264,7 +264,8 @@ def _colour(
         chosen = str(asked_token(run, result, selection))
         parts.append(menu("asked", "of", tokens, chosen, short=True, derived=True))
     if selection.colour == "share":
-        parts.append(menu("part", "of", options_of(PARTS), selection.part))
+        here = Situation(None if result is None else result.info)
+        parts.append(menu("part", "of", options_of(PARTS, here), selection.part))
         parts.append(menu("by", "by", options_of(SHARE_METHODS), selection.by))
     return parts
 

@@ -9,7 +9,7 @@ import dash_bootstrap_components as dbc
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from analysis.contract.specs import ModelInfo
+from analysis.contract.specs import NO_ATTENTION, ModelInfo
 from dash_app.jobs.job_and_draw import progress_bar
 from dash_app.page.panel import (
     aria,
@@ -142,15 +142,18 @@ def _examples(context: Context) -> Component:
     )
 
 
+def _heads_chip(info: ModelInfo) -> tuple[str, str]:
+    if info.heads:
+        return f"{info.heads} heads / {info.kv_heads} KV", "Attention heads / key-value heads"
+    return "no attention", NO_ATTENTION
+
+
 def chips(info: ModelInfo) -> list[Component]:
     """The main facts about a model, one chip each."""
     tied = info.tied_embeddings
     facts = [
         (f"{info.layers} layers", "Transformer blocks"),
-        (
-            f"{info.heads} heads / {info.kv_heads} KV",
-            "Attention heads / key-value heads",
-        ),
+        _heads_chip(info),
         (f"d {info.d_model}", "Width of the residual stream"),
         (
             "tied embeddings" if tied else "untied embeddings",
@@ -162,4 +165,6 @@ def chips(info: ModelInfo) -> list[Component]:
         (info.norm, "Norm before the unembedding"),
         (info.dtype, "Number format of the weights in memory"),
     ]
+    if missing := [reason for reason in info.missing if reason != NO_ATTENTION]:
+        facts.append(("partly supported", " ".join(missing)))
     return [html.Span(text, className="model-chip", title=title) for text, title in facts]

@@ -8,6 +8,7 @@ from typing import Any
 from dash import html, no_update
 from dash.development.base_component import Component
 
+from analysis.contract.specs import PART_NAMES
 from analysis.tracing.specs import RunResult
 from analysis.trajectory.specs import Story, StorySpec
 from dash_app.errors import explain
@@ -82,7 +83,8 @@ def story_phrases(story: Story, run: RunResult) -> list[Phrase]:
     Each phrase has the part of the selection that it names (any of row, pos, layer, heads, pin), or
     None.
     """
-    return [*_when(story), ("; ", None), *_step(story, run), (".", None)]
+    step = [("; ", None), *_step(story, run)] if story.step_part else []
+    return [*_when(story), *step, (".", None)]
 
 
 def verdict_phrases(run: RunRef, result: RunResult) -> list[Phrase]:
@@ -129,7 +131,7 @@ def _step(story: Story, run: RunResult) -> list[Phrase]:
     size = f"{story.step_logit:+.1f} logits".replace("-", "−")
     opening = "the largest direct contribution to its logit is from "
     if story.step_logit <= 0:
-        opening = "no head or MLP raises its logit; the one that lowers it least is "
+        opening = "no component raises its logit; the one that lowers it least is "
     return [(opening, None), _component(story), (f" ({size}", None), *_source(story, run)]
 
 
@@ -140,11 +142,12 @@ def _component(story: Story) -> Phrase:
         "pos": story.position,
     }
     if story.step_head is None:
+        part = story.step_part
         spot = f"{story.step_layer}:{story.position}:{story.position}"
-        return f"layer {story.step_layer}, MLP", {
+        return f"layer {story.step_layer}, {PART_NAMES[part]}", {
             **where,
-            "adds": "mlp_output",
-            "link": f"mlp:{spot}:-1",
+            "adds": f"{part}_output",
+            "link": f"{part}:{spot}:-1",
         }
     return f"layer {story.step_layer}, head {story.step_head}", {
         **where,

@@ -335,7 +335,7 @@ def test_the_caption_states_the_pruned_mass() -> None:
     graph = dataclasses.replace(GRAPHS[12, 8], hidden_share=0.25, terminal_share=0.02)
     text = caption(graph)
     assert "Of the other, 25 % of the flow goes through links too thin" in text
-    assert "2.0 % ends in biases or attention sinks" in text
+    assert "2.0 % ends in biases, attention sinks or other parts" in text
     assert "into the state after layer 11, position 7" in text
 
 
