@@ -277,7 +277,7 @@ def _colour_axis(scaling: Scaling, most: float, plan: _Plan, theme: Theme) -> di
         bar.update({
             "orientation": "h", "x": 1, "xanchor": "right", "yanchor": "bottom", "xpad": 0,
             "ypad": 14, "len": 54, "thickness": 6, "nticks": 2,
-            "title": {"text": "" if scaling == "linear" else f"weight ({words})"},
+            "title": {"text": ""},  # the caption and the panel's chips name the scale
         })  # fmt: skip
     low, high = (float(end) for end in _scaled(np.array([0.0, most]), scaling))
     high = max(high, low + 1e-6)
@@ -297,8 +297,9 @@ def _weight_ticks(scaling: Scaling, most: float, *, few: bool) -> tuple[list[flo
         powers = [weight for weight in (FLOOR, 0.01, 0.1) if weight < most]
         at = [FLOOR, most] if few else [*powers, most]
         return at, [f"≤{weight:g}" if weight == FLOOR else f"{weight:.2g}" for weight in at]
-    parts = (0.0, 1.0) if few else (0.0, 1 / 16, 1 / 4, 9 / 16, 1.0)
-    at = [part * most for part in parts]
+    if few:
+        return [0.0, most], ["0", f"{most:.2g}"]
+    at = [part * most for part in (0.0, 1 / 16, 1 / 4, 9 / 16, 1.0)]
     return at, [f"{weight:.2f}" for weight in at]
 
 

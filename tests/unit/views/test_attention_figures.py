@@ -46,9 +46,9 @@ def test_attention_is_blank_after_the_query_and_exact_elsewhere() -> None:
 def test_logarithmic_attention_is_labelled_and_keeps_the_numbers() -> None:
     figure = attention(
         synthetic.pattern(6), synthetic.run_result(4, 6),
-        heads=(1,), pos=2, theme="light", scaling="log",
+        heads=(1, 2), pos=2, theme="light", scaling="log",
     )  # fmt: skip
-    axis = figure["layout"]["coloraxis"]
+    axis = figure["layout"]["coloraxis2"]
     assert "(log)" in axis["colorbar"]["title"]["text"]
     assert axis["cmin"] == np.log10(FLOOR)
     drawn, told = figure["data"][0]["z"][2, :3], figure["data"][0]["customdata"][2, :3]
