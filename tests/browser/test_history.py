@@ -75,6 +75,20 @@ def test_a_run_is_listed_reopened_without_computing_and_deleted(visit: Callable[
     assert "Italy" not in page.inner_text("#history-list")
 
 
+def check_document(page: Any, link: str, titles: list[str]) -> None:
+    """The document has every view with its picture, and loads nothing else."""
+    requests: list[str] = []
+    page.on("request", lambda sent: requests.append(sent.url))
+    page.goto(link)
+    assert page.locator("h2").all_inner_texts() == [
+        f"{number}. {title}" for number, title in enumerate(titles, 1)
+    ]
+    assert page.locator("img").evaluate_all("(all) => all.every((each) => each.naturalWidth > 300)")
+    assert not [
+        url for url in requests if not url.startswith(("data:", link)) and "favicon" not in url
+    ]
+
+
 def test_a_collection_keeps_pictures_and_notes_and_is_shared_as_one_document(
     visit: Callable[..., Any], browser: Any, server: Servers
 ) -> None:
@@ -97,19 +111,7 @@ def test_a_collection_keeps_pictures_and_notes_and_is_shared_as_one_document(
     context = new_context(browser)
     console: list[str] = []
     other = new_page(context, console)
-    requests: list[str] = []
-    other.on("request", lambda sent: requests.append(sent.url))
-    other.goto(link)
-    assert other.locator("h2").all_inner_texts() == [
-        f"{number}. {title}"
-        for number, title in enumerate(page.locator(".item-title").all_inner_texts(), 1)
-    ]
-    assert other.locator("img").evaluate_all(
-        "(all) => all.every((each) => each.naturalWidth > 300)"
-    )
-    assert not [
-        url for url in requests if not url.startswith(("data:", link)) and "favicon" not in url
-    ]
+    check_document(other, link, page.locator(".item-title").all_inner_texts())
     other.locator("a", has_text="Open this view").nth(1).click()
     ready(other)
     until(other, "document.querySelector('.token.is-selected .token-pos').textContent === '3'")
