@@ -282,7 +282,9 @@ def _colour_axis(scaling: Scaling, most: float, plan: _Plan, theme: Theme) -> di
     low, high = (float(end) for end in _scaled(np.array([0.0, most]), scaling))
     high = max(high, low + 1e-6)
     at, names = _weight_ticks(scaling, most, few=plan.fluid)
-    bar.update({"tickvals": [float(_scaled(weight, scaling)) for weight in at], "ticktext": names})
+    # Plotly leaves out a tick that rounding puts beyond the end of the scale.
+    places = [min(float(_scaled(weight, scaling)), high) for weight in at]
+    bar.update({"tickvals": places, "ticktext": names})
     return {
         "colorscale": scale(palette(theme).magnitude),
         "cmin": low,

@@ -10,6 +10,7 @@ import pytest
 
 from dash_app.figures.colours import cell_texts
 from dash_app.page.theme import DARK, LIGHT, Palette, readable_on, scale_colour
+from tests.support.repository import ROOT
 
 PALETTES = [pytest.param(LIGHT, id="light"), pytest.param(DARK, id="dark")]
 
@@ -61,6 +62,22 @@ def test_components_differ_in_greyscale_and_from_the_surface(palette: Palette) -
     pairs = itertools.combinations((lightness(channels(part)) for part in parts), 2)
     assert min(abs(one - other) for one, other in pairs) >= 10
     assert min(contrast(part, palette.surface) for part in parts) >= 3
+
+
+@pytest.mark.parametrize("palette", PALETTES)
+def test_links_of_the_flow_differ_in_greyscale_as_they_are_drawn(palette: Palette) -> None:
+    css = (ROOT / "assets" / "css" / "views.css").read_text("utf-8")
+    rule = r"--hue: var\(--(residual|attention|mlp|bias)\); --strength: ([\d.]+);"
+    strengths = {name: float(strength) for name, strength in re.findall(rule, css)}
+    assert set(strengths) == {"residual", "attention", "mlp", "bias"}
+    ground = np.array(channels(palette.surface))
+    drawn = [
+        lightness(
+            list(strength * np.array(channels(getattr(palette, name))) + (1 - strength) * ground)
+        )
+        for name, strength in strengths.items()
+    ]
+    assert min(abs(one - other) for one, other in itertools.combinations(drawn, 2)) >= 6
 
 
 @pytest.mark.parametrize("palette", PALETTES)
