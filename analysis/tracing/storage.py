@@ -323,7 +323,10 @@ def _stores(model: Model, length: int) -> Iterator[str]:
     for store, text in (
         (PatternStore("float16"), f"pattern_dtype='float16' ({{}}; {rounding})"),
         (PatternStore(on_disk=True), "patterns_on_disk=True ({})"),
-        (PatternStore("float16", on_disk=True), "both together ({})"),
+        (
+            PatternStore("float16", on_disk=True),
+            "pattern_dtype='float16' with patterns_on_disk=True ({})",
+        ),
     ):
         need = _need(model, 1, length, store, whole=True)
         if _fits(model, need):
