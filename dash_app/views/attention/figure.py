@@ -277,6 +277,7 @@ def _colour_axis(scaling: Scaling, most: float, plan: _Plan, theme: Theme) -> di
         bar.update({
             "orientation": "h", "x": 1, "xanchor": "right", "yanchor": "bottom", "xpad": 0,
             "ypad": 14, "len": 54, "thickness": 6, "nticks": 2,
+            "ticklabeloverflow": "allow",
             "title": {"text": ""},  # the caption and the panel's chips name the scale
         })  # fmt: skip
     low, high = (float(end) for end in _scaled(np.array([0.0, most]), scaling))
