@@ -23,7 +23,7 @@ from analysis.lens.specs import LensSpec, PromotedSpec
 from analysis.model.handle import Model
 from analysis.model.readout import Readout
 from analysis.tracing.capture import Trace
-from analysis.tracing.heads import head_parts
+from analysis.tracing.heads import head_parts, other_parts
 
 ComponentSpec: TypeAlias = LensSpec | PromotedSpec
 
@@ -70,7 +70,8 @@ def _require_heads(model: Model) -> None:
 
 
 def mlp_output(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
-    """``mlp_out[layer]``."""
+    """``mlp_out[layer]``; refused in a model without MLPs."""
+    _require_part(model, "mlp")
     states: Floats = trace.mlp_out[layer]
     return states
 
@@ -81,12 +82,11 @@ def _require_part(model: Model, part: str) -> None:
 
 
 def ssm_output(model: Model, trace: Trace, spec: ComponentSpec, layer: int) -> Floats:
-    """What a state space model adds, beside attention or in its place; else zero."""
+    """What a mixer besides attention adds; zero in a layer without one."""
     _require_part(model, "ssm")
-    block, states = model.stream.blocks[layer], trace.attn_out[layer]
-    if block.of("ssm"):
-        return trace.others(layer)["ssm"]
-    return states if block.attention is None else np.zeros_like(states)
+    others = other_parts(model, trace, layer)
+    states: Floats = others["ssm"] if "ssm" in others else np.zeros_like(trace.attn_out[layer])
+    return states
 
 
 def per_layer_embedding_output(

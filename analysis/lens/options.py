@@ -12,6 +12,7 @@ from analysis.contract.choices import (
     ATTENTION,
     FINAL_NORM,
     LINEAR_HEAD,
+    MLP,
     NORM_PARAMETERS,
     PER_LAYER_EMBEDDING,
     SEPARATE_HEADS,
@@ -84,59 +85,58 @@ class Component(Choice):
     short: str = ""
 
 
-_COMPONENTS = "analysis.lens.cells"
 _CELLS = "analysis.lens.cells"
 COMPONENTS = Choices(
     "component",
     Component(
         "block_output", "Block output", "resid[l]", "The residual stream after the block.",
-        "logit lens; nostalgebraist, 2020", function=f"{_COMPONENTS}:block_output", by_row=True,
+        "logit lens; nostalgebraist, 2020", function=f"{_CELLS}:block_output", by_row=True,
         phrase="the block's output",
     ),
     Component(
         "attention_output", "Attention output", "attn(h)",
         "What attention adds; in a layer without attention, the mixer in its place.",
         needs=(ATTENTION,),
-        function=f"{_COMPONENTS}:attention_output", phrase="what attention adds", short="attention",
+        function=f"{_CELLS}:attention_output", phrase="what attention adds", short="attention",
     ),
     Component(
         "mlp_output", "MLP output", "mlp(h)", "What the MLP adds to the residual stream.",
-        "Geva et al., 2022", function=f"{_COMPONENTS}:mlp_output", phrase="what the MLP adds",
+        "Geva et al., 2022", (MLP,), function=f"{_CELLS}:mlp_output", phrase="what the MLP adds",
         short="MLP",
     ),
     Component(
         "ssm_output", "Mixer output", "ssm(h)",
         "What a state space model, convolution or linear attention adds.",
-        "Gu and Dao, 2023", (SSM,), f"{_COMPONENTS}:ssm_output",
+        "Gu and Dao, 2023", (SSM,), f"{_CELLS}:ssm_output",
         phrase="what the mixer besides attention adds", short="mixer",
     ),
     Component(
         "per_layer_embedding_output", "Per-layer embedding", "ple(h, token)",
         "What a block adds from an embedding of its own for the token.", "Gemma 3n, 2025",
-        (PER_LAYER_EMBEDDING,), f"{_COMPONENTS}:per_layer_embedding_output",
+        (PER_LAYER_EMBEDDING,), f"{_CELLS}:per_layer_embedding_output",
         phrase="what the per-layer embedding adds", short="PLE",
     ),
     Component(
         "mid_residual", "Mid residual", "h + attn(h)", "The state between attention and MLP.",
-        needs=(SEQUENTIAL,), function=f"{_COMPONENTS}:mid_residual",
+        needs=(SEQUENTIAL,), function=f"{_CELLS}:mid_residual",
         phrase="the state between attention and MLP", short="mid",
     ),
     Component(
         "block_increment", "Block increment", "resid[l + 1] − resid[l]",
         "What the block adds: attention and MLP together.",
-        function=f"{_COMPONENTS}:block_increment",
+        function=f"{_CELLS}:block_increment",
         phrase="what the block adds (this row minus the one before)", short="block adds",
     ),
     Component(
         "head_output", "One head", "Σⱼ pattern[i, j] · v[j] · W_O",
         "What one head adds: its part of the attention output.",
-        needs=(ATTENTION, SEPARATE_HEADS), function=f"{_COMPONENTS}:head_output", head=True,
+        needs=(ATTENTION, SEPARATE_HEADS), function=f"{_CELLS}:head_output", head=True,
         phrase="what {head} adds", short="head",
     ),
     Component(
         "source_output", "One head, one source", "pattern[i, j] · v[j] · W_O",
         "What one head adds from the source position j alone.", "Kobayashi et al., 2020",
-        needs=(ATTENTION, SEPARATE_HEADS), function=f"{_COMPONENTS}:source_output", head=True,
+        needs=(ATTENTION, SEPARATE_HEADS), function=f"{_CELLS}:source_output", head=True,
         source_position=True, phrase="what {head} adds from {source}", short="head",
     ),
     help="Which states are decoded.",

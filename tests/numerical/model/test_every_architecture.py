@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.sweep import FAULTS, NOT_BUILDABLE, PASSES, TOLERANCE, Verdict
+from tests.support.sweep import FAULTS, NOT_BUILDABLE, PARTIAL, PASSES, TOLERANCE, Verdict
 
 ROOT = Path(__file__).resolve().parents[3]
 TIME_LIMIT = 600
 
 #: Model type -> the verdict that is a fault today. Remove an entry when its fault is fixed.
 KNOWN_FAULTS: dict[str, str] = {}
-#: The fewest types that may pass, and that transformers may build.
-PASSING, BUILT = 109, 175
+#: The fewest types that may pass, that may pass or be partial, and that transformers may build.
+PASSING, READ, BUILT = 133, 147, 175
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,9 @@ def test_what_passes_gives_the_logits_of_the_untouched_model(
 ) -> None:
     passing = [each for each in verdicts.values() if each.verdict == PASSES]
     assert len(passing) >= PASSING
-    assert all(each.error is not None and each.error <= TOLERANCE for each in passing)
+    partial = [each for each in verdicts.values() if each.verdict == PARTIAL]
+    assert len(passing) + len(partial) >= READ
+    assert all(each.error is not None and each.error <= TOLERANCE for each in (*passing, *partial))
 
 
 @pytest.mark.full
