@@ -79,10 +79,15 @@ class Target:
         """The foil's id, or -1."""
         return -1 if self.foil is None else self.foil
 
-    def of(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    def value(self, logits: Tensor) -> Tensor:
         """[...] from logits [..., vocab]."""
-        chosen: NDArray[np.float64] = logits[..., self.token].astype(np.float64)
+        chosen = logits[..., self.token]
         return chosen if self.foil is None else chosen - logits[..., self.foil]
+
+    def of(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """[...] from logits [..., vocab], in float64."""
+        values: NDArray[np.float64] = self.value(torch.from_numpy(logits).double()).numpy()
+        return values
 
 
 def target_of(

@@ -15,7 +15,7 @@ from analysis.contract.arguments import convert_fields, whole_number
 from analysis.errors import SpecError
 
 #: Version of the meaning and layout of results. Memo entries of another version are not read.
-SCHEMA = 9
+SCHEMA = 10
 
 Answer_co = TypeVar("Answer_co", covariant=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from analysis.contract.specs import Floats, Ints
@@ -75,16 +77,16 @@ def _others(flow: MassFlow) -> LinkBatch:
 
 def _columns(flow: MassFlow) -> Graph:
     """The graph with numbered nodes and links, its hidden share and its terminal share."""
-    empty = np.zeros(0, np.int64)
-    links = {
-        name: np.concatenate([empty, *(getattr(batch, name) for batch in flow.batches)])
-        for name in COLUMNS
-    }
     roots = flow.codes.of("block", flow.row, np.array(flow.roots))
-    nodes = flow.codes.ordered(np.concatenate([links["source"], links["target"], roots]))
+    used = np.zeros(flow.codes.count, bool)
+    used[roots] = True
+    for batch in flow.batches:
+        used[batch.source] = used[batch.target] = True
+    nodes = flow.codes.ordered(np.flatnonzero(used))
     place = np.zeros(flow.codes.count, np.int64)
     place[nodes] = np.arange(len(nodes))
     kind, depth, pos = flow.codes.split(nodes)
+    empty = np.zeros(0, np.int64)
     fallback = np.intersect1d(np.concatenate([empty, *flow.fallback]), nodes)
     return Graph(
         position=flow.roots[0],
@@ -94,13 +96,7 @@ def _columns(flow: MassFlow) -> Graph:
         node_depth=depth,
         node_pos=pos,
         node_flow=flow.mass[nodes].astype(np.float32),
-        link_kind=links["kind"].astype(np.int64),
-        link_layer=links["layer"].astype(np.int64),
-        link_head=links["head"].astype(np.int64),
-        link_source=place[links["source"].astype(np.int64)],
-        link_target=place[links["target"].astype(np.int64)],
-        link_share=links["share"].astype(np.float32),
-        link_flow=links["flow"].astype(np.float32),
+        **_link_columns(flow.batches, place),
         hidden_share=_hidden(flow),
         terminal_share=0.0 if flow.up else _terminal(flow),
         fallback_nodes=place[fallback],
@@ -108,6 +104,24 @@ def _columns(flow: MassFlow) -> Graph:
         roots=flow.roots,
         node_whole=_whole(flow, nodes),
     )
+
+
+def _link_columns(batches: list[LinkBatch], place: Ints) -> dict[str, Any]:
+    """The columns of all links, each filled in place: graphs can have millions of links."""
+    size = sum(len(batch.flow) for batch in batches)
+    found = {
+        f"link_{name}": np.empty(size, np.float32 if name in ("share", "flow") else np.int64)
+        for name in COLUMNS
+    }
+    start = 0
+    for batch in batches:
+        here = slice(start, start + len(batch.flow))
+        for name in ("kind", "layer", "head", "share", "flow"):
+            found[f"link_{name}"][here] = getattr(batch, name)
+        for name in ("source", "target"):
+            np.take(place, getattr(batch, name), out=found[f"link_{name}"][here])
+        start = here.stop
+    return found
 
 
 def _whole(flow: MassFlow, nodes: Ints) -> Floats:
@@ -224,11 +238,14 @@ class GraphBuilder(MassFlow):
             drawn &= self.mass[source] > 0.0
         if not drawn.any():
             return
-        size = np.full(int(drawn.sum()), 0)
-        heads = size - 1 if head is None else head[drawn]
+        if not drawn.all():
+            source, target, share = source[drawn], target[drawn], share[drawn]
+            head = None if head is None else head[drawn]
+        size = len(share)
+        heads = np.full(size, -1) if head is None else head
         batch = LinkBatch(
-            size + LINK[kind], size + layer, heads, source[drawn], target[drawn], share[drawn],
-            np.zeros(len(size)),
+            np.full(size, LINK[kind]), np.full(size, layer), heads, source, target, share,
+            np.zeros(size),
         )  # fmt: skip
         self.add(batch)
         if self.spec.budget is not None and self.count > max(8 * self.spec.budget, 1 << 16):

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.attribution.direct import Target, target_of
+from analysis.contract.choices import Situation
 from analysis.errors import SpecError
-from analysis.flow_graph.cuts import Cut, cut_of, effects
-from analysis.flow_graph.graph import walk
+from analysis.flow_graph.cuts import Baseline, Cut, baseline_of, cut_of, effects, positions_of
+from analysis.flow_graph.effect import objective
+from analysis.flow_graph.graph import compute as compute_graph
+from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import LINK_KINDS, CausalCheck, CausalComparison, Graph, Link
-from analysis.flow_graph.signed import signed
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
@@ -45,7 +47,8 @@ def compute(model: Model, trace: Trace, spec: CausalSpec) -> CausalCheck:
     """Cut the strongest drawn links of a graph, each on its own, many in one forward pass.
 
     An attention link is knocked out before the softmax, which renormalises the rest of the row;
-    an MLP's output at its position is replaced by zero or by its mean.
+    an MLP's output at its position is replaced by zero or by its mean. An effect graph is cut
+    against its own baseline.
 
     Args:
         model: The model the trace was made with.
@@ -60,13 +63,13 @@ def compute(model: Model, trace: Trace, spec: CausalSpec) -> CausalCheck:
             heads.
         CancelledError: If the caller's progress listener stops the work.
     """
-    graph = _graph(model, trace, spec.flow)
-    target = _target(model, trace, spec, graph)
+    graph = compute_graph(model, trace, spec.flow)
+    target, baseline = _target_and_baseline(model, trace, spec, graph)
     drawn = _cuttable(graph)
     chosen = sorted(drawn, key=lambda cut: -abs(drawn[cut].flow))[: spec.limit]
-    effect, passes = effects(model, trace, chosen, target, spec.value)
+    effect, passes = effects(model, trace, chosen, target, baseline)
     flow = np.array([drawn[cut].flow for cut in chosen], np.float32)
-    compared = effect if graph.method == "signed" else np.abs(effect)
+    compared = effect if FLOW_METHODS[graph.method].signed else np.abs(effect)
     return CausalCheck(
         method=graph.method,
         **_measured(trace, target),
@@ -86,8 +89,9 @@ def compare(model: Model, trace: Trace, comparison: ComparisonSpec) -> CausalCom
     """How well several methods predict the effect of cuts on this prompt.
 
     All methods are compared on the same cuts: the union of the ``limit`` strongest of each. Some
-    methods give the mean of the heads only, so heads are summed in all of them. Methods in logits
-    count by absolute value. Signed flow draws direct paths only; it is 0 on all other cuts.
+    methods give the mean of the heads only, so heads are summed in all of them unless
+    ``per_head``, which leaves those methods out. Methods in logits count by absolute value. Signed
+    flow draws direct paths only; it is 0 on all other cuts.
 
     Args:
         model: The model the trace was made with.
@@ -95,20 +99,24 @@ def compare(model: Model, trace: Trace, comparison: ComparisonSpec) -> CausalCom
         comparison: What is cut and measured, and the methods.
 
     Raises:
-        SpecError: If the root or a token does not exist, or the attention can't be split into
-            heads.
+        SpecError: If the root or a token does not exist, the attention can't be split into heads,
+            or no method is left.
         CancelledError: If the caller's progress listener stops the work.
     """
-    spec, methods = comparison.causal, comparison.methods
+    spec, per_head = comparison.causal, comparison.per_head
+    methods = [name for name in comparison.methods if _fits(model, name, per_head)]
+    if not methods:
+        raise SpecError("No method is left to compare.", "Choose methods that have heads.")
     target = target_of(model, trace, _position(spec.flow), *_tokens(spec))
-    plain = replace(spec.flow, per_head=False, token=None, foil=None, method="attention")
-    found = [_drawn(model, trace, plain, method, target) for method in methods]
+    found = [_drawn(model, trace, spec, method, target, per_head) for method in methods]
     cuts = _union(found, spec.limit)
-    effect, _ = effects(model, trace, cuts, target, spec.value)
+    baseline = baseline_of(model, trace, positions_of(trace, target), spec.value)
+    effect, _ = effects(model, trace, cuts, target, baseline)
     flow = np.array([[drawn.get(cut, 0.0) for cut in cuts] for drawn in found], np.float32)
     return CausalComparison(
         methods=tuple(methods),
         correlations=np.array([spearman(row, np.abs(effect)) for row in flow], np.float32),
+        head=_ints([cut.head for cut in cuts]),
         **_columns(cuts),
         flow=flow.reshape(len(methods), len(cuts)),
         effect=effect,
@@ -116,8 +124,11 @@ def compare(model: Model, trace: Trace, comparison: ComparisonSpec) -> CausalCom
     )
 
 
-def _graph(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
-    return (signed if spec.method == "signed" else walk)(model, trace, spec)
+def _fits(model: Model, method: str, per_head: bool) -> bool:
+    """Whether a method takes part: it can run, and has heads if they are wanted."""
+    choice = FLOW_METHODS[method]
+    available = not choice.unavailable(Situation(model.info))
+    return available and (choice.per_head or not per_head)
 
 
 def _cuttable(graph: Graph) -> dict[Cut, Link]:
@@ -127,16 +138,18 @@ def _cuttable(graph: Graph) -> dict[Cut, Link]:
 
 
 def _drawn(
-    model: Model, trace: Trace, plain: FlowSpec, method: str, target: Target
+    model: Model, trace: Trace, spec: CausalSpec, method: str, target: Target, per_head: bool
 ) -> dict[Cut, float]:
     """The flow that a method draws at each cut, by absolute value."""
-    if method == "signed":
-        spec = FlowSpec(
-            target.position, method=method, per_head=False, token=target.token, foil=target.foil
-        )
+    if FLOW_METHODS[method].signed:
+        options: dict[str, Any] = {"token": target.token, "foil": target.foil}
+        if method == "effect":
+            options |= {"baseline": spec.value, "exact": spec.flow.exact}
+        flow = FlowSpec(target.position, method=method, per_head=per_head, **options)
     else:
-        spec = replace(plain, method=method)
-    links = _cuttable(_graph(model, trace, spec))
+        plain = FlowSpec(spec.flow.position, spec.flow.row, threshold=spec.flow.threshold)
+        flow = replace(plain, method=method, per_head=per_head)
+    links = _cuttable(compute_graph(model, trace, flow))
     return {cut: abs(link.flow) for cut, link in links.items()}
 
 
@@ -161,14 +174,20 @@ def _position(flow: FlowSpec) -> int:
     return flow.position
 
 
-def _target(model: Model, trace: Trace, spec: CausalSpec, graph: Graph) -> Target:
+def _target_and_baseline(
+    model: Model, trace: Trace, spec: CausalSpec, graph: Graph
+) -> tuple[Target, Baseline]:
     token, foil = _tokens(spec)
-    if graph.method == "signed" and (token, foil) not in ((None, None), _named(graph)):
+    in_logits = FLOW_METHODS[graph.method].signed
+    if in_logits and (token, foil) not in ((None, None), _named(graph)):
         raise SpecError(
             "The graph explains another token than the one that is measured.",
             "Choose the same token for both.",
         )
-    return target_of(model, trace, _position(spec.flow), token, foil)
+    if graph.method == "effect":
+        return objective(model, trace, spec.flow)
+    target = target_of(model, trace, _position(spec.flow), token, foil)
+    return target, baseline_of(model, trace, positions_of(trace, target), spec.value)
 
 
 def _named(graph: Graph) -> tuple[int, int | None]:

@@ -18,7 +18,6 @@ from analysis.flow_graph.mass_flow import root_positions
 from analysis.flow_graph.methods import Shares, Step, attention_step, block_step
 from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import Graph
-from analysis.flow_graph.signed import signed
 from analysis.flow_graph.sinks import Hiding, hiding
 from analysis.flow_graph.specs import FlowSpec
 from analysis.model.handle import Model
@@ -163,7 +162,9 @@ def _up(sharing: _Sharing, builder: GraphBuilder) -> None:
 def compute(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
     """The states that a state's mass comes from or, upwards, the states that it goes to.
 
-    Downwards only nodes that carry mass are divided, each over all its parts, so shares are exact.
+    For a method in logits, what each link adds to a logit or does to it: see ``signed`` and
+    ``effect``. With shares, only nodes that carry mass are divided downwards, each over all its
+    parts, so shares are exact.
     Upwards the states of all later positions are divided, which costs as much as a whole run.
 
     Args:
@@ -185,8 +186,10 @@ def compute(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
         CancelledError: If the caller's progress listener stops the work.
     """
     trace.require_model(model)
-    if FLOW_METHODS[spec.method].signed:
-        return signed(model, trace, spec)
+    method = FLOW_METHODS[spec.method]
+    if method.signed:
+        graph: Graph = method.load()(model, trace, spec)
+        return graph
     return walk(model, trace, spec)
 
 
@@ -195,7 +198,8 @@ def flow(
     method: str = "proximity", threshold: float = 0.0, top_k: int | None = None,
     budget: int | None = None, per_head: bool = True, token: int | str | None = None,
     foil: int | str | None = None, direction: str = "down", fold_sinks: bool = False,
-    hide_start: str = "keep",
+    hide_start: str = "keep", target: str = "logit", baseline: str = "zero",
+    prompts: Sequence[str] = (), exact: bool = True,
 ) -> Graph:  # fmt: skip
     """What the state at (row, position) is made of, as a graph of shares; or where it goes.
 
@@ -205,28 +209,38 @@ def flow(
         position: The root's position, or several of them.
         row: The root's residual row; the last one unless given, upwards row 0.
         method: How a state is divided among its parts: a name in ``options.FLOW_METHODS``, such
-            as "proximity" (information flow routes, arXiv 2403.00824) or "signed" (direct paths,
-            in logits). ``docs/reference.md`` lists all with formula and source.
-        threshold: Keep links whose share is above it.
+            as "proximity" (information flow routes, arXiv 2403.00824), "signed" (direct paths, in
+            logits) or "effect" (what cutting a link does, in logits). ``docs/reference.md`` lists
+            all with formula and source.
+        threshold: Keep links whose share is above it; in logits, of the sum of absolute values.
         top_k: At each node, keep this many of its strongest attention links.
-        budget: Keep this many links, by flow; the rest is one "other" link to each node.
+        budget: Keep this many links, by flow; of shares, the rest is one "other" link to each node.
         per_head: One attention link for each head and source, or heads summed.
-        token: Signed only: the token whose logit is explained; the model's own top token unless
+        token: In logits: the token whose logit is explained; the model's own top token unless
             given.
-        foil: Signed only: the token whose logit is subtracted.
+        foil: In logits: the token whose logit is subtracted.
         direction: "down" to the tokens, or "up" from the root to everything it reaches.
         fold_sinks: Whether attention to sinks (``analysis.flow_graph.sinks``) ends in sink links.
         hide_start: "keep", or hide attention to a start token: "loss" counts its mass as hidden,
             "reweight" scales the other shares of each node.
+        target: Effect only: "logit", or "kl" from the output of a second prompt.
+        baseline: Effect only, what replaces an MLP's output that is cut: "zero", "mean" over the
+            run's positions, "reference" (mean over ``prompts``), or "resample" (the same position
+            of a second prompt, for attention edges too).
+        prompts: Effect only: the texts of the baselines "reference" and "resample".
+        exact: Effect only: cut MLPs with large outputs, and those at the root's position, instead
+            of estimating them.
 
     Raises:
-        SpecError: If an option has no such value or the root does not exist.
+        SpecError: If an option has no such value, the root does not exist, or the model can't run
+            the method.
     """
     options: dict[str, Any] = {
         "method": method, "threshold": threshold, "top_k": top_k, "budget": budget,
         "per_head": per_head, "token": token_id(model.tokenizer, token),
         "foil": token_id(model.tokenizer, foil), "direction": direction,
-        "fold_sinks": fold_sinks, "hide_start": hide_start,
+        "fold_sinks": fold_sinks, "hide_start": hide_start, "target": target,
+        "baseline": baseline, "prompts": tuple(prompts), "exact": exact,
     }  # fmt: skip
     where = position if isinstance(position, int) else as_tuple(position)
     spec = FlowSpec.from_options(position=where, row=row, **options)

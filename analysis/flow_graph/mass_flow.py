@@ -52,7 +52,7 @@ class NodeCodes:
 def strongest(
     table: Doubles, weight: Doubles, top_k: int | None, threshold: float
 ) -> tuple[Ints, Ints, Ints]:
-    """(head, query, key) of the strongest entries above the threshold, by query, best first.
+    """(head, query, key) of the strongest entries above the threshold, by query.
 
     Args:
         table: [head, query, key] shares.
@@ -60,12 +60,11 @@ def strongest(
         top_k: How many for each query; None for all.
         threshold: Shares up to this are left out.
     """
-    strength = np.where(table > threshold, table * weight, 0.0)
+    drawn = (table > threshold) & (weight > 0.0)
     if top_k is not None:
-        strength = _top(strength, top_k)
-    head, query, key = np.nonzero(strength)
-    order = np.lexsort((-strength[head, query, key], query))
-    return head[order], query[order], key[order]
+        drawn = _top(np.where(drawn, table * weight, 0.0), top_k) > 0.0
+    query, head, key = np.nonzero(drawn.transpose(1, 0, 2))
+    return head, query, key
 
 
 def _top(strength: Doubles, top_k: int) -> Doubles:

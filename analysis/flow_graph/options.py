@@ -1,32 +1,42 @@
 """The options of a flow graph, each a table of choices.
 
-Notation: y is a state, z one of its parts, x the residual, a what attention or the MLP adds.
+Notation: y is a state, z one of its parts, x the residual, a what attention or the MLP adds. Of
+the method effect: a is an edge's attention weight, v the source's value, z the head's mixed value,
+m an MLP's output and b its baseline.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.contract.choices import LINEAR_HEAD, SEPARATE_HEADS, Choice, Choices
+from analysis.contract.choices import LINEAR_HEAD, SEPARATE_HEADS, Choice, Choices, Need
+from analysis.tracing.options import ABLATION_VALUES
 
 
 @dataclass(frozen=True, slots=True)
 class FlowMethod(Choice):
-    """How states are divided among their parts.
+    """What the links of a flow graph say.
 
-    Its function takes a ``flow_graph.methods.Step`` and gives ``flow_graph.methods.Shares``. A
-    signed method has none: it adds up direct paths instead.
+    The function of a method with shares takes a ``flow_graph.methods.Step`` and gives
+    ``flow_graph.methods.Shares``. That of a signed method takes (model, trace, spec) and gives the
+    ``Graph``.
 
     Attributes:
         vectors: Whether it needs the vector that each head reads from each source.
-        per_head: Whether its attention links have heads; else they stand for the heads' mean.
-        signed: Whether its links are logits of either sign.
+        per_head: Whether its attention links have heads; else they are the mean of the heads.
+        signed: Whether its links are logits of either sign; else they are shares.
     """
 
     vectors: bool = False
     per_head: bool = True
     signed: bool = False
 
+
+BACKWARD = Need(
+    "weights that can run backward",
+    "4-bit weights can't run backward, as this method needs.",
+    lambda situation: situation.model is None or situation.model.quantised != "4bit",
+)
 
 _SHARES = "analysis.flow_graph.methods"
 FLOW_METHODS = Choices(
@@ -82,10 +92,48 @@ FLOW_METHODS = Choices(
         "signed", "Signed", "U[token] · N(z) with the scale of N frozen at the final state",
         "What each direct path adds to one token's logit, or to the difference of two logits. The"
         " paths sum to the logit.",
-        "direct logit attribution; Elhage et al., 2021", (SEPARATE_HEADS, LINEAR_HEAD), signed=True,
+        "direct logit attribution; Elhage et al., 2021", (SEPARATE_HEADS, LINEAR_HEAD),
+        "analysis.flow_graph.signed:signed", signed=True,
     ),
-    help="How a state is divided among its parts.",
+    FlowMethod(
+        "effect", "Effect", "a / (1 − a) · ∂logit/∂z · (v − z) for an edge; ∂logit/∂m · (m − b)"
+        " for an MLP",
+        "How much a logit falls if the link is cut: estimated with one backward pass, measured"
+        " for MLPs with large outputs or at the root's position. Effects overlap, so they do not"
+        " sum to the logit.",
+        "attribution patching; Nanda, 2023; Kramár et al., 2024", (SEPARATE_HEADS, BACKWARD),
+        "analysis.flow_graph.effect:effect", signed=True,
+    ),
+    help="What the width of a link means.",
 )  # fmt: skip
+
+BASELINES = Choices(
+    "baseline",
+    *ABLATION_VALUES.values(),
+    Choice(
+        "reference", "Reference mean", "mean over the positions of the reference prompts",
+        "Mean ablation over a reference set.",
+    ),
+    Choice(
+        "resample", "Second prompt", "the same position of a second prompt",
+        "The graph then shows what differs between the two prompts: attention edges are replaced by"
+        " those of the second prompt too, instead of being knocked out.",
+        "activation patching; Zhang and Nanda, 2024",
+    ),
+    help="What replaces a component that is cut.",
+)  # fmt: skip
+
+TARGETS = Choices(
+    "target",
+    Choice("logit", "Logit", "logit[token] − logit[foil]", "The token's logit, or its lead."),
+    Choice(
+        "kl",
+        "KL",
+        "−KL(second prompt’s output ‖ output)",
+        "How far the output is from that of a second prompt.",
+    ),
+    help="What an effect is measured on.",
+)
 
 DIRECTIONS = Choices(
     "direction",

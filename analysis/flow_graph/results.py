@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.contract.specs import Floats, Ints, Result, Table, Token, check_shape
 
@@ -34,6 +35,7 @@ class Link(NamedTuple):
             Signed: logits, as ``share``. Upwards an "other" link's flow is the part of the target's
             mass that comes from the root by cut links, to the target itself or to a node below it;
             it can be 0, or more than the share.
+        measured: In an effect graph, whether the link was cut; else its effect is an estimate.
     """
 
     kind: str
@@ -45,6 +47,7 @@ class Link(NamedTuple):
     target: str
     share: float
     flow: float
+    measured: bool = False
 
 
 class Node(NamedTuple):
@@ -79,7 +82,8 @@ class Graph(Result):
     upwards, so are links from states that have no mass from the root. Within a budget an "other"
     link to each node holds both. Signed graphs (``method`` "signed") hold the direct paths into
     one state: shares and flows are logits, and all links, the "other" link of pruned ones
-    included, sum to ``logit``.
+    included, sum to ``logit``. Effect graphs (``method`` "effect") hold what cutting each link does
+    to a logit: shares and flows are effects in logits, which do not add up, and nodes have no flow.
 
     Attributes:
         position, row: The root; the first one if there are several.
@@ -94,19 +98,24 @@ class Graph(Result):
         link_share, link_flow: [link].
         hidden_share: Root mass that reaches row 0, or a drawn terminal part (bias, sink), by no
             drawn link. Shown + hidden = 1. Upwards: the part of the root's mass in the last row
-            that comes by no drawn link. Signed: pruned part of the sum of absolute logits.
+            that comes by no drawn link. In logits: pruned part of the sum of absolute values.
         terminal_share: Drawn mass that ends in a part of ``ENDS``, such as a bias, not in row 0.
         fallback_nodes: [n] nodes where the method scored every part 0, so that norm shares replace
             them.
         direction: "down" or "up".
         roots: Positions of all roots.
-        token, foil: The token and foil of a signed graph; -1 for none.
-        logit: The token's logit before any soft cap, or its lead; NaN for other methods.
+        token, foil: The token and foil of a graph in logits; -1 for none.
+        logit: The token's logit, or its lead over the foil: before any soft cap in a signed graph,
+            the model's own in an effect graph. For the target "kl", minus the KL in nats. NaN for
+            other methods.
         hidden_positions: Positions whose attention links were hidden (``hide_start``).
         sink_positions: Positions whose attention links were folded into sink links.
         reweighted: Whether shares were scaled so that those not hidden sum to 1.
         node_whole: [node] upwards, the part of each node's mass that comes from the root by all
             links, drawn or not; downwards ``node_flow``, or empty.
+        link_measured: [link] in an effect graph, whether the link was cut; the others are
+            estimates. Empty for other methods.
+        baseline: In an effect graph, what replaces a component that is cut; else empty.
     """
 
     position: int
@@ -135,6 +144,8 @@ class Graph(Result):
     sink_positions: tuple[int, ...] = ()
     reweighted: bool = False
     node_whole: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    link_measured: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    baseline: str = ""
 
     def __post_init__(self) -> None:
         for name in ("node_depth", "node_pos", "node_flow"):
@@ -166,17 +177,18 @@ class Graph(Result):
         """All drawn links, from the root downwards."""
         keys = [self.node_key(number) for number in range(len(self.node_kind))]
         pos = self.node_pos.tolist()
+        measured = self.link_measured if self.method == "effect" else np.zeros(len(self.link_kind))
         columns = zip(
             self.link_kind.tolist(), self.link_layer.tolist(), self.link_head.tolist(),
             self.link_source.tolist(), self.link_target.tolist(), self.link_share.tolist(),
-            self.link_flow.tolist(), strict=True,
+            self.link_flow.tolist(), measured.astype(bool).tolist(), strict=True,
         )  # fmt: skip
         return tuple(
             Link(
                 LINK_KINDS[kind], layer, None if head < 0 else head, pos[source], pos[target],
-                keys[source], keys[target], share, flow,
+                keys[source], keys[target], share, flow, cut,
             )
-            for kind, layer, head, source, target, share, flow in columns
+            for kind, layer, head, source, target, share, flow, cut in columns
         )  # fmt: skip
 
     def as_dict(self) -> dict[str, Any]:
@@ -275,7 +287,8 @@ class CausalComparison(Result):
     Attributes:
         methods: [method] their names.
         correlations: [method] Spearman's, of drawn flow and absolute effect over all cuts.
-        kind, layer, source_pos, target_pos: [cut] the links that were cut, all heads together.
+        kind, layer, head, source_pos, target_pos: [cut] the links that were cut; head -1 for all
+            heads together, and for MLPs.
         flow: [method, cut] the flow that each draws there, 0 for none.
         effect: [cut] logits.
         position, token, foil, logit: As in ``CausalCheck``.
@@ -285,6 +298,7 @@ class CausalComparison(Result):
     correlations: Floats
     kind: Ints
     layer: Ints
+    head: Ints
     source_pos: Ints
     target_pos: Ints
     flow: Floats
@@ -295,7 +309,7 @@ class CausalComparison(Result):
     logit: float
 
     def __post_init__(self) -> None:
-        for name in ("layer", "source_pos", "target_pos", "effect"):
+        for name in ("layer", "head", "source_pos", "target_pos", "effect"):
             check_shape(name, getattr(self, name), self.kind.shape)
         check_shape("correlations", self.correlations, (len(self.methods),))
         check_shape("flow", self.flow, (len(self.methods), *self.kind.shape))

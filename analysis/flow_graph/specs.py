@@ -9,11 +9,13 @@ from analysis.contract.choices import about, check_choices, one_of
 from analysis.contract.specs import Spec
 from analysis.errors import SpecError
 from analysis.flow_graph.options import (
+    BASELINES,
     DIRECTIONS,
     FLOW_METHODS,
     LINKS,
     NEURON_ORDERS,
     START_TOKEN,
+    TARGETS,
 )
 from analysis.flow_graph.results import CausalCheck, CausalComparison, Graph, LinkReading, Neurons
 from analysis.tracing.options import ABLATION_VALUES
@@ -36,7 +38,7 @@ class FlowSpec(Spec[Graph]):
     method: str = field(default="proximity", metadata=one_of(FLOW_METHODS))
     threshold: float = field(
         default=0.0,
-        metadata=about("Keep links of a larger share (signed: of the absolute mass)."),
+        metadata=about("Keep links of a larger share (in logits: of the sum of absolute values)."),
     )
     top_k: int | None = field(
         default=None,
@@ -52,14 +54,14 @@ class FlowSpec(Spec[Graph]):
     token: int | None = field(
         default=None,
         metadata=about(
-            "Signed only: the id of the token whose logit is explained; the model's own top token"
-            " unless given."
+            "Signed and effect: the id of the token whose logit is explained; the model's own top"
+            " token unless given."
         ),
     )
     foil: int | None = field(
         default=None,
         metadata=about(
-            "Signed only: the id of the token whose logit is subtracted; none unless given."
+            "Signed and effect: the id of the token whose logit is subtracted; none unless given."
         ),
     )
     direction: str = field(default="down", metadata=one_of(DIRECTIONS))
@@ -68,6 +70,22 @@ class FlowSpec(Spec[Graph]):
         metadata=about("Attention to sinks ends in one sink link at each node."),
     )
     hide_start: str = field(default="keep", metadata=one_of(START_TOKEN))
+    target: str = field(default="logit", metadata=one_of(TARGETS))
+    baseline: str = field(default="zero", metadata=one_of(BASELINES))
+    prompts: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Effect only: the second prompt of the baseline resample, or the prompts of the"
+            " baseline reference."
+        ),
+    )
+    exact: bool = field(
+        default=True,
+        metadata=about(
+            "Effect only: cut MLPs with large outputs, and those at the root's position, instead of"
+            " estimating them."
+        ),
+    )
 
     @classmethod
     def from_options(cls, **options: Any) -> FlowSpec:
@@ -87,23 +105,45 @@ class FlowSpec(Spec[Graph]):
             object.__setattr__(self, "position", tuple(int(pos) for pos in self.position))
             if not self.position:
                 raise SpecError("There is no root position.", "Name at least one.")
-        self._check_signed()
+        object.__setattr__(self, "prompts", tuple(self.prompts))
+        if FLOW_METHODS[self.method].signed:
+            self._check_signed()
+        elif self.token is not None or self.foil is not None:
+            raise SpecError(
+                f"The method {self.method} does not depend on a token.",
+                "Choose the method signed or effect, or leave out the token.",
+            )
+        if self.method == "effect":
+            self._check_effect()
+        elif (self.target, self.baseline, self.prompts) != ("logit", "zero", ()):
+            raise SpecError(
+                f"The method {self.method} has no target, baseline or prompts.",
+                "Choose the method effect.",
+            )
 
     def _check_signed(self) -> None:
-        if not FLOW_METHODS[self.method].signed:
-            if self.token is not None or self.foil is not None:
-                raise SpecError(
-                    f"The method {self.method} does not depend on a token.",
-                    "Choose the method signed, or leave out the token.",
-                )
-            return
         if self.direction == "up" or self.fold_sinks or self.hide_start != "keep":
             raise SpecError(
-                "Signed flow explains one logit: it only goes down, and it hides nothing.",
-                "Leave direction, fold_sinks and hide_start as they are.",
+                f"The method {self.method} explains one logit: it goes down, with nothing hidden.",
+                "Leave direction, fold_sinks and hide_start at their defaults.",
             )
         if self.foil is not None and self.foil == self.token:
             raise SpecError("A token can't be its own foil.", "Choose another foil.")
+
+    def _check_effect(self) -> None:
+        needed = {"resample": "one second prompt", "reference": "at least one prompt"}
+        count = len(self.prompts)
+        fits = {"resample": count == 1, "reference": count >= 1}.get(self.baseline, count == 0)
+        if not fits:
+            wanted = needed.get(self.baseline, "no prompts")
+            raise SpecError(f"The baseline {self.baseline} takes {wanted}.", "Change the prompts.")
+        if self.target == "kl" and self.baseline != "resample":
+            raise SpecError(
+                "The KL of a run from itself has no gradient: it is smallest there.",
+                "Choose the baseline resample with a second prompt.",
+            )
+        if self.target == "kl" and (self.token is not None or self.foil is not None):
+            raise SpecError("The target kl has no token.", "Leave out token and foil.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +172,7 @@ class CausalSpec(Spec[CausalCheck]):
             raise SpecError("At least one link must be cut.", "Try 100.")
         if not isinstance(self.flow.position, int) or self.flow.direction == "up":
             raise SpecError(
-                "The causal check measures one root's logit.",
+                "The causal check measures the logit of one root.",
                 "Draw the graph down from one position.",
             )
 
@@ -148,6 +188,13 @@ class ComparisonSpec(Spec[CausalComparison]):
     methods: tuple[str, ...] = field(
         default_factory=lambda: tuple(FLOW_METHODS),
         metadata=one_of(FLOW_METHODS, "The methods to compare."),
+    )
+    per_head: bool = field(
+        default=False,
+        metadata=about(
+            "Cut the links of each head on their own, and leave out methods without heads; else"
+            " heads are summed."
+        ),
     )
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ without a request. The first cell of a row is a button that selects the link.
     if (typeof value !== "number") {
       return value;
     }
-    if (column === "Logits") {
+    if (/logits$/i.test(column)) {
       return (value > 0 ? "+" : "") + value.toFixed(3);
     }
     return (100 * value).toFixed(2) + " %";

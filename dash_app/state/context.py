@@ -31,26 +31,13 @@ PARTS: dict[str, tuple[str, ...]] = {
     "differ": ("readers", "differ"),
     "curve": ("curve",),
     "method": (
-        "method",
-        "rule",
-        "sources",
-        "mass",
-        "least",
-        "start",
-        "sinks",
-        "root",
-        "direction",
-        "split",
-        "scale",
-        "first",
-        "last",
-        "token",
-        "foil",
+        "method", "rule", "sources", "mass", "least", "start", "sinks", "root", "direction",
+        "split", "scale", "effects", "first", "last", "token", "foil",
     ),
     "link": ("link",),
     "theme": ("theme",),
     "arrangement": ("page", "wide", "folded", "panes"),
-}
+}  # fmt: skip
 
 
 def split(selection: Selection) -> dict[str, dict[str, Any]]:

@@ -81,6 +81,12 @@ SPLITS = Choices(
     Choice("each", "Each", help="Each head is a link of its own."),
     help="How attention links are joined. For shares by pattern the sum is the heads' mean.",
 )
+EFFECTS = Choices(
+    "kind of effects",
+    Choice("estimated", "Estimated", help="From one backward pass. Some MLPs are measured."),
+    Choice("measured", "Measured", help="The strongest links are cut, each on its own."),
+    help="Where the effects of the links come from.",
+)
 SCALES = Choices(
     "scale",
     Choice("adaptive", "Adaptive", help="The height of a lane follows the flow through it."),

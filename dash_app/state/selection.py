@@ -114,8 +114,9 @@ class Selection(BaseModel):
         direction: Whether the flow is followed down from the chosen cell, or up from it.
         split: Heads that read the same source: summed, by shared keys and values, or each.
         scale: Whether lanes are as tall as the flow through them, or the scale is fixed.
+        effects: Whether the effects of the flow's links are estimated or measured.
         first, last: The layers of the flow that are drawn; None: all.
-        token, foil: Signed flow: the token (None: the model's own choice), and the one whose logit
+        token, foil: Flow in logits: the token (None: the model's choice), and the one whose logit
             is subtracted.
         link: The chosen link, kind:layer:source:target:head; empty if there is none.
         theme: "auto" follows the browser.
@@ -168,6 +169,7 @@ class Selection(BaseModel):
     direction: Annotated[str, _one_of(DIRECTIONS)] = DIRECTIONS.default
     split: Annotated[str, _one_of(options.SPLITS)] = options.SPLITS.default
     scale: Annotated[str, _one_of(options.SCALES)] = options.SCALES.default
+    effects: Annotated[str, _one_of(options.EFFECTS)] = options.EFFECTS.default
     first: MaybeIndex = None
     last: MaybeIndex = None
     token: MaybeToken = None

@@ -160,6 +160,8 @@ class FakeService:
         self._called("flow")
         if spec.method == "signed":
             return self._signed(trace, spec)
+        if spec.method == "effect":
+            return self._effects(trace, spec)
         roots = (spec.position,) if isinstance(spec.position, int) else spec.position
         row, pos = spec.row % (LAYERS + 1), roots[0] % len(trace.token_ids)
         block, residual = NODE_KINDS.index("block"), LINK_KINDS.index("residual")
@@ -186,6 +188,26 @@ class FakeService:
             np.array([], dtype=np.int64),
             roots=(pos,),
         )
+        self.memo[trace, spec] = graph
+        return graph
+
+    def _effects(self, trace: TraceSpec, spec: FlowSpec) -> Graph:
+        """An attention edge (-2, estimated) and an MLP (+1 estimated, +3 measured)."""
+        assert isinstance(spec.position, int)
+        pos, token_id = spec.position, 5 if spec.token is None else spec.token
+        shares = np.array([-2.0, 3.0 if spec.exact else 1.0], np.float32)
+        graph = Graph(
+            pos, LAYERS, "effect",
+            np.array([NODE_KINDS.index(kind) for kind in ("block", "mid", "mlp")]),
+            np.array([LAYERS - 1, LAYERS - 1, LAYERS - 1]),
+            np.array([0, pos, pos]), np.zeros(3, np.float32),
+            np.array([LINK_KINDS.index(kind) for kind in ("attention", "mlp")]),
+            np.full(2, LAYERS - 1), np.array([2 if spec.per_head else -1, -1]),
+            np.array([0, 2]), np.array([1, 1]), shares, shares, 0.25, 0.0,
+            np.zeros(0, np.int64), roots=(pos,), token=token_id,
+            foil=-1 if spec.foil is None else spec.foil, logit=5.0,
+            link_measured=np.array([False, spec.exact]), baseline=spec.baseline,
+        )  # fmt: skip
         self.memo[trace, spec] = graph
         return graph
 
@@ -230,8 +252,8 @@ class FakeService:
         values = np.linspace(0.1, 0.9, count)
         values[-1] = np.nan
         compared = CausalComparison(
-            spec.methods, values, none, none, none, none, np.zeros((count, 3)), np.ones(3),
-            4, 5, -1, 2.0,
+            spec.methods, values, none, none, none - 1, none, none, np.zeros((count, 3)),
+            np.ones(3), 4, 5, -1, 2.0,
         )  # fmt: skip
         self.memo[trace, spec] = compared
         return compared

@@ -2,42 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from dash import no_update
 from dash.development.base_component import Component
 
+from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import Graph
 from analysis.lens.specs import LensSpec
+from dash_app.errors import Problem
 from dash_app.jobs.job_and_draw import run_safely, stored_problem
 from dash_app.page.logit_tokens import logit_options, tokens_by_id
 from dash_app.page.panel import blank_figure, error_figure, problem_figure
-from dash_app.state.context import NewJob, Service, result_of, trace_of
+from dash_app.state.context import NewJob, Service, Shown, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.flow.captions import describe, signed_rows
+from dash_app.views.flow.effect_picture import (
+    effect_caption,
+    effect_figure,
+    effect_rows,
+    select_effects,
+)
 from dash_app.views.flow.link_selection import select
 from dash_app.views.flow.options import options
 from dash_app.views.flow.picture import Picture, picture
 from dash_app.views.flow.signed_picture import select_signed, signed_caption, signed_figure
-from dash_app.views.flow.specs import answer, look, rule, wanted
+from dash_app.views.flow.specs import answer, check, look, rule, wanted
 
 AT_THE_BOTTOM = "Row 0 is the embedding, so nothing flows into it. Choose a higher row."
 
 
 def compute(
-    service: Service, run: RunRef, selection: Selection, job: NewJob
+    service: Service,
+    run: RunRef,
+    selection: Selection,
+    job: NewJob,
+    hand_over: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any] | None:
-    """Compute the graph, unless the memo has it."""
+    """Compute the graph, unless the memo has it.
+
+    Effects are estimated first; ``hand_over`` passes the estimates on before any is measured.
+    """
 
     def work() -> str | None:
         spec = wanted(run, selection)
-        if spec is not None:
-            service.ask(trace_of(run), spec, job(0.0, 0.5))
-            if spec.method != "signed":
-                service.ask(trace_of(run), LensSpec(), job(0.5, 1.0))  # the nodes' tokens
-        return repr(spec) if spec else None
+        if spec is None:
+            return None
+        trace = trace_of(run)
+        service.ask(trace, spec, job(0.0, 0.5))
+        if not FLOW_METHODS[spec.method].signed:
+            service.ask(trace, LensSpec(), job(0.5, 1.0))  # the nodes' tokens
+        further = _measurements(run, selection)
+        for number, one in enumerate(further):
+            if hand_over is not None:
+                hand_over({"part": repr(spec)})
+            service.ask(trace, one, job(number / len(further), (number + 1) / len(further)))
+        return repr(spec)
 
     return run_safely(work)
+
+
+def _measurements(run: RunRef, selection: Selection) -> list[Any]:
+    """What is cut and measured after effects are estimated: specs of the graph and of the check."""
+    if selection.method != "effect":
+        return []
+    exact, checks = wanted(run, selection, exact=True), check(run, selection)
+    found: list[Any] = [] if exact == wanted(run, selection) else [exact]
+    return [*found, checks] if selection.effects == "measured" else found
 
 
 class Panel(NamedTuple):
@@ -50,23 +82,34 @@ class Panel(NamedTuple):
 
 def draw(
     service: Service, run: RunRef, selection: Selection, theme: Any, ready: dict[str, Any] | None
-) -> Panel:
-    """The picture and its caption."""
+) -> Panel | Shown:
+    """The picture and its caption. Estimated effects are drawn before any is measured."""
     try:
-        if problem := stored_problem(ready):
+        problem, spec = stored_problem(ready), wanted(run, selection)
+        estimated = spec if selection.method == "effect" else None
+        if problem and (estimated is None or service.peek(trace_of(run), estimated) is None):
             return Panel(problem_figure(problem), None, "")
-        spec = wanted(run, selection)
         if spec is None:
             return Panel(blank_figure(240, AT_THE_BOTTOM), None, "")
-        return _drawn(service, run, selection, service.ask(trace_of(run), spec), theme)
+        panel = _drawn(service, run, selection, service.ask(trace_of(run), spec), theme)
+        lacks = [service.peek(trace_of(run), one) is None for one in _measurements(run, selection)]
+        if problem and any(lacks):
+            panel = panel._replace(line=f"{panel.line} {_unmeasured(problem)}")
+        return Shown(panel, complete=False) if any(lacks) and not problem else panel
     except Exception as error:  # noqa: BLE001 - shown in place of the figure
         return Panel(error_figure(error), None, "")
+
+
+def _unmeasured(problem: Problem) -> str:
+    return f"The links could not be measured. {problem.message} {problem.hint}"
 
 
 def _drawn(service: Service, run: RunRef, selection: Selection, flow: Graph, theme: Any) -> Panel:
     result = result_of(service, run)
     if flow.method == "signed":
         return _drawn_signed(service, run, selection, flow, theme)
+    if flow.method == "effect":
+        return _drawn_effects(service, run, selection, flow, theme)
     grid = service.ask(trace_of(run), LensSpec())
     drawing = select(flow, rule(selection), look(selection, result.info))
     return Panel(
@@ -98,12 +141,29 @@ def _drawn_signed(
     return Panel(figure, None, signed_caption(flow, drawing, named))
 
 
+def _drawn_effects(
+    service: Service, run: RunRef, selection: Selection, flow: Graph, theme: Any
+) -> Panel:
+    """Measured effects, as far as the memo has them, and estimates of all others."""
+    result, trace = result_of(service, run), trace_of(run)
+    exact, checks = wanted(run, selection, exact=True), check(run, selection)
+    measured = service.peek(trace, exact) if exact is not None else None
+    checked = service.peek(trace, checks) if checks is not None else None
+    graph = flow if measured is None else measured
+    redrawn = selection.effects == "measured"
+    drawing = select_effects(graph, rule(selection), estimated=flow, check=checked, redrawn=redrawn)
+    named = tokens_by_id(service, run, [flow.token, flow.foil])
+    figure = effect_figure(graph, drawing, result, theme=theme)
+    figure["layout"]["meta"]["table"] = effect_rows(drawing, result)
+    return Panel(figure, None, effect_caption(graph, drawing, named))
+
+
 def controls(service: Service, run: RunRef | None, selection: Selection) -> list[Component]:
-    """The controls; for signed flow with the tokens to choose from."""
+    """The controls; for a method in logits with the tokens to choose from."""
     if run is None:
         return options(selection)
     info = result_of(service, run).info
-    if selection.method != "signed":
+    if not FLOW_METHODS[selection.method].signed:
         groups = 1 < info.kv_heads < info.heads  # one group of all heads is their sum
         return options(selection, answer=len(answer(run)) > 1, grouped=groups, model=info)
     tokens, foils = logit_options(service, run, selection)

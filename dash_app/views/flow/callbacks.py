@@ -10,7 +10,7 @@ from typing import Any
 
 from dash import ClientsideFunction, Dash, Input, Output, ctx
 
-from dash_app.jobs.job_and_draw import JobParts, Work, register_job
+from dash_app.jobs.job_and_draw import JobParts, Work, part_of, register_job
 from dash_app.page.panel import FIGURE, FIGURE_LOADING
 from dash_app.state.context import Context, Drawing, JobStart, PageId
 from dash_app.state.selection import RunRef, Selection
@@ -58,7 +58,8 @@ def register(app: Dash, context: Context) -> None:
     """Compute the flow of a cell, and what a cut of its links does; let the browser draw it."""
 
     def flow(run: RunRef, selection: Selection) -> Work:
-        return partial(actions.compute, context.service, run, selection)
+        pass_on = part_of(GRAPH, run, selection)
+        return partial(actions.compute, context.service, run, selection, hand_over=pass_on)
 
     loading = [(Output(FlowId.BOX, "className"), FIGURE_LOADING, FIGURE)]
     register_job(app, context, GRAPH, GRAPH_JOB, flow, running=loading)

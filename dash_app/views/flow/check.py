@@ -126,7 +126,7 @@ def _table(service: Service, run: RunRef, compared: CausalComparison) -> Compone
                     html.Thead(
                         html.Tr(
                             [
-                                html.Th("Shares by", scope="col"),
+                                html.Th("Links by", scope="col"),
                                 html.Th("Correlation", scope="col", className="num"),
                             ]
                         )

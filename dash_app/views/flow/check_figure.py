@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import LINK_KINDS, CausalCheck
 from analysis.tracing.specs import RunResult
 from dash_app.page.theme import Figure, Theme, axis, base_layout, palette, rgba
@@ -18,7 +19,7 @@ def scatter(check: CausalCheck, run: RunResult, *, theme: Theme) -> Figure:
 
     The title is the rank correlation. Signed flow keeps its sign.
     """
-    signed = check.method == "signed"
+    signed = FLOW_METHODS[check.method].signed
     y = "logit lost when cut" if signed else "|change of the logit| when cut"
     layout = base_layout(
         theme,
@@ -86,7 +87,7 @@ def _hover(check: CausalCheck, number: int, kind: str, run: RunResult) -> str:
     if source != target:
         ends += f" → {target} {token_markup(run.tokens[target], 14)}"
     drawn = float(check.flow[number])
-    amount = f"{drawn:+.3f} logits" if check.method == "signed" else f"{drawn:.2%}"
+    amount = f"{drawn:+.3f} logits" if FLOW_METHODS[check.method].signed else f"{drawn:.2%}"
     return (
         f"<b>layer {layer}, {name}</b><br>{ends}<br>drawn {amount}"
         f"<br>cut: logit {-float(check.effect[number]):+.3f}"

@@ -14,7 +14,7 @@ from dash_app.jobs.job_and_draw import fill_id, progress_bar, small_button, stop
 from dash_app.page.panel import FIGURE, GRAPH_CONFIG, aria, blank_figure, control
 from dash_app.page.panes import Pane
 from dash_app.state.context import Context
-from dash_app.state.options import SCALES, SINKS, SPLITS
+from dash_app.state.options import EFFECTS, SCALES, SINKS, SPLITS
 from dash_app.views.flow.options import options
 
 
@@ -86,6 +86,8 @@ HELP = (
     " depth the “other” link is as tall as what is omitted to the right of it.",
     _listed("Direction", DIRECTIONS),
     _listed("Heads", SPLITS),
+    _listed("Effects", EFFECTS) + " The estimate of a large change can be far off. A dashed line or"
+    " an open square is an estimate; a solid one is measured.",
     _listed("Scale", SCALES) + " Layers where only the residual is drawn are narrow. To zoom, use"
     " the buttons, Ctrl and the wheel, or + - 0. To move, drag, or use Shift and the arrow keys.",
     _listed("Start token", START_TOKEN),

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import ENDS, Graph
 from dash_app.views.flow.paths import (
     RESIDUAL_LEAST,
@@ -213,8 +214,8 @@ def select(
 
     The graph has shares; for a signed graph there is ``select_signed``.
     """
-    if graph.method == "signed":
-        raise ValueError("a signed graph has no shares")
+    if FLOW_METHODS[graph.method].signed:
+        raise ValueError(f"a {graph.method} graph has no shares")
     scene = _scene(graph, look)
     main, short = _main(scene, rule, main_limit)
     roots = _followed(scene.starts)

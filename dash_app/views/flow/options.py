@@ -13,7 +13,7 @@ from analysis.contract.specs import ModelInfo
 from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, START_TOKEN
 from dash_app.page.logit_tokens import logit_controls
 from dash_app.page.panel import Option, control, options_of, segmented, switch
-from dash_app.state.options import MAIN_PATHS, ROOTS, SCALES, SINKS, SPLITS
+from dash_app.state.options import EFFECTS, MAIN_PATHS, ROOTS, SCALES, SINKS, SPLITS
 from dash_app.state.selection import Selection
 
 #: Preset values of each rule.
@@ -36,11 +36,12 @@ def options(
     """All controls that have an effect with the selected method."""
     method = FLOW_METHODS[selection.method]
     methods = options_of(FLOW_METHODS, Situation(model))
-    shares = control("Shares by", _switched("Shares", "method", methods, selection))
+    shares = control("Links by", _switched("Links by", "method", methods, selection))
     how: list[Component] = [shares, html.P(method.summary, className="control-help")]
     shown = _rule(selection)
     if method.signed:
         what = logit_controls(selection, tokens, foils)
+        how += _effects(selection)
     else:
         what = _what(selection, answer)
         attends = model is None or model.heads > 0
@@ -82,6 +83,18 @@ def _how(selection: Selection, grouped: bool) -> list[Component]:
         heads = _switched("Heads", "split", splits, selection)
         parts.append(html.Div(control("Heads", heads), title=SPLITS.help))
     return parts
+
+
+def _effects(selection: Selection) -> list[Component]:
+    """How the effects are taken; nothing for the method signed."""
+    if selection.method != "effect":
+        return []
+    splits = [one for one in options_of(SPLITS) if one.value != "group"]
+    heads = _switched("Heads", "split", splits, selection)
+    return [
+        _control("Effects", "effects", EFFECTS, selection),
+        html.Div(control("Heads", heads), title=SPLITS.help),
+    ]
 
 
 def _control(text: str, name: str, table: Choices[Any], selection: Selection) -> Component:

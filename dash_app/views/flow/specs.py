@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from analysis.contract.specs import ModelInfo
+from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec
 from dash_app.state.selection import RunRef, Selection, resolve
+from dash_app.views.flow.effect_picture import LIMIT
 from dash_app.views.flow.link_selection import Look, Rule
 
 #: The graph omits links with a smaller share: they would be thinner than a line.
 THINNEST = 0.001
-#: Direct paths in a signed graph; it sums all others in one "other" path.
+#: Links of a graph in logits. A signed graph sums all others in one "other" path.
 PATHS = 4000
+#: With more tokens, the cuts of an effect graph would take minutes.
+EXACT_UP_TO = 64
 #: Number of links to cut: of the picture, and of each method in the comparison.
 CUTS, CUTS_EACH = 60, 20
 
@@ -20,12 +26,19 @@ def answer(run: RunRef) -> tuple[int, ...]:
     return tuple(range(run.prompt_length - 1, len(run.token_ids) - 1))
 
 
-def wanted(run: RunRef, selection: Selection) -> FlowSpec | None:
-    """The spec of the graph; None at the embedding, which nothing flows into."""
+def wanted(run: RunRef, selection: Selection, *, exact: bool = False) -> FlowSpec | None:
+    """The spec of the graph; None at the embedding, which nothing flows into.
+
+    ``exact`` is for effects: whether some MLPs are cut, if the prompt is short enough.
+    """
     chosen = resolve(selection, run)
-    if selection.method == "signed":
+    if FLOW_METHODS[selection.method].signed:
         token, foil = (_known(token, run) for token in (selection.token, selection.foil))
-        return FlowSpec(chosen.pos, run.layers, "signed", budget=PATHS, token=token, foil=foil)
+        more: dict[str, Any] = {"token": token, "foil": foil, "budget": PATHS}
+        if selection.method == "effect":
+            short = chosen.pos < EXACT_UP_TO
+            more |= {"exact": exact and short, "per_head": selection.split == "each"}
+        return FlowSpec(chosen.pos, run.layers, selection.method, **more)
     whole = selection.root == "answer" and len(answer(run)) > 1 and selection.direction == "down"
     row = run.layers if whole else chosen.row
     if selection.direction == "up":
@@ -70,13 +83,14 @@ def check(run: RunRef, selection: Selection) -> CausalSpec | None:
         SpecError: If the graph has several roots.
     """
     flow = wanted(run, selection)
-    return None if flow is None else CausalSpec(flow, limit=CUTS)
+    limit = LIMIT if selection.method == "effect" else CUTS
+    return None if flow is None else CausalSpec(flow, limit=limit)
 
 
 def comparison(run: RunRef, selection: Selection) -> ComparisonSpec:
     """The comparison of all methods at the chosen position, for the chosen tokens."""
     pos = resolve(selection, run).pos
-    signed = selection.method == "signed"
+    signed = FLOW_METHODS[selection.method].signed
     return ComparisonSpec(
         CausalSpec(
             FlowSpec(pos, run.layers, "proximity", THINNEST),

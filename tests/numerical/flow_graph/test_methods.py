@@ -99,7 +99,7 @@ def test_upward_flow_equals_brute_force(pair: Pair, method: str, root: Any) -> N
 
 
 def test_every_method_has_a_reference() -> None:
-    assert {*METHODS, "signed"} == set(FLOW_METHODS)
+    assert {*METHODS, "signed", "effect"} == set(FLOW_METHODS)
 
 
 @pytest.mark.parametrize("method", METHODS)

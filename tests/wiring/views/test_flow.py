@@ -53,9 +53,14 @@ def test_every_button_changes_the_picture_or_is_chosen(
 
     def drawn(selection: Selection) -> Any:
         look = specs.look(selection, info)
-        return specs.wanted(run_ref, selection), specs.rule(selection), look
+        return specs.wanted(run_ref, selection), specs.rule(selection), look, selection.effects
 
-    starts = (Selection(), Selection(rule="mass"), Selection(method="signed"))
+    starts = (
+        Selection(),
+        Selection(rule="mass"),
+        Selection(method="signed"),
+        Selection(method="effect"),
+    )
     for start in (*starts, Selection(direction="up"), Selection(method="rollout")):
         before = drawn(start)
         same = 0
@@ -182,6 +187,64 @@ def test_a_signed_graph_has_a_picture_of_its_own(service: FakeService, run_ref: 
     )
 
 
+def test_effects_are_drawn_estimated_first_then_measured(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    selection, parts = Selection(method="effect", token=5, pos=4), []
+
+    def hand_over(part: dict[str, Any]) -> None:
+        parts.append(actions.draw(service, run_ref, selection, "light", part))
+
+    ready = actions.compute(service, run_ref, selection, no_job, hand_over)
+    (first,) = parts
+    assert isinstance(first, context.Shown)
+    assert not first.complete
+    assert "Measured: 0 links" in first.values.line
+    assert "sum to -1.00" in first.values.line
+    last = actions.draw(service, run_ref, selection, "light", ready)
+    assert isinstance(last, actions.Panel)
+    assert "Measured: 1 links, 60 % of the drawn effect" in last.line
+    assert "sum to +1.00" in last.line
+    assert "Of 1 drawn links with both, 1 differ" in last.line
+    assert "causal" not in service.calls
+
+
+def test_measured_effects_are_cut_when_they_are_chosen(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    selection = Selection(method="effect", effects="measured", pos=4)
+    ready = actions.compute(service, run_ref, selection, no_job)
+    assert service.calls.count("causal") == 1
+    spec = specs.check(run_ref, selection)
+    assert spec is not None
+    assert service.peek(context.trace_of(run_ref), spec) is not None
+    assert isinstance(actions.draw(service, run_ref, selection, "light", ready), actions.Panel)
+
+
+def test_a_long_prompt_is_not_cut_unless_it_is_asked_for(run_ref: RunRef) -> None:
+    long = run_ref.model_copy(update={"token_ids": tuple(range(100)), "prompt_length": 99})
+    for pos, exact in ((10, True), (specs.EXACT_UP_TO, False)):
+        spec = specs.wanted(long, Selection(method="effect", pos=pos), exact=True)
+        assert spec is not None
+        assert spec.exact == exact
+
+
+def test_a_failed_measurement_leaves_the_estimates_and_says_why(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    selection = Selection(method="effect", pos=4)
+
+    def fail(_part: dict[str, Any]) -> None:
+        service.fail["flow"] = refuse("The worker stopped.", "Run it again.")
+
+    ready = actions.compute(service, run_ref, selection, no_job, fail)
+    del service.fail["flow"]
+    drawn = actions.draw(service, run_ref, selection, "light", ready)
+    assert isinstance(drawn, actions.Panel)
+    assert "The links could not be measured. The worker stopped. Run it again." in drawn.line
+    assert "Measured: 0 links" in drawn.line
+
+
 def test_a_token_compared_with_itself_is_reported(service: FakeService, run_ref: RunRef) -> None:
     selection = Selection(method="signed", token=5, foil=5)
     ready = actions.compute(service, run_ref, selection, no_job)
@@ -237,7 +300,7 @@ def test_measured_cuts_stay_when_the_comparison_fails(
 def test_methods_are_compared_best_first(service: FakeService, run_ref: RunRef) -> None:
     ready = check.measure(service, run_ref, Selection(), check.COMPARE, no_job)
     shown = text(check.draw(service, run_ref, Selection(), "light", ready))
-    best_first = ["Rollout", "Hidden KL", "KL", "Proximity", "Signed"]
+    best_first = ["Signed", "Value-weighted", "Rollout", "Proximity", "Effect"]
     assert [shown.index(f'"{name}"') for name in best_first] == sorted(
         shown.index(f'"{name}"') for name in best_first
     )

@@ -1,0 +1,277 @@
+"""Effect graphs: how much each attention edge and each MLP changes a logit when it is cut.
+
+Attribution patching (Nanda 2023; AtP*, Kramár et al. 2024, arXiv 2403.00745) with the cut's own
+difference. One backward pass gives the gradient g of the target for every head's mixed value
+``z_i = sum_j a_ij v_j`` (before the output projection) and for every MLP's output m. Cutting the
+edge j -> i before the softmax renormalises the row, so z_i changes by exactly
+``a_ij / (1 - a_ij) · (z_i - v_j)``, and to first order the target falls by
+``a_ij / (1 - a_ij) · g_i · (v_j - z_i)``. An MLP counts ``g · (m - baseline)``. MLPs with a large
+output, and those at the root's position, are cut exactly instead: there the first order is far off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from analysis.attribution.direct import Target, target_of
+from analysis.contract import jobs
+from analysis.contract.specs import Floats, Ints
+from analysis.flow_graph.cuts import Baseline, Cut, baseline_of, effects, plain_scale, positions_of
+from analysis.flow_graph.gradients import Gradients, gradients
+from analysis.flow_graph.mass_flow import LINK, NodeCodes
+from analysis.flow_graph.results import Graph
+from analysis.flow_graph.signed import root_of_logit
+from analysis.flow_graph.specs import FlowSpec
+from analysis.model.handle import Model
+from analysis.tracing.capture import Trace
+from analysis.tracing.vocabulary import kl
+
+#: An MLP's output is large if it is longer than this part of the state it ends in.
+LARGE = 0.5
+#: Less than this of a pattern is rounding, not a learned sink.
+_ROUNDING = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class KlTarget(Target):
+    """Minus the KL of the run's output from the output of a second prompt, at one position."""
+
+    log_probs: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    def value(self, logits: Tensor) -> Tensor:
+        """[...] from logits [..., vocab]."""
+        own = torch.log_softmax(logits.double(), -1)
+        return -kl(self.log_probs.to(own.device), own)
+
+
+def edge_effects(run: Trace, layer: int, gradient: Tensor, other: Trace | None) -> Tensor:
+    """[head, query, key] first-order effect of cutting each attention edge of a layer.
+
+    With ``other``, an edge is replaced by that run's edge: ``g_i · (a v_j - a' v'_j)``. If a
+    query's only key is cut, its head has no output: ``g_i · z_i``.
+
+    Args:
+        run: From ``analysis.trace``.
+        layer: The layer.
+        gradient: [query, head, d_head] of each head's mixed value.
+        other: The run of a second prompt.
+    """
+    size, heads = gradient.shape[:2]
+    along = gradient.transpose(0, 1)  # [head, query, d_head]
+
+    def moved(one: Trace) -> tuple[Tensor, Tensor]:
+        """The pattern [head, query, key], and ``g_i · v_j``."""
+        value = torch.from_numpy(one.value[layer][:, :size])
+        value = value.repeat_interleave(heads // len(value), 0)
+        pattern = torch.from_numpy(one.pattern[layer][:, :size, :size])
+        return pattern, along @ value.transpose(1, 2)
+
+    pattern, read = moved(run)
+    if other is not None:
+        return pattern * read - torch.mul(*moved(other))
+    # In float64: where one key has almost all the weight, the others still count.
+    pattern, read = pattern.double(), read.double()
+    total = pattern.sum(-1, keepdim=True)
+    sink = torch.where(1.0 - total > _ROUNDING, 1.0 - total, 0.0)  # weight on a learned sink
+    rest = total - pattern + sink
+    others = (pattern * read).sum(-1, keepdim=True) - pattern * read
+    after = torch.where(rest > 0.0, others / torch.where(rest > 0.0, rest, 1.0), 0.0)
+    return (pattern * (read - after)).float()
+
+
+@dataclass
+class _Links:
+    """Columns of links, grown layer by layer."""
+
+    parts: list[tuple[Ints, Ints, Ints, Ints, Ints, Floats, NDArray[np.bool_]]] = field(
+        default_factory=list
+    )
+
+    def add(
+        self, kind: str, layer: int, heads: Ints, sources: Ints, targets: Ints, effect: Floats,
+        measured: NDArray[np.bool_] | None = None,
+    ) -> None:  # fmt: skip
+        """Add links of one kind and layer."""
+        size = np.full(len(effect), 0)
+        marks = np.zeros(len(effect), bool) if measured is None else measured
+        self.parts.append((size + LINK[kind], size + layer, heads, sources, targets, effect, marks))
+
+    def columns(self) -> list[Any]:
+        """kind, layer, head, source position, target position, effect, measured."""
+        return [np.concatenate(column) for column in zip(*self.parts, strict=True)]
+
+
+def effect(model: Model, run: Trace, spec: FlowSpec) -> Graph:
+    """The effect of cutting each attention edge and each MLP on one logit.
+
+    How the Graph's fields read here: ``share`` and ``flow`` of a link are its effect, the target
+    with nothing cut minus the target with the link cut. They are estimates, except where
+    ``link_measured`` says that the link was cut. Effects do not add up to the target, and nodes
+    have no flow of their own. ``hidden_share`` is the part of the sum of absolute effects that
+    pruning left out; ``logit`` is the target with nothing cut, after any soft cap.
+
+    Args:
+        model: The model the run was made with.
+        run: From ``analysis.trace``.
+        spec: The root, target, baseline and pruning.
+
+    Raises:
+        SpecError: If the root is not one state of the last row, a token does not exist, the model
+            can't run backward, or a layer's attention can't be split into heads.
+        CancelledError: If the caller's progress listener stops the work.
+    """
+    jobs.step(0, 2, "Running forward and backward")
+    target, baseline = objective(model, run, spec)
+    found = gradients(model, run, target)
+    jobs.step(2, 2, "Running forward and backward")
+    jobs.pause()
+    links = _Links()
+    for layer, gradient in found.mixed.items():
+        table = edge_effects(run, layer, gradient, baseline.other)
+        _add_edges(links, layer, table.numpy(), spec)
+    _add_mlps(links, model, run, target, found, baseline, exact=spec.exact)
+    return _graph(
+        links.columns(), model, spec, target, float(target.of(run.logits)[target.position])
+    )
+
+
+def objective(model: Model, run: Trace, spec: FlowSpec) -> tuple[Target, Baseline]:
+    """What an effect graph measures, and what replaces the components that are cut.
+
+    Raises:
+        SpecError: If the root is not one state of the last row, a token does not exist, or the
+            second prompt has too few tokens.
+    """
+    run.require_model(model)
+    target = target_of(model, run, root_of_logit(model, run, spec), spec.token, spec.foil)
+    baseline = baseline_of(model, run, positions_of(run, target), spec.baseline, spec.prompts)
+    if spec.target == "kl":
+        assert baseline.other is not None  # noqa: S101 - the spec demands a second prompt
+        logits = torch.from_numpy(baseline.other.logits[target.position]).double()
+        target = KlTarget(target.position, -1, log_probs=torch.log_softmax(logits, -1))
+    return target, baseline
+
+
+def _add_edges(links: _Links, layer: int, table: Floats, spec: FlowSpec) -> None:
+    """Attention edges [head, query, key], heads summed unless the spec keeps them apart."""
+    if not spec.per_head:
+        table = table.sum(0, keepdims=True)
+    head, query, key = np.nonzero(table)
+    named = head if spec.per_head else np.full_like(head, -1)
+    links.add("attention", layer, named, key, query, table[head, query, key])
+
+
+def _add_mlps(
+    links: _Links,
+    model: Model,
+    run: Trace,
+    target: Target,
+    found: Gradients,
+    baseline: Baseline,
+    *,
+    exact: bool,
+) -> None:
+    """All MLPs; those that are badly estimated are cut, if ``exact``."""
+    (layers, size), blocks = found.removed.shape, model.stream.blocks
+    added = torch.from_numpy(np.ascontiguousarray(baseline.mlp))
+    scaled = [added[n] / plain_scale(block.mlp_scale) for n, block in enumerate(blocks)]
+    effect: Floats = (found.removed - (found.mlp * torch.stack(scaled)).sum(-1)).numpy()
+    measured = np.zeros((layers, size), bool)
+    if exact:
+        measured = badly_estimated(run, target.position)[:, :size] & (effect != 0.0)
+        cuts = [Cut("mlp", layer, -1, pos, pos) for layer, pos in np.argwhere(measured).tolist()]
+        effect[measured] = effects(model, run, cuts, target, baseline)[0] if cuts else 0.0
+    positions = np.arange(size)
+    for layer in range(layers):
+        heads = np.full(size, -1)
+        links.add("mlp", layer, heads, positions, positions, effect[layer], measured[layer])
+
+
+def badly_estimated(run: Trace, position: int) -> NDArray[np.bool_]:
+    """[layer, pos] the MLPs that are cut exactly: their change is large, or all of it is read.
+
+    An MLP's output is large if it is over ``LARGE`` times as long as the state it ends in. At the
+    root's position the final norm and every later MLP read it, each with a curve of its own.
+
+    Args:
+        run: From ``analysis.trace``.
+        position: The root's position.
+    """
+    length = np.linalg.norm(run.mlp_out, axis=-1)
+    found: NDArray[np.bool_] = length > LARGE * np.linalg.norm(run.resid[1:], axis=-1)
+    found[:, position] = True
+    return found
+
+
+def _graph(columns: list[Any], model: Model, spec: FlowSpec, target: Target, logit: float) -> Graph:
+    kind, layer, head, source, end, effect, measured = columns
+    size = np.abs(effect).astype(np.float64)
+    kept = _kept(kind, layer, end, size, spec)
+    hidden = float(size[~kept].sum() / max(float(size.sum()), 1e-30))
+    kind, layer, head, source, end, effect, measured = (one[kept] for one in columns)
+    layers, attends = model.info.layers, kind == LINK["attention"]
+    codes = NodeCodes(layers + 1, int(max(end.max(initial=0), target.position)) + 1)
+    starts = np.where(attends, codes.of("block", 0, source), codes.of("mlp", 0, source))
+    joins = attends & (not model.info.parallel_blocks)
+    ends = np.where(joins, codes.of("mid", 0, end), codes.of("block", 1, end))
+    starts, ends = starts + layer * codes.size, ends + layer * codes.size
+    nodes, number = _numbered(codes, starts, ends, codes.of("block", layers, target.position))
+    node_kind, depth, pos = codes.split(nodes)
+    return Graph(
+        position=target.position,
+        row=layers,
+        method=spec.method,
+        node_kind=node_kind,
+        node_depth=depth,
+        node_pos=pos,
+        node_flow=np.zeros(len(nodes), np.float32),
+        link_kind=kind,
+        link_layer=layer,
+        link_head=head,
+        link_source=number[starts],
+        link_target=number[ends],
+        link_share=effect.astype(np.float32),
+        link_flow=effect.astype(np.float32),
+        hidden_share=hidden,
+        terminal_share=0.0,
+        fallback_nodes=np.zeros(0, np.int64),
+        roots=(target.position,),
+        token=target.token,
+        foil=target.foil_id,
+        logit=logit,
+        link_measured=measured,
+        baseline=spec.baseline,
+    )
+
+
+def _numbered(codes: NodeCodes, starts: Ints, ends: Ints, root: Ints) -> tuple[Ints, Ints]:
+    """The codes of all nodes in order, and the number of each code."""
+    nodes = codes.ordered(np.concatenate([starts, ends, np.atleast_1d(root)]))
+    number = np.zeros(codes.count, np.int64)
+    number[nodes] = np.arange(len(nodes))
+    return nodes, number
+
+
+def _kept(
+    kind: Ints, layer: Ints, end: Ints, size: NDArray[np.float64], spec: FlowSpec
+) -> NDArray[np.bool_]:
+    """Which links are kept: above the threshold, in each state's ``top_k``, within the budget."""
+    kept: NDArray[np.bool_] = (size > 0.0) & (size > spec.threshold * size.sum())
+    if spec.top_k is not None:
+        attends = np.flatnonzero(kept & (kind == LINK["attention"]))
+        order = attends[np.lexsort((-size[attends], end[attends], layer[attends]))]
+        new = np.ones(len(order), bool)
+        new[1:] = (np.diff(layer[order]) != 0) | (np.diff(end[order]) != 0)
+        first = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
+        kept[order[np.arange(len(order)) - first >= spec.top_k]] = False
+    if spec.budget is not None and int(kept.sum()) > spec.budget:
+        places = np.flatnonzero(kept)
+        order = np.argsort(-size[places], kind="stable")
+        kept[places[order[spec.budget :]]] = False
+    return kept

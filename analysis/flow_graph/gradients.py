@@ -1,0 +1,144 @@
+"""Gradients of a target for heads and MLPs, from one forward and one backward pass."""
+
+from __future__ import annotations
+
+import inspect
+from collections import defaultdict
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from analysis.attribution.direct import Target
+from analysis.contract.choices import Situation
+from analysis.errors import SpecError
+from analysis.flow_graph.cuts import positions_of
+from analysis.flow_graph.options import FLOW_METHODS
+from analysis.model.handle import Model
+from analysis.tracing.capture import Trace
+from analysis.tracing.heads import has_heads
+from analysis.tracing.intervention_hooks import applied, hook_component
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients of a target, and the values at which they are taken; float32 on the CPU.
+
+    Attributes:
+        mixed: Layer to [pos, head, d_head] the gradient for each head's mixed value.
+        mlp: [layer, pos, d_model] the gradient for the output of each layer's first MLP, as its
+            module returns it; 0 in a layer without MLP.
+        removed: [layer, pos] the sum over the layer's MLPs of gradient times output.
+    """
+
+    mixed: dict[int, Tensor]
+    mlp: Tensor
+    removed: Tensor
+
+
+def gradients(model: Model, run: Trace, target: Target) -> Gradients:
+    """One forward and one backward pass.
+
+    Args:
+        model: The model the run was made with.
+        run: From ``analysis.trace``; its interventions stay in force.
+        target: Whose gradient.
+
+    Raises:
+        SpecError: If the model can't run backward, or an attention can't be split into heads.
+    """
+    if reason := FLOW_METHODS["effect"].unavailable(Situation(model.info)):
+        raise SpecError(reason, "Choose the method proximity, or load the model in 8 or 16 bits.")
+    try:
+        return _gradients(model, run, target)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SpecError(
+            f"This model can't run backward, as the method effect needs: {reason}",
+            "Choose the method proximity.",
+        ) from error
+
+
+def _gradients(model: Model, run: Trace, target: Target) -> Gradients:
+    size, blocks = positions_of(run, target), model.stream.blocks
+    kept: dict[tuple[str, int], list[Tensor]] = defaultdict(list)
+
+    def keep(name: str, layer: int) -> Any:
+        def edit(state: Tensor) -> Tensor:
+            """Keep the state for its gradient, and change nothing."""
+            kept[name, layer].append(state)
+            return state
+
+        return edit
+
+    def start(state: Tensor) -> Tensor:
+        """Record the computation from here on."""
+        return state.detach().requires_grad_().clone()
+
+    headed = [layer for layer in range(len(blocks)) if _splits(model, layer)]
+    with model.lock, ExitStack() as stack, torch.enable_grad():
+        hooks = [("row", 0, start)]
+        hooks += [("head_output", layer, keep("head_output", layer)) for layer in headed]
+        hooks += [("mlp_output", n, keep("mlp_output", n)) for n in range(len(blocks))]
+        for name, layer, edit in hooks:
+            for handle in hook_component(model, name, layer, edit, 1):
+                stack.callback(handle.remove)
+        stack.enter_context(applied(model, run.interventions, size))
+        logits = _logits(model, run, size, size - target.position)
+        states = [state for several in kept.values() for state in several]
+        found = torch.autograd.grad(target.value(logits.float()), states, allow_unused=True)
+    grads = iter(
+        torch.zeros_like(state) if one is None else one
+        for state, one in zip(states, found, strict=True)
+    )
+    pairs = {
+        name: [(_plain(next(grads)), _plain(state)) for state in several]
+        for name, several in kept.items()
+    }
+    return _collected(model, pairs, size)
+
+
+def _logits(model: Model, run: Trace, size: int, behind: int) -> Tensor:
+    """[vocab] of the model's own forward pass, ``behind`` positions from the end."""
+    options: dict[str, Any] = {"use_cache": False}
+    if "logits_to_keep" in inspect.signature(model.hf.forward).parameters:
+        options["logits_to_keep"] = behind
+    ids = torch.tensor([run.token_ids[:size]], device=model.device)
+    logits: Tensor = model.hf(input_ids=ids, **options).logits[0, -behind]
+    return logits
+
+
+def _collected(model: Model, pairs: dict[tuple[str, int], list[Any]], size: int) -> Gradients:
+    """The gradients from (gradient, state) of each component's modules, by name and layer."""
+    blocks, nothing = model.stream.blocks, torch.zeros(size, model.info.d_model)
+    mixed = {
+        layer: several[0][0].view(size, blocks[layer].heads, -1)
+        for (name, layer), several in pairs.items()
+        if name == "head_output"
+    }
+    mlps = [pairs.get(("mlp_output", n), [(nothing, nothing)]) for n in range(len(blocks))]
+    removed = [sum(((grad * out).sum(-1) for grad, out in one), nothing[:, 0]) for one in mlps]
+    return Gradients(mixed, torch.stack([one[0][0] for one in mlps]), torch.stack(removed))
+
+
+def _splits(model: Model, layer: int) -> bool:
+    """Whether a layer has attention heads.
+
+    Raises:
+        SpecError: If it has attention that can't be split into heads.
+    """
+    if model.stream.blocks[layer].heads and not has_heads(model, layer):
+        raise SpecError(
+            f"The attention of layer {layer} can't be split into heads, as this method needs.",
+            "Choose the method attention.",
+        )
+    return has_heads(model, layer)
+
+
+def _plain(state: Tensor) -> Tensor:
+    """[pos, d] of a state [1, pos, d], float32 on the CPU."""
+    return state.detach()[0].to("cpu", torch.float32)

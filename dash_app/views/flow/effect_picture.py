@@ -1,0 +1,394 @@
+"""An effect graph as lines in lanes: what cutting each link does to one logit."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from analysis.contract.specs import Token
+from analysis.flow_graph.results import LINK_KINDS, CausalCheck, Graph
+from analysis.tracing.specs import RunResult
+from dash_app.page.theme import MONO, Figure, Theme, axis, base_layout, palette, rgba
+from dash_app.page.token_labels import label, percent, quoted, token_markup
+from dash_app.views.flow.link_selection import USUAL, Rule
+
+#: Most links, and most lanes of tokens.
+LIMIT, LANES = 120, 14
+#: A measured effect differs from its estimate if this part of the larger one lies between them.
+DIFFERS = 0.2
+#: Widths of the lines, in pixels: of the largest effect, and the least.
+_WIDE, _THIN, _STEPS = 11.0, 0.8, 8
+#: A block's width of 1 holds its attention, then its MLP.
+_JOINS, _MLP = 0.5, 0.75
+
+
+class Cuttable(NamedTuple):
+    """A link, and what cutting it does to the logit.
+
+    Attributes:
+        kind: "attention" or "mlp".
+        layer: The block.
+        head: The head; -1 for all heads together, and for an MLP.
+        source, target: Positions.
+        estimate: The estimated effect; NaN if unknown.
+        found: The measured effect; NaN if unknown.
+        measured: Whether the measured effect is drawn, not the estimated one.
+    """
+
+    kind: str
+    layer: int
+    head: int
+    source: int
+    target: int
+    estimate: float
+    found: float
+    measured: bool
+
+    @property
+    def effect(self) -> float:
+        """The drawn effect, in logits."""
+        return self.found if self.measured else self.estimate
+
+    @property
+    def differs(self) -> bool:
+        """Whether the measured effect is not the estimated one."""
+        gap = abs(self.estimate - self.found)
+        return bool(gap > DIFFERS * max(abs(self.estimate), abs(self.found)))
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the drawn effect is an estimate that differs from the measured effect."""
+        return self.differs and not self.measured
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """The selected links of an effect graph.
+
+    Attributes:
+        links: The drawn links, strongest first.
+        size: Sum of the absolute effects of all links.
+        left_out: Number of links that are not drawn.
+        positions: Tokens with a lane.
+        checked: Number of drawn links whose effect is both estimated and measured.
+    """
+
+    links: tuple[Cuttable, ...]
+    size: float
+    left_out: int
+    positions: tuple[int, ...]
+    checked: int
+
+    @property
+    def shown(self) -> float:
+        """Drawn part of the sum of absolute effects, 0 to 1."""
+        return sum(abs(link.effect) for link in self.links) / max(self.size, 1e-30)
+
+    @property
+    def measured(self) -> float:
+        """Part of the drawn absolute effect that is measured, 0 to 1."""
+        drawn = sum(abs(link.effect) for link in self.links)
+        return sum(abs(link.effect) for link in self.links if link.measured) / max(drawn, 1e-30)
+
+
+def select_effects(
+    graph: Graph,
+    rule: Rule = USUAL,
+    *,
+    estimated: Graph | None = None,
+    check: CausalCheck | None = None,
+    redrawn: bool = False,
+) -> Effects:
+    """Select the links by the rule; "sources" counts the attention links into a state.
+
+    Args:
+        graph: An effect graph.
+        rule: Which links are drawn.
+        estimated: The same graph with every effect estimated.
+        check: Measured effects of some links.
+        redrawn: Whether they are drawn in place of the estimates.
+    """
+    if graph.method != "effect":
+        raise ValueError(f"a {graph.method} graph has no effects")
+    links = _links(graph)
+    guesses = {link[:5]: link.estimate for link in _links(estimated or graph)}
+    known = {} if check is None else _by_link(check)
+    links = [_completed(link, guesses, known, redrawn) for link in links]
+    links.sort(key=lambda link: -abs(link.effect))
+    size = float(np.abs(graph.link_share.astype(np.float64)).sum())
+    size /= max(1.0 - graph.hidden_share, 1e-6)
+    kept = _kept(links, rule, size)
+    positions = _lanes(kept)
+    drawn = tuple(link for link in kept if link.source in positions and link.target in positions)[
+        :LIMIT
+    ]
+    checked = sum(not np.isnan(link.estimate + link.found) for link in drawn)
+    return Effects(drawn, size, len(links) - len(drawn), positions, checked)
+
+
+def _links(graph: Graph) -> list[Cuttable]:
+    columns = (
+        graph.link_kind, graph.link_layer, graph.link_head, graph.node_pos[graph.link_source],
+        graph.node_pos[graph.link_target], graph.link_share, graph.link_measured,
+    )  # fmt: skip
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    unknown, found = float("nan"), []
+    for kind, layer, head, source, target, effect, cut in rows:
+        estimate, measured = (unknown, effect) if cut else (effect, unknown)
+        link = Cuttable(LINK_KINDS[kind], layer, head, source, target, estimate, measured, cut)
+        found.append(link)
+    return found
+
+
+def _by_link(check: CausalCheck) -> dict[tuple[Any, ...], float]:
+    """The measured effect by kind, layer, head, source and target."""
+    columns = (check.layer, check.head, check.source_pos, check.target_pos)
+    places = zip(*(column.tolist() for column in columns), strict=True)
+    kinds = [LINK_KINDS[kind] for kind in check.kind.tolist()]
+    return {
+        (kind, *place): effect
+        for kind, place, effect in zip(kinds, places, check.effect.tolist(), strict=True)
+    }
+
+
+def _completed(
+    link: Cuttable,
+    guesses: dict[tuple[Any, ...], float],
+    known: dict[tuple[Any, ...], float],
+    redrawn: bool,
+) -> Cuttable:
+    """The link with its estimate and its measured effect, as far as they are known."""
+    estimate = guesses.get(link[:5], link.estimate)
+    found = link.found if link.measured else known.get(link[:5], link.found)
+    measured = link.measured or (redrawn and not np.isnan(found))
+    return link._replace(estimate=estimate, found=found, measured=measured)
+
+
+def _kept(links: list[Cuttable], rule: Rule, whole: float) -> list[Cuttable]:
+    if rule.name == "least":
+        return [link for link in links if abs(link.effect) >= rule.least * whole]
+    if rule.name == "mass":
+        before = np.cumsum([0.0, *(abs(link.effect) for link in links)])[:-1]
+        return [link for link, sum_ in zip(links, before, strict=True) if sum_ < rule.mass * whole]
+    seen: dict[tuple[int, int], int] = defaultdict(int)
+    kept = []
+    for link in links:
+        seen[link.layer, link.target] += link.kind == "attention"
+        if link.kind != "attention" or seen[link.layer, link.target] <= rule.sources:
+            kept.append(link)
+    return kept
+
+
+def _lanes(links: list[Cuttable]) -> tuple[int, ...]:
+    mass: dict[int, float] = defaultdict(float)
+    for link in links:
+        for position in {link.source, link.target}:
+            mass[position] += abs(link.effect)
+    return tuple(sorted(sorted(mass, key=lambda pos: -mass[pos])[:LANES]))
+
+
+def effect_caption(graph: Graph, drawing: Effects, names: dict[int, Token]) -> str:
+    """What the links are, what they sum to, and which are measured, as plain text."""
+    token = quoted(names[graph.token]) if graph.token in names else f"token {graph.token}"
+    what = f"the logit of {token}"
+    if graph.foil >= 0:
+        foil = quoted(names[graph.foil]) if graph.foil in names else f"token {graph.foil}"
+        what = f"{what} minus that of {foil}"
+    raised = sum(max(link.effect, 0.0) for link in drawing.links)
+    lowered = sum(min(link.effect, 0.0) for link in drawing.links)
+    measured = sum(link.measured for link in drawing.links)
+    differing = sum(link.differs for link in drawing.links)
+    lines = [
+        f"How much {what} (position {graph.position}, now {graph.logit:+.2f}) falls if a link is"
+        " cut.",
+        f"Drawn: {len(drawing.links)} links, {percent(drawing.shown)} of all effects by absolute"
+        f" value; {drawing.left_out:,} links are not drawn.",
+        f"The drawn links sum to {raised + lowered:+.2f} ({raised:+.2f} and {lowered:+.2f})."
+        " Effects overlap, so they do not sum to the logit.",
+        f"Measured: {measured} links, {percent(drawing.measured)} of the drawn effect. The others"
+        " are estimated with one backward pass.",
+    ]
+    if drawing.checked:
+        lines.append(
+            f"Of {drawing.checked} drawn links with both, {differing} differ by over"
+            f" {100 * DIFFERS:.0f} %. A cross marks the estimates among them."
+        )
+    return " ".join(lines)
+
+
+def effect_figure(graph: Graph, drawing: Effects, run: RunResult, *, theme: Theme) -> Figure:
+    """Lines in lanes: x is the layer; lanes are tokens. An MLP is a square in its token's lane.
+
+    A point's ``customdata`` is [hover text, kind, layer, source, target, head or -1].
+    """
+    lanes = {pos: -number for number, pos in enumerate(drawing.positions)}
+    top = max((abs(link.effect) for link in drawing.links), default=1.0)
+    layout = base_layout(
+        theme,
+        margin={"l": 116, "r": 24, "t": 14, "b": 46, "pad": 0, "autoexpand": False},
+        annotations=[_name(pos, y, run, theme) for pos, y in lanes.items()],
+        xaxis=axis(
+            theme,
+            f"layer; largest effect {top:.2g} logits; solid: measured, dashed or open: estimated",
+            range=[-0.4, graph.row + 0.4],
+            tickvals=[*range(0, graph.row, 5 if graph.row > 12 else 1)],
+        ),
+        yaxis=axis(theme, range=[0.55 - len(lanes), 0.55], showticklabels=False),
+        shapes=[_lane_line(y, theme) for y in lanes.values()],
+        hovermode="closest",
+        showlegend=False,
+        meta={"view": "flow-signed"},
+    )
+    edges = [link for link in drawing.links if link.kind == "attention"]
+    mlps = [link for link in drawing.links if link.kind == "mlp"]
+    data = [
+        *_lines(edges, lanes, top, theme),
+        _points(edges, lanes, run, theme),
+        _squares(mlps, lanes, top, run, theme),
+    ]
+    return {"data": data, "layout": layout}
+
+
+def _ends(link: Cuttable, lanes: dict[int, int]) -> tuple[float, float, float, float]:
+    return link.layer, lanes[link.source], link.layer + _JOINS, lanes[link.target]
+
+
+def _lines(
+    edges: list[Cuttable], lanes: dict[int, int], top: float, theme: Theme
+) -> list[dict[str, Any]]:
+    """One trace for each sign, width and dash, so that few traces hold many lines."""
+    groups: dict[tuple[bool, int, bool], list[Cuttable]] = defaultdict(list)
+    for link in edges:
+        step = round(_STEPS * abs(link.effect) / top)
+        groups[link.effect > 0, step, link.measured].append(link)
+    traces = []
+    for (raises, step, measured), links in sorted(groups.items(), key=lambda one: one[0][1]):
+        ends = [_ends(link, lanes) for link in links]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "x": [x for x0, _, x1, _ in ends for x in (x0, x1, None)],
+                "y": [y for _, y0, _, y1 in ends for y in (y0, y1, None)],
+                "line": {
+                    "color": rgba(_colour(raises, theme), 0.85),
+                    "width": max(_WIDE * step / _STEPS, _THIN),
+                    "dash": "solid" if measured else "4px,3px",
+                },
+                "hoverinfo": "skip",
+            }
+        )
+    return traces
+
+
+def _points(
+    edges: list[Cuttable], lanes: dict[int, int], run: RunResult, theme: Theme
+) -> dict[str, Any]:
+    """Where the pointer finds a line: at three of its points; a cross marks a differing link."""
+    spots = []
+    for link in edges:
+        x0, y0, x1, y1 = _ends(link, lanes)
+        for part in (0.5, 0.2, 0.8):
+            marked = link.wrong and part == 0.5
+            spots.append((link, x0 + part * (x1 - x0), y0 + part * (y1 - y0), marked))
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [x for _, x, _, _ in spots],
+        "y": [y for _, _, y, _ in spots],
+        "marker": {
+            "size": 9,
+            "symbol": ["x-thin" if marked else "circle" for *_, marked in spots],
+            "opacity": [1.0 if marked else 0.0 for *_, marked in spots],
+            "line": {"width": 2, "color": palette(theme).select},
+        },
+        "customdata": [_data(link, run) for link, *_ in spots],
+        "hovertemplate": "%{customdata[0]}<extra></extra>",
+    }
+
+
+def _squares(
+    mlps: list[Cuttable], lanes: dict[int, int], top: float, run: RunResult, theme: Theme
+) -> dict[str, Any]:
+    colours = [_colour(link.effect > 0, theme) for link in mlps]
+    size = [4.0 + 14.0 * (abs(link.effect) / top) ** 0.5 for link in mlps]
+    shape = ["square" if link.measured else "square-open" for link in mlps]
+    crossed = [
+        "square-x-open" if link.wrong else one for link, one in zip(mlps, shape, strict=True)
+    ]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [link.layer + _MLP for link in mlps],
+        "y": [lanes[link.target] for link in mlps],
+        "marker": {"size": size, "symbol": crossed, "color": colours, "line": {"width": 1.5}},
+        "customdata": [_data(link, run) for link in mlps],
+        "hovertemplate": "%{customdata[0]}<extra></extra>",
+    }
+
+
+def _data(link: Cuttable, run: RunResult) -> list[Any]:
+    """Hover text, then the link in the page's format."""
+    return [_hover(link, run), link.kind, link.layer, link.source, link.target, link.head]
+
+
+def _hover(link: Cuttable, run: RunResult) -> str:
+    head = f", head {link.head}" if link.head >= 0 else ""
+    name = "MLP" if link.kind == "mlp" else "attention"
+    source, target = (
+        f"{pos} {token_markup(run.tokens[pos], 18)}" for pos in (link.source, link.target)
+    )
+    place = f"at position {source}" if link.source == link.target else f"from {source} to {target}"
+    how = "measured" if link.measured else "estimated"
+    lines = [f"<b>layer {link.layer}: {name}{head}</b>", place]
+    lines.append(f"{how}: {link.effect:+.3f} logits")
+    if not np.isnan(link.estimate + link.found):
+        name, other = ("estimated", link.estimate) if link.measured else ("measured", link.found)
+        lines.append(f"{name}: {other:+.3f} logits")
+    return "<br>".join(lines)
+
+
+def _colour(raises: bool, theme: Theme) -> str:
+    return palette(theme).signed[5 if raises else 1][1]
+
+
+def _name(pos: int, y: int, run: RunResult, theme: Theme) -> dict[str, Any]:
+    text = f'{token_markup(run.tokens[pos], 12)} <span style="font-size:10px">{pos}</span>'
+    return {
+        "x": 0, "y": y, "xref": "paper", "yref": "y", "text": text, "showarrow": False,
+        "xanchor": "right", "xshift": -6,
+        "font": {"family": MONO, "size": 11, "color": palette(theme).ink},
+    }  # fmt: skip
+
+
+def _lane_line(y: int, theme: Theme) -> dict[str, Any]:
+    return {
+        "type": "line", "xref": "paper", "yref": "y", "x0": 0, "x1": 1, "y0": y, "y1": y,
+        "layer": "below", "line": {"color": rgba(palette(theme).rule_strong, 0.7), "width": 1},
+    }  # fmt: skip
+
+
+#: Columns of the list of links.
+EFFECT_COLUMNS = ("Kind", "Layer", "Head", "From", "To", "Estimated logits", "Measured logits")
+
+
+def effect_rows(drawing: Effects, run: RunResult) -> dict[str, Any]:
+    """Columns and rows of the list of links; a row's last value is what a click selects."""
+    return {"columns": EFFECT_COLUMNS, "rows": [_row(link, run) for link in drawing.links]}
+
+
+def _row(link: Cuttable, run: RunResult) -> list[Any]:
+    head = f"&heads={link.head}" if link.head >= 0 else ""
+    place = f"{link.kind}:{link.layer}:{link.source}:{link.target}:{link.head}"
+    return [
+        "MLP" if link.kind == "mlp" else link.kind,
+        str(link.layer),
+        str(link.head) if link.head >= 0 else "" if link.kind == "mlp" else "all",
+        f"{link.source} {label(run.tokens[link.source], 18)}",
+        f"{link.target} {label(run.tokens[link.target], 18)}",
+        *("" if np.isnan(value) else round(value, 4) for value in (link.estimate, link.found)),
+        f"layer={link.layer}{head}&link={place}",
+    ]
