@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def main() -> None:
             ("the newest runs", "history-act.data", {"do": "list"}),
             ("a search", "history-search.value", "hall 99"),
         ):
-            middle, longest = median_ms(lambda name=name, value=value: ask(name, value))
+            middle, longest = median_ms(partial(ask, name, value))
             print(
                 f"{RUNS} runs, {what}: median {middle:.0f} ms, longest {longest:.0f} ms"
                 f" (at most {TARGET_MS} ms); {shown['history-summary']['children'][:40]}"
