@@ -96,7 +96,7 @@ def catalog_fingerprint(name: str, dtype: str | None) -> str:
         UnknownModelError: If the model is not offered. A URL must not name paths or hub ids.
     """
     from analysis.model import catalog
-    from analysis.model.fingerprint import fingerprint
+    from analysis.model.catalog import fingerprint
 
     return fingerprint(catalog.offered(name), dtype)
 

@@ -20,7 +20,6 @@ from typing import Any
 from analysis import paths
 from analysis.errors import AnalysisError, StoreError
 from analysis.model import catalog
-from analysis.model import fingerprint as model_fingerprint
 
 #: Version of the file layout; a lens of another version is refused.
 FORMAT = 1
@@ -133,7 +132,7 @@ def available(model_name: str) -> LensInfo | None:
     if not _files():
         return None
     try:
-        return of_fingerprint(model_fingerprint.fingerprint(catalog.offered(model_name)))
+        return of_fingerprint(catalog.fingerprint(catalog.offered(model_name)))
     except AnalysisError:
         return None
 

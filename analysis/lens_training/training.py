@@ -20,7 +20,7 @@ from analysis.lens_training import texts
 from analysis.lens_training.evaluate import evaluate
 from analysis.lens_training.fit import Fit, FitSpec, cached_states, fit, scales, start
 from analysis.lens_training.texts import Text
-from analysis.model import catalog, fingerprint
+from analysis.model import catalog
 from analysis.model.handle import Model
 
 
@@ -226,7 +226,7 @@ def fingerprints(model: Model) -> tuple[str, ...]:
     own = model.info.fingerprint
     try:
         entry = catalog.find(model.info.name)
-        all_of_them = [fingerprint.fingerprint(entry, dtype) for dtype in catalog.DTYPES]
+        all_of_them = [catalog.fingerprint(entry, dtype) for dtype in catalog.DTYPES]
     except UnknownModelError:
         return (own,)
     return tuple(all_of_them) if own in all_of_them else (own,)

@@ -1,4 +1,4 @@
-"""The catalogue: the models to choose from, and their names.
+"""The catalogue: the models to choose from, their names, and the identity of their weights.
 
 Importable without torch: the web process lists models, and only the worker loads them.
 """
@@ -6,6 +6,8 @@ Importable without torch: the web process lists models, and only the worker load
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import os
 import re
 import tomllib
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from analysis.errors import SpecError, UnknownModelError
-from analysis.model import adapters, hub
+from analysis.model import adapters, hub, model_files
 
 FILE_SETTING = "STRATASCOPE_CATALOG"
 _KEYS = ("name", "title", "source", "revision", "dtype", "device", "quantise", "adapter")
@@ -328,3 +330,68 @@ def _unknown(name: str, hint: str, on_offer: tuple[Entry, ...]) -> UnknownModelE
     near = difflib.get_close_matches(name, [entry.name for entry in on_offer], n=1)
     advice = f"Did you mean {near[0]!r}? " if near else ""
     return UnknownModelError(f"There is no model named {name!r}.", advice + hint)
+
+
+#: Version of the converter's output; conversions of an older version are made again.
+CONVERSION_FORMAT = 1
+
+
+def fingerprint(model: Entry | str, dtype: str | None = None) -> str:
+    """The identity of a model's weights, their revision and dtype.
+
+    Args:
+        model: An entry, or an argument of ``find``.
+        dtype: "float32", "float16", "bfloat16", or torch's own. None: the entry's, else the
+            setting's, else float32.
+
+    Returns:
+        32 hexadecimal digits.
+
+    Raises:
+        UnknownModelError: If there is no such model.
+        ModelLoadError: If a hub model is not cached and the hub can't be reached.
+        SpecError: If the dtype is not known.
+    """
+    entry = find(model) if isinstance(model, str) else existing(model)
+    parts = [_identity(entry), dtype_of(entry, dtype)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _identity(entry: Entry) -> list[Any]:
+    """What identifies an entry's weights, as JSON values."""
+    found = _base_identity(entry)
+    if entry.adapter:
+        found += ["adapter", *adapters.identity(entry.adapter)]
+    return [*found, "quantised", entry.quantise] if entry.quantise else found
+
+
+def _base_identity(entry: Entry) -> list[Any]:
+    if entry.kind == "wheel":
+        return ["conversion", entry.revision, CONVERSION_FORMAT]
+    if entry.kind == "hub":
+        repository = hub.repository(entry.source)
+        return ["hub", repository, hub.commit(entry.source)]
+    return [entry.kind, *model_files.stamp(Path(entry.source))]
+
+
+def revision(entry: Entry) -> str:
+    """The revision to display: a SHA-256, a hub commit, or a stamp of the files.
+
+    With an adapter: ``base+adapter``.
+    """
+    shown = _base_revision(entry)
+    if not entry.adapter:
+        return shown
+    return f"{shown}+{_stamp(adapters.identity(entry.adapter))}"
+
+
+def _base_revision(entry: Entry) -> str:
+    if entry.kind == "wheel":
+        return entry.revision
+    if entry.kind == "hub":
+        return hub.commit(entry.source)
+    return _stamp(_base_identity(entry))
+
+
+def _stamp(values: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from analysis import paths
 from analysis.contract import jobs
 from analysis.errors import AnalysisError, ModelLoadError
-from analysis.model import catalog, fingerprint, model_files
+from analysis.model import catalog, model_files
 
 _CHUNK = 1 << 20
 
@@ -154,7 +154,7 @@ def is_complete(target: Path, sha256: str) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False
     known = (stamp.get("gguf_sha256"), stamp.get("format"))
-    return known == (sha256, fingerprint.CONVERSION_FORMAT) and sizes == stamp["files"]
+    return known == (sha256, catalog.CONVERSION_FORMAT) and sizes == stamp["files"]
 
 
 def _convert_into(target: Path, sha256: str, fetch: Callable[[Path], Path]) -> None:
@@ -188,7 +188,7 @@ def _write_model(gguf: Path, building: Path) -> None:
 def _write_stamp(building: Path, sha256: str) -> None:
     model_files.check_folder(building)
     sizes = {item.name: item.stat().st_size for item in building.iterdir() if item.is_file()}
-    stamp = {"format": fingerprint.CONVERSION_FORMAT, "gguf_sha256": sha256, "files": sizes}
+    stamp = {"format": catalog.CONVERSION_FORMAT, "gguf_sha256": sha256, "files": sizes}
     (building / STAMP).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
 
 

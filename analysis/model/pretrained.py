@@ -17,7 +17,6 @@ from analysis.model import (
     adapters,
     catalog,
     default_model,
-    fingerprint,
     hub,
     memory,
     model_files,
@@ -37,7 +36,7 @@ class Loaded:
         entry: The catalogue's entry.
         source: Where the weights came from.
         revision: SHA-256, hub commit or stamp of the weights.
-        fingerprint: ``fingerprint.fingerprint`` of entry and dtype.
+        fingerprint: ``catalog.fingerprint`` of entry and dtype.
     """
 
     model: Any
@@ -81,8 +80,8 @@ def load_pretrained(name: str, *, dtype: Any = None, device: Any = None) -> Load
         tokenizer=tokenizer,
         entry=entry,
         source=f"{entry.source}+{entry.adapter}" if entry.adapter else entry.source,
-        revision=fingerprint.revision(entry),
-        fingerprint=fingerprint.fingerprint(entry, plain),
+        revision=catalog.revision(entry),
+        fingerprint=catalog.fingerprint(entry, plain),
     )
 
 

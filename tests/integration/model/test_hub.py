@@ -25,10 +25,10 @@ SECRET = "not-a-real-one"  # noqa: S105
 ATTEMPT = """
 import json, sys
 from analysis.errors import AnalysisError
-from analysis.model import catalog, fingerprint, hub, model_files
+from analysis.model import catalog, hub, model_files
 source, how = sys.argv[1:]
 try:
-    found = {"fingerprint": fingerprint.fingerprint(source)}
+    found = {"fingerprint": catalog.fingerprint(source)}
     if how == "fetch":
         folder = hub.snapshot(source)
         model_files.check_folder(folder)
@@ -39,7 +39,7 @@ try:
         loaded = pretrained.load_pretrained(source, device="cpu")
         found |= {"revision": loaded.revision, "source": loaded.source,
                   "loaded": loaded.fingerprint, "layers": loaded.model.config.num_hidden_layers,
-                  "again": fingerprint.fingerprint(source)}
+                  "again": catalog.fingerprint(source)}
 except AnalysisError as error:
     found = {"kind": type(error).__name__, "message": str(error)}
 print(json.dumps(found))

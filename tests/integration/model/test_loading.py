@@ -16,7 +16,7 @@ import torch
 
 from analysis.contract import jobs
 from analysis.errors import CancelledError, ModelLoadError, SpecError, UnknownModelError
-from analysis.model import fingerprint, pretrained, transformers_io
+from analysis.model import catalog, pretrained, transformers_io
 from tests.support import tiny, tiny_gguf
 
 
@@ -34,14 +34,14 @@ def test_a_folder_loads_completely_and_frozen(tiny_llama_dir: Path) -> None:
     for name, weight in fresh.state_dict().items():
         assert torch.equal(weight, loaded.model.state_dict()[name]), name
     assert loaded.model.config._attn_implementation == "eager"
-    assert loaded.fingerprint == fingerprint.fingerprint(str(tiny_llama_dir))
+    assert loaded.fingerprint == catalog.fingerprint(str(tiny_llama_dir))
     assert loaded.tokenizer.decode(loaded.tokenizer(" Paris")["input_ids"]) == " Paris"
 
 
 def test_a_dtype_can_be_requested(tiny_gpt2_dir: Path) -> None:
     loaded = pretrained.load_pretrained(str(tiny_gpt2_dir), dtype=torch.bfloat16, device="cpu")
     assert loaded.model.dtype == torch.bfloat16
-    assert loaded.fingerprint != fingerprint.fingerprint(str(tiny_gpt2_dir))
+    assert loaded.fingerprint != catalog.fingerprint(str(tiny_gpt2_dir))
 
 
 def test_a_gguf_file_loads_as_a_plain_model(tmp_path: Path) -> None:
@@ -186,10 +186,10 @@ with jobs.listening(die):
 
 @pytest.mark.parametrize("step", ["Reading the weights", "Moving the model"])
 def test_a_killed_load_leaves_the_model_as_it_was(folder: Path, step: str) -> None:
-    before = fingerprint.fingerprint(str(folder))
+    before = catalog.fingerprint(str(folder))
     done = subprocess.run([sys.executable, "-c", KILLED, str(folder), step], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert fingerprint.fingerprint(str(folder)) == before
+    assert catalog.fingerprint(str(folder)) == before
     assert pretrained.load_pretrained(str(folder), device="cpu").fingerprint == before
 
 

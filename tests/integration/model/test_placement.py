@@ -13,7 +13,7 @@ import torch
 import analysis
 from analysis.errors import ModelLoadError, SpecError
 from analysis.ledger import PACKED_TOLERANCE
-from analysis.model import catalog, fingerprint, memory, placement, pretrained, transformers_io
+from analysis.model import catalog, memory, placement, pretrained, transformers_io
 from tests.support import built, tiny, tiny_gguf, zoo
 
 
@@ -102,7 +102,7 @@ def test_quantised_sums_hold_within_their_tolerance(
     ids = torch.arange(9)[None]
     lost = (model.hf(ids).logits - whole(ids).logits).abs().max() / whole(ids).logits.abs().max()
     assert float(lost) > 1e-3
-    assert model.info.fingerprint != fingerprint.fingerprint(str(wide_dir))
+    assert model.info.fingerprint != catalog.fingerprint(str(wide_dir))
     assert model.nbytes <= bytes_of(wide_dir, quantise=quantise) * 1.1
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from analysis import codec
-from analysis.model import catalog, fingerprint, memory
+from analysis.model import catalog, memory
 from analysis.tracing.specs import PatternSpec, RunSpec, TraceSpec
 from analysis.worker.engine import Engine
 from analysis.worker.messages import Limits, Request
@@ -15,9 +15,7 @@ from analysis.worker.messages import Limits, Request
 
 def request(folder: Path, *specs: object, kind: str = "run") -> Request:
     name = str(folder)
-    return Request(
-        kind, name, fingerprint.fingerprint(name), specs or (RunSpec(name, "the capital"),)
-    )  # type: ignore[arg-type]
+    return Request(kind, name, catalog.fingerprint(name), specs or (RunSpec(name, "the capital"),))  # type: ignore[arg-type]
 
 
 def loaded(engine: Engine) -> set[str]:
@@ -73,7 +71,7 @@ def test_every_answer_names_the_model_and_its_revision(tiny_llama_dir: Path) -> 
     ):
         assert codec.origin(engine.perform(asked).data) == {
             "source": str(tiny_llama_dir),
-            "revision": fingerprint.revision(catalog.find(str(tiny_llama_dir))),
+            "revision": catalog.revision(catalog.find(str(tiny_llama_dir))),
             "dtype": "float32",
             "quantised": "",
         }

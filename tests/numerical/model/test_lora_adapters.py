@@ -13,7 +13,7 @@ import torch
 import analysis
 from analysis.errors import ModelLoadError
 from analysis.model import adapters as model_adapters
-from analysis.model import catalog, fingerprint, pretrained
+from analysis.model import catalog, pretrained
 from tests.support import adapters, tiny
 
 pytestmark = [
@@ -65,9 +65,9 @@ def test_base_and_adapter_can_be_named_together(tiny_llama_dir: Path, folder: Pa
 
 
 def test_a_changed_adapter_has_another_fingerprint(folder: Path) -> None:
-    before = fingerprint.fingerprint(str(folder))
+    before = catalog.fingerprint(str(folder))
     adapters.change(folder, lora_alpha=16)
-    assert fingerprint.fingerprint(str(folder)) != before
+    assert catalog.fingerprint(str(folder)) != before
 
 
 def test_a_hub_adapter_names_its_base_and_revision(folder: Path) -> None:

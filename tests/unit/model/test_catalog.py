@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from analysis.errors import ModelLoadError, SpecError, UnknownModelError
-from analysis.model import catalog, fingerprint
+from analysis.model import catalog
 
 DEFAULT = "smollm2-135m-instruct"
 
@@ -71,31 +71,31 @@ def test_names_from_users_reach_listed_models_only(
 
 
 def test_the_default_model_has_a_fingerprint_before_it_is_converted(data_dir: Path) -> None:
-    found = fingerprint.fingerprint(DEFAULT)
-    assert found == fingerprint.fingerprint(catalog.DEFAULT, "float32")
-    assert found != fingerprint.fingerprint(DEFAULT, "bfloat16")
+    found = catalog.fingerprint(DEFAULT)
+    assert found == catalog.fingerprint(catalog.DEFAULT, "float32")
+    assert found != catalog.fingerprint(DEFAULT, "bfloat16")
     assert not data_dir.exists()
 
 
 def test_a_folders_fingerprint_follows_its_files(tiny_llama_dir: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_llama_dir, tmp_path / "model")
-    before = fingerprint.fingerprint(str(folder))
-    assert before == fingerprint.fingerprint(str(folder))
+    before = catalog.fingerprint(str(folder))
+    assert before == catalog.fingerprint(str(folder))
     weights = folder / "model.safetensors"
     found = weights.stat()
     os.utime(weights, ns=(found.st_atime_ns, found.st_mtime_ns + 1))
-    touched = fingerprint.fingerprint(str(folder))
+    touched = catalog.fingerprint(str(folder))
     config = folder / "config.json"
     found = config.stat()
     text = config.read_text()
     config.write_text(text.replace('"silu"', '"relu"'))
     os.utime(config, ns=(found.st_atime_ns, found.st_mtime_ns))
-    assert len({before, touched, fingerprint.fingerprint(str(folder))}) == 3
+    assert len({before, touched, catalog.fingerprint(str(folder))}) == 3
 
 
 def test_an_uncached_hub_model_is_reported_offline() -> None:
     with pytest.raises(ModelLoadError, match="can't be reached"):
-        fingerprint.fingerprint("stratascope-tests/not-cached")
+        catalog.fingerprint("stratascope-tests/not-cached")
 
 
 def test_an_invalid_dtype_is_refused() -> None:
@@ -103,13 +103,13 @@ def test_an_invalid_dtype_is_refused() -> None:
 
     assert catalog.dtype_name(torch.bfloat16) == "bfloat16"
     with pytest.raises(SpecError, match="int7"):
-        fingerprint.fingerprint(DEFAULT, "int7")
+        catalog.fingerprint(DEFAULT, "int7")
 
 
 def test_the_catalogue_needs_no_torch() -> None:
     code = (
-        "import sys; from analysis.model import catalog, fingerprint;"
-        f"fingerprint.fingerprint({DEFAULT!r}); catalog.entries();"
+        "import sys; from analysis.model import catalog;"
+        f"catalog.fingerprint({DEFAULT!r}); catalog.entries();"
         "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from analysis.errors import UnknownModelError
-from analysis.model import catalog, fingerprint, placement, pretrained
+from analysis.model import catalog, placement, pretrained
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def test_entries_say_how_they_are_loaded(write: object, tiny_llama_dir: Path) ->
     )  # fmt: skip
     loaded = pretrained.load_pretrained("half")
     assert loaded.model.dtype == torch.bfloat16
-    assert loaded.fingerprint == fingerprint.fingerprint("half") == fingerprint.fingerprint(half)
-    assert loaded.fingerprint != fingerprint.fingerprint("half", "float32")
+    assert loaded.fingerprint == catalog.fingerprint("half") == catalog.fingerprint(half)
+    assert loaded.fingerprint != catalog.fingerprint("half", "float32")
 
 
 def test_the_built_in_model_can_be_left_out(write: object) -> None:
@@ -112,6 +112,6 @@ def test_the_settings_are_defaults_for_entries(
     monkeypatch.setenv(placement.SETTING, "cpu")
     loaded = pretrained.load_pretrained(str(tiny_llama_dir))
     assert loaded.model.dtype == torch.bfloat16
-    assert loaded.fingerprint == fingerprint.fingerprint(str(tiny_llama_dir))
+    assert loaded.fingerprint == catalog.fingerprint(str(tiny_llama_dir))
     exact = pretrained.load_pretrained(str(tiny_llama_dir), dtype="float32")
     assert exact.model.dtype == torch.float32
