@@ -51,6 +51,11 @@ def gradients(model: Model, run: Trace, target: Target) -> Gradients:
     """
     if reason := FLOW_METHODS["effect"].unavailable(Situation(model.info)):
         raise SpecError(reason, "Choose the method proximity, or load the model in 8 or 16 bits.")
+    if not any(block.heads or block.of("mlp") for block in model.stream.blocks):
+        raise SpecError(
+            "This model has neither attention heads nor MLPs, so no link can be cut.",
+            "Choose the method proximity or signed.",
+        )
     try:
         return _gradients(model, run, target)
     except torch.OutOfMemoryError:

@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.real]
 Visit = Callable[..., Any]
 LABELS = ".flow-labels text:not([visibility=hidden])"
 BARS = "#flow-graph .bars .point"
+POINTS = "#flow-graph .scatterlayer .point"
 FOX = "The quick brown fox jumps over the lazy dog and runs on to the river. "
 PICTURES = {
     "fact": {"prompt": "The capital of France is", "new": 2},
@@ -222,10 +223,12 @@ def test_every_method_is_drawn(revisit: Visit) -> None:
         expect(pressed).to_have_attribute("aria-pressed", "true")
         expect(page.locator("#flow-options .control-help")).to_have_text(method.summary)
         line = page.locator("#flow-subtitle")
-        said = "Direct paths" if method.name == "signed" else "Showing"
+        captions = {"signed": "Direct paths", "effect": "falls if a link is cut"}
+        said = captions.get(method.name, "Showing")
         expect(line).to_contain_text(said)
         expect(line).not_to_have_text(before)
-        drawn(page, BARS if method.name == "signed" else "#flow-canvas .flow-link")
+        kinds = {"signed": BARS, "effect": POINTS}
+        drawn(page, kinds.get(method.name, "#flow-canvas .flow-link"))
         expect(page).to_have_url(re.compile(f"method={method.name}"))
 
 
