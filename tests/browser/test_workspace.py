@@ -111,7 +111,7 @@ def test_old_links_open_the_same_view(visit: Visit) -> None:
     page = visit("?row=20&pos=3&layer=18&heads=2,5&pins=314&curve=rank&norm=unit&theme=dark")
     until_drawn(page)
     expect(page.locator("#page-explore")).to_be_visible()
-    expect(page.locator("#lens-inspector")).to_contain_text("20")
+    expect(page.locator("#lens-inspector")).to_contain_text("after layer 19")
     expect(page.locator("#attention-subtitle")).to_contain_text("In layer 18")
     expect(page.locator(".head.is-selected")).to_have_count(2)
     expect(page.locator("[data-chips=lens] .chip")).to_have_text("Norm: Unit ×")

@@ -31,8 +31,8 @@ GO_TO = """(query) => {
 def until_drawn(page: Any) -> None:
     """Wait until every view of the page Explore is drawn and no job runs."""
     for graph in ("lens", "attention"):
-        page.wait_for_selector(f"#{graph}-graph .heatmaplayer image")
-    page.wait_for_selector("#curves-graph .scatterlayer .trace")
+        page.wait_for_selector(f"#{graph}-graph .heatmaplayer image", state="attached")
+    page.wait_for_selector("#curves-graph .scatterlayer .trace", state="attached")
     page.wait_for_selector("#flow-canvas .flow-link", state="attached")
     page.wait_for_selector(".story-phrase")
     page.wait_for_selector(".figure.is-loading", state="detached")

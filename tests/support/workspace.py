@@ -14,7 +14,7 @@ def open_sheet(page: Any, pane: str) -> Any:
     sheet = page.locator(f"#sheet-{pane}")
     if sheet.count() == 0:
         page.locator(f"[data-sheet=sheet-{pane}]").click()
-    expect(sheet).to_be_in_viewport()
+    expect(sheet).to_have_css("transform", "none")  # it slides in
     return sheet
 
 
