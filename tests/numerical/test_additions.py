@@ -25,6 +25,8 @@ from analysis.lens.specs import LensSpec
 from analysis.registry import Technique, technique_for
 from dash_app import app as app_module
 from dash_app import cli
+from dash_app.page import layout as page_layout
+from dash_app.page.panes import Pane
 from dash_app.settings import Settings
 from dash_app.state.context import View, from_query
 from dash_app.state.selection import Selection
@@ -135,7 +137,9 @@ def test_a_technique_appears_everywhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert technique_for(StateSizeSpec()).result is StateSizes
-    view = View("sizes", lambda _context: html.Div("How long states are"), lambda _app, _c: None)
+    pane = Pane("sizes", "Sizes", "How long states are", html.Div())
+    view = View("sizes", lambda _context: {"sizes": pane})
+    monkeypatch.setattr(page_layout, "ANSWER", (*page_layout.ANSWER, "sizes"))
     monkeypatch.setattr(app_module, "VIEWS", (*app_module.VIEWS, view))
     app = app_module.create_app(FakeService(), Settings(data_dir=tmp_path, cache_dir=tmp_path))
     assert "How long states are" in text(app.layout())
