@@ -21,7 +21,8 @@ def build_model(loaded: Any) -> Model:
     """Find the residual stream and the readout of a model from ``load_pretrained``.
 
     Raises:
-        UnsupportedModelError: If its blocks do not have two writers each, or it can't run.
+        UnsupportedModelError: If its blocks are not sums of what their modules write, or it can't
+            run.
     """
     hf = loaded.model.eval()
     hf.set_attn_implementation(attention_hooks.EAGER)
