@@ -344,12 +344,16 @@ def test_an_example_can_be_opened_and_undone(revisit: Visit) -> None:
     page.click(".alternative:has-text('Canberra')")
     expect(page.locator(".pin")).to_have_count(2)
     expect(page).to_have_url(re.compile("pins="))
+    page.go_back()  # each change is an entry of the history: first the pin, then the example
+    expect(page.locator(".pin:has-text('Canberra')")).to_have_count(0)
+    expect(page.locator("#story-text")).to_contain_text("Sydney")
     page.go_back()
     expect(page.locator("#story-text")).to_contain_text("Paris")
     expect(page.locator("#run-prompt")).to_have_value("The capital of France is")
     page.go_forward()
     expect(page.locator("#story-text")).to_contain_text("Sydney")
-    expect(page.locator(".pin")).to_have_count(2)
+    page.go_forward()
+    expect(page.locator(".pin:has-text('Canberra')")).to_have_count(1)
 
 
 def test_bad_input_shows_a_message_and_loses_nothing(revisit: Visit) -> None:

@@ -92,7 +92,7 @@ def test_a_table_is_readable(run: Run) -> None:
     lines = run("flow", "--budget", "5").splitlines()
     assert lines[0].split() == [
         "kind", "layer", "head", "source_pos", "target_pos", "source", "target", "share", "flow",
-        "source_token", "target_token",
+        "measured", "source_token", "target_token",
     ]  # fmt: skip
     assert 2 <= len(lines) <= 6
     assert "candidate_1" in run("decode", "--k", "1")
