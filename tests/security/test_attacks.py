@@ -289,7 +289,7 @@ def test_nothing_writes_markup_into_the_page() -> None:
 def run_of(app: Dash, http: Any) -> tuple[DashClient, dict[str, str], dict[str, Any]]:
     """A page of ``http`` with a run that it started."""
     client = DashClient.__new__(DashClient)
-    client._http = http
+    client._http, client._below = http, ""
     page = http.get("/").get_data(as_text=True)
     client.end_id = page.partition('"end_id":"')[2].partition('"')[0]
     asked = {"asked.data": {"model": "smollm2-135m-instruct", "prompt": "a b", "attempt": 1}}
