@@ -11,7 +11,7 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
   const KIND_ORDER = { residual: 0, sink: 1, mlp: 2, attention: 3 };
   const NODE_WIDTH = 5;
   const MIN_HEIGHT = 0.6; // pixels: the drawn part of a node stays visible
-  const MAX_SCALE_BAR = 28; // pixels
+  const MAX_SCALE_BAR = 20; // pixels: the height of the buttons beside it, so the row never grows
   const { charts, controls } = window.stratascope;
   const flow = (window.stratascope.flow = { picture: null, svg: null });
   const canvas = () => document.getElementById("flow-canvas");

@@ -74,7 +74,11 @@ the reader zooms in (flow_zoom.js).
       canvas.dataset.watched = "yes";
       new ResizeObserver(() => {
         cancelAnimationFrame(frame);
-        frame = requestAnimationFrame(() => flow.svg && isResized() && flow.draw(source));
+        frame = requestAnimationFrame(() => {
+          if (flow.svg && isResized()) {
+            flow.keepView(() => flow.draw(source));
+          }
+        });
       }).observe(canvas);
     }
   }

@@ -109,6 +109,15 @@ keep their size, and labels that need more room appear as the reader zooms in.
     show(WHOLE);
   }
 
+  /* Draws the same picture at another size. The reader keeps the zoom and the part in view. */
+  function keepView(draw) {
+    const { zoom, x, y } = view;
+    const [width, height] = plotSize();
+    draw();
+    const [newWidth, newHeight] = plotSize();
+    show({ zoom, x: (x * newWidth) / width, y: (y * newHeight) / height });
+  }
+
   const ACTIONS = {
     in: () => zoomBy(ZOOM_STEP),
     out: () => zoomBy(1 / ZOOM_STEP),
@@ -190,5 +199,5 @@ keep their size, and labels that need more room appear as the reader zooms in.
   document.addEventListener("pointermove", onMove);
   document.addEventListener("pointerup", onUp);
   window.addEventListener("click", onClick, true); // on the window: before page.js hears the click
-  Object.assign(flow, { resetZoom, zoomAbout, clampPan });
+  Object.assign(flow, { resetZoom, keepView, zoomAbout, clampPan });
 })();

@@ -60,6 +60,7 @@ Opens a page. The result has:
   chart(id, layout)    a Plotly chart in the element `id`, already drawn once
   frame()              runs what waits for the next frame
   mutate()             reports new elements to all MutationObservers
+  resize()             reports another size to all ResizeObservers
   key(name, properties, target)       presses a key; returns the event
 */
 function openPage({ search = "", fetch, storage = new Map(), navigation = "navigate" } = {}) {
@@ -110,10 +111,21 @@ function openPage({ search = "", fetch, storage = new Map(), navigation = "navig
       observers.splice(observers.indexOf(this), 1);
     }
   }
+  /* The size of the element that is watched is what the test sets on it. */
+  const sizes = [];
+  window.ResizeObserver = class ResizeObserver {
+    constructor(callback) {
+      this.callback = callback;
+    }
+    observe() {
+      sizes.push(this);
+    }
+  };
   const globals = {
     window,
     document,
     MutationObserver,
+    ResizeObserver: window.ResizeObserver,
     CustomEvent: class CustomEvent {
       constructor(type, options) {
         Object.assign(this, { type, ...options });
@@ -131,6 +143,7 @@ function openPage({ search = "", fetch, storage = new Map(), navigation = "navig
   page.stratascope = window.stratascope;
   page.dash = window.dash_clientside.stratascope;
   page.frame = () => frames.splice(0).forEach((callback) => callback());
+  page.resize = () => sizes.forEach((each) => each.callback());
   page.mutate = () => [...observers].forEach((each) => each.callback([{ addedNodes: [1] }]));
   page.key = (key, properties = {}, target = document.body) =>
     target.dispatch("keydown", { key, ...properties });

@@ -97,13 +97,15 @@ test("the scale is the tallest bar that fits, and names its part of the flow", (
   const page = openFlow();
   const text = page.panel.querySelector(".flow-scale-text");
   const bar = page.panel.querySelector(".flow-scale-bar");
-  assert.deepEqual([bar.style.height, text.textContent], ["24px", "20 % of the flow"]);
+  assert.deepEqual([bar.style.height, text.textContent], ["12px", "10 % of the flow"]);
+  page.stratascope.flow.showScale(1.5);
+  assert.deepEqual([bar.style.height, text.textContent], ["18px", "10 % of the flow"]);
   page.stratascope.flow.showScale(2);
-  assert.deepEqual([bar.style.height, text.textContent], ["24px", "10 % of the flow"]);
+  assert.deepEqual([bar.style.height, text.textContent], ["12px", "5 % of the flow"]);
   page.stratascope.flow.showScale(8); // none fits: the smallest
   assert.deepEqual([bar.style.height, text.textContent], ["48px", "5 % of the flow"]);
   page.dash.drawFlow({ ...PICTURE, up: true });
-  assert.equal(text.textContent, "20 % of the state it enters");
+  assert.equal(text.textContent, "10 % of the state it enters");
 });
 
 /* ---------------------------------------------------------------- under the pointer */

@@ -2,7 +2,7 @@
 
 const assert = require("node:assert/strict");
 const { test } = require("node:test");
-const { openFlow, targets } = require("./flow_page");
+const { PICTURE, openFlow, targets } = require("./flow_page");
 
 const SIZE = [400, 200]; // of the plot area of the test's picture
 
@@ -130,6 +130,26 @@ test("Ctrl and the wheel zoom about the pointer, the wheel alone scrolls the pag
   assert.ok(page.canvas.dispatch("wheel", { ...wheel, ctrlKey: true }).defaultPrevented);
   const { x, y, zoom } = transform(page);
   assert.deepEqual([x, y, zoom].map(Math.round), [-100, -50, 2]);
+});
+
+/* ---------------------------------------------------------------- another size or picture */
+
+test("a panel of another size keeps the zoom and the part in view", () => {
+  const page = openFlow();
+  button(page, "in"); // -100, -50
+  Object.assign(page.canvas, { clientWidth: 900, clientHeight: 150 }); // a plot of 800 x 100
+  page.resize();
+  page.frame();
+  assert.equal(page.canvas.querySelector("svg").getAttribute("width"), "900");
+  assert.deepEqual(transform(page), { x: -200, y: -25, zoom: 1.5 });
+  assert.equal(page.canvas.querySelector("svg").dataset.zoom, "1.50");
+});
+
+test("a new picture is shown whole", () => {
+  const page = openFlow();
+  button(page, "in");
+  page.dash.drawFlow({ ...PICTURE });
+  assert.deepEqual(transform(page), { x: 0, y: 0, zoom: 1 });
 });
 
 /* ---------------------------------------------------------------- dragging */
