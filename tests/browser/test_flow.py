@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import expect
 
 from analysis.flow_graph.options import FLOW_METHODS
+from tests.support.browser_pages import until_at_rest
 from tests.support.pictures import IMAGES
 from tests.support.time_limits import PATIENCE_S
 from tests.support.workspace import open_pane, open_sheet, sheet_of
@@ -106,10 +107,9 @@ def test_hidden_links_appear_on_hover_without_a_request(revisit: Visit) -> None:
     page = open_flow(revisit)
     # All jobs have ended and their results are drawn: only the pointer could send a request.
     page.wait_for_selector("#ledger-badge .is-ok")
-    page.wait_for_selector(".job.is-busy", state="detached")
+    until_at_rest(page)
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
-    # The page may still poll for a job of another view.
     assert page.evaluate(f"{QUIET}.length") > 20
     assert page.evaluate(COUNT_SHOWN) == 0
     page.mouse.move(*page.evaluate(BUSIEST))
@@ -117,7 +117,7 @@ def test_hidden_links_appear_on_hover_without_a_request(revisit: Visit) -> None:
     expect(page.locator(".flow-box")).to_contain_text("of the flow")
     page.mouse.move(5, 300)
     until(page, f"({COUNT_SHOWN})() === 0")
-    assert [url for url in requests if "&job=" not in url] == []
+    assert requests == []
 
 
 def test_the_picture_zooms_and_moves_by_mouse_keys_and_buttons(revisit: Visit) -> None:

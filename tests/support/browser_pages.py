@@ -10,12 +10,16 @@ from tests.support.time_limits import PATIENCE_MS, PATIENCE_S
 COUNT_REQUESTS = """
     const send = window.fetch;
     window.unanswered = 0;
+    window.sent = 0;
     window.fetch = (...request) => {
         window.unanswered += 1;
+        window.sent += 1;
         return send(...request).finally(() => (window.unanswered -= 1));
     };
 """
 IS_BUSY = "() => window.unanswered > 0 || document.querySelector('.job.is-busy') !== null"
+#: Longer than the pause between two polls of a job: some jobs show no progress bar.
+REST_MS = 600
 #: Close what a reader opened, then change the address.
 GO_TO = """(query) => {
     document.activeElement?.blur();
@@ -37,6 +41,21 @@ def until_drawn(page: Any) -> None:
     page.wait_for_selector(".story-phrase")
     page.wait_for_selector(".figure.is-loading", state="detached")
     page.wait_for_selector(".job.is-busy", state="detached")
+
+
+def until_at_rest(page: Any) -> None:
+    """Wait until no job runs, and the page has sent no request for a while.
+
+    Args:
+        page: A page with the script ``COUNT_REQUESTS``.
+    """
+    ends, idle_ms, before = time.monotonic() + PATIENCE_S, 0, None
+    while idle_ms < REST_MS:
+        assert time.monotonic() < ends, "the page does not come to rest"
+        page.wait_for_timeout(100)
+        sent = page.evaluate("window.sent")
+        idle_ms = 0 if sent != before or page.evaluate(IS_BUSY) else idle_ms + 100
+        before = sent
 
 
 def new_context(browser: Any, *, dark: bool = False) -> Any:
@@ -69,22 +88,14 @@ class SharedPage:
         self._page = new_page(self._context, self.console)
         self._page.add_init_script(COUNT_REQUESTS)
         self._page.goto(url)
-        self._wait_until_idle()
+        until_at_rest(self._page)
 
     def go_to(self, query: str) -> Any:
         """Show another address in the same document, as the Back button does; the page."""
         self._page.mouse.move(2, 2)
         self._page.evaluate(GO_TO, query)
-        self._wait_until_idle()
+        until_at_rest(self._page)
         return self._page
-
-    def _wait_until_idle(self) -> None:
-        """Wait until no job runs, and the page has waited for no answer for a while."""
-        ends, idle = time.monotonic() + PATIENCE_S, 0
-        while idle < 3:
-            assert time.monotonic() < ends, "the page does not come to rest"
-            self._page.wait_for_timeout(100)
-            idle = 0 if self._page.evaluate(IS_BUSY) else idle + 1
 
     def close(self) -> None:
         """Close it."""
