@@ -32,7 +32,7 @@ A program that drives the browser is no first visitor, so it sees no tour unless
     const step = all[current];
     const target = targetOf(step);
     target.scrollIntoView({ block: "nearest" });
-    target.classList.add("is-toured");
+    target.dataset.toured = ""; // a class would go when the picture is drawn
     step.hidden = false;
     place(step, target.getBoundingClientRect());
     step.focus({ preventScroll: true });
@@ -63,7 +63,7 @@ A program that drives the browser is no first visitor, so it sees no tour unless
   }
 
   function clear() {
-    document.querySelectorAll(".is-toured").forEach((each) => each.classList.remove("is-toured"));
+    document.querySelectorAll("[data-toured]").forEach((each) => delete each.dataset.toured);
     steps().forEach((step) => (step.hidden = true));
   }
 

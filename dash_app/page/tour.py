@@ -16,7 +16,8 @@ class Step:
     """One step of the tour.
 
     Attributes:
-        target: A CSS selector of what it points at; a step without a visible target is skipped.
+        target: A CSS selector of what it points at. The script skips a step whose target has no
+            place on the page, so choose the box of a picture, which is there before the picture.
         title: Its heading.
         text: What the part shows and what can be done there.
     """
@@ -41,7 +42,7 @@ STEPS = (
         " move with the arrow keys.",
     ),
     Step(
-        "#flow-canvas",
+        "#flow-graph-box",
         "The flow shows where a state comes from",
         "It leads from the tokens on the left into the chosen cell on the right. Blue links are"
         " attention, yellow ones the MLP, grey ones the residual stream. Click a link to see what"

@@ -25,8 +25,12 @@ POINTS_AT = """() => {
         return [left, right, top, bottom];
     };
     return { step: sides(step), target: sides(target), focused: document.activeElement === step,
-             marked: target.classList.contains("is-toured"), room: [innerWidth, innerHeight] };
+             marked: target.matches("[data-toured]"), room: [innerWidth, innerHeight] };
 }"""
+#: Parts that a step points at and that have no place on the page.
+MISSING_PARTS = """() => [...document.querySelectorAll("#tour [data-tour-target]")]
+    .map((step) => step.dataset.tourTarget)
+    .filter((target) => !document.querySelector(target)?.getClientRects().length)"""
 
 
 def open_history(page: Any) -> None:
@@ -128,6 +132,9 @@ def test_the_first_visit_points_at_four_parts_once(browser: Any, server: Servers
     console: list[str] = []
     page = new_page(context, console)
     page.goto(server.url)
+    # A quick reader presses Next before the pictures are drawn: each part has its place by then.
+    page.wait_for_selector("html[data-run=shown]", state="attached")
+    assert page.evaluate(MISSING_PARTS) == []
     seen = []
     for _ in range(4):
         page.wait_for_selector(".tour-step:not([hidden])")
