@@ -172,9 +172,11 @@ def test_an_older_response_does_not_move_a_control_back(revisit: Visit) -> None:
         find.press("Enter")
         answers.wait_for(2)
     expect(page.locator("#lens-state")).to_contain_text("tokens that contain 'of'")
+    expect(find).to_have_value("of")
     close_sheet(page)
     page.click("[data-go='theme=dark']")
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    open_sheet(page, "lens")
     expect(find).to_have_value("of")
     expect(page).to_have_url(re.compile("find=of"))
 

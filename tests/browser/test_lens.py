@@ -117,7 +117,8 @@ def test_every_menu_of_the_lens_changes_what_is_shown(
 
 
 def options_say_their_formula(page: Any) -> None:
-    options = page.locator(".menu-bar .menu-list:not(.menu-list--short) .menu-option")
+    sheet = open_sheet(page, "lens")
+    options = sheet.locator(".menu-list:not(.menu-list--short) .menu-option")
     helps = options.locator(".menu-help").all_text_contents()
     assert len(helps) == options.count() > 30
     assert all(len(text) > 10 for text in helps)
@@ -126,7 +127,6 @@ def options_say_their_formula(page: Any) -> None:
     )  # all other decoders are available: the model is untied
     off = page.locator("#menu-decoder .menu-option:disabled")
     expect(off).to_have_count(0 if learned else 1)
-    open_sheet(page, "lens")
     page.locator("#menu-decoder > summary").focus()
     page.keyboard.press("Enter")
     expect(page.locator("#menu-decoder .menu-list")).to_be_visible()
