@@ -86,7 +86,12 @@ page is shown, and again after a new run.
       close();
       act(action, id, field.value);
     });
-    form.addEventListener("keydown", (event) => event.key === "Escape" && close());
+    form.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") {
+        event.preventDefault(); // the side sheet stays open
+        close();
+      }
+    });
     cancel.addEventListener("click", close);
     button.after(form);
     button.hidden = true;

@@ -43,12 +43,17 @@ click elsewhere closes it. The entries are ordinary buttons with `data-go` (page
     }
   });
 
-  document.addEventListener("keydown", (event) => {
-    const menu = event.key === "Escape" && event.target.closest("details.menu[open]");
+  /* Escape closes the menu only. The side sheet around it stays open, unless Escape is pressed again. */
+  function onKey(event) {
+    const menu = event.key === "Escape" && event.target.closest?.("details.menu[open]");
     if (menu) {
+      event.preventDefault();
       close(menu);
     }
-  });
+  }
+
+  // In the capture phase, so that the side sheet sees that the key is used.
+  document.addEventListener("keydown", onKey, true);
 
   // "toggle" events do not bubble, so they are caught in the capture phase.
   document.addEventListener(

@@ -73,9 +73,15 @@ pointer is over it or over the tooltip, or while it has the keyboard focus. Esca
   document.addEventListener("focusin", (event) => (termOf(event) ? show(termOf(event)) : hide()));
   document.addEventListener("focusout", hide);
   document.addEventListener("scroll", hide, true);
-  document.addEventListener("keydown", (event) => {
+
+  /* Escape hides the definition only. The side sheet around the term stays open. */
+  function onKey(event) {
     if (event.key === "Escape" && shownFor) {
+      event.preventDefault();
       hide();
     }
-  });
+  }
+
+  // In the capture phase, so that the side sheet sees that the key is used.
+  document.addEventListener("keydown", onKey, true);
 })();

@@ -265,7 +265,8 @@ default are listed in the panel as chips; a click on a chip resets its option.
   }
 
   function onKey(event) {
-    if (event.key === "Escape" && shown.wide && !openSheet()) {
+    const isEscape = event.key === "Escape" && !event.defaultPrevented; // not used by a menu
+    if (isEscape && shown.wide && !openSheet()) {
       change({ ...shown, wide: "" });
     } else if (event.target.matches?.("[role=tab]")) {
       moveAmongTabs(event);

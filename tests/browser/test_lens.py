@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -133,6 +134,7 @@ def options_say_their_formula(page: Any) -> None:
     page.keyboard.press("Escape")
     expect(page.locator("#menu-decoder .menu-list")).to_be_hidden()
     expect(page.locator("#menu-decoder > summary")).to_be_focused()
+    expect(sheet).to_have_class(re.compile(r"\bshow\b"))  # Escape closed the menu only
 
 
 def other_controls_change_their_views(page: Any) -> None:

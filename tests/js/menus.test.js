@@ -80,13 +80,14 @@ test("a menu that is replaced much later does not take the focus", async () => {
   assert.equal(page.document.activeElement, page.document.body);
 });
 
-test("Escape closes the menu that has the focus", () => {
+test("Escape closes the menu that has the focus, and not the side sheet around it", () => {
   const page = openPage();
   const { menu, entry } = addMenu(page, "one");
   open(menu);
-  page.key("Escape");
+  assert.equal(page.key("Escape").defaultPrevented, false);
   assert.equal(menu.open, true);
-  page.key("Escape", {}, entry);
+  assert.equal(page.key("Escape", {}, entry).defaultPrevented, true);
   assert.equal(menu.open, false);
+  assert.equal(page.key("Escape", {}, entry).defaultPrevented, false);
 });
 
