@@ -43,7 +43,7 @@ click elsewhere closes it. The entries are ordinary buttons with `data-go` (page
     }
   });
 
-  /* Escape closes the menu only. The side sheet around it stays open, unless Escape is pressed again. */
+  /* Escape closes the menu only. The side sheet around it stays open. */
   function onKey(event) {
     const menu = event.key === "Escape" && event.target.closest?.("details.menu[open]");
     if (menu) {

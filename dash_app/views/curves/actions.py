@@ -79,9 +79,10 @@ def measure(service: Service, run: RunRef, job: NewJob, *, causal: bool) -> dict
     if not causal and measured(service, run) is not None:
         return None
 
-    def work() -> int:
-        service.ask(trace_of(run), CAUSAL if causal else PLAIN, job(0.0, 1.0))
-        return run.attempt
+    def work() -> str:
+        spec = CAUSAL if causal else PLAIN
+        service.ask(trace_of(run), spec, job(0.0, 1.0))
+        return repr(spec)
 
     return run_safely(work)
 

@@ -66,6 +66,16 @@ def test_all_positions_are_measured_after_the_page_is_drawn(
     assert actions.draw_strip(service, run_ref, Selection(), "light", ready).values[2]
 
 
+def test_commits_are_a_new_result_of_the_job_so_that_the_strip_is_drawn_again(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    first = actions.measure(service, run_ref, no_job, causal=False)
+    service.memo.clear()
+    again = actions.measure(service, run_ref, no_job, causal=True)
+    assert first != again
+    assert [set(first or ()), set(again or ())] == [{"done"}, {"done"}]
+
+
 def plain(service: FakeService, run_ref: RunRef) -> Any:
     import dataclasses
 
