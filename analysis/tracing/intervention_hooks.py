@@ -76,9 +76,10 @@ def _resolve(
     info = model.info
     if isinstance(item, Ablate):
         layer = resolve_index("Layer", item.layer, info.layers)
-        _require_part(model, layer, item.component)
+        component = _written(model, layer, item.component)
         pos = resolve_positions(item.pos, length, limit)
-        return replace(item, layer=layer, head=_resolve_head(model, layer, item.head), pos=pos)
+        head = _resolve_head(model, layer, item.head)
+        return replace(item, component=component, layer=layer, head=head, pos=pos)
     if isinstance(item, KnockOut):
         return _resolve_edge(model, item, length, limit)
     if isinstance(item, Patch):
@@ -96,11 +97,15 @@ def _resolve(
     )
 
 
-def _require_part(model: Model, layer: int, component: str) -> None:
-    part = component.removesuffix("_output")
-    if part != "head" and not model.stream.blocks[layer].of(part):
+def _written(model: Model, layer: int, component: str) -> str:
+    """The component whose writer the block has; a mixer alone is in the place of attention."""
+    part, block = component.removesuffix("_output"), model.stream.blocks[layer]
+    if part == "ssm" and block.mixer_alone:
+        return "attention_output"
+    if part != "head" and not block.of(part):
         name = PART_NAMES[part]
         raise SpecError(f"Layer {layer} has no {name}.", "Choose another layer or component.")
+    return component
 
 
 def _resolve_head(model: Model, layer: int, head: int | None) -> int | None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import analysis
+from analysis.errors import SpecError
 from analysis.ledger import check, require
 from analysis.lens.cells import states_of
 from analysis.lens.specs import LensSpec
@@ -43,12 +44,16 @@ def test_an_ablation_changes_the_model_temporarily(model: Model) -> None:
     from analysis.tracing.interventions import Ablate
 
     plain = analysis.trace(model, TOKENS)
-    layer = next(i for i, block in enumerate(model.stream.blocks) if block.heads)
-    for edit in (
-        Ablate("attention_output", layer),
-        Ablate("mlp_output", layer),
-        Ablate("head_output", layer, head=0),
-    ):
+    if "attention" in model.info.parts:
+        layer = next(i for i, block in enumerate(model.stream.blocks) if block.heads)
+        edits = [
+            Ablate("attention_output", layer),
+            Ablate("mlp_output", layer),
+            Ablate("head_output", layer, head=0),
+        ]
+    else:
+        edits = [Ablate(f"{part}_output", 1) for part in model.info.parts]
+    for edit in edits:
         changed = analysis.trace(model, TOKENS, [edit])
         assert np.abs(changed.logits - plain.logits).max() > 1e-4
     assert np.array_equal(analysis.trace(model, TOKENS).logits, plain.logits)
@@ -58,6 +63,10 @@ def test_a_knocked_out_edge_carries_nothing(model: Model) -> None:
     from analysis.tracing.interventions import KnockOut
 
     plain = analysis.trace(model, TOKENS)
+    if "attention" not in model.info.parts:
+        with pytest.raises(SpecError):
+            analysis.trace(model, TOKENS, [KnockOut(1, 1, 7, 6)])
+        return
     layer = next(i for i, block in enumerate(model.stream.blocks) if block.heads)
     trace = analysis.trace(model, TOKENS, [KnockOut(layer, 1, 7, 6)])
     assert np.all(trace.pattern[layer, 1, 7, 6] == 0.0)
