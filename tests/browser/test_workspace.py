@@ -89,6 +89,7 @@ def test_the_arrangement_is_remembered_without_a_link(visit: Visit) -> None:
     page.locator("[data-fold=inspector]").click()
     expect(page).to_have_url(re.compile("folded=inspector"))
     page.goto(page.url.partition("?")[0])
+    until_drawn(page)
     expect(page.locator(".panel-inspector .pane")).to_be_hidden()
     page.locator("[data-fold=inspector]").click()
     expect(page.locator(".panel-inspector .pane")).to_be_visible()
