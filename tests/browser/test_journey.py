@@ -336,7 +336,7 @@ def test_a_long_run_can_be_cancelled_and_run_again(revisit: Visit) -> None:
     expect(page.locator(".alerts")).to_be_empty()
 
 
-def test_an_example_can_be_opened_and_undone(revisit: Visit) -> None:
+def test_an_example_can_be_opened_and_an_alternative_pinned(revisit: Visit) -> None:
     page = revisit()
     ready(page)
     page.click("#menu-examples > summary")
@@ -344,18 +344,8 @@ def test_an_example_can_be_opened_and_undone(revisit: Visit) -> None:
     expect(page.locator("#story-text")).to_contain_text("Sydney")
     expect(page.locator("#run-prompt")).to_have_value("The capital of Australia is")
     page.click(".alternative:has-text('Canberra')")
-    expect(page.locator(".pin")).to_have_count(2)
-    expect(page).to_have_url(re.compile("pins="))
-    page.go_back()  # each change is an entry of the history: first the pin, then the example
-    expect(page.locator(".pin:has-text('Canberra')")).to_have_count(0)
-    expect(page.locator("#story-text")).to_contain_text("Sydney")
-    page.go_back()
-    expect(page.locator("#story-text")).to_contain_text("Paris")
-    expect(page.locator("#run-prompt")).to_have_value("The capital of France is")
-    page.go_forward()
-    expect(page.locator("#story-text")).to_contain_text("Sydney")
-    page.go_forward()
     expect(page.locator(".pin:has-text('Canberra')")).to_have_count(1)
+    expect(page).to_have_url(re.compile("pins="))
 
 
 def test_bad_input_shows_a_message_and_loses_nothing(revisit: Visit) -> None:
