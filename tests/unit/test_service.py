@@ -16,15 +16,16 @@ from analysis import codec
 from analysis.contract.jobs import Job
 from analysis.contract.specs import InfoSpec, cache_key
 from analysis.errors import AnalysisError, CancelledError, PromptError, SpecError, UnknownModelError
-from analysis.flow_graph.specs import FlowSpec, LinkSpec, NeuronSpec
-from analysis.lens.specs import LensSpec, PromotedSpec
+from analysis.flow_graph.specs import FlowSpec
+from analysis.lens.specs import LensSpec
 from analysis.registry import TECHNIQUES
 from analysis.reports.specs import EmbeddingSpec, NormReport, NormSpec
 from analysis.service import Service
-from analysis.tracing.specs import PatternSpec, RunSpec, TraceSpec
+from analysis.tracing.specs import RunSpec, TraceSpec
 from analysis.worker.messages import Limits
 from analysis.worker.settings import ServiceSettings
 from tests.support import fake_work
+from tests.support.example_specs import example_spec
 from tests.support.fake_service import FakeService
 from tests.support.repository import ROOT
 
@@ -92,7 +93,7 @@ def test_every_technique_has_its_own_memo_entry(service: Service) -> None:
     for technique in TECHNIQUES:
         if technique.subject not in subjects or technique.spec is NormSpec:
             continue
-        spec: Any = made(technique.spec)
+        spec: Any = example_spec(technique.spec)
         subject = trace if technique.subject == "trace" else "fake"
         specs = (trace, spec) if technique.subject == "trace" else (spec,)
         key = cache_key(fingerprint("fake", None), *specs)
@@ -111,17 +112,6 @@ def test_a_spec_must_fit_its_subject(service: Service) -> None:
         service.ask("other", SPEC)
     with pytest.raises(SpecError, match="no technique"):
         service.peek(trace, trace)
-
-
-def made(kind: type[Any]) -> Any:
-    """A spec of a technique with its required fields."""
-    needed: dict[type[Any], Any] = {
-        PatternSpec: (0,),
-        PromotedSpec: ("mlp_output", 0, 0),
-        LinkSpec: ("mlp", 0, 0, 0),
-        NeuronSpec: (0,),
-    }
-    return kind(*needed.get(kind, ()))
 
 
 def test_a_memoised_result_starts_no_worker(settings: ServiceSettings) -> None:

@@ -17,6 +17,7 @@ from analysis.model.handle import Model
 from analysis.registry import TECHNIQUES
 from analysis.tracing.storage import LayerArrays
 from tests.support import built, every_architecture, tiny, zoo
+from tests.support.example_specs import example_spec
 
 
 def other_heads() -> Model:
@@ -110,14 +111,9 @@ def test_a_head_that_only_other_layers_have_is_refused() -> None:
 def test_every_technique_reads_layers_of_different_shapes(make: Callable[[], Model]) -> None:
     model = make()
     states = analysis.trace(model, built.ids(model, 6))
-    required = {
-        "pattern": {"layer": 1}, "link": {"kind": "attention", "layer": 1, "source_pos": 1,
-        "target_pos": 3, "head": 1}, "neurons": {"layer": 1, "position": 2},
-        "promoted": {"component": "head_output", "layer": 1, "position": 2, "head": 1},
-    }  # fmt: skip
     for technique in TECHNIQUES:
         if technique.subject == "trace":
-            spec = technique.spec.from_options(**required.get(technique.name, {}))
+            spec = example_spec(technique.spec)
             if technique.name == "neurons" and make is other_values:
                 with pytest.raises(SpecError, match="no single down projection"):
                     technique.load()(model, states, spec)  # a mixture of experts

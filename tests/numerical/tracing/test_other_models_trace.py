@@ -10,15 +10,12 @@ import pytest
 import analysis
 from analysis.attribution.direct import attribute_logit
 from analysis.errors import SpecError
-from analysis.flow_graph.specs import LinkSpec, NeuronSpec
 from analysis.interventions import Patch
-from analysis.lens.specs import PromotedSpec
 from analysis.model.handle import Model
 from analysis.registry import TECHNIQUES, Technique
 from analysis.tracing.capture import Trace
-from analysis.tracing.specs import PatternSpec
-from analysis.trajectory.specs import StepsSpec, StorySpec
 from tests.support import built, tiny
+from tests.support.example_specs import example_spec
 
 READINGS: dict[str, Callable[[Model, Trace], Any]] = {
     "decode": analysis.decode,
@@ -37,12 +34,6 @@ READINGS: dict[str, Callable[[Model, Trace], Any]] = {
     "similarity_report": analysis.similarity_report,
     "patch": lambda model, trace: analysis.trace(model, [1, 2, 3], [Patch(1, 0, trace)]),
 }
-
-#: Specs whose fields have no defaults.
-SPECS = (
-    PatternSpec(0), StepsSpec(2), StorySpec(2), PromotedSpec("mlp_output", 0, 2),
-    LinkSpec("attention", 1, 0, 2, 0), NeuronSpec(1, 2),
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +54,5 @@ def test_a_public_reading_is_refused(pair: tuple[Model, Trace], name: str) -> No
     "technique", [row for row in TECHNIQUES if row.subject == "trace"], ids=lambda row: row.name
 )
 def test_a_technique_is_refused(pair: tuple[Model, Trace], technique: Technique) -> None:
-    given = {type(spec): spec for spec in SPECS}
-    spec = given[technique.spec] if technique.spec in given else technique.spec()
     with pytest.raises(SpecError, match=r"made with other .* not with one"):
-        technique.load()(*pair, spec)
+        technique.load()(*pair, example_spec(technique.spec))
