@@ -157,6 +157,7 @@ def checked(function: F) -> F:
 
     @wraps(function)
     def call(*args: Any, **options: Any) -> Any:
+        """Convert the arguments, call the function, and name an error of memory."""
         unknown = [name for name in options if name not in names]
         if unknown and not takes_any:
             raise unknown_option(unknown[0], names, function.__name__)

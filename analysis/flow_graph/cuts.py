@@ -224,6 +224,8 @@ def _mlp_changes(model: Model, cut: Cut, baseline: Baseline) -> list[_Change]:
     vector = torch.from_numpy(baseline.mlp[cut.layer, cut.target_pos].copy())
 
     def setting(value: Tensor) -> _Change:
+        """A change that sets the output to ``value`` at the cut's position."""
+
         def change(states: Tensor) -> None:
             """Replace the MLP's output at one position."""
             states[cut.target_pos] = value.to(states)

@@ -73,6 +73,8 @@ def _gradients(model: Model, run: Trace, target: Target) -> Gradients:
     kept: dict[tuple[str, int], list[Tensor]] = defaultdict(list)
 
     def keep(name: str, layer: int) -> Any:
+        """A hook that keeps what a component of a layer writes."""
+
         def edit(state: Tensor) -> Tensor:
             """Keep the state for its gradient, and change nothing."""
             kept[name, layer].append(state)

@@ -34,7 +34,8 @@ _PLAIN = frozenset((
     "interactive", "long", "selection", "view", "panel", "figure", "step", "story", "effect",
     "suite", "study", "report", "control", "probe", "identity", "tolerance", "logit",
     "probability", "rank", "decode", "decoder", "candidates", "contribution", "intervention",
-    "neuron", "similarity", "fingerprint", "sequential block", "parallel block",
+    "neuron", "similarity", "fingerprint", "sequential block", "parallel block", "drawing",
+    "gesture", "workspace", "pane", "side sheet", "history", "collection",
 ))  # fmt: skip
 
 

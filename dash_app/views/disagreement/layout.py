@@ -35,7 +35,7 @@ HELP = (
     "The same state, decoded by several decoders. If they disagree, do not trust any one of them.",
     *(f"{choice.label}: {choice.summary}" for choice in DIFFERENCES.values()),
     *(f"{choice.label}: {choice.summary}" for choice in DECODERS.values() if choice.single),
-    "Norm, rows and positions are those of the heatmap above.",
+    "Norm, rows and positions are those of the tab Predictions.",
     "Click a cell to choose it. Double click a cell to pin its token.",
 )
 

@@ -58,7 +58,7 @@ ZOOM = (
     ("⤢", "reset", "The whole picture (key 0)"),
 )
 CANVAS_LABEL = (
-    "Flow graph. Keys: plus and minus zoom, Shift with arrows moves, 0 resets. The list below has"
+    "Flow graph. Keys: plus and minus zoom, Shift with arrows moves, 0 resets. The tab Links has"
     " the same links."
 )
 LAYERS_HELP = (

@@ -34,10 +34,10 @@ HELP = (
     " final norm, computed from the state h itself. U is the unembedding (the logit lens;"
     " nostalgebraist, 2020). The cell shows the best token. The menus change which states are"
     " decoded, how, and what colours the cells. Each option shows its formula and source.",
-    "Row 0 is the embedding, and row l is the output of block l − 1. The last row gives the model's"
-    " own prediction. A part of layer l (attention, MLP, a head) is drawn at row l + 1, the row"
-    " that it writes to. The state at position i predicts token i + 1, which the top line (→)"
-    " shows.",
+    "The lowest row is the embedding; above it is the state after each layer. The top row gives the"
+    " model's own prediction. A part of a layer (attention, MLP, a head) is drawn in the row after"
+    " that layer, to which it writes. The state at position i predicts token i + 1, which the top"
+    " line (→) shows.",
     "Point at a cell to see its candidates. Click a cell to choose it. Double click it to pin its"
     " token in the curves. The arrow keys move the choice. The chosen column is computed first.",
 )
