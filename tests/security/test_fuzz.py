@@ -221,5 +221,6 @@ def test_bytes_that_are_no_payload_give_a_message(fuzzed: Fuzzed, raw: bytes) ->
 def test_any_address_gives_the_page_or_a_message(
     fuzzed: Fuzzed, query: dict[str, str], path: str
 ) -> None:
-    for address in ("/", "/" + quote(path)):
+    # Two slashes at the front would name a host for the test's client.
+    for address in ("/", "/" + quote(path.lstrip("/"))):
         fuzzed.judge(fuzzed.http.get(address, query_string=query))

@@ -22,8 +22,8 @@ from dash_app.views.flow.effect_picture import (
     effect_caption,
     effect_figure,
     effect_rows,
-    select_effects,
 )
+from dash_app.views.flow.effect_selection import select_effects
 from dash_app.views.flow.link_selection import select
 from dash_app.views.flow.options import options
 from dash_app.views.flow.picture import Picture, picture
@@ -155,7 +155,7 @@ def _drawn_effects(
     named = tokens_by_id(service, run, [flow.token, flow.foil])
     figure = effect_figure(graph, drawing, result, theme=theme)
     figure["layout"]["meta"]["table"] = effect_rows(drawing, result)
-    return Panel(figure, None, effect_caption(graph, drawing, named))
+    return Panel(figure, None, effect_caption(graph, drawing, named, result.info.parts))
 
 
 def controls(service: Service, run: RunRef | None, selection: Selection) -> list[Component]:

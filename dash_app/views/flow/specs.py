@@ -8,7 +8,7 @@ from analysis.contract.specs import ModelInfo
 from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec
 from dash_app.state.selection import RunRef, Selection, resolve
-from dash_app.views.flow.effect_picture import LIMIT
+from dash_app.views.flow.effect_selection import LIMIT
 from dash_app.views.flow.link_selection import Look, Rule
 
 #: The graph omits links with a smaller share: they would be thinner than a line.

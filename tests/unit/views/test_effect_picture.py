@@ -15,13 +15,11 @@ from dash_app.page.theme import palette
 from dash_app.page.token_labels import percent
 from dash_app.views.flow.effect_picture import (
     EFFECT_COLUMNS,
-    LANES,
-    LIMIT,
     effect_caption,
     effect_figure,
     effect_rows,
-    select_effects,
 )
+from dash_app.views.flow.effect_selection import LANES, LIMIT, select_effects
 from dash_app.views.flow.link_selection import Rule
 from tests.support import synthetic
 
@@ -85,6 +83,14 @@ def test_the_caption_counts_what_the_rule_draws(rule: Rule) -> None:
     assert "do not sum to the logit" in text
     assert "Measured: 0 links" in text
     assert "differ" not in text
+    assert "Not cut" not in text
+
+
+def test_the_caption_names_parts_that_are_not_cut() -> None:
+    graph = effect_graph()
+    drawing = select_effects(graph)
+    text = effect_caption(graph, drawing, {}, ("attention", "mlp", "ssm"))
+    assert text.endswith("Not cut, so without links: mixer.")
 
 
 def test_rules_select_the_strongest() -> None:
