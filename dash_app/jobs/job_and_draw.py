@@ -164,13 +164,11 @@ class JobParts:
         last: A store that the job's callback sets when it ends: Dash requires an output.
         bar: The progress bar.
         stop: The button that cancels the job; empty if there is none.
-        label: Where the progress is written; empty: beside the bar.
     """
 
     last: str
     bar: str
     stop: str = ""
-    label: str = ""
 
 
 def hand_over(store: str, result: Any, **mark: Any) -> None:
@@ -281,17 +279,15 @@ def job_options(
     context: Context, parts: JobParts, running: Sequence[tuple[Output, Any, Any]] = ()
 ) -> dict[str, Any]:
     """Options of ``app.callback`` for a background job, beside its inputs and outputs."""
-    label = parts.label or label_id(parts.bar)
     options: dict[str, Any] = {
         "background": True,
         "manager": context.manager,
         "interval": context.settings.poll_ms,
-        "progress": [Output(fill_id(parts.bar), "style"), Output(label, "children")],
+        "progress": [Output(fill_id(parts.bar), "style"), Output(label_id(parts.bar), "children")],
+        "progress_default": [{"width": "0%"}, ""],
         "prevent_initial_call": True,
     }
     further = list(running)
-    if not parts.label:
-        options["progress_default"] = [{"width": "0%"}, ""]
     if parts.stop:
         options["progress"] += [Output(parts.bar, "className"), Output(parts.stop, "disabled")]
         options["progress_default"] += [IDLE, True]

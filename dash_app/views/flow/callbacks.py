@@ -50,7 +50,7 @@ CHECK = Drawing(
     job=JobStart.ON_REQUEST,
 )
 DRAWINGS = (GRAPH, OPTIONS, LINK, CHECK)
-GRAPH_JOB = JobParts(FlowId.LAST, FlowId.PROGRESS, label=FlowId.SUBTITLE)
+GRAPH_JOB = JobParts(FlowId.LAST, FlowId.PROGRESS)
 CHECK_JOB = JobParts(FlowId.CHECK_LAST, FlowId.CHECK_PROGRESS, FlowId.STOP)
 
 

@@ -10,7 +10,7 @@ from dash.development.base_component import Component
 
 from analysis.contract.choices import Choices
 from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, START_TOKEN
-from dash_app.jobs.job_and_draw import fill_id, progress_bar, small_button, stop_button
+from dash_app.jobs.job_and_draw import fill_id, label_id, progress_bar, small_button, stop_button
 from dash_app.page.panel import FIGURE, GRAPH_CONFIG, aria, blank_figure, control
 from dash_app.page.panes import Pane
 from dash_app.state.context import Context
@@ -101,10 +101,9 @@ def layout(context: Context) -> dict[str, Any]:
     """The picture, the list of its links, the causal check, and the chosen link."""
     title = "Where the information comes from, and where it goes"
     stores = (FlowId.LAST, FlowId.PICTURE, FlowId.DRAWN)
-    progress = html.Div(
-        html.Div(id=fill_id(FlowId.PROGRESS), className="progress-bar"),
-        className="progress flow-progress",
-    )
+    fill = html.Div(id=fill_id(FlowId.PROGRESS), className="progress-bar")
+    label = html.Span(id=label_id(FlowId.PROGRESS), className="job-label")
+    progress = html.Div([html.Div(fill, className="progress"), label], className="job flow-progress")
     body = [*(dcc.Store(id=name) for name in stores), progress, _picture(), _tools()]
     flow = Pane(
         "flow",

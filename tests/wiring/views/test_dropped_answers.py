@@ -13,7 +13,7 @@ import pytest
 
 from analysis.lens.specs import DisagreementSpec, LensSpec
 from analysis.tracing.specs import RunSpec
-from dash_app.app import create_app
+from dash_app.app import VIEWS, create_app
 from dash_app.jobs.job_and_draw import BUSY, announce
 from dash_app.settings import Settings
 from dash_app.state.context import Drawing, split, trace_of
@@ -194,6 +194,18 @@ def test_a_job_can_be_cancelled_when_the_page_knows_it(app: Any) -> None:
     show = announce(said.append)
     show([{"width": "40%"}, "Reading"])
     assert said == [[{"width": "0%"}, "", BUSY, False], [{"width": "40%"}, "Reading", BUSY, False]]
+
+
+def test_no_job_writes_what_a_drawing_writes(app: Any) -> None:
+    """A drawing sends only what differs from what it last sent, so it must be the one writer."""
+    jobs = [one["background"] for one in app.callback_map.values() if one.get("background")]
+    written = {str(output) for job in jobs for output in job.get("progress", ())}
+    for one in app.server.test_client().get("/_dash-dependencies").get_json():
+        written |= set((one.get("running") or {}).get("running", ()))
+    assert len(written) > 20
+    drawn = {str(output) for view in VIEWS for row in view.drawings for output in row.outputs}
+    assert len(drawn) > 20
+    assert written.isdisjoint(drawn)
 
 
 class TestTasks:
