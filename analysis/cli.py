@@ -46,7 +46,13 @@ def add_to(commands: Any) -> None:
 
 
 def add_trace_options(command: argparse.ArgumentParser) -> None:
-    """Add the options of ``trace`` that reduce its memory."""
+    """Add the options of ``trace``: edits, and those that reduce its memory."""
+    command.add_argument(
+        "--edit", action="append", default=[], metavar="EDIT",
+        help="change the forward pass; may be given several times. Examples:"
+        " ablate:head_output:24:3:all:zero, cut:24:3:4:0, 'inject:12:4: London:replace',"
+        " 'patch:12:4:The capital of England is:-1', 'steer:12:4: London: Paris:1.5'",
+    )  # fmt: skip
     command.add_argument(
         "--pattern-dtype",
         choices=tuple(PATTERN_DTYPES),
@@ -67,9 +73,16 @@ def add_trace_options(command: argparse.ArgumentParser) -> None:
 
 
 def trace_options(chosen: argparse.Namespace) -> dict[str, Any]:
-    """The keyword arguments of ``trace`` that a user chose."""
+    """The keyword arguments of ``trace`` that a user chose.
+
+    Raises:
+        SpecError: If an edit can't be read.
+    """
+    from analysis.tracing.edits import parse_all
+
     names = ("pattern_dtype", "pattern_layers", "patterns_on_disk")
-    return {name: getattr(chosen, name) for name in names}
+    options = {name: getattr(chosen, name) for name in names}
+    return {**options, "interventions": parse_all(chosen.edit)}
 
 
 def check(chosen: argparse.Namespace) -> int:

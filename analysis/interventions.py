@@ -6,7 +6,18 @@ from analysis.tracing.interventions import (
     Intervention,
     KnockOut,
     Patch,
+    PatchPrompt,
     Steer,
+    SteerTokens,
 )
 
-__all__ = ["Ablate", "Inject", "Intervention", "KnockOut", "Patch", "Steer"]
+__all__ = [
+    "Ablate",
+    "Inject",
+    "Intervention",
+    "KnockOut",
+    "Patch",
+    "PatchPrompt",
+    "Steer",
+    "SteerTokens",
+]

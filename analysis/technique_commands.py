@@ -109,13 +109,13 @@ def run(technique: Technique, chosen: argparse.Namespace) -> int:
         SpecError: If an option has no such value.
     """
     # First, so that a wrong option fails before the model is loaded.
-    spec = build(technique.spec, vars(chosen))
+    spec, options = build(technique.spec, vars(chosen)), trace_options(chosen)
     prompt = _prompt(chosen.prompt)
     import analysis
 
     model = analysis.load_model(chosen.model, dtype=chosen.dtype, device=chosen.device)
     with jobs.listening(jobs.on_terminal):
-        trace = analysis.trace(model, prompt, **trace_options(chosen))
+        trace = analysis.trace(model, prompt, **options)
         result: Result = technique.load()(model, trace, spec)
     if chosen.json:
         facts = {"model": model.info, "tokens": trace.tokens, "spec": spec, "result": result}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from celery import Celery
 from celery.backends.redis import RedisBackend
@@ -13,6 +13,7 @@ from analysis import codec, registry  # noqa: F401 - the registry defines every 
 from analysis.contract.specs import Spec
 from analysis.errors import SpecError
 from analysis.scale.settings import ScaleSettings
+from analysis.tracing.interventions import RunEdit
 from analysis.worker.messages import Request
 
 #: Interactive computations, and long ones. A worker runs at most one of each at a time.
@@ -103,7 +104,8 @@ def decode_request(value: Any) -> Request:
         SpecError: If the value is not a request, or names an unknown spec type.
     """
     try:
-        found = codec.from_json(value, {}, {**Spec.types_by_name, "Request": Request})
+        edits = {kind.__name__: kind for kind in get_args(RunEdit)}
+        found = codec.from_json(value, {}, {**Spec.types_by_name, **edits, "Request": Request})
         return Request(found.kind, found.model, found.fingerprint, found.specs)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SpecError("A request could not be read.", "Run one version everywhere.") from error

@@ -267,16 +267,17 @@ def trace(
     )
 
 
-def fitting_trace(model: Model, prompt: Any) -> Trace:
-    """``trace`` without interventions; its patterns are on disk if they do not fit in memory.
+def fitting_trace(model: Model, prompt: Any, interventions: Sequence[Intervention] = ()) -> Trace:
+    """``trace``; its patterns are on disk if they do not fit in memory.
 
     Raises:
         PromptError: If the prompt is empty, holds an unknown id, or is too long.
+        SpecError: If an intervention names a layer, head or position that does not exist.
         NotEnoughMemoryError: If it does not fit even so.
     """
     with suppress(NotEnoughMemoryError):
-        return trace(model, prompt)
+        return trace(model, prompt, interventions)
     try:
-        return trace(model, prompt, patterns_on_disk=True)
+        return trace(model, prompt, interventions, patterns_on_disk=True)
     except NotEnoughMemoryError as error:
         raise NotEnoughMemoryError(error.message, "Shorten the prompt.") from error

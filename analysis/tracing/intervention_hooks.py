@@ -21,12 +21,14 @@ from analysis.tracing.interventions import (
     Intervention,
     KnockOut,
     Patch,
+    PatchPrompt,
     Steer,
+    SteerTokens,
     positions,
     resolve_positions,
 )
-from analysis.tracing.tokens import token_id
-from analysis.tracing.vectors import as_states
+from analysis.tracing.tokens import check_ids, read_ids, token_id
+from analysis.tracing.vectors import as_states, change, embedding, injection, present
 
 _Edit = Callable[[Tensor], Tensor]
 
@@ -60,7 +62,7 @@ def as_sequence(interventions: Any) -> tuple[Any, ...]:
     """
     if interventions is None:
         return ()
-    if isinstance(interventions, (Ablate, KnockOut, Patch, Inject, Steer)):
+    if isinstance(interventions, Intervention):
         return (interventions,)
     if isinstance(interventions, (str, bytes)) or not isinstance(interventions, Iterable):
         raise SpecError(
@@ -74,6 +76,12 @@ def _resolve(
     model: Model, item: Intervention, length: int | None, limit: int | None
 ) -> Intervention:
     info = model.info
+    if isinstance(item, PatchPrompt):
+        item = _patch_of(model, item)
+    elif isinstance(item, SteerTokens):
+        towards, away = (_token(model, token) for token in (item.towards, item.away))
+        vector = item.strength * (embedding(model, towards) - embedding(model, away))
+        item = Steer(item.row, item.pos, vector)
     if isinstance(item, Ablate):
         layer = resolve_index("Layer", item.layer, info.layers)
         component = _written(model, layer, item.component)
@@ -89,12 +97,40 @@ def _resolve(
         pos = resolve_positions(item.pos, length, limit)
         if isinstance(item, Steer):
             return replace(item, row=row, pos=pos, vector=as_states(item.vector, info.d_model, 1))
-        chosen = token_id(model.tokenizer, item.token)
-        token = resolve_index("Token", chosen, int(model.readout.input_rows.shape[0]))
-        return replace(item, row=row, pos=pos, token=token)
+        return replace(item, row=row, pos=pos, token=_token(model, item.token))
     raise SpecError(
         f"{type(item).__name__} is not an intervention.", "Use those of analysis.interventions."
     )
+
+
+def _token(model: Model, token: int | str) -> int:
+    chosen = token_id(model.tokenizer, token)
+    return resolve_index("Token", chosen, int(model.readout.input_rows.shape[0]))
+
+
+@torch.no_grad()
+def _patch_of(model: Model, item: PatchPrompt) -> Patch:
+    """The patch by the state [d_model] of another prompt, which is run here."""
+    row = resolve_index("Row", item.row, model.info.layers + 1)
+    vocab = int(model.readout.input_rows.shape[0])
+    ids = read_ids(model.tokenizer, item.prompt)
+    ids = check_ids(ids, vocab, model.info.max_positions)
+    source = resolve_index("Position", item.source_pos, len(ids))
+    kept: list[Tensor] = []
+
+    def keep(states: Tensor) -> Tensor:
+        """Keep the states [batch, pos, d_model]; change nothing."""
+        kept.append(states[0, source].detach().to("cpu", torch.float32, copy=True))
+        return states
+
+    with model.lock:
+        handles = hook_component(model, "row", row, keep, 1)
+        try:
+            model.hf(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return Patch(row, item.pos, kept[0])
 
 
 def _written(model: Model, layer: int, component: str) -> str:
@@ -193,8 +229,8 @@ class Edits:
             self._writers.setdefault(key, []).append((batch, self._ablation(item)))
         elif isinstance(item, KnockOut):
             self._cuts.setdefault(item.layer, []).append((batch, item))
-        else:
-            edit = _injection(self.model, item) if isinstance(item, Inject) else _change(item)
+        elif isinstance(item, (Inject, Patch, Steer)):
+            edit = injection(self.model, item) if isinstance(item, Inject) else change(item)
             self._states.setdefault(item.row, []).append((batch, edit))
 
     def _ablation(self, item: Ablate) -> _Edit:
@@ -207,7 +243,7 @@ class Edits:
             """Set the part of the state [pos, d] to zero, or to its mean over positions."""
             changed = state.clone()
             value = state[:length, part].mean(0) if item.value == "mean" else 0.0
-            changed[_present(positions(item), state), part] = value
+            changed[present(positions(item), state), part] = value
             return changed
 
         return edit
@@ -289,53 +325,6 @@ def hook_component(model: Model, component: str, index: int, edit: Edit, batch: 
         return [edit_output(writer.module, edit, batch) for writer in writers]
     assert block.projection is not None  # noqa: S101 - callers check that there are heads
     return [edit_input(block.projection, edit, batch)]
-
-
-def _change(item: Patch | Steer) -> _Edit:
-    """Replace states [pos, d_model], or add to them."""
-
-    def edit(state: Tensor) -> Tensor:
-        """The state with the patch or the vector."""
-        changed, where = state.clone(), _present(positions(item), state)
-        if isinstance(item, Steer):
-            changed[where] += item.vector.to(state)
-            return changed
-        source = item.source.to(state)
-        chosen = positions(item)
-        if chosen is not None and source.dim() == 2 and len(source) > 1:
-            source = source[[n for n, pos in enumerate(chosen) if pos < len(state)]]
-        changed[where] = source
-        return changed
-
-    return edit
-
-
-def _injection(model: Model, item: Inject) -> _Edit:
-    readout, token = model.readout, int(item.token)
-    if item.mode != "replace":
-        readout.require_linear()
-
-    def edit(state: Tensor) -> Tensor:
-        """Replace states by the token's embedding, or turn their top token's direction to it."""
-        where, changed = _present(positions(item), state), state.clone()
-        if item.mode == "replace":
-            row = readout.input_rows[token].float() * readout.embedding_scale
-            changed[where] = row.to(state)
-            return changed
-        chosen = state[where].reshape(-1, state.shape[-1])
-        top = readout.logits(chosen.to(readout.device, readout.output_rows.dtype)).argmax(-1)
-        unit = torch.nn.functional.normalize(readout.output_rows[[*top.tolist(), token]].float())
-        main, wanted = unit[:-1].to(chosen), unit[-1].to(chosen)
-        turned = chosen + (chosen * main).sum(-1, keepdim=True) * (wanted - main)
-        changed[where] = turned.reshape(changed[where].shape)
-        return changed
-
-    return edit
-
-
-def _present(where: tuple[int, ...] | None, state: Tensor) -> Any:
-    """The positions that this pass has; those to be generated do not exist yet."""
-    return slice(None) if where is None else [item for item in where if item < len(state)]
 
 
 @contextmanager

@@ -1,4 +1,8 @@
-"""The interventions as frozen descriptions: what to change in a forward pass, and where."""
+"""The interventions as frozen descriptions: what to change in a forward pass, and where.
+
+Those of ``RunEdit`` hold numbers and text only, so that a spec, a link or a command can contain
+them.
+"""
 
 from __future__ import annotations
 
@@ -145,7 +149,70 @@ class Steer:
         convert_fields(self)
 
 
-Intervention = Ablate | KnockOut | Patch | Inject | Steer
+#: Most characters of the prompt in a ``PatchPrompt``, and the largest strength of ``SteerTokens``.
+MAX_PROMPT, MAX_STRENGTH = 2000, 1000.0
+
+
+@dataclass(frozen=True)
+class PatchPrompt:
+    """Replace a state by the state of another prompt at the same row (activation patching).
+
+    Attributes:
+        row: Residual row.
+        pos: Positions to overwrite; None for all.
+        prompt: The other prompt, as text or token ids; it is run without interventions.
+        source_pos: The position to read in it; negative ones count from its end.
+    """
+
+    row: int
+    pos: Where
+    prompt: str | tuple[int, ...]
+    source_pos: int = -1
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
+        if not self.prompt:
+            raise SpecError("The other prompt is empty.", "Type the text to patch from.")
+        if len(self.prompt) > MAX_PROMPT:
+            raise SpecError(
+                f"The other prompt has a length of {len(self.prompt)}; at most {MAX_PROMPT} can be"
+                " used.",
+                "Shorten it.",
+            )
+
+
+@dataclass(frozen=True)
+class SteerTokens:
+    """Add the difference of two tokens' input embeddings to a state.
+
+    Attributes:
+        row: Residual row.
+        pos: Positions; None for all.
+        towards: The token whose embedding is added, as id or text.
+        away: The token whose embedding is subtracted.
+        strength: The factor of the difference, -1000 to 1000.
+    """
+
+    row: int
+    pos: Where
+    towards: int | str
+    away: int | str
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
+        if not abs(self.strength) <= MAX_STRENGTH:
+            raise SpecError(
+                f"The strength {self.strength:g} is too large.",
+                f"Choose one from -{MAX_STRENGTH:g} to {MAX_STRENGTH:g}.",
+            )
+
+
+#: Interventions of numbers and text.
+RunEdit = Ablate | KnockOut | Inject | PatchPrompt | SteerTokens
+Intervention = RunEdit | Patch | Steer
+#: Most edits of one run.
+MAX_EDITS = 32
 
 
 def positions(item: Ablate | Patch | Inject | Steer) -> tuple[int, ...] | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from analysis.contract.choices import about
 from analysis.contract.specs import Floats, Ints, ModelInfo, Result, Spec, Token, check_shape
 from analysis.errors import PromptError, SpecError
+from analysis.tracing.interventions import MAX_EDITS, RunEdit
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +105,26 @@ class RunSpec(Spec[RunResult]):
 
 @dataclass(frozen=True, slots=True)
 class TraceSpec(Spec[None]):
-    """One forward pass: the exact tokens a model read. Other results are computed from it."""
+    """One forward pass: the exact tokens a model read. Other results are computed from it.
+
+    Attributes:
+        model: The model's name.
+        token_ids: The tokens.
+        edits: Changes of the pass; at most 32.
+    """
 
     model: str
     token_ids: tuple[int, ...]
+    edits: tuple[RunEdit, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.token_ids:
             raise PromptError("There are no tokens to read.", "Type some text.")
+        if len(self.edits) > MAX_EDITS:
+            raise SpecError(
+                f"The run has {len(self.edits)} edits; at most {MAX_EDITS} are possible.",
+                "Remove some of them.",
+            )
 
 
 @dataclass(frozen=True, slots=True)

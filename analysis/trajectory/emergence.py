@@ -87,9 +87,15 @@ def compute(model: Model, trace: Trace, spec: EmergenceSpec) -> Emergence:
         spec: The threshold, and whether the causal commit row is measured.
 
     Raises:
+        SpecError: If the causal commit row of a trace with interventions is wanted.
         CancelledError: If the caller's progress listener stops the work.
     """
     trace.require_model(model)
+    if spec.causal and trace.interventions:
+        raise SpecError(
+            "The causal commit row is measured on a run without interventions.",
+            "Trace the prompt without interventions.",
+        )
     tokens = trace.logits.argmax(-1).astype(np.int64)
     rows, size = trace.resid.shape[:2]
     wanted = np.tile(tokens, rows)[:, None]
@@ -117,9 +123,4 @@ def emergence(model: Model, trace: Trace, tau: float = 0.5, *, causal: bool = Tr
     Raises:
         SpecError: If tau is not a probability, or the trace has interventions.
     """
-    if causal and trace.interventions:
-        raise SpecError(
-            "The causal commit row is measured on a run without interventions.",
-            "Trace the prompt without interventions.",
-        )
     return compute(model, trace, EmergenceSpec(tau, causal))

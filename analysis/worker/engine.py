@@ -21,6 +21,7 @@ from analysis.model.handle import Model
 from analysis.store.memo import LruCache, Memo
 from analysis.tracing.capture import Trace, fitting_trace
 from analysis.tracing.generation import tokenize
+from analysis.tracing.interventions import RunEdit
 from analysis.tracing.specs import RunSpec
 from analysis.worker.messages import Answer, Limits, Request
 
@@ -123,14 +124,14 @@ class Engine:
         return result
 
     def _trace(self, model: Model, spec: Any) -> Trace:
-        key = _trace_key(model, spec.token_ids)
+        key = _trace_key(model, spec.token_ids, spec.edits)
         kept = self._traces.get(key)
         if kept is None:
-            kept = fitting_trace(model, spec.token_ids)
+            kept = fitting_trace(model, spec.token_ids, spec.edits)
             self._traces.put(key, kept)
         return kept
 
 
-def _trace_key(model: Model, token_ids: tuple[int, ...]) -> str:
-    text = f"{model.info.fingerprint}:{','.join(map(str, token_ids))}"
+def _trace_key(model: Model, token_ids: tuple[int, ...], edits: tuple[RunEdit, ...] = ()) -> str:
+    text = f"{model.info.fingerprint}:{','.join(map(str, token_ids))}:{edits!r}"
     return hashlib.sha256(text.encode()).hexdigest()

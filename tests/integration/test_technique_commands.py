@@ -172,3 +172,15 @@ def test_other_techniques_run(run: Run, words: tuple[str, ...]) -> None:
 def test_the_commands_need_no_torch_to_be_listed() -> None:
     code = "import sys; from dash_app import cli; cli._parser(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_edit_gives_the_numbers_of_the_same_call_in_python(
+    run: Run, pair: tuple[Any, Any]
+) -> None:
+    printed = run("decode", "--json", "--edit", "ablate:mlp_output:1:all:0:zero")
+    model, plain = pair
+    edit = analysis.interventions.Ablate("mlp_output", 1, pos=0)
+    edited = analysis.trace(model, PROMPT, interventions=[edit])
+    found = np.array(json.loads(printed)["result"]["probs"], np.float32)
+    assert np.array_equal(found, analysis.decode(model, edited).probs)
+    assert not np.array_equal(found, analysis.decode(model, plain).probs)

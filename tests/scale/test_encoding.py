@@ -16,9 +16,17 @@ from analysis.lens.specs import LensSpec
 from analysis.registry import TECHNIQUES
 from analysis.scale.app import decode_request, encode_request
 from analysis.tasks.suite_specs import SuiteSpec
+from analysis.tracing.edits import parse
 from analysis.tracing.specs import RunSpec, TraceSpec
 from analysis.worker.messages import Request
 
+EDITS = (
+    "ablate:head_output:1:2:0+1:mean",
+    "cut:1:all:4:0",
+    "inject:1:3: a:replace",
+    "patch:1:4:another prompt:0",
+    "steer:2:4:#12: b:2.5",
+)
 TRACE = TraceSpec("m", (1, 2, 3))
 
 
@@ -28,6 +36,7 @@ TRACE = TraceSpec("m", (1, 2, 3))
         (),
         (RunSpec("m", "spa\u00df \U0001f600", new_tokens=2),),
         (SuiteSpec("m", "addition", size=5),),
+        (TraceSpec("m", (1, 2), tuple(map(parse, EDITS))), LensSpec()),
         (TRACE, LensSpec(rows=(1, 2), positions=None, target=(7,))),
         (TRACE, FlowSpec(position=(1, 2), budget=10)),
         (TRACE, ComparisonSpec(CausalSpec(FlowSpec(method="norm")), ("norm", "kl"))),
