@@ -213,6 +213,7 @@ def test_heads_and_scale_change_the_picture(revisit: Visit) -> None:
     )
 
 
+@pytest.mark.full
 def test_every_method_is_drawn(revisit: Visit) -> None:
     page = open_flow(revisit)
     open_sheet(page, "flow")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -85,3 +86,27 @@ def test_a_selection_is_undone_and_redone_and_a_reload_keeps_the_draft(visit: Vi
     page.click("#run-button")
     expect(page.locator("#alert")).to_contain_text("The prompt has 20,002 characters.")
     expect(page.locator("#alert")).to_contain_text("The views still show “A draft”.")
+
+
+def test_an_example_can_be_opened_and_undone(visit: Visit) -> None:
+    page = visit()
+    expect(page.locator("#story-text")).to_contain_text("Paris")
+    page.click("#menu-examples > summary")
+    page.click(".example:has-text('A mistake')")
+    expect(page.locator("#story-text")).to_contain_text("Sydney")
+    expect(page.locator("#run-prompt")).to_have_value("The capital of Australia is")
+    page.click(".alternative:has-text('Canberra')")
+    expect(page.locator(".pin:has-text('Canberra')")).to_have_count(1)
+    expect(page).to_have_url(re.compile("pins="))
+    page.go_back()  # each change is an entry of the history: first the pin, then the example
+    expect(page).not_to_have_url(re.compile("pins="))
+    expect(page.locator("#story-text")).to_contain_text("Sydney")
+    page.go_back()
+    expect(page.locator("#story-text")).to_contain_text("Paris")
+    expect(page.locator("#run-prompt")).to_have_value("The capital of France is")
+    expect(page.locator(".pin:has-text('Canberra')")).to_have_count(0)
+    page.go_forward()
+    expect(page.locator("#story-text")).to_contain_text("Sydney")
+    page.go_forward()
+    expect(page).to_have_url(re.compile("pins="))
+    expect(page.locator(".pin:has-text('Canberra')")).to_have_count(1)

@@ -336,30 +336,6 @@ def test_a_long_run_can_be_cancelled_and_run_again(revisit: Visit) -> None:
     expect(page.locator(".alerts")).to_be_empty()
 
 
-def test_an_example_can_be_opened_and_undone(revisit: Visit) -> None:
-    page = revisit()
-    ready(page)
-    page.click("#menu-examples > summary")
-    page.click(".example:has-text('A mistake')")
-    expect(page.locator("#story-text")).to_contain_text("Sydney")
-    expect(page.locator("#run-prompt")).to_have_value("The capital of Australia is")
-    page.click(".alternative:has-text('Canberra')")
-    expect(page.locator(".pin:has-text('Canberra')")).to_have_count(1)
-    expect(page).to_have_url(re.compile("pins="))
-    page.go_back()  # each change is an entry of the history: first the pin, then the example
-    expect(page).not_to_have_url(re.compile("pins="))
-    expect(page.locator("#story-text")).to_contain_text("Sydney")
-    page.go_back()
-    expect(page.locator("#story-text")).to_contain_text("Paris")
-    expect(page.locator("#run-prompt")).to_have_value("The capital of France is")
-    expect(page.locator(".pin:has-text('Canberra')")).to_have_count(0)
-    page.go_forward()
-    expect(page.locator("#story-text")).to_contain_text("Sydney")
-    page.go_forward()
-    expect(page).to_have_url(re.compile("pins="))
-    expect(page.locator(".pin:has-text('Canberra')")).to_have_count(1)
-
-
 def test_bad_input_shows_a_message_and_loses_nothing(revisit: Visit) -> None:
     page = revisit()
     ready(page)

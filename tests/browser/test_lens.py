@@ -249,6 +249,7 @@ def test_the_panels_beside_the_heatmap(revisit: Visit) -> None:
     embeddings_and_norms_are_told(page)
 
 
+@pytest.mark.full
 def test_a_new_grid_shows_the_chosen_column_first_and_can_be_cancelled(revisit: Visit) -> None:
     page = open_page(revisit, prompt=FOX * 4, new=0)
     open_sheet(page, "lens")

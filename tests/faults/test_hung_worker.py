@@ -39,6 +39,7 @@ def hung(office: Office) -> psutil.Process:
     return worker
 
 
+@pytest.mark.full
 def test_a_worker_that_hangs_before_a_request_is_replaced(
     office: Office, recovery: Recovery
 ) -> None:
@@ -68,6 +69,7 @@ def test_a_worker_that_hangs_in_a_computation_is_replaced(
         assert waiting.result(LIMIT_S) == "echo waits"
 
 
+@pytest.mark.full
 def test_a_worker_that_hangs_in_an_answer_is_replaced(office: Office, recovery: Recovery) -> None:
     office.now("echo ready")
     text = f"half {office.folder / 'sent'}"
@@ -79,6 +81,7 @@ def test_a_worker_that_hangs_in_an_answer_is_replaced(office: Office, recovery: 
     assert office.now(text) == text
 
 
+@pytest.mark.full
 def test_a_large_request_to_a_hung_worker_keeps_nobody_waiting(
     office: Office, recovery: Recovery
 ) -> None:

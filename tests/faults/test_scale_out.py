@@ -39,6 +39,7 @@ def test_the_model_process_is_killed(
         assert [answer.result(LIMIT_S) for answer in waiting] == [f"echo {n}" for n in range(3)]
 
 
+@pytest.mark.full
 def test_a_celery_worker_is_killed_and_its_work_goes_to_another(
     start_worker: StartWorker, client: Client, recovery: Recovery
 ) -> None:

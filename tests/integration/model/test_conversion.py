@@ -96,6 +96,7 @@ with jobs.listening(listener):
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("stop", [3, 5])
 def test_a_killed_conversion_leaves_no_partial_folder(
     target: Path, source: Path, stop: int
@@ -139,6 +140,7 @@ def _one_of_two(source: str, target: str, fetched: Any, ready: Any) -> None:
     default_model.ensure_converted(Path(target), default_model.digest(Path(source)), fetch)
 
 
+@pytest.mark.full
 def test_two_processes_convert_once(target: Path, source: Path) -> None:
     context = multiprocessing.get_context("spawn")
     fetched, ready = context.Value("i", 0), context.Barrier(2)

@@ -92,6 +92,7 @@ def attempt(how: str, source: str, home: Path, endpoint: str, **options: Any) ->
 fetch, load = partial(attempt, "fetch"), partial(attempt, "load")
 
 
+@pytest.mark.full
 def test_a_hub_model_is_downloaded_once_and_then_needs_no_hub(
     hub: fake_hub.FakeHub, tmp_path: Path
 ) -> None:

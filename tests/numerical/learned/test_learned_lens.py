@@ -201,6 +201,7 @@ with jobs.listening(kill):
 """
 
 
+@pytest.mark.full
 def test_a_killed_training_ends_with_the_same_lens(
     opened: Model, tiny_llama_dir: Path, tmp_path: Path
 ) -> None:

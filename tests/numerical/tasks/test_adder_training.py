@@ -90,6 +90,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     return Toy(run, analysis.load_model(str(folder / "model")))
 
 
+@pytest.mark.full
 def test_a_toy_learns_to_add_and_opens_as_a_model(toy: Toy) -> None:
     a, b = addition.sample_part(np.random.default_rng(0), 200, "train", 1)
     assert adder.exact(toy.run.model, a, b, 1).mean() > 0.97
