@@ -121,6 +121,11 @@ class Choices(Mapping[str, C]):
         """(name, label) of each choice."""
         return tuple((row.name, row.label) for row in self.rows.values())
 
+    def usable(self, situation: Situation) -> str:
+        """The name of the first choice that is available in a situation."""
+        free = (row.name for row in self.rows.values() if not row.unavailable(situation))
+        return next(free, self.default)
+
     def check(self, name: str) -> str:
         """Return ``name`` if it is a choice.
 

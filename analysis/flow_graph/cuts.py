@@ -20,9 +20,9 @@ from analysis.contract.specs import Floats
 from analysis.errors import SpecError
 from analysis.flow_graph.results import Link
 from analysis.model.handle import Model
-from analysis.model.stream import edit_output
+from analysis.model.stream import Edit, edit_output
 from analysis.tracing.capture import Trace, trace
-from analysis.tracing.intervention_hooks import applied, hook_component
+from analysis.tracing.intervention_hooks import applied
 from analysis.tracing.interventions import KnockOut
 
 #: Tokens in one forward pass, over all sequences of its batch.
@@ -160,7 +160,8 @@ def _logits(
     if "logits_to_keep" in inspect.signature(model.hf.forward).parameters:
         options["logits_to_keep"] = behind
     sets = [(*run.interventions, *_knock_out(cut, baseline)) for cut in cuts]
-    with _replaced(model, run, cuts, baseline), applied(model, sets, len(ids)):
+    mixed = _replaced_edges(model, run, cuts, baseline)
+    with _replaced_mlps(model, cuts, baseline), applied(model, sets, len(ids), mixed=mixed):
         logits = model.hf(**options).logits[:, -behind]
     rows: NDArray[np.float32] = logits.to("cpu", torch.float32).numpy()
     return rows
@@ -173,43 +174,43 @@ def _knock_out(cut: Cut | None, baseline: Baseline) -> tuple[KnockOut, ...]:
     return (KnockOut(cut.layer, head, cut.target_pos, cut.source_pos),)
 
 
-#: Changes one sequence [pos, d] of a component's states in place.
+#: Changes one sequence [pos, ...] of a component's states in place.
 _Change = Callable[[Tensor], None]
 
 
 @contextmanager
-def _replaced(
-    model: Model, run: Trace, cuts: Sequence[Cut | None], baseline: Baseline
-) -> Iterator[None]:
-    """Replace what is cut, each cut in its own sequence of the batch.
+def _replaced_mlps(model: Model, cuts: Sequence[Cut | None], baseline: Baseline) -> Iterator[None]:
+    """Replace the MLPs that are cut, each cut in its own sequence of the batch.
 
     Interventions that are applied inside this block change the replacements too.
     """
     mlps: dict[tuple[int, int], list[tuple[int, _Change]]] = defaultdict(list)
-    heads: dict[int, list[tuple[int, _Change]]] = defaultdict(list)
     for number, cut in enumerate(cuts):
-        if cut is None:
-            continue
-        if cut.kind == "mlp":
+        if cut is not None and cut.kind == "mlp":
             for place, change in enumerate(_mlp_changes(model, cut, baseline)):
                 mlps[cut.layer, place].append((number, change))
-        elif baseline.other is not None:
-            change = _edge_change(model, run, baseline.other, cut)
-            heads[cut.layer].append((number, change))
-    size, blocks = len(cuts), model.stream.blocks
     with model.lock, ExitStack() as stack:
         for (layer, place), several in mlps.items():
-            writer = blocks[layer].of("mlp")[place].module
-            stack.callback(edit_output(writer, _edit(several), size).remove)
-        for layer, several in heads.items():
-            for handle in hook_component(model, "head_output", layer, _edit(several), size):
-                stack.callback(handle.remove)
+            writer = model.stream.blocks[layer].of("mlp")[place].module
+            stack.callback(edit_output(writer, _edit(several), len(cuts)).remove)
         yield
 
 
-def _edit(changes: list[tuple[int, _Change]]) -> Callable[[Tensor], Tensor]:
+def _replaced_edges(
+    model: Model, run: Trace, cuts: Sequence[Cut | None], baseline: Baseline
+) -> dict[int, Edit]:
+    """Layer to a change of its heads' mixed values: edges as they are in the other run."""
+    heads: dict[int, list[tuple[int, _Change]]] = defaultdict(list)
+    for number, cut in enumerate(cuts):
+        if cut is not None and cut.kind == "attention" and baseline.other is not None:
+            change = _edge_change(model, run, baseline.other, cut)
+            heads[cut.layer].append((number, change))
+    return {layer: _edit(several) for layer, several in heads.items()}
+
+
+def _edit(changes: list[tuple[int, _Change]]) -> Edit:
     def edit(states: Tensor) -> Tensor:
-        """Change some sequences of a batch [batch, pos, d]."""
+        """Change some sequences of a batch [batch, pos, ...]."""
         changed = states.clone()
         for number, change in changes:
             change(changed[number])
@@ -256,9 +257,8 @@ def _edge_change(model: Model, run: Trace, other: Trace, cut: Cut) -> _Change:
     vectors = {head: torch.from_numpy(moved(other, head) - moved(run, head)) for head in heads}
 
     def change(states: Tensor) -> None:
-        """Add the difference to the heads' mixed values at the query position."""
+        """Add the difference to the heads' mixed values [pos, head, d] at the query position."""
         for head, vector in vectors.items():
-            part = slice(head * block.d_head, (head + 1) * block.d_head)
-            states[cut.target_pos, part] += vector.to(states)
+            states[cut.target_pos, head] += vector.to(states)
 
     return change

@@ -2,8 +2,8 @@
 
 Attribution patching (Nanda 2023; AtP*, Kramár et al. 2024, arXiv 2403.00745) with the cut's own
 difference. One backward pass gives the gradient g of the target for every head's mixed value
-``z_i = sum_j a_ij v_j`` (before the output projection) and for every MLP's output m. Cutting the
-edge j -> i before the softmax renormalises the row, so z_i changes by exactly
+``z_i = sum_j a_ij v_j`` (before a gate, a norm or the output projection) and for every MLP's output
+m. Cutting the edge j -> i before the softmax renormalises the row, so z_i changes by exactly
 ``a_ij / (1 - a_ij) · (z_i - v_j)``, and to first order the target falls by
 ``a_ij / (1 - a_ij) · g_i · (v_j - z_i)``. An MLP counts ``g · (m - baseline)``. MLPs with a large
 output, and those at the root's position, are cut exactly instead: there the first order is far off.

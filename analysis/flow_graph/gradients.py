@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,8 @@ class Gradients:
     """Gradients of a target, and the values at which they are taken; float32 on the CPU.
 
     Attributes:
-        mixed: Layer to [pos, head, d_head] the gradient for each head's mixed value.
+        mixed: Layer to [pos, head, d_head] the gradient for each head's mixed value: pattern times
+            values, before a gate or a norm.
         mlp: [layer, pos, d_model] the gradient for the output of each layer's first MLP, as its
             module returns it; 0 in a layer without MLP.
         removed: [layer, pos] the sum over the layer's MLPs of gradient times output.
@@ -49,8 +51,9 @@ def gradients(model: Model, run: Trace, target: Target) -> Gradients:
     Raises:
         SpecError: If the model can't run backward, or an attention can't be split into heads.
     """
-    if reason := FLOW_METHODS["effect"].unavailable(Situation(model.info)):
-        raise SpecError(reason, "Choose the method proximity, or load the model in 8 or 16 bits.")
+    situation = Situation(model.info)
+    if reason := FLOW_METHODS["effect"].unavailable(situation):
+        raise SpecError(reason, f"Choose the method {FLOW_METHODS.usable(situation)}.")
     if not any(block.heads or block.of("mlp") for block in model.stream.blocks):
         raise SpecError(
             "This model has neither attention heads nor MLPs, so no link can be cut.",
@@ -86,16 +89,17 @@ def _gradients(model: Model, run: Trace, target: Target) -> Gradients:
         """Record the computation from here on."""
         return state.detach().requires_grad_().clone()
 
-    headed = [layer for layer in range(len(blocks)) if _splits(model, layer)]
+    headed = [layer for layer in range(len(blocks)) if has_heads(model, layer)]
     with model.lock, ExitStack() as stack, torch.enable_grad():
         hooks = [("row", 0, start)]
-        hooks += [("head_output", layer, keep("head_output", layer)) for layer in headed]
         hooks += [("mlp_output", n, keep("mlp_output", n)) for n in range(len(blocks))]
         for name, layer, edit in hooks:
             for handle in hook_component(model, name, layer, edit, 1):
                 stack.callback(handle.remove)
-        stack.enter_context(applied(model, run.interventions, size))
+        mixed = {layer: keep("mixed", layer) for layer in headed}
+        stack.enter_context(applied(model, run.interventions, size, mixed=mixed))
         logits = _logits(model, run, size, size - target.position)
+        _require_one_call(kept, headed)
         states = [state for several in kept.values() for state in several]
         found = torch.autograd.grad(target.value(logits.float()), states, allow_unused=True)
     grads = iter(
@@ -122,30 +126,27 @@ def _logits(model: Model, run: Trace, size: int, behind: int) -> Tensor:
 def _collected(model: Model, pairs: dict[tuple[str, int], list[Any]], size: int) -> Gradients:
     """The gradients from (gradient, state) of each component's modules, by name and layer."""
     blocks, nothing = model.stream.blocks, torch.zeros(size, model.info.d_model)
-    mixed = {
-        layer: several[0][0].view(size, blocks[layer].heads, -1)
-        for (name, layer), several in pairs.items()
-        if name == "head_output"
-    }
+    mixed = {layer: several[0][0] for (name, layer), several in pairs.items() if name == "mixed"}
     mlps = [pairs.get(("mlp_output", n), [(nothing, nothing)]) for n in range(len(blocks))]
     removed = [sum(((grad * out).sum(-1) for grad, out in one), nothing[:, 0]) for one in mlps]
     return Gradients(mixed, torch.stack([one[0][0] for one in mlps]), torch.stack(removed))
 
 
-def _splits(model: Model, layer: int) -> bool:
-    """Whether a layer has attention heads.
+def _require_one_call(kept: Mapping[tuple[str, int], list[Tensor]], headed: list[int]) -> None:
+    """Refuse a pass whose attention edges can't be told apart, or were not seen.
 
     Raises:
-        SpecError: If it has attention that can't be split into heads.
+        SpecError: Naming the first layer.
     """
-    if model.stream.blocks[layer].heads and not has_heads(model, layer):
-        raise SpecError(
-            f"The attention of layer {layer} can't be split into heads, as this method needs.",
-            "Choose the method attention.",
-        )
-    return has_heads(model, layer)
+    for layer in headed:
+        if (calls := len(kept.get(("mixed", layer), ()))) != 1:
+            raise SpecError(
+                f"The attention of layer {layer} ran {calls} times in one pass, not once, so its "
+                "edges can't be cut one at a time.",
+                "Choose the method attention.",
+            )
 
 
 def _plain(state: Tensor) -> Tensor:
-    """[pos, d] of a state [1, pos, d], float32 on the CPU."""
+    """[pos, ...] of a state [1, pos, ...], float32 on the CPU."""
     return state.detach()[0].to("cpu", torch.float32)

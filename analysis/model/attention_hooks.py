@@ -43,7 +43,7 @@ class Tap(Protocol):
         """Receive the values, the pattern and the heads' outputs of one call.
 
         Returns:
-            The outputs to go on with, where the attention interface is used; None: the same.
+            The outputs to go on with; None: the same.
 
         Args:
             module: The attention module.
@@ -204,7 +204,7 @@ class _AttentionMode(TorchFunctionMode):
             return self._pattern
         result = func(*args, **options)
         if func in _PRODUCT and self._is_pattern(args[0]):
-            self._observe(args[0], args[1], result)
+            return self._observe(args[0], args[1], result)
         return result
 
     def _cut(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -228,7 +228,7 @@ class _AttentionMode(TorchFunctionMode):
             and torch.equal(left.reshape(last.shape), last.to(left.dtype))
         )
 
-    def _observe(self, pattern: Tensor, value: Tensor, output: Tensor) -> None:
+    def _observe(self, pattern: Tensor, value: Tensor, output: Tensor) -> Tensor:
         module, batch = self.stack[-1]
         self._pattern = None
 
@@ -236,7 +236,9 @@ class _AttentionMode(TorchFunctionMode):
             """[batch, head, i, j]; batch and head may share an axis."""
             return tensor.reshape(batch, -1, *tensor.shape[-2:])
 
-        self.tap.observe(module, by_head(value), by_head(pattern), by_head(output).transpose(1, 2))
+        heads = by_head(output).transpose(1, 2)
+        changed = self.tap.observe(module, by_head(value), by_head(pattern), heads)
+        return output if changed is None else changed.transpose(1, 2).reshape(output.shape)
 
 
 def _square(scores: Any) -> bool:

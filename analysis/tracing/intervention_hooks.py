@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -307,7 +307,7 @@ def hook_component(model: Model, component: str, index: int, edit: Edit, batch: 
     Args:
         model: From ``load_model``.
         component: "row", the output of a part such as "mlp_output", or "head_output": the heads'
-            mixed values side by side, before the output projection.
+            mixed values side by side, as the output projection reads them: after a gate or norm.
         index: The row, or the layer.
         edit: Changes the states.
         batch: Sequences in the batch.
@@ -333,6 +333,7 @@ def applied(
     interventions: Sequence[Any],
     length: int | None = None,
     limit: int | None = None,
+    mixed: Mapping[int, Edit] | None = None,
 ) -> Iterator[Edits]:
     """Apply interventions to every forward pass inside this block.
 
@@ -341,12 +342,15 @@ def applied(
         interventions: A list for one sequence, or a list of lists, one per row of a batch.
         length: Positions of the prompt, from whose end negative positions count; None if unknown.
         limit: Positions of the longest pass, while generating.
+        mixed: Layer to a change of its heads' mixed values [batch, query, head, d_head]: pattern
+            times values, before a gate, a norm or the output projection. Interventions change
+            them after it.
 
     Raises:
         SpecError: If one names a layer, head or position that does not exist.
     """
     edits = Edits(model, interventions, length, limit)
-    tap, stream = _EditTap(edits), model.stream
+    tap, stream = _EditTap(edits, mixed or {}), model.stream
     with (
         model.lock,
         edits.applied(),
@@ -356,14 +360,17 @@ def applied(
 
 
 class _EditTap:
-    """Cuts edges and records nothing."""
+    """Cuts edges, changes mixed values and records nothing."""
 
-    def __init__(self, edits: Edits) -> None:
-        self.edits = edits
+    def __init__(self, edits: Edits, mixed: Mapping[int, Edit]) -> None:
+        self.edits, self.mixed = edits, mixed
 
     def cut(self, module: Any, shape: tuple[int, int, int]) -> Tensor | None:
         """The edges of this layer that interventions knock out."""
         return self.edits.cut(self.edits.model.stream.layer(module), shape)
 
-    def observe(self, module: Any, value: Tensor, pattern: Tensor, output: Tensor) -> None:
-        """Record nothing."""
+    def observe(self, module: Any, value: Tensor, pattern: Tensor, output: Tensor) -> Tensor | None:
+        """The changed mixed values of this layer, if there is a change."""
+        layer = self.edits.model.stream.layer(module)
+        edit = None if layer is None else self.mixed.get(layer)
+        return None if edit is None else edit(output)

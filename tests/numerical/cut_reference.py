@@ -5,16 +5,21 @@ A cut can be made in part: the component then moves only ``part`` of the way to 
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from tests.support import zoo
+from tests.support import every_architecture, zoo
 
-#: Names of the blocks, and in a block of its attention, output projection and MLP writer.
+#: Names of the blocks, and in a block of its attention, output projection and MLP writer. Without
+#: a projection, mixed values are those that the attention function returns, before a gate or norm.
 NAMES = {
     "gpt2": ("transformer.h", "attn", "attn.c_proj", "mlp"),
     "gptj": ("transformer.h", "attn", "attn.out_proj", "mlp"),
@@ -22,7 +27,36 @@ NAMES = {
     "qwen3": ("model.layers", "self_attn", "self_attn.o_proj", "mlp"),
     "phi": ("model.layers", "self_attn", "self_attn.dense", "mlp"),
     "gemma2": ("model.layers", "self_attn", "self_attn.o_proj", "post_feedforward_layernorm"),
+    "qwen3_next": ("model.layers", "self_attn", "", "mlp"),
+    "afmoe": ("model.layers", "self_attn", "", "post_mlp_layernorm"),
+    "bitnet": ("model.layers", "self_attn", "", "mlp"),
+    "gpt_oss": ("model.layers", "self_attn", "", "mlp"),
+    "granite_swa": ("model.layers", "self_attn", "", "mlp"),
 }
+#: The factor of an MLP's output in the stream, where it is not 1.
+MLP_FACTORS = {"granite_swa": 0.6}
+
+
+def make(family: str) -> Any:
+    """A small random model of a family."""
+    return zoo.make(family) if family in zoo.CONFIGS else every_architecture.make(family)
+
+
+@contextmanager
+def removed(handle: Any) -> Iterator[None]:
+    """Remove a hook after this block."""
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def first_changed(output: Any, change: Callable[[Tensor], Any]) -> Any:
+    """A module's output with its hidden states, the first of a tuple, changed in a copy."""
+    state = output[0] if isinstance(output, tuple) else output
+    state = state.clone()
+    change(state[0])
+    return (state, *output[1:]) if isinstance(output, tuple) else state
 
 
 class Float64(TorchFunctionMode):
@@ -49,7 +83,8 @@ class ByHand:
     ids: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        self.hf: Any = zoo.make(self.family).double()
+        self.hf: Any = make(self.family).double()
+        self.hf.config._experts_implementation = "eager"  # the others have no float64
 
     def module(self, layer: int, which: int) -> Any:
         """The attention (1), output projection (2) or MLP writer (3) of a block."""
@@ -67,17 +102,37 @@ class ByHand:
     def mixed(self, layer: int, cut: tuple[int, int, Any] | None = None) -> Tensor:
         """[pos, width] the heads' mixed values; with ``cut`` = (head, query, keys) masked."""
         kept: list[Tensor] = []
-
-        def read(module: Any, inputs: tuple[Tensor]) -> None:
-            kept.append(inputs[0][0].clone())
-
-        handles = [self.module(layer, 2).register_forward_pre_hook(read)]
-        if cut is not None:
-            handles.append(self._masked(layer, *cut))
-        self.logits()
-        for handle in handles:
-            handle.remove()
+        with ExitStack() as stack:
+            stack.enter_context(self._at_mixed(layer, lambda state: kept.append(state.clone())))
+            if cut is not None:
+                stack.enter_context(removed(self._masked(layer, *cut)))
+            self.logits()
         return kept[0]
+
+    @contextmanager
+    def _at_mixed(self, layer: int, change: Callable[[Tensor], Any]) -> Iterator[None]:
+        """Call ``change`` on the mixed values [pos, width] of a layer; it may change them."""
+        if NAMES[self.family][2]:
+
+            def enter(module: Any, inputs: tuple[Tensor]) -> tuple[Tensor]:
+                return (first_changed(inputs[0], change),)
+
+            with removed(self.module(layer, 2).register_forward_pre_hook(enter)):
+                yield
+            return
+        attention = self.module(layer, 1)
+        place = sys.modules[type(attention).__module__]
+        own: Any = place.eager_attention_forward
+
+        def attend(module: Any, *args: Any, **named: Any) -> Any:
+            output, weights = own(module, *args, **named)
+            if module is attention:
+                output = output.contiguous().clone()
+                change(output[0].view(len(self.ids), -1))
+            return output, weights
+
+        with patch.object(place, "eager_attention_forward", attend):
+            yield
 
     def _masked(self, layer: int, head: int, query: int, keys: Any) -> Any:
         def mask(module: Any, inputs: Any, named: dict[str, Any]) -> Any:
@@ -97,23 +152,23 @@ class ByHand:
     def moved(self, layer: int, query: int, change: Tensor, part: float) -> Tensor:
         """[vocab] logits with the mixed values at a position changed by part of ``change``."""
 
-        def move(module: Any, inputs: tuple[Tensor]) -> tuple[Tensor]:
-            state = inputs[0].clone()
-            state[0, query] += part * change
-            return (state,)
+        def move(state: Tensor) -> None:
+            state[query] += part * change
 
-        handle = self.module(layer, 2).register_forward_pre_hook(move)
-        logits = self.logits()
-        handle.remove()
-        return logits
+        with self._at_mixed(layer, move):
+            return self.logits()
 
     def value(self, layer: int, head: int, query: int, key: int) -> Tensor:
         """[width] what a head reads from a key, in the head's place, zero elsewhere.
 
-        It is the head's mixed value with every other key masked.
+        It is the head's mixed value with every other key masked, and without a learned sink.
         """
         others = [one for one in range(query + 1) if one != key]
+        sinks = getattr(self.module(layer, 1), "sinks", torch.zeros(0)).detach()
+        kept = sinks.clone()
+        sinks.fill_(-1e9)
         mixed = self.mixed(layer, (head, query, others))[query]
+        sinks.copy_(kept)
         size = len(mixed) // self.hf.config.num_attention_heads
         part = slice(head * size, (head + 1) * size)
         found = torch.zeros_like(mixed)
@@ -121,28 +176,33 @@ class ByHand:
         return found
 
     def added(self, layer: int, pos: int, change: Tensor, part: float) -> Tensor:
-        """[vocab] logits with part of ``change`` added to an MLP's output."""
+        """[vocab] logits with part of ``change`` added to what an MLP adds to the stream."""
+        factor = MLP_FACTORS.get(self.family, 1.0)
 
-        def move(module: Any, inputs: Any, output: Any) -> Any:
-            state = output.clone()
-            state[0, pos] += part * change
-            return state
+        def move(state: Tensor) -> None:
+            state[pos] += part * change / factor
 
-        handle = self.module(layer, 3).register_forward_hook(move)
-        logits = self.logits()
-        handle.remove()
-        return logits
+        return self._with_mlp(layer, move)
 
     def mlp(self, layer: int, pos: int, value: str, part: float) -> Tensor:
         """[vocab] logits with an MLP's output moved to zero, or to its mean over positions."""
 
-        def move(module: Any, inputs: Any, output: Any) -> Any:
-            state = output.clone()
-            goal = state[0].mean(0) if value == "mean" else torch.zeros_like(state[0, pos])
-            state[0, pos] += part * (goal - state[0, pos])
-            return state
+        def move(state: Tensor) -> None:
+            goal = state.mean(0) if value == "mean" else torch.zeros_like(state[pos])
+            state[pos] += part * (goal - state[pos])
 
-        handle = self.module(layer, 3).register_forward_hook(move)
-        logits = self.logits()
-        handle.remove()
-        return logits
+        return self._with_mlp(layer, move)
+
+    def _with_mlp(self, layer: int, change: Callable[[Tensor], Any]) -> Tensor:
+        with self.changed_mlp(layer, change):
+            return self.logits()
+
+    @contextmanager
+    def changed_mlp(self, layer: int, change: Callable[[Tensor], Any]) -> Iterator[None]:
+        """Change the output [pos, d_model] of an MLP in every pass inside this block."""
+
+        def leave(module: Any, inputs: Any, output: Any) -> Any:
+            return first_changed(output, change)
+
+        with removed(self.module(layer, 3).register_forward_hook(leave)):
+            yield

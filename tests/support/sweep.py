@@ -25,11 +25,14 @@ import transformers
 import analysis
 from analysis import ledger
 from analysis.errors import AnalysisError
-from tests.support import built, every_architecture
+from analysis.model.handle import Model
+from tests.support import built, edge_slopes, every_architecture
 
 PROMPTS = (5, 200)
 #: Largest relative error of the traced logits.
 TOLERANCE = 1e-4
+#: Largest relative error of an effect graph's estimates, against small parts of the cut itself.
+SLOPE_TOLERANCE = 0.02
 TIME_LIMIT = 120.0
 #: Verdicts, best first. The last two are faults.
 PASSES, PARTIAL, REFUSED, NOT_BUILDABLE, WRONG, RAW_ERROR = VERDICTS = (
@@ -122,7 +125,24 @@ def _judged(kind: str, hf: Any, wanted: dict[int, torch.Tensor]) -> Verdict:
     largest = max(errors, default=None)
     if largest is not None and largest > TOLERANCE:
         return Verdict(kind, WRONG, f"traced logits are off by {largest:.1e} relative", largest)
+    if wrong := _wrong_effects(model):
+        return Verdict(kind, WRONG, wrong, largest)
     return Verdict(kind, PARTIAL if missing else PASSES, "; ".join(missing), largest)
+
+
+def _wrong_effects(model: Model) -> str:
+    """What is wrong with the model's effect graphs; "" if nothing is, or there are no heads."""
+    if not (model.info.heads and model.info.split_heads):
+        return ""
+    try:
+        estimates, cuts = edge_slopes.errors(model)
+    except Exception as error:
+        raise _raw("an effect graph", error) from error
+    if cuts > TOLERANCE:
+        return f"knocked-out edges do not act through the mixed values alone: off by {cuts:.1e}"
+    if estimates > SLOPE_TOLERANCE:
+        return f"estimated effects are off by {estimates:.1e} relative"
+    return ""
 
 
 def _lacking(note: str) -> bool:

@@ -103,7 +103,9 @@ def layout(context: Context) -> dict[str, Any]:
     stores = (FlowId.LAST, FlowId.PICTURE, FlowId.DRAWN)
     fill = html.Div(id=fill_id(FlowId.PROGRESS), className="progress-bar")
     label = html.Span(id=label_id(FlowId.PROGRESS), className="job-label")
-    progress = html.Div([html.Div(fill, className="progress"), label], className="job flow-progress")
+    progress = html.Div(
+        [html.Div(fill, className="progress"), label], className="job flow-progress"
+    )
     body = [*(dcc.Store(id=name) for name in stores), progress, _picture(), _tools()]
     flow = Pane(
         "flow",

@@ -1,0 +1,82 @@
+"""What the method effect refuses, and what it says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+import analysis
+from analysis.errors import SpecError
+from tests.support import built, every_architecture, zoo
+
+TOKENS = (5, 9, 33, 2, 8, 41, 7, 60)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"row": 1}, "starts at the last row"),
+        ({"position": (1, 2)}, "explains one position"),
+        ({"direction": "up", "row": -1}, "goes down"),
+        ({"baseline": "resample"}, "one second prompt"),
+        ({"baseline": "zero", "prompts": ("a",)}, "no prompts"),
+        ({"baseline": "reference"}, "at least one prompt"),
+        ({"target": "kl"}, "has no gradient"),
+        ({"target": "kl", "baseline": "resample", "prompts": ("a",), "token": 3}, "no token"),
+        ({"baseline": "resample", "prompts": ("a",)}, "has 1 tokens, but 8 are needed"),
+    ],
+)
+def test_what_has_no_effect_graph_is_refused(options: dict[str, Any], said: str) -> None:
+    model = built.understood(zoo.make("llama"), "llama")
+    with pytest.raises(SpecError, match=said):
+        analysis.flow(model, analysis.trace(model, TOKENS), method="effect", **options)
+
+
+def test_four_bit_weights_are_refused_with_the_reason() -> None:
+    model = built.understood(zoo.make("llama"), "llama")
+    run = analysis.trace(model, TOKENS)
+    object.__setattr__(model, "info", replace(model.info, quantised="4bit"))
+    with pytest.raises(SpecError, match="4-bit weights can't run backward"):
+        analysis.flow(model, run, method="effect")
+
+
+def test_a_model_that_cannot_run_backward_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = built.understood(zoo.make("llama"), "llama")
+    run = analysis.trace(model, TOKENS)
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError("no backward for this kernel")
+
+    monkeypatch.setattr(torch.autograd, "grad", fail)
+    with pytest.raises(SpecError, match="no backward for this kernel"):
+        analysis.flow(model, run, method="effect")
+
+
+def test_an_attention_that_runs_twice_in_a_pass_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = built.understood(zoo.make("llama"), "llama")
+    run = analysis.trace(model, TOKENS)
+    attention = model.stream.blocks[1].attention
+    assert attention is not None
+    own = attention.forward
+
+    def twice(*args: Any, **kwargs: Any) -> Any:
+        own(*args, **kwargs)
+        return own(*args, **kwargs)
+
+    monkeypatch.setattr(attention, "forward", twice)
+    with pytest.raises(SpecError, match="layer 1 ran 2 times in one pass"):
+        analysis.flow(model, run, method="effect")
+
+
+def test_heads_that_cannot_be_split_are_refused_with_a_method_that_works() -> None:
+    model = built.understood(every_architecture.make("diffllama"), "diffllama")
+    run = analysis.trace(model, TOKENS)
+    with pytest.raises(SpecError, match="can't be split into heads") as refused:
+        analysis.flow(model, run, method="effect")
+    assert refused.value.hint == "Choose the method residual_norm."
+    assert analysis.flow(model, run, method="residual_norm").links
