@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from analysis.attribution.direct import attribute
     from analysis.errors import AnalysisError
     from analysis.flow_graph.graph import flow
+    from analysis.inside_block.aggregation import aggregation_report
+    from analysis.inside_block.block import block
+    from analysis.inside_block.scores import score_parts
     from analysis.lens.colours import colours
     from analysis.lens.disagreement import disagreement
     from analysis.lens.grid import decode
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from analysis.tracing.heads import attention_bias, head_output
     from analysis.trajectory.emergence import emergence
     from analysis.trajectory.steps import largest_steps, steps
+    from analysis.weights.circuits import circuits
+    from analysis.weights.report import weight_report
 
 _HOMES = {
     "AnalysisError": "analysis.errors",
@@ -52,13 +57,21 @@ _HOMES = {
     "similarity_report": "analysis.reports.similarity",
     "steps": "analysis.trajectory.steps",
     "trace": "analysis.tracing.capture",
+    "weight_report": "analysis.weights.report",
+    "score_parts": "analysis.inside_block.scores",
+    "circuits": "analysis.weights.circuits",
+    "block": "analysis.inside_block.block",
+    "aggregation_report": "analysis.inside_block.aggregation",
 }
 __all__ = [
     "AnalysisError",
     "Model",
     "Trace",
+    "aggregation_report",
     "attention_bias",
     "attribute",
+    "block",
+    "circuits",
     "colours",
     "decode",
     "disagreement",
@@ -72,9 +85,11 @@ __all__ = [
     "load_model",
     "norm_report",
     "promoted",
+    "score_parts",
     "similarity_report",
     "steps",
     "trace",
+    "weight_report",
 ]
 
 

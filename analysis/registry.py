@@ -17,6 +17,14 @@ from analysis.contract.specs import InfoSpec, ModelInfo, Spec
 from analysis.errors import SpecError
 from analysis.flow_graph.results import CausalCheck, CausalComparison, Graph, LinkReading, Neurons
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec, NeuronSpec
+from analysis.inside_block.specs import (
+    AggregationReport,
+    AggregationSpec,
+    BlockSpec,
+    OpenedBlock,
+    ScoreParts,
+    ScoreSpec,
+)
 from analysis.lens.results import Colours, Disagreement, Grid, Promoted
 from analysis.lens.specs import ColourSpec, DisagreementSpec, LensSpec, PromotedSpec
 from analysis.reports.specs import (
@@ -49,6 +57,7 @@ from analysis.trajectory.specs import (
     Story,
     StorySpec,
 )
+from analysis.weights.specs import Circuits, CircuitSpec, WeightReport, WeightSpec
 
 #: What a technique is applied to, and so the arguments of its computation:
 #: "prompt": (model, spec) -> (result, trace); "trace": (model, trace, spec) -> result;
@@ -106,11 +115,22 @@ _ROWS: tuple[tuple[str, Subject, type[Spec[Any]], type[Any], str], ...] = (
         LargestSteps,
         "trajectory.steps:compute_all_positions",
     ),
+    ("block", "trace", BlockSpec, OpenedBlock, "inside_block.block:compute"),
+    ("score_parts", "trace", ScoreSpec, ScoreParts, "inside_block.scores:compute"),
+    (
+        "aggregation",
+        "trace",
+        AggregationSpec,
+        AggregationReport,
+        "inside_block.aggregation:compute",
+    ),
     ("similarity", "trace", SimilaritySpec, SimilarityReport, "reports.similarity:compute"),
     ("info", "model", InfoSpec, ModelInfo, "model.handle:info"),
     ("ledger", "model", ModelLedgerSpec, Ledger, "ledger:check_model"),
     ("embedding_report", "model", EmbeddingSpec, EmbeddingReport, "reports.embeddings:compute"),
     ("norm_report", "model", NormSpec, NormReport, "reports.norm_report:compute"),
+    ("circuits", "model", CircuitSpec, Circuits, "weights.circuits:compute"),
+    ("weights", "model", WeightSpec, WeightReport, "weights.report:compute"),
     ("suite", "study", SuiteSpec, SuiteReport, "tasks.suite_report:compute"),
     ("contributions", "study", ContributionSpec, ContributionReport, "tasks.contributions:compute"),
     ("probes", "study", ProbeSpec, ProbeReport, "tasks.probes:compute"),

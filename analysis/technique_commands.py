@@ -1,6 +1,7 @@
-"""``stratascope decode MODEL PROMPT ...`` and the other techniques on a forward pass.
+"""``stratascope decode MODEL PROMPT ...`` and the other techniques on a forward pass or a model.
 
-Each technique of ``analysis.registry`` whose subject is a trace is a command. Its options are the
+Each technique of ``analysis.registry`` whose subject is a trace is a command; so are the reports on
+a model's weights, which take no prompt. Its options are the
 fields of its spec. Importable without torch: a command imports what it needs when it runs.
 """
 
@@ -24,15 +25,18 @@ from analysis.cli import table as lines
 from analysis.contract import jobs
 from analysis.contract.choices import Choices
 from analysis.contract.fields import OptionField, build, option_fields
-from analysis.contract.specs import Result, Table
+from analysis.contract.specs import Result, Table, Token
 from analysis.errors import PromptError
 from analysis.registry import Technique
+
+#: Techniques on a model that are commands without a prompt.
+OF_A_MODEL = ("embedding_report", "norm_report", "circuits", "weights")
 
 
 def add_to(commands: Any) -> None:
     """Add a command for each technique to a parser's sub-commands."""
     for technique in registry.TECHNIQUES:
-        if technique.subject == "trace":
+        if technique.subject == "trace" or technique.name in OF_A_MODEL:
             _add(commands, technique)
 
 
@@ -47,12 +51,13 @@ def _add(commands: Any, technique: Technique) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("model", help="a name, hub id, folder, .gguf file, or base+adapter")
-    command.add_argument(
-        "prompt", nargs="?", help="the prompt; standard input unless given. Write it before options"
-    )
+    if technique.subject == "trace":
+        text = "the prompt; standard input unless given. Write it before options"
+        command.add_argument("prompt", nargs="?", help=text)
     command.add_argument("--dtype", help="float32, bfloat16 or float16")
     command.add_argument("--device", help="cpu, cuda, cuda:N, or spread")
-    add_trace_options(command)
+    if technique.subject == "trace":
+        add_trace_options(command)
     shape = command.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="print all numbers as JSON")
     shape.add_argument("--csv", action="store_true", help="print the table as CSV")
@@ -109,21 +114,27 @@ def run(technique: Technique, chosen: argparse.Namespace) -> int:
         SpecError: If an option has no such value.
     """
     # First, so that a wrong option fails before the model is loaded.
-    spec, options = build(technique.spec, vars(chosen)), trace_options(chosen)
-    prompt = _prompt(chosen.prompt)
+    spec, traced = build(technique.spec, vars(chosen)), technique.subject == "trace"
+    options = trace_options(chosen) if traced else {}
+    prompt = _prompt(chosen.prompt) if traced else ""
     import analysis
 
     model = analysis.load_model(chosen.model, dtype=chosen.dtype, device=chosen.device)
+    tokens: tuple[Token, ...] = ()
     with jobs.listening(jobs.on_terminal):
-        trace = analysis.trace(model, prompt, **options)
-        result: Result = technique.load()(model, trace, spec)
+        if traced:
+            trace = analysis.trace(model, prompt, **options)
+            result: Result = technique.load()(model, trace, spec)
+            tokens = trace.tokens
+        else:
+            result = technique.load()(model, spec)
     if chosen.json:
-        facts = {"model": model.info, "tokens": trace.tokens, "spec": spec, "result": result}
+        facts = {"model": model.info, "tokens": tokens, "spec": spec, "result": result}
         print(json.dumps(_plain(facts), ensure_ascii=False))
     elif chosen.csv:
-        _print_csv(result.table(trace.tokens))
+        _print_csv(result.table(tokens))
     else:
-        _print_table(result.table(trace.tokens))
+        _print_table(result.table(tokens))
     return 0
 
 

@@ -25,6 +25,7 @@ MODULES = (
     "analysis.lens.options",
     "analysis.flow_graph.options",
     "analysis.tracing.options",
+    "analysis.weights.options",
     "dash_app.state.options",
 )
 INTRODUCTION = """\
@@ -33,7 +34,8 @@ INTRODUCTION = """\
 This file is generated: `python -m tools.reference --write`.
 
 [Techniques](#techniques) lists every technique with its options. A technique of the subject *trace*
-is also a command: `stratascope NAME MODEL PROMPT --option value`. [Choices](#choices) lists the
+is also a command: `stratascope NAME MODEL PROMPT --option value`; reports on a model are commands
+without a prompt. [Choices](#choices) lists the
 values of each option with formula, source and needs.
 """
 

@@ -29,7 +29,11 @@ _MASKED = -9e3
 
 
 class Tap(Protocol):
-    """An observer of the attention calls in a forward pass."""
+    """An observer of the attention calls in a forward pass.
+
+    If it also has a method ``receive(module, query, key, value, mask, options)``, the attention
+    interface passes it the arguments of each call first.
+    """
 
     def cut(self, module: nn.Module, shape: tuple[int, int, int]) -> Tensor | None:
         """The edges to cut before the softmax, bool [batch or 1, head, query, key], or None.
@@ -104,6 +108,9 @@ def observed_attention(
     tap = _tap.get()
     if tap is None:
         return eager(module, query, key, value, attention_mask, **options)
+    receive = getattr(tap, "receive", None)
+    if receive is not None:
+        receive(module, query, key, value, attention_mask, options)
     cut = tap.cut(module, (query.shape[1], query.shape[2], key.shape[2]))
     empty = None
     if cut is not None:

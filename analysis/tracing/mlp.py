@@ -159,6 +159,19 @@ def _watch(
     return calls, written[-1]
 
 
+@torch.no_grad()
+def linear_calls(model: Model, trace: Trace, layer: int) -> list[Call]:
+    """The linear modules that a block calls in a pass, with their inputs and outputs [pos, d].
+
+    Raises:
+        SpecError: If the block has no MLP.
+    """
+    writers = model.stream.blocks[layer].of("mlp")
+    if not writers:
+        raise _no_single_projection(layer)
+    return _watch(model, trace, layer, writers[0].module)[0]
+
+
 def _copy(state: Tensor) -> Tensor:
     return batched(state.detach().to("cpu", torch.float32, copy=True), 1)[0]
 

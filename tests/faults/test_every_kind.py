@@ -22,6 +22,7 @@ from analysis.contract.ledger import LedgerSpec, ModelLedgerSpec
 from analysis.contract.specs import InfoSpec
 from analysis.errors import CancelledError, WorkerStoppedError
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec, NeuronSpec
+from analysis.inside_block.specs import AggregationSpec, BlockSpec, ScoreSpec
 from analysis.lens.specs import ColourSpec, DisagreementSpec, LensSpec, PromotedSpec
 from analysis.registry import TECHNIQUES, technique_for
 from analysis.reports.specs import EmbeddingSpec, NormSpec, SimilaritySpec
@@ -32,6 +33,7 @@ from analysis.tasks.suite_specs import OWN, FailureSpec, SuiteSpec
 from analysis.tasks.sum_specs import ContributionSpec, PatchSpec, ProbeSpec, ProjectionSpec
 from analysis.tracing.specs import PatternSpec, RunSpec, TraceSpec
 from analysis.trajectory.specs import EmergenceSpec, LargestStepSpec, StepsSpec, StorySpec
+from analysis.weights.specs import CircuitSpec, WeightSpec
 from analysis.worker.engine import Engine
 from analysis.worker.messages import Limits, Request
 from analysis.worker.settings import ServiceSettings
@@ -102,6 +104,11 @@ KINDS = {
     "largest_steps": Kind(LargestStepSpec(), ROWS),
     "similarity": Kind(SimilaritySpec(norm="none"), "Sweeping the state's length", 2,
                        patient=True, kept=LedgerSpec(11)),
+    "block": Kind(BlockSpec(1, 11), "Opening the block"),
+    "score_parts": Kind(ScoreSpec(1, 0, 11, 0), "Projecting parts"),
+    "aggregation": Kind(AggregationSpec(), "Comparing with the states", patient=True),
+    "circuits": Kind(CircuitSpec(1, 0), "Copying score"),
+    "weights": Kind(WeightSpec(), "Reading heads", patient=True),
     "ledger": Kind(ModelLedgerSpec(), BACK),
     "embedding_report": Kind(EmbeddingSpec(), "Nearest embeddings", patient=True),
     "norm_report": Kind(NormSpec(), patient=True),

@@ -184,3 +184,18 @@ def test_an_edit_gives_the_numbers_of_the_same_call_in_python(
     found = np.array(json.loads(printed)["result"]["probs"], np.float32)
     assert np.array_equal(found, analysis.decode(model, edited).probs)
     assert not np.array_equal(found, analysis.decode(model, plain).probs)
+
+
+def test_reports_on_a_model_take_no_prompt(
+    tiny_llama_dir: Path, pair: tuple[Any, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ["--layer", "1", "--head", "2", "--token", "7", "--k", "3", "--json"]
+    assert cli.main(["circuits", str(tiny_llama_dir), *chosen]) == 0
+    printed = json.loads(capsys.readouterr().out)["result"]
+    found = analysis.circuits(pair[0], 1, 2, token=7, k=3)
+    assert printed["promoted"] == found.promoted.tolist()
+    assert printed["copying"] == found.copying
+    assert cli.main(["weights", str(tiny_llama_dir), "--csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    report = analysis.weight_report(pair[0])
+    assert [float(row["sink"]) for row in rows] == pytest.approx(report.kinds[4].tolist())

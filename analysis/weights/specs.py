@@ -1,0 +1,174 @@
+"""Specs and results of reports on the weights of attention heads and MLPs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from analysis.contract.choices import about
+from analysis.contract.specs import Floats, Ints, Result, Spec, Table, Token, check_shape
+from analysis.errors import SpecError
+from analysis.weights.options import KINDS
+
+#: Most tokens in a list and most directions that a spec can ask for.
+MOST_TOKENS, MOST_DIRECTIONS = 50, 32
+
+
+@dataclass(frozen=True, slots=True)
+class Circuits(Result):
+    """What one head's weights read, look for and write, as tokens.
+
+    Token lists are best first, as ids. A direction has two ends: tokens with the largest and with
+    the smallest score along it. Both vectors of a pair may change sign together.
+
+    Attributes:
+        layer, head, kv_head: The head, and the keys and values that it uses.
+        d_key, d_head: Size of its queries and keys, and of its values.
+        ov_values: [rank] singular values of W_OV. qk_values: [rank] of W_QK.
+        ov_read, ov_write: [direction, 2, k] tokens along the singular vectors that the head reads
+            and writes (Millidge and Black 2022).
+        qk_query, qk_key: [direction, 2, k] along those of queries and of keys.
+        copying: The share of ``sampled`` tokens that the head raises more than every other sampled
+            token when it reads them, 0 to 1; 1 / sampled is the level of chance.
+        raised: The share of them whose own logit it raises above the sample's mean; chance is 0.5.
+        sampled, seed: The sample of tokens, and its seed. exact: Whether it is all tokens.
+        tokens: [n] tokens whose readings are listed.
+        promoted, suppressed: [n, k] what reading the token makes more and less likely.
+        promoted_logits, suppressed_logits: [n, k] its logits, up to the final norm's factor.
+        keys: [n, k] keys that a query with this token looks for most. key_scores: [n, k] scores
+            before the softmax at distance 0.
+        notes: What is left out, one sentence each.
+        vocabulary: The tokens that occur.
+    """
+
+    layer: int
+    head: int
+    kv_head: int
+    d_key: int
+    d_head: int
+    ov_values: Floats
+    qk_values: Floats
+    ov_read: Ints
+    ov_write: Ints
+    qk_query: Ints
+    qk_key: Ints
+    copying: float
+    raised: float
+    sampled: int
+    seed: int
+    exact: bool
+    tokens: Ints
+    promoted: Ints
+    promoted_logits: Floats
+    suppressed: Ints
+    suppressed_logits: Floats
+    keys: Ints
+    key_scores: Floats
+    notes: tuple[str, ...]
+    vocabulary: tuple[Token, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("ov_write", "qk_query", "qk_key"):
+            check_shape(name, getattr(self, name), self.ov_read.shape)
+        for name in ("promoted_logits", "suppressed", "suppressed_logits", "keys", "key_scores"):
+            check_shape(name, getattr(self, name), self.promoted.shape)
+
+    def table(self, tokens: Sequence[Token]) -> Table:
+        """One row for each token that is listed: what it promotes, and the keys it looks for."""
+        known = {token.id: token.text for token in self.vocabulary}
+        rows = [
+            (
+                known[int(token)],
+                " ".join(known[int(one)] for one in self.promoted[place]),
+                " ".join(known[int(one)] for one in self.keys[place]),
+            )
+            for place, token in enumerate(self.tokens)
+        ]
+        return Table(("token", "promotes", "looks for"), [*rows])
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitSpec(Spec[Circuits]):
+    """One head's OV and QK circuit, read as tokens."""
+
+    layer: int = field(metadata=about("The block."))
+    head: int = field(metadata=about("The head."))
+    token: int | None = field(
+        default=None,
+        metadata=about(
+            "The id of the token that the head reads; the tokens that it moves most unless given."
+        ),
+    )
+    k: int = field(default=8, metadata=about("Tokens in each list, 1 to 50."))
+    directions: int = field(default=4, metadata=about("Pairs of singular vectors, 1 to 32."))
+    sample: int | None = field(
+        default=2048,
+        metadata=about("Tokens in the sample of the copying score; all tokens if none."),
+    )
+    seed: int = field(default=0, metadata=about("The seed of the sample."))
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.k <= MOST_TOKENS:
+            raise SpecError(f"A list of {self.k} tokens is not possible.", "Choose 1 to 50 tokens.")
+        if not 1 <= self.directions <= MOST_DIRECTIONS:
+            raise SpecError(
+                f"{self.directions} directions are not possible.", "Choose 1 to 32 directions."
+            )
+        if self.sample is not None and self.sample < 2:
+            raise SpecError("The sample has fewer than 2 tokens.", "Choose a larger sample.")
+
+
+@dataclass(frozen=True, slots=True)
+class WeightReport(Result):
+    """The weights of all blocks: kinds of heads, composition between heads, and norms.
+
+    Attributes:
+        layers, heads: [n] layer and head of each head, in the model's order.
+        kinds: [kind, n] scores of ``KINDS``, 0 to 1.
+        repeated: Number of tokens in the sequence before it repeats.
+        sampled, seed: Tokens in the sample of the copying score; the seed of both.
+        norm_names: Names of the matrices: W_Q, W_K, W_V, W_O, and the MLP's by their name in the
+            model.
+        norms: [name, layer] Frobenius norms; NaN where a layer has no such matrix. Of experts, the
+            mean.
+        composition: [3, n, n] Q-, K- and V-composition from the first head to the second, 0 to 1;
+            NaN unless the second is in a later layer. Empty if it was left out.
+        baseline: The same for seeded random matrices of one head's shape.
+        notes: What is left out, one sentence each.
+    """
+
+    layers: Ints
+    heads: Ints
+    kinds: Floats
+    repeated: int
+    sampled: int
+    seed: int
+    norm_names: tuple[str, ...]
+    norms: Floats
+    composition: Floats
+    baseline: float
+    notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_shape("kinds", self.kinds, (len(KINDS), len(self.layers)))
+        check_shape("norms", self.norms, (len(self.norm_names), None))
+
+    def table(self, tokens: Sequence[Token]) -> Table:
+        """One row for each head: its scores."""
+        rows = [
+            (int(layer), int(head), *map(float, self.kinds[:, place]))
+            for place, (layer, head) in enumerate(zip(self.layers, self.heads, strict=True))
+        ]
+        return Table(("layer", "head", *KINDS), [*rows])
+
+
+@dataclass(frozen=True, slots=True)
+class WeightSpec(Spec[WeightReport]):
+    """Kinds of heads, composition scores and norms of all blocks."""
+
+    seed: int = field(
+        default=0, metadata=about("The seed of the repeated sequence and of the sampled tokens.")
+    )
+    composition: bool = field(
+        default=True, metadata=about("Whether composition scores between heads are computed.")
+    )
