@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from analysis.contract import jobs
 from analysis.contract.specs import Ints
 from analysis.errors import SpecError
 from analysis.model.handle import Model
+from analysis.model.stream import Block, first_tensor, hidden_output, with_hidden_output
 from analysis.tracing.capture import Trace
-from analysis.tracing.intervention_hooks import applied
-from analysis.tracing.interventions import Ablate
+from analysis.tracing.intervention_hooks import hook_component
 from analysis.trajectory.specs import Emergence, EmergenceSpec, MaybeRow
-from analysis.trajectory.steps import emergence_rows, follow, staying_row
+from analysis.trajectory.steps import emergence_rows, follow
 
-#: Tokens in one forward pass: variants of a prompt share it, and their logits take the memory.
-MAX_TOKENS = 1024
+#: Positions in one pass: their logits take the memory.
+MAX_POSITIONS = 512
+#: Tokens of the pass that shows what the modules return.
+_PROBE = 2
 
 
 def causal_commit(model: Model, trace: Trace, positions: Sequence[int]) -> tuple[MaybeRow, ...]:
@@ -29,9 +34,9 @@ def causal_commit(model: Model, trace: Trace, positions: Sequence[int]) -> tuple
     zero at that position; the model's choice there is compared with its own. The last row
     ablates nothing, so the model's own choice always commits.
 
-    One pass serves all positions. Attention is the only way from one position to another: if its
-    output is zero everywhere from layer r' on, each position goes on as if it were zeroed there
-    alone.
+    Attention is the only way from one position to another. Without it, each position goes on by
+    itself from its state at row r', and the layers below r' need not run again. Rows are measured
+    from the last one down. A position whose choice changed at a row is finished.
 
     Args:
         model: The model the trace was made with.
@@ -45,37 +50,123 @@ def causal_commit(model: Model, trace: Trace, positions: Sequence[int]) -> tuple
         CancelledError: If the caller's progress listener stops the work.
     """
     where = np.array(list(positions), np.int64)
-    if not len(where):
-        return ()
-    keeps = _keeps_choice(model, trace, where)
-    return tuple(staying_row(column) for column in keeps.T)
-
-
-@torch.no_grad()
-def _keeps_choice(model: Model, trace: Trace, positions: Ints) -> NDArray[np.bool_]:
-    """[row 0..L, n] whether choices survive without attention from that row's layer on."""
     layers = model.info.layers
-    ids = trace.token_ids[: int(positions.max()) + 1]
-    wanted = trace.logits[positions].argmax(-1)
-    mixers = [
-        [part for part in ("attention", "ssm") if block.of(part)] for block in model.stream.blocks
-    ]
-    kept = torch.from_numpy(positions)  # an index on the CPU works with states on any device
-    sets = [
-        [Ablate(f"{part}_output", layer) for layer in range(row, layers) for part in mixers[layer]]
-        for row in range(layers)
-    ]
-    size = max(MAX_TOKENS // len(ids), 1)
-    keeps = np.ones((layers + 1, len(positions)), bool)
-    for start in range(0, layers, size):
-        part = sets[start : start + size]
-        tokens = torch.tensor([ids] * len(part), device=model.device)
-        with applied(model, part, len(ids)):
-            logits = model.hf(input_ids=tokens, use_cache=False, logits_to_keep=kept).logits
-        keeps[start : start + len(part)] = logits.argmax(-1).cpu().numpy() == wanted
-        jobs.step(start + len(part), layers, "Causal commit")
+    commits = np.full(len(where), layers)
+    alone = _PositionsAlone(model, trace.token_ids[0])
+    left = np.arange(len(where))
+    for row in reversed(range(layers)):
+        left = np.concatenate(
+            [
+                some[_keeps_choice(alone, trace, where[some], row)]
+                for some in np.split(left, range(MAX_POSITIONS, len(left), MAX_POSITIONS))
+            ]
+        )
+        if not len(left):
+            break
+        commits[left] = row
+        jobs.step(layers - row, layers, "Causal commit")
         jobs.pause()
-    return keeps
+    return tuple(commits.tolist())
+
+
+def _keeps_choice(
+    alone: _PositionsAlone, trace: Trace, positions: Ints, row: int
+) -> NDArray[np.bool_]:
+    """[n] whether the choices survive without attention from a row's layer on."""
+    if not len(positions):
+        return np.zeros(0, bool)
+    states = torch.from_numpy(trace.resid[row, positions])
+    tokens = torch.tensor([[trace.token_ids[position] for position in positions.tolist()]])
+    choices = alone.logits(tokens, states, row).argmax(-1).cpu().numpy()
+    kept: NDArray[np.bool_] = choices == trace.logits[positions].argmax(-1)
+    return kept
+
+
+class _PositionsAlone:
+    """Runs a model from a row on without attention: each position of a sequence is on its own.
+
+    Modules that are not needed return states without computing anything: the blocks below the row,
+    and attention above it.
+
+    Args:
+        model: The model.
+        token: Any token's id, for a pass that shows the form of what the modules return.
+    """
+
+    def __init__(self, model: Model, token: int) -> None:
+        self._model = model
+        self._outputs: dict[nn.Module, Any] = {}
+        blocks = model.stream.blocks
+        mixers = [(*block.of("attention"), *block.of("ssm")) for block in blocks]
+        writing = [[writer.module for writer in layer] for layer in mixers]
+        inside = {one for block in blocks for one in (block.attention, block.projection) if one}
+        needed = {block.module for block in blocks}.union(inside, *writing)
+        handles = [one.register_forward_hook(self._keep) for one in needed]
+        try:
+            self._run(torch.tensor([[token] * _PROBE]))
+        finally:
+            for handle in handles:
+                handle.remove()
+        self._mixers = writing
+        for block, layer in zip(blocks, self._mixers, strict=True):
+            if block.attention is not None and block.attention not in layer and self._skips(block):
+                layer.append(block.attention)
+
+    def _keep(self, module: nn.Module, _args: Any, output: Any) -> None:
+        self._outputs[module] = output
+
+    def _skips(self, block: Block) -> bool:
+        """Whether a block's attention returns its projection's output and nothing else.
+
+        BLOOM's adds the residual to it.
+        """
+        if block.attention is None or block.projection is None:
+            return False
+        whole = first_tensor(self._outputs.get(block.attention))
+        projected = first_tensor(self._outputs.get(block.projection))
+        return whole is not None and projected is not None and torch.equal(whole, projected)
+
+    @torch.no_grad()
+    def _run(self, tokens: Tensor) -> Tensor:
+        model = self._model
+        with model.lock:
+            output = model.hf(input_ids=tokens.to(model.device), use_cache=False)
+        logits: Tensor = output.logits[0]
+        return logits
+
+    def logits(self, tokens: Tensor, states: Tensor, row: int) -> Tensor:
+        """[n, vocab] logits of positions with tokens [1, n], from states [n, d_model] at a row."""
+        blocks = self._model.stream.blocks
+        with self._model.lock, ExitStack() as stack:
+            if row == 0:
+                hooks = hook_component(self._model, "row", 0, states[None].to, 1)
+                for handle in hooks:
+                    stack.callback(handle.remove)
+            for block in blocks[:row]:
+                stack.enter_context(self._returning(block.module, states))
+            for layer in self._mixers[row:]:
+                for module in layer:
+                    zeros = torch.zeros(len(states), self._width(module))
+                    stack.enter_context(self._returning(module, zeros))
+            return self._run(tokens)
+
+    def _width(self, module: nn.Module) -> int:
+        return int(hidden_output(self._outputs[module]).shape[-1])
+
+    @contextmanager
+    def _returning(self, module: nn.Module, states: Tensor) -> Iterator[None]:
+        """Let a module return states [n, d] without computing anything."""
+        output, attributes = self._outputs[module], vars(module)
+        like = hidden_output(output)
+        states = states.to(like).reshape(*like.shape[:-2], *states.shape)
+        own = attributes.get("forward")
+        attributes["forward"] = lambda *_args, **_kwargs: with_hidden_output(output, states)
+        try:
+            yield
+        finally:
+            del attributes["forward"]
+            if own is not None:
+                attributes["forward"] = own
 
 
 def compute(model: Model, trace: Trace, spec: EmergenceSpec) -> Emergence:
@@ -118,7 +209,7 @@ def emergence(model: Model, trace: Trace, tau: float = 0.5, *, causal: bool = Tr
         model: From ``load_model``.
         trace: From ``trace``, without interventions.
         tau: The probability that "emergence" needs.
-        causal: Whether to measure the causal commit row; one forward pass for each row.
+        causal: Whether to measure the causal commit row.
 
     Raises:
         SpecError: If tau is not a probability, or the trace has interventions.

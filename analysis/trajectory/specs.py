@@ -193,7 +193,7 @@ class EmergenceSpec(Spec[Emergence]):
     tau: float = field(default=0.5, metadata=_TAU)
     causal: bool = field(
         default=False,
-        metadata=about("Measure the causal commit row too, with one forward pass for each row."),
+        metadata=about("Measure the causal commit row too."),
     )
 
     def __post_init__(self) -> None:

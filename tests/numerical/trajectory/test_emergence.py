@@ -105,7 +105,7 @@ def test_causal_commit_by_hand(small: Case) -> None:
         assert found[pos] == wanted
 
 
-@pytest.mark.parametrize("kind", ["gpt_neox", "gemma2", "jamba"])
+@pytest.mark.parametrize("kind", ["gpt_neox", "gemma2", "jamba", "bloom", "opt", "deepseek_v3"])
 def test_one_pass_for_all_positions_equals_one_for_each(kind: str) -> None:
     """Zeroing attention everywhere gives the same result as zeroing at one position."""
     model = built.understood(zoo.make(kind), kind)
