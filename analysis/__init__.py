@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from analysis import interventions as interventions
     from analysis.attribution.direct import attribute
     from analysis.errors import AnalysisError
+    from analysis.export.apply import compute
+    from analysis.export.recipes import recipe
+    from analysis.export.results import load_recipe, load_result, tables
     from analysis.flow_graph.graph import flow
     from analysis.inside_block.aggregation import aggregation_report
     from analysis.inside_block.block import block
@@ -43,6 +46,7 @@ _HOMES = {
     "attention_bias": "analysis.tracing.heads",
     "attribute": "analysis.attribution.direct",
     "colours": "analysis.lens.colours",
+    "compute": "analysis.export.apply",
     "decode": "analysis.lens.grid",
     "disagreement": "analysis.lens.disagreement",
     "embedding_report": "analysis.reports.embeddings",
@@ -52,10 +56,14 @@ _HOMES = {
     "head_output": "analysis.tracing.heads",
     "largest_steps": "analysis.trajectory.steps",
     "load_model": "analysis.loading",
+    "load_recipe": "analysis.export.results",
+    "load_result": "analysis.export.results",
     "norm_report": "analysis.reports.norm_report",
     "promoted": "analysis.lens.promoted",
+    "recipe": "analysis.export.recipes",
     "similarity_report": "analysis.reports.similarity",
     "steps": "analysis.trajectory.steps",
+    "tables": "analysis.export.results",
     "trace": "analysis.tracing.capture",
     "weight_report": "analysis.weights.report",
     "score_parts": "analysis.inside_block.scores",
@@ -73,6 +81,7 @@ __all__ = [
     "block",
     "circuits",
     "colours",
+    "compute",
     "decode",
     "disagreement",
     "embedding_report",
@@ -83,11 +92,15 @@ __all__ = [
     "interventions",
     "largest_steps",
     "load_model",
+    "load_recipe",
+    "load_result",
     "norm_report",
     "promoted",
+    "recipe",
     "score_parts",
     "similarity_report",
     "steps",
+    "tables",
     "trace",
     "weight_report",
 ]

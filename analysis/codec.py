@@ -20,15 +20,19 @@ from analysis.errors import StoreError
 Array: TypeAlias = np.ndarray[Any, Any]
 
 
-def encode(result: Any, origin: dict[str, str] | None = None) -> bytes:
+def encode(
+    result: Any, origin: dict[str, str] | None = None, about: Mapping[str, Any] | None = None
+) -> bytes:
     """Turn a result into bytes.
 
     Args:
         result: Any ``Result``.
         origin: The model that made it: source, revision and dtype.
+        about: More to keep with it, as JSON values.
     """
     arrays: dict[str, Array] = {}
-    document = json.dumps({"result": to_json(result, arrays), "origin": origin or {}})
+    parts = {"result": to_json(result, arrays), "origin": origin or {}}
+    document = json.dumps({**parts, "about": about} if about else parts)
     # One entry only: safetensors writes several in an order that changes from call to call.
     return bytes(save_arrays(arrays, metadata={"document": document}))
 
@@ -41,6 +45,19 @@ def origin(data: bytes) -> dict[str, str]:
     """
     try:
         found: dict[str, str] = _document(data)["origin"]
+    except Exception as error:
+        raise _unreadable() from error
+    return found
+
+
+def about(data: bytes) -> dict[str, Any]:
+    """What ``encode`` kept with a result.
+
+    Raises:
+        StoreError: If the bytes are not what ``encode`` made.
+    """
+    try:
+        found: dict[str, Any] = _document(data).get("about", {})
     except Exception as error:
         raise _unreadable() from error
     return found

@@ -65,6 +65,10 @@ class StoreError(AnalysisError):
     """The memo folder can't be used."""
 
 
+class MissingPackageError(AnalysisError):
+    """An optional package is needed and not installed; the hint says how to install it."""
+
+
 class WorkerStoppedError(AnalysisError):
     """The model worker ended during this request."""
 

@@ -8,7 +8,6 @@ fields of its spec. Importable without torch: a command imports what it needs wh
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import sys
@@ -25,8 +24,10 @@ from analysis.cli import table as lines
 from analysis.contract import jobs
 from analysis.contract.choices import Choices
 from analysis.contract.fields import OptionField, build, option_fields
-from analysis.contract.specs import Result, Table, Token
+from analysis.contract.sheets import Frame, csv_text
+from analysis.contract.specs import Result, Token
 from analysis.errors import PromptError
+from analysis.export.sheets import one_frame
 from analysis.registry import Technique
 
 #: Techniques on a model that are commands without a prompt.
@@ -132,9 +133,10 @@ def run(technique: Technique, chosen: argparse.Namespace) -> int:
         facts = {"model": model.info, "tokens": tokens, "spec": spec, "result": result}
         print(json.dumps(_plain(facts), ensure_ascii=False))
     elif chosen.csv:
-        _print_csv(result.table(tokens))
+        frame = one_frame(result, tokens)
+        print(csv_text(frame.columns, frame.rows).replace("\r\n", "\n"), end="")
     else:
-        _print_table(result.table(tokens))
+        _print_table(one_frame(result, tokens))
     return 0
 
 
@@ -170,14 +172,9 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _print_csv(table: Table) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(table.head)
-    writer.writerows([_plain(list(row)) for row in table.rows])
-
-
-def _print_table(table: Table) -> None:
-    print("\n".join(lines(table.head, [[_text(cell) for cell in row] for row in table.rows])))
+def _print_table(frame: Frame) -> None:
+    rows = [[_text(cell) for cell in row] for row in frame.rows]
+    print("\n".join(lines(tuple(frame.columns), rows)))
 
 
 def _text(cell: Any) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from analysis.contract.choices import about
-from analysis.contract.specs import Floats, Result, Spec, Table, Token
+from analysis.contract.specs import Floats, Result, Spec
 
 
 class Contribution(NamedTuple):
@@ -95,11 +94,6 @@ class Attribution(Result):
                 if logit
             ]
         return (*found, Contribution("bias", None, None, self.bias)) if self.bias else tuple(found)
-
-    def table(self, tokens: Sequence[Token]) -> Table:
-        """One row for each part, the largest contribution first."""
-        parts: list[tuple[Any, ...]] = [*self.parts]
-        return Table(Contribution._fields, sorted(parts, key=lambda part: -abs(part[-1])))
 
 
 @dataclass(frozen=True, slots=True)

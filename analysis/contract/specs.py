@@ -6,7 +6,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
+from importlib import import_module
+from os import PathLike
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,13 +106,6 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 
-class Table(NamedTuple):
-    """Numbers as rows, for a terminal or a CSV file."""
-
-    head: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
-
-
 class Result:
     """Base of all results: frozen dataclasses of numpy arrays, numbers and text.
 
@@ -129,21 +124,40 @@ class Result:
         """Its values by name, for JSON."""
         return {one.name: getattr(self, one.name) for one in fields(cast(Any, self))}
 
-    def table(self, tokens: Sequence[Token]) -> Table:
-        """Its main numbers as rows: one for each value, unless a class has a better table.
+    def to_dataframe(self, tokens: Sequence[Token] = (), sheet: str = "") -> Any:
+        """One of its tables as a pandas data frame; ``attrs["units"]`` has the units of columns.
 
         Args:
-            tokens: [pos] of the run that it belongs to.
+            tokens: [pos] of its run (``trace.tokens``): columns of positions then get a column
+                with the tokens' texts.
+            sheet: The table's name; the main table unless given. ``analysis.tables`` lists them.
+
+        Raises:
+            MissingPackageError: If pandas is not installed.
+            SpecError: If there is no such table.
         """
-        pairs = [(name, _brief(value)) for name, value in self.as_dict().items()]
-        return Table(("name", "value"), [pair for pair in pairs if pair[1] is not None])
+        return _exporting("data_frame")(self, tokens, sheet)
+
+    def save(self, path: str | PathLike[str], recipe: Any = None) -> None:
+        """Write it to a safetensors file, which ``analysis.load_result`` reads.
+
+        Args:
+            path: The file; an existing one is replaced.
+            recipe: How it was computed (``analysis.recipe``), to keep with the numbers.
+
+        Raises:
+            StoreError: If the file can't be written.
+        """
+        _exporting("save")(self, path, recipe)
+
+    def _repr_html_(self) -> str:
+        """A summary for notebooks: what it is, its numbers, and the first rows of its table."""
+        return str(_exporting("summary")(self))
 
 
-def _brief(value: Any) -> Any:
-    """A number or text as it is, an array's shape, None for what has no short form."""
-    if isinstance(value, np.ndarray):
-        return f"array {list(value.shape)}" if value.size > 12 else " ".join(map(str, value.flat))
-    return value if isinstance(value, str | int | float) else None
+def _exporting(function: str) -> Any:
+    """A function of ``analysis.export.results``, which lies above this module."""
+    return getattr(import_module("analysis.export.results"), function)
 
 
 def check_shape(name: str, array: NDArray[Any], shape: tuple[int | None, ...]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.contract.specs import Floats, Ints, Result, Table, Token, check_shape
+from analysis.contract.specs import Floats, Ints, Result, Token, check_shape
 
 #: Parts of a block whose mass ends in them: their sources in the block are not followed.
 ENDS = ("bias", "sink", "ssm", "per_layer_embedding")
@@ -197,13 +196,6 @@ class Graph(Result):
         plain = {one.name: getattr(self, one.name) for one in fields(self)}
         values = {name: value for name, value in plain.items() if not name.startswith(columns)}
         return {**values, "nodes": self.nodes, "links": self.links}
-
-    def table(self, tokens: Sequence[Token]) -> Table:
-        """One row for each drawn link, the largest flow first."""
-        links = sorted(self.links, key=lambda link: -abs(link.flow))
-        names = [(tokens[link.source_pos].text, tokens[link.target_pos].text) for link in links]
-        rows = [(*link, *pair) for link, pair in zip(links, names, strict=True)]
-        return Table((*Link._fields, "source_token", "target_token"), rows)
 
     @property
     def shown_share(self) -> float:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from analysis.contract.choices import about
-from analysis.contract.specs import Floats, Ints, Result, Spec, Table, Token, check_shape
+from analysis.contract.specs import Floats, Ints, Result, Spec, Token, check_shape
 from analysis.errors import SpecError
 
 
@@ -99,16 +98,6 @@ class OpenedBlock(Result):
                         (len(self.steps), None))  # fmt: skip
         for name in ("rotation", "bias", "weights", "brought", "brought_cosines"):
             check_shape(name, getattr(self, name), self.content.shape)
-
-    def table(self, tokens: Sequence[Token]) -> Table:
-        """One row for each step: its length, its cosine with the first, and its best token."""
-        known = {token.id: token.text for token in self.vocabulary}
-        rows = [
-            (name, float(self.lengths[at]), float(self.cosines[at]),
-             known.get(int(self.step_tokens[at, 0]), ""))
-            for at, name in enumerate(self.steps)
-        ]  # fmt: skip
-        return Table(("step", "length", "cosine", "token"), [*rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +189,6 @@ class ScoreParts(Result):
             for row, column in places
         )
 
-    def table(self, tokens: Sequence[Token]) -> Table:
-        """The 30 entries that are largest in size."""
-        return Table(ScoreEntry._fields, [*self.largest(30)])
-
 
 @dataclass(frozen=True, slots=True)
 class ScoreSpec(Spec[ScoreParts]):
@@ -253,17 +238,6 @@ class AggregationReport(Result):
             f" directions of the states that it reads, and {other:.0f} % of the MLPs'. The rest is"
             f" new. With random matrices of the same spectrum {control:.1f} % lies inside."
         )
-
-    def table(self, tokens: Sequence[Token]) -> Table:
-        """One row for each layer."""
-        names = ("attention", "mlp", "attention_control", "mlp_control")
-        columns = [getattr(self, name).tolist() for name in names]
-        return Table(("layer", *names), [*enumerate_rows(columns)])
-
-
-def enumerate_rows(columns: Sequence[Sequence[float]]) -> list[tuple[float, ...]]:
-    """Columns as numbered rows."""
-    return [(at, *row) for at, row in enumerate(zip(*columns, strict=True))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.contract.specs import Floats, Ints, Result, Table, Token, check_shape
-from analysis.lens.options import COMPONENTS
+from analysis.contract.specs import Floats, Ints, Result, Token, check_shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,31 +73,6 @@ class Grid(Result):
     def target_rank(self) -> Ints:
         """[row, pos] for one target id, [row, pos, target] for a list."""
         return self.target_ranks[..., 0] if self.single_target else self.target_ranks
-
-    def table(self, tokens: Sequence[Token]) -> Table:
-        """One row for each cell: its candidates with ids, probabilities and scores."""
-        columns = ("candidate", "id", "probability", "score")
-        numbers = range(1, self.token_ids.shape[2] + 1)
-        head = [f"{column}_{number}" for number in numbers for column in columns]
-        head += [f"{name}_{target}" for target in self.target_ids for name in ("p", "rank")]
-        first = "row" if COMPONENTS[self.component].by_row else "layer"
-        rows = [
-            (row, pos, tokens[pos].text, *self._cell(at, place))
-            for at, row in enumerate(self.rows.tolist())
-            for place, pos in enumerate(self.positions.tolist())
-        ]
-        return Table((first, "position", "token", "entropy", "kl_to_final", *head), rows)
-
-    def _cell(self, *cell: int) -> list[Any]:
-        """The values of a cell after its place, in the table's order."""
-        names = {token.id: token.text for token in self.vocabulary}
-        values: list[Any] = [self.entropy[cell], self.kl_to_final[cell]]
-        arrays = (self.token_ids, self.probs, self.scores)
-        for number, prob, score in zip(*(array[cell].tolist() for array in arrays), strict=True):
-            values += [names.get(number, ""), number, prob, score]
-        for prob, rank in zip(self.target_probs[cell], self.target_ranks[cell], strict=True):
-            values += [prob, rank]
-        return values
 
     def token(self, token_id: int) -> Token:
         """The vocabulary entry of a token named in this grid."""

@@ -68,16 +68,16 @@ def _say(text: str) -> None:
 
 
 def _train(chosen: argparse.Namespace) -> int:
-    import analysis
     from analysis.lens_training.evaluate import table
     from analysis.lens_training.fit import FitSpec
     from analysis.lens_training.training import JUDGED, Session, default_file, run
+    from analysis.loading import load_model
 
     started, worked = time.perf_counter(), time.process_time()
     names = ("tokens", "steps", "batch", "rows", "rate", "seed", "every")
     given = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
     spec = FitSpec(rank=0 if chosen.full else chosen.rank, **given)
-    model = analysis.load_model(chosen.model)
+    model = load_model(chosen.model)
     out = (chosen.out or default_file(model, spec.rank)).absolute()
     command, held_out = _command(chosen, given), chosen.judged or JUDGED
     with jobs.listening(_without_passes):
@@ -108,13 +108,13 @@ def _command(chosen: argparse.Namespace, given: dict[str, Any]) -> str:
 
 
 def _evaluate(chosen: argparse.Namespace) -> int:
-    import analysis
     from analysis.learned.translators import load_lens, require
     from analysis.lens_training import texts
     from analysis.lens_training.evaluate import evaluate, table
+    from analysis.loading import load_model
 
     info = named(chosen.file)
-    model = analysis.load_model(chosen.model)
+    model = load_model(chosen.model)
     require(info, model.info)
     seed = info.seed if chosen.seed is None else chosen.seed
     with jobs.listening(_without_passes):

@@ -98,12 +98,12 @@ def _evaluate(chosen: argparse.Namespace) -> int:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    import analysis
+    from analysis.loading import load_model
     from analysis.tasks import export
     from analysis.tasks.suite_report import report
 
     suite = _from_file(chosen)  # before loading, so that a bad file is reported at once
-    model = analysis.load_model(chosen.model)
+    model = load_model(chosen.model)
     memo = Memo(paths.cache_dir() / "tasks", 1 << 30)  # so that a stopped run can be resumed
     with closing(memo), jobs.listening(jobs.on_terminal):
         suite = suite or _built_in(model, chosen)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from analysis.contract.sheets import (
+    COUNT,
+    HEAD,
+    INDEX,
+    LAYER,
+    LOGITS,
+    NUMBER,
+    ROW,
+    SHARE,
+    TEXT,
+    Row,
+    Sheet,
+    csv_text,
+    for_json,
+)
 from analysis.tasks.suite_specs import (
     EmergenceCurve,
     EmergenceReport,
@@ -24,17 +36,7 @@ from analysis.tasks.sum_specs import ContributionReport, PatchReport, ProbeRepor
 
 def as_json(report: Any) -> str:
     """Any report on a task as JSON; NaN becomes null."""
-    return json.dumps(_plain(asdict(report)), indent=1)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(for_json(report), indent=1)
 
 
 def text(report: EmergenceReport) -> str:
@@ -62,27 +64,6 @@ def text(report: EmergenceReport) -> str:
     return "\n".join(lines)
 
 
-Row = Sequence[Any]
-
-#: Characters at which a spreadsheet starts a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-
-
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """One table.
-
-    Attributes:
-        name: Its content, in one word.
-        header: Names of the columns.
-        rows: Gives the rows of a report.
-    """
-
-    name: str
-    header: tuple[str, ...]
-    rows: Callable[[Any], Iterable[Row]]
-
-
 def sheets(report: Any) -> tuple[Sheet, ...]:
     """The tables of a report on a task."""
     return SHEETS[type(report)]
@@ -91,26 +72,11 @@ def sheets(report: Any) -> tuple[Sheet, ...]:
 def as_csv(report: Any, name: str) -> str:
     """One table of a report as CSV text.
 
-    A text that a spreadsheet would run as a formula gets an apostrophe in front (OWASP, CSV
-    injection), as prompts and answers can't be trusted. JSON has it unchanged.
-
     Raises:
         KeyError: If the report has no table of that name.
     """
     sheet = {one.name: one for one in sheets(report)}[name]
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(sheet.header)
-    writer.writerows([_field(value) for value in row] for row in sheet.rows(report))
-    return text.getvalue()
-
-
-def _field(value: Any) -> Any:
-    if isinstance(value, str):
-        return f"'{value}" if value.lstrip(" ").startswith(_FORMULA) else value
-    if isinstance(value, np.generic):
-        value = value.item()
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+    return csv_text(sheet.header, sheet.rows(report))
 
 
 def _prompts(report: SuiteReport) -> Iterator[Row]:
@@ -210,50 +176,93 @@ def _links(report: FailureReport) -> Iterator[Row]:
 
 SHEETS: dict[type[Any], tuple[Sheet, ...]] = {
     SuiteReport: (
-        Sheet("prompts", ("prompt", "answer", "written", "right", "mean_row", "group"), _prompts),
-        Sheet("accuracy", ("group", "right", "prompts", "share", "low", "high"), _shares),
+        Sheet(
+            "prompts",
+            {
+                "prompt": TEXT, "answer": TEXT, "written": TEXT, "right": COUNT,
+                "mean_row": NUMBER, "group": TEXT,
+            },
+            _prompts,
+        ),
+        Sheet(
+            "accuracy",
+            {
+                "group": TEXT, "right": COUNT, "prompts": COUNT, "share": SHARE, "low": SHARE,
+                "high": SHARE,
+            },
+            _shares,
+        ),
         Sheet(
             "emergence",
-            (
-                "curve", "row", "share", "low", "high", "tokens", "never", "mean_row",
-                "mean_low", "mean_high",
-            ),
+            {
+                "curve": TEXT, "row": ROW, "share": SHARE, "low": SHARE, "high": SHARE,
+                "tokens": COUNT, "never": COUNT, "mean_row": NUMBER, "mean_low": NUMBER,
+                "mean_high": NUMBER,
+            },
             _curves,
         ),
     ),
     ContributionReport: (
-        Sheet("logits", ("column", "carry", "sums", "part", "logits", "half_interval"), _logits),
         Sheet(
-            "attention", ("column", "layer", "head", "position", "place", "mean_pattern"),
+            "logits",
+            {
+                "column": INDEX, "carry": INDEX, "sums": COUNT, "part": TEXT, "logits": LOGITS,
+                "half_interval": LOGITS,
+            },
+            _logits,
+        ),
+        Sheet(
+            "attention",
+            {
+                "column": INDEX, "layer": LAYER, "head": HEAD, "position": INDEX, "place": TEXT,
+                "mean_pattern": SHARE,
+            },
             _attention,
         ),
     ),
     ProbeReport: (
         Sheet(
-            "probes", ("target", "component", "place", "accuracy", "control", "chance"), _probes
+            "probes",
+            {
+                "target": TEXT, "component": TEXT, "place": TEXT, "accuracy": SHARE,
+                "control": SHARE, "chance": SHARE,
+            },
+            _probes,
         ),
     ),
-    Projection: (Sheet("points", ("prompt", "axis1", "axis2", "digit_sum", "carry"), _points),),
+    Projection: (
+        Sheet(
+            "points",
+            {"prompt": TEXT, "axis1": NUMBER, "axis2": NUMBER, "digit_sum": COUNT, "carry": COUNT},
+            _points,
+        ),
+    ),
     PatchReport: (
         Sheet(
-            "patches", ("column", "component", "place", "effect", "control", "pairs"), _patches
+            "patches",
+            {
+                "column": INDEX, "component": TEXT, "place": TEXT, "effect": SHARE,
+                "control": SHARE, "pairs": COUNT,
+            },
+            _patches,
         ),
     ),
     FailureReport: (
         Sheet(
             "states",
-            (
-                "pair", "row", "position", "right_token", "wrong_token", "distance", "right_flow",
-                "wrong_flow",
-            ),
+            {
+                "pair": INDEX, "row": ROW, "position": INDEX, "right_token": TEXT,
+                "wrong_token": TEXT, "distance": NUMBER, "right_flow": SHARE, "wrong_flow": SHARE,
+            },
             _states,
         ),
-        Sheet("parts", ("pair", "part", "distance"), _parts),
+        Sheet("parts", {"pair": INDEX, "part": TEXT, "distance": NUMBER}, _parts),
         Sheet(
             "flows",
-            (
-                "pair", "kind", "layer", "head", "source", "target", "right_flow", "wrong_flow",
-            ),
+            {
+                "pair": INDEX, "kind": TEXT, "layer": LAYER, "head": HEAD, "source": INDEX,
+                "target": INDEX, "right_flow": SHARE, "wrong_flow": SHARE,
+            },
             _links,
         ),
     ),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from analysis.contract.choices import about
-from analysis.contract.specs import Floats, Ints, Result, Spec, Table, Token, check_shape
+from analysis.contract.specs import Floats, Ints, Result, Spec, Token, check_shape
 from analysis.errors import SpecError
 from analysis.weights.options import KINDS
 
@@ -72,19 +71,6 @@ class Circuits(Result):
             check_shape(name, getattr(self, name), self.ov_read.shape)
         for name in ("promoted_logits", "suppressed", "suppressed_logits", "keys", "key_scores"):
             check_shape(name, getattr(self, name), self.promoted.shape)
-
-    def table(self, tokens: Sequence[Token]) -> Table:
-        """One row for each token that is listed: what it promotes, and the keys it looks for."""
-        known = {token.id: token.text for token in self.vocabulary}
-        rows = [
-            (
-                known[int(token)],
-                " ".join(known[int(one)] for one in self.promoted[place]),
-                " ".join(known[int(one)] for one in self.keys[place]),
-            )
-            for place, token in enumerate(self.tokens)
-        ]
-        return Table(("token", "promotes", "looks for"), [*rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +138,6 @@ class WeightReport(Result):
     def __post_init__(self) -> None:
         check_shape("kinds", self.kinds, (len(KINDS), len(self.layers)))
         check_shape("norms", self.norms, (len(self.norm_names), None))
-
-    def table(self, tokens: Sequence[Token]) -> Table:
-        """One row for each head: its scores."""
-        rows = [
-            (int(layer), int(head), *map(float, self.kinds[:, place]))
-            for place, (layer, head) in enumerate(zip(self.layers, self.heads, strict=True))
-        ]
-        return Table(("layer", "head", *KINDS), [*rows])
 
 
 @dataclass(frozen=True, slots=True)

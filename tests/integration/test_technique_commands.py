@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import analysis
+from analysis.export.sheets import SHEETS
 from analysis.registry import TECHNIQUES
 from dash_app import cli
 
@@ -164,8 +165,13 @@ def test_every_technique_explains_its_options(
         ("largest-steps",),
     ],
 )
-def test_other_techniques_run(run: Run, words: tuple[str, ...]) -> None:
-    assert run(*words).splitlines()[0].split() == ["name", "value"]
+def test_other_techniques_print_their_main_table(run: Run, words: tuple[str, ...]) -> None:
+    lines = run(*words).splitlines()
+    technique = next(one for one in TECHNIQUES if one.name == words[0].replace("-", "_"))
+    assert lines[0].split()[: len(SHEETS[technique.result][0].columns)] == [
+        *SHEETS[technique.result][0].columns
+    ]
+    assert len(lines) > 1
     assert json.loads(run(*words, "--json"))["result"]
 
 

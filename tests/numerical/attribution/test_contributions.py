@@ -12,6 +12,7 @@ import analysis
 from analysis.attribution.direct import compute
 from analysis.attribution.specs import AttributionSpec, Contribution
 from analysis.errors import SpecError
+from analysis.export.sheets import one_frame
 from dash_app import cli
 from tests.numerical.conftest import Case
 from tests.support import built, zoo
@@ -58,7 +59,8 @@ def test_it_is_the_logit_before_a_soft_cap() -> None:
 
 def test_the_table_lists_the_largest_first(llama: Case) -> None:
     found = analysis.attribute(llama.model, llama.trace)
-    head, rows = found.table(())
+    table = one_frame(found)
+    head, rows = tuple(table.columns), table.rows
     assert head == ("kind", "layer", "head", "logit")
     sizes = [abs(row[-1]) for row in rows]
     assert sizes == sorted(sizes, reverse=True)

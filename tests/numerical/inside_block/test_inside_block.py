@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import analysis
+from analysis.export.sheets import one_frame
 from analysis.inside_block.scores import query_scores
 from analysis.model.handle import Model
 from tests.numerical.weights import reference
@@ -83,7 +84,7 @@ def test_one_product_of_parts_by_hand() -> None:
     assert found.matrix[at] == pytest.approx(asked @ offered / 8**0.5, abs=1e-5)
     largest = found.largest(3)
     assert abs(largest[0].score) >= abs(largest[1].score) >= abs(largest[2].score)
-    assert len(found.table(trace.tokens).rows) == 30
+    assert len(one_frame(found).rows) == 30
 
 
 def test_content_is_the_score_at_distance_0() -> None:

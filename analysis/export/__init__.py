@@ -1,0 +1,1 @@
+"""Results to take away: tables, files, a summary for notebooks, recipes and scripts."""
