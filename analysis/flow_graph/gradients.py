@@ -54,11 +54,6 @@ def gradients(model: Model, run: Trace, target: Target) -> Gradients:
     situation = Situation(model.info)
     if reason := FLOW_METHODS["effect"].unavailable(situation):
         raise SpecError(reason, f"Choose the method {FLOW_METHODS.usable(situation)}.")
-    if not any(block.heads or block.of("mlp") for block in model.stream.blocks):
-        raise SpecError(
-            "This model has neither attention heads nor MLPs, so no link can be cut.",
-            "Choose the method proximity or signed.",
-        )
     try:
         return _gradients(model, run, target)
     except torch.OutOfMemoryError:

@@ -37,6 +37,13 @@ BACKWARD = Need(
     "4-bit weights can't run backward, as this method needs.",
     lambda situation: situation.model is None or situation.model.quantised != "4bit",
 )
+PARTS_TO_CUT = Need(
+    "attention heads or MLPs",
+    "This model has neither attention heads nor MLPs, so no link can be cut.",
+    lambda situation: (
+        situation.model is None or situation.model.heads > 0 or "mlp" in situation.model.parts
+    ),
+)
 
 _SHARES = "analysis.flow_graph.methods"
 FLOW_METHODS = Choices(
@@ -101,7 +108,8 @@ FLOW_METHODS = Choices(
         "How much a logit falls if the link is cut: estimated with one backward pass, measured"
         " for MLPs with large outputs or at the root's position. Effects overlap, so they do not"
         " sum to the logit.",
-        "attribution patching; Nanda, 2023; Kramár et al., 2024", (SEPARATE_HEADS, BACKWARD),
+        "attribution patching; Nanda, 2023; Kramár et al., 2024",
+        (PARTS_TO_CUT, SEPARATE_HEADS, BACKWARD),
         "analysis.flow_graph.effect:effect", signed=True,
     ),
     help="What the width of a link means.",

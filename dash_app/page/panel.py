@@ -335,7 +335,13 @@ def error_figure(error: BaseException, height: int | None = None) -> dict[str, A
 
 def problem_figure(problem: Problem, height: int | None = None) -> dict[str, Any]:
     """A figure that shows a problem instead of data."""
-    texts = [problem.message, problem.hint, f"Request {problem.request}"]
+    return message_figure(
+        problem.message, problem.hint, f"Request {problem.request}", height=height
+    )
+
+
+def message_figure(*texts: str, height: int | None = None) -> dict[str, Any]:
+    """A figure that shows sentences instead of data."""
     lines = [line for text in texts for line in wrap(text, LINE)]
     return blank_figure(height, "<br>".join(html_escape(line) for line in lines))
 

@@ -9,12 +9,14 @@ from typing import Any
 from dash import dcc, html
 from dash.development.base_component import Component
 
+from analysis.contract.specs import NO_ATTENTION
 from analysis.tracing.specs import PatternResult, PatternSpec, RunResult
 from dash_app.page.panel import (
     aria,
     control,
     error_figure,
     graph,
+    message_figure,
     options_of,
     segmented,
     select_button,
@@ -112,9 +114,10 @@ def draw(
 ) -> tuple[Any, Any, str, list[Component]]:
     """The matrices, the list of heads, a sentence about the strongest weight, and the options."""
     try:
-        chosen = resolve(selection, run)
+        chosen, result = resolve(selection, run), result_of(service, run)
+        if not result.info.heads:
+            return message_figure(NO_ATTENTION), [], "No attention to show.", []
         pattern = service.ask(trace_of(run), PatternSpec(chosen.layer))
-        result = result_of(service, run)
         scaling: Any = selection.weights
         figure = attention(
             pattern, result, heads=chosen.heads, pos=chosen.pos, theme=theme,

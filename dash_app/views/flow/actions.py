@@ -28,7 +28,7 @@ from dash_app.views.flow.link_selection import select
 from dash_app.views.flow.options import options
 from dash_app.views.flow.picture import Picture, picture
 from dash_app.views.flow.signed_picture import select_signed, signed_caption, signed_figure
-from dash_app.views.flow.specs import answer, check, look, rule, wanted
+from dash_app.views.flow.specs import answer, check, look, possible, rule, wanted
 
 AT_THE_BOTTOM = "Row 0 is the embedding, so nothing flows into it. Choose a higher row."
 
@@ -46,14 +46,15 @@ def compute(
     """
 
     def work() -> str | None:
-        spec = wanted(run, selection)
+        shown, _ = possible(selection, result_of(service, run).info)
+        spec = wanted(run, shown)
         if spec is None:
             return None
         trace = trace_of(run)
         service.ask(trace, spec, job(0.0, 0.5))
         if not FLOW_METHODS[spec.method].signed:
             service.ask(trace, LensSpec(), job(0.5, 1.0))  # the nodes' tokens
-        further = _measurements(run, selection)
+        further = _measurements(run, shown)
         for number, one in enumerate(further):
             if hand_over is not None:
                 hand_over({"part": repr(spec)})
@@ -85,6 +86,7 @@ def draw(
 ) -> Panel | Shown:
     """The picture and its caption. Estimated effects are drawn before any is measured."""
     try:
+        selection, note = possible(selection, result_of(service, run).info)
         problem, spec = stored_problem(ready), wanted(run, selection)
         estimated = spec if selection.method == "effect" else None
         if problem and (estimated is None or service.peek(trace_of(run), estimated) is None):
@@ -92,6 +94,7 @@ def draw(
         if spec is None:
             return Panel(blank_figure(240, AT_THE_BOTTOM), None, "")
         panel = _drawn(service, run, selection, service.ask(trace_of(run), spec), theme)
+        panel = panel._replace(line=f"{note} {panel.line}") if note else panel
         lacks = [service.peek(trace_of(run), one) is None for one in _measurements(run, selection)]
         if problem and any(lacks):
             panel = panel._replace(line=f"{panel.line} {_unmeasured(problem)}")
@@ -163,6 +166,7 @@ def controls(service: Service, run: RunRef | None, selection: Selection) -> list
     if run is None:
         return options(selection)
     info = result_of(service, run).info
+    selection, _ = possible(selection, info)
     if not FLOW_METHODS[selection.method].signed:
         groups = 1 < info.kv_heads < info.heads  # one group of all heads is their sum
         return options(selection, answer=len(answer(run)) > 1, grouped=groups, model=info)

@@ -19,7 +19,7 @@ from dash_app.page.token_labels import label
 from dash_app.state.context import NewJob, Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.flow.check_figure import scatter
-from dash_app.views.flow.specs import check, comparison
+from dash_app.views.flow.specs import check, comparison, possible
 
 BOTTOM = "Row 0 is the embedding, so there is no link to cut."
 CUT, COMPARE = "cut", "compare"
@@ -32,9 +32,10 @@ def measure(
 
     def work() -> str:
         trace = trace_of(run)
+        shown, _ = possible(selection, result_of(service, run).info)
         if what == COMPARE:
-            service.ask(trace, comparison(run, selection), job(0.0, 1.0))
-        elif (spec := check(run, selection)) is not None:
+            service.ask(trace, comparison(run, shown), job(0.0, 1.0))
+        elif (spec := check(run, shown)) is not None:
             service.ask(trace, spec, job(0.0, 1.0))
         return what
 
@@ -47,6 +48,7 @@ def draw(
     """The measurements of the selected graph; empty until a button is pressed."""
     problem = stored_problem(ready)
     try:
+        selection, _ = possible(selection, result_of(service, run).info)
         shown = _results(service, run, selection, theme, pressed=ready is not None and not problem)
         # Earlier results stay below the problem.
         return [problem_notice(problem), *shown] if problem else shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from analysis.contract.choices import Situation
 from analysis.contract.specs import ModelInfo
 from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec
@@ -24,6 +25,17 @@ CUTS, CUTS_EACH = 60, 20
 def answer(run: RunRef) -> tuple[int, ...]:
     """Positions of the states that predict the answer's tokens."""
     return tuple(range(run.prompt_length - 1, len(run.token_ids) - 1))
+
+
+def possible(selection: Selection, info: ModelInfo) -> tuple[Selection, str]:
+    """The selection with a method that the model can do, and a note if that is another one."""
+    situation, chosen = Situation(info), FLOW_METHODS[selection.method]
+    reason = chosen.unavailable(situation)
+    if not reason:
+        return selection, ""
+    shown = FLOW_METHODS[FLOW_METHODS.usable(situation)]
+    note = f"{chosen.label} is not available. {reason} Shown: {shown.label}."
+    return selection.model_copy(update={"method": shown.name}), note
 
 
 def wanted(run: RunRef, selection: Selection, *, exact: bool = False) -> FlowSpec | None:

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from analysis.contract.specs import InfoSpec
+from analysis.contract.specs import NO_ATTENTION, InfoSpec
 from analysis.errors import SpecError
 from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import Graph
+from analysis.flow_graph.specs import CausalSpec, FlowSpec
 from dash_app.state import context
 from dash_app.state.context import from_query, to_query
 from dash_app.state.selection import RunRef, Selection
+from dash_app.views.attention import panel as attention
 from dash_app.views.flow import actions, check, inspector, specs
 from dash_app.views.flow.options import options
 from tests.support.components import text
@@ -316,3 +318,47 @@ def test_links_that_cannot_be_cut_are_reported(service: FakeService, run_ref: Ru
     bottom = Selection(row=0)
     ready = check.measure(service, run_ref, bottom, check.CUT, no_job)
     assert "no link to cut" in text(check.draw(service, run_ref, bottom, "light", ready))
+
+
+def of_kind(service: FakeService, monkeypatch: pytest.MonkeyPatch, **has: Any) -> None:
+    """Let the model lack something."""
+    own = service.model_info
+    monkeypatch.setattr(service, "model_info", lambda *args: dataclasses.replace(own(*args), **has))
+
+
+@pytest.mark.parametrize("method", ["proximity", "value_weighted", "effect"])
+def test_the_page_opens_with_a_method_that_the_model_can_do(
+    service: FakeService, run_ref: RunRef, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    of_kind(service, monkeypatch, split_heads=False)
+    chosen = Selection(method=method)
+    actions.compute(service, run_ref, chosen, no_job)
+    panel = actions.draw(service, run_ref, chosen, "light", None)
+    label = FLOW_METHODS[method].label
+    assert panel.line.startswith(f"{label} is not available.")
+    assert "can't be split into heads. Shown: Residual norm." in panel.line
+    assert panel.picture is not None
+    asked = [spec for _, spec in service.memo if isinstance(spec, FlowSpec)]
+    assert {spec.method for spec in asked} == {"residual_norm"}
+    assert "residual_norm" in str(actions.controls(service, run_ref, chosen))
+    check.measure(service, run_ref, chosen, check.CUT, no_job)
+    cut = [spec for _, spec in service.memo if isinstance(spec, CausalSpec)]
+    assert {spec.flow.method for spec in cut} == {"residual_norm"}
+
+
+def test_without_heads_and_mlps_the_page_says_that_no_link_can_be_cut(
+    service: FakeService, run_ref: RunRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_kind(service, monkeypatch, heads=0, parts=("ssm",))
+    panel = actions.draw(service, run_ref, Selection(method="effect"), "light", None)
+    assert "no link can be cut. Shown: Proximity." in panel.line
+
+
+def test_a_model_without_attention_has_an_attention_panel_that_says_so(
+    service: FakeService, run_ref: RunRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_kind(service, monkeypatch, heads=0, parts=("ssm",))
+    figure, heads, line, options = attention.draw(service, run_ref, Selection(), "light")
+    said = " ".join(note["text"] for note in figure["layout"]["annotations"]).replace("<br>", " ")
+    assert said == NO_ATTENTION
+    assert (heads, line, options) == ([], "No attention to show.", [])
