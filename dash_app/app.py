@@ -11,6 +11,7 @@ from flask_compress import Compress
 
 from analysis.model import catalog
 from dash_app.errors import explain
+from dash_app.jobs.job_and_draw import continue_jobs
 from dash_app.page import layout
 from dash_app.page.panel import problem_notice
 from dash_app.page.thin_layout import ThinDash, thin
@@ -88,6 +89,8 @@ def create_app(service: Any, settings: Settings, *, manager: Any = None, jobs: A
     app.layout = lambda: thin(build())
     _register(app, context)
     protect(app, settings, service)
+    if manager is not None:
+        continue_jobs(app, manager)
     app.server.wsgi_app = Below(app.server.wsgi_app, settings.url_prefix)
     # Dash does this at the first request and lets parallel requests pass meanwhile: a second web
     # process then did not know the scripts that its first page requested.

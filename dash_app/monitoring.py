@@ -216,12 +216,16 @@ class Readiness:
     Args:
         service: The service.
         model: The default model.
+
+    Attributes:
+        stopping: Whether the server stops, and starts nothing more.
     """
 
     def __init__(self, service: Any, model: str) -> None:
         self._service = service
         self._model = model
         self._busy = threading.Lock()
+        self.stopping = False
 
     def ready(self) -> bool:
         """Whether the model is loaded; if not, loading starts."""
@@ -252,6 +256,8 @@ def install(server: Flask, service: Any, metrics: Metrics, model: str) -> Readin
         return Response("ok\n", mimetype="text/plain")
 
     def readyz() -> Response:
+        if readiness.stopping:
+            return Response("the server stops\n", 503, mimetype="text/plain")
         if readiness.ready():
             return Response("ready\n", mimetype="text/plain")
         return Response(f"{model} is not loaded yet\n", 503, mimetype="text/plain")

@@ -23,6 +23,8 @@ _log = logging.getLogger("stratascope.scale")
 #: Seconds between two reads of a task's state, two checks of its place and lease, and two attempts
 #: while Redis is unreachable.
 LOOK_S, CHECK_S, RETRY_S = 0.05, 0.5, 0.5
+#: Most seconds until the requests of a closing process have ended.
+CLOSE_S = 2.0
 #: Most tasks sent for one request, and most workers that a request may stop.
 TRIES, MOST_STOPPED = 5, 2
 
@@ -97,8 +99,13 @@ class Remote:
         """Do nothing: the workers are started elsewhere."""
 
     def close(self) -> None:
-        """Cancel all requests of this process."""
+        """End all requests of this process. Their tasks stay: the pages ask again elsewhere."""
         self._closing = True
+        for one in self._all():
+            one.woken.set()
+        late = time.monotonic() + CLOSE_S
+        while self._all() and time.monotonic() < late:
+            time.sleep(LOOK_S)
         self._app.close()
         self._store.close()
 
@@ -145,7 +152,8 @@ class Remote:
                 for other in self._pending:
                     other.woken.set()
             with suppress(*RedisErrors):  # without it, the lease ends by itself
-                self._store.leave(key, job.id)
+                leave = self._store.part if self._closing else self._store.leave
+                leave(key, job.id)
         self._on_answer(key, request, answer)
         return answer
 

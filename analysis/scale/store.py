@@ -26,6 +26,8 @@ RedisErrors = (redis.exceptions.RedisError, OperationalError, OSError)
 
 #: Seconds that a request is refused after it stopped two workers; seconds that a task's marks last.
 BLAME_S, MARK_S = 3600, 24 * 3600
+#: Seconds that a task waits for the requests of a web process that is restarted.
+RESTART_S = 60
 
 
 def connect(settings: ScaleSettings, retries: int = 1, pause_s: float = 0.01) -> Any:
@@ -96,6 +98,13 @@ class Store:
             for queue, messages in zip(self._queues, self._messages(), strict=True):
                 if id in messages:
                     self._redis.lrem(queue, 0, messages[id])
+
+    def part(self, key: str, waiter: str) -> None:
+        """Remove a waiter that comes again after a restart, and keep its task until then."""
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.srem(self._name("waiters", key), waiter)
+        pipe.pexpire(self._name("lock", key), 1000 * RESTART_S)
+        pipe.execute()
 
     def acquire(self, key: str, id: str) -> bool:
         """Make ``id`` the task that computes a key, unless another is."""

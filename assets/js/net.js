@@ -2,8 +2,11 @@
 The only wrapper of `window.fetch`. It changes how Dash sends its callback requests:
   - each gets a number, so that the server knows the order in which the page sent them
     (dash_app/jobs/manager.py);
-  - each is sent again while the server does not answer, for ten minutes. Dash itself gives up at
-    once, and would then show a running computation as running for ever;
+  - each is sent again while the server does not answer, or restarts, for ten minutes. Dash itself
+    gives up at once, and would then show a running computation as running for ever;
+  - the request of each background job is kept. If the server was restarted and does not know the
+    job, the request is sent once more, under the job's old name (dash_app/jobs/job_and_draw.py).
+    So nothing that waits is lost, and no request is repeated for ever;
   - a refusal is shown. Dash ignores it silently.
 All other requests pass unchanged.
 */
@@ -14,11 +17,16 @@ All other requests pass unchanged.
   const WRITES_SELECTION = /"output":"[^"]*\bquery\.data/;
   const RETRY_DELAYS_MS = [250, 500, 1000, 2000];
   const RETRY_LIMIT_MS = 10 * 60 * 1000;
+  const UNAVAILABLE = [502, 503]; // from a proxy without a server, and from a server that stops
+  const LOST = 410;
+  const MOST_KEPT = 64;
+  const MOST_REPEATS = 3; // so many restarts may interrupt one job
   const RETRYING = "Nothing you typed is lost. The page tries again by itself.";
   const STOPPED =
     "The page tried for ten minutes and has stopped. Copy what you typed and reload the page.";
   const originalFetch = window.fetch;
   let requests = 0;
+  const jobs = new Map(); // a job's handle -> its request: {url, options, repeats}
   let unanswered = 0; // requests that have failed at least once and wait to be sent again
 
   function isCallback(resource) {
@@ -42,30 +50,68 @@ All other requests pass unchanged.
     return unanswered === 0;
   }
 
+  /* What `send` brings: a response, or the error of a server that is not there. */
+  async function answerOf(send) {
+    try {
+      const response = await send();
+      return { response, isAnswer: !UNAVAILABLE.includes(response.status) };
+    } catch (error) {
+      return { error, isAnswer: false };
+    }
+  }
+
   /* Calls `send` until the server answers. A single failure is not shown. */
   async function retry(send) {
     const start = performance.now();
     for (let failures = 0; ; failures += 1) {
-      try {
-        const response = await send();
+      const { response, error, isAnswer } = await answerOf(send);
+      if (isAnswer) {
         if (settle(failures)) {
           window.stratascope.messages.hideOffline();
         }
         return response;
-      } catch (error) {
-        unanswered += failures === 0 ? 1 : 0;
-        if (performance.now() - start > RETRY_LIMIT_MS) {
-          if (settle(failures + 1)) {
-            window.stratascope.messages.showOffline(STOPPED);
-          }
-          throw error;
-        }
-        if (failures > 0) {
-          window.stratascope.messages.showOffline(RETRYING);
-        }
-        await retryDelay(failures + 1);
       }
+      unanswered += failures === 0 ? 1 : 0;
+      if (performance.now() - start > RETRY_LIMIT_MS) {
+        if (settle(failures + 1)) {
+          window.stratascope.messages.showOffline(STOPPED);
+        }
+        if (response) {
+          return response;
+        }
+        throw error;
+      }
+      if (failures > 0) {
+        window.stratascope.messages.showOffline(RETRYING);
+      }
+      await retryDelay(failures + 1);
     }
+  }
+
+  /* Keeps the request that started a job, by the handle with which Dash polls the job. */
+  async function keep(response, url, options) {
+    const { cacheKey } = await response.json();
+    if (cacheKey && !jobs.has(cacheKey)) {
+      jobs.set(cacheKey, { url, options, repeats: 0 });
+    }
+    if (jobs.size > MOST_KEPT) {
+      jobs.delete(jobs.keys().next().value);
+    }
+  }
+
+  /* Sends a callback request. A poll for a job that the server lost starts the job again. */
+  async function ask(send, url, options) {
+    const handle = new URLSearchParams(url.split("?")[1]).get("cacheKey");
+    const job = jobs.get(handle);
+    if (!job || job.repeats >= MOST_REPEATS) {
+      return retry(() => send(url, options));
+    }
+    const response = await retry(() => send(`${url}&repeatable=1`, options));
+    if (response.status !== LOST) {
+      return response;
+    }
+    job.repeats += 1;
+    return retry(() => send(`${job.url}&again=${encodeURIComponent(handle)}`, job.options));
   }
 
   async function readProblem(response) {
@@ -89,7 +135,10 @@ All other requests pass unchanged.
       return originalFetch.call(this, resource, options);
     }
     const url = withNumber(resource);
-    const response = await retry(() => originalFetch.call(this, url, options));
+    const response = await ask(originalFetch.bind(this), url, options);
+    if (response.headers.has("X-Background-Job")) {
+      await keep(response.clone(), url, options);
+    }
     if (response.status >= 400) {
       handleRefusal(response.clone(), options);
     }

@@ -1,4 +1,4 @@
-"""Background jobs: how a drawing starts one, its progress in the page, and how it ended.
+"""Background jobs: how a drawing starts one, its progress, how it ended, and what a restart does.
 
 Dash drops the answer of a callback that is called again before it answers (ADR 32). So a job passes
 its result on by ``set_props``, and what is drawn never depends on an answer that may be dropped.
@@ -12,14 +12,17 @@ from functools import partial
 from typing import Any
 
 from dash import Dash, Input, Output, State, ctx, html, set_props
+from dash import _callback_signing as signing
 from dash.development.base_component import Component
 from dash.exceptions import PreventUpdate
+from flask import Response, after_this_request, g, request
 
 from analysis.contract.jobs import Job, Priority, Progress
 from analysis.errors import CancelledError
 from dash_app.errors import Problem, explain
-from dash_app.jobs.manager import current_background
+from dash_app.jobs.manager import JobManager, current_background
 from dash_app.page.panel import button
+from dash_app.security.responses import Refusal
 from dash_app.state.context import (
     PARTS,
     Context,
@@ -315,3 +318,54 @@ def announce(set_progress: Callable[[Any], None]) -> Callable[[Any], None]:
 
     show([{"width": "0%"}, ""])
     return show
+
+
+def continue_jobs(app: Dash, manager: JobManager) -> None:
+    """Let pages start the jobs again that a server lost when it ended.
+
+    A page keeps the request of each job that it waits for (``assets/js/net.js``). If a poll reaches
+    a server that does not know the job, the response has status 410, and the page sends the kept
+    request with ``again=`` and the job's handle. So the job goes on under its old name. While a
+    server stops, it starts no job: status 503, and the page tries again.
+
+    Args:
+        app: The app, whose gate checks each request before this.
+        manager: Runs the jobs.
+    """
+
+    def check() -> Response | None:
+        if not g.get("background"):
+            return None
+        if "cacheKey" in request.args:
+            is_lost = "repeatable" in request.args and manager.is_lost(_key(app, "cacheKey"))
+            return Response(status=410) if is_lost else None
+        if "again" in request.args:
+            g.again = _key(app, "again")
+            if not manager.is_lost(g.again):
+                return Response("{}", mimetype="application/json")  # it runs: poll on
+        if manager.draining:
+            raise Refusal(503, "The server is restarting.", "Wait: the page tries again.")
+        after_this_request(_mark)
+        return None
+
+    app.server.before_request(check)
+
+
+def _mark(response: Response) -> Response:
+    """Let the page know that this request started a job."""
+    response.headers["X-Background-Job"] = "started"
+    return response
+
+
+def _key(app: Any, name: str) -> str:
+    """The job that a handle names.
+
+    Raises:
+        Refusal: If this server did not sign it for this page.
+    """
+    secret: bytes = app._get_signing_secret()
+    end_id = signing.unsign(secret, signing.END_SCOPE, request.args.get("endId"))
+    found = signing.unsign(secret, signing.cache_scope(end_id), request.args[name])
+    if not found:
+        raise Refusal(403, "This server does not know this page.", "Reload the page.")
+    return found

@@ -32,7 +32,7 @@ from dash.exceptions import PreventUpdate
 from flask import g
 from plotly.io.json import to_json_plotly
 
-from analysis.contract.jobs import Job, current_user, share
+from analysis.contract.jobs import Job, Priority, current_user, share
 from analysis.errors import AnalysisError, BusyError
 from analysis.store.memo import Memo
 from dash_app.errors import failure, forgotten, shutting_down
@@ -50,7 +50,7 @@ class BackgroundJob:
     Attributes:
         key: Its id, and that of its result.
         user: Its owner.
-        state: "running", "finished", "collected" or "cancelled".
+        state: "running", "finished", "collected", "cancelled", or "left" to the next server.
         progress: Progress that the page has not fetched yet, as JSON; empty if there is none.
         props: Values of ``set_props`` that the page has not fetched yet, by component.
         requests: Its requests to the service.
@@ -76,6 +76,10 @@ class BackgroundJob:
         """Whether it can be dropped: it ended, and the page had time to fetch the result."""
         patience = _KEEP_S if self.state == "finished" else _REMEMBER_S
         return bool(self.ended) and now - self.ended > patience
+
+    def is_long(self) -> bool:
+        """Whether it waits for long work."""
+        return bool(self.requests) and self.requests[-1].priority >= Priority.LONG
 
     def replaces(self, other: BackgroundJob) -> bool:
         """Whether the same page called the same callback for this job later than for ``other``."""
@@ -117,40 +121,44 @@ class JobManager(DiskcacheManager):
         self._max_jobs = max_jobs
         self._lock = threading.Lock()
         self._jobs: dict[str, BackgroundJob] = {}
-        self._draining = False
+        self.draining = False
         self._pruned = 0.0
 
     def drain(self, grace_s: float, fetch_s: float = 2.0) -> None:
-        """Start no more jobs, let the running ones finish, and cancel those that do not.
+        """Start no more jobs, let the running ones finish, and leave the others as they are.
+
+        The pages of those repeat their requests when a server answers again (``net.js``). Long work
+        is not waited for: what it has finished is stored.
 
         Args:
             grace_s: Seconds that jobs have to finish.
             fetch_s: Seconds that pages have to fetch the results.
         """
-        self._draining = True
+        self.draining = True
         some_ran = any(running.state == "running" for running in list(self._jobs.values()))
-        self._wait_while("running", grace_s)
-        for running in list(self._jobs.values()):
-            if running.state == "running":
-                self._finish(running, failure(shutting_down()))
-                for job in tuple(running.requests):
-                    job.cancel()
-        self._wait_while("finished", fetch_s)
+        self._wait_while(lambda job: job.state == "running" and not job.is_long(), grace_s)
+        with self._lock:
+            for running in self._jobs.values():
+                running.state = "left" if running.state == "running" else running.state
+        self._wait_while(lambda job: job.state == "finished", fetch_s)
         if some_ran:
             time.sleep(min(1.0, fetch_s))  # pages draw the results that they fetched
 
-    def _wait_while(self, state: str, seconds: float) -> None:
-        """Wait until no job is in ``state``, at most ``seconds``."""
+    def _wait_while(self, true: Callable[[BackgroundJob], bool], seconds: float) -> None:
+        """Wait until something is true of no job, at most ``seconds``."""
         late = time.monotonic() + seconds
-        while time.monotonic() < late:
-            if not any(running.state == state for running in list(self._jobs.values())):
-                return
+        while time.monotonic() < late and any(map(true, list(self._jobs.values()))):
             time.sleep(0.05)
 
+    def is_lost(self, key: str) -> bool:
+        """Whether no server works on a job, or has its result, although it was started once."""
+        return key not in self._jobs
+
     def close(self) -> None:
-        """Cancel all jobs, and leave Dash's list of managers."""
-        for key in list(self._jobs):
-            self.terminate_job(key)
+        """Cancel all jobs but those left to the next server, and leave Dash's list of managers."""
+        for key, running in list(self._jobs.items()):
+            if running.state != "left":
+                self.terminate_job(key)
         if self in BaseBackgroundCallbackManager.managers:
             BaseBackgroundCallbackManager.managers.remove(self)
         self._results.close()
@@ -171,9 +179,9 @@ class JobManager(DiskcacheManager):
         """A new id for a job, and a note of the function to call.
 
         The id is never shared: users share the memo of results instead. It ends with the owner's
-        tag, which the gate checks.
+        tag, which the gate checks. A job that a page starts again after a restart keeps its id.
         """
-        key = secrets.token_hex(16) + owner_tag(current_user.get())
+        key = str(g.get("again") or secrets.token_hex(16) + owner_tag(current_user.get()))
         self._functions[key] = fn
         return key
 
@@ -236,7 +244,7 @@ class JobManager(DiskcacheManager):
                 self.terminate_job(new.key)
 
     def _refusal(self, new: BackgroundJob, busy: list[BackgroundJob]) -> AnalysisError | None:
-        if self._draining:
+        if self.draining:
             return shutting_down()
         if len(busy) >= self._max_jobs:
             return BusyError(
@@ -290,7 +298,7 @@ class JobManager(DiskcacheManager):
         first and for this next, and would lose a result that arrived between the two.
         """
         running = self._jobs.get(job)
-        return running is not None and running.state in ("running", "finished")
+        return running is not None and running.state in ("running", "finished", "left")
 
     def terminate_job(self, job: str | None) -> None:
         """Cancel a job; does nothing if it has ended."""
@@ -298,7 +306,7 @@ class JobManager(DiskcacheManager):
         if running is None:
             return
         with self._lock:
-            if running.state != "running":
+            if running.state not in ("running", "left"):
                 return
             running.state = "cancelled"
             running.ended = time.monotonic()

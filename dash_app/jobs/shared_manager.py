@@ -49,6 +49,8 @@ class SharedJobManager(JobManager):
         if self._heart.ident is not None:
             self._heart.join()
         super().close()
+        # Whoever asks for a job that this process left learns at once that nobody works on it.
+        self._guarded(self._redis.delete, self._name(self._owner, "web"))
         self._redis.close()
 
     # What the process that runs a job writes.
@@ -103,6 +105,8 @@ class SharedJobManager(JobManager):
 
     def _finish(self, running: BackgroundJob, outcome: str) -> None:
         super()._finish(running, outcome)
+        if running.state == "left":
+            return
         found = self._move(running.key, "running", "finished", result=outcome)
         if found is None and running.state == "finished":  # Redis was restarted empty
             self._guarded(lambda: self._publish(running, result=outcome))
@@ -131,6 +135,11 @@ class SharedJobManager(JobManager):
 
     # What Dash calls, in whichever process the page reached.
 
+    def is_lost(self, key: str) -> bool:
+        """Whether no process works on a job, or has its result."""
+        state, alive = self._settled_state(key)
+        return state == "running" and not alive if state else super().is_lost(key)
+
     def job_running(self, job: str) -> bool:
         """Whether there is still something to fetch."""
         state, _ = self._state(job)
@@ -157,10 +166,7 @@ class SharedJobManager(JobManager):
 
     def get_result(self, key: str, job: str | None) -> Any:
         """The result, once; an error if the process that worked on it is gone."""
-        state, alive = self._state(key)
-        if not state and key not in self._jobs:
-            time.sleep(2 * BEAT_S)  # after a restart of Redis, its process stores it again
-            state, alive = self._state(key)
+        state, alive = self._settled_state(key)
         if not state:
             return super().get_result(key, job)
         if state == "running" and not alive and self._take(key, "running"):
@@ -230,6 +236,14 @@ class SharedJobManager(JobManager):
             self._guarded(self._redis.exists, self._name(owner, "web"))
         )
         return found[0].decode(), alive
+
+    def _settled_state(self, key: str) -> tuple[str, bool]:
+        """Like ``_state``; after a restart of Redis, the job's process stores it again first."""
+        found = self._state(key)
+        if not found[0] and key not in self._jobs:
+            time.sleep(2 * BEAT_S)
+            found = self._state(key)
+        return found
 
     def _name(self, key: str, kind: str = "page") -> str:
         return f"{self._prefix}{kind}:{key}"

@@ -52,7 +52,7 @@ MONITORED = ("/readyz", "/metrics")
 CALLBACKS = "/_dash-update-component"
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?)(:\d{1,5})?")
 #: Arguments by which Dash's page names jobs, signed by Dash: 32 digits, then the owner's tag.
-_HANDLES, _ID_LENGTH = ("cacheKey", "job", "oldJob", "cancelJob"), 32
+_HANDLES, _ID_LENGTH = ("cacheKey", "job", "oldJob", "cancelJob", "again"), 32
 #: Headers by which a proxy names the client that it forwards.
 _FORWARDING = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Forwarded")
 #: The one user of a server with a token.
@@ -115,9 +115,9 @@ class Gate:
             return self._require_login()
         self._check_job_owner()
         if request.path == CALLBACKS and request.method == "POST":
-            background = check_body(request.get_data(), self.callbacks)
+            g.background = check_body(request.get_data(), self.callbacks)
             if is_poll:
-                self._check_rate(poll=background)
+                self._check_rate(poll=g.background)
         return None
 
     def _check_host(self) -> None:

@@ -48,7 +48,8 @@ class Served:
         self.app.server.extensions["readiness"].warm()
 
     def drain(self) -> None:
-        """Start no more jobs, let running jobs finish, and report to the pages of the others."""
+        """Start no more jobs, let running jobs finish, and leave the others to the next server."""
+        self.app.server.extensions["readiness"].stopping = True
         self.manager.drain(self.grace_s)
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from analysis.contract.jobs import Priority
-from analysis.errors import WorkerStoppedError
+from analysis.errors import CancelledError, WorkerStoppedError
 from tests.support.redis import RedisServer
 from tests.support.scaled import DEAF, LIMIT_S, Client, WorkerHost, wait_for
 
@@ -189,6 +189,26 @@ def test_a_worker_that_consumes_nothing_restarts_its_consumer(
 
 
 @pytest.mark.full
+def test_a_task_outlives_the_web_process_that_sent_it(
+    start_worker: StartWorker, open_client: Callable[..., Client]
+) -> None:
+    start_worker()
+    stopping, next_one = open_client(), open_client()
+    gate = stopping.folder / "gate"
+    running, _, _ = stopping.ask(f"hold {gate}", user="anna")
+    stopping.started(f"hold {gate}")
+    waiting, _, _ = stopping.ask("echo waiting", user="ben")
+    stopping.queued(1)
+    stopping.close()
+    for lost in (running, waiting):
+        with pytest.raises(CancelledError):
+            lost.result(LIMIT_S)
+    again = [next_one.ask(f"hold {gate}")[0], next_one.ask("echo waiting")[0]]
+    gate.touch()
+    assert [one.result(LIMIT_S) for one in again] == [f"hold {gate}", "echo waiting"]
+    assert [line.partition(" ")[0] for line in next_one.lines()] == ["start", "end"] * 2
+
+
 def test_redis_stays_away(
     start_worker: StartWorker,
     open_client: Callable[..., Client],

@@ -170,10 +170,10 @@ test("a refusal is shown with the server's message, hint and request", async () 
 });
 
 test("a refusal that is no JSON is shown with its status", async () => {
-  const page = openWith(() => new Response("<html>", { status: 502 }));
+  const page = openWith(() => new Response("<html>", { status: 504 }));
   await page.window.fetch(CALLBACK, OTHER);
   await settled();
-  const texts = ["The server refused this (status 502).", "Try again in a minute."];
+  const texts = ["The server refused this (status 504).", "Try again in a minute."];
   assert.deepEqual(alertTexts(page), texts);
 });
 
@@ -212,5 +212,74 @@ for (const [name, status, options, isRepeated] of [
     page.stratascope.page.select("row=2");
     const reports = page.layout.events.data.reports.map((report) => report.to);
     assert.deepEqual(reports, isRepeated ? ["row=1", "row=2"] : ["row=2"]);
+  });
+}
+
+/* A server that starts one job, forgets it in every restart, and starts it again when asked. */
+function jobServer() {
+  const server = { knows: false, started: [] };
+  server.answer = (url, options) => {
+    const query = new URLSearchParams(url.split("?")[1]);
+    if (!query.has("cacheKey")) {
+      server.knows = true;
+      server.started.push([url, options]);
+      return new Response('{"cacheKey":"job~1","job":"job~1"}', {
+        headers: { "X-Background-Job": "started" },
+      });
+    }
+    return server.knows || !query.has("repeatable")
+      ? new Response(server.knows ? "{}" : '{"response":"it is lost"}')
+      : new Response("", { status: 410 });
+  };
+  return server;
+}
+
+const POLL = `${CALLBACK}?cacheKey=job~1&job=job~1`;
+
+test("a job that the server lost is started again, with its first request and old name", async () => {
+  const server = jobServer();
+  const page = openWith(server.answer);
+  await page.window.fetch(CALLBACK, OTHER);
+  server.knows = false;
+  const response = await page.window.fetch(POLL, { body: "emptied" });
+  assert.equal(response.status, 200);
+  assert.deepEqual(server.started, [
+    [`${CALLBACK}?turn=1`, OTHER],
+    [`${CALLBACK}?turn=1&again=job~1`, OTHER],
+  ]);
+  assert.equal(await (await page.window.fetch(POLL)).text(), "{}");
+  assert.equal(server.started.length, 2);
+});
+
+test("a job is started again three times at most", async () => {
+  const server = jobServer();
+  const page = openWith(server.answer);
+  await page.window.fetch(CALLBACK, OTHER);
+  for (let restart = 0; restart < 3; restart += 1) {
+    server.knows = false;
+    await page.window.fetch(POLL);
+  }
+  server.knows = false;
+  assert.match(await (await page.window.fetch(POLL)).text(), /it is lost/);
+  assert.equal(server.started.length, 4);
+});
+
+test("a poll for a job that this page did not start is sent as it is", async () => {
+  const page = openWith(() => new Response("{}"));
+  await page.window.fetch(POLL);
+  assert.deepEqual(page.sent[0][1], `${POLL}&turn=1`);
+});
+
+for (const status of [502, 503]) {
+  test(`a request that gets status ${status} is sent again`, async () => {
+    let failures = 2;
+    const page = openWith(() => (failures-- > 0 ? refusal(status, {}) : new Response("late")));
+    const response = page.window.fetch(CALLBACK);
+    await page.clock.advance(250);
+    assert.match(page.offline.textContent, /does not answer/);
+    await page.clock.advance(1000);
+    assert.equal(await (await response).text(), "late");
+    assert.equal(page.offline.textContent, "");
+    assert.equal(page.sets.length, 0);
   });
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from dash import Dash, set_props
+from flask import g
 
 from analysis.errors import WorkerStoppedError
 from dash_app.errors import original_error
@@ -176,9 +177,7 @@ def test_a_foreign_page_reads_and_cancels_nothing(process: Make) -> None:
     assert response.get_json()["response"]["out"]["data"] == 1
 
 
-@pytest.mark.parametrize("late", [False, True])
-def test_a_stopping_process_finishes_runs_and_informs_the_others(process: Make, late: bool) -> None:
-    errors: list[Exception] = []
+def test_a_stopping_process_finishes_runs(process: Make) -> None:
     gate, started = threading.Event(), threading.Event()
 
     def work(_: Any, value: Any) -> Any:
@@ -186,24 +185,54 @@ def test_a_stopping_process_finishes_runs_and_informs_the_others(process: Make, 
         assert gate.wait(LIMIT_S)
         return "finished"
 
-    app, manager = process(work, on_error=errors.append)
+    app, manager = process(work)
     (page,) = pages(app)
     handles = page.start("out.data", ASKED)
     assert started.wait(LIMIT_S)
-    draining = threading.Thread(target=manager.drain, args=(0.0 if late else LIMIT_S, LIMIT_S))
+    draining = threading.Thread(target=manager.drain, args=(LIMIT_S, LIMIT_S))
     draining.start()
-    if not late:
-        gate.set()
+    gate.set()
     response, _ = page.finish("out.data", ASKED, handles)
     draining.join(LIMIT_S)
     assert not draining.is_alive()
+    assert response.get_json()["response"]["out"]["data"] == "finished"
+
+
+def test_a_stopping_process_starts_nothing(process: Make) -> None:
+    errors: list[Exception] = []
+    app, manager = process(idle, on_error=errors.append)
+    (page,) = pages(app)
+    manager.drain(0.0, 0.0)
+    page.finish("out.data", ASKED, page.start("out.data", ASKED))
+    assert "shutting down" in str(original_error(errors[0]))
+
+
+def test_a_run_that_a_stopped_process_left_is_lost_until_a_page_starts_it_again(
+    process: Make,
+) -> None:
+    gate, started = threading.Event(), threading.Event()
+
+    def work(_: Any, value: Any) -> Any:
+        started.set()
+        assert gate.wait(LIMIT_S)
+        return "too late"
+
+    first, stopping = process(work)
+    second, manager = process(lambda _, value: f"again {value}")
+    (page,) = pages(first)
+    handles = page.start("out.data", ASKED)
+    key = handles["cacheKey"].rpartition("~")[0]
+    assert started.wait(LIMIT_S)
+    stopping.drain(0.0, 0.0)
+    assert not manager.is_lost(key)  # its process still lives
+    stopping.close()
+    wait_for(lambda: manager.is_lost(key))
     gate.set()
-    if late:
-        assert "shutting down" in str(original_error(errors[0]))
-    else:
-        assert response.get_json()["response"]["out"]["data"] == "finished"
-    page.finish("out.data", {"in.data": 2}, page.start("out.data", {"in.data": 2}))
-    assert "shutting down" in str(original_error(errors[-1]))
+    wait_for(lambda: not working())  # the end of the lost work changes nothing
+    assert manager.is_lost(key)
+    with second.server.test_request_context():
+        g.again = key
+        assert manager.build_cache_key(lambda: None) == key
 
 
 def test_a_job_that_ends_during_closing_is_not_a_defect(process: Make) -> None:

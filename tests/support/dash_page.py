@@ -14,11 +14,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import brotli
 
+from tests.support.time_limits import PATIENCE_S
+
+#: In place of the body of a response that says that the server lost a job.
+LOST = "lost"
 #: (output, seconds, status) of every request.
 OnCall = Callable[[str, float, int], None]
 
@@ -29,12 +34,14 @@ class PageError(AssertionError):
 
 @dataclass(eq=False)
 class Background:
-    """A running background callback."""
+    """A running background callback, and the request that started it."""
 
     handles: dict[str, str]
     inputs: list[dict[str, Any]]
     changed: list[str]
     due: float = 0.0
+    path: str = ""
+    body: str = ""
 
 
 @dataclass(eq=False)
@@ -95,6 +102,8 @@ class Page:
 
     Attributes:
         url: Where the app is.
+        patient: Whether it waits for a server that restarts, and starts lost jobs again, as
+            ``assets/js/net.js`` does.
         on_call: Called after every request.
         props: Values of all properties that were ever set, by ``id.property``.
         pending: Callbacks to call, with their triggers.
@@ -108,6 +117,7 @@ class Page:
     pending: dict[str, list[str]] = field(default_factory=dict)
     seen: int = 0
     drawn: float = 0.0
+    patient: bool = False
 
     def __post_init__(self) -> None:
         place = urlsplit(self.url)
@@ -239,7 +249,7 @@ class Page:
             query["oldJob"] = each.running.handles["job"]
         data = self._post(each.output, self._body(each, inputs, changed), **query)
         if each.background and data and "cacheKey" in data:
-            each.running = Background(data, inputs, changed, self._later(each))
+            each.running = Background(data, inputs, changed, self._later(each), *self._last)
         else:
             self._take(data)
 
@@ -256,7 +266,12 @@ class Page:
         for part in ("inputs", "state"):  # the renderer leaves the values out
             body[part] = [emptied(spec) for spec in body[part]]
         handles = {"cacheKey": running.handles["cacheKey"], "job": running.handles["job"]}
+        if self.patient:
+            handles["repeatable"] = "1"
         data = self._post(f"poll {each.output}", body, **handles)
+        if data == LOST:
+            path = f"{running.path}&{urlencode({'again': handles['cacheKey']})}"
+            data = json.loads(self.request("POST", path, f"again {each.output}", running.body))
         if data is None:
             each.running = None
             return
@@ -329,7 +344,8 @@ class Page:
 
     def _post(self, output: str, body: dict[str, Any], **query: str) -> Any:
         path = f"/_dash-update-component?{urlencode({'endId': self.end_id, **query})}"
-        data = self.request("POST", path, output, json.dumps(body))
+        self._last = path, json.dumps(body)
+        data = self.request("POST", path, output, self._last[1])
         return json.loads(data) if data else None
 
     def _exchange(
@@ -339,6 +355,23 @@ class Page:
         answer = self._http.getresponse()
         return answer, answer.read()
 
+    def _answered(
+        self, method: str, path: str, body: str | None
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        """Send a request, once more after a lost connection; a patient page waits for a server."""
+        late = time.monotonic() + (PATIENCE_S if self.patient else 0.0)
+        for attempt in count():
+            try:
+                answer, data = self._exchange(method, path, body)
+                if answer.status not in (502, 503) or time.monotonic() > late:
+                    return answer, data
+            except (ConnectionError, http.client.RemoteDisconnected):
+                if attempt > 0 and time.monotonic() > late:
+                    raise
+            self._http.close()  # the server closed the connection during the pause
+            self._pause.wait(0.2 if attempt > 0 else 0.0)
+        raise AssertionError("count() does not end")
+
     def request(self, method: str, path: str, label: str, body: str | None = None) -> bytes:
         """Send one request; return the body of the response, empty for 204.
 
@@ -346,12 +379,10 @@ class Page:
             PageError: For any other status than 200 and 204.
         """
         began = time.monotonic()
-        try:
-            answer, data = self._exchange(method, path, body)
-        except (ConnectionError, http.client.RemoteDisconnected):
-            self._http.close()  # the server closed the connection during the pause
-            answer, data = self._exchange(method, path, body)
+        answer, data = self._answered(method, path, body)
         self.on_call(label, time.monotonic() - began, answer.status)
+        if answer.status == 410:
+            return json.dumps(LOST).encode()
         if answer.status not in (200, 204):
             raise PageError(f"{label[:80]}: {answer.status} {data[:300]!r}")
         return brotli.decompress(data) if answer.headers.get("Content-Encoding") == "br" else data
