@@ -81,13 +81,14 @@ def make_app(settings: ScaleSettings) -> Celery:
 
 
 def send(app: Celery, queue: str, id: str, arguments: Sequence[Any]) -> None:
-    """Send a task.
+    """Send a task; its header names the user, the third argument, for turns in the queue.
 
     Raises:
         OperationalError: If Redis can't be reached.
     """
     try:
-        app.send_task(TASK, arguments, task_id=id, queue=queue)
+        user = {"user": arguments[2]}
+        app.send_task(TASK, arguments, task_id=id, queue=queue, headers=user)
     except Exception as error:  # kombu raises errors of many types while it reconnects
         raise OperationalError(str(error)) from error
 
@@ -106,6 +107,7 @@ def decode_request(value: Any) -> Request:
     try:
         edits = {kind.__name__: kind for kind in get_args(RunEdit)}
         found = codec.from_json(value, {}, {**Spec.types_by_name, **edits, "Request": Request})
-        return Request(found.kind, found.model, found.fingerprint, found.specs)
+        resumable = bool(found.resumable)
+        return Request(found.kind, found.model, found.fingerprint, found.specs, resumable)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SpecError("A request could not be read.", "Run one version everywhere.") from error

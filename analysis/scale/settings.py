@@ -19,6 +19,7 @@ class ScaleSettings:
         patience_s: Seconds without Redis after which waiting requests fail.
         beat_s: Seconds between two state updates of a running computation.
         grace_s: Seconds that a stopping worker gives to an interactive computation.
+        turn_s: Seconds that long work computes before another user's has a turn, the first time.
     """
 
     url: str = field(repr=False)
@@ -30,6 +31,7 @@ class ScaleSettings:
     patience_s: float = 20.0
     beat_s: float = 0.2
     grace_s: float = 20.0
+    turn_s: float = 10.0
 
     @property
     def broker(self) -> str:

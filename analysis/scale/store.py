@@ -17,7 +17,7 @@ from redis.exceptions import LockNotOwnedError
 from redis.lock import Lock
 from redis.retry import Retry
 
-from analysis.scale.app import QUEUES
+from analysis.scale.app import LONG, QUEUES
 from analysis.scale.settings import ScaleSettings
 from analysis.store.memo import seal, unseal
 
@@ -137,6 +137,11 @@ class Store:
             pipe.lrange(queue, 0, -1)
         return [{id_of(message): message for message in found[::-1]} for found in pipe.execute()]
 
+    def others_wait(self, user: str) -> bool:
+        """Whether long work of another user waits in the queue."""
+        messages = self._redis.lrange(self._queues[QUEUES.index(LONG)], 0, -1)
+        return any(user_of(message) not in ("", user) for message in messages)
+
     def find(self, key: str, name: str = "") -> bytes | None:
         """Return the bytes that ``keep`` stored; None if they are missing or damaged."""
         sealed = self._redis.get(self._name("result", name or key))
@@ -150,6 +155,10 @@ class Store:
         pipe.get(self._name("lock", key)).set(self._name("taken", id), b"1", nx=True, ex=MARK_S)
         lock, taken = pipe.execute()
         return bool(taken) and lock == id.encode()
+
+    def put_back(self, id: str) -> None:
+        """Let a task that is sent once more be taken again."""
+        self._redis.delete(self._name("taken", id))
 
     def is_wanted(self, key: str, id: str) -> bool:
         """Whether somebody waits for a task."""
@@ -177,7 +186,16 @@ class Store:
 
 def id_of(message: bytes) -> str:
     """Return the id of the task in one of Celery's messages."""
+    return _header(message, "id")
+
+
+def user_of(message: bytes) -> str:
+    """Return the user of the task in one of Celery's messages; empty if it names none."""
+    return _header(message, "user")
+
+
+def _header(message: bytes, name: str) -> str:
     try:
-        return str(json.loads(message)["headers"]["id"])
+        return str(json.loads(message)["headers"][name])
     except (ValueError, KeyError, TypeError):
         return ""

@@ -3,6 +3,9 @@
 Celery runs at most one task of each queue at a time, in two threads. Each hands its computation
 to the embedded queue that also serves a single machine. That queue orders the two, and suspends
 long work at its next pause while a click is computed.
+
+Long work that can be continued runs in slices: when its turn is over and another user's long work
+waits, it stops, and its task goes to the end of the queue. Each turn is twice as long as the last.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from kombu.common import ignore_errors
 
 from analysis.contract.jobs import Job, Priority, Progress
 from analysis.errors import AnalysisError, CancelledError, WorkerStoppedError
-from analysis.scale.app import CLICKS, LONG, QUEUES, TASK, decode_request, make_app
+from analysis.scale.app import CLICKS, LONG, QUEUES, TASK, decode_request, make_app, send
 from analysis.scale.settings import ScaleSettings
 from analysis.scale.store import RedisErrors, Store, connect
 from analysis.worker.backend import Local
@@ -85,6 +88,9 @@ class Run:
     queue: str
     job: Job  # its id is the task's
     progress: Progress
+    turns: int = -1  # that it had before; -1 if it can't be continued
+    began: float = 0.0  # when its turn began, monotonic; 0 before it computes
+    yields: bool = False  # whether it was stopped for another user's work
 
 
 class Worker:
@@ -162,7 +168,9 @@ class Worker:
 
     # The task.
 
-    def _compute(self, key: str, request: Any, user: str, deadline_s: float) -> dict[str, Any]:
+    def _compute(
+        self, key: str, request: Any, user: str, deadline_s: float, turns: int = 0
+    ) -> dict[str, Any]:
         """Compute an answer and store its bytes; the result says where they are."""
         task = current_task.request
         queue = task.delivery_info["routing_key"]
@@ -170,14 +178,20 @@ class Worker:
             raise Ignore
         priority = Priority.LONG if queue == LONG else Priority.INTERACTIVE
         run = Run(key, queue, Job(task.id, user, priority), Progress(0, 0, "Starting"))
-        run.job.on_progress = partial(setattr, run, "progress")
+        run.job.on_progress = partial(self._progress, run)
         with self._lock:
             self._runs[task.id] = run
         try:
             self._beat(run)
-            return self._answer(run, decode_request(request), deadline_s)
+            decoded = decode_request(request)
+            run.turns = turns if decoded.resumable and queue == LONG else -1
+            return self._answer(run, decoded, deadline_s)
         except CancelledError as error:
-            self._store.release(key, task.id)  # a request that still waits sends the task again
+            if run.yields:
+                left = max(deadline_s - (time.monotonic() - run.began), 1.0)
+                self._send_on(run, [key, request, user, left, turns + 1])
+            else:
+                self._store.release(key, task.id)  # a request that still waits sends it again
             raise Ignore from error
         except RedisErrors as error:
             _log.warning("a task's answer could not be stored (%s)", type(error).__name__)
@@ -188,7 +202,22 @@ class Worker:
             return {"error": [type(error).__name__, error.message, error.hint]}
         finally:
             with self._lock:
-                del self._runs[task.id]
+                self._runs.pop(task.id, None)
+
+    @staticmethod
+    def _progress(run: Run, progress: Progress) -> None:
+        run.progress = progress
+        if not run.began and not progress.queue_position:
+            run.began = time.monotonic()
+
+    def _send_on(self, run: Run, arguments: list[Any]) -> None:
+        """Send a task that yielded once more, to the end of its queue, under the same id."""
+        with self._lock:
+            self._runs.pop(run.job.id, None)  # no state is stored from now on
+        backend: Any = self._app.backend
+        backend.delete(backend.get_key_for_task(run.job.id))  # it waits again
+        self._store.put_back(run.job.id)
+        send(self._app, LONG, run.job.id, arguments)
 
     def _answer(self, run: Run, request: Request, deadline_s: float) -> dict[str, Any]:
         if self._store.find(run.key) is not None:
@@ -232,6 +261,7 @@ class Worker:
                     enrol_at = now + self._settings.lease_s / 4
                 for run in list(self._runs.values()):
                     self._beat(run)
+                    self._take_turns(run)
                 if ticks and not stopping:
                     self._check_consumer()
 
@@ -257,6 +287,15 @@ class Worker:
             if run.job.id in self._runs:
                 state = {"progress": astuple(run.progress), "beat": time.monotonic()}
                 self._app.backend.store_result(run.job.id, state, "PROGRESS")
+
+    def _take_turns(self, run: Run) -> None:
+        """Stop long work that can be continued if its turn is over and another user's waits."""
+        if run.turns < 0 or not run.began or run.yields:
+            return
+        spent = time.monotonic() - run.began
+        if spent >= self._settings.turn_s * 2**run.turns and self._store.others_wait(run.job.user):
+            run.yields = True
+            run.job.cancel()
 
     def _stop_some(self, *, everything: bool) -> None:
         """Cancel long work, so that another worker takes it; with ``everything``, clicks too."""

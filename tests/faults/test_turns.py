@@ -1,4 +1,4 @@
-"""Long work that can be continued takes turns with that of other users."""
+"""Long work that can be continued takes turns with that of others, on one host and in Celery."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from analysis.errors import CancelledError
 from analysis.tracing.specs import RunSpec
 from analysis.worker import backend, supervisor
 from analysis.worker.messages import Limits, Request
-from tests.support.scaled import FAKE, LIMIT_S, wait_for
+from tests.support.scaled import FAKE, LIMIT_S, Client, WorkerHost, wait_for
 
 Ask = Callable[..., Future[str]]
 
@@ -84,5 +84,69 @@ def test_interrupted_work_can_be_cancelled(ask: Ask, log: Path, tmp_path: Path) 
     job.cancel()
     with pytest.raises(CancelledError):
         suite.result(LIMIT_S)
+    other.touch()
+    assert holds.result(LIMIT_S) == f"hold {other}"
+
+
+LONG = {"priority": Priority.LONG, "resumable": True}
+
+
+def test_in_celery_short_work_does_not_wait_for_the_end_of_long_work(
+    start_worker: Callable[..., WorkerHost], client: Client
+) -> None:
+    start_worker()
+    gate = client.folder / "gate"
+    suite, _, heard = client.ask(f"long {gate}", user="anna", **LONG)
+    client.started(f"long {gate}")
+    assert client.now("echo short", user="ben", **LONG) == "echo short"
+    assert not suite.done()
+    client.started(f"long {gate}", times=2)
+    assert any(progress.queue_position for progress in heard)
+    gate.touch()
+    assert suite.result(LIMIT_S) == f"long {gate}"
+    assert client.lines()[-1] == f"end long {gate}"
+
+
+def test_in_celery_two_long_works_take_turns_until_both_end(
+    start_worker: Callable[..., WorkerHost], client: Client
+) -> None:
+    start_worker()
+    gates = {user: client.folder / user for user in ("anna", "ben")}
+    both = [client.ask(f"long {gate}", user=user, **LONG)[0] for user, gate in gates.items()]
+    for gate in gates.values():
+        client.started(f"long {gate}", times=3)
+    for gate in gates.values():
+        gate.touch()
+    assert [one.result(LIMIT_S) for one in both] == [f"long {gate}" for gate in gates.values()]
+
+
+def test_in_celery_work_that_cannot_be_continued_is_not_interrupted(
+    start_worker: Callable[..., WorkerHost], client: Client
+) -> None:
+    start_worker()
+    gate = client.folder / "gate"
+    whole, _, _ = client.ask(f"long {gate}", user="anna", priority=Priority.LONG)
+    client.started(f"long {gate}")
+    later, _, _ = client.ask("echo later", user="ben", **LONG)
+    client.queued(1)
+    gate.touch()
+    assert whole.result(LIMIT_S) == f"long {gate}"
+    assert later.result(LIMIT_S) == "echo later"
+    assert client.lines()[:2] == [f"start long {gate}", f"end long {gate}"]
+
+
+def test_in_celery_interrupted_work_can_be_cancelled(
+    start_worker: Callable[..., WorkerHost], client: Client
+) -> None:
+    start_worker()
+    gate, other = client.folder / "never", client.folder / "other"
+    suite, job, _ = client.ask(f"long {gate}", user="anna", **LONG)
+    client.started(f"long {gate}")
+    holds, _, _ = client.ask(f"hold {other}", user="ben", priority=Priority.LONG)
+    client.started(f"hold {other}")
+    job.cancel()
+    with pytest.raises(CancelledError):
+        suite.result(LIMIT_S)
+    client.queued(0)
     other.touch()
     assert holds.result(LIMIT_S) == f"hold {other}"

@@ -26,7 +26,14 @@ from tests.support.time_limits import PATIENCE_S
 LIMIT_S = float(PATIENCE_S)
 FAKE = "tests.support.fake_work:perform"
 #: Short limits: a killed worker is noticed within seconds, a slow one is not reported.
-QUICK = {"lease_s": 4.0, "lost_s": 2.5, "patience_s": 15.0, "beat_s": 0.05, "grace_s": 5.0}
+QUICK = {
+    "lease_s": 4.0,
+    "lost_s": 2.5,
+    "patience_s": 15.0,
+    "beat_s": 0.05,
+    "grace_s": 5.0,
+    "turn_s": 0.05,
+}
 
 
 #: Names an environment variable with a file. The consumer of a worker that finds the file removes
@@ -88,12 +95,12 @@ class Client:
         self.pool = ThreadPoolExecutor(32)
 
     def ask(
-        self, text: str, deadline_s: float = LIMIT_S, **job: Any
+        self, text: str, deadline_s: float = LIMIT_S, *, resumable: bool = False, **job: Any
     ) -> tuple[Future[str], Any, list[Any]]:
         """Request fake work; return the future result, the job and its progress."""
         heard: list[Any] = []
         asked = Job(on_progress=heard.append, **job)
-        request = Request("run", "fake", "f", (RunSpec("fake", text),))
+        request = Request("run", "fake", "f", (RunSpec("fake", text),), resumable)
 
         def answer() -> str:
             data = self.remote.ask(text, request, asked, deadline_s).data
