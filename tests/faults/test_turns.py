@@ -58,7 +58,7 @@ def test_short_work_of_another_user_does_not_wait_for_the_end_of_long_work(
     wait_for(lambda: f"start long {gate}" in log.read_text())
     assert ask("echo short", "ben").result(LIMIT_S) == "echo short"
     assert not suite.done()
-    wait_for(lambda: log.read_text().count(f"start long {gate}") == 2)
+    wait_for(lambda: log.read_text().count(f"start long {gate}") >= 2)
     gate.touch()
     assert suite.result(LIMIT_S) == f"long {gate}"
 
