@@ -64,15 +64,23 @@ def _capture(probe: Probe) -> Found:
 
 
 def _stream(probe: Probe) -> Found:
-    _, one, _ = probe
+    model, one, _ = probe
     errors, edited = [], one.edited_states[1:]
     for layer, after in enumerate(one.resid[1:]):
         parts = [one.kept(layer), one.attn_out[layer], one.mlp_out[layer]]
         parts += one.others(layer).values()
         whole: Floats = np.sum(parts, axis=0, dtype=np.float32)
         errors.append(relative((whole - after)[~edited[layer]], *parts, after))
-    note = f"{edited.sum()} states were changed by interventions" if edited.any() else ""
-    return max(errors), note
+    notes = [_whole(model)]
+    if edited.any():
+        notes.append(f"{edited.sum()} states were changed by interventions")
+    return max(errors), "; ".join(note for note in notes if note)
+
+
+def _whole(model: Model) -> str:
+    """Blocks whose sum holds by definition: what they add was not split into parts."""
+    count = sum(block.writes("whole_block") for block in model.stream.blocks)
+    return f"{count} blocks can't be split into attention and MLP" if count else ""
 
 
 def _lens(probe: Probe) -> Found:

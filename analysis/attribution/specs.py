@@ -16,7 +16,8 @@ class Contribution(NamedTuple):
 
     Attributes:
         kind: "embedding", "head", "attention_bias", "mlp", another part of a block such as
-            "per_layer_embedding", or "bias" (of final norm and unembedding).
+            "per_layer_embedding", "whole_block" (a block that can't be split), or
+            "bias" (of final norm and unembedding).
         layer: Its block; None for the embedding and the last bias.
         head: Its head; None for the other kinds.
         logit: In logits.

@@ -198,9 +198,10 @@ PART_NAMES = {
     "mlp": "MLP",
     "ssm": "mixer",
     "per_layer_embedding": "per-layer embedding",
+    "whole_block": "whole block",
 }
 #: Those besides attention and MLP.
-OTHER_PARTS = ("ssm", "per_layer_embedding")
+OTHER_PARTS = ("ssm", "per_layer_embedding", "whole_block")
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +263,8 @@ class ModelInfo(Result):
 
 #: Reasons why a technique is not available.
 NO_ATTENTION = (
-    "This model has no attention patterns: its layers mix positions in another way, or share one"
-    " attention module."
+    "This model has no attention patterns that can be read: its layers mix positions in another"
+    " way, share one attention module, or can't be split into parts."
 )
 NO_HEADS = "This model's attention can't be split into heads."
 NONLINEAR_HEAD = "This model's logits are not linear in its last state, so they have no parts."

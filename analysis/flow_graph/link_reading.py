@@ -101,7 +101,7 @@ def _vector(
 
 def _whole(model: Model, trace: Trace, kind: str, layer: int, target: int) -> Tensor:
     """[d_model] the state that the link writes into: mid residual, or the block's output."""
-    if kind in ("mlp", "per_layer_embedding") or model.info.parallel_blocks:
+    if kind in ("mlp", "per_layer_embedding", "whole_block") or model.info.parallel_blocks:
         trace.require_sums(slice(layer + 1, layer + 2), target)
         return torch.from_numpy(trace.resid[layer + 1, target])
     return torch.from_numpy(trace.middle(layer)[target])

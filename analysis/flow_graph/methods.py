@@ -41,7 +41,7 @@ Array = NDArray[np.float64]
 #: Parts of a mid residual, and of a sequential block's output, besides attention.
 _BEFORE_MIDDLE = ("ssm",)
 
-_AFTER_MIDDLE = ("mlp", "per_layer_embedding")
+_AFTER_MIDDLE = ("mlp", "per_layer_embedding", "whole_block")
 #: Less than this of the pattern is rounding, not a learned sink.
 _ROUNDING = 1e-5
 

@@ -170,6 +170,7 @@ LINKS = Choices(
     Choice("bias", "Bias", help="What attention's bias adds."),
     Choice("ssm", "Mixer", help="What a mixer besides attention adds."),
     Choice("per_layer_embedding", "Per-layer embedding", help="What it adds."),
+    Choice("whole_block", "Whole block", help="What a block adds that can't be split."),
     help="The kind of the link.",
 )
 

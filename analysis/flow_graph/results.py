@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from analysis.contract.specs import Floats, Ints, Result, Token, check_shape
 
 #: Parts of a block whose mass ends in them: their sources in the block are not followed.
-ENDS = ("bias", "sink", "ssm", "per_layer_embedding")
+ENDS = ("bias", "sink", "ssm", "per_layer_embedding", "whole_block")
 LINK_KINDS = ("attention", "residual", "mlp", "bias", "sink", "other", *ENDS[2:])
 NODE_KINDS = ("block", "mid", "mlp", "bias", "sink", "other", *ENDS[2:])
 

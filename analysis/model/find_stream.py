@@ -93,8 +93,8 @@ def find_stream(model: nn.Module, probes: Sequence[Tensor]) -> tuple[Stream, lis
         The stream, and a recorded pass of each probe.
 
     Raises:
-        UnsupportedModelError: If the increment of a block is not the sum of some of its modules'
-            outputs, or is more than one such sum.
+        UnsupportedModelError: If a block has no single residual stream, ends in a norm, or is
+            several sums of its modules' outputs.
     """
     records, by_hooks = _recorded_probes(model, probes)
     named = find_blocks(model, records[0])
@@ -103,6 +103,7 @@ def find_stream(model: nn.Module, probes: Sequence[Tensor]) -> tuple[Stream, lis
         _check_finite(model, record, named)
     _check_chain(records[0], named, tolerance(dtype))
     _check_positions(records[0], named, probes[0].shape[1])
+    _check_width(model, records[0], named)
     entry = find_entry(named, records)
     found = solve_blocks(named, records, dtype, entry)
     writers = _writers_to_name(named, found, records[0])
@@ -177,6 +178,18 @@ def _check_positions(record: Record, named: list[tuple[str, nn.Module]], size: i
         raise UnsupportedModelError(
             f"The blocks see {whole.output.shape[1]} positions for a prompt of {size} tokens.",
             "Choose a model whose positions are the tokens of the prompt.",
+        )
+
+
+def _check_width(model: nn.Module, record: Record, named: list[tuple[str, nn.Module]]) -> None:
+    config: Any = model.config
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    whole, width = record.of(named[0][1]), getattr(config, "hidden_size", None)
+    if whole is not None and width and whole.output.shape[-1] != width:
+        raise UnsupportedModelError(
+            f"The states between the blocks have {whole.output.shape[-1]} numbers, and the "
+            f"configuration has a width of {width}: the blocks keep several residual streams.",
+            "Choose a model with one residual stream.",
         )
 
 

@@ -51,6 +51,9 @@ class Solution:
 
 Solutions = dict[tuple[str, ...], Solution]
 
+#: A block that no modules explain: it counts as one part.
+WHOLE = Solution((), (), (), 0.0)
+
 
 @dataclass
 class Problem:
@@ -61,7 +64,6 @@ class Problem:
         names, numbers: Of the calls that could be writers, in order.
         outputs: [call, n, d_model].
         dtype: Of the weights; it sets the tolerance.
-        best: The least error of a sum that was tried.
     """
 
     residual: Tensor
@@ -70,7 +72,6 @@ class Problem:
     numbers: list[int]
     outputs: Tensor
     dtype: torch.dtype
-    best: float = float("inf")
 
     def subsets(self, size: int) -> Iterator[tuple[int, ...]]:
         """All sets of so many calls."""
@@ -225,16 +226,6 @@ def _long(problem: Problem) -> Solutions:
     return {}
 
 
-def without_residual(problem: Problem) -> tuple[str, ...]:
-    """The fewest modules whose outputs alone are the next row; none if there are no such."""
-    bare = replace(problem, residual=torch.zeros_like(problem.residual))
-    for size in (1, 2, 3):
-        for chosen in bare.subsets(size):
-            if (found := _fit_sum(bare, chosen)) is not None:
-                return found.names
-    return ()
-
-
 def _joint(problem: Problem) -> Solutions:
     """The solution of all outputs together, if they are independent: most scales are then 0."""
     flat = problem.outputs.flatten(1).double()
@@ -267,7 +258,6 @@ def _fit_sum(problem: Problem, chosen: tuple[int, ...]) -> Solution | None:
         # A fitted scale must be clearly better than a plain sum, or rounding would decide.
         if better < 0.05 * plain:
             scales, error, outputs = fitted, better, scaled
-    problem.best = min(problem.best, error)
     if not _explained(problem, [problem.residual, *outputs]):
         return None
     return problem.solution(chosen, scales, error)
@@ -295,7 +285,6 @@ def _fit_carried(problem: Problem, chosen: tuple[int, ...]) -> Solution | None:
         return None
     scaled = parts * torch.tensor(fitted, dtype=parts.dtype)[:, None, None]
     error = relative_error(scaled.sum(0), problem.whole)
-    problem.best = min(problem.best, error)
     if not _explained(problem, list(scaled)):
         return None
     found = problem.solution(chosen, fitted[1:], error)

@@ -21,7 +21,8 @@ class Writer:
     Attributes:
         module: The module.
         part: "attention" (or the mixer in its place), "mlp", "ssm" (a state space model beside
-            attention), or "per_layer_embedding".
+            attention), "per_layer_embedding", or "whole_block" (a block that can't be split:
+            what it writes is its output minus its input).
         scale: The factor of its output: one number, or [d_model] one for each coordinate.
         offset: [d_model] constant that the block adds with it; None if there is none.
     """

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from analysis.errors import UnsupportedModelError
 from analysis.model.increments import (
+    WHOLE,
     Problem,
     Solution,
     Solutions,
@@ -20,7 +21,6 @@ from analysis.model.increments import (
     plain_solutions,
     problem,
     solve,
-    without_residual,
 )
 from analysis.model.probe import AttentionEvent, Event, Record, relative_error, tolerance
 from analysis.model.readout import norm_form
@@ -34,6 +34,8 @@ def solve_blocks(
 ) -> list[Solution]:
     """The writers of each block: in each the only smallest set of modules that fits all probes.
 
+    A block that no set fits is ``WHOLE``: it counts as one part.
+
     Args:
         named: The blocks with their names in the model.
         records: A recorded pass of each probe.
@@ -41,7 +43,7 @@ def solve_blocks(
         entry: From ``find_entry``.
 
     Raises:
-        UnsupportedModelError: If no set fits in a block, or several do and none is chosen.
+        UnsupportedModelError: If a block ends in a norm, or if several sets fit and none is chosen.
     """
     usual: dict[tuple[str, ...], Solution] = {}
     found: list[Solutions] = []
@@ -52,28 +54,10 @@ def solve_blocks(
         if not solutions:
             _refuse_post_norm(layer, name, module, records[0])
             solutions = solve(equation, usual.values(), attends)
-        if not solutions:
-            raise _unsolved(layer, equation)
         if len(solutions) == 1:
             usual.update(solutions)
-        found.append(solutions)
+        found.append(solutions or {WHOLE.names: WHOLE})
     return choose(found)
-
-
-def _unsolved(layer: int, equation: Problem) -> UnsupportedModelError:
-    names = without_residual(equation)
-    if names:
-        return UnsupportedModelError(
-            f"Layer {layer} does not add to its input: the next row is the sum of "
-            f"{' and '.join(names)} alone, in which the residual was normed or mixed.",
-            "Choose a model whose residual stream is a sum of parts.",
-        )
-    return UnsupportedModelError(
-        f"In layer {layer} no modules sum to the block's increment of the residual stream: "
-        f"resid + attention + MLP = next row fails with relative error {equation.best:.1e}.",
-        "Choose another model: here a third part writes to the stream, or one that is not "
-        "a module.",
-    )
 
 
 def find_entry(named: Named, records: list[Record]) -> nn.Module | None:
@@ -145,6 +129,8 @@ def describe_blocks(
 ) -> list[Block]:
     """The blocks with their writers and attention.
 
+    A block with several attention modules counts as one part, as one without a solution does.
+
     Args:
         named: The blocks with their names in the model.
         records: A recorded pass of each probe.
@@ -157,14 +143,11 @@ def describe_blocks(
         {id(call.module) for call in _attention_calls(record, module)} for _, module in named
     ]
     uses = Counter(key for keys in attending for key in keys)
-    for layer, keys in enumerate(attending):
-        if len(keys) > 1:
-            raise UnsupportedModelError(
-                f"Layer {layer} has {len(keys)} attention modules.",
-                "Choose a model with one in each block.",
-            )
     blocks = []
-    for (name, module), solution in zip(named, found, strict=True):
+    for (name, module), solution, keys in zip(named, found, attending, strict=True):
+        if solution is WHOLE or len(keys) > 1:
+            blocks.append(Block(module, (Writer(module, "whole_block"),)))
+            continue
         calls = _attention_calls(record, module)
         # A module that several blocks share can't be told apart by the block that calls it.
         calls = [call for call in calls if uses[id(call.module)] == 1]

@@ -49,7 +49,8 @@ class Trace:
         empty_queries: (layer, head, query) of the queries whose every visible key was knocked
             out. They get no attention output.
         other_out: Part -> [layer, pos, d_model] what else a block adds: "ssm" (a state space model
-            beside attention), "per_layer_embedding".
+            beside attention), "per_layer_embedding", "whole_block"
+            (a block that can't be split).
         carry: [layer, d_model] the factor from a residual row to the next one; None: all are 1.
         gates: For each layer with gated attention, [pos, head, d_head] the factors of the heads'
             outputs before the output projection.

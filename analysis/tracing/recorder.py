@@ -141,6 +141,9 @@ class Recorder:
             seen: set[str] = set()
             for writer in block.writers:
                 target = self.written[writer.part][:, layer]
+                if writer.part == "whole_block":
+                    yield self._on_whole(block.module, layer, target)
+                    continue
                 yield self._on_write(writer, target, add=writer.part in seen)
                 seen.add(writer.part)
             edited = self.edits is not None and layer in self.edits.head_layers
@@ -177,6 +180,15 @@ class Recorder:
             store(target, torch.from_numpy(target) + state if add else state)
 
         return writer.module.register_forward_hook(hook)
+
+    def _on_whole(self, module: nn.Module, layer: int, target: Floats) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            """Record what a block adds as a whole, before interventions change its output."""
+            state = batched(hidden_output(output), self.size).reshape(target.shape)
+            store(target, state.detach().to("cpu", torch.float32))
+            target[...] -= self.resid[:, layer]
+
+        return module.register_forward_hook(hook, prepend=True)
 
     def _on_exit(self, module: nn.Module, target: Floats, layer: int | None = None) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:

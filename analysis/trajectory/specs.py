@@ -83,8 +83,8 @@ class LargestStep(Result):
         layer: The block between the two rows.
         step: By how much the log-probability under the lens rose there, nats; negative where the
             probability falls at every block.
-        component: "attention", "ssm" (another mixer in its place) or "mlp": the one with the
-            larger part.
+        component: "attention", "ssm" (another mixer in its place), "mlp", or "whole_block" (a
+            block that can't be split): the one with the larger part.
         attention, mlp: The part of each, nats; they sum to ``step``. What else the block writes
             counts with the mixer if it comes before the MLP, and with the MLP if after. In a
             sequential block attention comes first and the MLP second; in a parallel one, where

@@ -201,7 +201,7 @@ def _largest_step(
 
 def _cause(block: Block, attention: float, mlp: float) -> str:
     """The part with the larger step, among those that the block has."""
-    mixer = next((part for part in ("attention", "ssm") if block.writes(part)), "")
+    mixer = next((part for part in ("attention", "ssm", "whole_block") if block.writes(part)), "")
     if not mixer or (mlp > attention and block.writes("mlp")):
         return "mlp"
     return mixer

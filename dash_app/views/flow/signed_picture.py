@@ -160,7 +160,13 @@ _TALL, _LOW, _HIGH, _HALF = 420, 40, 72, 0.46
 
 
 #: Kinds of bars that have a lane of their own, and its name.
-_LANES = {"mlp": "MLPs", "ssm": "mixers", "per_layer_embedding": "PLE", "bias": "biases"}
+_LANES = {
+    "mlp": "MLPs",
+    "ssm": "mixers",
+    "per_layer_embedding": "PLE",
+    "whole_block": "blocks",
+    "bias": "biases",
+}
 
 
 def signed_caption(graph: Graph, drawing: Signed, names: dict[int, Token]) -> str:
