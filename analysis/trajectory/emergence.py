@@ -178,7 +178,8 @@ def compute(model: Model, trace: Trace, spec: EmergenceSpec) -> Emergence:
         spec: The threshold, and whether the causal commit row is measured.
 
     Raises:
-        SpecError: If the causal commit row of a trace with interventions is wanted.
+        SpecError: If the causal commit row is wanted of a trace with interventions, or of a model
+            whose blocks can't be split.
         CancelledError: If the caller's progress listener stops the work.
     """
     trace.require_model(model)
@@ -186,6 +187,11 @@ def compute(model: Model, trace: Trace, spec: EmergenceSpec) -> Emergence:
         raise SpecError(
             "The causal commit row is measured on a run without interventions.",
             "Trace the prompt without interventions.",
+        )
+    if spec.causal and "whole_block" in model.stream.parts:
+        raise SpecError(
+            "The causal commit row needs attention that can be ablated apart from its block.",
+            "Measure emergence without it (causal=False).",
         )
     tokens = trace.logits.argmax(-1).astype(np.int64)
     rows, size = trace.resid.shape[:2]

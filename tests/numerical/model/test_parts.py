@@ -13,7 +13,7 @@ import analysis
 from analysis.errors import AnalysisError, SpecError, UnsupportedModelError
 from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.specs import FlowSpec, LinkSpec
-from analysis.interventions import Ablate, KnockOut
+from analysis.interventions import Ablate, KnockOut, Steer
 from analysis.ledger import check, graph_error
 from analysis.lens.options import COMPONENTS
 from analysis.lens.specs import ColourSpec, LensSpec
@@ -34,6 +34,8 @@ PARTS = {
     "mamba": ("ssm",),
     "rwkv": ("mlp", "ssm"),
     "zamba": ("ssm",),
+    "minimax": ("whole_block",),
+    "longcat_flash": ("whole_block",),
 }
 GATED = ("qwen3_next", "bitnet", "laguna", "lfm3")
 
@@ -187,6 +189,44 @@ def test_a_model_without_attention_shows_its_stream_and_refuses_the_rest() -> No
     assert commits is not None
 
 
+@pytest.mark.parametrize("kind", ["minimax", "longcat_flash"])
+def test_blocks_that_cannot_be_split_count_as_a_whole(kind: str) -> None:
+    model = understood(kind)
+    trace = analysis.trace(model, TOKENS)
+    outputs = recorded(model, kind)
+    names = {id(module): name for name, module in model.hf.named_modules()}
+    states = [outputs[names[id(block.module)]][0] for block in model.stream.blocks]
+    for layer in range(1, len(states)):
+        wanted = states[layer] - states[layer - 1]
+        np.testing.assert_allclose(trace.others(layer)["whole_block"], wanted, atol=1e-6)
+    notes = [entry.note for entry in check(model).entries]
+    assert f"{len(states)} blocks can't be split into attention and MLP" in notes
+    attribution = analysis.attribute(model, trace)
+    assert attribution.other_parts == ("whole_block",)
+    assert abs(attribution.residual_error) < 1e-4
+    assert "whole_block" in {link.kind for link in analysis.flow(model, trace).links}
+    assert analysis.steps(model, trace).largest[0].component == "whole_block"
+    for component in ("attention_output", "mlp_output"):
+        with pytest.raises(SpecError):
+            analysis.decode(model, trace, component=component)
+    with pytest.raises(SpecError, match="causal commit"):
+        analysis.emergence(model, trace)
+    assert analysis.emergence(model, trace, causal=False).causal_commit is None
+
+
+def test_a_steered_state_does_not_count_as_written_by_a_whole_block() -> None:
+    model = understood("minimax")
+    vector = np.linspace(-1.0, 1.0, model.info.d_model).astype(np.float32)
+    steered = analysis.trace(model, TOKENS, [Steer(2, -1, vector)])
+    plain = analysis.trace(model, TOKENS)
+    np.testing.assert_allclose(
+        steered.others(1)["whole_block"], plain.others(1)["whole_block"], atol=1e-6
+    )
+    attribution = analysis.attribute(model, steered)
+    assert abs(attribution.interventions) > 1e-3
+    assert abs(attribution.residual_error) < 1e-4
+
+
 def test_a_part_that_a_block_lacks_has_no_share() -> None:
     model = understood("nemotron_h")
     trace = analysis.trace(model, TOKENS)
@@ -204,8 +244,7 @@ def test_a_part_that_a_block_lacks_has_no_share() -> None:
     ("kind", "reason"),
     [
         ("bert", "post-norm"),
-        ("minimax", "does not add to its input"),
-        ("longcat_flash", "2 attention modules"),
+        ("qwen4_exp_text", "several residual streams"),
         ("deepseek_v4", "several residual streams"),
         ("cpmant", "39 positions for a prompt of 7 tokens"),
     ],

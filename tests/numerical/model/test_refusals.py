@@ -15,10 +15,11 @@ from analysis.ledger import check, check_run, require
 from tests.support import broken_models, built, zoo
 
 
-def test_a_third_writer_is_refused() -> None:
-    with pytest.raises(UnsupportedModelError, match=r"layer 0 .*relative error \d") as caught:
-        built.understood(broken_models.with_blocks(broken_models.ThirdWriter))
-    assert "third part" in caught.value.hint
+def test_blocks_with_a_third_writer_count_as_a_whole() -> None:
+    model = built.understood(broken_models.with_blocks(broken_models.ThirdWriter))
+    require(model)
+    assert model.info.parts == ("whole_block",)
+    assert "can't be split into parts" in model.info.missing[0]
 
 
 def test_a_second_pair_without_attention_is_not_taken_for_the_writers() -> None:
