@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from analysis.errors import UnsupportedModelError
 from analysis.model.increments import (
     WHOLE,
-    Problem,
     Solution,
     Solutions,
     choose,
