@@ -68,6 +68,29 @@ callback is answered, and would set them from answers that it then discards.
     reportChange("lens-find", value ?? "", `find=${encodeURIComponent(value ?? "")}`);
   }
 
+  /* The digits of a model that adds are fixed. They follow from the model, not from the address. */
+  const isFixed = (id) => Boolean(getProps(id).disabled);
+  const TASKS = { "tasks-suite": "suite", "tasks-size": "prompts", "tasks-digits": "digits" };
+
+  /* Shows the form of the page Tasks. An uploaded list is no part of the address and stays. */
+  function showTasks(part, note) {
+    for (const [id, name] of Object.entries(TASKS)) {
+      if (part && !isFixed(id)) {
+        showValue(id, note, part[name]);
+      }
+    }
+  }
+
+  function reportTasks(...values) {
+    Object.entries(TASKS).forEach(([id, name], index) => {
+      const value = values[index];
+      const isOwn = value === "own" || (value ?? "") === "";
+      if (synced[id] && !isOwn && !isFixed(id)) {
+        reportChange(id, value, `${name}=${encodeURIComponent(value)}`);
+      }
+    });
+  }
+
   function readForm() {
     return Object.fromEntries(
       FORM_FIELDS.map((name) => [name, text(getProps(`run-${name}`).value)])
@@ -107,5 +130,7 @@ callback is answered, and would set them from answers that it then discards.
     reportAttentionLayer,
     showFindText,
     reportFindText,
+    showTasks,
+    reportTasks,
   };
 })();

@@ -73,13 +73,18 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
 
   /* ------------------------------------------------------------ names that stay visible */
 
-  /* A rectangle in the panel's colour behind names: it hides the cells that scroll below them. */
+  /*
+  A rectangle in the panel's colour behind names: it hides the cells that scroll below them. A click
+  on it does not reach the hidden cells if its layer lies above Plotly's drag layer, as the info
+  layer does.
+  */
   function coverCells(layer, className, { x = 0, y, width, height }) {
     let cover = layer.querySelector(`:scope > .${className}`);
     if (!cover) {
       cover = document.createElementNS(SVG, "rect");
       cover.setAttribute("class", className);
       cover.style.fill = "var(--surface)";
+      cover.style.pointerEvents = "all";
       layer.prepend(cover);
     }
     for (const [name, value] of Object.entries({ x, y, width, height })) {
@@ -103,6 +108,7 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
     moveRowNames(rowNames, layout, across);
     moveTokenRow(chart, ".x2tick", layout, { shift: down, y: 0, height: top });
     moveTokenRow(chart, ".xtick", layout, { shift: -up, y: top + height, height: bottom });
+    catchClicks(info, layout, { across, down, up });
     coverCorners(info, layout, { across, down, up });
     const colourKey = chart.querySelector(".infolayer > [class^=cb]");
     if (colourKey) {
@@ -122,6 +128,21 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
       const width = shift === 0 ? 0 : size.l + size.w + size.r;
       coverCells(layer, "tokens-cover", { y, width, height });
       layer.style.translate = `0px ${shift}px`;
+    }
+  }
+
+  /* The names' places above the drag layer: a click on a name selects no cell behind it. */
+  function catchClicks(info, { _size: size }, { across, down, up }) {
+    const whole = size.l + size.w + size.r;
+    const places = [
+      ["row-names-catch", { y: size.t, width: across > 0 ? size.l : 0, height: size.h }, across, 0],
+      ["top-catch", { y: 0, width: down > 0 ? whole : 0, height: size.t }, 0, down],
+      ["bottom-catch", { y: size.t + size.h, width: up ? whole : 0, height: size.b }, 0, -up],
+    ];
+    for (const [name, place, x, y] of places) {
+      const cover = coverCells(info, name, place);
+      cover.style.fill = "none";
+      cover.style.translate = `${x}px ${y}px`;
     }
   }
 

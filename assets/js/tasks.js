@@ -18,10 +18,29 @@ opens a prompt here is taken to the page Explore, with the keyboard focus on the
     }
   });
 
-  // page.js selects what the button names; this only shows the page.
+  const getProps = (id) => window.dash_component_api.getLayout(id)?.props ?? {};
+
+  /*
+  A suite runs on the model in the bar. From then on the page is about this model, so the address
+  names it. A model that adds reads sums only, so its example replaces the prompt.
+  */
+  function useModel() {
+    const model = getProps("run-model").value;
+    if (model && model !== getProps("request").data?.model) {
+      const example = document.querySelector("#tasks-sum [data-go]")?.dataset.go;
+      const adds = getProps("tasks-digits").disabled;
+      window.stratascope.page.select(
+        adds && example ? example : `model=${encodeURIComponent(model)}`
+      );
+    }
+  }
+
+  // page.js selects what a button names; this only shows the page.
   document.addEventListener("click", (event) => {
     if (event.target.closest(".panel-tasks [data-go]")) {
       showHeatmap();
+    } else if (event.target.closest(".panel-tasks button")?.id?.endsWith("-run")) {
+      useModel();
     }
   });
 })();

@@ -109,8 +109,10 @@ A program that drives the browser is no first visitor, so it sees no tour unless
     }
   }
 
+  /* Escape ends the tour only. A maximised panel or a side sheet stays as it is. */
   function onKey(event) {
-    if (current >= 0 && event.key === "Escape") {
+    if (current >= 0 && event.key === "Escape" && !event.defaultPrevented) {
+      event.preventDefault();
       end();
     }
   }
@@ -130,7 +132,8 @@ A program that drives the browser is no first visitor, so it sees no tour unless
   }
 
   document.addEventListener("click", onClick);
-  document.addEventListener("keydown", onKey);
+  // In the capture phase, so that the workspace and the side sheet see that the key is used.
+  document.addEventListener("keydown", onKey, true);
   window.addEventListener("resize", () => {
     const step = steps()[current];
     const target = step && targetOf(step);

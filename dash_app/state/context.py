@@ -35,6 +35,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "split", "scale", "effects", "first", "last", "token", "foil",
     ),
     "link": ("link",),
+    "suite": ("suite", "prompts", "digits"),
     "theme": ("theme",),
     "arrangement": ("page", "wide", "folded", "panes"),
 }  # fmt: skip
@@ -147,6 +148,7 @@ class PageId(StrEnum):
     CURVE = "curve"
     METHOD = "method"
     LINK = "link"
+    SUITE = "suite"
     THEME = "theme"
     ARRANGEMENT = "arrangement"
     SCHEME = "scheme"

@@ -23,6 +23,8 @@ from analysis.lens.options import (
     SHARE_METHODS,
     SIMILARITIES,
 )
+from analysis.tasks import suites
+from analysis.tasks.sum_specs import MAX_DIGITS
 from dash_app.state import options
 
 MAX_PROMPT_CHARACTERS = 20_000
@@ -64,6 +66,13 @@ def _one_of(table: Choices[Any]) -> AfterValidator:
         return name
 
     return AfterValidator(known)
+
+
+def _suite(name: str) -> str:
+    """Accept the names of built-in suites. An uploaded list is not part of a link."""
+    if name not in suites.NAMES:
+        raise ValueError(f"There is no suite {name!r}.")
+    return name
 
 
 Decoder = Annotated[str, _one_of(DECODERS)]
@@ -119,6 +128,8 @@ class Selection(BaseModel):
         token, foil: Flow in logits: the token (None: the model's choice), and the one whose logit
             is subtracted.
         link: The chosen link, kind:layer:source:target:head; empty if there is none.
+        suite, prompts, digits: The form of the page Tasks: the suite, its number of prompts, and
+            the number of digits of an operand.
         theme: "auto" follows the browser.
         page: The page that is shown.
         wide, folded, panes: The panel that fills the workspace, panels that are folded, and panes
@@ -175,6 +186,9 @@ class Selection(BaseModel):
     token: MaybeToken = None
     foil: MaybeToken = None
     link: str = Field(default="", max_length=60, pattern=LINK)
+    suite: Annotated[str, AfterValidator(_suite)] = "addition"
+    prompts: int = Field(default=60, ge=1, le=100_000)
+    digits: int = Field(default=2, ge=1, le=MAX_DIGITS)
     theme: Annotated[str, _one_of(options.THEMES)] = options.THEMES.default
     page: Annotated[str, _one_of(options.PAGES)] = options.PAGES.default
     wide: str = Field(default="", max_length=20, pattern=r"^[a-z]*$")

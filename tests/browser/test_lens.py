@@ -214,10 +214,14 @@ def embeddings_and_norms_are_told(page: Any) -> None:
 
 
 def click_cell(page: Any, graph: str, row: int, column: int, count: int = 1) -> None:
+    """Click a cell in view, where no row name and no token covers it."""
     at = page.locator(f"{graph} .js-plotly-plot").evaluate(
         """(plot, [row, column]) => {
             plot.scrollIntoView({block: "center"});
             const {xaxis, yaxis} = plot._fullLayout;
+            const scroller = plot.closest(".scroll-x");
+            scroller.scrollLeft = xaxis.d2p(column) - (scroller.clientWidth - xaxis._offset) / 2;
+            scroller.scrollTop = yaxis.d2p(row) - scroller.clientHeight / 2;
             const box = plot.getBoundingClientRect();
             return [box.left + xaxis._offset + xaxis.d2p(column),
                     box.top + yaxis._offset + yaxis.d2p(row)];

@@ -23,7 +23,7 @@ GOOD = "prompt,answer,kind\n12345+11111=,023456,right\n12346+11111=,023999,wrong
 def opened(revisit: Callable[..., Any]) -> Any:
     """The page with the panel's own controls set for the adder."""
     page = revisit(START)
-    expect(page.locator("#tasks-model")).to_have_value("addition-5digit")
+    expect(page.locator("#run-model")).to_have_value("addition-5digit")
     expect(page.locator("#tasks-projection-component")).to_have_value("row 1")
     return page
 
@@ -52,6 +52,10 @@ def test_a_suite_runs_is_drawn_and_opens_a_prompt(revisit: Callable[..., Any]) -
     fill(page, "tasks-size", 8)
     page.locator("#tasks-run").click()
     expect(page.locator("#tasks-summary")).to_contain_text("8 of 8 right")
+    page.wait_for_url("**prompts=8*")
+    page.reload()  # the address names the report, and the server still has it
+    expect(page.locator("#tasks-summary")).to_contain_text("8 of 8 right")
+    expect(page.locator("#tasks-size")).to_have_value("8")
     dots = page.locator("#tasks-prompts .points path")
     expect(dots).to_have_count(8)
     still(page)

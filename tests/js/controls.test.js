@@ -106,3 +106,53 @@ test("the text to find is reported in a form that an address can hold", () => {
   ];
   assert.deepEqual(targets(page), expected);
 });
+
+/* ---------------------------------------------------------------- the form of the page Tasks */
+
+const TASKS = { suite: "facts", prompts: 20, digits: 3 };
+
+function openTasks(digits = {}) {
+  const page = openPage();
+  Object.assign(page.layout, { "tasks-suite": {}, "tasks-size": {}, "tasks-digits": digits });
+  page.dash.showTasks(TASKS, { seen: 0 });
+  return page;
+}
+
+test("the form of the tasks shows the address and reports what the reader changes", () => {
+  const page = openTasks();
+  const values = ["tasks-suite", "tasks-size", "tasks-digits"].map((id) => page.layout[id].value);
+  assert.deepEqual(values, ["facts", 20, 3]);
+  page.dash.reportTasks(...values);
+  assert.deepEqual(targets(page), []);
+  page.dash.reportTasks("facts", 40, 3);
+  assert.deepEqual(targets(page), [["prompts=40", "tasks-size"]]);
+});
+
+test("an uploaded list, an empty field and fixed digits are not reported", () => {
+  const page = openTasks({ value: 5, disabled: true });
+  assert.equal(page.layout["tasks-digits"].value, 5);
+  page.dash.reportTasks("own", null, 5);
+  assert.deepEqual(targets(page), []);
+});
+
+test("a suite that runs on another model makes it the page's model", () => {
+  const page = openTasks();
+  const run = page.add("button", { id: "tasks-run" });
+  page.add("section", { class: "panel panel-tasks" }, run);
+  Object.assign(page.layout, { "run-model": { value: "a" }, request: { data: { model: "a" } } });
+  run.click();
+  assert.deepEqual(targets(page), []);
+  page.layout["run-model"].value = "b/c";
+  run.click();
+  assert.deepEqual(targets(page), [["model=b%2Fc", undefined]]);
+});
+
+test("a model that adds runs its example beside the suite", () => {
+  const page = openTasks({ value: 5, disabled: true });
+  const run = page.add("button", { id: "tasks-failure-run" });
+  page.add("section", { class: "panel panel-tasks" }, run);
+  page.add("div", { id: "tasks-sum" }, page.add("button", { "data-go": "model=adder&prompt=1" }));
+  Object.assign(page.layout, { "run-model": { value: "adder" }, request: { data: {} } });
+  run.click();
+  assert.deepEqual(targets(page), [["model=adder&prompt=1", undefined]]);
+});

@@ -306,5 +306,24 @@ test("nothing is covered while the panel is not scrolled", () => {
   const widths = [rowNames, info].flatMap((layer) =>
     layer.querySelectorAll("rect").map((cover) => cover.getAttribute("width"))
   );
-  assert.deepEqual(widths, ["0", "0", "0"]);
+  assert.deepEqual([...new Set(widths)], ["0"]);
+});
+
+test("names that cover cells catch the clicks on them", () => {
+  const { page, chart, scroller } = openHeatmap();
+  page.add("g", { class: "yaxislayer-above", parent: chart });
+  const info = page.add("g", { class: "infolayer", parent: chart });
+  Object.assign(scroller, { scrollLeft: 70, scrollTop: 15, scrollHeight: 440 });
+  chart.emit("plotly_afterplot");
+  const names = ["row-names-catch", "top-catch", "bottom-catch"];
+  const caught = names.map((name) => {
+    const { style, attributes } = info.querySelector(`.${name}`);
+    const { x, y, width, height } = attributes;
+    return [[x, y, width, height].map(Number), style.translate, style.pointerEvents];
+  });
+  assert.deepEqual(caught, [
+    [[0, 30, 60, 90], "70px 0px", "all"],
+    [[0, 0, 180, 30], "0px 15px", "all"],
+    [[0, 120, 180, 40], "0px -25px", "all"],
+  ]);
 });

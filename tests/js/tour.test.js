@@ -40,3 +40,17 @@ test("a step whose target fills the window stands in the corner", () => {
   const { placeFor } = openPage().stratascope.tour;
   assert.deepEqual(placeFor(box(0, 0, 1000, 700), STEP, ROOM), [690, 540]);
 });
+
+test("Escape ends the tour and nothing else", () => {
+  const page = openPage();
+  const step = page.add("div", { "data-tour-target": "#lens" });
+  page.add("div", { id: "tour" }, step);
+  const shown = page.add("div", { id: "lens" });
+  shown.getClientRects = () => [shown.rect];
+  shown.scrollIntoView = () => {};
+  page.add("button", { "data-tour": "start" }).click();
+  assert.equal(step.hidden, false);
+  const first = page.key("Escape");
+  assert.deepEqual([first.defaultPrevented, step.hidden], [true, true]);
+  assert.ok(!page.key("Escape").defaultPrevented);
+});

@@ -20,6 +20,7 @@ from dash_app.errors import Problem, explain
 from dash_app.jobs.job_and_draw import problem_to_store, stored_problem
 from dash_app.page.panel import empty_state, notice, problem_notice, select_button, target
 from dash_app.state.context import NewJob, Service
+from dash_app.state.selection import Selection
 from dash_app.views.tasks import failures, suite, sums
 from dash_app.views.tasks.reports import ReportOption
 from dash_app.views.tasks.sections import Drawn, chosen
@@ -51,6 +52,23 @@ def run(service: Service, name: str, form: Mapping[str, Any], job: NewJob) -> di
         return {"cancelled": True}
     except Exception as error:  # noqa: BLE001 - shown in the panel
         return problem_to_store(error)
+
+
+def from_address(form: Mapping[str, Any], chosen: Selection) -> dict[str, Any]:
+    """A report's form with what the address says; an uploaded list stays the suite."""
+    digits, _ = digits_of(str(form["model"]), chosen.digits, fixed=False)
+    suite = {} if form["suite"] == OWN else {"suite": chosen.suite}
+    return {**form, **suite, "size": chosen.prompts, "digits": digits}
+
+
+def known(service: Service, name: str, form: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What ``run`` would return if the memo has the report; else None."""
+    try:
+        spec = spec_of(service, name, form)
+        found = service.peek(spec.model, spec)
+    except (AnalysisError, ValueError):  # running it reports the error
+        return None
+    return None if found is None else {"form": dict(form)}
 
 
 def spec_of(service: Service, name: str, form: Mapping[str, Any]) -> Any:

@@ -5,27 +5,23 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from dash import Dash, Input, Output, State, ctx, no_update
+from dash import ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 from dash.exceptions import PreventUpdate
 
 from analysis.tasks.suite_specs import OWN
 from dash_app.jobs.job_and_draw import JobParts, Work, register_work
-from dash_app.state.context import Context, PageId, join, read_run
+from dash_app.state.context import Context, PageId, join
 from dash_app.views.tasks import actions
 from dash_app.views.tasks.reports import EVERY, Part, Report, ReportOption, TasksId, of
 
 #: The part of the form that all reports share, by its names in ``actions``.
-FORM = {
-    "model": TasksId.MODEL,
-    "suite": TasksId.SUITE,
-    "size": TasksId.SIZE,
-    "digits": TasksId.DIGITS,
-}
+FORM = {"suite": TasksId.SUITE, "size": TasksId.SIZE, "digits": TasksId.DIGITS}
 
 
 def register(app: Dash, context: Context) -> None:
     """Run suites and reports in the background, draw them, and export their numbers."""
     _register_form(app, context)
+    _register_reopening(app, context)
     _register_upload(app, context)
     _register_lists(app, context)
     for report in EVERY:
@@ -34,27 +30,74 @@ def register(app: Dash, context: Context) -> None:
     _register_exports(app, context)
 
 
+def _picker(context: Context) -> str:
+    """The model picker in the bar."""
+    return str(context.mirrors["model"].component)
+
+
+def _form_of(report: Report) -> dict[str, str]:
+    """The components with a report's form, by their names in ``actions``."""
+    own = {"own": of(report.name, Part.SIZE)} if report.size is not None else {}
+    return {**FORM, **{str(option): of(report.name, option) for option in report.asks}, **own}
+
+
 def _register_form(app: Dash, context: Context) -> None:
-    @app.callback(
-        Output(TasksId.MODEL, "value"), Input(PageId.REQUEST, "data"), State(PageId.RUN, "data")
+    browser: Any = app.clientside_callback  # Dash has no types for it
+    browser(
+        ClientsideFunction("stratascope", "reportTasks"),
+        *(Input(component, "value") for component in FORM.values()),
+        prevent_initial_call=True,
     )
-    def follow_model(request: Any, data: Any) -> Any:
-        run = read_run(data)
-        wanted = join(request).model or context.settings.default_model
-        # Another prompt on the same model must not change the model that was chosen here.
-        return _if_new(wanted, run.model if run else None)
+    browser(
+        ClientsideFunction("stratascope", "showTasks"),
+        Input(PageId.SUITE, "data"),
+        Input(PageId.QUERY, "data"),
+    )
 
     @app.callback(
         Output(TasksId.SUM, "children"),
         Output(TasksId.DIGITS, "value"),
         Output(TasksId.DIGITS, "disabled"),
-        Input(TasksId.MODEL, "value"),
+        Input(_picker(context), "value"),
         State(TasksId.DIGITS, "value"),
         State(TasksId.DIGITS, "disabled"),
     )
     def digits(model: Any, digits: Any, fixed: Any) -> Any:
         count, own = actions.digits_of(str(model), digits, bool(fixed))
         return actions.own_sum(str(model)), _if_new(count, digits), own
+
+
+def _register_reopening(app: Dash, context: Context) -> None:
+    """Show the reports of the form that the memo has, so that a link or a reload keeps them."""
+    forms = {
+        report.name: {name: State(part, "value") for name, part in _form_of(report).items()}
+        for report in EVERY
+    }
+
+    @app.callback(
+        *(Output(of(report.name, Part.READY), "data") for report in EVERY),
+        inputs={
+            "model": Input(_picker(context), "value"),
+            "arrangement": Input(PageId.ARRANGEMENT, "data"),
+            "suite": Input(PageId.SUITE, "data"),
+            "forms": forms,
+            "kept": State(TasksId.LIST, "data"),
+            "shown": {report.name: State(of(report.name, Part.READY), "data") for report in EVERY},
+        },
+        prevent_initial_call=True,
+    )
+    def reopen(model: Any, arrangement: Any, suite: Any, forms: Any, kept: Any, shown: Any) -> Any:
+        if join(arrangement).page != "tasks":
+            raise PreventUpdate
+        chosen = {"model": model, "list": kept}
+        filled = {
+            name: actions.from_address({**form, **chosen}, join(suite))
+            for name, form in forms.items()
+        }
+        known = [actions.known(context.service, name, form) for name, form in filled.items()]
+        return [
+            _if_new(found or held, held) for found, held in zip(known, shown.values(), strict=True)
+        ]
 
 
 def _register_upload(app: Dash, context: Context) -> None:
@@ -89,7 +132,7 @@ def _register_lists(app: Dash, context: Context) -> None:
 
     @app.callback(
         *(Output(name, prop) for name in lists for prop in ("options", "value")),
-        Input(TasksId.MODEL, "value"),
+        Input(_picker(context), "value"),
         Input(PageId.RUN, "data"),
         Input(of("probes", Part.READY), "data"),
         Input(TasksId.DIGITS, "value"),
@@ -103,9 +146,7 @@ def _register_lists(app: Dash, context: Context) -> None:
 
 def _register_job(app: Dash, context: Context, report: Report) -> None:
     name = report.name
-    form = {**FORM, **{str(option): of(name, option) for option in report.asks}}
-    if report.size is not None:
-        form["own"] = of(name, Part.SIZE)
+    form = {**_form_of(report), "model": _picker(context)}
 
     def prepare(clicks: Any, kept: Any, **values: Any) -> Work | None:
         if not clicks:

@@ -41,6 +41,8 @@ HELP = (
     " (saturation, by the logit lens), for right and wrong answers. Bands are 95 % bootstrap"
     " intervals over prompts, at least as wide as Wilson's. A wrong answer counts with its first"
     " wrong token.",
+    "Choose the model in the bar. The link contains the model, the suite, its size and the digits;"
+    " a report that the server still has opens with it. An uploaded list is not part of a link.",
     "There are two controls: another prompt's answer token, followed in this prompt (it is "
     "equally frequent), and the right token after the prompt's tokens are shuffled.",
     "Click a point or a cell to open one of its prompts above. Digits is the number of digits of an"
@@ -93,7 +95,7 @@ def layout(context: Context) -> dict[str, Any]:
         "Many prompts at once",
         "Many prompts at once",
         [
-            html.Div(_controls(context), className="controls"),
+            html.Div(_controls(context), className="controls mb-2"),
             dcc.Store(id=TasksId.LIST),
             dcc.Download(id=TasksId.DOWNLOAD),
             *(
@@ -119,13 +121,11 @@ def layout(context: Context) -> dict[str, Any]:
 
 
 def _controls(context: Context) -> list[Component]:
-    models = [{"label": name, "value": name} for name, _ in context.models]
-    most = context.settings.max_suite_prompts
+    most, form = context.settings.max_suite_prompts, context.base()
     return [
-        field("Model", _list(TasksId.MODEL, models, context.settings.default_model, 15)),
-        field("Suite", _list(TasksId.SUITE, SUITES, "addition", 15)),
-        field("Prompts", _number(TasksId.SIZE, min(60, most), most)),
-        field("Digits", _number(TasksId.DIGITS, 2, MAX_DIGITS)),
+        field("Suite", _list(TasksId.SUITE, SUITES, form.suite, 15)),
+        field("Prompts", _number(TasksId.SIZE, min(form.prompts, most), most)),
+        field("Digits", _number(TasksId.DIGITS, form.digits, MAX_DIGITS)),
         button("Run suite", of("suite", Part.BUTTON), color="primary"),
         button("Cancel", of("suite", Part.CANCEL), disabled=True),
     ]
@@ -143,7 +143,7 @@ def _own() -> Component:
         [
             html.Div(id=TasksId.SUM, className="tasks-sum"),
             html.Div(
-                [field("", upload), html.P(LIST_HELP, className="control-help")],
+                [upload, html.P(LIST_HELP, className="control-help")],
                 className="tasks-own",
             ),
             html.Div(id=TasksId.MESSAGE, className="tasks-said", **aria(live="polite")),
@@ -203,7 +203,7 @@ def _tools(report: Report) -> Component:
     """Tools of a finished report: options of what is drawn, and its numbers as files."""
     files = [(f"CSV: {sheet}", f"csv-{sheet}") for sheet in report.sheets]
     exports = [
-        button(text, of(report.name, name), color="link")
+        button(text, of(report.name, name), color="link", class_name="px-0")
         for text, name in (*files, ("JSON: all", "json"))
     ]
     return html.Div(

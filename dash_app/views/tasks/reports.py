@@ -9,7 +9,6 @@ from enum import StrEnum
 class TasksId(StrEnum):
     """Ids of this view's components, except those of the reports."""
 
-    MODEL = "tasks-model"
     SUITE = "tasks-suite"
     SIZE = "tasks-size"
     DIGITS = "tasks-digits"

@@ -23,6 +23,8 @@ from dash_app.views import disagreement, heatmap
 from dash_app.views.disagreement import actions as comparison
 from dash_app.views.flow import actions as flow
 from dash_app.views.flow import callbacks as flow_view
+from dash_app.views.tasks import actions
+from dash_app.views.tasks.reports import EVERY
 from tests.support.dash_client import DashClient
 from tests.support.fake_service import FakeService, refuse
 from tests.wiring.test_app import components
@@ -216,23 +218,33 @@ class TestTasks:
         return DashClient(create_app(service, settings))
 
     def test_a_new_model_keeps_the_digits_that_are_typed(self, page: DashClient) -> None:
-        values = {"tasks-model.value": "smollm2-135m-instruct", "tasks-digits.value": 4}
-        told = page.answer("tasks-digits.disabled", {"tasks-model.value"}, values)
+        values = {"run-model.value": "smollm2-135m-instruct", "tasks-digits.value": 4}
+        told = page.answer("tasks-digits.disabled", {"run-model.value"}, values)
         assert told["tasks-digits"] == {"disabled": False}
-        values["tasks-model.value"] = "addition-5digit"
-        told = page.answer("tasks-digits.disabled", {"tasks-model.value"}, values)
+        values["run-model.value"] = "addition-5digit"
+        told = page.answer("tasks-digits.disabled", {"run-model.value"}, values)
         assert told["tasks-digits"] == {"value": 5, "disabled": True}
 
-    def test_another_prompt_keeps_the_chosen_model(self, page: DashClient, run_ref: RunRef) -> None:
-        for model, told in ((run_ref.model, None), ("other", "other")):
-            stored = held(run_ref, Selection(model=model, prompt="Next", attempt=2))
-            found = page.answer("tasks-model.value", {"request.data"}, stored)
-            assert found.get("tasks-model", {}).get("value") == told
+    def test_a_report_in_the_memo_opens_with_the_page(
+        self, page: DashClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[Any] = []
+        monkeypatch.setattr(
+            actions, "known", lambda _service, name, form: asked.append((name, form))
+        )
+        values = {"run-model.value": "m", "suite.data": {"suite": "facts", "prompts": 9}}
+        for shown in ("explore", "tasks"):
+            values["arrangement.data"] = {"page": shown}
+            page.answer("tasks-ready.data", {"arrangement.data"}, values)
+            assert bool(asked) == (shown == "tasks")
+        assert [name for name, _ in asked] == [report.name for report in EVERY]
+        form = asked[0][1]
+        assert (form["model"], form["suite"], form["size"]) == ("m", "facts", 9)
 
     def test_lists_show_the_surroundings_of_the_choice(self, page: DashClient) -> None:
         lists = {"component": "row 0", "place": "", "column": "1"}
         values = {f"tasks-projection-{name}.value": value for name, value in lists.items()}
-        values |= {"tasks-model.value": "smollm2-135m-instruct", "tasks-digits.value": 2}
+        values |= {"run-model.value": "smollm2-135m-instruct", "tasks-digits.value": 2}
         told = page.answer("tasks-projection-place.options", {"run.data"}, values)
         assert all(list(told[f"tasks-projection-{name}"]) == ["options"] for name in lists)
         values["tasks-projection-component.value"] = "head 99.0"
