@@ -127,6 +127,9 @@ last report that the server has processed.
     }
   }
 
+  /* Chooses a position, and a row unless it is null. */
+  const choose = (row, pos) => cell && selectCell(row ?? cell.row, pos);
+
   /* The number of the last report that the server has processed or refused. */
   function answered() {
     return (pending[0]?.n ?? lastReport + 1) - 1;
@@ -271,7 +274,7 @@ last report that the server has processed.
   document.addEventListener("click", onClick, true);
   document.addEventListener("keydown", onKey);
 
-  window.stratascope.page = { report, select, selectCell, followSelection, forgetReports };
+  window.stratascope.page = { report, select, selectCell, choose, followSelection, forgetReports };
   window.dash_clientside ??= {};
   window.dash_clientside.stratascope = {
     ...window.dash_clientside.stratascope,

@@ -51,7 +51,6 @@ def window(
     row: int,
     pos: int,
     show: str = "",
-    find: str = "",
     fold: int = 1,
 ) -> Window:
     """Choose rows and positions.
@@ -62,18 +61,14 @@ def window(
         row: The chosen row, which is always drawn.
         pos: The chosen position.
         show: "" (the page with the chosen position), "all", "answer" or "first-last".
-        find: Draw only positions whose token contains this text, in upper or lower case.
         fold: Draw every ``fold``-th row, and the last.
     """
     bottom = 1 if layered else 0
     rows = tuple(range(bottom, run.info.layers + 1))
     kept = {*rows[::fold], rows[-1], *([row] if row in rows else [])}
     size = len(run.tokens)
-    found = _spanned(run, show, pos)
-    if find:
-        text = find.casefold()
-        found = [at for at in range(size) if text in run.tokens[at].text.casefold()]
-    return Window(tuple(sorted(kept)), tuple(found[:MAX_POSITIONS]), rows, size)
+    spanned = _spanned(run, show, pos)
+    return Window(tuple(sorted(kept)), tuple(spanned[:MAX_POSITIONS]), rows, size)
 
 
 def opening_position(run: RunResult) -> int:
@@ -106,26 +101,15 @@ def pages(size: int) -> list[tuple[int, int]]:
     return [(first, min(first + PAGE, size) - 1) for first in range(0, size, PAGE)]
 
 
-def describe_window(shown: Window, find: str = "") -> str:
+def describe_window(shown: Window) -> str:
     """The window in words: "all rows, positions 128 to 255 of 512"."""
     count, rows = len(shown.rows), len(shown.all_rows)
     first = "all rows" if count == rows else f"{count} of {rows} rows (folded)"
     if shown.whole:
         return f"{first}, all {shown.size} positions"
     if not shown.positions:
-        return f"{first}, no positions: no token contains '{find}'"
-    if _consecutive(shown.positions):
-        span = f"positions {shown.positions[0]} to {shown.positions[-1]} of {shown.size}"
-    else:
-        span = f"{len(shown.positions)} of {shown.size} positions"
-    found = "tokens that contain"
-    if len(shown.positions) == MAX_POSITIONS:
-        found = "the first tokens that contain"
-    return f"{first}, {span}" + (f" ({found} '{find}')" if find else "")
-
-
-def _consecutive(numbers: Sequence[int]) -> bool:
-    return numbers[-1] - numbers[0] == len(numbers) - 1
+        return f"{first}, no positions"
+    return f"{first}, positions {shown.positions[0]} to {shown.positions[-1]} of {shown.size}"
 
 
 def empty_grid(run: RunResult, spec: LensSpec, layered: bool) -> Grid:

@@ -26,7 +26,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "pins": ("pins",),
     "lens": ("component", "head", "source", "decoder", "norm", "similarity", "candidates"),
     "colour": ("colour", "asked", "part", "by"),
-    "window": ("show", "find", "fold"),
+    "window": ("show", "fold"),
+    "find": ("find",),
     "adds": ("adds", "adder"),
     "differ": ("readers", "differ"),
     "curve": ("curve",),
@@ -143,6 +144,7 @@ class PageId(StrEnum):
     LENS = "lens"
     COLOUR = "colour"
     WINDOW = "window"
+    FIND = "find"
     ADDS = "adds"
     DIFFER = "differ"
     CURVE = "curve"

@@ -109,8 +109,8 @@ class Selection(BaseModel):
         colour: The quantity that colours the heatmap.
         asked: The token whose probability or rank colours it; None: the answer's first.
         part, by: The part whose share colours it, and the measure of the share.
-        show, find: The positions shown: "answer", "all", or "first-last"; only those whose token
-            contains a text.
+        show: The positions shown: "answer", "all", or "first-last".
+        find: A text; tokens and cells that contain it are marked in the heatmap.
         fold: Every ``fold``-th row is shown.
         adds, adder: The component whose promoted tokens the inspector lists, and its head.
         readers, differ: The decoders that are compared, and the measure of their difference.

@@ -171,7 +171,7 @@ def test_an_older_response_does_not_move_a_control_back(revisit: Visit) -> None:
         find.fill("of")
         find.press("Enter")
         answers.wait_for(2)
-    expect(page.locator("#lens-state")).to_contain_text("tokens that contain 'of'")
+    expect(page.locator("#lens-state")).to_contain_text("'of' is in ")
     expect(find).to_have_value("of")
     close_sheet(page)
     page.click("[data-go='theme=dark']")

@@ -140,7 +140,15 @@ def options_say_their_formula(page: Any) -> None:
 def other_controls_change_their_views(page: Any) -> None:
     page.locator("#lens-find input, input#lens-find").fill("5")
     page.keyboard.press("Enter")
-    expect(page.locator("#lens-state")).to_contain_text("tokens that contain '5'")
+    expect(page.locator("#lens-state")).to_contain_text("'5' is in ")
+    expect(page.locator("#lens-graph .find-marks path").first).to_be_attached()
+    count = page.locator("[data-find-count]")
+    expect(count).to_contain_text("1 of ")
+    page.keyboard.press("Enter")
+    expect(count).to_contain_text("2 of ")
+    page.keyboard.press("Shift+Enter")
+    expect(count).to_contain_text("1 of ")
+    expect(page.locator("#lens-state")).to_contain_text("all 18 positions")  # none is hidden
     page.locator("#lens-find input, input#lens-find").fill("")
     page.keyboard.press("Enter")
     expect(page.locator("#lens-state")).to_contain_text("all 18 positions")

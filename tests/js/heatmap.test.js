@@ -327,3 +327,65 @@ test("names that cover cells catch the clicks on them", () => {
     [[0, 120, 180, 40], "0px -25px", "all"],
   ]);
 });
+
+/* ---------------------------------------------------------------- the search */
+
+const HITS = { text: "a", columns: [4, 90], cells: [[0, 4], [30, 5]] }; // prettier-ignore
+
+function openSearch() {
+  const opened = openHeatmap({ ...META, hits: HITS });
+  const { page, chart } = opened;
+  const count = page.add("div", { "data-find-count": "" });
+  const input = page.add("input", { id: "lens-find" });
+  input.value = "a";
+  const stored = { row: 10, pos: 5 };
+  const run = { layers: 30, token_ids: new Array(100).fill(0), prompt_length: 100, attempt: 1 };
+  page.dash.followSelection(stored, run, { seen: 0 }, null);
+  chart.emit("plotly_afterplot");
+  const press = (shiftKey = false) => page.key("Enter", { shiftKey }, input);
+  return { ...opened, press, count, input };
+}
+
+test("matches are outlined where they are drawn, and nothing without a search", () => {
+  const { chart } = openSearch();
+  const [halo, line] = chart.querySelectorAll(".find-marks path");
+  assert.equal(halo.getAttribute("d"), line.getAttribute("d"));
+  assert.equal(line.getAttribute("d").split("M").length - 1, 3); // position 90 is not drawn
+  const plain = openHeatmap({ ...META, hits: { text: "", columns: [], cells: [] } });
+  plain.chart.emit("plotly_afterplot");
+  assert.equal(plain.chart.querySelector(".find-marks"), null);
+});
+
+test("Enter goes through the matches by position, Shift and Enter goes back", async () => {
+  const { page, press, count } = openSearch();
+  const chosen = [];
+  for (const back of [false, false, false, false, false, true]) {
+    press(back);
+    await page.clock.advance(1000);
+    chosen.push([page.layout.events.data.reports.at(-1).to, count.textContent]);
+  }
+  assert.deepEqual(chosen, [
+    ["row=10&pos=4&layer=9", "1 of 4"], // a column keeps the row
+    ["row=0&pos=4&layer=0", "2 of 4"],
+    ["row=30&pos=5&layer=29", "3 of 4"],
+    ["row=30&pos=90&layer=29", "4 of 4"], // outside the drawn columns
+    ["row=30&pos=4&layer=29", "1 of 4"], // round the end
+    ["row=30&pos=90&layer=29", "4 of 4"],
+  ]);
+});
+
+test("a new text chooses its first match once the matches are drawn", () => {
+  const { page, press, chart, input, count } = openSearch();
+  input.value = "b";
+  press();
+  assert.equal(page.layout.events, undefined);
+  chart.layout.meta = { ...META, hits: { text: "b", columns: [], cells: [[10, 5]] } };
+  chart.emit("plotly_afterplot");
+  assert.equal(page.layout.events.data.reports.at(-1).to, "row=10&pos=5&layer=9");
+  assert.equal(count.textContent, "1 of 1");
+  input.value = "c";
+  press();
+  chart.layout.meta = { ...META, hits: { text: "c", columns: [], cells: [] } };
+  chart.emit("plotly_afterplot");
+  assert.equal(count.textContent, "No match");
+});

@@ -121,10 +121,8 @@ def _strip(
     service: Service, run: RunRef, selection: Selection, theme: Any, found: Emergence
 ) -> Strip:
     result, chosen = result_of(service, run), resolve(selection, run)
-    shown = window(
-        result, False, row=chosen.row, pos=chosen.pos, show=selection.show, find=selection.find
-    )
+    shown = window(result, False, row=chosen.row, pos=chosen.pos, show=selection.show)
     figure = strip(found, result, shown.positions, pos=chosen.pos, theme=theme)
-    positions = describe_window(shown, selection.find).partition(", ")[2]
+    positions = describe_window(shown).partition(", ")[2]
     line = f"the row where the model's choice emerges; {positions}"
     return figure, line, found.causal_commit is not None

@@ -53,7 +53,7 @@ def wanted(
     chosen = resolve(selection, run)
     shown = window(
         result, False, row=chosen.row, pos=chosen.pos,
-        show=selection.show, find=selection.find, fold=selection.fold,
+        show=selection.show, fold=selection.fold,
     )  # fmt: skip
     names = readers(selection, result, learned)
     if len(names) < 2 or not shown.positions:
@@ -162,7 +162,7 @@ def note(found: Disagreement, shown: Window, selection: Selection) -> str:
     text = (
         f"{names.capitalize()}, {selection.norm} norm: {agree:.0%} of pairs have the same best"
         f" token; mean divergence {float(found.divergence.mean()):.2f} nats."
-        f"{_folded(shown)} Shown: {describe_window(shown, selection.find)}."
+        f"{_folded(shown)} Shown: {describe_window(shown)}."
     )
     for group in found.coincide:
         same = " and ".join(DECODERS[name].label.lower() for name in group)

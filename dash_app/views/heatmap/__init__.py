@@ -24,7 +24,7 @@ HEATMAP = Drawing(
         Output(LensId.INSPECTOR, "children"),
     ),
     actions.draw,
-    parts=(*CHOSEN, PageId.PINS),
+    parts=(*CHOSEN, PageId.PINS, PageId.FIND),
     theme=True,
     job=JobStart.AUTOMATIC,
     computed=CHOSEN,
@@ -56,7 +56,7 @@ def register(app: Dash, context: Context) -> None:
     )
     browser(
         ClientsideFunction("stratascope", "showFindText"),
-        Input(PageId.WINDOW, "data"),
+        Input(PageId.FIND, "data"),
         Input(PageId.QUERY, "data"),
     )
 

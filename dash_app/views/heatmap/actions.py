@@ -137,9 +137,14 @@ def draw(
         component = picture.spec.lens.component
         grid = data.grid or empty_grid(picture.result, picture.spec.lens, layered(component))
         known = _known(picture, data)
-        now = [picture.key, theme, int(known.sum())]
+        now = [picture.key, theme, int(known.sum()), selection.find]
+        found = hits(picture, grid)
         figure = no_update if note == now else _figure(picture, grid, data, known, theme)
-        lines = caption(picture, grid, known, (*picture.notes, *_fallback_note(picture, data)))
+        if figure is not no_update:
+            figure["layout"]["meta"]["hits"] = found.in_browser
+        lines = caption(
+            picture, grid, known, (*found.said, *picture.notes, *_fallback_note(picture, data))
+        )
         if problem:  # what was computed before stays
             lines = [problem_notice(problem), *lines]
         values = figure, controls, lines, _inspector(picture, grid, data)
@@ -213,6 +218,51 @@ def _colours(picture: Picture, cells: Grid, data: HeatmapData) -> CellColours:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """Where the heatmap has the text of the search, in upper or lower case.
+
+    Attributes:
+        text: The text; empty without a search.
+        columns: Positions of the run whose token contains it, drawn or not.
+        cells: [row, position] of drawn cells whose best token contains it.
+    """
+
+    text: str = ""
+    columns: tuple[int, ...] = ()
+    cells: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def in_browser(self) -> dict[str, Any]:
+        """What ``heatmap_find.js`` marks."""
+        return {"text": self.text, "columns": self.columns, "cells": self.cells}
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """A sentence for the caption."""
+        if not self.text:
+            return ()
+        found = {"token": len(self.columns), "cell": len(self.cells)}
+        counts = [f"{count} {name}{'' if count == 1 else 's'}" for name, count in found.items()]
+        return (f"'{self.text}' is in {' and '.join(counts)}.",)
+
+
+def hits(picture: Picture, grid: Grid) -> Hits:
+    """Search the run's tokens, and the best tokens of the drawn cells."""
+    text, window = picture.selection.find.casefold(), picture.window
+    if not text:
+        return Hits()
+    tokens = picture.result.tokens
+    columns = tuple(at for at, token in enumerate(tokens) if text in token.text.casefold())
+    ids = [token.id for token in grid.vocabulary if text in token.text.casefold()]
+    best = laid_out(grid, window).token_ids[..., 0]
+    cells = tuple(
+        (window.rows[line], window.positions[column])
+        for column, line in np.argwhere(np.isin(best, ids).T).tolist()
+    )
+    return Hits(picture.selection.find, columns, cells)
+
+
 def _token_choices(service: Service, picture: Picture) -> dict[int, Token]:
     """The tokens to choose from for a colour of one token: best ones, pins, and the chosen one."""
     result, run, selection = picture.result, picture.run, picture.selection
@@ -266,7 +316,7 @@ def caption(
     what = COMPONENTS[selection.component].phrase.format(
         head=f"head {selection.head}", source=f"position {selection.source or 0}"
     )
-    text = [f"Shown: {describe_window(picture.window, selection.find)}."]
+    text = [f"Shown: {describe_window(picture.window)}."]
     if picture.pos not in picture.window.positions:
         text.append(f"The chosen position {picture.pos} is not among them.")
     text += [*notes, *_option_notes(selection, grid)]

@@ -9,7 +9,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from dash_app.jobs.job_and_draw import progress_bar, small_button, stop_button
-from dash_app.page.panel import graph
+from dash_app.page.panel import data, graph
 from dash_app.page.panes import Pane
 from dash_app.state.context import Context
 
@@ -80,11 +80,16 @@ def _find() -> Component:
         maxLength=60,
         className="find-input",
     )
-    return html.Label(
+    count = html.Div(className="control-help", role="status", **data(find_count=""))
+    label = html.Label(
         [html.Span("Find", className="control-label"), box],
-        title="Show only positions whose token contains this text (press Enter)",
+        title="Mark the tokens and cells that contain this text",
         className="control",
     )
+    steps = html.P(
+        "Enter chooses the next match, Shift + Enter the one before.", className="control-help"
+    )
+    return html.Div([label, count, steps])
 
 
 def _job() -> Component:

@@ -150,7 +150,6 @@ def visible_window(run: RunRef, result: RunResult, selection: Selection) -> Wind
         row=chosen.row,
         pos=chosen.pos,
         show=selection.show,
-        find=selection.find,
         fold=selection.fold,
     )
 
@@ -196,7 +195,6 @@ def _covers(found: Grid | Colours | None, drawn: Window) -> bool:
 #: Most source positions in the menu.
 MOST_SOURCES = 256
 FOLDS = ((1, "All"), (2, "Every 2nd"), (4, "Every 4th"), (8, "Every 8th"))
-SEARCHED = "All positions are searched for the text. Clear the search to choose positions."
 
 
 def bar(
@@ -276,9 +274,7 @@ def _window(selection: Selection, result: RunResult | None) -> list[Component]:
         folds.append(Option(str(selection.fold), f"Every {selection.fold}th"))
     parts = [menu("fold", "Rows", folds, str(selection.fold), short=True)]
     spans = positions(result)
-    if selection.find:
-        spans = [replace(option, unless=SEARCHED) for option in spans]
-    elif selection.show and selection.show not in {option.value for option in spans}:
+    if selection.show and selection.show not in {option.value for option in spans}:
         spans.append(Option(selection.show, selection.show))
     return [*parts, menu("show", "Positions", spans, selection.show), *_pages(selection, result)]
 
@@ -300,7 +296,7 @@ def positions(result: RunResult | None) -> list[Option]:
 def _pages(selection: Selection, result: RunResult | None) -> list[Component]:
     """Buttons to the pages before and after, if there are several pages."""
     size = len(result.tokens) if result else 0
-    if size <= PAGE or selection.show in ("all", "answer") or selection.find:
+    if size <= PAGE or selection.show in ("all", "answer"):
         return []
     all_pages = pages(size)
     first = int(selection.show.split("-")[0]) if selection.show else (selection.pos or 0)

@@ -15,11 +15,11 @@ from analysis.reports.specs import EmbeddingSpec
 from analysis.tracing.specs import RunSpec
 from dash_app.page.panel import options_of
 from dash_app.page.window import MAX_POSITIONS, describe_window, window
-from dash_app.state.context import trace_of
+from dash_app.state.context import result_of, trace_of
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.disagreement import actions
 from dash_app.views.heatmap.inspector import inspector
-from dash_app.views.heatmap.options import MOST_SOURCES, SEARCHED, bar, situation
+from dash_app.views.heatmap.options import MOST_SOURCES, bar, situation
 from dash_app.views.model.panel import embedding_report
 from tests.support import fake_results, synthetic
 from tests.support.components import text
@@ -50,12 +50,27 @@ def test_equal_norms_are_marked(
     assert not barred(options_of(NORMS, situation(chosen, None, False)))
 
 
-def test_a_search_covers_all_positions(service: FakeService, run_ref: RunRef) -> None:
+def test_a_search_marks_tokens_and_cells_and_hides_nothing(
+    service: FakeService, run_ref: RunRef
+) -> None:
     service.ask(trace_of(run_ref), LensSpec())
-    _, controls, *_ = show(service, run_ref, Selection(find="is", show="answer"))
-    assert text(controls).count(SEARCHED) == 2 * 2  # in each button and its label
-    _, controls, *_ = show(service, run_ref, Selection(show="answer"))
-    assert SEARCHED not in text(controls)
+    plain = show(service, run_ref, Selection(show="answer"))[0]["layout"]["meta"]
+    assert plain["hits"] == {"text": "", "columns": (), "cells": ()}
+    figure, _, lines, _ = show(service, run_ref, Selection(find="PARIS", show="answer"))
+    meta = figure["layout"]["meta"]
+    tokens = result_of(service, run_ref).tokens
+    wanted = [at for at, token in enumerate(tokens) if "paris" in token.text.casefold()]
+    assert list(meta["hits"]["columns"]) == wanted
+    assert meta["positions"] == plain["positions"]
+    by_id = {token.id for token in tokens if "paris" in token.text.casefold()}
+    drawn = {
+        (row, pos)
+        for row, line in zip(meta["rows"], meta["ids"], strict=True)
+        for pos, number in zip(meta["positions"], line, strict=True)
+        if number in by_id
+    }
+    assert drawn <= set(meta["hits"]["cells"])
+    assert f"is in {len(wanted)} token" in text(lines)
 
 
 def test_a_menu_states_the_sources_it_omits(run_ref: RunRef) -> None:
@@ -67,11 +82,11 @@ def test_a_menu_states_the_sources_it_omits(run_ref: RunRef) -> None:
     assert "later positions" not in text(bar(chosen, run_ref, short))
 
 
-def test_too_many_matches_are_truncated_with_a_note() -> None:
+def test_at_most_1024_positions_are_drawn_and_the_caption_says_which() -> None:
     run = synthetic.run_result(2, 40_000)
-    shown = window(run, False, row=0, pos=0, find="Paris")
+    shown = window(run, False, row=0, pos=0, show="all")
     assert len(shown.positions) == MAX_POSITIONS
-    assert "(the first tokens that contain 'Paris')" in describe_window(shown, "Paris")
+    assert "positions 0 to 1023 of 40000" in describe_window(shown)
 
 
 def test_shares_by_norm_among_those_by_proximity(
