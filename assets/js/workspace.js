@@ -217,6 +217,10 @@ default are listed in the panel as chips; a click on a chip resets its option.
     if (names.get("adds") || names.get("adder")) {
       return "promoted";
     }
+    const heads = names.get("heads") ?? "none";
+    if (heads !== "none" || names.get("with")?.startsWith("heads:")) {
+      return "head";
+    }
     return names.has("row") || names.has("pos") ? "cell" : "";
   }
 

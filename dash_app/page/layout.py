@@ -43,9 +43,13 @@ OPTIONS = (
     "lens-options", "flow-options", "curves-quantity", "contributions-tokens",
     "disagreement-options", "attention-options",
 )  # fmt: skip
-INSPECTED = {"cell": "Cell", "link": "Link", "promoted": "Writes"}
+INSPECTED = {"cell": "Cell", "link": "Link", "head": "Head", "promoted": "Writes"}
 INSPECTOR_HELP = (
-    "What was clicked last: a cell of the heatmap, a link of the flow, or what a component writes.",
+    "What was clicked last: a cell of the heatmap, a link of the flow, a head, or what a component"
+    " writes.",
+    "Direct is the head's direct contribution to the logit that the contributions explain. The"
+    " effect of a link is how much that logit falls if the link is cut, estimated by one backward"
+    " pass (flow method Effect).",
 )
 
 

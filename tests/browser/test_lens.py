@@ -153,6 +153,8 @@ def other_controls_change_their_views(page: Any) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("#lens-state")).to_contain_text("all 18 positions")
     close_sheet(page)
+    still(page)
+    click_cell(page, "#lens-graph", 2, 11)  # the search has chosen another row
     inspect(page, "promoted")
     for value in ("attention_output", "mlp_output", "block_increment", "head_output"):
         before = page.locator("#lens-adds").inner_text()

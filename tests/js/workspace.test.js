@@ -88,5 +88,8 @@ test("the inspector shows the kind of what was clicked last", () => {
   assert.equal(inspectorPane("row=3&pos=1&layer=2"), "cell");
   assert.equal(inspectorPane("layer=2&heads=1&link=attention:2:0:1:1"), "link");
   assert.equal(inspectorPane("adds=mlp_output"), "promoted");
+  assert.equal(inspectorPane("layer=2&heads=1&pos=3"), "head");
+  assert.equal(inspectorPane("with=heads:1&shown=none"), "head");
+  assert.equal(inspectorPane("heads=none"), "");
   assert.equal(inspectorPane("norm=unit"), "");
 });

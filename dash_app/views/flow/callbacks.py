@@ -14,7 +14,7 @@ from dash_app.jobs.job_and_draw import JobParts, Work, part_of, register_job
 from dash_app.page.panel import FIGURE, FIGURE_LOADING
 from dash_app.state.context import Context, Drawing, JobStart, PageId
 from dash_app.state.selection import RunRef, Selection
-from dash_app.views.flow import actions, check, inspector
+from dash_app.views.flow import actions, check, head, inspector
 from dash_app.views.flow.layout import FlowId
 
 #: The parts of the selection that decide which graph is drawn.
@@ -41,6 +41,18 @@ OPTIONS = Drawing(
 LINK = Drawing(
     "flow-link", (Output(FlowId.INSPECTOR, "children"),), inspector.inspect, parts=(PageId.LINK,)
 )
+HEAD = Drawing(
+    "flow-head",
+    (Output(FlowId.HEAD, "children"),),
+    head.inspect_head,
+    parts=(PageId.CELL, PageId.FOCUS, PageId.METHOD),
+)
+LINK_EFFECT = Drawing(
+    "flow-link-effect",
+    (Output(FlowId.LINK_EFFECT, "children"),),
+    head.effect_of_link,
+    parts=(PageId.CELL, PageId.LINK, PageId.METHOD),
+)
 CHECK = Drawing(
     "flow-check",
     (Output(FlowId.CHECKED, "children"),),
@@ -49,7 +61,7 @@ CHECK = Drawing(
     theme=True,
     job=JobStart.ON_REQUEST,
 )
-DRAWINGS = (GRAPH, OPTIONS, LINK, CHECK)
+DRAWINGS = (GRAPH, OPTIONS, LINK, LINK_EFFECT, HEAD, CHECK)
 GRAPH_JOB = JobParts(FlowId.LAST, FlowId.PROGRESS)
 CHECK_JOB = JobParts(FlowId.CHECK_LAST, FlowId.CHECK_PROGRESS, FlowId.STOP)
 

@@ -70,16 +70,17 @@ def _reading(reading: LinkReading, run: RunResult) -> Component:
         [
             html.H3(title, className="inspector-title"),
             html.Dl([fact(*pair) for pair in facts], className="inspector-facts"),
-            _tokens("Promotes", reading.promoted, reading.promoted_logits, known),
-            _tokens("Suppresses", reading.suppressed, reading.suppressed_logits, known),
+            listed_tokens("Promotes", reading.promoted, reading.promoted_logits, known),
+            listed_tokens("Suppresses", reading.suppressed, reading.suppressed_logits, known),
         ],
         className="inspector",
     )
 
 
-def _tokens(
+def listed_tokens(
     title: str, ids: Iterable[int], logits: Iterable[float], known: dict[int, Token]
 ) -> Component:
+    """Tokens with their logits, as one fact of an inspector."""
     pairs = zip(ids, logits, strict=True)
     items = [
         html.Li([html.Span(label(known[int(token)], 16), className="mono"), f" {logit:+.2f}"])

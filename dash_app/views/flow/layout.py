@@ -33,6 +33,8 @@ class FlowId(StrEnum):
     SUBTITLE = "flow-subtitle"
     TABLE = "flow-table"
     INSPECTOR = "flow-inspector"
+    HEAD = "flow-head"
+    LINK_EFFECT = "flow-link-effect"
     CUT = "flow-check-cut"
     COMPARE = "flow-check-compare"
     STOP = "flow-check-stop"
@@ -130,7 +132,11 @@ def layout(context: Context) -> dict[str, Any]:
         flow.name: flow,
         links.name: links,
         "check": _check(),
-        "link": html.Div(id=FlowId.INSPECTOR, className="flow-inspector"),
+        "link": [
+            html.Div(id=FlowId.LINK_EFFECT),
+            html.Div(id=FlowId.INSPECTOR, className="flow-inspector"),
+        ],
+        "head": html.Div(id=FlowId.HEAD),
     }
 
 

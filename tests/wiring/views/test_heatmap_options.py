@@ -56,7 +56,7 @@ def test_a_search_marks_tokens_and_cells_and_hides_nothing(
     service.ask(trace_of(run_ref), LensSpec())
     plain = show(service, run_ref, Selection(show="answer"))[0]["layout"]["meta"]
     assert plain["hits"] == {"text": "", "columns": (), "cells": ()}
-    figure, _, lines, _ = show(service, run_ref, Selection(find="PARIS", show="answer"))
+    figure, _, lines, *_ = show(service, run_ref, Selection(find="PARIS", show="answer"))
     meta = figure["layout"]["meta"]
     tokens = result_of(service, run_ref).tokens
     wanted = [at for at, token in enumerate(tokens) if "paris" in token.text.casefold()]

@@ -389,17 +389,3 @@ def test_a_click_runs_the_prompt_and_chooses_the_cell() -> None:
     plain = sections.prompt("m", "1+1=", 2)
     after = reduce(Event(PageId.EVENTS, "data", {"to": plain}), before, None, before, ()).selection
     assert (after.row, after.pos, after.heads) == (None, None, ())
-
-
-def test_a_report_in_the_memo_is_the_one_of_the_form() -> None:
-    assert actions.known(Service(suite()), "suite", FORM) == {"form": FORM}
-    assert actions.known(Service(), "suite", FORM) is None
-    assert actions.known(Service(suite()), "suite", {**FORM, "size": None}) is None
-
-
-def test_an_address_fills_the_form_but_keeps_an_uploaded_list() -> None:
-    chosen = Selection(suite="facts", prompts=7, digits=3)
-    form = actions.from_address({**FORM, "model": "m"}, chosen)
-    assert (form["suite"], form["size"], form["digits"]) == ("facts", 7, 3)
-    own = actions.from_address({**FORM, "model": "addition-5digit", "suite": "own"}, chosen)
-    assert (own["suite"], own["digits"]) == ("own", 5)
