@@ -162,7 +162,8 @@ def _inspector(parts: Parts) -> Pane:
         )
         for number, (name, title) in enumerate(INSPECTED.items())
     ]  # fmt: skip
-    nav = html.Div(tabs, className="nav nav-underline", role="tablist", **aria(label="Inspector"))
+    nav = html.Div(tabs, className="nav nav-underline flex-nowrap gap-2", role="tablist",
+                   **aria(label="Inspector"))  # fmt: skip
     return Pane("inspector", "Inspector", "What was clicked last", body, INSPECTOR_HELP, line=nav)
 
 

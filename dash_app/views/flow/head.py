@@ -80,7 +80,7 @@ def _reads(
     yield "Reads", ", ".join(words)
     share = percent(float(found.head_share[head, chosen.pos]))
     norm = float(found.head_norm[head, chosen.pos])
-    yield "Norm", f"{norm:.2f}, {share} of the sum of the norms of this layer's heads"
+    yield "Norm", f"{norm:.2f}, {share} of the sum over the layer's heads"
 
 
 def _direct(
