@@ -10,10 +10,12 @@ default are listed in the panel as chips; a click on a chip resets its option.
   "use strict";
 
   const REMEMBERED = "stratascope.arrangement";
-  const NAMES = ["page", "wide", "folded", "panes"];
+  const NAMES = ["page", "wide", "folded", "panes", "order"];
+  const PLACES = "abcde"; // page.css says where they are
+  const FOLDED = "31px"; // the size of a folded panel
   const PAGE = "explore";
   const root = document.documentElement;
-  let shown = { page: PAGE, wide: "", folded: [], panes: [] };
+  let shown = { page: PAGE, wide: "", folded: [], panes: [], order: [] };
   let lastReport = 0;
   const drawn = new WeakSet(); // elements whose content is drawn
 
@@ -34,7 +36,8 @@ default are listed in the panel as chips; a click on a chip resets its option.
   /* Shows the arrangement of the store, unless the reader has changed it since. */
   function showArrangement(stored, note) {
     if (stored && lastReport <= (note?.seen ?? 0)) {
-      shown = { page: stored.page, wide: stored.wide, folded: stored.folded, panes: stored.panes };
+      const { page, wide, folded, panes, order = [] } = stored;
+      shown = { page, wide, folded, panes, order };
       apply();
     }
   }
@@ -53,6 +56,7 @@ default are listed in the panel as chips; a click on a chip resets its option.
     if (workspace) {
       workspace.classList.toggle("has-wide", Boolean(shown.wide));
       workspace.querySelectorAll(".panel").forEach(applyToPanel);
+      applyPlaces(workspace);
     }
     document.querySelectorAll("[data-pane]").forEach(applyToTab);
     document.querySelectorAll("[data-lazy]").forEach(draw);
@@ -74,6 +78,53 @@ default are listed in the panel as chips; a click on a chip resets its option.
     panel.classList.toggle("is-folded", isFolded);
     setPressed(panel.querySelector("[data-widen]"), isWide, ["Maximise", "Restore"]);
     setPressed(panel.querySelector("[data-fold]"), isFolded, ["Collapse", "Expand"]);
+  }
+
+  /* ------------------------------------------------------------ places of panels */
+
+  /* The panels by place. An order that does not name each panel once is none. */
+  function placed(names, order) {
+    const isWhole = [...names].sort().join() === [...order].sort().join();
+    return isWhole ? order : names;
+  }
+
+  function panelNames() {
+    return [...document.querySelectorAll("#workspace > .panel")].map((each) => each.dataset.panel);
+  }
+
+  function applyPlaces(workspace) {
+    const order = placed(panelNames(), shown.order);
+    for (const panel of workspace.querySelectorAll(".panel")) {
+      const index = order.indexOf(panel.dataset.panel);
+      panel.dataset.place = PLACES[index];
+      panel.style.gridArea = PLACES[index];
+      panel.style.order = index; // of panels that are stacked
+    }
+    const isFolded = order.map((name) => shown.folded.includes(name));
+    Object.assign(workspace.style, isFolded.includes(true) ? tracks(isFolded) : tracks([]));
+  }
+
+  /* The columns and rows of the workspace while panels are folded, by place. */
+  function tracks([left, top, ...below]) {
+    if (below.length === 0) {
+      return { gridTemplateColumns: "", gridTemplateRows: "" };
+    }
+    const size = (isFolded, share) => (isFolded ? FOLDED : `minmax(0, ${share}fr)`);
+    const areAllFolded = below.every(Boolean); // then the last column keeps the wide panel wide
+    const columns = below.map((isFolded, index) => {
+      return size(isFolded && !(areAllFolded && index === 2), [5, 4, 4][index]);
+    });
+    return {
+      gridTemplateColumns: [size(left, 10), ...columns].join(" "),
+      gridTemplateRows: `${size(top, 1)} minmax(0, 1fr)`,
+    };
+  }
+
+  function swap(name, other) {
+    const names = panelNames();
+    const partner = { [name]: other, [other]: name };
+    const order = placed(names, shown.order).map((each) => partner[each] ?? each);
+    change({ ...shown, order: order.join() === names.join() ? [] : order });
   }
 
   function setPressed(button, isOn, [off, on]) {
@@ -124,9 +175,9 @@ default are listed in the panel as chips; a click on a chip resets its option.
 
   /* Folded panels and panes are kept for the next visit; a link that names its own wins. */
   function remember() {
-    const { folded, panes } = shown;
+    const { folded, panes, order } = shown;
     try {
-      window.localStorage.setItem(REMEMBERED, JSON.stringify({ folded, panes }));
+      window.localStorage.setItem(REMEMBERED, JSON.stringify({ folded, panes, order }));
     } catch {
       // Storage can be full or forbidden. Then nothing is remembered.
     }
@@ -139,8 +190,13 @@ default are listed in the panel as chips; a click on a chip resets its option.
     }
     try {
       const kept = JSON.parse(window.localStorage.getItem(REMEMBERED) || "{}");
-      const { folded = [], panes = [] } = kept;
-      change({ ...shown, folded: folded.map(String), panes: panes.map(String) });
+      const { folded = [], panes = [], order = [] } = kept;
+      change({
+        ...shown,
+        folded: folded.map(String),
+        panes: panes.map(String),
+        order: order.map(String),
+      });
     } catch {
       // What is stored is not ours.
     }
@@ -247,6 +303,7 @@ default are listed in the panel as chips; a click on a chip resets its option.
     const at = (selector) => event.target.closest?.(selector);
     const page = at("[data-page-link]");
     const [widen, fold] = [at("[data-widen]"), at("[data-fold], .is-folded > .panel-header")];
+    const swapped = at("[data-swap]");
     const [tab, inspected, sheet] = [at("[data-pane]"), at("[data-inspect]"), at("[data-sheet]")];
     if (page) {
       event.preventDefault();
@@ -255,6 +312,11 @@ default are listed in the panel as chips; a click on a chip resets its option.
     } else if (widen) {
       const name = widen.dataset.widen;
       change({ ...shown, wide: shown.wide === name ? "" : name });
+    } else if (swapped) {
+      const menu = swapped.closest("details");
+      menu.open = false;
+      menu.querySelector("summary").focus();
+      swap(...swapped.dataset.swap.split(":"));
     } else if (fold) {
       toggleFolded(fold.closest(".panel").dataset.panel);
     } else if (tab) {
@@ -311,7 +373,7 @@ default are listed in the panel as chips; a click on a chip resets its option.
   document.addEventListener("click", onClick);
   document.addEventListener("keydown", onKey, true);
   document.addEventListener("mouseover", onOver);
-  window.stratascope.workspace = { onSelect, inspectorPane, openPage, changedOptions };
+  window.stratascope.workspace = { tracks, placed, onSelect, inspectorPane, openPage, changedOptions };
   window.dash_clientside ??= {};
   window.dash_clientside.stratascope = {
     ...window.dash_clientside.stratascope,

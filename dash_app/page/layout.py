@@ -11,7 +11,7 @@ from flask import g, has_request_context
 
 from dash_app.page.glossary import with_terms
 from dash_app.page.panel import aria, data, options_of, switch
-from dash_app.page.panes import Pane, icon, icon_button, panel, sheet, side_sheet
+from dash_app.page.panes import PLACES, Pane, icon, icon_button, panel, sheet, side_sheet
 from dash_app.page.thin_layout import Lazy
 from dash_app.page.tour import start_button, tour
 from dash_app.state.context import PARTS, Context, PageId, View
@@ -119,27 +119,20 @@ def _sheets(panes: Sequence[Pane]) -> list[Component]:
 
 def _explore(parts: Parts) -> list[Component]:
     """The prompt and its answer above, the workspace below."""
-    below = html.Div(
-        [
-            panel("curves", [parts[name] for name in ANSWER]),
-            panel("attention", [parts["attention"]]),
-            panel("inspector", [_inspector(parts)]),
-        ],
-        className="workspace-row",
-    )
-    linked = html.Div(
-        [panel("flow", [parts[name] for name in FLOW]), below], className="workspace-column"
-    )
-    return [
-        parts["prompt"],
-        parts["story"],
-        parts["tokens"],
-        html.Div(
-            [panel("lens", [parts[name] for name in LENS]), linked],
-            id="workspace",
-            className="workspace",
-        ),
+    panes = {
+        "lens": [parts[name] for name in LENS],
+        "flow": [parts[name] for name in FLOW],
+        "curves": [parts[name] for name in ANSWER],
+        "attention": [parts["attention"]],
+        "inspector": [_inspector(parts)],
+    }
+    titles = {name: one[0].tab for name, one in panes.items()}
+    panels = [
+        panel(name, panes[name], place=place, titles=titles)
+        for name, place in zip(panes, PLACES, strict=True)
     ]
+    workspace = html.Div(panels, id="workspace", className="workspace")
+    return [parts["prompt"], parts["story"], parts["tokens"], workspace]
 
 
 def _inspector(parts: Parts) -> Pane:
@@ -150,6 +143,7 @@ def _inspector(parts: Parts) -> Pane:
             type="button",
             className=f"nav-link{' active' if number == 0 else ''}",
             role="tab",
+            tabIndex="-1" if number else "0",
             **data(inspect=name),
             **aria(controls=f"inspect-{name}", selected=str(number == 0).lower()),
         )

@@ -16,6 +16,9 @@ from dash_app.page.thin_layout import Lazy
 
 Children = Any
 
+#: Places of the workspace: the left column, the wide one at its right, and three below that.
+PLACES = "abcde"
+
 
 @dataclass(frozen=True, slots=True)
 class Pane:
@@ -53,7 +56,13 @@ def icon(name: str) -> Component:
 
 
 def panel(
-    name: str, panes: Sequence[Pane], *, fixed: bool = False, collected: bool = True
+    name: str,
+    panes: Sequence[Pane],
+    *,
+    fixed: bool = False,
+    collected: bool = True,
+    place: str = "",
+    titles: Mapping[str, str] | None = None,
 ) -> Component:
     """A panel: tabs or a title, and one pane on top.
 
@@ -62,6 +71,8 @@ def panel(
         panes: Its panes; the first is on top until another is chosen.
         fixed: Whether it can be neither maximised nor collapsed.
         collected: Whether its view can be added to a collection.
+        place: Its place in the workspace, one of ``PLACES``.
+        titles: The titles of all panels of the workspace, by name.
     """
     first = panes[0]
     several = len(panes) > 1
@@ -69,6 +80,7 @@ def panel(
     tools = [
         *([_add_button(first.tab)] if collected else []),
         *([] if fixed else _tools(first.tab, name)),
+        *([_places(first.tab, name, titles)] if titles else []),
     ]
     header = html.Div([heading, html.Div(tools, className="panel-tools")], className="panel-header")
     shown = [_pane(pane, hidden=pane is not first, tabbed=several) for pane in panes]
@@ -76,6 +88,7 @@ def panel(
         [header, *shown],
         className=f"panel panel-{name}",
         **data(panel=name),
+        **({**data(place=place), "style": {"gridArea": place}} if place else {}),
         **aria(label=first.tab),
     )
 
@@ -107,6 +120,31 @@ def _tools(title: str, name: str) -> list[Component]:
         icon_button("chevron-bar-down", f"Collapse {title}", data(fold=name, title=title)),
         icon_button("arrows-angle-expand", f"Maximise {title}", data(widen=name, title=title)),
     ]
+
+
+def _places(title: str, name: str, titles: Mapping[str, str]) -> Component:
+    """A menu that swaps a panel with another one (``assets/js/workspace.js``)."""
+    entries = [
+        html.Button(
+            f"Swap with {text}",
+            type="button",
+            className="dropdown-item small",
+            **data(swap=f"{name}:{other}"),
+        )
+        for other, text in titles.items()
+        if other != name
+    ]
+    label = f"Move {title}"
+    opener = html.Summary(
+        html.Span("⋮", **aria(hidden="true")),
+        className="icon-button",
+        title=label,
+        **aria(label=label),
+    )
+    menu = html.Div(
+        entries, className="dropdown-menu show end-0", role="group", **aria(label=label)
+    )
+    return html.Details([opener, menu], className="menu border-0 position-relative")
 
 
 def icon_button(name: str, label: str, more: Mapping[str, str]) -> Component:

@@ -38,7 +38,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "link": ("link",),
     "suite": ("suite", "prompts", "digits"),
     "theme": ("theme",),
-    "arrangement": ("page", "wide", "folded", "panes"),
+    "arrangement": ("page", "wide", "folded", "panes", "order"),
 }  # fmt: skip
 
 

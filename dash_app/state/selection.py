@@ -134,6 +134,7 @@ class Selection(BaseModel):
         page: The page that is shown.
         wide, folded, panes: The panel that fills the workspace, panels that are folded, and panes
             that are on top instead of the first one of their panel.
+        order: The panels by place, if they are not at their own.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -194,6 +195,7 @@ class Selection(BaseModel):
     wide: str = Field(default="", max_length=20, pattern=r"^[a-z]*$")
     folded: Names = ()
     panes: Names = ()
+    order: Names = ()
 
 
 #: Fields that belong to one run; another run resets them.

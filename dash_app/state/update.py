@@ -31,7 +31,7 @@ from dash_app.state.selection import (
 )
 
 #: Fields whose change can't be undone by the browser's Back button.
-LOOK = frozenset({"theme", "wide", "folded", "panes", "suite", "prompts", "digits"})
+LOOK = frozenset({"theme", "wide", "folded", "panes", "order", "suite", "prompts", "digits"})
 #: Shown when a prompt is too long to be sent.
 TOO_LONG = (
     "The prompt has {length:,} characters. This page accepts at most"

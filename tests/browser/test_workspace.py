@@ -95,6 +95,75 @@ def test_the_arrangement_is_remembered_without_a_link(visit: Visit) -> None:
     expect(page.locator(".panel-inspector .pane")).to_be_visible()
 
 
+def test_two_panels_swap_their_places_by_keyboard(visit: Visit) -> None:
+    page = visit()
+    until_drawn(page)
+    panels = [page.locator(".panel-lens"), page.locator(".panel-attention")]
+    lens, attention = (panel.bounding_box() for panel in panels)
+    panels[0].locator("summary").focus()
+    page.keyboard.press("Enter")
+    entry = panels[0].get_by_role("button", name="Swap with Attention")
+    expect(entry).to_be_visible()
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    expect(entry).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("order=attention,flow,curves,lens,inspector"))
+    assert [panel.bounding_box() for panel in panels] == [attention, lens]
+    page.goto(page.url.partition("?")[0])  # without a link it is remembered
+    until_drawn(page)
+    expect(page.locator(".panel-attention")).to_have_attribute("data-place", "a")
+    page.set_viewport_size({"width": 720, "height": 900})  # stacked in the same order
+    tops = [page.locator(f".panel-{name}").bounding_box()["y"] for name in ("attention", "flow")]
+    assert tops == sorted(tops)
+
+
+#: Notes each element that gets the focus, and those that get it without being visible.
+WATCH = """() => {
+    window.visited = new WeakSet();
+    window.unseen = [];
+    document.addEventListener("focusin", ({target}) => {
+        window.visited.add(target);
+        if (!target.checkVisibility({visibilityProperty: true})) {
+            window.unseen.push(target.outerHTML.slice(0, 160));
+        }
+    });
+}"""
+#: The visible controls in a part of the page that did not get the focus yet.
+MISSED = """(part) => [...document.querySelectorAll(
+        "a[href], button, input, select, textarea, summary, [tabindex]")]
+    .filter((one) => one.closest(part) && one.tabIndex >= 0 && !one.disabled)
+    .filter((one) => one.checkVisibility({visibilityProperty: true}))
+    .filter((one) => !window.visited.has(one))
+    .map((one) => one.outerHTML.slice(0, 160))"""
+
+
+def reach_all(page: Any, part: str) -> None:
+    """Press Tab until each control of a part had the focus; a late drawing costs another round."""
+    for _ in range(3 * len(page.evaluate(MISSED, part))):
+        page.keyboard.press("Tab")
+        if not page.evaluate(MISSED, part):
+            break
+    assert page.evaluate(MISSED, part) == []
+    assert page.evaluate("() => window.unseen") == []
+
+
+def test_tab_reaches_each_control_and_nothing_hidden(visit: Visit) -> None:
+    page = visit()
+    until_drawn(page)
+    page.evaluate(WATCH)
+    reach_all(page, "body")
+    for pane in ("lens", "flow", "attention"):
+        opener = page.locator(f"[data-sheet=sheet-{pane}]")
+        opener.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator(f"#sheet-{pane}")).to_have_css("transform", "none")
+        reach_all(page, f"#sheet-{pane}")
+        page.keyboard.press("Escape")
+        expect(page.locator(".offcanvas")).to_have_count(0)
+        expect(opener).to_be_focused()
+
+
 def test_at_200_percent_the_views_are_stacked_and_can_be_reached(visit: Visit) -> None:
     page = visit()
     page.set_viewport_size({"width": 720, "height": 450})  # 1440 x 900 at 200 %

@@ -4,7 +4,7 @@ const assert = require("node:assert/strict");
 const { test } = require("node:test");
 const { openPage } = require("./browser");
 
-const FIRST = { page: "explore", wide: "", folded: [], panes: [] };
+const FIRST = { page: "explore", wide: "", folded: [], panes: [], order: [] };
 
 /* A workspace with a panel of two panes and a panel of one. */
 function openWorkspace() {
@@ -57,6 +57,43 @@ test("the first pane is on top until another is chosen", () => {
   assert.equal(page.tabs[1].getAttribute("aria-selected"), "true");
   page.tabs[0].click();
   assert.deepEqual(reported(page), ["panes=contributions", "panes="]);
+});
+
+test("two panels swap their places, and swap back", () => {
+  const page = openWorkspace();
+  const places = () => [page.curves, page.flow].map((each) => each.dataset.place);
+  assert.deepEqual(places(), ["a", "b"]);
+  const entry = page.add("button", { "data-swap": "curves:flow" });
+  const menu = page.add("details", { class: "menu" }, page.add("summary"), entry);
+  menu.open = true;
+  entry.click();
+  assert.deepEqual(places(), ["b", "a"]);
+  assert.equal(menu.open, false);
+  assert.equal(page.document.activeElement, menu.children[0]);
+  entry.click();
+  assert.deepEqual(places(), ["a", "b"]);
+  assert.deepEqual(reported(page), ["order=flow%2Ccurves", "order="]);
+});
+
+test("an order that does not name each panel once is none", () => {
+  const { placed } = openPage().window.stratascope.workspace;
+  const names = ["lens", "flow", "curves"];
+  assert.deepEqual(placed(names, ["curves", "flow", "lens"]), ["curves", "flow", "lens"]);
+  for (const order of [[], ["lens"], ["lens", "flow", "flow"], ["lens", "flow", "other"]]) {
+    assert.deepEqual(placed(names, order), names);
+  }
+});
+
+test("a folded panel leaves its room to the others", () => {
+  const { tracks } = openPage().window.stratascope.workspace;
+  const [yes, no] = [true, false];
+  const share = (number) => `minmax(0, ${number}fr)`;
+  const columns = (...isFolded) => tracks(isFolded).gridTemplateColumns;
+  assert.equal(columns(yes, no, no, no, no), ["31px", share(5), share(4), share(4)].join(" "));
+  assert.equal(columns(no, no, yes, no, yes), [share(10), "31px", share(4), "31px"].join(" "));
+  assert.equal(columns(no, no, yes, yes, yes), [share(10), "31px", "31px", share(4)].join(" "));
+  assert.equal(tracks([no, yes, no, no, no]).gridTemplateRows, `31px ${share(1)}`);
+  assert.equal(tracks([]).gridTemplateColumns, "");
 });
 
 test("an answer from before a change does not undo it, a later one does", () => {
