@@ -61,6 +61,35 @@ class Picture:
         return repr((self.run.attempt, self.run.token_ids, self.spec, self.window, colour))
 
 
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """Where the heatmap has the text of the search, in upper or lower case.
+
+    Attributes:
+        text: The text; empty without a search.
+        columns: Positions of the run whose token contains it, drawn or not.
+        cells: [row, position] of drawn cells whose best token contains it.
+    """
+
+    text: str = ""
+    columns: tuple[int, ...] = ()
+    cells: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def in_browser(self) -> dict[str, Any]:
+        """What ``heatmap_find.js`` marks."""
+        return {"text": self.text, "columns": self.columns, "cells": self.cells}
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """A sentence for the caption."""
+        if not self.text:
+            return ()
+        found = {"token": len(self.columns), "cell": len(self.cells)}
+        counts = [f"{count} {name}{'' if count == 1 else 's'}" for name, count in found.items()]
+        return (f"'{self.text}' is in {' and '.join(counts)}.",)
+
+
 def picture_of(service: Service, run: RunRef, selection: Selection) -> Picture:
     """Resolve a selection on a run."""
     result = result_of(service, run)
@@ -139,9 +168,7 @@ def draw(
         known = _known(picture, data)
         now = [picture.key, theme, int(known.sum()), selection.find]
         found = hits(picture, grid)
-        figure = no_update if note == now else _figure(picture, grid, data, known, theme)
-        if figure is not no_update:
-            figure["layout"]["meta"]["hits"] = found.in_browser
+        figure = no_update if note == now else _figure(picture, grid, data, known, theme, found)
         lines = caption(
             picture, grid, known, (*found.said, *picture.notes, *_fallback_note(picture, data))
         )
@@ -188,10 +215,15 @@ def _known(picture: Picture, data: HeatmapData) -> NDArray[np.bool_]:
 
 
 def _figure(
-    picture: Picture, grid: Grid, data: HeatmapData, known: NDArray[np.bool_], theme: Any
+    picture: Picture,
+    grid: Grid,
+    data: HeatmapData,
+    known: NDArray[np.bool_],
+    theme: Any,
+    found: Hits,
 ) -> Any:
     cells = laid_out(grid, picture.window)
-    return heatmap(
+    figure = heatmap(
         cells,
         picture.result,
         _colours(picture, cells, data),
@@ -201,6 +233,8 @@ def _figure(
         theme=theme,
         known=known,
     )
+    figure["layout"]["meta"]["hits"] = found.in_browser
+    return figure
 
 
 def _colours(picture: Picture, cells: Grid, data: HeatmapData) -> CellColours:
@@ -216,35 +250,6 @@ def _colours(picture: Picture, cells: Grid, data: HeatmapData) -> CellColours:
         by=selection.by,
         asked=known.get(asked),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Hits:
-    """Where the heatmap has the text of the search, in upper or lower case.
-
-    Attributes:
-        text: The text; empty without a search.
-        columns: Positions of the run whose token contains it, drawn or not.
-        cells: [row, position] of drawn cells whose best token contains it.
-    """
-
-    text: str = ""
-    columns: tuple[int, ...] = ()
-    cells: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def in_browser(self) -> dict[str, Any]:
-        """What ``heatmap_find.js`` marks."""
-        return {"text": self.text, "columns": self.columns, "cells": self.cells}
-
-    @property
-    def said(self) -> tuple[str, ...]:
-        """A sentence for the caption."""
-        if not self.text:
-            return ()
-        found = {"token": len(self.columns), "cell": len(self.cells)}
-        counts = [f"{count} {name}{'' if count == 1 else 's'}" for name, count in found.items()]
-        return (f"'{self.text}' is in {' and '.join(counts)}.",)
 
 
 def hits(picture: Picture, grid: Grid) -> Hits:
