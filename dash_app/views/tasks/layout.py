@@ -143,7 +143,7 @@ def _own() -> Component:
         [
             html.Div(id=TasksId.SUM, className="tasks-sum"),
             html.Div(
-                [upload, html.P(LIST_HELP, className="control-help")],
+                [html.Label(upload), html.P(LIST_HELP, className="control-help")],
                 className="tasks-own",
             ),
             html.Div(id=TasksId.MESSAGE, className="tasks-said", **aria(live="polite")),
