@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from analysis import interventions as interventions
     from analysis.attribution.direct import attribute
     from analysis.errors import AnalysisError
+    from analysis.experiments.alignment import align
+    from analysis.experiments.comparison import compare
+    from analysis.experiments.sweep import sweep
     from analysis.export.apply import compute
     from analysis.export.recipes import recipe
     from analysis.export.results import load_recipe, load_result, tables
@@ -43,10 +46,12 @@ _HOMES = {
     "AnalysisError": "analysis.errors",
     "Model": "analysis.model.handle",
     "Trace": "analysis.tracing.capture",
+    "align": "analysis.experiments.alignment",
     "attention_bias": "analysis.tracing.heads",
     "attribute": "analysis.attribution.direct",
     "colours": "analysis.lens.colours",
     "compute": "analysis.export.apply",
+    "compare": "analysis.experiments.comparison",
     "decode": "analysis.lens.grid",
     "disagreement": "analysis.lens.disagreement",
     "embedding_report": "analysis.reports.embeddings",
@@ -64,6 +69,7 @@ _HOMES = {
     "similarity_report": "analysis.reports.similarity",
     "steps": "analysis.trajectory.steps",
     "tables": "analysis.export.results",
+    "sweep": "analysis.experiments.sweep",
     "trace": "analysis.tracing.capture",
     "weight_report": "analysis.weights.report",
     "score_parts": "analysis.inside_block.scores",
@@ -76,11 +82,13 @@ __all__ = [
     "Model",
     "Trace",
     "aggregation_report",
+    "align",
     "attention_bias",
     "attribute",
     "block",
     "circuits",
     "colours",
+    "compare",
     "compute",
     "decode",
     "disagreement",
@@ -100,6 +108,7 @@ __all__ = [
     "score_parts",
     "similarity_report",
     "steps",
+    "sweep",
     "tables",
     "trace",
     "weight_report",

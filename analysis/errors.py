@@ -41,6 +41,10 @@ class SpecError(AnalysisError):
     """An option has an invalid value, such as a layer or position out of range."""
 
 
+class BackwardError(SpecError):
+    """The model can't run backward, so it has no gradients."""
+
+
 class UnknownModelError(AnalysisError):
     """There is no model of this name."""
 

@@ -15,6 +15,7 @@ from analysis.attribution.specs import Attribution, AttributionSpec
 from analysis.contract.ledger import Ledger, LedgerSpec, ModelLedgerSpec
 from analysis.contract.specs import InfoSpec, ModelInfo, Spec
 from analysis.errors import SpecError
+from analysis.experiments.specs import PromptComparison, PromptSpec, Sweep, SweepSpec
 from analysis.flow_graph.results import CausalCheck, CausalComparison, Graph, LinkReading, Neurons
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec, NeuronSpec
 from analysis.inside_block.specs import (
@@ -136,6 +137,8 @@ _ROWS: tuple[tuple[str, Subject, type[Spec[Any]], type[Any], str], ...] = (
     ("probes", "study", ProbeSpec, ProbeReport, "tasks.probes:compute"),
     ("projection", "study", ProjectionSpec, Projection, "tasks.probes:compute_projection"),
     ("patching", "study", PatchSpec, PatchReport, "tasks.carry_patching:compute"),
+    ("sweep", "study", SweepSpec, Sweep, "experiments.sweep:compute"),
+    ("compare_prompts", "study", PromptSpec, PromptComparison, "experiments.comparison:compute"),
     ("failure", "study", FailureSpec, FailureReport, "tasks.failure_report:compute"),
 )
 

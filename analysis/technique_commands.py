@@ -1,8 +1,9 @@
 """``stratascope decode MODEL PROMPT ...`` and the other techniques on a forward pass or a model.
 
-Each technique of ``analysis.registry`` whose subject is a trace is a command; so are the reports on
-a model's weights, which take no prompt. Its options are the
-fields of its spec. Importable without torch: a command imports what it needs when it runs.
+Each technique of ``analysis.registry`` whose subject is a trace is a command. So are the reports on
+a model's weights, which take no prompt, and the experiments on two prompts, which take them as
+options: ``stratascope sweep MODEL --clean TEXT --corrupted TEXT``. The options are the fields of
+the spec. Importable without torch: a command imports what it needs when it runs.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from analysis.errors import PromptError
 from analysis.export.sheets import one_frame
 from analysis.registry import Technique
 
-#: Techniques on a model that are commands without a prompt.
-OF_A_MODEL = ("embedding_report", "norm_report", "circuits", "weights")
+#: Techniques on a model that are commands without a prompt, or with prompts among their options.
+OF_A_MODEL = (
+    "embedding_report", "norm_report", "circuits", "weights", "sweep", "compare_prompts",
+)  # fmt: skip
 
 
 def add_to(commands: Any) -> None:
@@ -43,7 +46,7 @@ def add_to(commands: Any) -> None:
 
 def _add(commands: Any, technique: Technique) -> None:
     summary = (technique.spec.__doc__ or "").splitlines()[0]
-    options = list(option_fields(technique.spec))
+    options = [one for one in option_fields(technique.spec) if one.path != "model"]
     command = commands.add_parser(
         technique.name.replace("_", "-"),
         help=_escaped(summary),

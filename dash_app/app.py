@@ -22,6 +22,7 @@ from dash_app.state import gesture
 from dash_app.state.context import Context, PageId, View, join
 from dash_app.views import (
     attention,
+    compare,
     contributions,
     curves,
     disagreement,
@@ -54,6 +55,7 @@ VIEWS: tuple[View, ...] = (
     disagreement.VIEW,
     model.VIEW,
     ledger.VIEW,
+    compare.VIEW,
     tasks.VIEW,
     history.VIEW,
 )

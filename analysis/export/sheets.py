@@ -36,6 +36,7 @@ from analysis.contract.sheets import (
 )
 from analysis.contract.specs import ModelInfo
 from analysis.errors import SpecError
+from analysis.experiments.sheets import SHEETS as EXPERIMENT_SHEETS
 from analysis.export import rows
 from analysis.flow_graph.results import CausalCheck, CausalComparison, Graph, LinkReading, Neurons
 from analysis.inside_block.specs import AggregationReport, OpenedBlock, ScoreParts
@@ -65,6 +66,7 @@ def _token_ids(steps: Steps) -> Sequence[int]:
 #: The tables of each result; the first is the main one.
 SHEETS: dict[type[Any], tuple[Sheet, ...]] = {
     **TASK_SHEETS,
+    **EXPERIMENT_SHEETS,
     ModelInfo: (_FACTS,),
     RunResult: (Sheet("predictions", rows.ranked_columns, rows.run),),
     Grid: (Sheet("cells", rows.grid_columns, rows.grid),),

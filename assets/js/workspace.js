@@ -62,10 +62,16 @@ default are listed in the panel as chips; a click on a chip resets its option.
     document.querySelectorAll("[data-lazy]").forEach(draw);
   }
 
-  /* Draws what an element contains (static_html.js), once it is shown. */
+  /* Draws what an element contains (static_html.js), once it is shown; its tabs exist from then. */
   function draw(element) {
     if (!element.hidden && !drawn.has(element)) {
       drawn.add(element);
+      const observer = new MutationObserver(() => {
+        observer.disconnect();
+        element.querySelectorAll("[data-pane]").forEach(applyToTab);
+        element.querySelectorAll("[data-lazy]").forEach(draw);
+      });
+      observer.observe(element, { childList: true });
       window.dash_clientside.set_props(element.dataset.lazy, { shown: true });
     }
   }

@@ -187,7 +187,7 @@ def hand_over(store: str, result: Any, **mark: Any) -> None:
     set_props(store, {"data": {**result, **mark}})
 
 
-def part_of(drawing: Drawing, run: RunRef, selection: Selection) -> Callable[[Any], None]:
+def part_of(drawing: Drawing, run: RunRef | None, selection: Selection) -> Callable[[Any], None]:
     """A function with which a job passes on a part of a drawing's result."""
     return partial(hand_over, drawing.ready, of=job_key(drawing, run, selection))
 
@@ -210,8 +210,8 @@ def register_job(
         context: Has the manager and the maker of requests.
         drawing: The drawing, which gets the job's result.
         parts: The job's components.
-        prepare: From the run, the selection and the values of ``presses`` to the job's work; None
-            if there is nothing to do.
+        prepare: From the run (None before the first, for a drawing without run), the selection and
+            the values of ``presses`` to the job's work; None if there is nothing to do.
         presses: Buttons that start the job, by the name of the argument.
         patient: For long work (``stages``).
         running: Further outputs: (output, value while the job runs, value after it).
@@ -226,7 +226,8 @@ def register_job(
 
     def of_page(run: Any, stored: Any, wanted: Any = None, **pressed: Any) -> Work | None:
         ref, selection = read_run(run), join(*stored)
-        if ref is None or (wanted is None and ctx.triggered_id == drawing.wanted):
+        missing = ref is None and not drawing.without_run
+        if missing or (wanted is None and ctx.triggered_id == drawing.wanted):
             return None
         task = prepare(ref, selection, **pressed)
         return task and partial(_marked, task, job_key(drawing, ref, selection))

@@ -161,6 +161,13 @@ def _inspector(parts: Parts) -> Pane:
     return Pane("inspector", "Inspector", "What was clicked last", body, INSPECTOR_HELP, line=nav)
 
 
+def _compare(parts: Parts) -> list[Component]:
+    return [
+        parts["pair"],
+        panel("compare", [parts["patching"], parts["difference"]], fixed=True),
+    ]
+
+
 def _tasks(parts: Parts) -> list[Component]:
     return [panel("tasks", [parts["tasks"]], fixed=True)]
 
@@ -183,6 +190,7 @@ def _history(parts: Parts) -> list[Component]:
 #: The content of each page of ``PAGES``.
 _PAGES: dict[str, Callable[[Parts], list[Component]]] = {
     "explore": _explore,
+    "compare": _compare,
     "tasks": _tasks,
     "model": _model,
     "history": _history,

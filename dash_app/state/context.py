@@ -37,6 +37,10 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "link": ("link",),
     "suite": ("suite", "prompts", "digits"),
+    "sweep": (
+        "clean", "corrupted", "answer", "against", "axes", "way", "metric", "align", "inside",
+        "apart",
+    ),
     "theme": ("theme",),
     "arrangement": ("page", "wide", "folded", "panes", "order"),
 }  # fmt: skip
@@ -151,6 +155,7 @@ class PageId(StrEnum):
     METHOD = "method"
     LINK = "link"
     SUITE = "suite"
+    SWEEP = "sweep"
     THEME = "theme"
     ARRANGEMENT = "arrangement"
     SCHEME = "scheme"

@@ -121,6 +121,7 @@ FIRST_KEY = Choices(
 PAGES = Choices(
     "page",
     Choice("explore", "Explore", help="One prompt, layer by layer."),
+    Choice("compare", "Compare", help="Two prompts: which states carry the answer."),
     Choice("tasks", "Tasks", help="Many prompts with known answers, and how a model adds."),
     Choice("model", "Model", help="The identities of a model, its embeddings and its norms."),
     Choice("history", "History", help="Your runs, and the views that you collected."),

@@ -13,6 +13,13 @@ from urllib.parse import urlencode
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from analysis.contract.choices import Choices
+from analysis.experiments.specs import (
+    ALIGNMENTS,
+    AXES,
+    DIFFERENCES,
+    METRICS,
+    PATCH_DIRECTIONS,
+)
 from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, LINKS, START_TOKEN
 from analysis.lens.options import (
     CANDIDATES,
@@ -28,6 +35,8 @@ from analysis.tasks.sum_specs import MAX_DIGITS
 from dash_app.state import options
 
 MAX_PROMPT_CHARACTERS = 20_000
+#: Longest prompt of a patching sweep: two of them are in the address.
+MAX_PAIR_CHARACTERS = 2000
 MAX_PINS = 8
 
 #: Name of a link: kind, layer, source position, target position, head (-1 for all heads together).
@@ -130,6 +139,12 @@ class Selection(BaseModel):
         link: The chosen link, kind:layer:source:target:head; empty if there is none.
         suite, prompts, digits: The form of the page Tasks: the suite, its number of prompts, and
             the number of digits of an operand.
+        clean, corrupted: The two prompts of a patching sweep; empty until a pair is chosen.
+        answer, against: Its answer and its foil, as text; empty: the runs' own top tokens.
+        axes, way, metric, align: What it patches, its direction, what it measures, and how the
+            prompts are aligned (``SweepSpec``).
+        inside: The layer of a sweep over heads and positions; None: the middle one.
+        apart: What the comparison of its two prompts shows.
         theme: "auto" follows the browser.
         page: The page that is shown.
         wide, folded, panes: The panel that fills the workspace, panels that are folded, and panes
@@ -190,6 +205,16 @@ class Selection(BaseModel):
     suite: Annotated[str, AfterValidator(_suite)] = "addition"
     prompts: int = Field(default=60, ge=1, le=100_000)
     digits: int = Field(default=2, ge=1, le=MAX_DIGITS)
+    clean: str = Field(default="", max_length=MAX_PAIR_CHARACTERS)
+    corrupted: str = Field(default="", max_length=MAX_PAIR_CHARACTERS)
+    answer: str = Field(default="", max_length=60)
+    against: str = Field(default="", max_length=60)
+    axes: Annotated[str, _one_of(AXES)] = AXES.default
+    way: Annotated[str, _one_of(PATCH_DIRECTIONS)] = PATCH_DIRECTIONS.default
+    metric: Annotated[str, _one_of(METRICS)] = METRICS.default
+    align: Annotated[str, _one_of(ALIGNMENTS)] = ALIGNMENTS.default
+    inside: MaybeIndex = None
+    apart: Annotated[str, _one_of(DIFFERENCES)] = DIFFERENCES.default
     theme: Annotated[str, _one_of(options.THEMES)] = options.THEMES.default
     page: Annotated[str, _one_of(options.PAGES)] = options.PAGES.default
     wide: str = Field(default="", max_length=20, pattern=r"^[a-z]*$")

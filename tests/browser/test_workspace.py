@@ -54,7 +54,7 @@ def no_faults(page: Any) -> None:
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("shown", ["explore", "tasks", "model", "history"])
+@pytest.mark.parametrize("shown", ["explore", "compare", "tasks", "model", "history"])
 def test_no_page_has_a_serious_fault(visit: Visit, shown: str, dark: bool) -> None:
     page = visit("" if shown == "explore" else f"?page={shown}", dark=dark)
     page.wait_for_selector("#ledger-badge .is-ok")

@@ -21,6 +21,7 @@ from analysis.contract.jobs import Job, Priority, Progress
 from analysis.contract.ledger import LedgerSpec, ModelLedgerSpec
 from analysis.contract.specs import InfoSpec
 from analysis.errors import CancelledError, WorkerStoppedError
+from analysis.experiments.specs import PromptSpec, SweepSpec
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec, NeuronSpec
 from analysis.inside_block.specs import AggregationSpec, BlockSpec, ScoreSpec
 from analysis.lens.specs import ColourSpec, DisagreementSpec, LensSpec, PromotedSpec
@@ -118,6 +119,9 @@ KINDS = {
     "probes": Kind(ProbeSpec(MODEL, sums=40), "Fitting probes", 2),
     "projection": Kind(ProjectionSpec(MODEL, "row 1", sums=150), "Projecting states"),
     "patching": Kind(PatchSpec(MODEL, pairs=8), "Patching", 2),
+    "sweep": Kind(SweepSpec(MODEL, "54328+12345=0666", "54321+12345=0666", "7", "6", axes="part"),
+                  "Patching cells", 20),
+    "compare_prompts": Kind(PromptSpec(MODEL, "54321+12345=", "54321+22345="), "Comparing rows"),
     "failure": Kind(lambda number: FailureSpec(wrong_and_right(number)),
                     "Comparing right and wrong", prompts=6),
 }  # fmt: skip

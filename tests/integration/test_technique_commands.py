@@ -175,6 +175,42 @@ def test_other_techniques_print_their_main_table(run: Run, words: tuple[str, ...
     assert json.loads(run(*words, "--json"))["result"]
 
 
+def test_sweep_prints_the_numbers_of_the_function(
+    tiny_llama_dir: Path, pair: tuple[Any, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--clean", "abcd", "--corrupted", "abed", "--answer", "x", "--foil", "y")
+    for more in (("--axes", "part"), ("--axes", "state", "--no-exact")):
+        assert cli.main(["sweep", str(tiny_llama_dir), *words, *more, "--json"]) == 0
+        printed = json.loads(capsys.readouterr().out)["result"]
+        wanted = analysis.sweep(
+            pair[0], "abcd", "abed", answer="x", foil="y", axes=more[1], exact=len(more) == 2
+        )
+        assert np.array_equal(np.array(printed["effect"], np.float32), wanted.effect)
+    assert cli.main(["sweep", str(tiny_llama_dir), *words, "--axes", "head", "--csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(rows) == 12
+    assert rows[0]["measured"] == "True"
+
+
+def test_compare_prompts_prints_the_numbers_of_the_function(
+    tiny_llama_dir: Path, pair: tuple[Any, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--a", "abcd", "--b", "abed", "--tokens", "x", "y", "--json")
+    assert cli.main(["compare-prompts", str(tiny_llama_dir), *words]) == 0
+    printed = json.loads(capsys.readouterr().out)["result"]
+    wanted = analysis.compare(pair[0], "abcd", "abed", tokens=("x", "y"))
+    for name in ("kl", "a_probs", "b_probs"):
+        assert np.array_equal(np.array(printed[name], np.float32), getattr(wanted, name))
+
+
+def test_a_sweep_without_a_prompt_is_refused(
+    tiny_llama_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sweep", str(tiny_llama_dir), "--clean", "abcd", "--corrupted", "abcde"]
+    assert cli.main(words) == 1
+    assert "4 tokens" in capsys.readouterr().err
+
+
 def test_the_commands_need_no_torch_to_be_listed() -> None:
     code = "import sys; from dash_app import cli; cli._parser(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

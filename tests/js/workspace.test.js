@@ -96,6 +96,20 @@ test("a folded panel leaves its room to the others", () => {
   assert.equal(tracks([]).gridTemplateColumns, "");
 });
 
+test("the panes of a page that is drawn later are those of the link", () => {
+  const page = openPage();
+  const later = page.add("div", { id: "page-compare", class: "page", "data-lazy": "lazy-page-compare" });
+  page.dash.showArrangement({ ...FIRST, page: "compare", panes: ["difference"] }, { seen: 0 });
+  assert.deepEqual(page.sets.at(-1), ["lazy-page-compare", { shown: true }]);
+  const tab = (name) => page.add("button", { "data-pane": name, "aria-controls": `pane-${name}` });
+  const pane = (name) =>
+    Object.assign(page.add("div", { id: `pane-${name}` }), { hidden: name !== "patching" });
+  const tabs = page.add("div", { class: "nav" }, tab("patching"), tab("difference"));
+  later.append(tabs, pane("patching"), pane("difference"));
+  page.mutate();
+  assert.deepEqual([hidden(page, "patching"), hidden(page, "difference")], [true, false]);
+});
+
 test("an answer from before a change does not undo it, a later one does", () => {
   const page = openWorkspace();
   page.widen.click(); // report 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from analysis.attribution.specs import Attribution, AttributionSpec
 from analysis.contract.specs import Token
+from analysis.experiments.specs import AXES, PromptComparison, PromptSpec, Sweep, SweepSpec
 from analysis.lens.options import SHARE_METHODS
 from analysis.lens.results import Colours, Disagreement, Promoted
 from analysis.lens.specs import ColourSpec, DisagreementSpec, PromotedSpec
@@ -174,6 +176,37 @@ def norm_report(spec: NormSpec) -> NormReport:
         for name in ("input_layernorm", "post_attention_layernorm")
     )
     return NormReport(one("norm", -1), scale, scale * 0, others)
+
+
+def sweep(spec: SweepSpec) -> Sweep:
+    """The last row carries all of it at the last position; the cells grow towards it."""
+    words = [token(number) for number in range(5)]
+    own = [replace(words[3], id=8, text=" Italy")]
+    clean, corrupted = tuple(words), (*words[:3], *own, words[4])
+    sizes = {"state": (LAYERS + 1, 5), "head": (LAYERS, HEADS), "part": (LAYERS, 2, 5)}
+    shape = sizes.get(spec.axes, (HEADS, 5))
+    effect = np.linspace(-0.2, 1.0, int(np.prod(shape))).reshape(shape).astype(np.float32)
+    last = shape[0] - 1 if spec.last is None else spec.last
+    if spec.exact:
+        effect[: spec.first], effect[last + 1 :] = np.nan, np.nan
+    return Sweep(
+        spec.axes, spec.direction, spec.metric, spec.alignment, 4 * effect - 2, effect,
+        (~np.isnan(effect) & spec.exact).astype(np.int64), 2.0, -2.0, AXES[spec.axes].names,
+        token(5), token(9), clean, corrupted, np.arange(5),
+        3 if spec.axes == "head_position" else -1, 2,
+    )  # fmt: skip
+
+
+def compared(spec: PromptSpec) -> PromptComparison:
+    """Two runs that part at the last position, more and more."""
+    words = tuple(token(number) for number in range(5))
+    pairs = np.array([[0, 0], [1, 1], [2, 2], [4, 4]], np.int64)
+    kl = np.outer(np.arange(LAYERS + 1), [0, 0, 0, 0.5]).astype(np.float32)
+    rising = np.repeat((kl / 6)[..., None], 2, -1)
+    return PromptComparison(
+        pairs, kl, 0.9 * kl, (5, 9), rising, 0.25 * rising, np.full(kl.shape, 5),
+        np.full(kl.shape, 9), words, words, vocabulary(),
+    )  # fmt: skip
 
 
 #: By spec: (size of the sequence, spec) -> result, or (spec) -> result for a model.

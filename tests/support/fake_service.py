@@ -11,6 +11,7 @@ from analysis.attribution.specs import Attribution
 from analysis.contract.ledger import Ledger, LedgerEntry, LedgerSpec, ModelLedgerSpec
 from analysis.contract.specs import ModelInfo
 from analysis.errors import AnalysisError, PromptError, SpecError
+from analysis.experiments.specs import PromptComparison, PromptSpec, Sweep, SweepSpec
 from analysis.flow_graph.results import (
     LINK_KINDS,
     NODE_KINDS,
@@ -104,6 +105,14 @@ class FakeService:
         found = fake_results.MADE[name](*sizes, spec)
         self.memo[subject, spec] = found
         return found
+
+    def sweep(self, spec: SweepSpec, job: Any = None) -> Sweep:
+        self._called("sweep")
+        return fake_results.sweep(spec)
+
+    def compare_prompts(self, spec: PromptSpec, job: Any = None) -> PromptComparison:
+        self._called("compare_prompts")
+        return fake_results.compared(spec)
 
     def decode(self, trace: TraceSpec, spec: LensSpec, job: Any = None) -> Grid:
         self._called("decode")

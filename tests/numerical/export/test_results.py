@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import json
 from collections.abc import Iterator
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,22 @@ import analysis
 from analysis.contract.sheets import FLAG, TEXT, UNITS, WHOLE, csv_text
 from analysis.contract.specs import Result
 from analysis.errors import MissingPackageError, SpecError, StoreError
+from analysis.experiments.specs import PromptSpec, SweepSpec
 from analysis.export.recipes import Recipe, script
 from analysis.export.sheets import SHEETS, frames, one_frame
 from analysis.lens.specs import LensSpec
 from analysis.registry import TECHNIQUES, Technique
 from analysis.tracing.interventions import Ablate, Steer, SteerTokens
 from tests.numerical.conftest import Case
+from tests.support import fake_results
 from tests.support.example_specs import example_spec
 from tests.wiring.views.test_tasks import MADE
 
-STUDIES = {type(made()).__name__: made for made in MADE.values()}
+EXPERIMENTS = (
+    partial(fake_results.sweep, SweepSpec("m", "a", "b")),
+    partial(fake_results.compared, PromptSpec("m", "a", "b")),
+)
+STUDIES = {type(made()).__name__: made for made in (*MADE.values(), *EXPERIMENTS)}
 COMPUTED = tuple(one for one in TECHNIQUES if one.subject in ("trace", "model"))
 
 

@@ -1,0 +1,79 @@
+"""Which positions of two prompts belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from analysis.errors import SpecError
+
+#: A prompt of this many tokens is aligned in about a second.
+MAX_TOKENS = 4096
+
+
+def align(a_ids: Sequence[int], b_ids: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Pairs of positions with equal tokens: a longest common subsequence.
+
+    Common tokens at the start and at the end are always paired. Between them, of several longest
+    subsequences, the one whose pairs come first in ``a_ids`` is taken.
+
+    Args:
+        a_ids: Token ids of one prompt.
+        b_ids: Token ids of the other prompt, from the same tokenizer.
+
+    Returns:
+        (position in a, position in b) of each pair, ascending in both.
+
+    Raises:
+        SpecError: If a prompt is too long.
+    """
+    a, b = [int(token) for token in a_ids], [int(token) for token in b_ids]
+    if max(len(a), len(b)) > MAX_TOKENS:
+        raise SpecError(
+            f"A prompt of {max(len(a), len(b))} tokens is too long to align.",
+            f"Use at most {MAX_TOKENS} tokens.",
+        )
+    start = _common(a, b)
+    end = _common(a[start:][::-1], b[start:][::-1])
+    inner = _longest(a[start : len(a) - end], b[start : len(b) - end])
+    return (
+        *((place, place) for place in range(start)),
+        *((start + i, start + j) for i, j in inner),
+        *((len(a) - back, len(b) - back) for back in range(end, 0, -1)),
+    )
+
+
+def partners(pairs: Sequence[tuple[int, int]], length: int) -> tuple[int, ...]:
+    """For each of ``length`` positions of the first prompt, its partner in the second, or -1."""
+    found = dict(pairs)
+    return tuple(found.get(place, -1) for place in range(length))
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the common prefix."""
+    return next(
+        (n for n, (one, other) in enumerate(zip(a, b, strict=False)) if one != other),
+        min(len(a), len(b)),
+    )
+
+
+def _longest(a: Sequence[int], b: Sequence[int]) -> list[tuple[int, int]]:
+    """Pairs of a longest common subsequence."""
+    if not a or not b:
+        return []
+    others = np.array(b, np.int64)
+    lengths = np.zeros((len(a) + 1, len(b) + 1), np.int32)  # of a[i:] and b[j:]
+    for i in range(len(a) - 1, -1, -1):
+        matched = np.where(others == a[i], lengths[i + 1, 1:] + 1, lengths[i + 1, :-1])
+        lengths[i, :-1] = np.maximum.accumulate(matched[::-1])[::-1]
+    pairs, i, j = [], 0, 0
+    while i < len(a) and j < len(b):
+        if a[i] == b[j] and lengths[i, j] == lengths[i + 1, j + 1] + 1:
+            pairs.append((i, j))
+            i, j = i + 1, j + 1
+        elif lengths[i + 1, j] >= lengths[i, j + 1]:
+            i += 1
+        else:
+            j += 1
+    return pairs

@@ -1,0 +1,279 @@
+"""Computes a patching sweep in parts, and draws what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from dash import html
+from dash.development.base_component import Component
+
+from analysis.contract.choices import Choices
+from analysis.contract.specs import InfoSpec
+from analysis.errors import AnalysisError, BackwardError, SpecError
+from analysis.experiments.specs import (
+    ALIGNMENTS,
+    AXES,
+    METRICS,
+    PATCH_DIRECTIONS,
+    Sweep,
+    SweepSpec,
+    check_estimate,
+    field_of,
+)
+from analysis.tasks.addition import padded_digits
+from dash_app.errors import Problem, explain
+from dash_app.jobs.job_and_draw import run_safely, stored_problem
+from dash_app.page.panel import (
+    blank_figure,
+    control,
+    options_of,
+    problem_notice,
+    segmented,
+    select_button,
+    switch,
+    target,
+)
+from dash_app.state.context import NewJob, Service, Shown
+from dash_app.state.selection import RunRef, Selection
+from dash_app.views.compare.figure import caption, place_name, strongest, sweep_figure
+from dash_app.views.compare.layout import FORM, PAIRS, Pair
+
+#: A sweep is measured in this many parts. Each is kept, so that a stopped sweep continues.
+PORTIONS = 8
+#: The form's field for each field of a spec.
+_SHOWN_IN = {"foil": "against", "layer": "inside"}
+EMPTY = "Choose a pair of prompts, or type your own."
+
+
+def adopt(sent: Any, current: Selection, _run: RunRef | None) -> Selection:
+    """The selection with what the form sends; what is too long or no number stays as it was."""
+    form = sent if isinstance(sent, dict) else {}
+    texts = {name: str(form.get(name) or "") for name in FORM if name != "inside"}
+    layer = form.get("inside")
+    whole = layer if isinstance(layer, int) and 0 <= layer <= 1_000_000 else None
+    try:
+        return Selection.model_validate({**current.model_dump(), **texts, "inside": whole})
+    except ValueError:
+        return current
+
+
+def spec_of(selection: Selection) -> SweepSpec | None:
+    """The exact sweep of the selection; None if there is no pair.
+
+    Raises:
+        SpecError: If a field is empty, or answer and foil are the same.
+    """
+    if not selection.clean and not selection.corrupted:
+        return None
+    return SweepSpec(
+        selection.model,
+        selection.clean,
+        selection.corrupted,
+        selection.answer,
+        selection.against,
+        axes=selection.axes,
+        direction=selection.way,
+        metric=selection.metric,
+        alignment=selection.align,
+        layer=selection.inside if selection.axes == "head_position" else None,
+    )
+
+
+def estimate_of(spec: SweepSpec) -> SweepSpec | None:
+    """The estimate of a sweep; None if it has none."""
+    try:
+        check_estimate(spec.metric, spec.direction, exact=False)
+    except SpecError:
+        return None
+    return replace(spec, exact=False)
+
+
+def parts_of(spec: SweepSpec, layers: int) -> list[SweepSpec]:
+    """The parts in which a sweep is measured, from the last row or layer down.
+
+    The number of heads may differ between layers, so a sweep of one layer is not divided.
+    """
+    if spec.axes == "head_position":
+        return [spec]
+    size = layers + (spec.axes == "state")
+    step = -(-size // PORTIONS)
+    return [
+        replace(spec, first=first, last=min(first + step, size) - 1)
+        for first in reversed(range(0, size, step))
+    ]
+
+
+def compute(
+    service: Service,
+    selection: Selection,
+    job: NewJob,
+    *,
+    hand_over: Callable[[dict[str, Any]], None],
+) -> dict[str, Any] | None:
+    """Estimate the sweep, then measure it; ``hand_over`` passes each part on as it is done."""
+
+    def work() -> int:
+        spec = spec_of(selection)
+        if spec is None:
+            return 0
+        info = service.ask(spec.model, InfoSpec(), job(0.0, 0.05))
+        guess, parts = estimate_of(spec), parts_of(spec, info.layers)
+        if guess is not None:
+            _estimate(service, guess, job)
+            hand_over({"part": 0})
+        for number, part in enumerate(parts):
+            start, end = (0.1 + 0.9 * n / len(parts) for n in (number, number + 1))
+            service.ask(part.model, part, job(start, end))
+            hand_over({"part": number + 1})
+        return len(parts)
+
+    return run_safely(work)
+
+
+def _estimate(service: Service, guess: SweepSpec, job: NewJob) -> None:
+    """Estimate the sweep, unless the model can't run backward: then it is only measured."""
+    with suppress(BackwardError):
+        service.ask(guess.model, guess, job(0.05, 0.1))
+
+
+def known(service: Service, spec: SweepSpec) -> tuple[Sweep | None, bool]:
+    """What the memo has of a sweep, and whether all of it is measured."""
+    info = service.peek(spec.model, InfoSpec())
+    if info is None:
+        return None, False
+    guess = estimate_of(spec)
+    found = service.peek(spec.model, guess) if guess is not None else None
+    parts = [service.peek(part.model, part) for part in parts_of(spec, info.layers)]
+    for part in parts:
+        if part is not None:
+            found = part if found is None else found.with_measured(part)
+    return found, all(part is not None for part in parts)
+
+
+def draw(
+    service: Service,
+    _run: RunRef | None,
+    selection: Selection,
+    theme: Any,
+    ready: dict[str, Any] | None,
+) -> Shown:
+    """The picture of what is known, its caption, and messages where something was typed."""
+    try:
+        spec = spec_of(selection)
+        if spec is None:
+            return _shown(blank_figure(20), EMPTY)
+        found, complete = known(service, spec)
+        problem = stored_problem(ready)
+        if found is None:
+            text = "" if problem else "The estimate comes first."
+            return _shown(blank_figure(20), text, problem=problem, complete=False)
+        return _shown(
+            sweep_figure(found, theme),
+            caption(found, spec.model),
+            _listed(found, spec),
+            problem=problem,
+            complete=complete,
+        )
+    except AnalysisError as error:
+        return _shown(blank_figure(20), "", problem=explain(error))
+
+
+def _shown(
+    figure: Any,
+    text: str,
+    listed: Any = None,
+    *,
+    problem: Problem | None = None,
+    complete: bool = True,
+) -> Shown:
+    """The values of the drawing's outputs. The field that a problem names is marked."""
+    named = field_of(problem.message) if problem else ""
+    marked = _SHOWN_IN.get(named, named)
+    message = [problem_notice(problem)] if problem else []
+    marks = [name == marked for name in FORM]
+    values = (figure, text, listed or [], listed is None or complete, *marks, message)
+    return Shown(values, complete=complete or problem is not None)
+
+
+def _listed(found: Sweep, spec: SweepSpec) -> list[Component]:
+    """The strongest cells as a list; a state opens in the page Explore."""
+    prompt = spec.corrupted if found.direction == "denoise" else spec.clean
+    items = []
+    for place in strongest(found):
+        text = f"{place_name(found, place)}: {float(found.effect[place]):+.2f}"
+        more = "" if found.measured[place] else ", estimated"
+        to = target(model=spec.model, prompt=prompt, new=1, template="off", page="explore",
+                    **_cell(found, place))  # fmt: skip
+        button = select_button(
+            text, to, "btn btn-outline-secondary example", label=f"Open {text} in Explore"
+        )
+        items.append(html.Li([button, html.Span(more, className="control-help")]))
+    return [
+        html.Span("Strongest effects (a click opens the patched prompt there)",
+                  className="control-label"),
+        html.Ul(items, className="list-unstyled controls"),
+    ]  # fmt: skip
+
+
+def _cell(found: Sweep, place: tuple[int, ...]) -> dict[str, int]:
+    """Row, position and heads of a cell, as the selection names them."""
+    index = dict(zip(found.names, place, strict=True))
+    layer = index.get("layer", found.layer)
+    chosen = {"pos": index.get("position", len(found.patched) - 1)}
+    chosen["row"] = index["row"] if "row" in index else layer + 1
+    if "head" in index:
+        chosen |= {"layer": layer, "heads": index["head"]}
+    return chosen
+
+
+def draw_options(
+    _service: Service, _run: RunRef | None, selection: Selection
+) -> tuple[list[Component], Component, bool, list[Component]]:
+    """Switches, the switch of the alignment, whether the layer is hidden, and the pairs."""
+    reads_sums = padded_digits(selection.model) is not None
+    return (
+        [
+            _switch("axes", "Patch", AXES, selection),
+            _switch("way", "Direction", PATCH_DIRECTIONS, selection),
+            _switch("metric", "Metric", METRICS, selection),
+        ],
+        _switch("align", "Align", ALIGNMENTS, selection),
+        selection.axes != "head_position",
+        [
+            html.Span("Ready-made pairs", className="control-label"),
+            *(_pair(pair, reads_sums and not pair.model) for pair in PAIRS),
+        ],
+    )
+
+
+def _switch(name: str, label: str, table: Choices[Any], selection: Selection) -> Component:
+    return control(
+        label, segmented(switch(name, options_of(table), getattr(selection, name), label))
+    )
+
+
+def _pair(pair: Pair, barred: bool) -> Component:
+    """A button that chooses a pair, and the model that it is made for."""
+    if barred:
+        return html.Button(
+            pair.title,
+            type="button",
+            className="btn btn-outline-secondary example",
+            disabled=True,
+            title="This model reads only sums. Choose another model above.",
+        )
+    run = {"model": pair.model, "prompt": pair.clean, "template": "off"} if pair.model else {}
+    to = target(
+        **run, clean=pair.clean, corrupted=pair.corrupted, answer=pair.answer, against=pair.foil,
+        align=ALIGNMENTS.default,
+    )  # fmt: skip
+    return select_button(
+        pair.title,
+        to,
+        "btn btn-outline-secondary example",
+        label=f"Compare: {pair.title}",
+        title=f"{pair.clean} | {pair.corrupted}",
+    )

@@ -1,0 +1,232 @@
+"""The Compare page: two prompts, what is patched, and the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import dash_bootstrap_components as dbc
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from analysis.experiments.specs import ALIGNMENTS, AXES, DIFFERENCES, METRICS, PATCH_DIRECTIONS
+from dash_app.jobs.job_and_draw import progress_bar, small_button, stop_button
+from dash_app.page.panel import GRAPH_CONFIG, aria, blank_figure, button
+from dash_app.page.panes import Pane
+from dash_app.state.context import Context
+from dash_app.state.selection import MAX_PAIR_CHARACTERS
+
+
+class CompareId(StrEnum):
+    """Ids of this view's components."""
+
+    CLEAN = "compare-clean"
+    CORRUPTED = "compare-corrupted"
+    ANSWER = "compare-answer"
+    AGAINST = "compare-against"
+    LAYER = "compare-layer"
+    INSIDE = "compare-inside"
+    ALIGN = "compare-align"
+    OPTIONS = "compare-options"
+    PAIRS = "compare-pairs"
+    PATCH = "compare-patch"
+    SENT = "compare-sent"
+    CONTINUE = "compare-continue"
+    REST = "compare-rest"
+    STOP = "compare-stop"
+    PROGRESS = "compare-progress"
+    LAST = "compare-last"
+    GRAPH = "compare-graph"
+    CAPTION = "compare-caption"
+    STRONGEST = "compare-strongest"
+    MESSAGE = "compare-message"
+    APART_LAST = "apart-last"
+    APART_OPTIONS = "apart-options"
+    APART_PROGRESS = "apart-progress"
+    APART_STOP = "apart-stop"
+    APART_GRAPH = "apart-graph"
+    APART_CAPTION = "apart-caption"
+
+
+#: The fields of the form, by the field of the selection that each one shows.
+FORM = {
+    "clean": CompareId.CLEAN,
+    "corrupted": CompareId.CORRUPTED,
+    "answer": CompareId.ANSWER,
+    "against": CompareId.AGAINST,
+    "inside": CompareId.LAYER,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A ready-made pair.
+
+    Attributes:
+        title: What it shows, in two or three words.
+        clean, corrupted: The prompts.
+        answer, foil: The tokens, with their leading spaces.
+        model: The model it is made for; empty for any.
+    """
+
+    title: str
+    clean: str
+    corrupted: str
+    answer: str
+    foil: str
+    model: str = ""
+
+
+PAIRS = (
+    Pair("A fact", "The capital of France is", "The capital of Italy is", " Paris", " Rome"),
+    Pair(
+        "Indirect object",
+        "When Mary and John went to the store, John gave a book to",
+        "When Mary and John went to the store, Mary gave a book to",
+        " Mary",
+        " John",
+    ),
+    Pair("Subject and verb", "The keys to the cabinet", "The key to the cabinet", " are", " is"),
+    Pair("Sum with a carry", "54328+12345=0666", "54321+12345=0666", "7", "6", "addition-5digit"),
+)
+HELP = (
+    "Two prompts with different answers run side by side. One cell after another is patched: its"
+    " state in one run is replaced by the state of the other run. The colour shows how much of the"
+    " answer that one patch restores or destroys: 0 as without a patch, 1 as with everything"
+    " patched. Values below 0 work against the answer.",
+    "An estimate (attribution patching: Nanda, 2023; Kramár et al., 2024) multiplies a gradient by"
+    " the difference of the two states. One backward pass gives all cells at once, but early rows"
+    " are often far off. Measured cells replace it from the top down.",
+    *(f"{choice.label}: {choice.summary}" for choice in AXES.values()),
+    *(f"{choice.label}: {choice.summary}" for choice in PATCH_DIRECTIONS.values()),
+    *(f"{choice.label}: {choice.summary}" for choice in METRICS.values()),
+    *(f"{choice.label}: {choice.summary}" for choice in ALIGNMENTS.values()),
+)
+APART_HELP = (
+    "Every state of both runs is read by the logit lens (nostalgebraist, 2020). Equal tokens of the"
+    " two prompts are aligned (a longest common subsequence); the others are left out."
+    " The last positions, which predict the answer, are always compared.",
+    *(f"{choice.label}: {choice.summary}" for choice in DIFFERENCES.values()),
+    "A difference shows where the runs part, not what causes it. To test that, use Patching.",
+)
+
+
+def layout(_context: Context) -> dict[str, Any]:
+    """The form of the pair, and the two pictures."""
+    return {"pair": _form(), "patching": _patching(), "difference": _difference()}
+
+
+def _patching() -> Pane:
+    return Pane(
+        "patching",
+        "Patching",
+        "Which states carry the answer",
+        html.Div(
+            [
+                dcc.Store(id=CompareId.LAST),
+                html.Div(id=CompareId.OPTIONS, className="controls"),
+                progress_bar(CompareId.PROGRESS, stop_button(CompareId.STOP)),
+                html.Div(
+                    small_button("Continue measuring", CompareId.CONTINUE),
+                    id=CompareId.REST,
+                    hidden=True,
+                ),
+                _picture(
+                    CompareId.GRAPH,
+                    "Heatmap of patching effects; the list below has the strongest ones",
+                ),
+                html.Div(id=CompareId.STRONGEST, className="mt-2"),
+            ]
+        ),
+        HELP,
+        caption="Choose a pair of prompts, or type your own.",
+        caption_id=CompareId.CAPTION,
+    )
+
+
+def _difference() -> Pane:
+    return Pane(
+        "difference",
+        "Difference",
+        "Where the two runs differ",
+        html.Div(
+            [
+                dcc.Store(id=CompareId.APART_LAST),
+                html.Div(id=CompareId.APART_OPTIONS, className="controls"),
+                progress_bar(CompareId.APART_PROGRESS, stop_button(CompareId.APART_STOP)),
+                _picture(CompareId.APART_GRAPH, "Heatmap of the difference between the two runs"),
+            ]
+        ),
+        APART_HELP,
+        caption="Choose a pair of prompts, or type your own.",
+        caption_id=CompareId.APART_CAPTION,
+    )
+
+
+def _form() -> Component:
+    """The two prompts, the tokens, and one place for a message about them."""
+    return html.Section(
+        [
+            dcc.Store(id=CompareId.SENT),
+            html.Div(id=CompareId.PAIRS, className="controls"),
+            html.Div(_prompts(), className="row g-2 mt-0"),
+            html.Div(_tokens(), className="controls mt-1 align-items-end"),
+            html.Div(id=CompareId.MESSAGE, className="mt-1", **aria(live="polite")),
+        ],
+        className="panel panel-compare px-2 py-1",
+        **aria(label="Two prompts"),
+    )
+
+
+def _prompts() -> list[Component]:
+    texts = (
+        ("clean", "Clean prompt", "The prompt with the answer"),
+        ("corrupted", "Corrupted prompt", "The same with another answer"),
+    )
+    return [
+        _field(
+            name,
+            label,
+            {"className": "col-12 col-lg-6"},
+            placeholder=hint,
+            maxLength=MAX_PAIR_CHARACTERS,
+        )
+        for name, label, hint in texts
+    ]
+
+
+def _tokens() -> list[Component]:
+    layer = {"type": "number", "min": 0, "step": 1, "placeholder": "middle"}
+    return [
+        _field("answer", "Answer", placeholder="top token", maxLength=60),
+        _field("against", "Foil", placeholder="top token", maxLength=60),
+        _field("inside", "Layer", {"id": CompareId.INSIDE, "hidden": True}, **layer),
+        html.Div(id=CompareId.ALIGN),
+        button("Patch", CompareId.PATCH, color="primary"),
+    ]
+
+
+def _field(
+    name: str, label: str, outer: Mapping[str, Any] | None = None, /, **more: Any
+) -> Component:
+    """A field with its label, whose own properties are ``outer``."""
+    box = dbc.Input(id=FORM[name], size="sm", autoComplete="off", **{"type": "text", **more})
+    return html.Label([html.Span(label, className="control-label"), box], **(outer or {}))
+
+
+def _picture(name: str, label: str) -> Component:
+    return html.Div(
+        dcc.Graph(
+            id=name,
+            figure=blank_figure(),
+            config=GRAPH_CONFIG,
+            responsive=True,
+            style={"height": "19.5rem"},
+        ),
+        className="figure",
+        role="img",
+        tabIndex="0",
+        **aria(label=label),
+    )

@@ -1,0 +1,86 @@
+"""The Compare page in a real browser: a ready-made pair, the form, the link, bad input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+import analysis
+
+pytestmark = [pytest.mark.browser, pytest.mark.real]
+Visit = Callable[..., Any]
+SUMS = "?model=addition-5digit&prompt=54328%2B12345%3D&new=6&page=compare"
+CLEAN, CORRUPTED = "54328+12345=0666", "54321+12345=0666"
+#: The measured cells, as drawn.
+CELLS = """() => document.querySelector("#compare-graph .js-plotly-plot")
+    .calcdata[0][0].z.map((line) => Array.from(line))"""
+CAPTION, ALL = "#compare-caption", "All cells are measured."
+
+
+def test_a_pair_is_estimated_measured_and_opened(visit: Visit) -> None:
+    page = visit(SUMS)
+    expect(page.get_by_role("button", name="A fact")).to_be_disabled()
+    page.get_by_role("button", name="Compare: Sum with a carry").click()
+    expect(page.locator("#compare-clean")).to_have_value(CLEAN)
+    expect(page.locator(CAPTION)).to_contain_text(ALL)
+    expect(page.locator("#compare-rest")).to_be_hidden()
+    drawn = page.evaluate(CELLS)
+    model = analysis.load_model("addition-5digit")
+    found = analysis.sweep(model, CLEAN, CORRUPTED, answer="7", foil="6")
+    for line, wanted in zip(drawn, found.effect.tolist(), strict=True):
+        assert line == pytest.approx(wanted, abs=1e-5)
+    page.locator("#compare-strongest button").first.click()
+    expect(page.locator("#page-explore")).to_be_visible()
+    expect(page).to_have_url(re.compile(r"row=\d+&pos=\d+"))
+
+
+def test_a_sweep_survives_in_the_link(visit: Visit) -> None:
+    page = visit(SUMS)
+    page.locator("#compare-clean").fill(CLEAN)
+    page.locator("#compare-corrupted").fill(CORRUPTED)
+    page.locator("#compare-answer").fill("7")
+    page.locator("#compare-answer").press("Enter")
+    expect(page.locator(CAPTION)).to_contain_text(ALL)
+    page.get_by_role("button", name="Patch: Layer and head").click()
+    page.get_by_role("button", name="Direction: Noise").click()
+    expect(page).to_have_url(re.compile("axes=head&way=noise"))
+    expect(page.locator(CAPTION)).to_contain_text(ALL)
+    shown = page.locator(CAPTION).inner_text()
+    again = visit("?" + page.url.partition("?")[2])
+    expect(again.locator(CAPTION)).to_have_text(shown)
+    expect(again.locator("#compare-corrupted")).to_have_value(CORRUPTED)
+    expect(again.locator("#compare-answer")).to_have_value("7")
+    expect(visit(SUMS).locator("#compare-clean")).to_have_value("")
+
+
+def test_the_difference_of_the_two_runs_is_shown(visit: Visit) -> None:
+    page = visit(f"{SUMS}&clean={CLEAN}&corrupted={CORRUPTED}&answer=7".replace("+", "%2B"))
+    page.locator("[data-pane=difference]").click()
+    expect(page.locator("#apart-caption")).to_contain_text("15 tokens are aligned")
+    page.get_by_role("button", name="Show: Probability").click()
+    expect(page.locator("#apart-caption")).to_contain_text("corrupted minus clean")
+    expect(page).to_have_url(re.compile("apart=probability"))
+    again = visit("?" + page.url.partition("?")[2])
+    expect(again.locator("#apart-graph .heatmaplayer image")).to_be_visible()
+
+
+def test_bad_input_gets_a_sentence_where_it_was_typed(visit: Visit) -> None:
+    page = visit(SUMS)
+    page.get_by_role("button", name="Compare: Sum with a carry").click()
+    expect(page.locator(CAPTION)).to_contain_text(ALL)
+    page.locator("#compare-answer").fill("77")
+    page.locator("#compare-patch").click()
+    expect(page.locator("#compare-message")).to_contain_text("The answer '77' is 2 tokens")
+    expect(page.locator("#compare-answer")).to_have_class(re.compile("is-invalid"))
+    page.locator("#compare-answer").fill("7")
+    page.locator("#compare-corrupted").fill("5432+12345=0666")
+    page.locator("#compare-patch").click()
+    expect(page.locator("#compare-answer")).not_to_have_class(re.compile("is-invalid"))
+    expect(page.locator("#compare-message")).to_contain_text("do not correspond")
+    page.get_by_role("button", name="Align: By token").click()
+    expect(page.locator(CAPTION)).to_contain_text(ALL)
+    expect(page.locator("#compare-message")).to_have_text("")
