@@ -5,9 +5,8 @@
 All times are of this machine in this run, so only their ratios can be compared. A state sweep over
 all rows and positions is measured in batches. One pass for each cell is measured on N cells spread
 over the sweep (60), each a whole pass with a hook that patches one state, and scaled to all cells.
-The sweep does not run cells whose states are equal in both runs, so a second ratio compares the time
-of one sequence.
-The estimate is compared with a forward and a backward pass of the same prompt.
+The sweep does not run cells whose states are equal in both runs, so a second ratio compares the
+time of one sequence. The estimate is compared with a forward and a backward pass of the prompt.
 """
 
 from __future__ import annotations
@@ -114,9 +113,8 @@ def main() -> None:
     print(f"batched, from the patched row: {exact:.1f} s, {sweep.passes} sequences")
     print(f"ratio: {each / exact:.1f}; largest difference: {max(found):.1e}")
     alone, batched = each / sweep.raw.size, exact / sweep.passes
-    print(
-        f"a sequence: {alone:.3f} s alone, {batched:.3f} s in the sweep; ratio {alone / batched:.1f}"
-    )
+    print(f"a sequence: {alone:.3f} s alone, {batched:.3f} s in the sweep")
+    print(f"ratio: {alone / batched:.1f}")
     guess = median(lambda: swept(model, False))
     plain = median(lambda: forward_and_backward(model, corrupted.token_ids))
     print(f"estimate: {guess:.2f} s; one forward and backward pass: {plain:.2f} s")
