@@ -10,6 +10,7 @@ from dash import ClientsideFunction, Dash, Input, Output, no_update, set_props
 from flask_compress import Compress
 
 from analysis.model import catalog
+from dash_app import export
 from dash_app.errors import explain
 from dash_app.jobs.job_and_draw import continue_jobs
 from dash_app.page import layout
@@ -90,6 +91,7 @@ def create_app(service: Any, settings: Settings, *, manager: Any = None, jobs: A
     build = layout.page(context, VIEWS)
     app.layout = lambda: thin(build())
     _register(app, context)
+    export.install(app.server, context, VIEWS)
     protect(app, settings, service)
     if manager is not None:
         continue_jobs(app, manager)

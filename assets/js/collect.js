@@ -115,14 +115,14 @@ styles), and opens a dialog that asks for the collection and a note.
     return btoa(binary);
   }
 
-  /* A picture of an element as a data URL; empty if it would be too large. */
-  function pictureOf(element) {
+  /* An element as an SVG with its size: {wide, high, text}; null if nothing of it is visible. */
+  function svgOf(element) {
     const plain = plainStyles();
     const rules = new Map();
     const copy = copyOf(element, plain, rules);
     plain.end();
     if (!copy) {
-      return "";
+      return null;
     }
     const wide = Math.ceil(Math.max(element.scrollWidth, ...[...element.querySelectorAll(".scroll-x")].map((box) => box.scrollWidth)));
     const high = Math.ceil(element.scrollHeight);
@@ -133,10 +133,23 @@ styles), and opens a dialog that asks for the collection and a note.
     root.append(style, copy);
     root.style.cssText = `width:${wide}px;height:${high}px;background:${background}`;
     const inner = new XMLSerializer().serializeToString(root);
-    const text =
+    return {
+      wide,
+      high,
+      text:
       `<svg xmlns="${SVG}" width="${wide}" height="${high}" viewBox="0 0 ${wide} ${high}">` +
-      `<foreignObject width="100%" height="100%">${inner}</foreignObject></svg>`;
-    return text.length > MOST_BYTES ? "" : `data:image/svg+xml;base64,${base64(text)}`;
+      `<foreignObject width="100%" height="100%">${inner}</foreignObject></svg>`,
+    };
+  }
+
+  function dataUrl(text) {
+    return `data:image/svg+xml;base64,${base64(text)}`;
+  }
+
+  /* The same as a data URL; empty if it would be too large. */
+  function pictureOf(element) {
+    const text = svgOf(element)?.text ?? "";
+    return !text || text.length > MOST_BYTES ? "" : dataUrl(text);
   }
 
   /* ------------------------------------------------------------ the dialog */
@@ -181,5 +194,5 @@ styles), and opens a dialog that asks for the collection and a note.
     }
   });
 
-  window.stratascope = { ...window.stratascope, collect: { pictureOf } };
+  window.stratascope = { ...window.stratascope, collect: { pictureOf, svgOf, copyOf, plainStyles, dataUrl } };
 })();

@@ -211,9 +211,18 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
     const count = meta.positions.length;
     const [first, last] = visibleRange(count, columnWidth, scrollLeft, clientWidth);
     const [above, below] = visibleRange(rowCount, rowHeight, top, clientHeight);
+    layer.append(textGroup(chart, trace, [first, last], [above, below]));
+  }
+
+  /* The tokens of the cells of some columns and rows, as an SVG group. */
+  function textGroup(chart, trace, [first, last], [above, below]) {
+    const layout = computedLayout(chart);
+    const { meta } = chart.layout;
+    const rowCount = meta.rows.length;
+    const columnWidth = layout._size.w / meta.positions.length;
     const group = document.createElementNS(SVG, "g");
     group.setAttribute("class", "cell-texts");
-    group.style.fontSize = `${Math.min(11, rowHeight - 2)}px`;
+    group.style.fontSize = `${Math.min(11, layout._size.h / rowCount - 2)}px`;
     const room = Math.max(2, Math.floor((columnWidth - 4) / CHARACTER));
     for (let line = rowCount - 1 - above; line > rowCount - 1 - below; line -= 1) {
       for (let column = first; column < last; column += 1) {
@@ -222,7 +231,17 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
         }
       }
     }
-    layer.append(group);
+    return group;
+  }
+
+  /* The tokens of all cells of a heatmap on another colour scale; null for other charts. */
+  function allTexts(chart, colorscale) {
+    const { meta } = chart.layout;
+    if (!isHeatmap(chart) || !computedLayout(chart) || !meta.labels?.[0]?.length) {
+      return null;
+    }
+    const trace = { ...chart._fullData[0], colorscale };
+    return textGroup(chart, trace, [0, meta.positions.length], [0, meta.rows.length]);
   }
 
   /* A text cut to a number of characters. */
@@ -315,6 +334,6 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
   document.addEventListener("mouseup", onMouseUp, true); // Plotly stops "dblclick" events
   charts.onDraw("heatmap", onDraw);
   charts.onClick("heatmap", onClick);
-  window.stratascope.heatmap = { textColour, colourAt, visibleRange, scrollTarget, cut };
+  window.stratascope.heatmap = { allTexts, textColour, colourAt, visibleRange, scrollTarget, cut };
   charts.onDraw("attention", makeRoom);
 })();

@@ -274,7 +274,10 @@ last report that the server has processed.
   document.addEventListener("click", onClick, true);
   document.addEventListener("keydown", onKey);
 
-  window.stratascope.page = { report, select, selectCell, choose, followSelection, forgetReports };
+  const address = () => link;
+  window.stratascope.page = {
+    report, select, selectCell, choose, followSelection, forgetReports, address,
+  };
   window.dash_clientside ??= {};
   window.dash_clientside.stratascope = {
     ...window.dash_clientside.stratascope,

@@ -164,12 +164,12 @@ def _inspector(parts: Parts) -> Pane:
 def _compare(parts: Parts) -> list[Component]:
     return [
         parts["pair"],
-        panel("compare", [parts["patching"], parts["difference"]], fixed=True),
+        panel("compare", [parts["patching"], parts["difference"]], fixed=True, numbers=False),
     ]
 
 
 def _tasks(parts: Parts) -> list[Component]:
-    return [panel("tasks", [parts["tasks"]], fixed=True)]
+    return [panel("tasks", [parts["tasks"]], fixed=True, numbers=False)]
 
 
 def _model(parts: Parts) -> list[Component]:

@@ -55,12 +55,23 @@ def icon(name: str) -> Component:
     return html.Span(className=f"bi bi-{name}", **aria(hidden="true"))
 
 
+#: What a panel can be exported as, by ``data-export``: name, and help (``assets/js/export.js``).
+EXPORTS = {
+    "png": ("PNG", "A picture at twice the size of the screen."),
+    "svg": ("SVG", "A picture of lines and text, for any size."),
+    "csv": ("CSV", "The numbers of the main table."),
+    "json": ("JSON", "All numbers, with units."),
+    "py": ("Copy as Python", "A script that computes the numbers again."),
+}
+
+
 def panel(
     name: str,
     panes: Sequence[Pane],
     *,
     fixed: bool = False,
     collected: bool = True,
+    numbers: bool = True,
     place: str = "",
     titles: Mapping[str, str] | None = None,
 ) -> Component:
@@ -70,7 +81,8 @@ def panel(
         name: Names the panel in the address.
         panes: Its panes; the first is on top until another is chosen.
         fixed: Whether it can be neither maximised nor collapsed.
-        collected: Whether its view can be added to a collection.
+        collected: Whether its view can be added to a collection, and exported as a picture.
+        numbers: Whether its numbers can be exported here.
         place: Its place in the workspace, one of ``PLACES``.
         titles: The titles of all panels of the workspace, by name.
     """
@@ -80,7 +92,7 @@ def panel(
     tools = [
         *([_add_button(first.tab)] if collected else []),
         *([] if fixed else _tools(first.tab, name)),
-        *([_places(first.tab, name, titles)] if titles else []),
+        *([_menu(first.tab, name, titles or {}, numbers=numbers)] if collected else []),
     ]
     header = html.Div([heading, html.Div(tools, className="panel-tools")], className="panel-header")
     shown = [_pane(pane, hidden=pane is not first, tabbed=several) for pane in panes]
@@ -122,19 +134,20 @@ def _tools(title: str, name: str) -> list[Component]:
     ]
 
 
-def _places(title: str, name: str, titles: Mapping[str, str]) -> Component:
-    """A menu that swaps a panel with another one (``assets/js/workspace.js``)."""
-    entries = [
-        html.Button(
-            f"Swap with {text}",
-            type="button",
-            className="dropdown-item small",
-            **data(swap=f"{name}:{other}"),
-        )
+def _menu(title: str, name: str, titles: Mapping[str, str], *, numbers: bool) -> Component:
+    """Exports the pane on top (``export.js``), or swaps the panel with another (``workspace.js``).
+
+    It has no id, so that it is inert (``thin_layout``).
+    """
+    kinds = EXPORTS if numbers else {kind: EXPORTS[kind] for kind in ("png", "svg")}
+    entries = [_entry(text, tip, data(export=kind)) for kind, (text, tip) in kinds.items()]
+    swaps = [
+        _entry(f"Swap with {text}", "", data(swap=f"{name}:{other}"))
         for other, text in titles.items()
         if other != name
     ]
-    label = f"Move {title}"
+    rule = [html.Div(className="dropdown-divider")] if swaps else []
+    label = f"Export or move {title}" if swaps else f"Export {title}"
     opener = html.Summary(
         html.Span("⋮", **aria(hidden="true")),
         className="icon-button",
@@ -142,9 +155,21 @@ def _places(title: str, name: str, titles: Mapping[str, str]) -> Component:
         **aria(label=label),
     )
     menu = html.Div(
-        entries, className="dropdown-menu show end-0", role="group", **aria(label=label)
+        [*entries, *rule, *swaps],
+        className="dropdown-menu show end-0",
+        role="group",
+        **aria(label=label),
     )
-    return html.Details([opener, menu], className="menu border-0 position-relative")
+    return html.Details(
+        [opener, menu],
+        className="menu border-0 position-relative",
+        **data(export_menu=name),
+    )
+
+
+def _entry(text: str, tip: str, more: Mapping[str, str]) -> Component:
+    named: dict[str, Any] = {**more, **({"title": tip} if tip else {})}
+    return html.Button(text, type="button", className="dropdown-item small", **named)
 
 
 def icon_button(name: str, label: str, more: Mapping[str, str]) -> Component:

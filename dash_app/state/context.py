@@ -16,6 +16,7 @@ from analysis.tracing.specs import RunResult, RunSpec, TraceSpec
 from dash_app.errors import Problem
 from dash_app.settings import Settings
 from dash_app.state.examples import DEFAULT
+from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection
 
 #: The stores that hold the selection; a view listens to the parts that it shows.
@@ -354,11 +355,13 @@ class Requests:
     Attributes:
         remembered: From the selection to how its request ended, as the store STATUS holds it, if
             the memo has all first results; else None.
+        perform: Computes the first results of a request; the reference to the run.
         messages: The page's messages after what happened; None leaves them as they are.
     """
 
     remembered: Callable[[Context, Selection], dict[str, Any] | None]
     messages: Callable[[Context, Happened, Selection], list[Any] | None]
+    perform: Callable[[Context, Selection, NewJob], RunRef]
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,6 +376,7 @@ class View:
         mirrors: Its controls that show a field of the selection, by field.
         drawings: What it draws.
         requests: How it answers requests for a run.
+        exports: What can be exported, by pane. A pane of several views has the numbers of all.
     """
 
     name: str
@@ -382,6 +386,7 @@ class View:
     mirrors: Mapping[str, Mirror] = field(default_factory=dict)
     drawings: tuple[Drawing, ...] = ()
     requests: Requests | None = None
+    exports: Mapping[str, Export] = field(default_factory=dict)
 
 
 def result_of(service: Service, run: RunRef) -> RunResult:

@@ -131,9 +131,10 @@ def job_key(drawing: Drawing, run: RunRef | None, selection: Selection) -> str:
     return digest([run.model_dump() if run else None, _chosen(selection, parts)])
 
 
-def _call(
+def call(
     drawing: Drawing, service: Any, page: PageState, ready: Any = None, note: Any = None
 ) -> Any:
+    """What a drawing's function returns for the state of a page."""
     further = {name: page.controls.get(control) for name, control in drawing.controls.items()}
     if drawing.theme:
         further["theme"] = page.scheme
@@ -152,7 +153,7 @@ def compute(drawing: Drawing, service: Service, page: PageState) -> dict[str, An
     """
     watched = Watched(service)
     try:
-        _call(drawing, watched, page)
+        call(drawing, watched, page)
         found = watched.problem
     except Exception as error:  # noqa: BLE001 - a view shows most errors itself
         found = explain(error)
@@ -178,7 +179,7 @@ def _draw(drawing: Drawing, service: Service, page: PageState, answer: Answer) -
     if before.get("key") == key:
         return
     try:
-        found = _call(drawing, _reader(service, ready), page, ready, before.get("note"))
+        found = call(drawing, _reader(service, ready), page, ready, before.get("note"))
     except NotInMemoError:
         answer.drawn[name] = {**before, "key": key}
         _want(job, page, name, answer)

@@ -7,6 +7,7 @@ from typing import Any
 from dash import ClientsideFunction, Dash, Input, Output
 
 from dash_app.state.context import Context, Drawing, EventHandler, PageId, View
+from dash_app.state.exports import Export
 from dash_app.views.attention import panel
 from dash_app.views.attention.panel import AttentionId
 
@@ -46,4 +47,5 @@ VIEW = View(
     register,
     (EventHandler(AttentionId.GRAPH, "clickData", panel.select_clicked),),
     drawings=(DRAWING,),
+    exports={"attention": Export(panel.specs, DRAWING.name)},
 )

@@ -109,6 +109,11 @@ def select_clicked(value: Any, current: Selection, run: RunRef | None) -> Select
     return current.model_copy(update=change)
 
 
+def specs(_service: Service, run: RunRef, selection: Selection) -> list[PatternSpec]:
+    """The request of the patterns of the chosen layer, all heads."""
+    return [PatternSpec(resolve(selection, run).layer)]
+
+
 def draw(
     service: Service, run: RunRef, selection: Selection, theme: Any
 ) -> tuple[Any, Any, str, list[Component]]:

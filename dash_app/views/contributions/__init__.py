@@ -5,6 +5,7 @@ from __future__ import annotations
 from dash import Output
 
 from dash_app.state.context import Drawing, PageId, View
+from dash_app.state.exports import Export
 from dash_app.views.contributions import actions
 from dash_app.views.contributions.layout import ContributionsId, layout
 
@@ -19,4 +20,9 @@ DRAWING = Drawing(
     parts=(PageId.CELL, PageId.FOCUS, PageId.PINS, PageId.METHOD),
     controls={"order": ContributionsId.ORDER, "count": ContributionsId.COUNT},
 )
-VIEW = View("contributions", layout, drawings=(DRAWING,))
+VIEW = View(
+    "contributions",
+    layout,
+    drawings=(DRAWING,),
+    exports={"contributions": Export(lambda _service, run, chosen: [actions.spec(run, chosen)])},
+)

@@ -9,6 +9,7 @@ from dash import Dash, Input, Output, ctx
 
 from dash_app.jobs.job_and_draw import JobParts, Work, register_job
 from dash_app.state.context import Context, Drawing, EventHandler, JobStart, PageId, View
+from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.curves import actions
 from dash_app.views.curves.layout import CurvesId, layout
@@ -66,4 +67,8 @@ VIEW = View(
     register,
     (EventHandler(CurvesId.GRAPH, "clickData", actions.select_clicked),),
     drawings=(CURVES, QUANTITY, STRIP),
+    exports={
+        "curves": Export(actions.specs, CURVES.name),
+        "emergence": Export(actions.strip_specs, STRIP.name),
+    },
 )

@@ -35,6 +35,18 @@ def select_clicked(value: Any, current: Selection, _run: RunRef | None) -> Selec
     return current.model_copy(update={"row": row, "layer": max(row - 1, 0)})
 
 
+def specs(service: Service, run: RunRef, selection: Selection) -> list[StepsSpec]:
+    """The request of the curves of the pinned tokens."""
+    pos = resolve(selection, run).pos
+    pins = pinned(selection, run, result_of(service, run).top_ids[pos, :2].tolist())
+    return [StepsSpec(pos, pins, TAU)]
+
+
+def strip_specs(service: Service, run: RunRef, _selection: Selection) -> list[EmergenceSpec]:
+    """The request of the strip that is drawn: with commits if they were measured."""
+    return [CAUSAL if service.peek(trace_of(run), CAUSAL) is not None else PLAIN]
+
+
 def draw(service: Service, run: RunRef, selection: Selection, theme: Any) -> Drawn:
     """The curves, the pins, the subtitle, and the table of tokens."""
     try:

@@ -9,6 +9,7 @@ from dash import Dash, Input, Output
 
 from dash_app.jobs.job_and_draw import JobParts, Work, register_job
 from dash_app.state.context import Context, Drawing, JobStart, PageId, View
+from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.disagreement import actions
 from dash_app.views.disagreement.layout import DisagreementId, layout
@@ -45,4 +46,10 @@ def register(app: Dash, context: Context) -> None:
     register_job(app, context, DRAWING, JOB, prepare, presses, patient=True)
 
 
-VIEW = View("disagreement", layout, register, drawings=(DRAWING,))
+VIEW = View(
+    "disagreement",
+    layout,
+    register,
+    drawings=(DRAWING,),
+    exports={"disagreement": Export(actions.specs, DRAWING.name)},
+)

@@ -62,6 +62,13 @@ def wanted(
     return DisagreementSpec(names, selection.norm, positions=positions), shown
 
 
+def specs(service: Service, run: RunRef, selection: Selection) -> list[DisagreementSpec]:
+    """The request of the comparison; none with fewer than two decoders."""
+    learned = library.available(run.model) is not None
+    spec, _ = wanted(run, result_of(service, run), selection, learned)
+    return [] if spec is None else [spec]
+
+
 def compute(
     service: Service, run: RunRef, selection: Selection, job: NewJob
 ) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from dash.development.base_component import Component
 
 from analysis.contract.specs import PART_NAMES, Token
 from analysis.flow_graph.results import LinkReading, Neurons
-from analysis.flow_graph.specs import LinkSpec, NeuronSpec
+from analysis.flow_graph.specs import LinkSpec
 from analysis.tracing.specs import RunResult
 from dash_app.errors import explain
 from dash_app.page.logit_tokens import tokens_by_id
@@ -18,6 +18,7 @@ from dash_app.page.token_labels import label, percent, row_name
 from dash_app.state.context import Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.flow.specs import link
+from dash_app.views.flow.specs import neurons as neurons_of
 
 HINT = (
     "Click a link in the picture or the list to see what it writes. For an MLP you also see the"
@@ -43,7 +44,7 @@ def inspect(service: Service, run: RunRef, selection: Selection) -> list[Compone
 
 def _most_responsible(service: Service, run: RunRef, spec: LinkSpec) -> Component:
     try:
-        neurons = service.ask(trace_of(run), NeuronSpec(spec.layer, spec.target_pos, k=8, tokens=4))
+        neurons = service.ask(trace_of(run), neurons_of(spec))
         token = tokens_by_id(service, run, [neurons.token])[neurons.token]
         return _neurons(neurons, label(token))
     except Exception as error:  # noqa: BLE001 - a mixture of experts has no single set of neurons

@@ -7,7 +7,7 @@ from typing import Any
 from analysis.contract.choices import Situation
 from analysis.contract.specs import ModelInfo
 from analysis.flow_graph.options import FLOW_METHODS
-from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec
+from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec, NeuronSpec
 from dash_app.state.selection import RunRef, Selection, resolve
 from dash_app.views.flow.effect_selection import LIMIT
 from dash_app.views.flow.link_selection import Look, Rule
@@ -66,6 +66,33 @@ def wanted(run: RunRef, selection: Selection, *, exact: bool = False) -> FlowSpe
         fold_sinks=selection.sinks == "fold",
         hide_start=selection.start,
     )
+
+
+def graphs(_service: Any, run: RunRef, selection: Selection) -> list[Any]:
+    """The requests of the drawn graph; of effects the measured ones first, then estimates."""
+    found: list[Any] = [wanted(run, selection, exact=True), wanted(run, selection)]
+    if selection.method == "effect" and selection.effects == "measured":
+        found.append(check(run, selection))
+    return [spec for spec in found if spec is not None]
+
+
+def checks(_service: Any, run: RunRef, selection: Selection) -> list[Any]:
+    """The requests of the causal check and of the comparison of methods."""
+    cut = check(run, selection)
+    return [*([] if cut is None else [cut]), comparison(run, selection)]
+
+
+def links(_service: Any, _run: RunRef, selection: Selection) -> list[Any]:
+    """The requests of the chosen link, and of the neurons of its MLP."""
+    chosen = link(selection)
+    if chosen is None:
+        return []
+    return [chosen, *([neurons(chosen)] if chosen.kind == "mlp" else [])]
+
+
+def neurons(chosen: LinkSpec) -> NeuronSpec:
+    """The most responsible neurons of a link's MLP."""
+    return NeuronSpec(chosen.layer, chosen.target_pos, k=8, tokens=4)
 
 
 def _known(token: int | None, run: RunRef) -> int | None:

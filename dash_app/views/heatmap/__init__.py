@@ -9,6 +9,7 @@ from dash import ClientsideFunction, Dash, Input, Output
 
 from dash_app.jobs.job_and_draw import JobParts, Work, part_of, register_job
 from dash_app.state.context import Context, Drawing, JobStart, PageId, View
+from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.heatmap import actions, inspector
 from dash_app.views.heatmap.layout import LensId, layout
@@ -61,4 +62,8 @@ def register(app: Dash, context: Context) -> None:
     )
 
 
-VIEW = View("lens", layout, register, drawings=(HEATMAP, PROMOTED))
+EXPORTS = {
+    "lens": Export(actions.specs, HEATMAP.name),
+    "inspector": Export(actions.inspected),
+}
+VIEW = View("lens", layout, register, drawings=(HEATMAP, PROMOTED), exports=EXPORTS)

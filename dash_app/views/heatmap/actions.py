@@ -27,6 +27,7 @@ from dash_app.state.context import NewJob, Service, Shown, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection, pinned, resolve
 from dash_app.views.heatmap import options
 from dash_app.views.heatmap.inspector import inspector, undecoded
+from dash_app.views.heatmap.inspector import spec as promoted
 from dash_app.views.heatmap.options import HeatmapData, HeatmapSpec, bar
 
 
@@ -101,6 +102,19 @@ def picture_of(service: Service, run: RunRef, selection: Selection) -> Picture:
     return Picture(
         run, result, selection, window, spec, chosen.row, chosen.pos, learned, tuple(notes)
     )
+
+
+def specs(service: Service, run: RunRef, selection: Selection) -> list[Any]:
+    """The requests of the grid that is drawn, and of its colours."""
+    picture = picture_of(service, run, selection)
+    whole = options.stages(picture.spec, picture.window, -1)[-1]
+    return [whole.lens, *([whole.colours] if whole.colours is not None else [])]
+
+
+def inspected(service: Service, run: RunRef, selection: Selection) -> list[Any]:
+    """The requests of the chosen cell and of what its component writes."""
+    asked = promoted(run, selection)
+    return [*specs(service, run, selection), *([] if asked is None else [asked])]
 
 
 def compute(

@@ -8,6 +8,7 @@ from dash import Dash, Output
 
 from dash_app.jobs.job_and_draw import JobParts, Work, register_job
 from dash_app.state.context import Context, Drawing, JobStart, PageId, View
+from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.ledger import panel
 from dash_app.views.ledger.panel import LedgerId
@@ -35,4 +36,10 @@ def register(app: Dash, context: Context) -> None:
     register_job(app, context, DRAWING, JOB, prepare)
 
 
-VIEW = View("ledger", panel.layout, register, drawings=(DRAWING,))
+VIEW = View(
+    "ledger",
+    panel.layout,
+    register,
+    drawings=(DRAWING,),
+    exports={"ledger": Export(panel.specs)},
+)

@@ -84,6 +84,11 @@ def _waiting(title: str) -> list[Component]:
     return [html.H3(title), html.P("Measured after the first run.", className="muted")]
 
 
+def specs(_service: Service, run: RunRef, selection: Selection) -> list[Any]:
+    """The requests of both tables, the run's first."""
+    return [LedgerSpec(resolve(selection, run).pos), ModelLedgerSpec()]
+
+
 def measure(
     service: Service, run: RunRef, selection: Selection, job: NewJob
 ) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from dash import Dash, Input, Output
 
 from dash_app.jobs.job_and_draw import JobParts, Work, part_of, register_job
 from dash_app.state.context import Context, Drawing, JobStart, View
+from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.model import panel
 from dash_app.views.model.panel import ModelId
@@ -36,4 +37,10 @@ def register(app: Dash, context: Context) -> None:
     register_job(app, context, DRAWING, JOB, prepare, presses, patient=True)
 
 
-VIEW = View("model", panel.layout, register, drawings=(DRAWING,))
+VIEW = View(
+    "model",
+    panel.layout,
+    register,
+    drawings=(DRAWING,),
+    exports={"model": Export(panel.specs, DRAWING.name)},
+)

@@ -92,6 +92,11 @@ def layout(_context: Context) -> dict[str, Any]:
     return {pane.name: pane}
 
 
+def specs(_service: Service, _run: RunRef, _selection: Selection) -> list[Any]:
+    """The requests of the three reports."""
+    return [EMBEDDINGS, NORMS, SIMILARITY]
+
+
 def measure(
     service: Service, run: RunRef, job: NewJob, *, hand_over: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any] | None:

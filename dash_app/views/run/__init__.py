@@ -231,5 +231,5 @@ VIEW = View(
     register,
     mirrors=MIRRORS,
     drawings=(CHIPS,),
-    requests=Requests(remembered, messages),
+    requests=Requests(remembered, messages, perform),
 )

@@ -7,6 +7,7 @@ from typing import Any
 from dash import Dash, Input, Output, State, no_update
 
 from dash_app.state.context import Context, Drawing, PageId, View
+from dash_app.state.exports import Export
 from dash_app.views.story import panel
 
 DRAWING = Drawing(
@@ -30,4 +31,10 @@ def register(app: Dash, _context: Context) -> None:
         return panel.placeholder(status) if shown is None else no_update
 
 
-VIEW = View("story", panel.layout, register, drawings=(DRAWING,))
+VIEW = View(
+    "story",
+    panel.layout,
+    register,
+    drawings=(DRAWING,),
+    exports={"story": Export(lambda _service, run, chosen: [panel.spec(run, chosen)])},
+)

@@ -33,11 +33,15 @@ def layout(_context: Context) -> dict[str, Any]:
     return {"story": sentence}
 
 
+def spec(run: RunRef, selection: Selection) -> StorySpec:
+    """The request of the sentence."""
+    return StorySpec(resolve(selection, run).pos)
+
+
 def draw(service: Service, run: RunRef, selection: Selection) -> list[Component]:
     """The sentence about the model's own choice at the chosen position."""
     try:
-        position = resolve(selection, run).pos
-        story = service.ask(trace_of(run), StorySpec(position))
+        story = service.ask(trace_of(run), spec(run, selection))
         result = result_of(service, run)
         phrases = [*story_phrases(story, result), *verdict_phrases(run, result)]
         return sentence(phrases, selection.pins)

@@ -8,7 +8,7 @@ from dash import html
 from dash.development.base_component import Component
 
 from analysis.contract.specs import Token
-from analysis.tracing.specs import RunResult
+from analysis.tracing.specs import RunResult, RunSpec
 from dash_app.errors import explain
 from dash_app.page.panel import aria, notice, problem_notice, select_button, target
 from dash_app.page.token_labels import label, percent
@@ -32,6 +32,11 @@ def layout(_context: Context) -> dict[str, Any]:
         **aria(label="Tokens of prompt and answer"),
     )
     return {"tokens": chips}
+
+
+def spec(run: RunRef) -> RunSpec:
+    """The request of the run itself."""
+    return RunSpec(run.model, run.prompt, new_tokens=run.new, template=run.template == "on")
 
 
 def draw(service: Service, run: RunRef, selection: Selection) -> list[Component]:

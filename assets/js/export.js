@@ -1,0 +1,204 @@
+/*
+Exports the pane on top of a panel. Buttons with `data-export` stand in the panel's menu
+(dash_app/page/panes.py).
+
+The server writes CSV, JSON and the script (dash_app/export.py) for the link of the page. Pictures
+are made here, for a white page: plotly figures from what the server draws for a light page, the
+flow's own SVG and tables from the elements of the page, with their styles. Each picture holds its
+recipe as metadata. A pane whose numbers the server does not export keeps the colours of the page.
+*/
+(function () {
+  "use strict";
+
+  const SVG = "http://www.w3.org/2000/svg";
+  const FEEDBACK_MS = 1600;
+  const SCALE = 2; // pixels of a PNG for each pixel of the screen
+  const SMALLEST = 100; // pixels: a smaller SVG is an icon
+  /* What the style sheet gives a text in a cell. */
+  const CELL_TEXT = "text-anchor:middle;font-family:'JetBrains Mono','DejaVu Sans Mono',monospace";
+  const { collect } = window.stratascope;
+
+  class Refused extends Error {}
+
+  /* What the server has for the page's link; a refusal is shown in the page. */
+  async function ask(pane, kind) {
+    const query = window.stratascope.page.address().replace(/^[^?]*/, "");
+    const response = await fetch(`export/${pane}.${kind}${query}`, {
+      headers: { Accept: "application/json" },
+    });
+    if (!response.ok) {
+      const problem = await response.json().then((body) => body.problem ?? {}, () => ({}));
+      window.stratascope.messages.showRefusal(response.status, problem);
+      throw new Refused();
+    }
+    return response.text();
+  }
+
+  function save(name, blob) {
+    const anchor = document.createElement("a");
+    anchor.href = URL.createObjectURL(blob);
+    anchor.download = name;
+    anchor.click();
+    setTimeout(() => URL.revokeObjectURL(anchor.href), 60_000);
+  }
+
+  /* ------------------------------------------------------------ pictures */
+
+  function isVisible(element) {
+    return element.getClientRects().length > 0;
+  }
+
+  /* Calls `work` while the page has its light colours; the browser paints nothing meanwhile. */
+  function inLight(work) {
+    const { theme, bsTheme } = document.documentElement.dataset;
+    Object.assign(document.documentElement.dataset, { theme: "light", bsTheme: "light" });
+    try {
+      return work();
+    } finally {
+      Object.assign(document.documentElement.dataset, { theme, bsTheme });
+    }
+  }
+
+  /* A plotly figure as an SVG element, in the size of the chart on the page. */
+  async function chartPicture(chart, figure) {
+    const { data, layout } = figure ?? chart;
+    const wide = chart.clientWidth;
+    const high = chart.clientHeight;
+    const sized = { ...layout, width: wide, height: high, autosize: false };
+    const image = await window.Plotly.toImage(
+      { data, layout: sized },
+      { format: "svg", width: wide, height: high, imageDataOnly: true }
+    );
+    const svg = new DOMParser().parseFromString(image, "image/svg+xml").documentElement;
+    const texts = window.stratascope.heatmap.allTexts(chart, data[0]?.colorscale);
+    if (texts) {
+      texts.setAttribute("style", `${texts.getAttribute("style")};${CELL_TEXT}`);
+      svg.querySelector(".heatmaplayer").parentNode.append(document.importNode(texts, true));
+    }
+    return { svg, wide, high };
+  }
+
+  /* The picture that a view draws itself, with its styles. */
+  function ownPicture(element) {
+    const rules = new Map();
+    const plain = collect.plainStyles();
+    const svg = collect.copyOf(element, plain, rules);
+    plain.end();
+    const style = document.createElementNS(SVG, "style");
+    style.textContent = [...rules].map(([css, name]) => `.${name}{${css}}`).join("\n");
+    svg.prepend(style);
+    svg.removeAttribute("class");
+    const { width, height } = element.getBoundingClientRect();
+    return { svg, wide: width, high: height };
+  }
+
+  function pagePicture(body) {
+    const { text, wide, high } = collect.svgOf(body);
+    return { svg: new DOMParser().parseFromString(text, "image/svg+xml").documentElement, wide, high };
+  }
+
+  /* The pictures of a pane, from top to bottom. */
+  async function pictures(pane, figures, inOwnColours) {
+    const body = pane.querySelector(".pane-body");
+    const charts = [...body.querySelectorAll(".js-plotly-plot")].filter(isVisible);
+    if (charts.length) {
+      return Promise.all(charts.map((chart, at) => chartPicture(chart, figures[at])));
+    }
+    const own = [...body.querySelectorAll("svg")].filter(
+      (svg) => isVisible(svg) && svg.clientWidth > SMALLEST && svg.clientHeight > SMALLEST
+    );
+    const draw = () => (own.length ? own.map(ownPicture) : [pagePicture(body)]);
+    return inOwnColours ? draw() : inLight(draw);
+  }
+
+  /* One SVG of several pictures on white, with a title and the recipe: {wide, high, text}. */
+  function stacked(parts, title, recipe, background) {
+    const wide = Math.ceil(Math.max(...parts.map((part) => part.wide)));
+    const high = Math.ceil(parts.reduce((sum, part) => sum + part.high, 0));
+    const root = document.createElementNS(SVG, "svg");
+    const set = (element, values) =>
+      Object.entries(values).forEach(([name, value]) => element.setAttribute(name, value));
+    set(root, { width: wide, height: high, viewBox: `0 0 ${wide} ${high}` });
+    const [heading, metadata, white] = ["title", "metadata", "rect"].map((name) =>
+      root.appendChild(document.createElementNS(SVG, name))
+    );
+    heading.textContent = title;
+    metadata.textContent = JSON.stringify(recipe);
+    set(white, { width: wide, height: high, fill: background });
+    let y = 0;
+    for (const part of parts) {
+      const inner = root.appendChild(document.importNode(part.svg, true));
+      set(inner, { x: 0, y, width: part.wide, height: part.high });
+      y += part.high;
+    }
+    return { wide, high, text: new XMLSerializer().serializeToString(root) };
+  }
+
+  async function asPng({ wide, high, text }) {
+    const image = new Image();
+    image.src = collect.dataUrl(text);
+    await image.decode();
+    const canvas = document.createElement("canvas");
+    canvas.width = wide * SCALE;
+    canvas.height = high * SCALE;
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+  }
+
+  async function picture(pane, name, kind, hasNumbers) {
+    const found = hasNumbers ? JSON.parse(await ask(name, "figures")) : { figures: [], recipe: {} };
+    const title = pane.getAttribute("aria-label") ?? pane.closest(".panel").ariaLabel ?? name;
+    const own = getComputedStyle(pane.closest(".panel")).backgroundColor;
+    const background = hasNumbers ? "#fff" : own;
+    const whole = stacked(
+      await pictures(pane, found.figures, !hasNumbers),
+      title,
+      found.recipe,
+      background
+    );
+    if (kind === "png") {
+      return asPng(whole);
+    }
+    return new Blob([`<?xml version="1.0" encoding="UTF-8"?>\n${whole.text}`], {
+      type: "image/svg+xml",
+    });
+  }
+
+  /* ------------------------------------------------------------ the menu */
+
+  function say(button, text) {
+    button.dataset.label ??= button.textContent; // at a second click the text is that of the first
+    button.textContent = text;
+    setTimeout(() => (button.textContent = button.dataset.label), FEEDBACK_MS);
+  }
+
+  async function run(button) {
+    const kind = button.dataset.export;
+    const pane = button.closest(".panel").querySelector(":scope > .pane:not([hidden])");
+    const name = pane.id.replace("pane-", "");
+    const hasNumbers = button.parentElement.querySelector('[data-export="json"]') !== null;
+    if (kind === "py") {
+      await navigator.clipboard.writeText(await ask(name, kind));
+      say(button, "Copied");
+      return;
+    }
+    const isPicture = kind === "png" || kind === "svg";
+    const content = isPicture
+      ? await picture(pane, name, kind, hasNumbers)
+      : new Blob([await ask(name, kind)]);
+    save(`stratascope-${name}.${kind}`, content);
+    say(button, "Saved");
+  }
+
+  document.addEventListener("click", ({ target }) => {
+    const button = target.closest("[data-export]");
+    if (button) {
+      run(button).catch((error) => {
+        say(button, error.name === "NotAllowedError" ? "Not allowed" : "Not exported");
+        if (!(error instanceof Refused)) {
+          console.error(error);
+        }
+      });
+    }
+  });
+})();

@@ -1,0 +1,274 @@
+"""Takes the numbers of a view away: CSV, JSON, a script, and figures for a white page.
+
+One address serves all views: ``export/PANE.KIND`` with the query of the page's link. A view says
+which requests its numbers come from (``context.Export``). The server only reads the memo here: what
+a pane shows has been computed. The command ``stratascope run`` computes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Flask, Response, request
+from plotly.io.json import to_json_plotly
+
+from analysis.contract.sheets import TEXT, Frame, csv_text, for_json
+from analysis.contract.specs import InfoSpec, Spec, Token
+from analysis.errors import AnalysisError, SpecError
+from analysis.export.recipes import Recipe, identity, script
+from analysis.export.sheets import frames
+from analysis.registry import technique_for
+from analysis.tracing.specs import RunSpec, TraceSpec
+from dash_app.security.responses import Refusal
+from dash_app.state.context import (
+    Context,
+    Drawing,
+    Service,
+    View,
+    from_query,
+    result_of,
+    to_query,
+    trace_of,
+)
+from dash_app.state.drawings import MemoOnly, PageState, call
+from dash_app.state.exports import Export
+from dash_app.state.selection import RunRef, Selection
+
+#: More rows are too many for one response of the page; the script has no limit.
+MOST_ROWS = 400_000
+#: Lines at the top of a CSV file before the table.
+COMMENTS = 2
+
+
+class NotComputedError(AnalysisError):
+    """The memo does not have the results of a view yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The numbers of a view.
+
+    Attributes:
+        recipe: How they were computed.
+        tables: Tables by name, the main one first.
+    """
+
+    recipe: Recipe
+    tables: tuple[Frame, ...]
+
+
+def take(service: Any, made: Recipe, tokens: Sequence[Token]) -> Taken:
+    """The results of a recipe's requests, as tables.
+
+    Args:
+        service: Computes, or reads the memo.
+        made: The recipe.
+        tokens: [pos] of its forward pass.
+
+    Raises:
+        SpecError: If a request needs a forward pass and the recipe has none.
+    """
+    tables: list[Frame] = []
+    for spec in made.specs:
+        technique = technique_for(spec)
+        found = service.ask(subject(made.model, made.trace, spec), spec)
+        own = frames(found, tokens)
+        tables += [one._replace(name=f"{technique.name}.{one.name}") for one in own]
+    return Taken(made, tuple(tables))
+
+
+def subject(model: str, states: TraceSpec | None, spec: Spec[Any]) -> Any:
+    """What a request is applied to: a forward pass, or a model.
+
+    Raises:
+        SpecError: If the forward pass is missing.
+    """
+    if technique_for(spec).subject != "trace":
+        return model
+    if states is None:
+        raise SpecError("The recipe has no forward pass.", "Export the view again.")
+    return states
+
+
+def token_list(service: Any, made: Recipe) -> tuple[Token, ...]:
+    """The tokens of a recipe's forward pass; none without one."""
+    if made.trace is None:
+        return ()
+    found = service.ask(made.model, RunSpec(made.model, token_ids=made.trace.token_ids))
+    return tuple(found.tokens)
+
+
+def require_size(taken: Taken) -> None:
+    """Refuse numbers that are too many for a response of the page.
+
+    Raises:
+        SpecError: With the number of rows.
+    """
+    rows = sum(len(one.rows) for one in taken.tables)
+    if rows > MOST_ROWS:
+        raise SpecError(
+            f"The view has {rows:,} rows; the page exports at most {MOST_ROWS:,}.",
+            "Copy the view as Python, or show fewer positions.",
+        )
+
+
+def exports(views: Sequence[View], pane: str) -> tuple[Export, ...]:
+    """What the views declare for a pane.
+
+    Raises:
+        SpecError: If nothing of that pane can be exported.
+    """
+    found = tuple(view.exports[pane] for view in views if pane in view.exports)
+    if not found:
+        known = sorted({name for view in views for name in view.exports})
+        raise SpecError(
+            f"There are no numbers to export in {pane!r}.", f"Choose one of: {', '.join(known)}."
+        )
+    return found
+
+
+def requested(
+    service: Service, run: RunRef, selection: Selection, found: Sequence[Export]
+) -> tuple[Spec[Any], ...]:
+    """The requests of a pane, each once."""
+    specs = [spec for one in found for spec in one.specs(service, run, selection)]
+    return tuple(dict.fromkeys(specs))
+
+
+def recipe(
+    context: Context, service: Service, run: RunRef, selection: Selection, view: str, specs: Any
+) -> Recipe:
+    """How the numbers of a view are computed."""
+    info = service.ask(run.model, InfoSpec())
+    link = to_query(selection, context.base(), ("model", "prompt", "new"))
+    return Recipe(run.model, identity(info), trace_of(run), tuple(specs), run.prompt, view, link)
+
+
+def from_memo(context: Context, views: Sequence[View], pane: str, query: str) -> Taken:
+    """The numbers that a pane shows, from the memo.
+
+    A pane that draws some results on request has those that were computed.
+
+    Raises:
+        NotComputedError: If the memo has none of them.
+        SpecError: If the pane has none, or too many.
+    """
+    found = exports(views, pane)
+    reader, run, selection = _read(context, views, query)
+    specs = [
+        spec
+        for spec in requested(reader, run, selection, found)
+        if reader.peek(subject(run.model, trace_of(run), spec), spec) is not None
+    ]
+    if not specs:
+        raise _not_computed()
+    made = recipe(context, reader, run, selection, pane, specs)
+    taken = take(reader, made, result_of(reader, run).tokens)
+    require_size(taken)
+    return taken
+
+
+def _read(context: Context, views: Sequence[View], query: str) -> tuple[Any, RunRef, Selection]:
+    """The memo, the run and the selection of a link."""
+    selection, _ = from_query(query, context.base())
+    requests = next(view.requests for view in views if view.requests is not None)
+    status = requests.remembered(context, selection)
+    if status is None:
+        raise _not_computed()
+    run = RunRef.model_validate(status["run"])
+    return MemoOnly(context.service, _not_computed()), run, selection
+
+
+def _not_computed() -> NotComputedError:
+    return NotComputedError(
+        "This view is not computed yet.", "Wait until it is drawn, then export it again."
+    )
+
+
+def as_csv(taken: Taken) -> str:
+    """The main table as CSV, after two lines of comments: what it is, and its recipe as JSON."""
+    main, *others = taken.tables
+    made = taken.recipe
+    about = f"Table {main.name} of {made.view or 'results'}, model {made.model}"
+    units = ", ".join(
+        f"{name} in {unit}" for name, unit in main.columns.items() if unit not in (name, TEXT)
+    )
+    more = f" The JSON file also has: {', '.join(one.name for one in others)}." if others else ""
+    first = f"# {about}. Read it with pandas.read_csv(path, skiprows={COMMENTS}).{more} {units}."
+    lines = [first, f"# recipe {json.dumps(made.as_json())}"]
+    return "\r\n".join([*(line.replace("\n", " ") for line in lines), ""]) + csv_text(
+        main.columns, main.rows
+    )
+
+
+def as_json(taken: Taken) -> str:
+    """All tables, with units and the recipe."""
+    return json.dumps({"recipe": taken.recipe.as_json(), "tables": [*_tables(taken.tables)]})
+
+
+def _tables(tables: Sequence[Frame]) -> Iterator[dict[str, Any]]:
+    for one in tables:
+        columns = [{"name": name, "unit": unit} for name, unit in one.columns.items()]
+        yield {"name": one.name, "columns": columns, "rows": for_json(one.rows)}
+
+
+def as_figures(context: Context, views: Sequence[View], pane: str, query: str) -> str:
+    """The pane's plotly figures for a light page, and the recipe, as JSON."""
+    taken = from_memo(context, views, pane, query)
+    reader, run, selection = _read(context, views, query)
+    names = {one.drawing for one in exports(views, pane)}
+    drawings = [one for view in views for one in view.drawings if one.name in names]
+    page = PageState(run, selection, scheme="light")
+    figures = [figure for one in drawings for figure in _figures(_drawn(one, reader, page))]
+    return str(to_json_plotly({"recipe": taken.recipe.as_json(), "figures": figures}))
+
+
+def _drawn(drawing: Drawing, reader: Any, page: PageState) -> Any:
+    found = call(drawing, reader, page)
+    return getattr(found, "values", found)
+
+
+def _figures(value: Any) -> Iterator[Any]:
+    """The figures in what a drawing returns, in the order of the page."""
+    if isinstance(value, Mapping):
+        if "data" in value and "layout" in value:
+            yield value
+        return
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _figures(part)
+    elif hasattr(value, "_prop_names"):
+        figure = getattr(value, "figure", None)
+        yield from _figures(figure if figure is not None else getattr(value, "children", None))
+
+
+#: (media type, text) by the ending of the address.
+_Writer = Callable[[Context, Sequence[View], str, str], str]
+_WRITERS: dict[str, tuple[str, _Writer]] = {
+    "csv": ("text/csv", lambda *found: as_csv(from_memo(*found))),
+    "json": ("application/json", lambda *found: as_json(from_memo(*found))),
+    "py": ("text/x-python", lambda *found: script(from_memo(*found).recipe)),
+    "figures": ("application/json", as_figures),
+}
+
+
+def install(server: Flask, context: Context, views: Sequence[View]) -> None:
+    """Add the address to a server; the gate checks every request before."""
+
+    def export(pane: str, kind: str) -> Response:
+        if kind not in _WRITERS:
+            raise Refusal(404, "There is no such export.", "Choose csv, json or py.")
+        media, write = _WRITERS[kind]
+        try:
+            text = write(context, views, pane, request.query_string.decode("utf-8", "replace"))
+        except NotComputedError as error:
+            raise Refusal(409, error.message, error.hint) from error
+        except AnalysisError as error:
+            raise Refusal(400, error.message, error.hint) from error
+        name = f'attachment; filename="stratascope-{pane}.{kind}"'
+        return Response(text, mimetype=media, headers={"Content-Disposition": name})
+
+    server.add_url_rule("/export/<pane>.<kind>", "export", export)

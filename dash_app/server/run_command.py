@@ -1,0 +1,214 @@
+"""``stratascope run LINK``: the numbers of a view again, without a browser."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from analysis.contract.sheets import Frame, for_json
+from analysis.contract.specs import InfoSpec
+from analysis.errors import SpecError, StoreError
+from analysis.export.recipes import Recipe, identity, script, versions
+from dash_app.settings import Settings
+
+#: Relative difference of two numbers that counts as drift: float32 on another machine.
+TOLERANCE = 1e-4
+#: Exit status if numbers have drifted.
+DRIFTED = 2
+#: Beginning of the line with the recipe in a CSV file.
+_RECIPE = "# recipe "
+_PANES = (
+    "lens, emergence, disagreement, flow, links, check, curves, contributions, attention, ledger,"
+    " model, story or tokens"
+)
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to a parser's sub-commands."""
+    text = "compute the numbers of a link or of an exported file again"
+    command = commands.add_parser("run", help=text, description=f"{text.capitalize()}.")
+    command.add_argument(
+        "source", metavar="LINK_OR_RECIPE", help="a link of the page, or an exported CSV or JSON"
+    )
+    command.add_argument("--view", default="", help=f"the view of a link: {_PANES}")
+    command.add_argument("--csv", type=Path, metavar="FILE", help="write the main table")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write all tables")
+    command.add_argument("--script", type=Path, metavar="FILE", help="write the Python script")
+    command.set_defaults(work=run)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Compute, write the files, and report what has drifted.
+
+    Returns:
+        0; 2 if numbers differ from those of the file.
+
+    Raises:
+        SpecError: If the source is neither a link nor an exported file, or a link has no view.
+    """
+    from dash_app import export
+
+    path = Path(chosen.source)
+    is_file = len(chosen.source) < 1000 and path.is_file()
+    with _service() as context:
+        if is_file:
+            kept, before = read(path)
+            taken = _again(context, kept)
+        else:
+            kept, before = None, []
+            taken = _of_link(context, chosen.source, chosen.view)
+        drift = () if kept is None else kept.drift(context.service.ask(kept.model, InfoSpec()))
+    for file, write in ((chosen.csv, export.as_csv), (chosen.json, export.as_json),
+                        (chosen.script, lambda found: script(found.recipe))):  # fmt: skip
+        if file is not None:
+            file.write_text(write(taken), encoding="utf-8", newline="")
+    differing = differences(before, taken.tables)
+    for line in (*drift, *differing):
+        print(line, file=sys.stderr)
+    _summary(taken, before, differing)
+    return DRIFTED if differing else 0
+
+
+def _summary(taken: Any, before: Sequence[Any], differing: Sequence[str]) -> None:
+    rows = ", ".join(f"{one.name} ({len(one.rows):,} rows)" for one in taken.tables)
+    print(f"Tables: {rows}.")
+    if before:
+        print("Numbers differ from the file." if differing else "Numbers equal those of the file.")
+
+
+@contextmanager
+def _service() -> Iterator[Any]:
+    """The context of an app, with a service of this process."""
+    from analysis.model import catalog
+    from analysis.service import Service
+    from dash_app.server.server import service_settings
+    from dash_app.state.context import Context
+
+    settings = Settings()
+    models = tuple((entry.name, entry.title) for entry in catalog.entries())
+    with Service(service_settings(settings)) as service:
+        yield Context(service, settings, models)
+
+
+def _of_link(context: Any, link: str, view: str) -> Any:
+    """The numbers of a view of a link.
+
+    Raises:
+        SpecError: If it is no link, or there is no such view.
+    """
+    from dash_app import export
+    from dash_app.app import VIEWS
+    from dash_app.state.context import from_query, result_of
+
+    query = urlsplit(link).query
+    if not query:
+        raise SpecError(
+            "This is neither a link of the page nor an exported file.",
+            "Give an address with '?', or a file that the page exported.",
+        )
+    found = export.exports(VIEWS, view)
+    selection, ignored = from_query(query, context.base())
+    if ignored:
+        raise SpecError(
+            f"The link has values without meaning: {', '.join(ignored)}.", "Copy it again."
+        )
+    requests = next(view.requests for view in VIEWS if view.requests is not None)
+    chosen = requests.perform(context, selection, lambda _start, _end: None)
+    specs = export.requested(context.service, chosen, selection, found)
+    made = export.recipe(context, context.service, chosen, selection, view, specs)
+    return export.take(context.service, made, result_of(context.service, chosen).tokens)
+
+
+def _again(context: Any, kept: Recipe) -> Any:
+    """The numbers of a recipe, computed here."""
+    from dash_app import export
+
+    info = context.service.ask(kept.model, InfoSpec())
+    now = replace(kept, identity=identity(info), versions=versions())
+    return export.take(context.service, now, export.token_list(context.service, now))
+
+
+def read(path: Path) -> tuple[Recipe, list[Frame]]:
+    """The recipe and the tables of an exported file.
+
+    Raises:
+        StoreError: If it can't be read.
+        SpecError: If it was not exported here.
+    """
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path} can't be read.", "Give an exported CSV or JSON file.") from error
+    try:
+        if text.startswith("#"):
+            return _read_csv(text)
+        found = json.loads(text)
+        tables = [
+            Frame(
+                one["name"],
+                {column["name"]: column["unit"] for column in one["columns"]},
+                [tuple(row) for row in one["rows"]],
+            )
+            for one in found.get("tables", ())
+        ]
+        return Recipe.from_json(found.get("recipe", found)), tables
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SpecError(f"{path} was not exported here.", "Export the view again.") from error
+
+
+def _read_csv(text: str) -> tuple[Recipe, list[Frame]]:
+    first, second, table = text.split("\r\n", 2)
+    kept = Recipe.from_json(json.loads(second.removeprefix(_RECIPE)))
+    head, *rows = list(csv.reader(io.StringIO(table, newline="")))
+    name = first.removeprefix("# Table ").partition(" of ")[0]
+    return kept, [Frame(name, dict.fromkeys(head, ""), [tuple(row) for row in rows])]
+
+
+def differences(before: Sequence[Frame], now: Sequence[Frame]) -> list[str]:
+    """What differs between the tables of a file and those computed now, one line each."""
+    known = {one.name: one for one in now}
+    lines = []
+    for one in before:
+        found = known.get(one.name)
+        if found is None or len(found.rows) != len(one.rows):
+            lines.append(f"Table {one.name} has other rows now.")
+            continue
+        names = [name for name in one.columns if name in found.columns]
+        for name in names:
+            pairs = zip(_column(one, name), _column(found, name), strict=True)
+            largest = max((_difference(*pair) for pair in pairs), default=0.0)
+            if largest > TOLERANCE:
+                lines.append(f"Table {one.name}, column {name}: differs by up to {largest:.2g}.")
+    return lines
+
+
+def _column(table: Frame, name: str) -> list[Any]:
+    at = list(table.columns).index(name)
+    return [for_json(row[at]) for row in table.rows]
+
+
+def _difference(before: Any, now: Any) -> float:
+    """The relative difference of two numbers; 0 or 1 of texts."""
+    old, new = _number(before), _number(now)
+    if old is None or new is None:
+        texts = ("" if value is None else str(value).removeprefix("'") for value in (before, now))
+        return float(len(set(texts)) > 1)
+    return abs(old - new) / max(abs(old), abs(new), 1e-3)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None

@@ -1,0 +1,24 @@
+"""What a view declares so that its numbers can be taken away (``dash_app/export.py``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.contract.specs import Spec
+from dash_app.state.selection import RunRef, Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """The numbers of a pane.
+
+    Attributes:
+        specs: The requests whose results the pane shows, the main one first; a function of the
+            service, the run and the selection.
+        drawing: The name of the drawing of its plotly figures; empty if it has none.
+    """
+
+    specs: Callable[[Any, RunRef, Selection], Sequence[Spec[Any]]]
+    drawing: str = ""

@@ -1,0 +1,82 @@
+"""The menu that exports a panel, in a real browser."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.support.browser_pages import until_drawn
+
+pytestmark = [pytest.mark.browser, pytest.mark.real]
+
+Visit = Callable[..., Any]
+SVG = "{http://www.w3.org/2000/svg}"
+LINK = "?prompt=The%20capital%20of%20France%20is&new=1&theme=dark"
+
+
+def saved(page: Any, panel: str, kind: str) -> bytes:
+    """The file that an entry of a panel's menu saves."""
+    menu = page.locator(f"[data-export-menu={panel}]")
+    if menu.get_attribute("open") is None:
+        menu.locator("summary").click()
+    with page.expect_download() as download:
+        menu.locator(f"[data-export={kind}]").click()
+    assert download.value.suggested_filename == f"stratascope-{panel}.{kind}"
+    return Path(download.value.path()).read_bytes()
+
+
+def texts(root: Any) -> set[str]:
+    return {"".join(one.itertext()) for one in root.iter(f"{SVG}text")}
+
+
+def test_pictures_and_numbers_of_heatmap_and_flow_can_be_saved(visit: Visit) -> None:
+    page = visit(LINK)
+    until_drawn(page)
+    shown = page.locator("#lens-graph .cell-text").all_text_contents()
+    for panel in ("lens", "flow"):
+        png = saved(page, panel, "png")
+        assert png.startswith(b"\x89PNG")
+        root = ET.fromstring(saved(page, panel, "svg"))  # noqa: S314
+        wide, high = (int(root.get(name)) for name in ("width", "height"))
+        # A PNG names its size at byte 16.
+        size = [int.from_bytes(png[at : at + 4], "big") for at in (16, 20)]
+        assert size == [2 * wide, 2 * high]
+        assert root.find(f"{SVG}rect").get("fill") == "#fff"
+        recipe = json.loads(root.findtext(f"{SVG}metadata"))
+        assert recipe["view"] == panel
+        assert recipe["prompt"] == "The capital of France is"
+        if panel == "lens":
+            assert set(filter(None, shown)) <= texts(root)
+        else:
+            assert len(root.findall(f".//{SVG}path")) > 20
+            assert any("Paris" in one for one in texts(root))
+        text = saved(page, panel, "csv").decode()
+        head, *rows = csv.reader(io.StringIO(text.split("\r\n", 2)[2], newline=""))
+        assert rows
+        assert len({len(row) for row in (head, *rows)}) == 1
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_the_menu_works_from_the_keyboard(visit: Visit) -> None:
+    page = visit(LINK)
+    until_drawn(page)
+    summary = page.locator("[data-export-menu=curves] > summary")
+    summary.focus()
+    page.keyboard.press("Enter")
+    entry = page.locator("[data-export-menu=curves] [data-export=json]")
+    expect(entry).to_be_visible()
+    with page.expect_download() as download:
+        entry.press("Enter")
+    found = json.loads(Path(download.value.path()).read_bytes())
+    assert found["recipe"]["view"] == "curves"
+    page.keyboard.press("Escape")
+    expect(entry).to_be_hidden()
+    expect(summary).to_be_focused()
