@@ -100,6 +100,7 @@ def test_two_panels_swap_their_places_by_keyboard(visit: Visit) -> None:
     until_drawn(page)
     panels = [page.locator(".panel-lens"), page.locator(".panel-attention")]
     lens, attention = (panel.bounding_box() for panel in panels)
+    assert lens["x"] < attention["x"]
     panels[0].locator("summary").focus()
     page.keyboard.press("Enter")
     entry = panels[0].get_by_role("button", name="Swap with Attention")
@@ -109,7 +110,8 @@ def test_two_panels_swap_their_places_by_keyboard(visit: Visit) -> None:
     expect(entry).to_be_focused()
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile("order=attention,flow,curves,lens,inspector"))
-    assert [panel.bounding_box() for panel in panels] == [attention, lens]
+    lens, attention = (panel.bounding_box() for panel in panels)
+    assert lens["x"] > attention["x"]
     page.goto(page.url.partition("?")[0])  # without a link it is remembered
     until_drawn(page)
     expect(page.locator(".panel-attention")).to_have_attribute("data-place", "a")
