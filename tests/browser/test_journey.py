@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 from tests.support.held_requests import held
 from tests.support.pictures import IMAGES
 from tests.support.time_limits import PATIENCE_S
-from tests.support.workspace import close_sheet, open_pane, open_sheet, sheet_of
+from tests.support.workspace import close_sheet, inspect, open_pane, open_sheet, sheet_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.real]
 
@@ -243,6 +243,7 @@ def test_controls_and_keys_move_the_selection(revisit: Visit) -> None:
     expect(page).to_have_url(re.compile("layer=18.*heads=2,5"))
 
     before = page.locator(".pin").count()
+    inspect(page, "cell")  # the inspector showed the head
     page.locator(".bar-row[aria-pressed=false]").first.click()
     expect(page.locator(".pin")).to_have_count(before + 1)
     page.locator(".pin-remove").first.click()
