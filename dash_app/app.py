@@ -24,6 +24,7 @@ from dash_app.state.context import Context, PageId, View, join
 from dash_app.views import (
     attention,
     compare,
+    block,
     contributions,
     curves,
     disagreement,
@@ -36,6 +37,7 @@ from dash_app.views import (
     story,
     tasks,
     tokens,
+    weights,
 )
 
 #: In an installed package ``dash_app/assets``, in a checkout ``assets`` beside ``dash_app``.
@@ -52,9 +54,11 @@ VIEWS: tuple[View, ...] = (
     curves.VIEW,
     attention.VIEW,
     contributions.VIEW,
+    block.VIEW,
     flow.VIEW,
     disagreement.VIEW,
     model.VIEW,
+    weights.VIEW,
     ledger.VIEW,
     compare.VIEW,
     tasks.VIEW,

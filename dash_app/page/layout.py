@@ -36,7 +36,7 @@ KEYS = {
 Parts = Mapping[str, Any]
 #: Panes by panel, in the order of the tabs.
 LENS = ("lens", "emergence", "disagreement")
-FLOW = ("flow", "links", "check")
+FLOW = ("flow", "links", "check", "block")
 ANSWER = ("curves", "contributions")
 #: Where the options of a side sheet are written; the name before the dash is the pane's.
 OPTIONS = (
@@ -176,6 +176,7 @@ def _model(parts: Parts) -> list[Component]:
     return [
         parts["facts"],
         panel("ledger", [parts["ledger"]], fixed=True),
+        panel("weights", [parts["weights"]], fixed=True),
         panel("model", [parts["model"]], fixed=True),
     ]
 

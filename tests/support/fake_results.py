@@ -11,6 +11,14 @@ import numpy as np
 from analysis.attribution.specs import Attribution, AttributionSpec
 from analysis.contract.specs import Token
 from analysis.experiments.specs import AXES, PromptComparison, PromptSpec, Sweep, SweepSpec
+from analysis.inside_block.specs import (
+    AggregationReport,
+    AggregationSpec,
+    BlockSpec,
+    OpenedBlock,
+    ScoreParts,
+    ScoreSpec,
+)
 from analysis.lens.options import SHARE_METHODS
 from analysis.lens.results import Colours, Disagreement, Promoted
 from analysis.lens.specs import ColourSpec, DisagreementSpec, PromotedSpec
@@ -24,6 +32,7 @@ from analysis.reports.specs import (
     SimilaritySpec,
 )
 from analysis.trajectory.specs import LargestStep, LargestSteps, LargestStepSpec, Steps, StepsSpec
+from analysis.weights.specs import Circuits, CircuitSpec, WeightReport, WeightSpec
 
 LAYERS, HEADS, VOCAB = 12, 6, 40
 WORDS = ["The", " capital", " of", " France", " is", " Paris", ".", "\n", " river", " stone"]
@@ -220,7 +229,73 @@ def attribution(size: int, spec: AttributionSpec) -> Attribution:
     return Attribution(spec.position, token, spec.foil, 1.5, heads, bias, mlps, 0.0, total)
 
 
+def block(size: int, spec: BlockSpec) -> OpenedBlock:
+    """Three steps; head 2 writes most and reads the first token."""
+    position, steps = spec.position % size, ("State in", "Attention output", "State out")
+    keys = position + 1
+    shape = (HEADS, keys)
+    weights = np.full(shape, 0.2 / keys, np.float32)
+    weights[:, 0] += 0.8
+    ones, sizes = np.ones(shape, np.float32), np.ones(HEADS, np.float32)
+    sizes[2] = 3.0
+    return OpenedBlock(
+        spec.layer, position, False, steps, np.array([4, 2, 5], np.float32),
+        np.array([1, 0.1, 0.9], np.float32), np.full((3, spec.k), 5), np.ones((3, 5), np.int64),
+        np.ones((3, 5), np.float32), ("attention",), np.array([0.5], np.float32),
+        np.array([0.9], np.float32), np.arange(5)[None], np.ones((1, 5), np.float32),
+        ones * 2, ones * -0.5, ones * 0, 0.0, "rotation", 1e-7, weights, ones, ones * 0.5, sizes,
+        sizes * 0.3, np.full((HEADS, spec.k), 6), np.array([7]), np.array([1.5], np.float32),
+        np.array([0.25], np.float32), np.full((1, 1, spec.k), 8), ("up_proj",),
+        np.full((1, spec.k), 9), 5, -1, 1e-7, 2e-7, 3e-7, "", "", "", vocabulary(),
+    )  # fmt: skip
+
+
+def score_parts(size: int, spec: ScoreSpec) -> ScoreParts:
+    """The embedding of the query times head 0.1 of the key makes most of the score."""
+    matrix = np.array([[0.1, 2.0], [0.2, -0.3]], np.float32)
+    return ScoreParts(
+        spec.layer, spec.head, spec.query % size, spec.key, ("embedding", "head"),
+        np.array([-1, 0]), np.array([-1, 1]), matrix, float(matrix.sum()), 0.8,
+    )  # fmt: skip
+
+
+def aggregation(size: int, spec: AggregationSpec) -> AggregationReport:
+    """Half of attention's output lies inside."""
+    half = np.full(LAYERS, 0.5, np.float32)
+    return AggregationReport(spec.rank, 48, size, half, half / 2, half / 10, half / 10, spec.seed)
+
+
+def circuits(spec: CircuitSpec) -> Circuits:
+    """Token 5 promotes itself."""
+    ends, one = np.full((2, 2, spec.k), 6), np.full((1, spec.k), 5)
+    values = np.array([3, 2], np.float32)
+    return Circuits(
+        spec.layer, spec.head, 0, 8, 8, values, values, ends, ends, ends, ends, 0.25, 0.75, 40,
+        spec.seed, True, np.array([5]), one, one * 1.0, one + 1, one * -1.0, one + 2, one * 0.5,
+        ("Position is left out.",), vocabulary(),
+    )  # fmt: skip
+
+
+def weights(spec: WeightSpec) -> WeightReport:
+    """Head 3.2 is an induction head."""
+    heads = np.tile(np.arange(HEADS), LAYERS)
+    layers = np.repeat(np.arange(LAYERS), HEADS)
+    kinds = np.full((5, len(heads)), 0.1, np.float32)
+    kinds[2, 3 * HEADS + 2] = 0.9
+    composed = np.full((3, len(heads), len(heads)), 0.05, np.float32)
+    composed[:, layers[:, None] >= layers[None]] = np.nan
+    return WeightReport(
+        layers, heads, kinds, 50, 40, spec.seed, ("W_Q", "mlp.up_proj"),
+        np.ones((2, LAYERS), np.float32), composed, 0.04, ("Position is left out.",),
+    )  # fmt: skip
+
+
 MADE: dict[str, Callable[..., Any]] = {
+    "aggregation": aggregation,
+    "block": block,
+    "circuits": circuits,
+    "score_parts": score_parts,
+    "weights": weights,
     "attribute": attribution,
     "colours": colours,
     "promoted": promoted,

@@ -1,0 +1,283 @@
+"""The panel of weights: kinds, composition and norms of all heads, and one head's circuits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from analysis.contract.specs import Ints, Token
+from analysis.weights.options import KINDS
+from analysis.weights.specs import Circuits, CircuitSpec, WeightReport, WeightSpec
+from dash_app.errors import explain
+from dash_app.jobs.job_and_draw import (
+    progress_bar,
+    run_safely,
+    small_button,
+    stop_button,
+    stored_problem,
+)
+from dash_app.page.panel import (
+    GRAPH_CONFIG,
+    Option,
+    aria,
+    blank_figure,
+    control,
+    menu,
+    problem_notice,
+    segmented,
+    switch,
+)
+from dash_app.page.panes import Pane
+from dash_app.page.theme import Theme
+from dash_app.page.token_labels import label, percent
+from dash_app.state.context import Context, NewJob, Service
+from dash_app.state.selection import RunRef, Selection, resolve
+from dash_app.views.weights.figure import HEIGHT, composition, kinds, norms, partners
+
+
+class WeightsId(StrEnum):
+    """Ids of this view's components."""
+
+    START = "weights-start"
+    STOP = "weights-stop"
+    PROGRESS = "weights-progress"
+    LAST = "weights-last"
+    REPORT = "weights-report"
+    FIGURES = "weights-figures"
+    KINDS = "weights-kinds"
+    NORMS = "weights-norms"
+    COMPOSITION = "weights-composition"
+    PARTNERS = "weights-partners"
+    HEADS = "weights-heads"
+    CIRCUITS = "weights-circuits"
+
+
+SPEC = WeightSpec()
+HELP = (
+    "OV circuit: W_V W_O maps what a head reads to what it writes. Promotes: the tokens that it"
+    " makes more likely when it reads a token's embedding. Copying score: the share of sampled"
+    " tokens that it raises more than every other sampled token (Elhage et al., 2021).",
+    "QK circuit: W_Q W_Kᵀ scores pairs of states. Looks for: keys with the largest scores, for"
+    " embeddings at the same position.",
+    "Singular vectors: the directions that a head reads and writes most, as tokens at both ends"
+    " (Millidge and Black, 2022).",
+    "Kinds are measured on a seeded random sequence that is repeated once (Olsson et al., 2022)."
+    " Click a head in the first figure to choose it.",
+    "Composition: |W_QK W_OV| / (|W_QK| |W_OV|), with Frobenius norms, from an earlier head to a"
+    " later one (Elhage et al., 2021). Random matrices of the same shape give the stated baseline.",
+)
+
+
+def layout(_context: Context) -> dict[str, Any]:
+    """The head picker with its circuits, a button, and the figures after they are measured."""
+    figures = (
+        (WeightsId.KINDS, "Kinds of heads: layers by heads"),
+        (WeightsId.NORMS, "Norms of the weights by layer"),
+        (WeightsId.COMPOSITION, "Largest composition between layers"),
+        (WeightsId.PARTNERS, "Composition with the chosen head"),
+    )
+    body = [
+        dcc.Store(id=WeightsId.LAST),
+        html.Div(id=WeightsId.HEADS, className="controls"),
+        html.Div(id=WeightsId.CIRCUITS),
+        html.Div(
+            [
+                small_button("Measure all heads", WeightsId.START),
+                html.Span(
+                    "Which kinds of heads are there? Which compose? How large are the weights?",
+                    className="control-help",
+                ),
+            ],
+            className="controls",
+        ),
+        progress_bar(WeightsId.PROGRESS, stop_button(WeightsId.STOP)),
+        html.Div(id=WeightsId.REPORT),
+        html.Div([_plot(name, text) for name, text in figures], id=WeightsId.FIGURES, hidden=True),
+    ]
+    pane = Pane(
+        "weights",
+        "Weights",
+        "What the weights of heads read and write",
+        body,
+        HELP,
+        caption="Properties of the weights alone, and kinds of heads on a fixed random sequence.",
+    )
+    return {pane.name: pane}
+
+
+def _plot(name: str, text: str) -> Component:
+    """A figure of the page's width and its own height."""
+    return html.Div(
+        dcc.Graph(
+            id=name,
+            figure=blank_figure(HEIGHT),
+            config=GRAPH_CONFIG,
+            responsive=True,
+            style={"height": f"{HEIGHT}px"},
+        ),
+        className="figure",
+        role="img",
+        **aria(label=text),
+    )
+
+
+def chosen_head(run: RunRef, selection: Selection) -> tuple[int, int]:
+    """The layer and the head that are chosen in the page; head 0 unless one is."""
+    chosen = resolve(selection, run)
+    return chosen.layer, chosen.heads[0] if chosen.heads else 0
+
+
+def select_clicked(value: Any, current: Selection, run: RunRef | None) -> Selection:
+    """A click on a head in a map chooses it."""
+    if run is None:
+        return current
+    point = value["points"][0]
+    layer, head = round(point["y"]), round(point["x"])
+    return current.model_copy(update={"layer": layer, "heads": (head,)})
+
+
+def measure(
+    service: Service, run: RunRef, job: NewJob, *, hand_over: Callable[[dict[str, Any]], None]
+) -> dict[str, Any] | None:
+    """Compute the report on all heads."""
+
+    def work() -> int:
+        service.ask(run.model, SPEC, job(0.0, 1.0))
+        hand_over({"done": 1})
+        return 1
+
+    return run_safely(work)
+
+
+def draw(
+    service: Service, run: RunRef, selection: Selection, theme: Theme, ready: dict[str, Any] | None
+) -> tuple[Any, ...]:
+    """The four figures, the sentence, and whether figures and button are off."""
+    blank = blank_figure(HEIGHT)
+    try:
+        problem = stored_problem(ready)
+        found = service.peek(run.model, SPEC) if selection.page == "model" else None
+        if found is None:
+            notice = [problem_notice(problem)] if problem else []
+            return blank, blank, blank, blank, notice, True, False
+        head = chosen_head(run, selection)
+        figures = (
+            kinds(found, theme, head), norms(found, theme), composition(found, theme),
+            partners(found, theme, head),
+        )  # fmt: skip
+        return (*figures, summary(found), False, True)
+    except Exception as error:  # noqa: BLE001 - shown in place of the figures
+        return blank, blank, blank, blank, [problem_notice(explain(error))], True, False
+
+
+def summary(found: WeightReport) -> list[Component]:
+    """The strongest head of each kind, and how it was measured."""
+    best = []
+    for name, scores in zip(KINDS, found.kinds, strict=True):
+        if not np.isnan(scores).all():
+            at = int(np.nanargmax(scores))
+            where = f"{found.layers[at]}.{found.heads[at]}"
+            best.append(f"{KINDS[name].label.lower()} {where} ({scores[at]:.2f})")
+    text = (
+        f"Strongest heads, as layer.head: {', '.join(best)}. Measured on {found.repeated} random"
+        f" tokens and their repetition (seed {found.seed}); copying on {found.sampled} sampled"
+        f" tokens. Composition of random matrices: {found.baseline:.3f}."
+    )
+    return [html.P(text, className="report-sentence")]
+
+
+def draw_circuits(
+    service: Service, run: RunRef, selection: Selection
+) -> tuple[list[Component], Any]:
+    """The pickers of layer and head, and the chosen head's circuits."""
+    if selection.page != "model":
+        return [], []
+    pickers = head_pickers(run, selection)
+    try:
+        layer, head = chosen_head(run, selection)
+        token = selection.token
+        token = token if token is not None and token < run.vocab else None
+        return pickers, circuits(service.ask(run.model, CircuitSpec(layer, head, token)))
+    except Exception as error:  # noqa: BLE001 - shown in place of the circuits
+        return pickers, [problem_notice(explain(error))]
+
+
+def head_pickers(run: RunRef, selection: Selection) -> list[Component]:
+    """A menu of layers and a switch of heads."""
+    layer, head = chosen_head(run, selection)
+    layers = [Option(str(one), str(one)) for one in range(run.layers)]
+    options = [Option(str(one), str(one)) for one in range(run.heads)]
+    return [
+        menu("layer", "Layer", layers, str(layer), short=True, derived=True),
+        control("Head", segmented(switch("heads", options, str(head), "Head"))),
+    ]
+
+
+def words(ids: Iterable[int], known: dict[int, Token]) -> str:
+    """Tokens side by side."""
+    return "  ".join(label(known[int(one)], 14) for one in ids)
+
+
+def circuits(found: Circuits) -> list[Component]:
+    """A head's circuits: a sentence, what it reads and writes, its singular vectors."""
+    known = {token.id: token for token in found.vocabulary}
+    which = "all tokens" if found.exact else f"{found.sampled:,} sampled tokens"
+    text = (
+        f"Layer {found.layer}, head {found.head}: copying score {percent(found.copying)} of"
+        f" {which};"
+        f" {percent(found.raised)} of them raise their own logit above the mean (chance: 50 %)."
+    )
+    readings = [
+        (label(known[int(token)], 14), words(found.promoted[at], known),
+         words(found.suppressed[at], known), words(found.keys[at], known))
+        for at, token in enumerate(found.tokens)
+    ]  # fmt: skip
+    return [
+        html.P(text, className="report-sentence"),
+        _table("Tokens", ("Token", "Promotes", "Suppresses", "Looks for"), readings),
+        _table("OV: singular vectors", ("Value", "Reads", "Writes"),
+               _directions(found.ov_values, found.ov_read, found.ov_write, known)),
+        _table("QK: singular vectors", ("Value", "Query", "Key"),
+               _directions(found.qk_values, found.qk_query, found.qk_key, known)),
+        html.P(" ".join(found.notes), className="prompt-hint"),
+    ]  # fmt: skip
+
+
+def _directions(
+    values: Any, left: Ints, right: Ints, known: dict[int, Token]
+) -> list[tuple[str, str, str]]:
+    """One row for each end of each pair of vectors."""
+    return [
+        (
+            f"{values[at]:.3g}\u00a0{'+−'[end]}",
+            words(left[at, end], known),
+            words(right[at, end], known),
+        )
+        for at in range(len(left))
+        for end in range(2)
+    ]
+
+
+def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Component:
+    made = [
+        html.Tr([html.Th(name, scope="row"), *(html.Td(text, className="mono") for text in texts)])
+        for name, *texts in rows
+    ]
+    return html.Section(
+        html.Div(
+            [
+                html.H3(title, className="sheet-group"),
+                html.Table(
+                    [html.Thead(html.Tr([html.Th(one, scope="col") for one in head])),
+                     html.Tbody(made)],
+                    className="table contributions",
+                ),
+            ],
+            className="scroll-x", tabIndex="0", **aria(label=title),
+        )
+    )  # fmt: skip
