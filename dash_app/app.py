@@ -23,8 +23,8 @@ from dash_app.state import gesture
 from dash_app.state.context import Context, PageId, View, join
 from dash_app.views import (
     attention,
-    compare,
     block,
+    compare,
     contributions,
     curves,
     disagreement,

@@ -8,22 +8,14 @@ from typing import Any
 from dash import Dash, Input, Output
 
 from dash_app.jobs.job_and_draw import JobParts, Work, part_of, register_job
-from dash_app.state.context import Context, Drawing, EventHandler, JobStart, PageId, View
+from dash_app.state.context import Context, Drawing, JobStart, PageId, View
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.weights import panel
 from dash_app.views.weights.panel import WeightsId
 
 REPORT = Drawing(
     "weights",
-    (
-        Output(WeightsId.KINDS, "figure"),
-        Output(WeightsId.NORMS, "figure"),
-        Output(WeightsId.COMPOSITION, "figure"),
-        Output(WeightsId.PARTNERS, "figure"),
-        Output(WeightsId.REPORT, "children"),
-        Output(WeightsId.FIGURES, "hidden"),
-        Output(WeightsId.START, "disabled"),
-    ),
+    (Output(WeightsId.REPORT, "children"), Output(WeightsId.START, "disabled")),
     panel.draw,
     parts=(PageId.FOCUS, PageId.ARRANGEMENT),
     computed=(),
@@ -32,7 +24,7 @@ REPORT = Drawing(
 )
 CIRCUITS = Drawing(
     "circuits",
-    (Output(WeightsId.HEADS, "children"), Output(WeightsId.CIRCUITS, "children")),
+    (Output(WeightsId.CIRCUITS, "children"),),
     panel.draw_circuits,
     parts=(PageId.FOCUS, PageId.METHOD, PageId.ARRANGEMENT),
 )
@@ -52,10 +44,4 @@ def register(app: Dash, context: Context) -> None:
     register_job(app, context, REPORT, JOB, prepare, presses, patient=True)
 
 
-VIEW = View(
-    "weights",
-    panel.layout,
-    register,
-    (EventHandler(WeightsId.KINDS, "clickData", panel.select_clicked),),
-    drawings=(REPORT, CIRCUITS),
-)
+VIEW = View("weights", panel.layout, register, drawings=(REPORT, CIRCUITS))

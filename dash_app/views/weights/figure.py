@@ -110,18 +110,8 @@ def _maps(
     for at, (title, values) in enumerate(maps):
         name, width = "" if at == 0 else str(at + 1), 1.0 / len(maps)
         start = at * width
-        traces.append(
-            {
-                "type": "heatmap", "z": np.round(values, 3),
-                "xaxis": f"x{name}", "yaxis": f"y{name}",
-                "zmin": scale[0], "zmax": scale[1], "colorscale": [list(one) for one in
-                                                                   colours.magnitude],
-                "showscale": at == 0, "xgap": 1, "ygap": 1, "hoverongaps": False,
-                "colorbar": {"thickness": 10, "x": 1.01, "outlinewidth": 0},
-                "hovertemplate": f"{title}, {down} %{{y}}, {across} %{{x}}: %{{z:.3f}}"
-                "<extra></extra>",
-            }
-        )  # fmt: skip
+        hover = f"{title}, {down} %{{y}}, {across} %{{x}}: %{{z:.3f}}<extra></extra>"
+        traces.append(_map(values, theme, scale, name, hover))
         steps = (max(1, size // 5) for size in values.shape)
         layout[f"yaxis{name}"] = axis(
             theme, down if at == 0 else "", anchor=f"x{name}", dtick=next(steps)
@@ -135,9 +125,34 @@ def _maps(
              "font": {"size": 12, "color": colours.ink_2}}
         )  # fmt: skip
         if chosen is not None:
-            layout["shapes"].append(
-                {"type": "rect", "xref": f"x{name}", "yref": f"y{name}", "x0": chosen[1] - 0.5,
-                 "x1": chosen[1] + 0.5, "y0": chosen[0] - 0.5, "y1": chosen[0] + 0.5,
-                 "line": {"color": colours.select, "width": 2}}
-            )  # fmt: skip
+            layout["shapes"].append(_outline(chosen, name, colours.select))
     return {"data": traces, "layout": layout}
+
+
+def _map(
+    values: Floats, theme: Theme, scale: tuple[float, float], name: str, hover: str
+) -> dict[str, Any]:
+    """One map; the first has the colour bar of all."""
+    return {
+        "type": "heatmap",
+        "z": np.round(values, 3),
+        "xaxis": f"x{name}",
+        "yaxis": f"y{name}",
+        "zmin": scale[0],
+        "zmax": scale[1],
+        "colorscale": [list(one) for one in palette(theme).magnitude],
+        "showscale": not name,
+        "colorbar": {"thickness": 10, "x": 1.0, "outlinewidth": 0},
+        "xgap": 1,
+        "ygap": 1,
+        "hoverongaps": False,
+        "hovertemplate": hover,
+    }
+
+
+def _outline(chosen: tuple[int, int], name: str, colour: str) -> dict[str, Any]:
+    layer, head = chosen
+    return {
+        "type": "rect", "xref": f"x{name}", "yref": f"y{name}", "x0": head - 0.5, "x1": head + 0.5,
+        "y0": layer - 0.5, "y1": layer + 0.5, "line": {"color": colour, "width": 2},
+    }  # fmt: skip

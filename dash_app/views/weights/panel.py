@@ -25,19 +25,20 @@ from dash_app.page.panel import (
     GRAPH_CONFIG,
     Option,
     aria,
-    blank_figure,
     control,
     menu,
     problem_notice,
     segmented,
+    select_button,
     switch,
+    target,
 )
 from dash_app.page.panes import Pane
-from dash_app.page.theme import Theme
+from dash_app.page.theme import Figure, Theme
 from dash_app.page.token_labels import label, percent
 from dash_app.state.context import Context, NewJob, Service
 from dash_app.state.selection import RunRef, Selection, resolve
-from dash_app.views.weights.figure import HEIGHT, composition, kinds, norms, partners
+from dash_app.views.weights.figure import composition, kinds, norms, partners
 
 
 class WeightsId(StrEnum):
@@ -48,16 +49,12 @@ class WeightsId(StrEnum):
     PROGRESS = "weights-progress"
     LAST = "weights-last"
     REPORT = "weights-report"
-    FIGURES = "weights-figures"
-    KINDS = "weights-kinds"
-    NORMS = "weights-norms"
-    COMPOSITION = "weights-composition"
-    PARTNERS = "weights-partners"
-    HEADS = "weights-heads"
     CIRCUITS = "weights-circuits"
 
 
 SPEC = WeightSpec()
+#: Heads in the row of each kind.
+STRONGEST = 5
 HELP = (
     "OV circuit: W_V W_O maps what a head reads to what it writes. Promotes: the tokens that it"
     " makes more likely when it reads a token's embedding. Copying score: the share of sampled"
@@ -74,30 +71,13 @@ HELP = (
 
 
 def layout(_context: Context) -> dict[str, Any]:
-    """The head picker with its circuits, a button, and the figures after they are measured."""
-    figures = (
-        (WeightsId.KINDS, "Kinds of heads: layers by heads"),
-        (WeightsId.NORMS, "Norms of the weights by layer"),
-        (WeightsId.COMPOSITION, "Largest composition between layers"),
-        (WeightsId.PARTNERS, "Composition with the chosen head"),
-    )
+    """One head's circuits, a button, and the report on all heads after it is measured."""
     body = [
         dcc.Store(id=WeightsId.LAST),
-        html.Div(id=WeightsId.HEADS, className="controls"),
         html.Div(id=WeightsId.CIRCUITS),
-        html.Div(
-            [
-                small_button("Measure all heads", WeightsId.START),
-                html.Span(
-                    "Which kinds of heads are there? Which compose? How large are the weights?",
-                    className="control-help",
-                ),
-            ],
-            className="controls",
-        ),
+        small_button("Measure all heads", WeightsId.START),
         progress_bar(WeightsId.PROGRESS, stop_button(WeightsId.STOP)),
         html.Div(id=WeightsId.REPORT),
-        html.Div([_plot(name, text) for name, text in figures], id=WeightsId.FIGURES, hidden=True),
     ]
     pane = Pane(
         "weights",
@@ -110,35 +90,10 @@ def layout(_context: Context) -> dict[str, Any]:
     return {pane.name: pane}
 
 
-def _plot(name: str, text: str) -> Component:
-    """A figure of the page's width and its own height."""
-    return html.Div(
-        dcc.Graph(
-            id=name,
-            figure=blank_figure(HEIGHT),
-            config=GRAPH_CONFIG,
-            responsive=True,
-            style={"height": f"{HEIGHT}px"},
-        ),
-        className="figure",
-        role="img",
-        **aria(label=text),
-    )
-
-
 def chosen_head(run: RunRef, selection: Selection) -> tuple[int, int]:
     """The layer and the head that are chosen in the page; head 0 unless one is."""
     chosen = resolve(selection, run)
     return chosen.layer, chosen.heads[0] if chosen.heads else 0
-
-
-def select_clicked(value: Any, current: Selection, run: RunRef | None) -> Selection:
-    """A click on a head in a map chooses it."""
-    if run is None:
-        return current
-    point = value["points"][0]
-    layer, head = round(point["y"]), round(point["x"])
-    return current.model_copy(update={"layer": layer, "heads": (head,)})
 
 
 def measure(
@@ -156,66 +111,100 @@ def measure(
 
 def draw(
     service: Service, run: RunRef, selection: Selection, theme: Theme, ready: dict[str, Any] | None
-) -> tuple[Any, ...]:
-    """The four figures, the sentence, and whether figures and button are off."""
-    blank = blank_figure(HEIGHT)
+) -> tuple[list[Component], bool]:
+    """The report on all heads if it is measured, and whether the button is off."""
     try:
         problem = stored_problem(ready)
         found = service.peek(run.model, SPEC) if selection.page == "model" else None
         if found is None:
-            notice = [problem_notice(problem)] if problem else []
-            return blank, blank, blank, blank, notice, True, False
-        head = chosen_head(run, selection)
-        figures = (
-            kinds(found, theme, head), norms(found, theme), composition(found, theme),
-            partners(found, theme, head),
-        )  # fmt: skip
-        return (*figures, summary(found), False, True)
+            return [problem_notice(problem)] if problem else [], False
+        return report(found, theme, chosen_head(run, selection)), True
     except Exception as error:  # noqa: BLE001 - shown in place of the figures
-        return blank, blank, blank, blank, [problem_notice(explain(error))], True, False
+        return [problem_notice(explain(error))], False
 
 
-def summary(found: WeightReport) -> list[Component]:
-    """The strongest head of each kind, and how it was measured."""
-    best = []
-    for name, scores in zip(KINDS, found.kinds, strict=True):
-        if not np.isnan(scores).all():
-            at = int(np.nanargmax(scores))
-            where = f"{found.layers[at]}.{found.heads[at]}"
-            best.append(f"{KINDS[name].label.lower()} {where} ({scores[at]:.2f})")
-    text = (
-        f"Strongest heads, as layer.head: {', '.join(best)}. Measured on {found.repeated} random"
-        f" tokens and their repetition (seed {found.seed}); copying on {found.sampled} sampled"
-        f" tokens. Composition of random matrices: {found.baseline:.3f}."
+def report(found: WeightReport, theme: Theme, head: tuple[int, int]) -> list[Component]:
+    """The strongest heads of each kind, and four figures."""
+    figures = (
+        (kinds(found, theme, head), "Kinds of heads: layers by heads"),
+        (norms(found, theme), "Norms of the weights by layer"),
+        (composition(found, theme), "Largest composition of two heads, by their layers"),
+        (partners(found, theme, head), f"Composition with layer {head[0]}, head {head[1]}"),
     )
-    return [html.P(text, className="report-sentence")]
+    text = (
+        f"Measured on {found.repeated} random tokens and their repetition (seed {found.seed});"
+        f" copying on {found.sampled} sampled tokens. Composition of random matrices:"
+        f" {found.baseline:.3f}."
+    )
+    shown = [_figure(figure, title) for figure, title in figures]
+    return [strongest(found, head), html.P(text, className="report-sentence"), *shown]
 
 
-def draw_circuits(
-    service: Service, run: RunRef, selection: Selection
-) -> tuple[list[Component], Any]:
+def _figure(figure: Figure, title: str) -> Component:
+    """A figure with its heading; it has the page's width and its own height."""
+    plot = dcc.Graph(
+        figure=figure,
+        config=GRAPH_CONFIG,
+        responsive=True,
+        style={"height": f"{figure['layout']['height']}px"},
+    )
+    heading = html.H3(title, className="sheet-group")
+    return html.Div([heading, html.Div(plot, className="figure", role="img", **aria(label=title))])
+
+
+def strongest(found: WeightReport, head: tuple[int, int]) -> Component:
+    """A row for each kind with its strongest heads, as buttons that choose them."""
+    rows = []
+    for name, scores in zip(KINDS, found.kinds, strict=True):
+        order = np.argsort(-np.nan_to_num(scores, nan=-1.0), kind="stable")[:STRONGEST].tolist()
+        buttons = [
+            html.Td(_head_button(int(found.layers[at]), int(found.heads[at]), scores[at], head))
+            for at in order
+            if not np.isnan(scores[at])
+        ]
+        text = html.Th(KINDS[name].label, scope="row", title=KINDS[name].summary)
+        rows.append(html.Tr([text, *buttons]))
+    return html.Section(
+        [
+            html.H3("Strongest heads of each kind", className="sheet-group"),
+            html.Table(html.Tbody(rows), className="table contributions"),
+        ]
+    )
+
+
+def _head_button(layer: int, head: int, score: float, chosen: tuple[int, int]) -> Component:
+    return select_button(
+        f"layer {layer}, head {head}: {score:.2f}",
+        target(layer=layer, heads=(head,)),
+        "story-phrase",
+        pressed=(layer, head) == chosen,
+    )
+
+
+def draw_circuits(service: Service, run: RunRef, selection: Selection) -> list[Component]:
     """The pickers of layer and head, and the chosen head's circuits."""
     if selection.page != "model":
-        return [], []
+        return []
     pickers = head_pickers(run, selection)
     try:
         layer, head = chosen_head(run, selection)
         token = selection.token
         token = token if token is not None and token < run.vocab else None
-        return pickers, circuits(service.ask(run.model, CircuitSpec(layer, head, token)))
+        return [pickers, *circuits(service.ask(run.model, CircuitSpec(layer, head, token)))]
     except Exception as error:  # noqa: BLE001 - shown in place of the circuits
-        return pickers, [problem_notice(explain(error))]
+        return [pickers, problem_notice(explain(error))]
 
 
-def head_pickers(run: RunRef, selection: Selection) -> list[Component]:
+def head_pickers(run: RunRef, selection: Selection) -> Component:
     """A menu of layers and a switch of heads."""
     layer, head = chosen_head(run, selection)
     layers = [Option(str(one), str(one)) for one in range(run.layers)]
     options = [Option(str(one), str(one)) for one in range(run.heads)]
-    return [
+    pickers = [
         menu("layer", "Layer", layers, str(layer), short=True, derived=True),
         control("Head", segmented(switch("heads", options, str(head), "Head"))),
     ]
+    return html.Div(pickers, className="controls")
 
 
 def words(ids: Iterable[int], known: dict[int, Token]) -> str:
@@ -253,13 +242,9 @@ def _directions(
 ) -> list[tuple[str, str, str]]:
     """One row for each end of each pair of vectors."""
     return [
-        (
-            f"{values[at]:.3g}\u00a0{'+−'[end]}",
-            words(left[at, end], known),
-            words(right[at, end], known),
-        )
+        (f"{values[at]:.3g}\u00a0{sign}", words(left[at, end], known), words(right[at, end], known))
         for at in range(len(left))
-        for end in range(2)
+        for end, sign in enumerate("+−")
     ]
 
 

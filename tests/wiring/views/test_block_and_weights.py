@@ -32,8 +32,8 @@ def test_nothing_is_computed_while_the_panels_are_closed(
     closed = Selection(pos=4, row=4)
     assert block.draw(service, run_ref, closed) == ("", [])
     assert block.draw_why(service, run_ref, closed) == []
-    assert weights.draw_circuits(service, run_ref, closed) == ([], [])
-    assert weights.draw(service, run_ref, closed, "light", None)[5] is True
+    assert weights.draw_circuits(service, run_ref, closed) == []
+    assert weights.draw(service, run_ref, closed, "light", None) == ([], False)
 
 
 def test_the_block_below_the_chosen_cell_is_shown(service: FakeService, run_ref: RunRef) -> None:
@@ -69,43 +69,46 @@ def test_why_a_head_looks_there(service: FakeService, run_ref: RunRef) -> None:
 def test_what_fails_is_shown_in_place(service: FakeService, run_ref: RunRef) -> None:
     service.fail = {"block", "circuits"}
     assert "alert-danger" in text(block.draw(service, run_ref, OPEN))
-    pickers, shown = weights.draw_circuits(service, run_ref, MODEL)
-    assert "alert-danger" in text(shown)
-    assert "layer=7" in text(pickers)
+    said = text(weights.draw_circuits(service, run_ref, MODEL))
+    assert "alert-danger" in said
+    assert "layer=7" in said
 
 
 def test_circuits_of_the_chosen_head(service: FakeService, run_ref: RunRef) -> None:
-    pickers, shown = weights.draw_circuits(service, run_ref, MODEL)
-    said = text(shown)
+    said = text(weights.draw_circuits(service, run_ref, MODEL))
     assert "Layer 3, head 2: copying score 25 % of all tokens" in said
     assert "OV: singular vectors" in said
     assert "Position is left out." in said
-    assert "heads=5" in text(pickers)
+    assert "heads=5" in said
 
 
 def test_the_report_is_drawn_after_it_is_measured(service: FakeService, run_ref: RunRef) -> None:
-    assert weights.draw(service, run_ref, MODEL, "light", None)[5:] == (True, False)
+    assert weights.draw(service, run_ref, MODEL, "light", None) == ([], False)
     done: list[dict[str, Any]] = []
     ended = weights.measure(service, run_ref, lambda _start, _end: None, hand_over=done.append)
     assert (ended, done) == ({"done": 1}, [{"done": 1}])
-    kinds, norms, composed, partners, said, hidden, measured = weights.draw(
-        service, run_ref, MODEL, "dark", None
-    )
-    assert (hidden, measured) == (False, True)
-    assert len(kinds["data"]) == len(KINDS)
-    assert kinds["data"][2]["z"][3, 2] == np.float32(0.9)
-    shape = kinds["layout"]["shapes"][2]
+    shown, measured = weights.draw(service, run_ref, MODEL, "dark", None)
+    assert measured
+    said = text(shown)
+    assert "layer 3, head 2: 0.90" in said
+    assert "layer=3&heads=2" in said
+    assert "Composition with layer 3, head 2" in said
+
+
+def test_figures_of_the_weights(service: FakeService, run_ref: RunRef) -> None:
+    found = service.ask(run_ref.model, WeightSpec())
+    maps = figure.kinds(found, "light", (3, 2))
+    assert len(maps["data"]) == len(KINDS)
+    assert maps["data"][2]["z"][3, 2] == np.float32(0.9)
+    shape = maps["layout"]["shapes"][2]
     assert (shape["x0"], shape["y0"]) == (1.5, 2.5)
-    assert [line["name"] for line in norms["data"]] == ["W_Q", "mlp.up_proj"]
-    assert len(composed["data"]) == len(partners["data"]) == 3
-    assert "induction 3.2 (0.90)" in text(said)
-
-
-def test_a_click_on_a_map_chooses_the_head(run_ref: RunRef) -> None:
-    point = {"points": [{"x": 2, "y": 3, "curveNumber": 4}]}
-    after = weights.select_clicked(point, MODEL, run_ref)
-    assert (after.layer, after.heads) == (3, (2,))
-    assert weights.select_clicked(point, MODEL, None) is MODEL
+    assert [line["name"] for line in figure.norms(found, "light")["data"]] == ["W_Q", "mlp.up_proj"]
+    largest = figure.composition(found, "dark")["data"][1]["z"]
+    assert largest[2, 3] == np.float32(0.05)
+    assert np.isnan(largest[3, 2])
+    partner = figure.partners(found, "dark", (3, 2))["data"][0]["z"]
+    assert partner[2, 0] == partner[4, 0] == np.float32(0.05)
+    assert np.isnan(partner[3]).all()
 
 
 def test_a_report_without_composition_has_no_maps_of_it(
