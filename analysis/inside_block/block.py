@@ -26,6 +26,7 @@ from analysis.tracing.heads import HeadParts, head_parts, other_parts
 from analysis.tracing.mlp import MlpInside, linear_calls, mlp_inside
 from analysis.tracing.tokens import token_id, vocabulary
 from analysis.tracing.vocabulary import extremes, token_logits, top_k
+from analysis.weights.circuits import has_embeddings
 
 #: Coordinates that are named.
 COORDINATES = 5
@@ -321,7 +322,7 @@ def _reading_rows(
     They are the linear modules that read what the MLP reads and return a number for each neuron,
     or two as a fused gate and up projection.
     """
-    if MLP_NORM not in norms:
+    if MLP_NORM not in norms or not has_embeddings(model):
         return {}
     form, _, read = norms[MLP_NORM]
     block, neurons = model.stream.blocks[layer], len(inside.activation)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from analysis.contract import jobs
 from analysis.contract.specs import Floats, Ints, resolve_index
+from analysis.errors import SpecError
 from analysis.model.handle import Model
 from analysis.tracing.tokens import token_id, vocabulary
 from analysis.tracing.vocabulary import extremes, top_k
@@ -23,6 +24,25 @@ CHUNK = 1024
 LISTED = 8
 
 
+def has_embeddings(model: Model) -> bool:
+    """Whether a token's embedding is a state of the stream, and logits are linear in one."""
+    return model.readout.linear and model.readout.input_rows.shape[1] == model.info.d_model
+
+
+def require_embeddings(model: Model) -> None:
+    """Refuse a model whose heads can't be read as tokens.
+
+    Raises:
+        SpecError: If its embeddings have another width than its states, or its logits no parts.
+    """
+    model.readout.require_linear()
+    if not has_embeddings(model):
+        raise SpecError(
+            "The embeddings have another width than the states, so heads can't be read as tokens.",
+            "Read its patterns and its heads' outputs instead.",
+        )
+
+
 @dataclass(frozen=True)
 class TokenStates:
     """Every token as attention of one layer would read its embedding, and as the readout names it.
@@ -33,6 +53,9 @@ class TokenStates:
 
     model: Model
     made: HeadMatrices
+
+    def __post_init__(self) -> None:
+        require_embeddings(self.model)
 
     @property
     def size(self) -> int:
@@ -53,7 +76,6 @@ class TokenStates:
     def written(self, parts: Tensor, tokens: Tensor | None = None) -> Tensor:
         """[n, token] logits of parts [n, d_model], without the root of the final norm."""
         readout = self.model.readout
-        readout.require_linear()
         folded = readout.form.centred(parts) * readout.form.scale
         folded = folded * (readout.state_scale * readout.logit_scale)
         rows = readout.output_rows if tokens is None else readout.output_rows[tokens]

@@ -15,7 +15,7 @@ from analysis.contract.specs import Floats
 from analysis.errors import SpecError
 from analysis.model.handle import Model
 from analysis.tracing.capture import trace as traced
-from analysis.weights.circuits import TokenStates, copying_score, sampled
+from analysis.weights.circuits import TokenStates, copying_score, has_embeddings, sampled
 from analysis.weights.matrices import HeadMatrices, head_matrices
 from analysis.weights.specs import WeightReport, WeightSpec
 
@@ -112,8 +112,8 @@ def behaviour(model: Model, tokens: Sequence[int]) -> Floats:
 
 
 def _copying(model: Model, made: HeadMatrices, seed: int) -> list[float]:
-    """The copying score of each head of a layer; NaN if the logits have no parts."""
-    if not model.readout.linear:
+    """The copying score of each head of a layer; NaN if heads can't be read as tokens."""
+    if not has_embeddings(model):
         return [float("nan")] * made.heads
     states = TokenStates(model, made)
     sample = sampled(states.size, SAMPLE, seed)

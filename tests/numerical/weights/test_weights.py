@@ -15,7 +15,7 @@ from analysis.weights.matrices import head_matrices
 from analysis.weights.options import KINDS as HEAD_KINDS
 from analysis.weights.report import repeated
 from tests.numerical.weights import reference
-from tests.support import built, zoo
+from tests.support import built, every_architecture, zoo
 
 LAYER = 1
 
@@ -232,6 +232,9 @@ def test_what_cannot_be_read_is_refused_with_the_reason() -> None:
     mamba = built.understood(zoo.make("mamba"), "mamba")
     with pytest.raises(analysis.AnalysisError, match="no attention"):
         analysis.weight_report(mamba)
+    curved = built.understood(every_architecture.make("modernbert-decoder"), "curved")
+    with pytest.raises(analysis.AnalysisError, match="not linear"):
+        analysis.circuits(curved, 1, 0)
     model = reference.model_of("gpt2")
     for options in ({"k": 0}, {"directions": 99}, {"sample": 1}, {"token": 10_000}):
         with pytest.raises(analysis.AnalysisError):
