@@ -5,6 +5,7 @@ from __future__ import annotations
 from dash import Output
 
 from dash_app.state.context import Drawing, PageId, View
+from dash_app.state.exports import Export
 from dash_app.views.block import panel
 from dash_app.views.block.panel import BlockId
 
@@ -16,4 +17,9 @@ DRAWING = Drawing(
     parts=PARTS,
 )
 WHY = Drawing("why", (Output(BlockId.WHY, "children"),), panel.draw_why, parts=PARTS)
-VIEW = View("block", panel.layout, drawings=(DRAWING, WHY))
+VIEW = View(
+    "block",
+    panel.layout,
+    drawings=(DRAWING, WHY),
+    exports={"block": Export(lambda _service, run, chosen: [panel.block_spec(run, chosen)])},
+)

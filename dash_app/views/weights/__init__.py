@@ -9,6 +9,7 @@ from dash import Dash, Input, Output
 
 from dash_app.jobs.job_and_draw import JobParts, Work, part_of, register_job
 from dash_app.state.context import Context, Drawing, JobStart, PageId, View
+from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.weights import panel
 from dash_app.views.weights.panel import WeightsId
@@ -44,4 +45,10 @@ def register(app: Dash, context: Context) -> None:
     register_job(app, context, REPORT, JOB, prepare, presses, patient=True)
 
 
-VIEW = View("weights", panel.layout, register, drawings=(REPORT, CIRCUITS))
+VIEW = View(
+    "weights",
+    panel.layout,
+    register,
+    drawings=(REPORT, CIRCUITS),
+    exports={"weights": Export(panel.specs, REPORT.name)},
+)

@@ -96,6 +96,18 @@ def chosen_head(run: RunRef, selection: Selection) -> tuple[int, int]:
     return chosen.layer, chosen.heads[0] if chosen.heads else 0
 
 
+def circuit_spec(run: RunRef, selection: Selection) -> CircuitSpec:
+    """The spec of the chosen head's circuits; an unknown token is ignored."""
+    token = selection.token
+    known = token if token is not None and token < run.vocab else None
+    return CircuitSpec(*chosen_head(run, selection), known)
+
+
+def specs(_service: Service, run: RunRef, selection: Selection) -> list[Any]:
+    """What the pane shows: the chosen head's circuits, and the report on all heads."""
+    return [circuit_spec(run, selection), SPEC]
+
+
 def measure(
     service: Service, run: RunRef, job: NewJob, *, hand_over: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any] | None:
@@ -187,10 +199,7 @@ def draw_circuits(service: Service, run: RunRef, selection: Selection) -> list[C
         return []
     pickers = head_pickers(run, selection)
     try:
-        layer, head = chosen_head(run, selection)
-        token = selection.token
-        token = token if token is not None and token < run.vocab else None
-        return [pickers, *circuits(service.ask(run.model, CircuitSpec(layer, head, token)))]
+        return [pickers, *circuits(service.ask(run.model, circuit_spec(run, selection)))]
     except Exception as error:  # noqa: BLE001 - shown in place of the circuits
         return [pickers, problem_notice(explain(error))]
 
