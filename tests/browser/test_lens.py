@@ -40,6 +40,8 @@ ONCE = (
     ("by", "proximity"), ("component", "source_output"), ("head", "2"), ("source", "3"),
     ("show", "answer"),
 )  # fmt: skip
+#: Components that the model of these tests does not have.
+MISSING = ("ssm_output", "per_layer_embedding_output")
 #: Every option of every menu; each differs from the one before.
 MENUS = (
     ("decoder", ("input", "linear", "quadratic", "midpoint", "max_probability", "output")),
@@ -53,7 +55,7 @@ MENUS = (
     ("part", ("mlp", "residual", "attention")),
     ("by", tuple(SHARE_METHODS)[1:]),
     ("colour", ("probability",)),
-    ("component", tuple(COMPONENTS)[1:-2]),
+    ("component", tuple(name for name in tuple(COMPONENTS)[1:-2] if name not in MISSING)),
     ("component", ("head_output",)),
     ("head", ("2",)),
     ("component", ("source_output",)),
