@@ -65,6 +65,7 @@ def test_pictures_and_numbers_of_heatmap_and_flow_can_be_saved(visit: Visit) -> 
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
+@pytest.mark.full
 def test_the_menu_works_from_the_keyboard(visit: Visit) -> None:
     page = visit(LINK)
     until_drawn(page)

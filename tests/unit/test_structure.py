@@ -97,6 +97,15 @@ def test_what_is_installed_is_pinned() -> None:
     assert not names - pins
 
 
+def test_the_citation_names_the_version() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {project['version']}\n" in cited
+    assert f"\nlicense: {project['license']}\n" in cited
+
+
 def test_the_product_has_at_most_300_python_files() -> None:
     """The rebuilt house has fewer than 250; later features add their own."""
     product = [path for part in ("analysis", "dash_app") for path in (ROOT / part).rglob("*.py")]

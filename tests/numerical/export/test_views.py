@@ -24,6 +24,7 @@ from dash_app.page.panes import Pane
 from dash_app.server import run_command
 from dash_app.settings import Settings
 from dash_app.state.context import Context
+from tests.support.repository import ROOT
 from tests.support.true_service import TrueService
 
 MODEL = "tiny"
@@ -189,7 +190,7 @@ def test_drift_of_numbers_versions_and_weights_is_named(
         (("http://h/?prompt=a",), "There are no numbers to export in ''"),
         (("http://h/?prompt=a", "--view", "tasks"), "no numbers to export in 'tasks'"),
         (("http://h/?prompt=a&row=x", "--view", "lens"), "values without meaning: row"),
-        (("README.md",), "was not exported here"),
+        ((str(ROOT / "README.md"),), "was not exported here"),
     ],
 )
 def test_a_wrong_source_is_explained(
