@@ -35,15 +35,3 @@ def test_the_circuits_of_a_head_are_read(visit: Callable[..., Any]) -> None:
     page.locator("#weights-circuits .segment", has_text="4").click()
     expect(said).to_contain_text("Layer 3, head 4: copying score")
     expect(page).to_have_url(re.compile("heads=4"))
-
-
-@pytest.mark.full
-def test_all_heads_are_measured(visit: Callable[..., Any]) -> None:
-    page = visit("?page=model&layer=18&heads=6")
-    page.locator("#weights-start").click()
-    expect(page.locator("#weights-report")).to_contain_text("layer 18, head 6: 0.9")
-    expect(page.locator("#weights-start")).to_be_disabled()
-    expect(page.locator("#weights-report .heatmaplayer image").first).to_be_visible()
-    expect(page.locator("#weights-report .scatterlayer .trace").first).to_be_visible()
-    page.locator("#weights-report button", has_text="layer 16, head 0").click()
-    expect(page.locator("#weights-circuits")).to_contain_text("Layer 16, head 0: copying score")
