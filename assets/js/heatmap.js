@@ -334,6 +334,10 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
   document.addEventListener("mouseup", onMouseUp, true); // Plotly stops "dblclick" events
   charts.onDraw("heatmap", onDraw);
   charts.onClick("heatmap", onClick);
+  // The strip of all positions: the window follows the chosen position.
+  charts.onClick("overview", (_chart, event) => {
+    window.stratascope.page.select(`pos=${Math.round(event.points[0].x)}&show=`);
+  });
   window.stratascope.heatmap = { allTexts, textColour, colourAt, visibleRange, scrollTarget, cut };
   charts.onDraw("attention", makeRoom);
 })();

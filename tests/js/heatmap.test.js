@@ -328,6 +328,13 @@ test("names that cover cells catch the clicks on them", () => {
   ]);
 });
 
+test("a click on the strip of all positions goes there and lets the window follow", () => {
+  const { page } = openHeatmap();
+  const strip = page.chart("lens-overview", { meta: { view: "overview" } });
+  strip.emit("plotly_click", { points: [{ x: 140 }] });
+  assert.equal(page.layout.events.data.reports.at(-1).to, "pos=140&show=");
+});
+
 /* ---------------------------------------------------------------- the search */
 
 const HITS = { text: "a", columns: [4, 90], cells: [[0, 4], [30, 5]] }; // prettier-ignore

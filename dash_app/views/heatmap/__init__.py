@@ -37,6 +37,13 @@ PROMOTED = Drawing(
     inspector.promoted_section,
     parts=(PageId.CELL, PageId.ADDS, PageId.PINS),
 )
+OVERVIEW = Drawing(
+    "lens-overview",
+    (Output(LensId.OVERVIEW, "children"),),
+    actions.overview,
+    parts=(PageId.CELL, PageId.WINDOW),
+    theme=True,
+)
 JOB = JobParts(LensId.LAST, LensId.PROGRESS, LensId.STOP)
 
 
@@ -66,4 +73,4 @@ EXPORTS = {
     "lens": Export(actions.specs, HEATMAP.name),
     "inspector": Export(actions.inspected),
 }
-VIEW = View("lens", layout, register, drawings=(HEATMAP, PROMOTED), exports=EXPORTS)
+VIEW = View("lens", layout, register, drawings=(HEATMAP, OVERVIEW, PROMOTED), exports=EXPORTS)

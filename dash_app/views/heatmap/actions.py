@@ -22,7 +22,7 @@ from dash_app.figures.heatmap import heatmap, layered
 from dash_app.jobs.job_and_draw import run_safely, stored_problem
 from dash_app.page.logit_tokens import tokens_by_id
 from dash_app.page.panel import error_figure, problem_figure, problem_notice
-from dash_app.page.window import Window, describe_window, empty_grid, indices_of, laid_out
+from dash_app.page.window import PAGE, Window, describe_window, empty_grid, indices_of, laid_out
 from dash_app.state.context import NewJob, Service, Shown, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection, pinned, resolve
 from dash_app.views.heatmap import options
@@ -325,6 +325,16 @@ def formula(selection: Selection) -> str:
     score = SIMILARITIES[selection.similarity].notation
     terms = [score.format(matrix, normed) for matrix in decoder.matrices]
     return terms[0] if decoder.single else f"the surer of {' and '.join(terms)}"
+
+
+def overview(service: Service, run: RunRef, selection: Selection, theme: Any) -> Any:
+    """The strip of all positions, if the heatmap does not draw all of them as wide columns."""
+    if len(run.token_ids) <= PAGE:
+        return None
+    from dash_app.views.heatmap import overview as strip  # only long runs need it
+
+    picture = picture_of(service, run, selection)
+    return strip.overview(picture.result, picture.window, pos=picture.pos, theme=theme)
 
 
 def caption(

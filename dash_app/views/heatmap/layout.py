@@ -9,7 +9,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from dash_app.jobs.job_and_draw import progress_bar, small_button, stop_button
-from dash_app.page.panel import data, graph
+from dash_app.page.panel import aria, data, graph
 from dash_app.page.panes import Pane
 from dash_app.state.context import Context
 
@@ -23,6 +23,7 @@ class LensId(StrEnum):
     STATE = "lens-state"
     INSPECTOR = "lens-inspector"
     ADDS = "lens-adds"
+    OVERVIEW = "lens-overview"
     LAST = "lens-last"
     PROGRESS = "lens-progress"
     STOP = "lens-stop"
@@ -38,6 +39,9 @@ HELP = (
     " model's own prediction. A part of a layer (attention, MLP, a head) is drawn in the row after"
     " that layer, to which it writes. The state at position i predicts token i + 1, which the top"
     " line (→) shows.",
+    "Above the heatmap of a long run, a strip shows all positions: the probability of the model's"
+    " first choice and the entropy of its prediction. The band marks the drawn positions. Click a"
+    " position to go there.",
     "Point at a cell to see its candidates. Click a cell to choose it. Double click it to pin its"
     " token in the curves. The arrow keys move the choice. The chosen column is computed first.",
 )
@@ -47,6 +51,11 @@ def layout(_context: Context) -> dict[str, Any]:
     """The heatmap, and the inspector's parts: the chosen cell, and what a component promotes."""
     body = [
         dcc.Store(id=LensId.LAST),
+        html.Div(
+            id=LensId.OVERVIEW,
+            role="img",
+            **aria(label="Probability and entropy of the prediction at all positions"),
+        ),
         graph(LensId.GRAPH, "Heatmap of layers by tokens"),
         _job(),
     ]
