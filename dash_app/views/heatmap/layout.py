@@ -9,7 +9,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from dash_app.jobs.job_and_draw import progress_bar, small_button, stop_button
-from dash_app.page.panel import aria, data, graph
+from dash_app.page.panel import data, graph
 from dash_app.page.panes import Pane
 from dash_app.state.context import Context
 
@@ -51,11 +51,7 @@ def layout(_context: Context) -> dict[str, Any]:
     """The heatmap, and the inspector's parts: the chosen cell, and what a component promotes."""
     body = [
         dcc.Store(id=LensId.LAST),
-        html.Div(
-            id=LensId.OVERVIEW,
-            role="img",
-            **aria(label="Probability and entropy of the prediction at all positions"),
-        ),
+        html.Div(id=LensId.OVERVIEW),
         graph(LensId.GRAPH, "Heatmap of layers by tokens"),
         _job(),
     ]

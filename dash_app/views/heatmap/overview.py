@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from dash import dcc
+from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.tracing.specs import RunResult
-from dash_app.page.panel import GRAPH_CONFIG
+from dash_app.page.panel import GRAPH_CONFIG, aria
 from dash_app.page.theme import Figure, Theme, axis, base_layout, palette, rgba
 from dash_app.page.token_labels import token_markup
 from dash_app.page.window import Window
 
+LABEL = "Probability of the first choice, and entropy of the prediction, at all positions"
 HEIGHT = 74
 MARGIN = {"l": 122, "r": 6, "t": 4, "b": 16, "pad": 0, "autoexpand": False}
 #: Share of the height that each line has.
@@ -28,7 +29,7 @@ def overview(run: RunResult, shown: Window, *, pos: int, theme: Theme) -> Compon
         responsive=True,
         style={"height": f"{HEIGHT}px"},
     )
-    return graph
+    return html.Div(graph, role="img", **aria(label=LABEL))
 
 
 def strip(run: RunResult, shown: Window, *, pos: int, theme: Theme) -> Figure:

@@ -28,7 +28,7 @@ def test_a_long_run_has_one(
     ids = tuple(token.id for token in result.tokens)
     run = run_ref.model_copy(update={"token_ids": ids, "prompt_length": 300, "layers": 2})
     made: Any = actions.overview(service, run, Selection(pos=260), "light")
-    band, line = made.figure["layout"]["shapes"]
+    band, line = made.children.figure["layout"]["shapes"]
     assert (band["x0"], band["x1"]) == (2 * PAGE - 0.5, 299.5)
     assert line["x0"] == 260
 
@@ -49,6 +49,5 @@ def test_the_lines_are_the_model_s_own_probability_and_entropy(theme: Any) -> No
     np.testing.assert_array_equal(entropy["y"], result.entropy)
     assert len(hover["text"]) == 300
     assert f"entropy {result.entropy[7]:.2f} nats" in hover["text"][7]
-    assert overview(result, shown, pos=40, theme=theme).figure["layout"]["meta"] == {
-        "view": "overview"
-    }
+    made: Any = overview(result, shown, pos=40, theme=theme)
+    assert made.children.figure["layout"]["meta"] == {"view": "overview"}
