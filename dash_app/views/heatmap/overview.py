@@ -42,16 +42,15 @@ def strip(run: RunResult, shown: Window, *, pos: int, theme: Theme) -> Figure:
         theme: The page's theme.
     """
     colours, size = palette(theme), len(run.tokens)
-    places = np.arange(size)
     lines = (
-        ("top p", run.top_probs[:, 0], colours.accent, "y2"),
-        ("entropy", run.entropy, colours.select, "y"),
+        (run.top_probs[:, 0], colours.accent, "y2"),
+        (run.entropy, colours.select, "y"),
     )
+    texts = _texts(run)
     first, last = (shown.positions[0], shown.positions[-1]) if shown.positions else (pos, pos)
     whole = {"type": "rect", "yref": "paper", "y0": 0, "y1": 1}
     return {
-        "data": [_line(places, values, colour, name) for _, values, colour, name in lines]
-        + [_hover(run, places, theme)],
+        "data": [_line(values, texts, colour, name) for values, colour, name in lines],
         "layout": base_layout(
             theme,
             margin=MARGIN,
@@ -69,26 +68,22 @@ def strip(run: RunResult, shown: Window, *, pos: int, theme: Theme) -> Figure:
     }  # fmt: skip
 
 
-def _line(places: Any, values: Any, colour: str, name: str) -> dict[str, Any]:
+def _line(values: Any, texts: list[str], colour: str, name: str) -> dict[str, Any]:
     return {
-        "type": "scatter", "mode": "lines", "x": places, "y": values, "yaxis": name,
-        "line": {"color": colour, "width": 1}, "hoverinfo": "skip",
-    }  # fmt: skip
-
-
-def _hover(run: RunResult, places: Any, theme: Theme) -> dict[str, Any]:
-    """An invisible line at the top, whose points have the text of the hover boxes."""
-    names = {token.id: token_markup(token, 18) for token in run.vocabulary}
-    texts = [
-        f"position {at}: {token_markup(run.tokens[at], 18)}<br>top p {run.top_probs[at, 0]:.1%}"
-        f"  {names[int(run.top_ids[at, 0])]}<br>entropy {run.entropy[at]:.2f} nats"
-        for at in places.tolist()
-    ]
-    return {
-        "type": "scatter", "mode": "lines", "x": places, "y": np.ones(len(places)), "yaxis": "y2",
-        "line": {"width": 0, "color": palette(theme).surface}, "text": texts,
+        "type": "scatter", "mode": "lines", "x": np.arange(len(values)), "y": values, "yaxis": name,
+        "line": {"color": colour, "width": 1}, "text": texts,
         "hovertemplate": "%{text}<extra></extra>",
     }  # fmt: skip
+
+
+def _texts(run: RunResult) -> list[str]:
+    """The text of each position's hover box."""
+    names = {token.id: token_markup(token, 18) for token in run.vocabulary}
+    return [
+        f"position {at}: {token_markup(token, 18)}<br>top p {run.top_probs[at, 0]:.1%}"
+        f"  {names[int(run.top_ids[at, 0])]}<br>entropy {run.entropy[at]:.2f} nats"
+        for at, token in enumerate(run.tokens)
+    ]
 
 
 def _axis(theme: Theme, name: str, colour: str, domain: list[float], most: float) -> dict[str, Any]:
