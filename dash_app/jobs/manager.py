@@ -1,10 +1,9 @@
 """Dash's background callbacks in threads of the web process, which wait for the service.
 
 Dash's own manager forks a process for each job: a model loaded there is lost, a fork after a
-threaded forward pass hangs, and two users with equal arguments share one result key, so that one
-of them gets no result. Here a job is a thread that waits for ``analysis.service``. Every job has
-its own key. Results are JSON in a store that holds only bytes. Cancelling sets a flag that the
-model worker checks between layers.
+threaded forward pass hangs, and of two users with equal arguments only one gets the result. Here a
+job is a thread that waits for ``analysis.service``. Every job has its own key. Results are JSON.
+Cancelling sets a flag that the model worker checks between layers.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import json
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
@@ -40,6 +40,8 @@ from dash_app.monitoring import USER, current_request, owner_tag, page_key
 
 #: Seconds that a result is kept for the page, and that an ended job is remembered.
 _KEEP_S, _REMEMBER_S = 900.0, 60.0
+#: Most ended jobs that are kept: of one user, and of all.
+_KEPT_OF_USER, _KEPT = 32, 512
 _NO_UPDATE = {"_dash_no_update": "_dash_no_update"}
 
 
@@ -56,8 +58,7 @@ class BackgroundJob:
         requests: Its requests to the service.
         ended: When it ended, on the monotonic clock.
         address: Its client, if nobody signs in: the user is then a page load, which costs nothing.
-        sets, page, turn: The outputs of its callback, the page load, and the number of the request
-            (the page numbers its requests: ``assets/js/net.js``).
+        sets, page, turn: The outputs of its callback, the page load, and its number in the page.
     """
 
     key: str
@@ -99,7 +100,7 @@ current_background: ContextVar[BackgroundJob | None] = ContextVar(
 
 
 class JobManager(DiskcacheManager):
-    """Runs background callbacks in threads; contract tests check what Dash calls.
+    """Runs background callbacks in threads.
 
     Args:
         folder: Where results wait for the page; None: in memory only.
@@ -110,8 +111,7 @@ class JobManager(DiskcacheManager):
     def __init__(
         self, folder: Path | None = None, *, limit: int = 256 << 20, max_jobs: int = 64
     ) -> None:
-        # Not DiskcacheManager's constructor: it needs a package that only forks use.
-        base: Any = BaseBackgroundCallbackManager  # Dash has no types for it
+        base: Any = BaseBackgroundCallbackManager  # DiskcacheManager's needs a package for forks
         base.__init__(self, None)
         self.handle = None
         self.expire = None
@@ -127,8 +127,8 @@ class JobManager(DiskcacheManager):
     def drain(self, grace_s: float, fetch_s: float = 2.0) -> None:
         """Start no more jobs, let the running ones finish, and leave the others as they are.
 
-        The pages of those repeat their requests when a server answers again (``net.js``). Long work
-        is not waited for: what it has finished is stored.
+        Their pages repeat the requests when a server answers again (``net.js``). Long work is not
+        waited for: what it has finished is stored.
 
         Args:
             grace_s: Seconds that jobs have to finish.
@@ -280,22 +280,27 @@ class JobManager(DiskcacheManager):
                 running.state = "finished"
 
     def _prune(self) -> None:
+        """Drop ended jobs that no page fetches: the old ones, and the oldest of too many."""
         now = time.monotonic()
         if now - self._pruned < 1.0:
             return
-        self._pruned = now
-        for key, running in list(self._jobs.items()):
-            if running.stale(now):
-                del self._jobs[key]
-                self._results.remove(key)
+        self._pruned, kept = now, Counter[str]()
+        ended = [running for running in self._jobs.values() if running.ended]
+        for running in sorted(ended, key=lambda one: -one.ended):
+            full = kept[running.user] >= _KEPT_OF_USER or kept.total() >= _KEPT
+            if full or running.stale(now):
+                del self._jobs[running.key]
+                self._results.remove(running.key)
+            else:
+                kept[running.user] += 1
 
     # What Dash calls while a job runs, and after it.
 
     def job_running(self, job: str) -> bool:
         """Whether there is still something to fetch.
 
-        A finished job counts as running until its result was fetched: Dash asks for the result
-        first and for this next, and would lose a result that arrived between the two.
+        A finished job counts as running until its result was fetched: Dash asks for this after the
+        result, and would lose a result that arrived between the two.
         """
         running = self._jobs.get(job)
         return running is not None and running.state in ("running", "finished", "left")
