@@ -94,17 +94,21 @@ def test_waiting_runs_are_asked_again(
     assert (shown(done), computed(servers, "run")) == (PROMPTS[0], again)
 
 
-def test_health_says_that_the_server_stops(servers: Servers, visit: Callable[[], Page]) -> None:
-    page = visit()
-    model = servers.model("worker" if servers.redis else "web")
-    model.suspend()
-    begin(page)
-    seen: list[int] = []
-    os.kill(servers.processes["web"].pid, signal.SIGTERM)
-    wait_for(lambda: seen.append(status(servers.url, "/readyz")) or seen[-1] == 503)
-    assert status(servers.url, "/healthz") == 200
-    servers.processes["web"].wait(LIMIT_S)
-    model.resume() if servers.redis else None
+def test_health_says_that_the_server_stops(tmp_path: Path) -> None:
+    patient = {**SETTINGS, "GRACE_S": "600"}
+    with Servers(tmp_path, **patient) as servers:
+        loaded(servers.url, servers.log)
+        page = Page(servers.url)
+        page.open()
+        model = servers.model()
+        model.suspend()
+        begin(page)
+        os.kill(servers.processes["web"].pid, signal.SIGTERM)
+        wait_for(lambda: status(servers.url, "/readyz") == 503)
+        assert status(servers.url, "/healthz") == 200
+        model.resume()
+        page.close()
+        servers.processes["web"].wait(LIMIT_S)
 
 
 def suite(page: Page, size: int) -> None:
@@ -124,7 +128,7 @@ def test_a_suite_goes_on_from_its_finished_prompts(
     servers: Servers, visit: Callable[[], Page], recovery: Recovery
 ) -> None:
     page = visit()
-    suite(page, 400)
+    suite(page, 1500)
     page.until(lambda: finished_prompts(page) > 1)
     with ThreadPoolExecutor(1) as pool:
         settled = pool.submit(page.settle)
