@@ -158,11 +158,16 @@ class Reader:
     readout: Readout
     share: float
 
+    @property
+    def own(self) -> bool:
+        """Whether its logits are the model's own."""
+        return self.share == 1.0 or coincide(self.readout)
+
     def logits(self, normed: Tensor) -> Tensor:
         """Normed states [n, d_model] to float32 logits [n, vocab], scale and cap applied."""
         readout = self.readout
         scaled = normed * readout.state_scale
-        if self.share == 1.0 or coincide(readout):
+        if self.own:
             return readout.cap(readout.scores(scaled))
         readout.require_linear()
         raw = (scaled @ self._input_rows(scaled).T).float() * (1.0 - self.share)
@@ -323,6 +328,15 @@ class CellReader:
         states = torch.stack([self.translated(row)[pos] for row, pos in pairs])
         readout = self._model.readout
         return states.to(readout.device, readout.output_rows.dtype)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the scores are the model's own logits: dot products with the unembedding."""
+        spec, readout = self._spec, self._model.readout
+        if spec.similarity != "dot" or not one_matrix(readout, spec.decoder):
+            return False
+        found = self.readers(0)
+        return len(found) == 1 and found[0].own
 
     def readers(self, row: int) -> list[Reader]:
         """The matrices of one row: two for the decoder "max_probability"."""

@@ -21,7 +21,7 @@ from analysis.lens.specs import DecodeOptions, LensSpec, entries, lens_spec
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.tokens import check_ids, token_ids, vocabulary
-from analysis.tracing.vocabulary import Reference, RowStats, row_stats
+from analysis.tracing.vocabulary import Reference, RowStats, decode_stats, row_stats
 
 #: Cells decoded at once: few enough for the cache, enough to reuse the matrix.
 CHUNK = 128
@@ -135,8 +135,9 @@ def _chunks(rows: int, places: Ints, size: int, *, by_row: bool) -> Iterator[Cel
     for group in [[row] for row in range(rows)] if by_row else [list(range(rows))]:
         row_places = np.tile(np.array(group), len(order))
         pos_places = np.repeat(order, len(group))
-        for start in range(0, len(row_places), size):
-            yield Cells(row_places[start : start + size], pos_places[start : start + size])
+        whole = size - size % len(group) or size  # whole positions share their reference
+        for start in range(0, len(row_places), whole):
+            yield Cells(row_places[start : start + whole], pos_places[start : start + whole])
 
 
 @torch.no_grad()
@@ -144,17 +145,25 @@ def _fill(
     model: Model, trace: Trace, spec: LensSpec, reader: CellReader, arrays: GridArrays, cells: Cells
 ) -> None:
     rows, positions = arrays.rows[cells.rows], arrays.positions[cells.positions]
+    device = model.readout.device
+    targets = torch.tensor(spec.target, dtype=torch.long, device=device).expand(len(rows), -1)
+    different, which = np.unique(positions, return_inverse=True)
+    final = Reference.of(torch.from_numpy(trace.logits[different]).to(device))
+    belongs = torch.from_numpy(which).to(device)
+    if spec.candidates == "top_k" and reader.plain:
+        normed = model.readout.normed(reader.vectors(rows, positions), spec.norm)
+        stats, kl = decode_stats(model.readout, normed, spec.k, targets, final, belongs)
+        assert kl is not None  # noqa: S101 - there is a reference
+        arrays.store_ranking(stats, 1.0, torch.zeros(len(rows), dtype=torch.long), cells)
+        arrays.store_distribution(stats, kl, cells)
+        return
     scores, chosen = reader.scores(rows, positions)
-    targets = torch.tensor(spec.target, dtype=torch.long, device=scores.device)
-    stats = row_stats(scores, spec.k, targets.expand(len(rows), -1))
+    stats = row_stats(scores, spec.k, targets)
     sign = -1.0 if spec.similarity == "euclidean" else 1.0
     arrays.store_ranking(stats, sign, chosen, cells)
     if spec.similarity != "dot":
         return
-    different, which = np.unique(positions, return_inverse=True)
-    final = Reference.of(torch.from_numpy(trace.logits[different]).to(scores.device))
-    kl = final.kl_to(scores, stats, torch.from_numpy(which).to(scores.device))
-    arrays.store_distribution(stats, kl, cells)
+    arrays.store_distribution(stats, final.kl_to(scores, stats, belongs), cells)
     if spec.candidates != "top_k":
         log_probs = scores - stats.log_total[:, None]
         _store_peeled(model, spec, reader, arrays, cells, chosen, log_probs)

@@ -24,7 +24,7 @@ from analysis.tracing.tokens import (
     token_ids,
     vocabulary,
 )
-from analysis.tracing.vocabulary import Reference, RowStats, row_stats
+from analysis.tracing.vocabulary import Reference, RowStats, decode_stats, row_stats
 from analysis.trajectory.specs import (
     LargestStep,
     LargestSteps,
@@ -64,8 +64,9 @@ def follow(
     for start in range(0, len(states), CHUNK):
         part = slice(start, start + CHUNK)
         some = torch.from_numpy(np.ascontiguousarray(states[part]))
-        logits = readout.logits(some.to(readout.device, readout.output_rows.dtype))
-        stats = row_stats(logits, 1, torch.from_numpy(tokens[part]).to(logits.device))
+        normed = readout.normed(some.to(readout.device, readout.output_rows.dtype))
+        wanted = torch.from_numpy(tokens[part]).to(readout.device)
+        stats, _ = decode_stats(readout, normed, 1, wanted)
         log_probs[part] = (stats.target_logits - stats.log_total[:, None]).cpu().numpy()
         ranks[part] = stats.target_ranks.cpu().numpy()
         if label:

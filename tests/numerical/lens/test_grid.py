@@ -12,7 +12,6 @@ import torch
 import analysis
 from analysis.lens.cells import Reader, similarity
 from analysis.lens.options import DECODERS
-from analysis.tracing.vocabulary import Reference, row_stats, top_k
 from tests.numerical.conftest import Case
 from tests.support import built, zoo
 
@@ -321,33 +320,6 @@ def test_one_target_and_a_list(small: Case) -> None:
     several = analysis.decode(small.model, small.trace, target=[5])
     assert one.target_prob.shape == one.entropy.shape
     assert several.target_prob.shape == (*several.entropy.shape, 1)
-
-
-@pytest.mark.parametrize("vocab", [5, 300, 256 * 40, 256 * 40 + 17])
-def test_top_k_is_exact(vocab: int) -> None:
-    logits = torch.randn(11, vocab, generator=torch.Generator().manual_seed(vocab))
-    values, found = top_k(logits, 5)
-    wanted = logits.topk(5, -1)
-    assert torch.equal(values, wanted.values)
-    assert torch.equal(found, wanted.indices)
-
-
-def test_entropy_where_probabilities_underflow(llama: Case) -> None:
-    logits = torch.full((1, 600), -1e30)
-    logits[0, 3] = 5.0
-    stats = row_stats(logits, 2, torch.tensor([[3]]))
-    assert float(stats.entropy) == 0.0
-    assert float(stats.target_probs) == 1.0
-
-
-def test_kl_keeps_the_small_terms_of_a_large_vocabulary() -> None:
-    """Added one by one in float32, 50,000 small terms vanish beside a large sum."""
-    own, read = torch.randn(2, 6, 50_000, generator=torch.Generator().manual_seed(2))
-    own[:, 0], read[:, 1] = 12.0, 120.0
-    stats, which = row_stats(read, 1, torch.zeros(6, 0, dtype=torch.long)), torch.arange(6)
-    found = Reference.of(own).kl_to(read, stats, which)
-    p, q = torch.log_softmax(own.double(), -1), torch.log_softmax(read.double(), -1)
-    np.testing.assert_allclose(found, (p.exp() * (p - q)).sum(-1), rtol=2e-6)
 
 
 def test_invalid_options_are_refused(small: Case) -> None:
