@@ -18,9 +18,14 @@ from analysis.flow_graph.specs import FlowSpec
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.heads import has_heads, head_parts, other_parts
+from analysis.tracing.storage import require_bytes
 
 #: Kind, layer, head (-1 for none), source position.
 _Path = tuple[str, int, int, int]
+#: Bytes of one path with its node and its link, while the graph is made (tracemalloc: 346).
+_PATH_BYTES = 400
+#: Copies of the vectors of a layer's heads and sources: moved, weighted, and in the logit's scale.
+_COPIES = 3
 
 
 @dataclass
@@ -56,8 +61,10 @@ def signed(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
     Raises:
         SpecError: If the root is not one state of the last row, a token does not exist, a layer's
             attention can't be split into heads, or an intervention edited a state on a path.
+        NotEnoughMemoryError: If the paths do not fit in memory.
         CancelledError: If the caller's progress listener stops the work.
     """
+    _require_memory(model, len(trace.tokens), root_of_logit(model, trace, spec) + 1)
     target = target_of(model, trace, root_of_logit(model, trace, spec), spec.token, spec.foil)
     position = target.position
     trace.require_sums(slice(None), position)
@@ -72,6 +79,23 @@ def signed(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
     paths.add("bias", model.info.layers, -1, position, direction.bias)
     logit = float(target.of(uncapped(model, trace, position)))
     return _graph(paths, spec, model.info.layers, target, logit)
+
+
+def _require_memory(model: Model, length: int, sources: int) -> None:
+    """Refuse paths that do not fit: one for each layer, head and source, and one layer's vectors.
+
+    Raises:
+        NotEnoughMemoryError: With what is needed and what is free.
+    """
+    info = model.info
+    paths = info.layers * (info.heads * sources + 4)
+    vectors = _COPIES * info.heads * sources * info.d_model * 4
+    pattern = info.heads * length**2 * 4
+    require_bytes(
+        f"A signed flow from {sources:,} positions",
+        _PATH_BYTES * paths + vectors + pattern,
+        "Choose an earlier position, or shorten the prompt.",
+    )
 
 
 def root_of_logit(model: Model, trace: Trace, spec: FlowSpec) -> int:

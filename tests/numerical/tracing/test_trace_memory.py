@@ -181,6 +181,18 @@ def test_a_graph_with_more_links_than_fit_is_refused_with_both_figures(
         assert analysis.flow(long, states, **options).link_share.size  # type: ignore[arg-type]
 
 
+def test_a_signed_flow_that_does_not_fit_is_refused_with_both_figures(
+    small: Case, free: Callable[[float], None]
+) -> None:
+    free(1e3)
+    with pytest.raises(NotEnoughMemoryError, match="signed flow from 9 positions needs up to") as (
+        caught
+    ):
+        analysis.flow(small.model, small.trace, method="signed")
+    assert "0.0 MB are free" in caught.value.message
+    assert "earlier position" in caught.value.hint
+
+
 def test_a_full_disk_is_refused_with_both_figures(
     long: Model, free: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
