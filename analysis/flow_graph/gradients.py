@@ -9,18 +9,26 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from analysis.attribution.direct import Target
 from analysis.contract.choices import Situation
-from analysis.errors import SpecError
+from analysis.errors import NotEnoughMemoryError, SpecError
 from analysis.flow_graph.cuts import positions_of
 from analysis.flow_graph.options import FLOW_METHODS
+from analysis.model import memory
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.heads import has_heads
 from analysis.tracing.intervention_hooks import applied, hook_component
+from analysis.tracing.storage import pass_bytes
+
+#: Lengths of the passes whose saved tensors are counted.
+_PROBED = (4, 8, 16)
+#: A layer saves far less than this many times what a forward pass holds at once.
+_GENEROUS = 8
 
 
 @dataclass(frozen=True)
@@ -50,20 +58,75 @@ def gradients(model: Model, run: Trace, target: Target) -> Gradients:
 
     Raises:
         SpecError: If the model can't run backward, or an attention can't be split into heads.
+        NotEnoughMemoryError: If the pass and what it saves for the way back do not fit.
     """
     situation = Situation(model.info)
     if reason := FLOW_METHODS["effect"].unavailable(situation):
         raise SpecError(reason, f"Choose the method {FLOW_METHODS.usable(situation)}.")
+    _require_memory(model, run, positions_of(run, target))
     try:
         return _gradients(model, run, target)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, NotImplementedError) as error:
+        if "can't allocate memory" in str(error):  # the CPU's
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SpecError(
             f"This model can't run backward, as the method effect needs: {reason}",
             "Choose the method proximity.",
         ) from error
+
+
+def _require_memory(model: Model, run: Trace, size: int) -> None:
+    """Refuse a pass whose saved tensors do not fit on the device.
+
+    Raises:
+        NotEnoughMemoryError: With what is needed and what is free.
+    """
+    free, one = memory.free(str(model.device)), pass_bytes(model, 1, size)
+    if size <= _PROBED[-1] or _GENEROUS * model.info.layers * one <= free:
+        return
+    if (needed := one + saved_bytes(model, run, size)) > free:
+        raise NotEnoughMemoryError(
+            f"A backward pass of {size:,} tokens needs about {memory.gigabytes(needed)}; "
+            f"{memory.gigabytes(free)} are free.",
+            "Shorten the prompt, or choose the method proximity.",
+        )
+
+
+def saved_bytes(model: Model, run: Trace, size: int) -> int:
+    """Bytes that a forward pass of ``size`` tokens saves for the way back, besides the weights.
+
+    Measured on three short passes. The rest is a parabola: attention saves the square of the
+    length, all else the length. Sliding windows save less.
+    """
+    bends = np.polyfit(_PROBED, [_saved_by(model, run, length) for length in _PROBED], 2)
+    return int(np.polyval(bends, size))
+
+
+def _saved_by(model: Model, run: Trace, length: int) -> int:
+    own = {part.untyped_storage().data_ptr() for part in model.hf.parameters()}
+    saved: dict[int, int] = {}
+
+    def pack(state: Tensor) -> Tensor:
+        """Count the memory of a saved tensor once."""
+        storage = state.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return state
+
+    with model.lock, ExitStack() as stack, torch.enable_grad():
+        for handle in hook_component(model, "row", 0, _recorded, 1):
+            stack.callback(handle.remove)
+        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, lambda state: state))
+        logits = _logits(model, run, length, 1)  # keeps what was saved until it is counted
+    return sum(saved.values()) if logits.requires_grad else 0
+
+
+def _recorded(state: Tensor) -> Tensor:
+    """Record the computation from here on."""
+    return state.detach().requires_grad_().clone()
 
 
 def _gradients(model: Model, run: Trace, target: Target) -> Gradients:
@@ -80,13 +143,9 @@ def _gradients(model: Model, run: Trace, target: Target) -> Gradients:
 
         return edit
 
-    def start(state: Tensor) -> Tensor:
-        """Record the computation from here on."""
-        return state.detach().requires_grad_().clone()
-
     headed = [layer for layer in range(len(blocks)) if has_heads(model, layer)]
     with model.lock, ExitStack() as stack, torch.enable_grad():
-        hooks = [("row", 0, start)]
+        hooks = [("row", 0, _recorded)]
         hooks += [("mlp_output", n, keep("mlp_output", n)) for n in range(len(blocks))]
         for name, layer, edit in hooks:
             for handle in hook_component(model, name, layer, edit, 1):

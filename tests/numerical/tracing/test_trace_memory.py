@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import analysis
 from analysis.contract.arguments import checked
 from analysis.errors import NotEnoughMemoryError, SpecError
+from analysis.flow_graph.gradients import saved_bytes
 from analysis.ledger import LedgerSpec, check_run
 from analysis.model import memory
 from analysis.model.handle import Model
@@ -191,6 +193,31 @@ def test_a_signed_flow_that_does_not_fit_is_refused_with_both_figures(
         analysis.flow(small.model, small.trace, method="signed")
     assert "0.0 MB are free" in caught.value.message
     assert "earlier position" in caught.value.hint
+
+
+def test_a_backward_pass_that_does_not_fit_is_refused_with_both_figures(
+    long: Model, free: Callable[[float], None]
+) -> None:
+    states = analysis.trace(long, built.ids(long, 300))
+    saved: dict[int, int] = {}
+    own = {part.data_ptr() for part in long.hf.parameters()}
+
+    def count(state: torch.Tensor) -> torch.Tensor:
+        if state.untyped_storage().data_ptr() not in own:
+            saved[state.untyped_storage().data_ptr()] = state.untyped_storage().nbytes()
+        return state
+
+    hook = long.hf.model.layers[0].register_forward_pre_hook(
+        lambda _module, args: (args[0].detach().requires_grad_().clone(), *args[1:])
+    )
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda state: state):
+        kept = long.hf(torch.tensor([states.token_ids]), use_cache=False, logits_to_keep=1).logits
+    hook.remove()
+    assert kept.requires_grad
+    assert saved_bytes(long, states, 300) == pytest.approx(sum(saved.values()), rel=0.01)
+    free(storage.pass_bytes(long, 1, 300) + 0.9 * sum(saved.values()))
+    with pytest.raises(NotEnoughMemoryError, match=r"backward pass of 300 tokens .* are free"):
+        analysis.flow(long, states, method="effect")
 
 
 def test_a_full_disk_is_refused_with_both_figures(
