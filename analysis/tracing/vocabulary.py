@@ -137,7 +137,7 @@ class Reference:
         And [block, position] float64 sums of the probabilities of all tokens before it.
         """
         if self._blocks is None:
-            parts = [part.T.contiguous() for part in self.probs.split(_DECODED, 1)]
+            parts = [part.T.contiguous() for part in torch.split(self.probs, _DECODED, 1)]
             sums = torch.stack([part.sum(0, dtype=torch.float64) for part in parts]).cumsum(0)
             self._blocks = parts, torch.cat([torch.zeros_like(sums[:1]), sums])
         return self._blocks
@@ -302,7 +302,8 @@ class _Running:
         if self._final is None or self._which is None:
             return None
         own: Tensor = self._final.negative_entropy[self._which]
-        return (own - self._cross + self._total.log()).clamp_min(0.0).float()
+        found: Tensor = (own - self._cross + self._total.log()).clamp_min(0.0).float()
+        return found
 
 
 def token_logits(model: Model, parts: Tensor, state: Tensor) -> Tensor:
