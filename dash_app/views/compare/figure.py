@@ -8,13 +8,14 @@ import numpy as np
 
 from analysis.experiments.specs import METRICS, PARTS, PromptComparison, Sweep
 from dash_app.page.theme import Figure, Theme, axis, base_layout, colour_bar, palette, scale
-from dash_app.page.token_labels import percent, quoted, token_markup
+from dash_app.page.token_labels import at_row, percent, quoted, row_name, token_markup
 
 #: The list below the heatmap has this many effects at most, none of them smaller than this.
 LISTED, SMALLEST = 8, 0.05
 #: The opacity of cells that are only estimated.
 ESTIMATED = 0.55
 _NAMES = {"attention": "Attention", "mlp": "MLP"}
+_MARGIN = {"l": 104, "r": 84, "t": 12, "pad": 0, "autoexpand": False}
 
 
 def sweep_figure(sweep: Sweep, theme: Theme) -> Figure:
@@ -35,23 +36,24 @@ def sweep_figure(sweep: Sweep, theme: Theme) -> Figure:
         layout[f"xaxis{key}"] = axis(
             theme, title or _column_title(sweep), domain=domain, **_columns(sweep)
         )
-    rows = sweep.raw.shape[0]
-    step = -(-rows // 12)
     below = 84 if sweep.names[-1] == "position" else 48
-    named = list(range(0, rows, step))
-    layout["yaxis"] = axis(
-        theme, sweep.names[0], tickmode="array", tickvals=named, ticktext=list(map(str, named)),
-        range=[-0.5, rows - 0.5],
-    )  # fmt: skip
+    layout["yaxis"] = _down(sweep.names[0], sweep.raw.shape[0], theme)
     return {
         "data": data,
         "layout": base_layout(
             theme,
             meta={"view": "patching"},
-            margin={"l": 52, "r": 84, "t": 12, "b": below, "pad": 0, "autoexpand": False},
+            margin={**_MARGIN, "b": below},
             **layout,
         ),
     }
+
+
+def _down(name: str, count: int, theme: Theme) -> dict[str, Any]:
+    """The axis of rows, layers or heads, with at most 12 names."""
+    named = list(range(0, count, -(-count // 12)))
+    texts = [row_name(place) if name == "row" else f"{name} {place}" for place in named]
+    return axis(theme, tickmode="array", tickvals=named, ticktext=texts, range=[-0.5, count - 0.5])
 
 
 def _panels(sweep: Sweep) -> list[tuple[str, int | None]]:
@@ -111,7 +113,7 @@ def _words(sweep: Sweep, place: tuple[int, ...]) -> str:
 
 
 def place_name(sweep: Sweep, place: tuple[int, ...]) -> str:
-    """A cell in words: "row 12, position 5 ' Mary'"."""
+    """A cell in words: "after layer 11, position 5 ' Mary'"."""
     return _where(sweep, place, markup=False)
 
 
@@ -125,7 +127,7 @@ def _where(sweep: Sweep, place: tuple[int, ...], *, markup: bool) -> str:
             shown = token_markup(token, 14) if markup else quoted(token, 14)
             words.append(f"position {index} {shown}")
         else:
-            words.append(f"{name} {index}")
+            words.append(row_name(index) if name == "row" else f"{name} {index}")
     return ", ".join(words)
 
 
@@ -233,9 +235,9 @@ def difference_figure(found: PromptComparison, shown: str, theme: Theme) -> Figu
         "layout": base_layout(
             theme,
             meta={"view": "difference"},
-            margin={"l": 52, "r": 84, "t": 12, "b": 84, "pad": 0, "autoexpand": False},
+            margin={**_MARGIN, "b": 84},
             xaxis=axis(theme, **_pair_ticks(found)),
-            yaxis=axis(theme, "row", range=[-0.5, rows - 0.5], dtick=-(-rows // 12)),
+            yaxis=_down("row", rows, theme),
         ),
     }
 
@@ -265,7 +267,7 @@ def _pair_ticks(found: PromptComparison) -> dict[str, Any]:
 
 def _pair_words(found: PromptComparison, row: int, pair: int) -> str:
     i, j = found.pairs[pair].tolist()
-    lines = [f"<b>row {row}, position {i} {token_markup(found.a[i], 14)} and {j}</b>"]
+    lines = [f"<b>{row_name(row)}, position {i} {token_markup(found.a[i], 14)} and {j}</b>"]
     for name, top, probs in (
         ("clean", found.a_top, found.a_probs), ("corrupted", found.b_top, found.b_probs),
     ):  # fmt: skip
@@ -292,6 +294,6 @@ def difference_caption(found: PromptComparison, shown: str) -> str:
     )
     gone = f" {left} tokens have no partner." if left else ""
     return (
-        f"{name}, by the logit lens. {len(found.pairs)} tokens are aligned.{gone} Largest at row"
-        f" {int(row)}, positions {i} and {j}: {float(values[row, pair]):.3f}."
+        f"{name}, by the logit lens. {len(found.pairs)} tokens are aligned.{gone} Largest"
+        f" {at_row(int(row))}, positions {i} and {j}: {float(values[row, pair]):.3f}."
     )

@@ -238,7 +238,7 @@ def test_the_difference_is_computed_only_while_its_pane_is_open(
     assert figure["data"][0]["z"][-1][-1] == 6
     assert "13 tokens" not in caption
     assert "4 tokens are aligned. 2 tokens have no partner." in caption
-    assert "Largest at row 12, positions 4 and 4: 6.000" in caption
+    assert "Largest after layer 11, positions 4 and 4: 6.000" in caption
     hover = figure["data"][0]["hovertext"][-1][-1]
     assert "clean: ·Paris first" in hover
     assert "corrupted: ·stone first" in hover
