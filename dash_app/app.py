@@ -73,7 +73,7 @@ def create_app(service: Any, settings: Settings, *, manager: Any = None, jobs: A
         service: An ``analysis.service.Service``, or a substitute with the same methods.
         settings: The server's settings.
         manager: Dash's background callback manager.
-        jobs: From a callback's ``set_progress`` to a maker of requests to the service.
+        jobs: Makes a ``NewJob`` from a callback's ``set_progress``.
     """
     app = ThinDash(
         "stratascope",
@@ -81,7 +81,7 @@ def create_app(service: Any, settings: Settings, *, manager: Any = None, jobs: A
         update_title="",
         assets_folder=str(ASSETS),
         serve_locally=True,
-        # A proxy may remove the prefix or keep it: Below accepts both. The routes never have it.
+        # A proxy may remove the prefix or keep it; ``Below`` accepts both. Routes never have it.
         requests_pathname_prefix=settings.url_prefix,
         routes_pathname_prefix="/",
         background_callback_manager=manager,
@@ -100,8 +100,8 @@ def create_app(service: Any, settings: Settings, *, manager: Any = None, jobs: A
     if manager is not None:
         continue_jobs(app, manager)
     app.server.wsgi_app = Below(app.server.wsgi_app, settings.url_prefix)
-    # Dash does this at the first request and lets parallel requests pass meanwhile: a second web
-    # process then did not know the scripts that its first page requested.
+    # By default, Dash does this at the first request, and answers parallel requests before it is
+    # done. A second web process then did not know the scripts that its first page requested.
     setup: Any = app._setup_server  # Dash has no types for it
     setup()
     return app

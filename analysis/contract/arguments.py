@@ -1,4 +1,4 @@
-"""Convert what users give to specs and public functions to the annotated types, or refuse it.
+"""Convert the arguments of specs and public functions to their annotated types, or refuse them.
 
 Importable without torch.
 """
@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: No count, index or seed needs more than 63 bits.
 _TOO_LARGE = 1 << 63
-#: What to give for a type, by the type's name.
+#: How a hint describes a type, by the type's name.
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -40,7 +40,7 @@ def whole_number(name: str, value: Any) -> int:
     """``value`` as an int below 2^63. Numpy and torch integers pass, fractions and booleans don't.
 
     Raises:
-        SpecError: Naming the option and the value.
+        SpecError: If the value is not such a number. The error names the option and the value.
     """
     plain = _plain(value)
     if isinstance(plain, bool) or not isinstance(plain, Integral) or abs(int(plain)) >= _TOO_LARGE:
@@ -51,10 +51,10 @@ def whole_number(name: str, value: Any) -> int:
 
 
 def number(name: str, value: Any) -> float:
-    """``value`` as a float; NaN is not a number.
+    """``value`` as a float. NaN is refused.
 
     Raises:
-        SpecError: Naming the option and the value.
+        SpecError: If the value is not a number. The error names the option and the value.
     """
     plain = _plain(value)
     if isinstance(plain, bool) or not isinstance(plain, Real):
@@ -75,7 +75,7 @@ def convert(name: str, value: Any, hint: Any) -> Any:
 
     Args:
         name: The option's name, for the error.
-        value: As given by a user.
+        value: What the user gave.
         hint: The annotation, resolved.
 
     Raises:
@@ -125,7 +125,7 @@ def _hints_of(kind: Any) -> dict[str, Any]:
 def out_of_memory(what: str, error: BaseException) -> NotEnoughMemoryError | None:
     """The typed error for an out-of-memory error of numpy or torch; None for another error.
 
-    Work is checked before it starts; this catches what the estimate missed.
+    An estimate refuses work that does not fit before it starts; this catches what it missed.
     """
     text = str(error)
     known = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
@@ -141,7 +141,7 @@ def out_of_memory(what: str, error: BaseException) -> NotEnoughMemoryError | Non
 def checked(function: F) -> F:
     """A public function whose arguments are converted to their annotated types, or refused.
 
-    Only numbers, flags, text and tuples of them are converted; the function itself checks others.
+    Only numbers, flags, text and tuples of them are converted; the function itself checks the rest.
 
     Args:
         function: Its parameters ``model`` and ``trace`` must be a ``Model`` and a ``Trace``.
@@ -157,7 +157,7 @@ def checked(function: F) -> F:
 
     @wraps(function)
     def call(*args: Any, **options: Any) -> Any:
-        """Convert the arguments, call the function, and name an error of memory."""
+        """Convert the arguments, call the function, and raise a typed error if memory runs out."""
         unknown = [name for name in options if name not in names]
         if unknown and not takes_any:
             raise unknown_option(unknown[0], names, function.__name__)

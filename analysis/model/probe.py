@@ -15,17 +15,17 @@ from analysis.model.stream import first_tensor, float32_copy, hidden_input
 
 #: Largest relative error at which two sums count as equal, by dtype.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-5}
-#: The same for 16-bit weights.
+#: The same for all other dtypes (16-bit and quantised weights).
 LOOSE_TOLERANCE = 2e-2
 
 
 def tolerance(dtype: torch.dtype) -> float:
-    """The largest relative error at which a sum holds in ``dtype``."""
+    """The largest relative error at which two sums count as equal in ``dtype``."""
     return TOLERANCE.get(dtype, LOOSE_TOLERANCE)
 
 
 def rounding(dtype: torch.dtype) -> float:
-    """The relative error of one addition beside weights of ``dtype``.
+    """The relative rounding error of one addition in a model with weights of ``dtype``.
 
     Quantised weights have an integer dtype; their outputs have 16 bits or more.
     """

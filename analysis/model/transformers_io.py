@@ -48,15 +48,15 @@ def read_tokenizer(folder: Path) -> Any:
 
 
 def read_weights(folder: Path, options: dict[str, Any]) -> Any:
-    """The model of a folder, with eager attention; of a composite model, all its parts.
+    """The model in a folder, with eager attention. A composite model has all its parts.
 
     Args:
         folder: Checked by ``model_files.check_folder``.
         options: Dtype, devices and quantisation, from ``Placement.options``.
 
     Raises:
-        ModelLoadError: If the model generates no text, or weights are missing; transformers
-            would fill them with random numbers.
+        ModelLoadError: If the model generates no text, or if weights are missing: transformers
+            would replace them with random numbers.
     """
     with without_progress_bars():
         config = AutoConfig.from_pretrained(
@@ -75,7 +75,7 @@ def read_weights(folder: Path, options: dict[str, Any]) -> Any:
     if absent:
         raise ModelLoadError(
             f"The weights in {folder} lack {absent[0]} ({len(absent)} in all).",
-            "Download the model again, or choose one made for generating text.",
+            "Download the model again, or choose a model that generates text.",
         )
     return model
 
@@ -91,8 +91,8 @@ def gguf_tokenizer(path: Path) -> Any:
 def gguf_model(path: Path, dtype: torch.dtype = torch.float32) -> Any:
     """The model in a GGUF file, its weights dequantised to ``dtype``.
 
-    transformers refuses to save a model whose configuration names a quantisation. The state is
-    therefore copied into a new model without one.
+    transformers refuses to save a model whose configuration names a quantisation. The weights are
+    therefore copied into a new model whose configuration names none.
     """
     with without_progress_bars():
         read = AutoModelForCausalLM.from_pretrained(

@@ -1,7 +1,7 @@
 """What web processes and workers share in Redis beside Celery's own queues and results.
 
-For each memo key, ``lock`` holds the id of the one task that computes it, and ``waiters`` the
-requests that wait for it. The lock expires unless a waiter renews it. So it is also the cancel
+For each memo key, ``lock`` holds the id of the one task that computes it, and ``waiters`` holds the
+requests that wait for it. The lock expires unless a waiter renews it. The lock is also the cancel
 flag: a worker stops a task whose id is no longer in the lock.
 """
 
@@ -21,7 +21,7 @@ from analysis.scale.app import LONG, QUEUES
 from analysis.scale.settings import ScaleSettings
 from analysis.store.memo import seal, unseal
 
-#: What a call raises if Redis is unreachable or refuses a command; sending a task too.
+#: What commands and sent tasks raise if Redis is unreachable or refuses a command.
 RedisErrors = (redis.exceptions.RedisError, OperationalError, OSError)
 
 #: Seconds that a request is refused after it stopped two workers; seconds that a task's marks last.
@@ -55,7 +55,7 @@ class Store:
 
     Args:
         settings: Where Redis is.
-        client: To it.
+        client: A Redis client.
     """
 
     def __init__(self, settings: ScaleSettings, client: Any) -> None:
@@ -70,7 +70,7 @@ class Store:
     # For web processes.
 
     def look(self, key: str = "", state: str | bytes = "") -> View:
-        """Read the shared state with one round trip, given a key and an entry's name."""
+        """Read the shared state for a key and for the name of an entry, with one round trip."""
         pipe = self._redis.pipeline(transaction=False)
         pipe.get(self._name("lock", key)).get(state).time()
         pipe.zrange(self._name("workers", "alive"), 0, -1, withscores=True)
@@ -100,14 +100,14 @@ class Store:
                     self._redis.lrem(queue, 0, messages[id])
 
     def part(self, key: str, waiter: str) -> None:
-        """Remove a waiter that comes again after a restart, and keep its task until then."""
+        """Remove a waiter that returns after a restart, and keep its task until then."""
         pipe = self._redis.pipeline(transaction=False)
         pipe.srem(self._name("waiters", key), waiter)
         pipe.pexpire(self._name("lock", key), 1000 * RESTART_S)
         pipe.execute()
 
     def acquire(self, key: str, id: str) -> bool:
-        """Make ``id`` the task that computes a key, unless another is."""
+        """Make ``id`` the task that computes a key; False if the key has a task already."""
         return bool(self._lock(key).acquire(token=id))
 
     def release(self, key: str, id: str) -> bool:
@@ -122,7 +122,7 @@ class Store:
         return Lock(self._redis, self._name("lock", key), self._settings.lease_s, blocking=False)
 
     def place(self, id: str) -> tuple[str, int]:
-        """Return the queue that a task waits in, and its position: 1 is next; "", 0 if in none."""
+        """Return a task's queue and its place among all that wait (1 is next); "", 0 if in none."""
         before = 0
         for queue, messages in zip(QUEUES, self._messages(), strict=True):
             if id in messages:
@@ -157,7 +157,7 @@ class Store:
         return bool(taken) and lock == id.encode()
 
     def put_back(self, id: str) -> None:
-        """Let a task that is sent once more be taken again."""
+        """Allow a worker to take a task again after it was sent again."""
         self._redis.delete(self._name("taken", id))
 
     def is_wanted(self, key: str, id: str) -> bool:

@@ -1,8 +1,9 @@
 """The memo: results on disk as bytes with a checksum, limited in size, never pickle.
 
-diskcache unpickles the entries of its folder (CVE-2025-69872), so a writer of that folder could
-run code. ``BytesDisk`` stores and reads bytes only and refuses other entries unread. Every entry
-has a checksum over its key and bytes; a damaged or swapped entry is a miss, never a wrong result.
+diskcache unpickles the entries of its folder (CVE-2025-69872), so anyone who can write to that
+folder could run code. ``BytesDisk`` stores and reads bytes only and refuses other entries unread.
+Every entry has a checksum over its key and bytes; a damaged or swapped entry is a miss, never a
+wrong result.
 
 A request does not fail if the memo is unusable: it is computed, and ``Memo.problem`` has the
 reason. ``LruCache`` holds the most recently used values in memory.
@@ -188,7 +189,7 @@ def seal(key: str, data: bytes) -> bytes:
 
 
 def unseal(key: str, sealed: bytes) -> bytes | None:
-    """The data of ``seal``; None if a byte was changed or the key is another."""
+    """The data of ``seal``; None if a byte was changed or the key differs."""
     head = len(_MAGIC) + _DIGEST
     data = sealed[head:]
     return data if sealed[:head] == _MAGIC + _digest(key, data) else None
@@ -200,7 +201,7 @@ def _digest(key: str, data: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class MemoStatus:
-    """State of the memo, for the page's footer, ``cache info`` and metrics.
+    """State of the memo, for ``stratascope cache info`` and the metrics.
 
     ``failures`` counts reads and writes of the folder that failed.
     """
@@ -219,7 +220,7 @@ class Memo:
     """Bytes by key: recent entries in memory, all entries in one private folder.
 
     A single thread accesses the folder. The short-lived threads of a web server therefore open
-    no database connections, and a slow disk delays no answer.
+    no database connections, and ``put`` does not wait for the disk.
 
     Args:
         folder: The folder, created with mode 0700; None for memory only.

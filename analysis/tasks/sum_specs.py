@@ -79,11 +79,12 @@ class ProbeReport(Result):
     Attributes:
         components: [component] "row 0", "attention 0", "head 0.3", "mlp 0", ...
         places: [place] names of the positions.
-        targets: [target] "carry1" to "carry5" (into the column), "sum0" to "sum4" (raw).
-        accuracy: [target, component, place] balanced for carries, plain for the raw sums.
+        targets: [target] "carry1" to "carry5" (the carry into that column), "sum0" to "sum4" (the
+            column's sum without the carry).
+        accuracy: [target, component, place] balanced accuracy for carries, plain accuracy for sums.
         control: The same with the labels shuffled.
         chance: [target] accuracy of guessing.
-        fitted, held_out: Number of sums that probes were fitted and evaluated on.
+        fitted, held_out: Number of sums on which probes were fitted, and on which they were tested.
         positions: [place] their positions.
         written: [target] the place whose state predicts the column's digit: for a carry, the
             column that it enters.
@@ -197,7 +198,7 @@ class ProbeSpec(Spec[ProbeReport]):
     def __post_init__(self) -> None:
         _check_sums(self.digits, self.sums, 2 * MAX_PROMPTS)
         if self.sums < 40:
-            raise SpecError(f"{self.sums} sums are too few to fit and evaluate.", "Use 200.")
+            raise SpecError(f"{self.sums} sums are too few for a probe.", "Use 200 or more.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +235,10 @@ class PatchSpec(Spec[PatchReport]):
     seed: int = field(default=0, metadata=SEED)
     travels: bool = field(
         default=False,
-        metadata=about("The carry comes through a nine; else from the next column."),
+        metadata=about(
+            "Whether the carry passes through a column that adds up to 9; if not, it starts in the"
+            " column just below."
+        ),
     )
     positions: str = field(default="written", metadata=one_of(PATCH_POSITIONS))
 

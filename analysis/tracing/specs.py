@@ -25,8 +25,8 @@ class RunResult(Result):
         entropy: [pos] entropy of the next-token distribution, nats.
         vocabulary: Every token named by ``top_ids``, by ascending id.
         stopped: "length" or "end of text": why generation ended.
-        added: Positions of prompt tokens that hold nothing of the user's text: written by the
-            chat template, or added by the tokenizer.
+        added: Positions of prompt tokens that contain none of the user's text: the chat template
+            or the tokenizer added them.
     """
 
     info: ModelInfo
@@ -59,11 +59,11 @@ class PatternResult(Result):
     """Attention patterns of one layer.
 
     Attributes:
-        layer: Which.
+        layer: The layer.
         pattern: [head, query, key] attention weights; NaN in a layer without attention.
         sink: [head, query] mass that went to a learned sink rather than to a token.
         head_norm: [head, query] L2 norm of what each head adds to the residual stream.
-        head_share: [head, query] ``head_norm`` over its sum over heads.
+        head_share: [head, query] ``head_norm`` divided by its sum over the heads.
     """
 
     layer: int
@@ -110,7 +110,7 @@ class TraceSpec(Spec[None]):
     Attributes:
         model: The model's name.
         token_ids: The tokens.
-        edits: Changes of the pass; at most 32.
+        edits: Changes to the forward pass; at most 32.
     """
 
     model: str

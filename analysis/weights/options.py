@@ -21,8 +21,8 @@ KINDS = Choices(
     ),
     Choice(
         "copy", "Copy", "share of tokens t with t = argmax of x_t · W_OV · U",
-        "The copying score: the share of sampled tokens that the head raises more than every other"
-        " sampled token when it reads them. It comes from the weights alone.",
+        "The copying score: the share of sampled tokens that the head, when it reads them, promotes"
+        " most among all sampled tokens. It comes from the weights alone.",
         "Elhage et al. 2021, copying heads",
     ),
     Choice(

@@ -12,7 +12,7 @@ from analysis.errors import AnalysisError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of the service and its workers. The settings carry them whole.
+    """Limits of the service and its workers; ``Settings.limits`` makes them.
 
     Attributes:
         max_prompt_tokens: Largest number of tokens in a prompt, template included.
@@ -21,11 +21,12 @@ class Limits:
         max_queue: Largest number of waiting computations.
         deadline_s: Seconds of computing allowed for one request.
         silence_s: Seconds without a sign of life after which a worker is replaced.
-        model_bytes: Bytes of weights in memory. The least recently used model is dropped.
-        trace_bytes: Bytes of forward passes in memory. The least recently used is dropped.
-        recent_bytes: Bytes of results in memory.
-        memo_bytes: Bytes of results on disk.
-        task_bytes: Bytes of finished prompts of suites on disk.
+        model_bytes: Most bytes of weights in memory. Beyond that, the worker drops the model that
+            was used least recently.
+        trace_bytes: Most bytes of forward passes in memory, by the same rule.
+        recent_bytes: Most bytes of results in memory.
+        memo_bytes: Most bytes of results on disk.
+        task_bytes: Most bytes of finished prompts of suites on disk.
         dtype: The dtype of the weights; None for the model's default.
         device: The device of the weights; None to choose.
         tasks: Folder for finished prompts of suites; empty to store none.
@@ -55,7 +56,7 @@ class Request:
         kind: The technique's name in ``analysis.registry``.
         model: The model's name.
         fingerprint: The fingerprint of its weights.
-        specs: The spec, after the ``TraceSpec`` if it applies to a trace.
+        specs: The spec. If it applies to a trace, the ``TraceSpec`` comes before it.
         resumable: Whether it keeps what it has finished, so that it can be stopped and continued.
     """
 

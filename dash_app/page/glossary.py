@@ -26,7 +26,7 @@ _FILE = next(
 _ENTRY = re.compile(r"^- (.+?)(?=^- |^#|\Z)", re.MULTILINE | re.DOTALL)
 _BOLD = re.compile(r"\*\*([^*]+)\*\*")
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
-#: Everyday words: a definition at each of them would be noise.
+#: Everyday words, which get no definition because they are in almost every sentence.
 _PLAIN = frozenset((
     "token", "position", "layer", "block", "row", "head", "state", "part", "share",
     "link", "node", "root", "mass", "flow", "cell", "grid", "run", "trace", "spec", "result",
@@ -43,7 +43,7 @@ _PLAIN = frozenset((
 def definitions() -> dict[str, str]:
     """From each term in lower case to its definition, as plain text.
 
-    Empty if the file is missing: the page then has no definitions, and works otherwise.
+    Empty if the file is missing: the page then works without definitions.
     """
     if _FILE is None:
         return {}
@@ -56,11 +56,11 @@ def definitions() -> dict[str, str]:
 
 
 def define(name: str, text: str = "") -> Component | str:
-    """A term with its definition, for any term of the glossary; other texts are returned as text.
+    """A term of the glossary with its definition; any other text without one.
 
     Args:
         name: The term.
-        text: How it is written here; empty: as in ``name``.
+        text: How the term is written here; if empty, as in ``name``.
     """
     meaning = definitions().get(name.lower())
     if meaning is None:
@@ -73,7 +73,7 @@ def define(name: str, text: str = "") -> Component | str:
 def with_terms(text: str) -> list[Component | str]:
     """A text in which the first use of each special term has its definition.
 
-    Everyday words (token, row, head) are left alone, because they are in every sentence.
+    Everyday words (token, row, head) get none.
     """
     parts: list[Component | str] = []
     seen: set[str] = set()

@@ -20,10 +20,9 @@ from dash_app.state.options import PAGES, THEMES
 HELP = (
     "Type a prompt and run it. The heatmap shows what each state of the residual stream predicts,"
     " row by row. Click a cell, and all other panels show what it is made of.",
-    "The button with sliders opens a panel's options and explains how to read the panel. Options"
-    " that are not the"
-    " default are listed in the panel; a click on one resets it.",
-    "A panel can be maximised and collapsed. The link contains everything that you see.",
+    "The button with sliders opens a panel's options and explains how to read the panel. The panel"
+    " lists every option that is not at its default; click one to reset it.",
+    "You can maximise or collapse a panel. Copy link gives an address that opens the same view.",
 )
 KEYS = {
     "Ctrl + Enter": "runs the prompt.",
@@ -38,7 +37,8 @@ Parts = Mapping[str, Any]
 LENS = ("lens", "emergence", "disagreement")
 FLOW = ("flow", "links", "check", "block")
 ANSWER = ("curves", "contributions")
-#: Where the options of a side sheet are written; the name before the dash is the pane's.
+#: Ids of the elements that hold the options of a side sheet; the part before the dash names the
+#: pane.
 OPTIONS = (
     "lens-options", "flow-options", "curves-quantity", "contributions-tokens",
     "disagreement-options", "attention-options",
@@ -47,9 +47,9 @@ INSPECTED = {"cell": "Cell", "link": "Link", "head": "Head", "promoted": "Writes
 INSPECTOR_HELP = (
     "What was clicked last: a cell of the heatmap, a link of the flow, a head, or what a component"
     " writes.",
-    "Direct is the head's direct contribution to the logit that the contributions explain. The"
-    " effect of a link is how much that logit falls if the link is cut, estimated by one backward"
-    " pass (flow method Effect).",
+    "Direct is the head's direct contribution to the logit that the view Contributions explains."
+    " The effect of a link is how much that logit falls if the link is cut. One backward pass"
+    " estimates it (flow method Effect).",
 )
 
 

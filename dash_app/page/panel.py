@@ -37,7 +37,7 @@ def aria(**values: str) -> dict[str, Any]:
 
 
 def data(**values: str) -> dict[str, Any]:
-    """``data(copy_address="")`` as ``data-copy-address``, the same way."""
+    """``data(copy_address="")`` as the keyword argument ``data-copy-address``."""
     return {f"data-{name.replace('_', '-')}": value for name, value in values.items()}
 
 
@@ -76,7 +76,7 @@ def select_button(
 
 
 def seen(children: Any) -> str:
-    """The text of some components, as it is read."""
+    """The visible text of components."""
     if isinstance(children, (list, tuple)):
         return " ".join(filter(None, map(seen, children)))
     if isinstance(children, Component):
@@ -156,10 +156,10 @@ def menu(
     Args:
         name: The selection's field.
         label: What is chosen, in a word or two.
-        options: At least the chosen one.
+        options: The options, among them the chosen one.
         chosen: The value now.
-        short: Whether options are numbers or tokens, to be set side by side.
-        derived: Whether the default follows from the run, so that there is none to go back to.
+        short: Whether the options are numbers or tokens, which the menu sets side by side.
+        derived: Whether the default depends on the run; the control then has no reset.
     """
     title = next((option.title for option in options if option.value == chosen), chosen)
     entries = [_entry(name, label, option, chosen) for option in options]
@@ -235,7 +235,7 @@ def radio(name: str, texts: Mapping[str, str], value: str = "") -> Component:
     Args:
         name: Its id.
         texts: What it shows for each value.
-        value: The value at first; by default the first one.
+        value: The initial value; by default the first of ``texts``.
     """
     made: Component = dbc.RadioItems(
         id=name,
@@ -280,8 +280,8 @@ def number_field(name: str, value: int, least: int, most: int) -> Component:
 def graph(name: str, label: str, **more: Any) -> Component:
     """A figure with a placeholder until its data arrives.
 
-    It fills its panel where its layout has no width or no height. Where it has, or where
-    ``layout.meta.least`` says that it needs more, it scrolls.
+    The figure fills its panel, unless its layout sets a width or a height. It scrolls if that size,
+    or the size in ``layout.meta.least``, is larger than the panel.
     """
     return html.Div(
         dcc.Graph(

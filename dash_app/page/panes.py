@@ -25,17 +25,18 @@ class Pane:
     """One picture of a panel, with its caption, its options and its explanation.
 
     Attributes:
-        name: Names it in ids and in the address.
+        name: Its name in ids and in the address.
         tab: Its name in a word or two.
-        title: What it answers, as a heading.
+        title: The question that it answers, as a heading.
         body: The picture.
         help: How to read it; the side sheet shows it below the options.
-        caption: The text of the one-line caption before a callback writes it.
+        caption: The text of the one-line caption until a callback writes another.
         caption_id: The caption's id; empty if no callback writes it.
         options: The options in groups: "What", "How" and "Shown"; a group without a name
             contains the headings itself.
-        line: What stands in place of the caption.
-        lazy: Whether it is drawn only when it is first shown; not if a script writes into it.
+        line: A component that replaces the caption.
+        lazy: Whether it is drawn only when it is first shown. Set it to False if a script writes
+            into the pane.
     """
 
     name: str
@@ -55,7 +56,7 @@ def icon(name: str) -> Component:
     return html.Span(className=f"bi bi-{name}", **aria(hidden="true"))
 
 
-#: What a panel can be exported as, by ``data-export``: name, and help (``assets/js/export.js``).
+#: The formats of an export, by ``data-export``: name and help (``assets/js/export.js``).
 EXPORTS = {
     "png": ("PNG", "A picture at twice the size of the screen."),
     "svg": ("SVG", "A picture of lines and text, for any size."),

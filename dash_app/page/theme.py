@@ -5,7 +5,7 @@
 The scale for magnitudes is viridis (Smith and van der Walt, 2015): it is readable with any colour
 vision and in greyscale, because lightness grows monotonically. On a dark page it runs from the
 page's dark to yellow. On a light page it is reversed and fades into white, so that on both pages
-more contrast means a larger value. Signed values use PuOr (ColorBrewer), which differs in lightness
+more contrast means a larger value. Signed values use PuOr (ColorBrewer), whose lightness changes
 from the middle to both ends. The colours of the components (residual, attention, MLP, bias) differ
 in lightness too, so that they stay apart in greyscale. Categories are those of Okabe and Ito
 (2008), darkened or lightened for contrast on each page.

@@ -49,15 +49,15 @@ class Inert(Component):
 
 
 class Lazy(Component):
-    """Draws its children only from the moment when they are shown.
+    """Draws its children when they are first shown, not before.
 
     Callbacks write them as usual: Dash keeps their properties, whether or not they are drawn.
 
     Args:
         children: What is drawn.
         name: Its id. ``assets/js/workspace.js`` sets ``shown`` when the element with this name in
-            ``data-lazy`` is first shown. It is a property and no state of the browser: only so does
-            Dash draw the children with their present properties.
+            ``data-lazy`` is first shown. ``shown`` is a property, not a state of the script: only
+            then does Dash draw the children with their current properties.
     """
 
     _children_props = []  # noqa: RUF012 - read by Dash, never written
@@ -97,7 +97,7 @@ class ThinDash(Dash):
 
 
 def thin(value: Any) -> Any:
-    """Make every subtree inert that has no id and is plain HTML.
+    """Make every subtree inert that is plain HTML and has no ids.
 
     Args:
         value: A component, or a list of them; any other value is returned unchanged.

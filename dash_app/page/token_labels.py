@@ -23,7 +23,7 @@ _VISIBLE = {"\n": "↵", "\r": "␍", "\t": "⇥", "·": "U+00B7"}
 _RUN = re.compile(r"([·␣↵⇥])\1{4,}")
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _JOINERS = ("\u200d", "\ufe0f", "\ufe0e")
-#: First strong isolate, and its end: the direction of the text between them is its own.
+#: Unicode's first strong isolate and its end: the text between them sets its own direction.
 _ISOLATE, _END = "\u2068", "\u2069"
 _FALLBACK = "stratascope-bytes"
 
@@ -38,7 +38,7 @@ codecs.register_error(_FALLBACK, _show_bytes)
 
 
 def bytes_label(data: bytes) -> str:
-    """Bytes that are not a character on their own, as hexadecimal digits in angle brackets."""
+    """Bytes that are no complete character, as hexadecimal digits in angle brackets."""
     return f"⟨{data.hex(' ').upper()}⟩"
 
 
@@ -58,7 +58,7 @@ def quoted(token: Token, limit: int = LIMIT) -> str:
 
 
 def _isolated(text: str) -> str:
-    """Text between marks that make its direction its own, if a part of it runs right to left."""
+    """The text between isolating marks, if a part of it runs from right to left."""
     turns = any(unicodedata.bidirectional(char) in {"R", "AL", "AN"} for char in text)
     return f"{_ISOLATE}{text}{_END}" if turns and not text.startswith(_ISOLATE) else text
 

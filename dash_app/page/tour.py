@@ -16,8 +16,8 @@ class Step:
     """One step of the tour.
 
     Attributes:
-        target: A CSS selector of what it points at. The script skips a step whose target has no
-            place on the page, so choose the box of a picture, which is there before the picture.
+        target: A CSS selector of what the step points at. The script skips a step whose target is
+            not on the page. Choose the box of a picture, because it exists before the picture.
         title: Its heading.
         text: What the part shows and what can be done there.
     """
@@ -51,7 +51,7 @@ STEPS = (
     Step(
         "#curves-graph-box",
         "The curves follow a token through the layers",
-        "They show the probability of the pinned tokens in the chosen column. Double click a cell"
+        "They show the probability of the pinned tokens in the chosen column. Double-click a cell"
         " to pin its token. Now run a prompt of your own.",
     ),
 )

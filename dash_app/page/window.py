@@ -57,10 +57,10 @@ def window(
 
     Args:
         run: The run.
-        layered: Whether the component has one state a layer, and none at the embedding.
+        layered: Whether the component has one state per layer, and none at the embedding.
         row: The chosen row, which is always drawn.
         pos: The chosen position.
-        show: "" (the page with the chosen position), "all", "answer" or "first-last".
+        show: "" (the page with the chosen position), "all", "answer", or a range such as "8-15".
         fold: Draw every ``fold``-th row, and the last.
     """
     bottom = 1 if layered else 0
@@ -128,7 +128,7 @@ def empty_grid(run: RunResult, spec: LensSpec, layered: bool) -> Grid:
 def laid_out(grid: Grid, shown: Window) -> Grid:
     """The drawn part of a grid; missing cells are -1 and NaN.
 
-    ``rows`` of the result count as in the grid (layers, for a component of a layer).
+    ``rows`` of the result are numbered as in the grid (by layer, for a component of a layer).
     """
     offset = shown.all_rows[0]
     rows = indices_of(grid.rows + offset, shown.rows)

@@ -1,9 +1,9 @@
 """The one callback of the page: it answers every gesture with all that the gesture moved.
 
-It counts what a person did (``update.py``), adopts a run, and draws what changed (``drawings.py``).
-All of it comes from the memo, so that one request answers at once. Jobs compute what the memo
-lacks. Their results come back here, so that every part of the page has one writer, and a late
-result can't replace a newer one.
+It applies what the user did (``update.py``), adopts a run, and draws what changed
+(``drawings.py``). All results come from the memo, so that one request answers at once.
+Jobs compute what the memo lacks. Their results come back here, so that every part of the page has
+one writer, and a late result can't replace a newer one.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _reduced(page: Page, gesture: Gesture, current: Selection) -> tuple[Reduced,
 
 
 def _reported(handlers: Sequence[EventHandler], values: Sequence[Any]) -> list[Event]:
-    """What views reported. The callback empties each report that it counted."""
+    """What views reported. The callback empties each report that it applied."""
     return [
         Event(handler.component, handler.property, value)
         for handler, value in zip(handlers, values, strict=True)
@@ -159,7 +159,7 @@ def _reported(handlers: Sequence[EventHandler], values: Sequence[Any]) -> list[E
 
 
 def _job(selection: Selection, status: Any, asked: Any) -> Values:
-    """Start the job of a new request, unless the memo has all of it; end the job of the last."""
+    """Start the job of a new request unless the memo has its results; end the previous job."""
     wanted = None if status else selection.model_dump(include=set(PARTS["request"]))
     return {} if wanted is None and asked is None else {(PageId.ASKED, "data"): wanted}
 
@@ -187,7 +187,7 @@ def _drawn(page: Page, found: Any, marks: dict[str, Any], before: Mapping[str, A
 
 
 def register(app: Dash, context: Context, views: Sequence[View]) -> None:
-    """Add the callback, and the jobs of drawings that have none of their own."""
+    """Add the callback, and a computation for each drawing whose job is not automatic."""
     page = Page(
         context,
         tuple(drawing for view in views for drawing in view.drawings),
@@ -246,7 +246,7 @@ def _inputs(page: Page) -> dict[str, Any]:
 
 
 def _register_computation(app: Dash, page: Page, drawing: Drawing) -> None:
-    """Compute what one drawing lacks, beside all other gestures."""
+    """Compute what one drawing lacks, while the page answers other gestures."""
 
     @app.callback(
         inputs={

@@ -123,7 +123,7 @@ PAGES = Choices(
     Choice("explore", "Explore", help="One prompt, layer by layer."),
     Choice("compare", "Compare", help="Two prompts: which states carry the answer."),
     Choice("tasks", "Tasks", help="Many prompts with known answers, and how a model adds."),
-    Choice("model", "Model", help="The identities of a model, its embeddings and its norms."),
+    Choice("model", "Model", help="The identities of a model, its weights, embeddings and norms."),
     Choice("history", "History", help="Your runs, and the views that you collected."),
     help="What the page shows.",
 )

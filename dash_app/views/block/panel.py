@@ -29,20 +29,23 @@ class BlockId(StrEnum):
 
 
 NAME = "block"
-#: Keys and products in a table.
+#: Most keys, or most products, in a table.
 LISTED = 8
 HELP = (
-    "The block whose output is the chosen cell, in the model's order. Each vector is read by its"
-    " length, by its cosine with the state that comes in, and as tokens: a state by the logit"
-    " lens, a part by its direct effect on the logits. Errors of the sums are below the tables.",
+    "The block whose output is the chosen cell, in the order in which the model computes it. For"
+    " each vector, the table gives the length, the cosine with the state that comes in, and tokens."
+    " The tokens of a state come from the logit lens, those of a part from its direct effect on the"
+    " logits. The line of relative errors says how exactly the parts sum to the whole.",
     "A score is the scaled product of query and key, before soft cap, mask and softmax. Content"
-    " is the score if both were at the same position; position is what the distance changes (rotary"
-    " position). Where positions are in the states, position is 0.",
-    "Why it looks there: the score is bilinear in the query's and the key's state once the roots of"
-    " the norms are frozen, so it is the sum over all pairs of earlier components (Elhage et al.,"
-    " 2021). The largest pairs are listed. Click a head or a key to choose it.",
-    "Neurons: activation times what the neuron adds per unit, towards the token's logit. Reads:"
-    " tokens whose embeddings point along its input rows. Writes: tokens that it promotes.",
+    " is the score if both were at the same position. Position is what their distance changes"
+    " (rotary position); it is 0 in a model whose states contain the positions. Mask also shows the"
+    " bias that some models add by distance (ALiBi).",
+    "Why a head looks at a key: if the norms' factors are frozen, the score is bilinear in the"
+    " states of query and key. It is then the sum over all pairs of earlier components (Elhage et"
+    " al., 2021). The table lists the largest pairs. Click a head or a key to choose it.",
+    "Neurons: the column Logit is the activation times what one unit of it adds to the token's"
+    " logit. Reads: tokens whose embeddings point along the neuron's input weights. Writes: tokens"
+    " that the neuron promotes.",
 )
 
 
@@ -65,12 +68,12 @@ def layout(_context: Context) -> dict[str, Any]:
 
 
 def is_open(selection: Selection) -> bool:
-    """Whether the pane is on top of its panel: nothing is computed while it is not."""
+    """Whether the pane is on top of its panel; if it is not, nothing is computed."""
     return NAME in selection.panes and selection.page == "explore"
 
 
 def block_spec(run: RunRef, selection: Selection) -> BlockSpec:
-    """The spec of the block below the chosen cell; the embedding's row shows the first block."""
+    """The spec of the block that writes the chosen cell; for the embedding, of the first block."""
     chosen = resolve(selection, run)
     token, foil = (
         one if one is not None and one < run.vocab else None
@@ -82,8 +85,8 @@ def block_spec(run: RunRef, selection: Selection) -> BlockSpec:
 def chosen_pair(found: OpenedBlock, selection: Selection) -> tuple[int, int] | None:
     """The head and the key whose score is explained; None if there are no heads.
 
-    They are the chosen head, else the one that writes most; and the key of the chosen link if it
-    belongs to this head and position, else the key with the largest weight.
+    The head is the chosen one, or else the one that writes most. The key is that of the chosen link
+    if the link belongs to this layer and position, or else the key with the largest weight.
     """
     if not len(found.weights):
         return None
@@ -189,9 +192,9 @@ def steps(found: OpenedBlock, known: dict[int, Token]) -> Component:
         for at, name in enumerate(found.steps)
     ]
     norms = [
-        f"The norm before {_the(name)} multiplies by {found.norm_factors[at]:.3g} and its scale"
-        f" (cosine {found.norm_cosines[at]:.2f}); it magnifies coordinates"
-        f" {_listed(found.norm_coordinates[at][:3], found.norm_scales[at][:3])} most."
+        f"The norm before {_the(name)} multiplies the state by {found.norm_factors[at]:.3g} and by"
+        f" its scale (cosine before and after: {found.norm_cosines[at]:.2f}). The scale is largest"
+        f" at coordinates {_listed(found.norm_coordinates[at][:3], found.norm_scales[at][:3])}."
         for at, name in enumerate(found.norm_names)
     ]
     head = ("Step", "Length", "Cosine", "Largest coordinates", "Tokens")
@@ -229,7 +232,7 @@ def heads(
         )
         for head in np.argsort(-found.head_lengths).tolist()
     ]
-    note = "Cosine is with the whole attention output."
+    note = "Cosine: with the whole attention output."
     return table("Heads", ("Head", "Length", "Cosine", "Tokens"), rows, note)
 
 
@@ -262,7 +265,9 @@ def sources(
     ]  # fmt: skip
     head_row = ("Key", "Content", "Position", "Mask", "Weight", "Brings", "Cosine")
     cap = f" The soft cap is {found.softcap:.3g}." if found.softcap else ""
-    note = f"Scores before the softmax.{cap} Brings: the length of what arrives from the key."
+    note = (
+        f"Scores before the softmax.{cap} Brings: the length of what the head writes from the key."
+    )
     note = found.scores_missing or note
     return table(f"Head {head}: what it reads", head_row, rows, note)
 
@@ -319,9 +324,9 @@ def neurons(found: OpenedBlock, known: dict[int, Token]) -> Component | None:
 def errors(found: OpenedBlock) -> Component:
     """The errors of the sums in one line."""
     values: list[tuple[str, float | Floats]] = [
-        ("heads and biases give attention", found.attention_error),
-        ("neurons and biases give the MLP", found.mlp_error),
-        ("all parts give the state out", found.state_error),
+        ("sum of heads and biases", found.attention_error),
+        ("sum of neurons and biases", found.mlp_error),
+        ("sum of all parts", found.state_error),
     ]
     known = [f"{name}: {value:.1e}" for name, value in values if not np.isnan(value)]
     return html.P(f"Relative errors: {'; '.join(known)}.", className="prompt-hint")

@@ -41,7 +41,8 @@ from dash_app.state.selection import RunRef, Selection
 from dash_app.views.compare.figure import caption, place_name, strongest, sweep_figure
 from dash_app.views.compare.layout import FORM, PAIRS, Pair
 
-#: A sweep is measured in this many parts. Each is kept, so that a stopped sweep continues.
+#: A sweep is measured in at most this many parts. The memo keeps each, so that a stopped sweep can
+#: continue.
 PORTIONS = 8
 #: The form's field for each field of a spec.
 _SHOWN_IN = {"foil": "against", "layer": "inside"}
@@ -49,7 +50,10 @@ EMPTY = "Choose a pair of prompts, or type your own."
 
 
 def adopt(sent: Any, current: Selection, _run: RunRef | None) -> Selection:
-    """The selection with what the form sends; what is too long or no number stays as it was."""
+    """The selection with the form's values.
+
+    If a text is too long, the selection stays as it was. A layer that is no number counts as none.
+    """
     form = sent if isinstance(sent, dict) else {}
     texts = {name: str(form.get(name) or "") for name in FORM if name != "inside"}
     layer = form.get("inside")
@@ -134,7 +138,7 @@ def compute(
 
 
 def _estimate(service: Service, guess: SweepSpec, job: NewJob) -> None:
-    """Estimate the sweep, unless the model can't run backward: then it is only measured."""
+    """Estimate the sweep; skip it for a model that can't run a backward pass."""
     with suppress(BackwardError):
         service.ask(guess.model, guess, job(0.05, 0.1))
 
@@ -160,7 +164,7 @@ def draw(
     theme: Any,
     ready: dict[str, Any] | None,
 ) -> Shown:
-    """The picture of what is known, its caption, and messages where something was typed."""
+    """The picture of what is known, its caption, and a message beside the form."""
     try:
         spec = spec_of(selection)
         if spec is None:
@@ -212,7 +216,7 @@ def _listed(found: Sweep, spec: SweepSpec) -> list[Component]:
         )
         items.append(html.Li([button, html.Span(more, className="control-help")]))
     return [
-        html.Span("Strongest effects (a click opens the patched prompt there)",
+        html.Span("Strongest effects (click one to open the patched prompt at that cell)",
                   className="control-label"),
         html.Ul(items, className="list-unstyled controls"),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Compares the two prompts of the form by the logit lens, and draws the difference."""
+"""Compares the two prompts of the form under the logit lens, and draws the difference."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from analysis.experiments.specs import METRICS, PARTS, PromptComparison, Sweep
 from dash_app.page.theme import Figure, Theme, axis, base_layout, colour_bar, palette, scale
 from dash_app.page.token_labels import at_row, percent, quoted, row_name, token_markup
 
-#: The list below the heatmap has this many effects at most, none of them smaller than this.
+#: The list below the heatmap: the most effects that it has, and the smallest effect in it.
 LISTED, SMALLEST = 8, 0.05
 #: The opacity of cells that are only estimated.
 ESTIMATED = 0.55
@@ -195,7 +195,7 @@ def _columns(sweep: Sweep) -> dict[str, Any]:
 
 
 def _token_text(sweep: Sweep, place: int) -> str:
-    """The patched run's token; with the other run's, if that is another one."""
+    """The patched run's token, and the other run's if it differs."""
     own, partner = sweep.patched[place], int(sweep.partners[place])
     other = sweep.clean if sweep.direction == "denoise" else sweep.corrupted
     text = token_markup(own, 10)
@@ -288,7 +288,7 @@ def difference_caption(found: PromptComparison, shown: str) -> str:
     i, j = found.pairs[int(pair)].tolist()
     left = len(found.a) + len(found.b) - 2 * len(found.pairs)
     name = (
-        "KL divergence of the corrupted run from the clean one"
+        "KL(clean ‖ corrupted) in nats"
         if shown == "kl"
         else f"Probability of {quoted(found.token(found.followed[0]))}, corrupted minus clean"
     )

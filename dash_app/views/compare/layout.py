@@ -68,7 +68,7 @@ class Pair:
         title: What it shows, in two or three words.
         clean, corrupted: The prompts.
         answer, foil: The tokens, with their leading spaces.
-        model: The model it is made for; empty for any.
+        model: The model that the pair is made for; empty for any.
     """
 
     title: str
@@ -92,24 +92,24 @@ PAIRS = (
     Pair("Sum with a carry", "54328+12345=0666", "54321+12345=0666", "7", "6", "addition-5digit"),
 )
 HELP = (
-    "Two prompts with different answers run side by side. One cell after another is patched: its"
-    " state in one run is replaced by the state of the other run. The colour shows how much of the"
-    " answer that one patch restores or destroys: 0 as without a patch, 1 as with everything"
-    " patched. Values below 0 work against the answer.",
+    "Two prompts with different answers run side by side. One cell after another is patched: the"
+    " state of the other run replaces the cell's own. The colour shows how much of the answer that"
+    " patch restores or destroys: 0 is the value without a patch, 1 the value of the other run. A"
+    " value below 0 is an effect in the opposite direction.",
     "An estimate (attribution patching: Nanda, 2023; Kramár et al., 2024) multiplies a gradient by"
-    " the difference of the two states. One backward pass gives all cells at once, but early rows"
-    " are often far off. Measured cells replace it from the top down.",
+    " the difference of the two states. One backward pass estimates all cells at once, but the"
+    " estimates of early rows are often far off. Measured cells replace them from the top down.",
     *(f"{choice.label}: {choice.summary}" for choice in AXES.values()),
     *(f"{choice.label}: {choice.summary}" for choice in PATCH_DIRECTIONS.values()),
     *(f"{choice.label}: {choice.summary}" for choice in METRICS.values()),
     *(f"{choice.label}: {choice.summary}" for choice in ALIGNMENTS.values()),
 )
 APART_HELP = (
-    "Every state of both runs is read by the logit lens (nostalgebraist, 2020). Equal tokens of the"
-    " two prompts are aligned (a longest common subsequence); the others are left out."
-    " The last positions, which predict the answer, are always compared.",
+    "The logit lens (nostalgebraist, 2020) decodes every state of both runs. Equal tokens of the"
+    " two prompts are aligned (by a longest common subsequence); the others are left out. The last"
+    " positions, which predict the answer, are always compared.",
     *(f"{choice.label}: {choice.summary}" for choice in DIFFERENCES.values()),
-    "A difference shows where the runs part, not what causes it. To test that, use Patching.",
+    "A difference shows where the runs differ, not what causes it. For the cause, use Patching.",
 )
 
 
@@ -183,7 +183,7 @@ def _form() -> Component:
 def _prompts() -> list[Component]:
     texts = (
         ("clean", "Clean prompt", "The prompt with the answer"),
-        ("corrupted", "Corrupted prompt", "The same with another answer"),
+        ("corrupted", "Corrupted prompt", "A similar prompt with another answer"),
     )
     return [
         _field(

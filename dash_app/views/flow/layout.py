@@ -83,9 +83,10 @@ HELP = (
     *(f"{method.label}: {method.summary}" for method in FLOW_METHODS.values()),
     "Shares are computed over all parts, also those that are not drawn. The caption says how much"
     " of the flow the drawn links carry. Main paths are always drawn; point at a node to see its"
-    " other links. The picture has at most 300 links. All others are one “other” link at the bottom"
-    " and the pale part of each node, so that every node and the whole picture add up. At each"
-    " depth the “other” link is as tall as what is omitted to the right of it.",
+    " other links. The picture has at most 300 links. One “other” link at the bottom and the pale"
+    " part of each node stand for all omitted links, so that every node and the whole picture add"
+    " up. At each depth, the height of the “other” link is the flow that is omitted to the right of"
+    " it.",
     _listed("Direction", DIRECTIONS),
     _listed("Heads", SPLITS),
     _listed("Effects", EFFECTS) + " The estimate of a large change can be far off. A dashed line or"
@@ -125,7 +126,7 @@ def layout(context: Context) -> dict[str, Any]:
     table = html.Div(id=FlowId.TABLE, className="flow-table is-scrolled", tabIndex="0")
     links = Pane(
         "links", "Links", "The links of the flow as a table", table, LINKS_HELP,
-        caption="The links that the picture shows. Click a column to sort, a link to read it.",
+        caption="The links of the picture. Click a heading to sort, a link to see what it writes.",
         lazy=False,
     )  # fmt: skip
     return {
@@ -145,9 +146,10 @@ LINKS_HELP = (
     " numbers of each node add up.",
 )
 CHECK_HELP = (
-    "Cut the drawn links: each link is cut in turn, and the change of the answer's logit is"
-    " measured. If the picture is right, links with a large share change it most.",
-    "Compare all methods: the same for every method of shares, with the rank correlation of each.",
+    "Cut the drawn links: cuts one link after another, and measures the change of the answer's"
+    " logit. If the picture is right, the links with the largest shares change the logit most.",
+    "Compare all methods: does the same for every method that computes shares, and shows the rank"
+    " correlation of each.",
 )
 
 

@@ -47,7 +47,7 @@ SHORT = 16
 def perform(context: Context, asked: Selection, job: NewJob) -> RunRef:
     """Compute the first results of a run, so that they are in the memo.
 
-    For a long prompt that includes only one column of the heatmap; the view requests the others.
+    For a long prompt, they include only one column of the heatmap; the view requests the others.
 
     Raises:
         AnalysisError: With a message for the page.
@@ -62,7 +62,7 @@ def perform(context: Context, asked: Selection, job: NewJob) -> RunRef:
 
 
 def remembered(context: Context, asked: Selection) -> dict[str, Any] | None:
-    """What ``status`` would return if all first results are in the memo; else None."""
+    """What ``status`` would return, if all first results are in the memo; else None."""
     try:
         _check(context, asked)
         run = context.service.peek(asked.model, _spec(asked))

@@ -26,7 +26,7 @@ def kinds(report: WeightReport, theme: Theme, chosen: tuple[int, int]) -> Figure
 
 
 def partners(report: WeightReport, theme: Theme, chosen: tuple[int, int]) -> Figure:
-    """Composition of every other head with the chosen one, as the earlier or the later head."""
+    """Composition of the chosen head with every head of an earlier or a later layer."""
     places = (report.layers == chosen[0]) & (report.heads == chosen[1])
     if not len(report.composition[0]) or not places.any():
         return _maps([], theme, "head", "layer", (0.0, 1.0), chosen)

@@ -53,20 +53,23 @@ class WeightsId(StrEnum):
 
 
 SPEC = WeightSpec()
-#: Heads in the row of each kind.
+#: Most heads in the row of each kind.
 STRONGEST = 5
 HELP = (
-    "OV circuit: W_V W_O maps what a head reads to what it writes. Promotes: the tokens that it"
-    " makes more likely when it reads a token's embedding. Copying score: the share of sampled"
-    " tokens that it raises more than every other sampled token (Elhage et al., 2021).",
-    "QK circuit: W_Q W_Kᵀ scores pairs of states. Looks for: keys with the largest scores, for"
-    " embeddings at the same position.",
-    "Singular vectors: the directions that a head reads and writes most, as tokens at both ends"
-    " (Millidge and Black, 2022).",
-    "Kinds are measured on a seeded random sequence that is repeated once (Olsson et al., 2022)."
-    " Click a head in the first figure to choose it.",
+    "OV circuit: W_V W_O maps what a head reads to what it writes. Promotes: the tokens that the"
+    " head makes more likely when it reads a token's embedding. Copying score: the share of sampled"
+    " tokens that the head, when it reads them, promotes most among all sampled tokens (Elhage et"
+    " al., 2021).",
+    "QK circuit: W_Q W_Kᵀ scores pairs of states. Looks for: the tokens whose keys score highest"
+    " for the token's query, both as embeddings at the same position.",
+    "Singular vectors: the directions that a head reads and writes most. The two rows of a"
+    " direction list the tokens at its two ends (Millidge and Black, 2022).",
+    "Kinds are measured on a seeded random sequence that is repeated once (Olsson et al., 2022);"
+    " only Copy comes from the weights. Click a head in the table of the strongest heads to choose"
+    " it.",
     "Composition: |W_QK W_OV| / (|W_QK| |W_OV|), with Frobenius norms, from an earlier head to a"
-    " later one (Elhage et al., 2021). Random matrices of the same shape give the stated baseline.",
+    " later one (Elhage et al., 2021). The report states the value of random matrices of the same"
+    " shape as a baseline.",
 )
 
 
@@ -85,13 +88,13 @@ def layout(_context: Context) -> dict[str, Any]:
         "What the weights of heads read and write",
         body,
         HELP,
-        caption="Properties of the weights alone, and kinds of heads on a fixed random sequence.",
+        caption="What the weights alone say, and what heads do on a fixed random sequence.",
     )
     return {pane.name: pane}
 
 
 def chosen_head(run: RunRef, selection: Selection) -> tuple[int, int]:
-    """The layer and the head that are chosen in the page; head 0 unless one is."""
+    """The chosen layer and head; head 0 if none is chosen."""
     chosen = resolve(selection, run)
     return chosen.layer, chosen.heads[0] if chosen.heads else 0
 
@@ -124,7 +127,7 @@ def measure(
 def draw(
     service: Service, run: RunRef, selection: Selection, theme: Theme, ready: dict[str, Any] | None
 ) -> tuple[list[Component], bool]:
-    """The report on all heads if it is measured, and whether the button is off."""
+    """The report on all heads if it is measured, and whether the button is disabled."""
     try:
         problem = stored_problem(ready)
         found = service.peek(run.model, SPEC) if selection.page == "model" else None
@@ -138,15 +141,15 @@ def draw(
 def report(found: WeightReport, theme: Theme, head: tuple[int, int]) -> list[Component]:
     """The strongest heads of each kind, and four figures."""
     figures = (
-        (kinds(found, theme, head), "Kinds of heads: layers by heads"),
+        (kinds(found, theme, head), "Kinds of heads, by layer and head"),
         (norms(found, theme), "Norms of the weights by layer"),
         (composition(found, theme), "Largest composition of two heads, by their layers"),
         (partners(found, theme, head), f"Composition with layer {head[0]}, head {head[1]}"),
     )
     text = (
         f"Measured on {found.repeated} random tokens and their repetition (seed {found.seed});"
-        f" copying on {found.sampled} sampled tokens. Composition of random matrices:"
-        f" {found.baseline:.3f}."
+        f" the copying scores use {found.sampled} sampled tokens. Composition of random matrices"
+        f" (baseline): {found.baseline:.3f}."
     )
     shown = [_figure(figure, title) for figure, title in figures]
     return [strongest(found, head), html.P(text, className="report-sentence"), *shown]
@@ -227,8 +230,9 @@ def circuits(found: Circuits) -> list[Component]:
     which = "all tokens" if found.exact else f"{found.sampled:,} sampled tokens"
     text = (
         f"Layer {found.layer}, head {found.head}: copying score {percent(found.copying)} of"
-        f" {which};"
-        f" {percent(found.raised)} of them raise their own logit above the mean (chance: 50 %)."
+        f" {which}."
+        f" The head raises a token's own logit above the mean for {percent(found.raised)} of them"
+        " (chance: 50 %)."
     )
     readings = [
         (label(known[int(token)], 14), words(found.promoted[at], known),
