@@ -28,6 +28,7 @@ from dash_app.views import (
     contributions,
     curves,
     disagreement,
+    edits,
     flow,
     heatmap,
     history,
@@ -48,6 +49,7 @@ ASSETS = next(
 )
 VIEWS: tuple[View, ...] = (
     run.VIEW,
+    edits.VIEW,
     story.VIEW,
     tokens.VIEW,
     heatmap.VIEW,

@@ -35,7 +35,7 @@ from dash_app.state.context import (
 )
 from dash_app.state.drawings import MemoOnly, PageState, call
 from dash_app.state.exports import Export
-from dash_app.state.selection import RunRef, Selection
+from dash_app.state.selection import RunRef, Selection, applied
 
 #: More rows are too many for one response of the page; the script has no limit.
 MOST_ROWS = 400_000
@@ -158,6 +158,8 @@ def from_memo(context: Context, views: Sequence[View], pane: str, query: str) ->
     """
     found = exports(views, pane)
     reader, run, selection = _read(context, views, query)
+    if selection.version == "baseline" and pane == "lens":
+        run = run.baseline
     specs = [
         spec
         for spec in requested(reader, run, selection, found)
@@ -178,7 +180,7 @@ def _read(context: Context, views: Sequence[View], query: str) -> tuple[Any, Run
     status = requests.remembered(context, selection)
     if status is None:
         raise _not_computed()
-    run = RunRef.model_validate(status["run"])
+    run = RunRef.model_validate(status["run"]).model_copy(update={"edits": applied(selection)})
     return MemoOnly(context.service, _not_computed()), run, selection
 
 

@@ -242,6 +242,11 @@ def _literal(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
+def has_positions(edit: RunEdit) -> bool:
+    """Whether an edit names positions, so that it fits one prompt only."""
+    return isinstance(edit, KnockOut) or edit.pos is not None
+
+
 def edited_cells(edit: RunEdit, rows: int, positions: int) -> NDArray[np.bool_]:
     """[row, pos] the states that an edit changes directly.
 

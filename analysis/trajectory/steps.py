@@ -127,7 +127,8 @@ def _largest_rises(
     """Of each token the block with the largest rise in probability, split in log-probability.
 
     The block is chosen by probability: ln p rises most out of the embedding, where it is lowest,
-    but a rise from 1e-60 to 1e-20 decides nothing.
+    but a rise from 1e-60 to 1e-20 decides nothing. A rise to a state that an intervention edited
+    is not made by a block, so it does not count.
 
     In a sequential block the mid residual is a state that the model has: attention makes the step
     to it, the MLP the step from it. In a parallel block neither comes first; each gets its mean
@@ -141,8 +142,11 @@ def _largest_rises(
         tokens: [n] one at each.
         rows: [row, n] their log-probabilities at all rows.
     """
-    trace.require_sums(slice(None), positions)
-    layer: Ints = np.diff(np.exp(rows.astype(np.float64)), axis=0).argmax(0)
+    found = np.diff(np.exp(rows.astype(np.float64)), axis=0)
+    found[trace.edited_states[1:, positions]] = -np.inf
+    if np.isinf(found.max(0)).any():
+        trace.require_sums(slice(None), positions)
+    layer: Ints = found.argmax(0)
     places = np.arange(len(layer))
     before, after = rows[layer, places], rows[layer + 1, places]
     pairs = list(zip(layer.tolist(), positions, strict=True))

@@ -88,6 +88,29 @@ def cell_colours(
     return _extra(colour, extra, shown, part, by)
 
 
+def difference(edited: Grid, baseline: Grid, asked: Token | None) -> CellColours:
+    """What edits do to the probability of one token in each cell; 0 is in the middle.
+
+    Args:
+        edited: Laid out in the window, with the token as its first target.
+        baseline: The same cells without the edits.
+        asked: The token.
+    """
+    name = token_markup(asked, 14) if asked else "the chosen token"
+    values = _target(edited.target_probs) - _target(baseline.target_probs)
+    finite = np.abs(values[np.isfinite(values)])
+    most = max(float(finite.max()), 1e-3) if finite.size else 1.0
+    ends = [-most, 0.0, most]
+    ticks = ends, [f"{100 * end:+.3g}".replace("-", "−") if end else "0" for end in ends]
+    words = _worded(f"p of {name}:", _points)
+    title = f"p({name}), edited − baseline, points"
+    return CellColours(values, title, -most, most, True, ticks, words)
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.2f} percentage points".replace("-", "−")
+
+
 def cell_texts(
     values: Values,
     texts: Sequence[Sequence[str]],

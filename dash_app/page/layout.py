@@ -65,7 +65,8 @@ def page(context: Context, views: Sequence[View]) -> Callable[[], Component]:
         return html.Div(
             [
                 *_stores(views), _skip_link(), _bar(parts), *_messages(), parts["collecting"],
-                html.Main(pages, id="content", tabIndex="-1"), *_sheets(panes), tour(),
+                html.Main(pages, id="content", tabIndex="-1"), *_sheets(panes), parts["change"],
+                tour(),
             ],
             className="app",
         )  # fmt: skip
@@ -132,7 +133,7 @@ def _explore(parts: Parts) -> list[Component]:
         for name, place in zip(panes, PLACES, strict=True)
     ]
     workspace = html.Div(panels, id="workspace", className="workspace")
-    return [parts["prompt"], parts["story"], parts["tokens"], workspace]
+    return [parts["prompt"], parts["edits"], parts["story"], parts["tokens"], workspace]
 
 
 def _inspector(parts: Parts) -> Pane:
@@ -158,7 +159,15 @@ def _inspector(parts: Parts) -> Pane:
     ]  # fmt: skip
     nav = html.Div(tabs, className="nav nav-underline flex-nowrap gap-2", role="tablist",
                    **aria(label="Inspector"))  # fmt: skip
-    return Pane("inspector", "Inspector", "What was clicked last", body, INSPECTOR_HELP, line=nav)
+    change = html.Button(
+        "Change this",
+        type="button",
+        className="btn btn-sm btn-outline-secondary mb-1",
+        title="Edit the run at the chosen cell, head or link",
+        **data(sheet="sheet-change"),
+    )
+    shown: list[Component] = [change, *body]
+    return Pane("inspector", "Inspector", "What was clicked last", shown, INSPECTOR_HELP, line=nav)
 
 
 def _compare(parts: Parts) -> list[Component]:

@@ -75,6 +75,23 @@ def select_button(
     return html.Button(children, type="button", className=class_name, **more)
 
 
+def edit_button(text: str, edit: str, edits: Sequence[str], label: str) -> Component:
+    """A button that adds an edit of the run, or removes it if it is applied.
+
+    Args:
+        text: What the button shows.
+        edit: The short form of the edit.
+        edits: Those that are applied.
+        label: What the edit does, for screen readers and the tooltip.
+    """
+    on = edit in edits
+    to = urlencode({"without" if on else "with": f"edits:{edit}"}, safe=":,")
+    colour = "primary" if on else "outline-secondary"
+    return select_button(
+        text, to, f"btn btn-sm btn-{colour}", label=f"{text}: {label}", pressed=on, title=label
+    )
+
+
 def seen(children: Any) -> str:
     """The visible text of components."""
     if isinstance(children, (list, tuple)):

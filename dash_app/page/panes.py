@@ -96,7 +96,7 @@ def panel(
         *([_menu(first.tab, name, titles or {}, numbers=numbers)] if collected else []),
     ]
     header = html.Div([heading, html.Div(tools, className="panel-tools")], className="panel-header")
-    shown = [_pane(pane, hidden=pane is not first, tabbed=several) for pane in panes]
+    shown = [_pane(pane, pane is not first, several, of_run=not fixed) for pane in panes]
     return html.Section(
         [header, *shown],
         className=f"panel panel-{name}",
@@ -179,12 +179,12 @@ def icon_button(name: str, label: str, more: Mapping[str, str]) -> Component:
     return html.Button(icon(name), type="button", className="icon-button", title=label, **named)
 
 
-def _pane(pane: Pane, *, hidden: bool, tabbed: bool) -> Component:
+def _pane(pane: Pane, hidden: bool, tabbed: bool, *, of_run: bool) -> Component:
     role: dict[str, Any] = {"role": "tabpanel"} if tabbed else {}
     lazy, later = f"lazy-{pane.name}", hidden and pane.lazy
     body: Component = html.Div(pane.body, className="pane-body")
     return html.Div(
-        [_line(pane), Lazy(body, lazy) if later else body],
+        [_line(pane, of_run), Lazy(body, lazy) if later else body],
         id=f"pane-{pane.name}",
         **(data(lazy=lazy) if later else {}),
         className=f"pane pane-{pane.name}",
@@ -194,15 +194,22 @@ def _pane(pane: Pane, *, hidden: bool, tabbed: bool) -> Component:
     )
 
 
-def _line(pane: Pane) -> Component:
-    """The caption, the chips of changed options, and the button that opens the side sheet."""
+def _line(pane: Pane, of_run: bool) -> Component:
+    """The caption, the chips of changed options, and the button that opens the side sheet.
+
+    ``assets/js/edits.js`` shows the mark of an edited run.
+    """
     named: dict[str, Any] = {"id": pane.caption_id} if pane.caption_id else {}
     caption = html.Div(pane.caption, className="panel-caption", tabIndex="0", **named)
     opened = f"sheet-{pane.name}"
     text = f"Options and help: {pane.title}" if pane.options else f"Help: {pane.title}"
     button = icon_button("sliders" if pane.options else "question-circle", text, data(sheet=opened))
     chips = html.Div(className="chips", **data(chips=pane.name))
-    return html.Div([pane.line or caption, chips, button], className="pane-line")
+    mark = html.Span(
+        "Edited run", hidden=True, className="badge text-bg-warning", **data(edited=pane.name)
+    )
+    marks = [mark] if of_run and pane.line is None else []
+    return html.Div([pane.line or caption, *marks, chips, button], className="pane-line")
 
 
 def sheet(pane: Pane) -> Component:

@@ -12,9 +12,11 @@ from dash import Output
 from pydantic import TypeAdapter, ValidationError
 
 from analysis.contract.specs import Spec
+from analysis.tracing.edits import parse_all
 from analysis.tracing.specs import RunResult, RunSpec, TraceSpec
 from dash_app.errors import Problem
 from dash_app.settings import Settings
+from dash_app.state.edited_run import predicted
 from dash_app.state.examples import DEFAULT
 from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection
@@ -42,6 +44,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "clean", "corrupted", "answer", "against", "axes", "way", "metric", "align", "inside",
         "apart",
     ),
+    "edits": ("edits", "version"),
     "theme": ("theme",),
     "arrangement": ("page", "wide", "folded", "panes", "order"),
 }  # fmt: skip
@@ -157,6 +160,7 @@ class PageId(StrEnum):
     LINK = "link"
     SUITE = "suite"
     SWEEP = "sweep"
+    EDITS = "edits"
     THEME = "theme"
     ARRANGEMENT = "arrangement"
     SCHEME = "scheme"
@@ -178,23 +182,18 @@ class Service(Protocol):
     @property
     def problem(self) -> str:
         """A problem of the service that users should know; empty if there is none."""
-        ...
 
     def ask(self, subject: TraceSpec | str, spec: Spec[Answer], job: Any = None) -> Answer:
         """The result of a spec of ``analysis.registry`` on a forward pass or a model."""
-        ...
 
     def peek(self, subject: TraceSpec | str, spec: Spec[Answer]) -> Answer | None:
         """The result if the memo has it, else None."""
-        ...
 
     def keep(self, content: str) -> str:
         """Store an uploaded text; returns its hash."""
-        ...
 
     def kept(self, name: str) -> str | None:
         """A stored text, or None."""
-        ...
 
 
 #: Makes the request of one stage of a job, given the stage's part of the whole (0 to 1).
@@ -390,11 +389,12 @@ class View:
 
 
 def result_of(service: Service, run: RunRef) -> RunResult:
-    """The run that a reference names (from the memo)."""
-    chat = run.template == "on"
-    return service.ask(run.model, RunSpec(run.model, run.prompt, new_tokens=run.new, template=chat))
+    """The run that a reference names (from the memo), with the predictions of its edits."""
+    spec = RunSpec(run.model, run.prompt, new_tokens=run.new, template=run.template == "on")
+    plain = service.ask(run.model, spec)
+    return predicted(service, plain, trace_of(run)) if run.edits else plain
 
 
 def trace_of(run: RunRef) -> TraceSpec:
     """The forward pass from which every other result of a run is computed."""
-    return TraceSpec(run.model, run.token_ids)
+    return TraceSpec(run.model, run.token_ids, parse_all(run.edits) if run.edits else ())

@@ -29,7 +29,7 @@ from dash_app.state.context import (
     read_run,
 )
 from dash_app.state.drawings import PageState, compute, digest, draw_changed
-from dash_app.state.selection import RunRef, Selection
+from dash_app.state.selection import RunRef, Selection, edited
 from dash_app.state.update import (
     Event,
     Reduced,
@@ -98,7 +98,7 @@ def answer(page: Page, gesture: Gesture) -> Values:
         status = page.requests.remembered(page.context, selection)
         values |= _job(selection, status, gesture.asked)
     shown = read_run(gesture.run)
-    run = adopted(status, selection, shown)
+    run = edited(adopted(status, selection, shown), selection)
     if run is not shown and run is not None:
         values[PageId.RUN, "data"] = run.model_dump()
     drawn = gesture.page.get("drawn") or {}

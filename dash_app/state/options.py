@@ -118,6 +118,16 @@ FIRST_KEY = Choices(
     ),
     help="Whether the column of the first token is drawn in the attention pattern.",
 )  # fmt: skip
+VERSIONS = Choices(
+    "version of the run",
+    Choice("edited", "Edited", help="The run with the edits."),
+    Choice("baseline", "Baseline", help="The run without the edits."),
+    Choice(
+        "difference", "Difference", "p(edited) − p(baseline)",
+        "How the edits change the probability of one token in each cell.",
+    ),
+    help="Which run the heatmap shows.",
+)  # fmt: skip
 PAGES = Choices(
     "page",
     Choice("explore", "Explore", help="One prompt, layer by layer."),

@@ -32,7 +32,9 @@ from analysis.lens.options import (
 )
 from analysis.tasks import suites
 from analysis.tasks.sum_specs import MAX_DIGITS
+from analysis.tracing.interventions import MAX_EDITS
 from dash_app.state import options
+from dash_app.state.edited_run import OFF, canonical, still_valid, switched
 
 MAX_PROMPT_CHARACTERS = 20_000
 #: Longest prompt of a patching sweep: two of them are in the address.
@@ -84,6 +86,8 @@ def _suite(name: str) -> str:
     return name
 
 
+Edit = Annotated[str, AfterValidator(canonical)]
+Edits = Annotated[tuple[Edit, ...], BeforeValidator(_numbers), Field(max_length=MAX_EDITS)]
 Decoder = Annotated[str, _one_of(DECODERS)]
 Decoders = Annotated[tuple[Decoder, ...], BeforeValidator(_numbers)]
 #: Names of panels or panes.
@@ -145,6 +149,8 @@ class Selection(BaseModel):
             prompts are aligned (``SweepSpec``).
         inside: The layer of a sweep over heads and positions; None: the middle one.
         apart: What the comparison of its two prompts shows.
+        edits: Changes of the forward pass, as short forms (``analysis/tracing/edits.py``).
+        version: Whether the heatmap shows the edited run, the baseline or the difference.
         theme: "auto" follows the browser.
         page: The page that is shown.
         wide, folded, panes: The panel that fills the workspace, panels that are folded, and panes
@@ -215,6 +221,8 @@ class Selection(BaseModel):
     align: Annotated[str, _one_of(ALIGNMENTS)] = ALIGNMENTS.default
     inside: MaybeIndex = None
     apart: Annotated[str, _one_of(DIFFERENCES)] = DIFFERENCES.default
+    edits: Edits = ()
+    version: Annotated[str, _one_of(options.VERSIONS)] = options.VERSIONS.default
     theme: Annotated[str, _one_of(options.THEMES)] = options.THEMES.default
     page: Annotated[str, _one_of(options.PAGES)] = options.PAGES.default
     wide: str = Field(default="", max_length=20, pattern=r"^[a-z]*$")
@@ -233,12 +241,22 @@ _OF_A_RUN = (
 def request_run(selection: Selection, **request: Any) -> Selection:
     """A new request: choices that belong to the last run are reset."""
     blank = {name: Selection.model_fields[name].default for name in _OF_A_RUN}
+    if selection.edits:
+        before = selection.model_dump(include={"model", "prompt", "template"})
+        changed = {name for name, old in before.items() if request.get(name, old) != old}
+        blank["edits"] = still_valid(selection.edits, changed)
     return selection.model_copy(update={**blank, "attempt": selection.attempt + 1, **request})
 
 
+def applied(selection: Selection) -> tuple[str, ...]:
+    """The edits that are switched on, each once."""
+    return tuple(dict.fromkeys(text for text in selection.edits if not text.startswith(OFF)))
+
+
 #: Fields that are sets, with the most items of each (None: no limit that a user can reach).
-SETS: dict[str, int | None] = {"heads": None, "pins": MAX_PINS, "readers": None}
-IN, OUT, SHOWN = "with", "without", "shown"
+SETS = {"heads": None, "pins": MAX_PINS, "readers": None, "edits": MAX_EDITS}
+#: Adds an item, removes it, switches an edit on or off; the set as drawn.
+IN, OUT, SWITCH, SHOWN = "with", "without", "switch", "shown"
 
 
 def toggle(name: str, item: object, shown: Sequence[object]) -> str:
@@ -259,11 +277,11 @@ def expand_sets(
         Pairs of names and texts for ``context.parse``, and the sets that are already full.
     """
     shown = dict(pairs).get(SHOWN, "none")
-    plain = [pair for pair in pairs if pair[0] not in (IN, OUT, SHOWN)]
+    plain = [pair for pair in pairs if pair[0] not in (IN, OUT, SWITCH, SHOWN)]
     full = []
     for verb, text in pairs:
         name, _, item = text.partition(":")
-        if verb not in (IN, OUT) or name not in SETS or not item:
+        if verb not in (IN, OUT, SWITCH) or name not in SETS or not item:
             continue
         items = _changed(verb, item, _items(name, current, shown))
         if (SETS[name] or len(items)) < len(items):
@@ -281,6 +299,8 @@ def _items(name: str, current: Selection, shown: str) -> list[str]:
 
 
 def _changed(verb: str, item: str, items: list[str]) -> list[str]:
+    if verb == SWITCH:
+        return [switched(one) if one == item else one for one in items]
     rest = [other for other in items if other != item]
     return rest if verb == OUT else ([*rest, item] if item not in items else items)
 
@@ -307,6 +327,7 @@ class RunRef(BaseModel):
         opening: The position that is chosen until another is; None: the prompt's last.
         layers, heads, vocab: The model's sizes.
         layer: The layer that the attention panel shows until one is chosen.
+        edits: The edits that are applied; none in the run itself, which stays the baseline.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -323,6 +344,19 @@ class RunRef(BaseModel):
     heads: int
     vocab: int
     layer: int
+    edits: tuple[str, ...] = ()
+
+    @property
+    def baseline(self) -> RunRef:
+        """The run without its edits."""
+        return self.model_copy(update={"edits": ()}) if self.edits else self
+
+
+def edited(run: RunRef | None, selection: Selection) -> RunRef | None:
+    """The run with the edits of the selection; an older run than the requested one as it is."""
+    if run is None or run.attempt != selection.attempt or run.edits == applied(selection):
+        return run
+    return run.model_copy(update={"edits": applied(selection)})
 
 
 def resolve(selection: Selection, run: RunRef) -> Chosen:

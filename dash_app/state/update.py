@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
+from analysis.tracing.interventions import MAX_EDITS
 from dash_app.state.context import (
     PARTS,
     Context,
@@ -37,8 +38,11 @@ TOO_LONG = (
     "The prompt has {length:,} characters. This page accepts at most"
     f" {MAX_PROMPT_CHARACTERS:,}. Shorten it."
 )
-#: Shown when a token is pinned beyond the limit; pins are the only set with one.
-FULL = f"{MAX_PINS} tokens are pinned, the most that the curves can show. Unpin one first."
+#: Shown when an item is added to a full set.
+FULL = {
+    "pins": f"{MAX_PINS} tokens are pinned, the most that the curves can show. Unpin one first.",
+    "edits": f"The run has {MAX_EDITS} edits, the most that are possible. Remove one first.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +198,7 @@ def notices(
     ignored: Sequence[str], selection: Selection, run: RunRef | None, full: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """Messages about what an address or a click could not do."""
-    lines = [FULL] if full else []
+    lines = [FULL[name] for name in dict.fromkeys(full)]
     if ignored:
         names = ", ".join(ignored)
         lines.append(f"Ignored unknown or invalid parts of the address: {names}.")

@@ -6,6 +6,7 @@ from typing import Any
 
 from dash.development.base_component import Component
 
+from analysis.tracing.specs import RunResult
 from analysis.trajectory.specs import Emergence, EmergenceSpec, Steps, StepsSpec
 from dash_app.errors import Problem
 from dash_app.jobs.job_and_draw import run_safely, stored_problem
@@ -58,9 +59,16 @@ def draw(service: Service, run: RunRef, selection: Selection, theme: Any) -> Dra
 def _drawn(service: Service, run: RunRef, selection: Selection, theme: Any) -> Drawn:
     chosen = resolve(selection, run)
     result = result_of(service, run)
-    pins = pinned(selection, run, result.top_ids[chosen.pos, :2].tolist())
-    steps: Steps = service.ask(trace_of(run), StepsSpec(chosen.pos, pins, TAU))
-    line = f"Prediction after {label(result.tokens[chosen.pos])} (position {chosen.pos})"
+    own, line = result.top_ids[chosen.pos, :2].tolist(), _line(result, chosen.pos)
+    baseline: Steps | None = None
+    if run.edits:
+        before = result_of(service, run.baseline).top_ids[chosen.pos, 0]
+        own, line = [int(before), *own[:1]], f"{line}; dashed: without the edits"
+    pins = pinned(selection, run, own)
+    spec = StepsSpec(chosen.pos, pins, TAU)
+    steps: Steps = service.ask(trace_of(run), spec)
+    if run.edits:
+        baseline = service.ask(trace_of(run.baseline), spec)
     if not pins and selection.curve not in OF_THE_ROW:
         return blank_figure(300, NOTHING), [], line, []
     figure = curves(
@@ -69,10 +77,15 @@ def _drawn(service: Service, run: RunRef, selection: Selection, theme: Any) -> D
         theme=theme,
         row=chosen.row,
         chosen=selection.pins is not None,
+        baseline=baseline,
     )
     colours = palette(theme).categories
     table: Any = steps_table(steps, result, colours) if pins else []
     return figure, pin_list(steps.tokens if pins else (), colours), line, table
+
+
+def _line(result: RunResult, pos: int) -> str:
+    return f"Prediction after {label(result.tokens[pos])} (position {pos})"
 
 
 def draw_quantities(

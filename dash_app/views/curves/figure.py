@@ -35,6 +35,7 @@ def curves(
     theme: Theme,
     row: int | None = None,
     chosen: bool = False,
+    baseline: Steps | None = None,
 ) -> Figure:
     """One curve for each token, or one of the rows' own entropy or KL.
 
@@ -47,20 +48,24 @@ def curves(
         theme: The page's theme.
         row: The selected row.
         chosen: Whether the user pinned the tokens; the browser reads it.
+        baseline: The same tokens in the run without edits, drawn dashed; None if there are none.
     """
     lines = mark_lines(steps)
     own = quantity in OF_THE_ROW
     count = 1 if own else len(steps.tokens)
     pins = [token.id for token in steps.tokens]
-    ends = [] if own else _end_labels(steps, quantity, theme)
+    values = _value_axis(steps, quantity, theme, baseline)
+    ends = [] if own else _end_labels(steps, quantity, theme, values["range"])
     drawn = [_curve(steps, index, quantity, theme) for index in range(count)]
+    if baseline is not None:
+        drawn.append([_dashed(baseline, index, quantity, theme) for index in range(count)])
     return {
         "data": list(itertools.chain.from_iterable(drawn)),
         "layout": base_layout(
             theme,
             margin={**MARGIN, "r": 12 if own else 76},
             xaxis=_row_axis(steps, theme),
-            yaxis=_value_axis(steps, quantity, theme),
+            yaxis=values,
             shapes=[_selected(row, theme), *(_mark_shape(at, theme) for at, _ in lines)],
             annotations=_mark_labels(lines, steps, theme) + ends,
             hovermode="x unified",
@@ -108,6 +113,18 @@ def _curve(steps: Steps, index: int, quantity: str, theme: Theme) -> list[dict[s
         "hovertemplate": f"{name}  {value} %{{customdata}}<extra></extra>",
     }
     return [line] if own else [line, _largest(steps.largest[index], values, colour, theme)]
+
+
+def _dashed(steps: Steps, index: int, quantity: str, theme: Theme) -> dict[str, Any]:
+    """The curve of a token, or of the rows, in the run without edits."""
+    line = _curve(steps, index, quantity, theme)[0]
+    return {
+        **line,
+        "mode": "lines",
+        "line": {**line["line"], "width": 1.5, "dash": "4px,3px"},
+        "name": f"{line['name']}, baseline",
+        "hovertemplate": line["hovertemplate"].replace("  ", " in the baseline  ", 1),
+    }
 
 
 def _largest(step: LargestStep, values: NDArray[Any], colour: str, theme: Theme) -> dict[str, Any]:
@@ -160,12 +177,16 @@ def _row_axis(steps: Steps, theme: Theme) -> dict[str, Any]:
     )
 
 
-def _value_axis(steps: Steps, quantity: str, theme: Theme) -> dict[str, Any]:
+def _value_axis(
+    steps: Steps, quantity: str, theme: Theme, baseline: Steps | None = None
+) -> dict[str, Any]:
     title, grid_line = TITLES[quantity], {"showgrid": True}
     if quantity == "probability":
         return axis(theme, title, range=[-0.02, 1.04], tickformat=".0%", **grid_line)
     count = 1 if quantity in OF_THE_ROW else len(steps.tokens)
-    ends = np.array([series(steps, index, quantity) for index in range(count)], np.float64)
+    both = (steps,) if baseline is None else (steps, baseline)
+    found = [series(one, index, quantity) for one in both for index in range(count)]
+    ends = np.array(found, np.float64)
     if quantity != "rank":
         low, high = min(float(ends.min()), 0.0), max(float(ends.max()), 0.0)
         room = 0.05 * max(high - low, 1e-6)
@@ -241,11 +262,13 @@ def _mark_labels(lines: list[tuple[int, str]], steps: Steps, theme: Theme) -> li
     return annotations
 
 
-def _end_labels(steps: Steps, quantity: str, theme: Theme) -> list[dict[str, Any]]:
+def _end_labels(
+    steps: Steps, quantity: str, theme: Theme, span: list[float]
+) -> list[dict[str, Any]]:
     """The tokens' names at the right end of their curves, moved apart to avoid overlap."""
     ends = [float(series(steps, i, quantity)[-1]) for i in range(len(steps.tokens))]
     heights = [np.log10(value) if quantity == "rank" else value for value in ends]
-    places = spread([_height(value, steps, quantity) for value in heights], 0.08)
+    places = spread([_height(value, span) for value in heights], 0.08)
     return [
         {
             "x": 1,
@@ -263,9 +286,9 @@ def _end_labels(steps: Steps, quantity: str, theme: Theme) -> list[dict[str, Any
     ]
 
 
-def _height(value: float, steps: Steps, quantity: str) -> float:
+def _height(value: float, span: list[float]) -> float:
     """The height of ``value`` (a logarithm on a log axis) in the plot, 0 to 1."""
-    low, high = _value_axis(steps, quantity, "light")["range"]
+    low, high = span
     return float((value - low) / (high - low))
 
 

@@ -10,10 +10,12 @@ from dash.development.base_component import Component
 from analysis.contract.specs import PART_NAMES, Token
 from analysis.flow_graph.results import LinkReading, Neurons
 from analysis.flow_graph.specs import LinkSpec
+from analysis.tracing.edits import describe, to_text
+from analysis.tracing.interventions import Ablate, KnockOut, RunEdit
 from analysis.tracing.specs import RunResult
 from dash_app.errors import explain
 from dash_app.page.logit_tokens import tokens_by_id
-from dash_app.page.panel import fact, problem_notice
+from dash_app.page.panel import edit_button, fact, problem_notice
 from dash_app.page.token_labels import label, percent, row_name
 from dash_app.state.context import Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection
@@ -34,12 +36,25 @@ def inspect(service: Service, run: RunRef, selection: Selection) -> list[Compone
         if spec is None:
             return [html.P(HINT, className="prompt-hint")]
         reading = service.ask(trace_of(run), spec)
-        shown = [_reading(reading, result_of(service, run))]
+        shown = [*_change(spec, run), _reading(reading, result_of(service, run))]
         if spec.kind == "mlp":
             shown.append(_most_responsible(service, run, spec))
         return [html.Div(shown, className="flow-reading")]
     except Exception as error:  # noqa: BLE001 - shown in place of the link
         return [problem_notice(explain(error))]
+
+
+def _change(spec: LinkSpec, run: RunRef) -> list[Component]:
+    """The button that edits the run at a link of attention or of an MLP."""
+    edit: RunEdit
+    if spec.kind == "attention":
+        head = spec.head if spec.head is not None and spec.head >= 0 else None
+        edit, text = KnockOut(spec.layer, head, spec.target_pos, spec.source_pos), "Cut this link"
+    elif spec.kind == "mlp":
+        edit, text = Ablate("mlp_output", spec.layer, pos=spec.target_pos), "Set this MLP to zero"
+    else:
+        return []
+    return [edit_button(text, to_text(edit), run.edits, describe(edit))]
 
 
 def _most_responsible(service: Service, run: RunRef, spec: LinkSpec) -> Component:

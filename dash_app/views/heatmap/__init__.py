@@ -15,7 +15,7 @@ from dash_app.views.heatmap import actions, inspector
 from dash_app.views.heatmap.layout import LensId, layout
 
 #: The parts of the selection that decide what is computed.
-CHOSEN = (PageId.CELL, PageId.LENS, PageId.COLOUR, PageId.WINDOW)
+CHOSEN = (PageId.CELL, PageId.LENS, PageId.COLOUR, PageId.WINDOW, PageId.EDITS)
 HEATMAP = Drawing(
     "lens",
     (

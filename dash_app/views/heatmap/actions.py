@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from analysis.contract.specs import Token
 from analysis.learned import library
-from analysis.lens.options import COLOURS, COMPONENTS, DECODERS, NORMS, PROBABILITIES, SIMILARITIES
+from analysis.lens.options import COLOURS, COMPONENTS, DECODERS, NORMS, SIMILARITIES
 from analysis.lens.results import Grid
 from analysis.tracing.specs import RunResult
-from dash_app.figures.colours import CellColours, cell_colours, effective
+from dash_app.figures.colours import CellColours, cell_colours, difference, effective
 from dash_app.figures.heatmap import heatmap, layered
 from dash_app.jobs.job_and_draw import run_safely, stored_problem
 from dash_app.page.logit_tokens import tokens_by_id
@@ -25,7 +25,7 @@ from dash_app.page.panel import error_figure, problem_figure, problem_notice
 from dash_app.page.window import PAGE, Window, describe_window, empty_grid, indices_of, laid_out
 from dash_app.state.context import NewJob, Service, Shown, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection, pinned, resolve
-from dash_app.views.heatmap import options
+from dash_app.views.heatmap import edited, options
 from dash_app.views.heatmap.inspector import inspector, undecoded
 from dash_app.views.heatmap.inspector import spec as promoted
 from dash_app.views.heatmap.options import HeatmapData, HeatmapSpec, bar
@@ -42,7 +42,7 @@ class Picture:
         spec: What is computed.
         row, pos: The chosen cell.
         learned: Whether the model has a learned lens.
-        notes: Why choices were replaced.
+        notes: Why choices were replaced, and what the edits of the run reach.
     """
 
     run: RunRef
@@ -56,10 +56,16 @@ class Picture:
     notes: tuple[str, ...] = ()
 
     @property
+    def is_difference(self) -> bool:
+        """Whether the run without edits is subtracted."""
+        return bool(self.run.edits) and self.selection.version == "difference"
+
+    @property
     def key(self) -> str:
         """Names the picture: equal keys, equal pictures."""
-        colour = (self.selection.colour, self.selection.part, self.selection.by)
-        return repr((self.run.attempt, self.run.token_ids, self.spec, self.window, colour))
+        one, run = self.selection, self.run
+        colour = (one.colour, one.part, one.by, one.version)
+        return repr((run.attempt, run.token_ids, run.edits, self.spec, self.window, colour))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +98,20 @@ class Hits:
 
 
 def picture_of(service: Service, run: RunRef, selection: Selection) -> Picture:
-    """Resolve a selection on a run."""
+    """Resolve a selection on a run, with its edits."""
+    whole, (run, selection) = (
+        run,
+        edited.version_of(run, selection) if run.edits else (run, selection),
+    )
     result = result_of(service, run)
     learned = library.available(run.model) is not None
     selection, notes = options.replace_unavailable(selection, result, learned)
     chosen = resolve(selection, run)
     window = options.visible_window(run, result, selection)
     spec = options.heatmap_spec(run, result, selection)
+    if whole.edits:
+        asked = options.asked_token(run, result, selection)
+        notes += edited.notes(whole, selection, window, result, asked)
     return Picture(
         run, result, selection, window, spec, chosen.row, chosen.pos, learned, tuple(notes)
     )
@@ -144,7 +157,7 @@ def compute(
         for number, stage in enumerate(stages):
             last = number == len(stages) - 1
             start, end = (0.1, 1.0) if len(stages) > 1 and last else (0.0, 0.1)
-            _compute_stage(service, run, stage, job, start, end)
+            _compute_stage(service, picture, stage, job, start, end)
             if not last:
                 hand_over({"part": picture.key})
         return picture.key
@@ -153,10 +166,12 @@ def compute(
 
 
 def _compute_stage(
-    service: Service, run: RunRef, spec: HeatmapSpec, job: NewJob, start: float, end: float
+    service: Service, picture: Picture, spec: HeatmapSpec, job: NewJob, start: float, end: float
 ) -> None:
-    trace, middle = trace_of(run), (start + end) / 2 if spec.colours else end
+    trace, middle = trace_of(picture.run), (start + end) / 2 if spec.colours else end
     service.ask(trace, spec.lens, job(start, middle))
+    if picture.is_difference:
+        service.ask(trace_of(picture.run.baseline), spec.lens, job(start, middle))
     if spec.colours is not None:
         service.ask(trace, spec.colours, job(middle, end))
 
@@ -174,7 +189,7 @@ def draw(
         picture = picture_of(service, run, selection)
         names = _token_choices(service, picture)
         controls = bar(picture.selection, run, picture.result, picture.learned, names)
-        problem, data = stored_problem(ready), _data(service, run, picture, ready)
+        problem, data = stored_problem(ready), _data(service, picture, ready)
         if problem and data.grid is None:
             return Shown((problem_figure(problem, 400), controls, "", no_update))
         component = picture.spec.lens.component
@@ -194,14 +209,12 @@ def draw(
         return Shown((error_figure(error, 400), no_update, "", no_update))
 
 
-def _data(
-    service: Service, run: RunRef, picture: Picture, ready: dict[str, Any] | None
-) -> HeatmapData:
+def _data(service: Service, picture: Picture, ready: dict[str, Any] | None) -> HeatmapData:
     """The numbers in the memo, and those of a job that has just ended."""
-    data = options.memoised(service, run, picture.spec, picture.window, picture.pos)
-    if ready is not None and ready.get("done") == picture.key:
-        return options.computed(service, run, picture.spec, picture.window, data)
-    return data
+    done = ready is not None and ready.get("done") == picture.key
+    place = picture.spec, picture.window, picture.pos
+    subtract = picture.is_difference
+    return options.known(service, picture.run, *place, done=done, subtract=subtract)
 
 
 def _fallback_note(picture: Picture, data: HeatmapData) -> list[str]:
@@ -221,6 +234,10 @@ def _known(picture: Picture, data: HeatmapData) -> NDArray[np.bool_]:
     if data.grid is None:
         return none
     known: NDArray[np.bool_] = indices_of(data.grid.positions, positions) >= 0
+    if picture.is_difference:
+        if data.baseline is None:
+            return none
+        known &= indices_of(data.baseline.positions, positions) >= 0
     if picture.spec.colours is None:
         return known
     if data.colours is None:
@@ -248,6 +265,8 @@ def _figure(
         known=known,
     )
     figure["layout"]["meta"]["hits"] = found.in_browser
+    if picture.run.edits:
+        figure["data"].append(edited.marks(picture.run, picture.window, theme))
     return figure
 
 
@@ -255,6 +274,9 @@ def _colours(picture: Picture, cells: Grid, data: HeatmapData) -> CellColours:
     selection = picture.selection
     asked = options.asked_token(picture.run, picture.result, selection)
     known = {token.id: token for token in (*cells.vocabulary, *picture.result.tokens)}
+    if data.baseline is not None:
+        baseline = laid_out(data.baseline, picture.window)
+        return difference(cells, baseline, known.get(asked))
     return cell_colours(
         effective(selection.colour, selection.similarity),
         cells,
@@ -348,7 +370,7 @@ def caption(
     text = [f"Shown: {describe_window(picture.window)}."]
     if picture.pos not in picture.window.positions:
         text.append(f"The chosen position {picture.pos} is not among them.")
-    text += [*notes, *_option_notes(selection, grid)]
+    text += [*notes, *options.option_notes(selection, grid)]
     parts: list[Component] = [
         html.Span([html.Span(formula(selection), className="mono"), f", h is {what}."]),
         html.Span(" ".join(text)),
@@ -358,25 +380,3 @@ def caption(
         partial = f"Computed: {count} of {size} positions. Cells with … are not computed yet."
         parts.append(html.Span(partial, className="lens-partial", role="status"))
     return parts
-
-
-def _option_notes(selection: Selection, grid: Grid) -> list[str]:
-    notes = []
-    if effective(selection.colour, selection.similarity) != selection.colour:
-        notes.append(PROBABILITIES.reason)
-    if selection.decoder == "max_probability" and grid.chosen.size:
-        count = int((grid.chosen == 1).sum())
-        notes.append(
-            f"i| marks the {count:,} of {grid.chosen.size:,} cells that the input decoder decoded."
-        )
-    if selection.candidates == "subtraction":
-        notes.append(
-            "Candidates are listed with their logits. The colour is the probability of the first"
-            " one; the state that remains after subtraction has no probabilities."
-        )
-    if selection.candidates == "matching_pursuit":
-        notes.append(
-            "Candidates are those of matching pursuit on h, listed with the share of |h|² explained"
-            " so far. The colour is the softmax probability of the first one."
-        )
-    return notes

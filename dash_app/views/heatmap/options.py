@@ -17,6 +17,7 @@ from analysis.lens.options import (
     COMPONENTS,
     DECODERS,
     NORMS,
+    PROBABILITIES,
     SHARE_METHODS,
     SIMILARITIES,
 )
@@ -63,10 +64,17 @@ class HeatmapSpec:
 
 @dataclass(frozen=True, slots=True)
 class HeatmapData:
-    """The computed part of a heatmap; grid and colours may have different positions."""
+    """The computed part of a heatmap; its parts may have different positions.
+
+    Attributes:
+        grid: The decoded cells.
+        colours: Colours that the grid does not contain.
+        baseline: The cells without edits, to subtract.
+    """
 
     grid: Grid | None
     colours: Colours | None
+    baseline: Grid | None = None
 
 
 def asked_token(run: RunRef, result: RunResult, selection: Selection) -> int:
@@ -188,6 +196,22 @@ def computed(
     return HeatmapData(grid, colours)
 
 
+def known(
+    service: Service, run: RunRef, spec: HeatmapSpec, drawn: Window, pos: int, *, done: bool,
+    subtract: bool = False,
+) -> HeatmapData:  # fmt: skip
+    """The numbers in the memo, and after the job those that the memo could not store.
+
+    ``subtract`` adds the cells of the run without edits.
+    """
+    data = memoised(service, run, spec, drawn, pos)
+    data = computed(service, run, spec, drawn, data) if done else data
+    if not subtract:
+        return data
+    plain = known(service, run.baseline, spec, drawn, pos, done=done)
+    return replace(data, baseline=plain.grid)
+
+
 def _covers(found: Grid | Colours | None, drawn: Window) -> bool:
     return found is not None and set(drawn.positions) <= set(found.positions.tolist())
 
@@ -218,7 +242,8 @@ def bar(
         menu("candidates", "Candidates", options_of(CANDIDATES, here), selection.candidates),
     ]
     colour = menu("colour", "Colour", options_of(COLOURS, here), selection.colour)
-    coloured = [colour, *_colour(selection, run, result, names or {})]
+    given = run is not None and run.edits and selection.version == "difference"
+    coloured = [*([] if given else [colour]), *_colour(selection, run, result, names or {})]
     return [
         _group("What", read),
         _group("How", measure),
@@ -314,3 +339,26 @@ def _step(glyph: str, text: str, all_pages: list[tuple[int, int]], number: int) 
         )
     first, last = all_pages[number]
     return select_button(glyph, target(show=f"{first}-{last}"), "icon-button", label=text)
+
+
+def option_notes(selection: Selection, grid: Grid) -> list[str]:
+    """What the chosen options mean for this grid."""
+    notes = []
+    if effective(selection.colour, selection.similarity) != selection.colour:
+        notes.append(PROBABILITIES.reason)
+    if selection.decoder == "max_probability" and grid.chosen.size:
+        count = int((grid.chosen == 1).sum())
+        notes.append(
+            f"i| marks the {count:,} of {grid.chosen.size:,} cells that the input decoder decoded."
+        )
+    if selection.candidates == "subtraction":
+        notes.append(
+            "Candidates are listed with their logits. The colour is the probability of the first"
+            " one; the state that remains after subtraction has no probabilities."
+        )
+    if selection.candidates == "matching_pursuit":
+        notes.append(
+            "Candidates are those of matching pursuit on h, listed with the share of |h|² explained"
+            " so far. The colour is the softmax probability of the first one."
+        )
+    return notes

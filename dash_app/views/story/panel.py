@@ -15,6 +15,7 @@ from dash_app.errors import explain
 from dash_app.page.panel import aria, select_button, target
 from dash_app.page.token_labels import at_row, percent, quoted
 from dash_app.state.context import Context, Service, result_of, trace_of
+from dash_app.state.edited_run import Change, change
 from dash_app.state.selection import RunRef, Selection, resolve, toggle
 from dash_app.views.story import arithmetic
 
@@ -40,14 +41,18 @@ def spec(run: RunRef, selection: Selection) -> StorySpec:
 
 def draw(service: Service, run: RunRef, selection: Selection) -> list[Component]:
     """The sentence about the model's own choice at the chosen position."""
+    edits: list[Component] = []
     try:
-        story = service.ask(trace_of(run), spec(run, selection))
+        asked = spec(run, selection)
+        edits = sentence(edit_phrases(service, run, asked.position), selection.pins)
+        story = service.ask(trace_of(run), asked)
         result = result_of(service, run)
         phrases = [*story_phrases(story, result), *verdict_phrases(run, result)]
-        return sentence(phrases, selection.pins)
+        return [*edits, *sentence(phrases, selection.pins)]
     except Exception as error:  # noqa: BLE001 - shown in place of the sentence
         problem = explain(error)
-        return [html.Span(f"{problem.message} {problem.hint}", className="story-text muted")]
+        text = f"{problem.message} {problem.hint}"
+        return [*edits, html.Span(text, className="story-text muted")]
 
 
 def placeholder(status: dict[str, Any] | None) -> Any:
@@ -79,6 +84,27 @@ def _target(names: Mapping[str, Any], pins: tuple[int, ...] | None) -> str:
     if "pin" in names and pins is not None and names["pin"] not in pins:
         return f"{target(**values)}&{toggle('pins', names['pin'], pins)}"
     return target(**values)
+
+
+def edit_phrases(service: Service, run: RunRef, position: int) -> list[Phrase]:
+    """What the edits did to the baseline's best token; nothing without edits."""
+    if not run.edits:
+        return []
+    before, after = result_of(service, run.baseline), result_of(service, run)
+    found = change(service, before, after, trace_of(run), position)
+    count = f"With {len(run.edits)} edit{'' if len(run.edits) == 1 else 's'}, "
+    token: Phrase = (quoted(found.token), {"pin": found.token.id, "pos": position})
+    return [(count, None), token, *_moved(found, position), (". ", None)]
+
+
+def _moved(found: Change, position: int) -> list[Phrase]:
+    old, new = percent(found.before), percent(found.after)
+    verb = "falls" if found.after < found.before else "rises"
+    text = f" stays at {new}; " if old == new else f" {verb} from {old} to {new}; "
+    if found.leader.id == found.token.id:
+        return [(f"{text}it still leads", None)]
+    leader: Phrase = (quoted(found.leader), {"pin": found.leader.id, "pos": position})
+    return [(text, None), leader, (" leads", None)]
 
 
 def story_phrases(story: Story, run: RunResult) -> list[Phrase]:

@@ -133,10 +133,13 @@ def test_an_edited_state_is_not_a_sum_of_parts(model: Model, kind: str) -> None:
         lambda: analysis.flow(model, trace),
         lambda: analysis.flow(model, trace, method="signed"),
         lambda: analysis.colours(model, trace, quantities=("norm",)),
-        lambda: analysis.steps(model, trace, -1),
     ):
         with pytest.raises(SpecError, match=f"row {edit.row}, position 7"):
             call()
+    step = analysis.steps(model, trace, -1, 17)
+    rises = np.diff(step.probs[:, 0])
+    rises[edit.row - 1] = -1.0
+    assert step.largest[0].layer == rises.argmax()
     below = analysis.flow(model, trace, position=4)
     assert ledger.graph_error(below) < 1e-5
     notes = require_ledger(model, trace)

@@ -44,7 +44,7 @@ def test_a_full_set_is_reported_and_unchanged() -> None:
     full = BASE.model_copy(update={"pins": tuple(range(MAX_PINS))})
     refused = after(toggle("pins", 99, full.pins or ()), now=full)
     assert (refused.selection.pins, refused.full) == (full.pins, ("pins",))
-    assert notices((), Selection(), None, refused.full) == (FULL,)
+    assert notices((), Selection(), None, refused.full) == (FULL["pins"],)
     assert after(toggle("pins", 0, full.pins or ()), now=full).full == ()
 
 

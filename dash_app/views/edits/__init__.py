@@ -1,0 +1,76 @@
+"""Edits of the run: their cards below the prompt, and the side sheet that makes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dash import ClientsideFunction, Dash, Input, Output, State, ctx, set_props
+
+from dash_app.state.context import (
+    PARTS,
+    Context,
+    Drawing,
+    PageId,
+    View,
+    join,
+    read_run,
+)
+from dash_app.views.edits import form, panel
+from dash_app.views.edits.panel import EditId
+
+CARDS = Drawing("edits", (Output(EditId.CARDS, "children"),), panel.cards, parts=(PageId.EDITS,))
+HERE = Drawing(
+    "edits-here",
+    (Output(EditId.HERE, "children"),),
+    panel.here,
+    parts=(PageId.CELL, PageId.FOCUS, PageId.EDITS),
+)
+
+
+def register(app: Dash, context: Context) -> None:
+    """Compute the edit of a form, and mark the panels that show the edited run."""
+    fields = {
+        name: one for form_fields in form.FIELDS.values() for name, one in form_fields.items()
+    }
+
+    @app.callback(
+        output={name: Output(panel.problem_id(name), "children") for name in form.FIELDS},
+        inputs={
+            "presses": {name: Input(name, "n_clicks") for name in form.FIELDS},
+            "values": {name: State(one, "value") for name, one in fields.items()},
+            "where": State(EditId.WHERE, "value"),
+            "run": State(PageId.RUN, "data"),
+            "stored": [State(part, "data") for part in PARTS],
+        },
+        prevent_initial_call=True,
+    )
+    def change(
+        presses: dict[str, Any], values: dict[str, Any], where: Any, run: Any, stored: list[Any]
+    ) -> dict[str, str]:
+        pressed = str(ctx.triggered_id)
+        given = {**values, "where": where}
+        edit, problem = form.add(context.service, read_run(run), join(*stored), pressed, given)
+        if edit:
+            set_props(EditId.NEW, {"data": {"edit": edit, "press": presses.get(pressed)}})
+        return {name: problem if name == pressed else "" for name in form.FIELDS}
+
+    # The browser reports the edit, because it repeats a report whose answer Dash drops.
+    browser: Any = app.clientside_callback  # Dash has no types for it
+    browser(
+        ClientsideFunction("stratascope", "showEdited"),
+        Input(PageId.RUN, "data"),
+        Input(PageId.EDITS, "data"),
+    )
+    browser(
+        ClientsideFunction("stratascope", "reportEdit"),
+        Input(EditId.NEW, "data"),
+        prevent_initial_call=True,
+    )
+
+
+VIEW = View(
+    "edits",
+    form.layout,
+    register,
+    drawings=(CARDS, HERE),
+)
