@@ -15,7 +15,7 @@ from dash_app.state.context import (
     join,
     read_run,
 )
-from dash_app.views.edits import form, panel
+from dash_app.views.edits import panel
 from dash_app.views.edits.panel import EditId
 
 CARDS = Drawing("edits", (Output(EditId.CARDS, "children"),), panel.cards, parts=(PageId.EDITS,))
@@ -30,13 +30,13 @@ HERE = Drawing(
 def register(app: Dash, context: Context) -> None:
     """Compute the edit of a form, and mark the panels that show the edited run."""
     fields = {
-        name: one for form_fields in form.FIELDS.values() for name, one in form_fields.items()
+        name: one for form_fields in panel.FIELDS.values() for name, one in form_fields.items()
     }
 
     @app.callback(
-        output={name: Output(panel.problem_id(name), "children") for name in form.FIELDS},
+        output={name: Output(panel.problem_id(name), "children") for name in panel.FIELDS},
         inputs={
-            "presses": {name: Input(name, "n_clicks") for name in form.FIELDS},
+            "presses": {name: Input(name, "n_clicks") for name in panel.FIELDS},
             "values": {name: State(one, "value") for name, one in fields.items()},
             "where": State(EditId.WHERE, "value"),
             "run": State(PageId.RUN, "data"),
@@ -49,10 +49,10 @@ def register(app: Dash, context: Context) -> None:
     ) -> dict[str, str]:
         pressed = str(ctx.triggered_id)
         given = {**values, "where": where}
-        edit, problem = form.add(context.service, read_run(run), join(*stored), pressed, given)
+        edit, problem = panel.add(context.service, read_run(run), join(*stored), pressed, given)
         if edit:
             set_props(EditId.NEW, {"data": {"edit": edit, "press": presses.get(pressed)}})
-        return {name: problem if name == pressed else "" for name in form.FIELDS}
+        return {name: problem if name == pressed else "" for name in panel.FIELDS}
 
     # The browser reports the edit, because it repeats a report whose answer Dash drops.
     browser: Any = app.clientside_callback  # Dash has no types for it
@@ -70,7 +70,7 @@ def register(app: Dash, context: Context) -> None:
 
 VIEW = View(
     "edits",
-    form.layout,
+    panel.layout,
     register,
     drawings=(CARDS, HERE),
 )

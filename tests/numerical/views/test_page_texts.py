@@ -17,6 +17,7 @@ from analysis.tracing.specs import RunResult, RunSpec
 from dash_app.page.token_labels import label, percent, token_markup
 from dash_app.state.context import trace_of
 from dash_app.state.selection import RunRef, Selection
+from dash_app.views import tokens
 from dash_app.views.attention import panel as attention
 from dash_app.views.curves import actions as curves
 from dash_app.views.disagreement import actions as disagreement
@@ -24,7 +25,6 @@ from dash_app.views.flow import inspector as flow
 from dash_app.views.heatmap import actions as lens
 from dash_app.views.model import panel as model
 from dash_app.views.story import panel as story
-from dash_app.views.tokens import panel as tokens
 from tests.numerical import reference
 from tests.numerical.conftest import Case
 from tests.numerical.lens.test_grid import matrices, slow_norm, softmax

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from analysis.contract.specs import Token
 from analysis.tracing.specs import RunSpec
-from dash_app.views.tokens.panel import chip, described, strip
+from dash_app.views.tokens import chip, described, strip
 from tests.support.fake_service import FakeService
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dash import html
+from dash import Output, html
 from dash.development.base_component import Component
 
 from analysis.contract.specs import Token
@@ -12,7 +12,8 @@ from analysis.tracing.specs import RunResult, RunSpec
 from dash_app.errors import explain
 from dash_app.page.panel import aria, notice, problem_notice, select_button, target
 from dash_app.page.token_labels import label, percent
-from dash_app.state.context import Context, Service, result_of
+from dash_app.state.context import Context, Drawing, PageId, Service, View, result_of
+from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection, resolve
 
 STRIP = "tokens-strip"
@@ -134,3 +135,12 @@ def _alternatives(run: RunResult, pos: int) -> Component:
         className="token-alternatives",
         title="What else the model considered here: click to compare in the curves",
     )
+
+
+DRAWING = Drawing("tokens", (Output(STRIP, "children"),), draw, parts=(PageId.CELL,))
+VIEW = View(
+    "tokens",
+    layout,
+    drawings=(DRAWING,),
+    exports={"tokens": Export(lambda _service, run, _chosen: [spec(run)])},
+)
