@@ -85,12 +85,13 @@ def block_spec(run: RunRef, selection: Selection) -> BlockSpec:
 def chosen_pair(found: OpenedBlock, selection: Selection) -> tuple[int, int] | None:
     """The head and the key whose score is explained; None if there are no heads.
 
-    The head is the chosen one, or else the one that writes most. The key is that of the chosen link
+    The head is the one chosen in this layer, or else the one that writes most. The key is that of the chosen link
     if the link belongs to this layer and position, or else the key with the largest weight.
     """
     if not len(found.weights):
         return None
-    heads = [head for head in selection.heads if head < len(found.weights)]
+    here = selection.layer in (None, found.layer)
+    heads = [head for head in selection.heads if here and head < len(found.weights)]
     sizes = np.nan_to_num(found.head_lengths, nan=-1.0)
     head = heads[0] if heads else int(sizes.argmax())
     kind, *numbers = selection.link.split(":") if selection.link else ("",)

@@ -34,6 +34,7 @@ def spec_of(selection: Selection) -> PromptSpec | None:
     if not selection.clean and not selection.corrupted:
         return None
     tokens = tuple(filter(None, (selection.answer, selection.against)))
+    tokens = tokens if selection.answer else ()  # the clean run's top token is followed
     return PromptSpec(selection.model, selection.clean, selection.corrupted, tokens)
 
 

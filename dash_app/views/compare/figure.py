@@ -135,7 +135,7 @@ def value_text(metric: str, value: float) -> str:
     """A metric's value as text."""
     if metric == "probability":
         return percent(value)
-    return f"{value:.0f}" if metric == "rank" else f"{value:.3f}"
+    return f"{value + 1:.0f}" if metric == "rank" else f"{value:.3f}"
 
 
 def strongest(sweep: Sweep) -> list[tuple[int, ...]]:
@@ -174,7 +174,7 @@ def _metric(sweep: Sweep) -> str:
         "logit_difference": f"Logit of {answer} minus {foil}",
         "probability": f"Probability of {answer}",
         "kl": "KL divergence from the clean output, in nats",
-        "rank": f"Rank of {answer} (0 is best)",
+        "rank": f"Rank of {answer} (1 is best)",
     }[sweep.metric]
 
 

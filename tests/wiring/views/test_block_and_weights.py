@@ -55,6 +55,8 @@ def test_a_head_and_a_key_are_chosen_by_clicks(service: FakeService, run_ref: Ru
     for link, key in (("attention:3:1:4:2", 1), ("attention:3:1:3:2", 0), ("mlp:3:4:4:-1", 0)):
         chosen = OPEN.model_copy(update={"heads": (5,), "link": link})
         assert block.chosen_pair(found, chosen) == (5, key)
+        elsewhere = chosen.model_copy(update={"layer": 2})
+        assert block.chosen_pair(found, elsewhere) == (2, key)
         query = to_query(chosen, Selection())
         assert from_query(query, Selection())[0] == chosen
 
