@@ -26,7 +26,7 @@ CHUNK = 128
 @torch.no_grad()
 def product(states: torch.Tensor, matrix: torch.Tensor, size: int) -> None:
     """Decode all states, some at a time, and drop the logits."""
-    for part in states.split(size):
+    for part in torch.split(states, size):
         torch.nn.functional.linear(part, matrix)
 
 

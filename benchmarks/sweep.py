@@ -81,7 +81,8 @@ def forward_and_backward(model: Model, ids: tuple[int, ...]) -> None:
     handles = hook_component(model, "row", 0, start, 1)
     try:
         with torch.enable_grad():
-            cells.last_logits(model, ids, 1)[0].max().backward()
+            largest = cells.last_logits(model, ids, 1)[0].max()
+            largest.backward()  # type: ignore[no-untyped-call]
     finally:
         for handle in handles:
             handle.remove()

@@ -85,8 +85,9 @@ def block_spec(run: RunRef, selection: Selection) -> BlockSpec:
 def chosen_pair(found: OpenedBlock, selection: Selection) -> tuple[int, int] | None:
     """The head and the key whose score is explained; None if there are no heads.
 
-    The head is the one chosen in this layer, or else the one that writes most. The key is that of the chosen link
-    if the link belongs to this layer and position, or else the key with the largest weight.
+    The head is the one chosen in this layer, or else the one that writes most. The key is that of
+    the chosen link if the link belongs to this layer and position, or else the key with the largest
+    weight.
     """
     if not len(found.weights):
         return None
