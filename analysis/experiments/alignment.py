@@ -44,6 +44,21 @@ def align(a_ids: Sequence[int], b_ids: Sequence[int]) -> tuple[tuple[int, int], 
     )
 
 
+def by_position(a_ids: Sequence[int], b_ids: Sequence[int]) -> list[tuple[int, int]]:
+    """Each position with the same position.
+
+    Raises:
+        SpecError: If the prompts have different lengths.
+    """
+    if len(a_ids) != len(b_ids):
+        raise SpecError(
+            f"The prompts have {len(a_ids)} and {len(b_ids)} tokens, so their positions do not"
+            " correspond.",
+            "Write prompts of equal length, or align them by token.",
+        )
+    return [(place, place) for place in range(len(a_ids))]
+
+
 def partners(pairs: Sequence[tuple[int, int]], length: int) -> tuple[int, ...]:
     """For each of ``length`` positions of the first prompt, its partner in the second, or -1."""
     found = dict(pairs)

@@ -11,9 +11,9 @@ from torch import Tensor
 from analysis.contract import jobs
 from analysis.contract.specs import resolve_index
 from analysis.errors import PromptError, SpecError
-from analysis.experiments.alignment import align
+from analysis.experiments.alignment import align, by_position
 from analysis.experiments.cells import run
-from analysis.experiments.specs import FIELDS, PromptComparison, PromptSpec
+from analysis.experiments.specs import ALIGNMENTS, FIELDS, PromptComparison, PromptSpec
 from analysis.model.handle import Model
 from analysis.store.memo import Memo
 from analysis.tracing.capture import prompt_ids
@@ -23,12 +23,13 @@ from analysis.tracing.tokens import describe_tokens, token_ids
 _MOST = 4_000_000
 
 
-def compare(model: Model, a: Any, b: Any, *, tokens: Any = None) -> PromptComparison:
+def compare(
+    model: Model, a: Any, b: Any, *, tokens: Any = None, alignment: str = "token"
+) -> PromptComparison:
     """Decode two prompts' states on aligned tokens, and measure how they differ.
 
-    Each state is read by the logit lens (nostalgebraist, 2020). Equal tokens are aligned by a
-    longest common subsequence (``align``). The last positions, which predict the answer, are always
-    compared with each other.
+    Each state is read by the logit lens (nostalgebraist, 2020). The last positions, which predict
+    the answer, are always compared with each other.
 
     Args:
         model: From ``load_model``.
@@ -36,17 +37,21 @@ def compare(model: Model, a: Any, b: Any, *, tokens: Any = None) -> PromptCompar
         b: Another one.
         tokens: Tokens whose probabilities are followed, as ids or texts, one or several; the top
             tokens of the two runs unless given.
+        alignment: "token": equal tokens, by a longest common subsequence (``align``); "position":
+            prompts of equal length.
 
     Returns:
         A PromptComparison: KL divergence and probabilities for each row and pair of positions.
 
     Raises:
         PromptError: If a prompt is invalid, or a text is not one token.
-        SpecError: If the prompts have no token in common, or a token does not exist.
+        SpecError: If the prompts have no token in common, or lengths that differ, or a token does
+            not exist.
         CancelledError: If the caller's progress listener stops the work.
     """
     ids = [_ids(model, name, one) for name, one in (("a", a), ("b", b))]
-    return _compare(model, ids, _tokens(model, tokens))
+    ALIGNMENTS.check(alignment)
+    return _compare(model, ids, _tokens(model, tokens), alignment)
 
 
 def compute(
@@ -60,7 +65,7 @@ def compute(
                 f"{FIELDS[name]} has {len(own)} tokens; this server reads at most {longest}.",
                 "Shorten it, or raise STRATASCOPE_MAX_PROMPT_TOKENS.",
             )
-    return _compare(model, ids, _tokens(model, spec.tokens))
+    return _compare(model, ids, _tokens(model, spec.tokens), spec.alignment)
 
 
 def _ids(model: Model, name: str, prompt: Any) -> tuple[int, ...]:
@@ -78,8 +83,11 @@ def _tokens(model: Model, tokens: Any) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def _compare(model: Model, ids: list[tuple[int, ...]], tokens: tuple[int, ...]) -> PromptComparison:
-    pairs, rows = _pairs(*ids), range(model.info.layers + 1)
+def _compare(
+    model: Model, ids: list[tuple[int, ...]], tokens: tuple[int, ...], alignment: str
+) -> PromptComparison:
+    pairs = by_position(*ids) if alignment == "position" else _pairs(*ids)
+    rows = range(model.info.layers + 1)
     runs = [run(model, own, [("row", row) for row in rows]) for own in ids]
     tops = [int(one.logits.argmax()) for one in runs]
     vocab = int(runs[0].logits.shape[-1])

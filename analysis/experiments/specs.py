@@ -310,8 +310,10 @@ class PromptSpec(Spec[PromptComparison]):
         default=(),
         metadata=about("Tokens whose probabilities are followed; the runs' top tokens if empty."),
     )
+    alignment: str = field(default="token", metadata=one_of(ALIGNMENTS))
 
     def __post_init__(self) -> None:
+        ALIGNMENTS.check(self.alignment)
         for name in ("a", "b"):
             if not getattr(self, name):
                 raise SpecError(f"{FIELDS[name]} is empty.", "Type some text, or choose a pair.")

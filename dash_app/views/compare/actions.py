@@ -24,6 +24,8 @@ from analysis.experiments.specs import (
     field_of,
 )
 from analysis.tasks.addition import padded_digits
+from analysis.tracing.edits import to_text
+from analysis.tracing.interventions import PatchPrompt
 from dash_app.errors import Problem, explain
 from dash_app.jobs.job_and_draw import run_safely, stored_problem
 from dash_app.page.panel import (
@@ -47,6 +49,11 @@ PORTIONS = 8
 #: The form's field for each field of a spec.
 _SHOWN_IN = {"foil": "against", "layer": "inside"}
 EMPTY = "Choose a pair of prompts, or type your own."
+#: The title of the list of effects, by whether a cell is a state.
+_LISTED_TITLES = (
+    "Strongest effects (click one to open the prompt, not patched, at that cell)",
+    "Strongest effects (click one to open the prompt with that patch)",
+)
 
 
 def adopt(sent: Any, current: Selection, _run: RunRef | None) -> Selection:
@@ -204,22 +211,31 @@ def _shown(
 
 def _listed(found: Sweep, spec: SweepSpec) -> list[Component]:
     """The strongest cells as a list; a state opens in the page Explore."""
-    prompt = spec.corrupted if found.direction == "denoise" else spec.clean
+    prompt, source = spec.clean, spec.corrupted
+    if found.direction == "denoise":
+        prompt, source = source, prompt
     items = []
     for place in strongest(found):
         text = f"{place_name(found, place)}: {float(found.effect[place]):+.2f}"
         more = "" if found.measured[place] else ", estimated"
         to = target(model=spec.model, prompt=prompt, new=1, template="off", page="explore",
-                    **_cell(found, place))  # fmt: skip
+                    edits=_patch(found, place, source), **_cell(found, place))  # fmt: skip
         button = select_button(
             text, to, "btn btn-outline-secondary example", label=f"Open {text} in Explore"
         )
         items.append(html.Li([button, html.Span(more, className="control-help")]))
     return [
-        html.Span("Strongest effects (click one to open the patched prompt at that cell)",
-                  className="control-label"),
+        html.Span(_LISTED_TITLES[found.axes == "state"], className="control-label"),
         html.Ul(items, className="list-unstyled controls"),
     ]  # fmt: skip
+
+
+def _patch(found: Sweep, place: tuple[int, ...], source: str) -> str:
+    """The patch of a state as an edit of the run; "none" for a patch that is no state."""
+    if found.axes != "state":
+        return "none"
+    row, pos = place
+    return to_text(PatchPrompt(row, pos, source, int(found.partners[pos])))
 
 
 def _cell(found: Sweep, place: tuple[int, ...]) -> dict[str, int]:

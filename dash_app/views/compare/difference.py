@@ -35,7 +35,9 @@ def spec_of(selection: Selection) -> PromptSpec | None:
         return None
     tokens = tuple(filter(None, (selection.answer, selection.against)))
     tokens = tokens if selection.answer else ()  # the clean run's top token is followed
-    return PromptSpec(selection.model, selection.clean, selection.corrupted, tokens)
+    return PromptSpec(
+        selection.model, selection.clean, selection.corrupted, tokens, selection.align
+    )
 
 
 def compute(service: Service, selection: Selection, job: NewJob) -> dict[str, Any] | None:

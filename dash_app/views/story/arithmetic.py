@@ -51,7 +51,8 @@ def judge(prompt: str, answer: str) -> Verdict | None:
     if found is None:
         return Verdict(name, right, "", bool(answer.strip()), None)
     written = found[1]
-    ended = found.end() < len(answer) or not right.startswith(written) or written == right
+    digits = written[_leading_zeros(written, right) :]
+    ended = found.end() < len(answer) or not right.startswith(digits) or digits == right
     wrong = _first_difference(written, right)
     return Verdict(name, right, written, ended, None if wrong is None else found.start(1) + wrong)
 
@@ -95,6 +96,13 @@ def _first_difference(written: str, right: str) -> int | None:
     """
     if _value(written) == int(right) or not written.lstrip("-−").isdigit():
         return None
-    pairs = zip(written.replace("−", "-"), right, strict=False)
-    differs = (at for at, (one, other) in enumerate(pairs) if one != other)
-    return next(differs, len(right) if len(written) > len(right) else None)
+    zeros = _leading_zeros(written, right)
+    digits = written[zeros:].replace("−", "-")
+    pairs = zip(digits, right, strict=False)
+    differs = (at + zeros for at, (one, other) in enumerate(pairs) if one != other)
+    return next(differs, len(right) + zeros if len(digits) > len(right) else None)
+
+
+def _leading_zeros(written: str, right: str) -> int:
+    """How many zeros the written number begins with that the right one does not have."""
+    return len(written) - len(written.lstrip("0")) if right[0] in "123456789" else 0

@@ -55,6 +55,16 @@ def test_the_last_positions_are_compared_whatever_their_tokens_are(case: Case) -
     assert set(found.followed) == set(last)
 
 
+def test_positions_of_prompts_of_equal_length_can_be_paired(case: Case) -> None:
+    by_token = analysis.compare(case.model, CLEAN, CORRUPTED, tokens=FOLLOWED)
+    found = analysis.compare(case.model, CLEAN, CORRUPTED, tokens=FOLLOWED, alignment="position")
+    assert found.pairs.tolist() == [[n, n] for n in range(len(CLEAN))]
+    same = [n for n, (i, j) in enumerate(found.pairs.tolist()) if CLEAN[i] == CORRUPTED[j]]
+    np.testing.assert_allclose(found.kl[:, same], by_token.kl, atol=1e-6)
+    with pytest.raises(SpecError, match="2 and 3 tokens"):
+        analysis.compare(case.model, (1, 2), (1, 2, 3), alignment="position")
+
+
 def test_a_comparison_survives_the_codec_and_equals_that_of_its_spec(case: Case) -> None:
     spec = PromptSpec(case.model.info.name, "abcd", "abed", ("x",))
     found = comparison.compute(case.model, spec, None, 100)

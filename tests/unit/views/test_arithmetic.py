@@ -19,6 +19,9 @@ from dash_app.views.story.arithmetic import judge, token_at, words
         ("5 + 5 =", "", "The answer does not begin with a number; 5 + 5 = 10."),
         ("12345+54321=", "066666", "The model's answer is right: 12345 + 54321 = 66666."),
         ("12345+54321=", "66665,", "The model's answer 66665 is wrong: 12345 + 54321 = 66666."),
+        ("12345+67890=", "08", "The model has written 08 so far; 12345 + 67890 = 80235."),
+        ("12345+67890=", "0", "The model has written 0 so far; 12345 + 67890 = 80235."),
+        ("12345+67890=", "09", "The model's answer 09 is wrong: 12345 + 67890 = 80235."),
         ("900+900=", "1,800", "The model's answer is right: 900 + 900 = 1800."),
         ("5 + 5 =", "10.5", "The model's answer 10.5 is wrong: 5 + 5 = 10."),
         ("5 + 5 =", "10.0", "The model's answer is right: 5 + 5 = 10."),
@@ -46,7 +49,7 @@ def test_other_prompts_have_no_verdict(prompt: str) -> None:
     ("answer", "at"),
     [
         (" 66666", None), (" 66665", 5), (" 76666", 1), (" 666660", 6), ("066666", None),
-        ("66,665", None), ("no", None),
+        ("66,665", None), ("no", None), ("066766", 3), ("006666", None), ("0666661", 6),
     ],
 )  # fmt: skip
 def test_the_first_wrong_digit_is_a_place_in_the_answer(answer: str, at: int | None) -> None:

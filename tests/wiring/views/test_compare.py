@@ -120,6 +120,8 @@ def test_every_picture_says_what_it_shows(
         assert "effect +1.000, measured" in hover
         assert METRICS[metric].label.lower() in hover.lower()
         assert "+1.00" in text(strongest)
+        opened = text(strongest).replace("%3A", ":").replace("+", " ")
+        assert ("edits=patch:" in opened) == (axes == "state")
         if axes in ("state", "head_position"):
             assert "·Italy ← ·France" in figure["layout"]["xaxis"]["ticktext"]
 
