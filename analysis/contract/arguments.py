@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache, wraps
 from numbers import Integral, Real
+from os import PathLike
 from pathlib import PurePath
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -202,6 +203,7 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
         return _CONVERTERS[kind](name, value)
     if get_origin(kind) in (tuple, Sequence):
         return _convert_sequence(name, value, get_args(kind))
+    kind = PathLike if get_origin(kind) is PathLike else kind
     if isinstance(kind, type) and kind is not Any and not isinstance(value, kind):
         raise _wrong(name, value, kind)
     return value

@@ -109,10 +109,9 @@ def load_recipe(path: str | PathLike[str]) -> Recipe | None:
 def _bytes(path: str | PathLike[str]) -> bytes:
     try:
         return Path(path).read_bytes()
-    except OSError as error:
-        raise StoreError(
-            f"{fspath(path)} can't be read: {error.strerror}.", "Check the path."
-        ) from error
+    except (OSError, ValueError) as error:  # a path with a null character is a ValueError
+        reason = getattr(error, "strerror", None) or "it is no path"
+        raise StoreError(f"{fspath(path)!r} can't be read: {reason}.", "Check the path.") from error
 
 
 def _about(path: str | PathLike[str], data: bytes) -> dict[str, Any]:

@@ -173,9 +173,11 @@ def draw_changed(table: Iterable[Drawing], service: Service, page: PageState) ->
 def _draw(drawing: Drawing, service: Service, page: PageState, answer: Answer) -> None:
     name, before = drawing.name, (page.drawn or {}).get(drawing.name) or {}
     job = job_key(drawing, page.run, page.selection)
-    ready = page.ready.get(name)
-    ready = ready if (ready or {}).get("of") == job else None
-    key = _key(drawing, page, job, ready)
+    arrived = page.ready.get(name)
+    # Any arrival is part of the key. A late result of an older job may have replaced this job's
+    # own before it was drawn; the memo has it then.
+    key = _key(drawing, page, job, arrived)
+    ready = arrived if (arrived or {}).get("of") == job else None
     if before.get("key") == key:
         return
     try:

@@ -21,15 +21,26 @@ from tests.numerical.conftest import Case
 
 #: Public functions that need no other argument than a model and a trace.
 READINGS = (
-    "attribute", "colours", "decode", "disagreement", "embedding_report", "emergence", "flow",
-    "largest_steps", "norm_report", "similarity_report", "steps",
+    "aggregation_report", "attribute", "colours", "decode", "disagreement", "embedding_report", "emergence", "flow",
+    "largest_steps", "norm_report", "similarity_report", "steps", "weight_report",
 )  # fmt: skip
 #: Arguments that must be given, by function, as a user would give them.
 REQUIRED: dict[str, dict[str, Any]] = {
+    "align": {"a_ids": [1, 2, 3], "b_ids": [1, 3]},
     "attention_bias": {"layer": 0},
+    "block": {"layer": 0},
+    "circuits": {"layer": 0, "head": 1},
+    "compare": {"a": [1, 2, 3], "b": [1, 4, 3]},
+    "compute": {"spec": LensSpec()},
     "head_output": {"layer": 0},
     "generate": {"prompt": [1, 2, 3], "max_new_tokens": 2},
+    "load_recipe": {"path": "no-such-file.safetensors"},
+    "load_result": {"path": "no-such-file.safetensors"},
     "promoted": {"component": "mlp_output", "layer": 1},
+    "recipe": {},
+    "score_parts": {"layer": 1, "head": 0},
+    "sweep": {"clean": [1, 2, 3], "corrupted": [1, 4, 3]},
+    "tables": {"result": LensSpec()},
     "trace": {"prompt": [1, 2, 3]},
     **{name: {} for name in READINGS},
 }
@@ -94,7 +105,8 @@ def call(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
 
 def option_names(name: str) -> list[str]:
     """The arguments of a public function, those of ``DecodeOptions`` included."""
-    known = inspect.signature(getattr(analysis, name)).parameters
+    known = dict(inspect.signature(getattr(analysis, name)).parameters)
+    known.pop("specs", None)  # can't be given by name
     more = LensSpec.__dataclass_fields__ if "options" in known else ()
     return sorted({*known, *more} - {"options", "model", "trace"})
 
@@ -117,9 +129,12 @@ def test_no_argument_of_a_public_function_raises_an_untyped_error(
 ) -> None:
     name, options = drawn
     function = getattr(analysis, name)
-    arguments: dict[str, Any] = {"model": quiet.case.model, **REQUIRED[name]}
-    if "trace" in inspect.signature(function).parameters:
-        arguments["trace"] = quiet.case.trace
+    known = inspect.signature(function).parameters
+    subjects = {"model": quiet.case.model, "trace": quiet.case.trace}
+    arguments: dict[str, Any] = {
+        **{own: subject for own, subject in subjects.items() if own in known},
+        **REQUIRED[name],
+    }
     call(function, **{**arguments, **dict(options)})
 
 

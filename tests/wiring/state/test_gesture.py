@@ -178,6 +178,19 @@ def test_a_result_for_another_selection_is_ignored(service: FakeService, run_ref
     assert found.wanted
 
 
+def test_a_late_result_of_an_older_job_does_not_hide_the_newer_one(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    """Its arrival replaces the newer result, and Dash drops the answer that would have drawn it."""
+    first = drawn(service, run_ref)
+    wanted = {"pattern": job_key(PATTERN, run_ref, LAYER_3)}
+    compute(PATTERN, service, PageState(run_ref, LAYER_3))
+    elsewhere = LAYER_3.model_copy(update={"layer": 1})
+    late = {"pattern": compute(PATTERN, service, PageState(run_ref, elsewhere))}
+    found = drawn(service, run_ref, drawn=first.drawn, wanted=wanted, ready=late)
+    assert found.values == {"pattern": ("layer 3",)}
+
+
 def test_an_unneeded_job_is_ended_and_an_ended_one_is_left(
     service: FakeService, run_ref: RunRef
 ) -> None:
