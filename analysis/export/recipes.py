@@ -6,7 +6,7 @@ Importable without torch.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast, get_args
@@ -130,8 +130,15 @@ def recipe(model: Any, trace: Any, *specs: Spec[Any], edits: Any = None) -> Reci
             holds unless given. There ``PatchPrompt`` and ``SteerTokens`` are vectors.
 
     Raises:
-        SpecError: If an intervention has a vector: a recipe has only numbers and text.
+        SpecError: If an argument is none of these, or an intervention has a vector: a recipe has
+            only numbers and text.
     """
+    if not isinstance(getattr(model, "info", None), ModelInfo):
+        raise SpecError("This is no model.", "Give the result of analysis.load_model.")
+    if trace is not None and not hasattr(trace, "token_ids"):
+        raise SpecError("This is no trace.", "Give the result of analysis.trace, or None.")
+    if not (edits is None or isinstance(edits, (RunEdit, Sequence))):
+        raise SpecError("These are no edits.", "Give one edit, or a list of them.")
     name = model.info.name
     if edits is None:
         edits = () if trace is None else trace.interventions
