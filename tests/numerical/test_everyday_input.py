@@ -21,7 +21,8 @@ from tests.numerical.conftest import Case
 
 #: Public functions that need no other argument than a model and a trace.
 READINGS = (
-    "aggregation_report", "attribute", "colours", "decode", "disagreement", "embedding_report", "emergence", "flow",
+    "aggregation_report", "attribute", "colours", "decode", "disagreement", "embedding_report",
+    "emergence", "flow",
     "largest_steps", "norm_report", "similarity_report", "steps", "weight_report",
 )  # fmt: skip
 #: Arguments that must be given, by function, as a user would give them.
