@@ -182,6 +182,8 @@ def _sweep(
     if layer >= 0:
         require_heads(model, layer)
     denoise = choice.direction == "denoise"
+    if choice.alignment != "token":
+        _require_equal_lengths(*ids)
     patched_ids, other_ids = ids[::-1] if denoise else ids
     paired = _partners(choice.alignment, patched_ids, other_ids)
     shape = sizes(model, choice.axes, len(patched_ids), layer)
@@ -255,13 +257,21 @@ def _ids(model: Model, name: str, prompt: Any) -> tuple[int, ...]:
 def _partners(alignment: str, patched: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
     if alignment == "token":
         return partners(align(patched, other), len(patched))
-    if len(patched) != len(other):
+    return tuple(range(len(patched)))
+
+
+def _require_equal_lengths(clean: tuple[int, ...], corrupted: tuple[int, ...]) -> None:
+    """Refuse prompts whose positions do not correspond.
+
+    Raises:
+        SpecError: With both lengths, the clean prompt's first.
+    """
+    if len(clean) != len(corrupted):
         raise SpecError(
-            f"The prompts have {len(patched)} and {len(other)} tokens, so their positions do not"
+            f"The prompts have {len(clean)} and {len(corrupted)} tokens, so their positions do not"
             " correspond.",
             "Write prompts of equal length, or align them by token.",
         )
-    return tuple(range(len(patched)))
 
 
 def _wanted(choice: _Choice, size: int) -> range:

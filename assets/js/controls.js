@@ -97,10 +97,51 @@ callback is answered, and would set them from answers that it then discards.
     );
   }
 
+  /* On these pages, the menu of models acts at once. On the others, Run or Run suite reads it. */
+  const AT_ONCE = ["model", "compare"];
+  let menuReport = 0; // number of the last report of the menu's model
+
+  const modelTarget = (model) => `model=${encodeURIComponent(model)}`;
+
+  /* Reports a change of the arrangement. A page that the menu acts on adopts the menu's model. */
+  function reportArrangement(to, page) {
+    const [chosen, current] = [getProps("run-model").value, getProps("request").data?.model];
+    if (!AT_ONCE.includes(page) || !chosen || !current || chosen === current) {
+      return window.stratascope.page.report({ to });
+    }
+    menuReport = window.stratascope.page.report({
+      to: `${to}&${modelTarget(chosen)}`,
+      from: "run-model",
+    });
+    return menuReport;
+  }
+
+  function onMenuChange({ target }) {
+    if (target.id === "run-model" && AT_ONCE.includes(document.documentElement.dataset.page)) {
+      menuReport = window.stratascope.page.report({
+        to: modelTarget(target.value),
+        from: "run-model",
+      });
+    }
+  }
+
+  /* On pages that the menu acts on, it shows the model of the address. */
+  function showModel(note) {
+    const selected = new URLSearchParams((note.link ?? "").replace(/^[^?]*/, ""));
+    const [page, model] = [selected.get("page"), selected.get("model")];
+    if (AT_ONCE.includes(page) && model && model !== getProps("run-model").value) {
+      setField("run-model", model);
+    }
+  }
+
   /* A list that lacks a value from a link gets it, because a closed list would show another. */
   function withOption(options, value) {
     const isListed = !options || options.some((option) => option.value === value);
     return isListed ? {} : { options: [...options, { label: value, value }] };
+  }
+
+  function setField(id, value) {
+    setProps(id, { value, ...withOption(getProps(id).options, value) });
   }
 
   let isFilled = false;
@@ -110,8 +151,11 @@ callback is answered, and would set them from answers that it then discards.
   it has what the reader had typed before a reload.
   */
   function fillForm(note) {
+    const isMenuNewer = menuReport > note.seen;
     for (const [id, value] of Object.entries(note.set || {})) {
-      setProps(id, { value, ...withOption(getProps(id).options, value) });
+      if (id !== "run-model" || !isMenuNewer) {
+        setField(id, value);
+      }
     }
     if (!isFilled) {
       isFilled = true;
@@ -119,10 +163,17 @@ callback is answered, and would set them from answers that it then discards.
         setProps(`run-${name}`, { value: name === "new" ? Number(value) : value });
       }
     }
+    if (!isMenuNewer) {
+      showModel(note);
+    }
   }
 
+  document.addEventListener("change", onMenuChange, true);
+
   window.stratascope ??= {};
-  window.stratascope.controls = { reportChange, showValue, readForm, fillForm };
+  window.stratascope.controls = {
+    reportArrangement, reportChange, showValue, readForm, fillForm,
+  };
   window.dash_clientside ??= {};
   window.dash_clientside.stratascope = {
     ...window.dash_clientside.stratascope,

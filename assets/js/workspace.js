@@ -26,10 +26,11 @@ default are listed in the panel as chips; a click on a chip resets its option.
       (name) => `${name}=${encodeURIComponent(next[name].toString())}`
     );
     if (to.length) {
+      const opened = next.page === shown.page ? "" : next.page;
       shown = next;
       apply();
       remember();
-      lastReport = window.stratascope.page.report({ to: to.join("&") });
+      lastReport = window.stratascope.controls.reportArrangement(to.join("&"), opened);
     }
   }
 

@@ -335,7 +335,7 @@ class Happened:
         full: Sets that are full, so that an item was not added.
         refused, requested: Why a run was not requested; whether one was.
         ended: How the last request ended, if it ended now: the content of the store STATUS.
-        problems, shown: Defects of drawings; the prompt whose views the page shows, if any.
+        problems, shown: Defects of drawings; the run whose views the page shows, if any.
     """
 
     ignored: tuple[str, ...] = ()
@@ -344,7 +344,7 @@ class Happened:
     requested: bool = False
     ended: Mapping[str, Any] | None = None
     problems: tuple[Problem, ...] = ()
-    shown: str | None = None
+    shown: RunRef | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ def answer(page: Page, gesture: Gesture) -> Values:
         requested,
         news,
         tuple(found.problems),
-        run.prompt if run else None,
+        run,
     )
     messages = page.requests.messages(page.context, happened, selection)
     if messages is not None:

@@ -156,3 +156,68 @@ test("a model that adds runs its example beside the suite", () => {
   run.click();
   assert.deepEqual(targets(page), [["model=adder&prompt=1", undefined]]);
 });
+
+/* ---------------------------------------------------------------- the menu of models */
+
+/* A page that is about the model "a", with its menu. */
+function openMenu(name) {
+  const page = openPage();
+  page.menu = page.add("select", { id: "run-model" });
+  Object.assign(page.layout, { "run-model": { value: "a" }, request: { data: { model: "a" } } });
+  const arrangement = { page: name, wide: "", folded: [], panes: [], order: [] };
+  page.dash.showArrangement(arrangement, { seen: 0 });
+  return page;
+}
+
+function chooseModel(page, value) {
+  page.menu.value = value;
+  page.layout["run-model"].value = value;
+  page.menu.dispatch("change");
+}
+
+const answerOf = (seen, model, name, set = {}) => ({
+  seen,
+  set,
+  query: "",
+  link: `?model=${model}&page=${name}`,
+});
+
+test("the menu acts at once on the pages Model and Compare only", () => {
+  for (const name of ["model", "compare"]) {
+    const page = openMenu(name);
+    chooseModel(page, "b/c");
+    assert.deepEqual(targets(page), [["model=b%2Fc", "run-model"]]);
+  }
+  for (const name of ["explore", "tasks"]) {
+    const page = openMenu(name);
+    chooseModel(page, "b/c");
+    assert.deepEqual(targets(page), []);
+  }
+});
+
+test("a page that the menu acts on adopts a model that was chosen before", () => {
+  const page = openMenu("explore");
+  const link = (name) => page.add("a", { "data-page-link": name });
+  const [tasks, compare] = [link("tasks"), link("compare")];
+  chooseModel(page, "b/c");
+  tasks.click();
+  compare.click();
+  assert.deepEqual(targets(page), [
+    ["page=tasks", undefined],
+    ["page=compare&model=b%2Fc", "run-model"],
+  ]);
+});
+
+test("the menu shows the model of the address, unless a newer choice waits", () => {
+  const page = openMenu("model");
+  chooseModel(page, "b");
+  page.dash.showAddress(answerOf(0, "a", "model", { "run-model": "a" }));
+  assert.equal(page.layout["run-model"].value, "b");
+  page.dash.showAddress(answerOf(1, "b", "model"));
+  assert.equal(page.layout["run-model"].value, "b");
+  page.dash.showAddress(answerOf(1, "a", "compare"));
+  assert.equal(page.layout["run-model"].value, "a");
+  page.layout["run-model"].value = "c";
+  page.dash.showAddress(answerOf(1, "a", "explore"));
+  assert.equal(page.layout["run-model"].value, "c");
+});

@@ -136,7 +136,7 @@ def status(context: Context, asked: Selection, job: NewJob) -> dict[str, Any] | 
 
 
 #: Shown with a refusal, because the views below do not belong to what was typed.
-OLD = "The views still show “{prompt}”."
+OLD = "The views still show “{prompt}”{model}."
 
 
 def shortened(prompt: str) -> str:
@@ -157,7 +157,9 @@ def messages(context: Context, happened: Happened, selection: Selection) -> list
         *_warnings(lines),
     ]
     if (failure or happened.refused) and happened.shown is not None:
-        shown.append(notice(OLD.format(prompt=shortened(happened.shown))))
+        other = happened.shown.model != selection.model
+        model = f" on {happened.shown.model}" if other else ""
+        shown.append(notice(OLD.format(prompt=shortened(happened.shown.prompt), model=model)))
     if happened.ended and context.service.problem:
         shown += _warnings([without_folders(context.service.problem)])
     return shown if shown or happened.requested or happened.ended else None
@@ -183,9 +185,10 @@ def model_chips(service: Service, run: RunRef, _selection: Selection) -> Any:
         return no_update
 
 
-#: The browser reads the form when Run is pressed (``assets/js/controls.js``).
+#: The browser reads the form when Run is pressed (``assets/js/controls.js``). On the pages Model
+#: and Compare, the menu of models requests a run at once. What was typed stays.
 MIRRORS = {
-    name: Mirror(component, (RunId.BUTTON,))
+    name: Mirror(component, (RunId.BUTTON, RunId.MODEL))
     for name, component in (
         ("model", RunId.MODEL),
         ("prompt", RunId.PROMPT),

@@ -47,8 +47,9 @@ def test_without_answer_and_foil_the_top_tokens_of_the_runs_are_taken(case: Case
 
 def test_prompts_of_different_length_are_refused_unless_aligned(case: Case) -> None:
     longer = (*CORRUPTED[:4], 50, *CORRUPTED[4:])
-    with pytest.raises(SpecError, match="have 9 and 8 tokens"):
-        analysis.sweep(case.model, CLEAN, longer, answer=ANSWER, foil=FOIL)
+    for direction in ("denoise", "noise"):  # the clean prompt's length comes first in both
+        with pytest.raises(SpecError, match="have 8 and 9 tokens"):
+            analysis.sweep(case.model, CLEAN, longer, answer=ANSWER, foil=FOIL, direction=direction)
     found = analysis.sweep(case.model, CLEAN, longer, answer=ANSWER, foil=FOIL, alignment="token")
     assert found.partners.tolist() == [0, 1, -1, 3, -1, 4, -1, 6, 7]
     assert np.isnan(found.raw[:, found.partners < 0]).all()

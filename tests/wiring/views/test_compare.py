@@ -10,11 +10,14 @@ import pytest
 from analysis.contract.specs import InfoSpec
 from analysis.errors import BackwardError, CancelledError, PromptError
 from analysis.experiments.specs import AXES, DIFFERENCES, METRICS
-from dash_app.state.context import Shown, from_query, to_query
-from dash_app.state.selection import Selection
+from dash_app.app import create_app
+from dash_app.settings import Settings
+from dash_app.state.context import Shown, from_query, split, to_query
+from dash_app.state.selection import RunRef, Selection
 from dash_app.views.compare import SWEEP, actions, difference
 from dash_app.views.compare.layout import FORM, PAIRS
 from tests.support.components import text
+from tests.support.dash_client import DashClient
 from tests.support.fake_service import LAYERS, FakeService, refuse
 
 PAIR = PAIRS[0]
@@ -202,6 +205,33 @@ def test_pairs_of_text_are_barred_for_a_model_that_reads_sums(service: FakeServi
     assert [bool(getattr(one, "disabled", False)) for one in buttons] == [True, True, True, False]
     others = actions.draw_options(service, None, Selection(model="gpt2"))[3]
     assert not any(getattr(one, "disabled", False) for one in others)
+
+
+@pytest.mark.parametrize("page", ["compare", "model"])
+def test_a_model_of_the_menu_takes_effect_at_once(
+    service: FakeService, settings: Settings, run_ref: RunRef, chosen: Selection, page: str
+) -> None:
+    shown = chosen.model_copy(update={"page": page, "prompt": run_ref.prompt, "new": run_ref.new})
+    report = {"to": "model=addition-5digit", "from": "run-model", "n": 1}
+    values = {
+        **{f"{part}.data": data for part, data in split(shown).items()},
+        "run.data": run_ref.model_dump(),
+        "scheme.data": "light",
+        "events.data": {"reports": [report]},
+    }
+    client = DashClient(create_app(service, settings))
+    found = client.answer("query.data", {"events.data"}, values)
+    wanted = {"model": "addition-5digit", "prompt": run_ref.prompt, "new": 2, "template": "off"}
+    assert found["request"]["data"] == {**wanted, "attempt": 2}
+    assert found["asked"]["data"] == {**wanted, "attempt": 2}
+    note = found["query"]["data"]
+    assert (note["push"], note["kind"], note["seen"]) == (True, "run", 1)
+    assert "model=addition-5digit" in note["link"]
+    assert note["set"] == {}  # what was typed stays
+    assert "sweep" not in found  # the pair stays
+    pairs = found["compare-pairs"]["children"][0]["props"]["tree"][1:]
+    assert [bool(one["props"].get("disabled")) for one in pairs] == [True, True, True, False]
+    assert found["patching-wanted"]["data"]
 
 
 def test_the_layer_is_asked_for_only_where_it_matters(service: FakeService) -> None:

@@ -131,17 +131,21 @@ def test_a_cancelled_run_reports_nothing_later(
     assert run.status(context, asked, no_job) is None
 
 
-def test_messages_that_are_shown_at_once(context: Context, asked: Selection) -> None:
+def test_messages_that_are_shown_at_once(
+    context: Context, asked: Selection, run_ref: RunRef
+) -> None:
     assert "Cancelled" in text(run.messages_at_once(frozenset({RunId.CANCEL})))
     assert run.messages_at_once(frozenset({PageId.DISMISS})) == []
     assert run.messages(context, Happened(requested=True), asked) == []
     assert "colour" in text(run.messages(context, Happened(ignored=("colour",)), asked))
     assert run.messages(context, Happened(), asked) is None
-    refused = Happened(
-        refused="The prompt has 20,001 characters.", shown="The capital of France is"
-    )
+    refused = Happened(refused="The prompt has 20,001 characters.", shown=run_ref)
     assert "The views still show “The capital of France is”." in text(
         run.messages(context, refused, asked)
+    )
+    other = asked.model_copy(update={"model": "gpt2"})
+    assert "The views still show “The capital of France is” on smollm2-135m-instruct." in text(
+        run.messages(context, refused, other)
     )
     defect = explain(KeyError("internal"))
     shown = text(run.messages(context, Happened(problems=(defect,)), asked))
