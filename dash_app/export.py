@@ -1,8 +1,9 @@
 """Takes the numbers of a view away: CSV, JSON, a script, and figures for a white page.
 
 One address serves all views: ``export/PANE.KIND`` with the query of the page's link. A view says
-which requests its numbers come from (``context.Export``). The server only reads the memo here: what
-a pane shows has been computed. The command ``stratascope run`` computes.
+which requests its numbers come from (``context.Export``). The server reads the memo here: what a
+pane shows has been computed. It computes only what a tab of the inspector needs, as little as a
+click does (``Export.small``). The command ``stratascope run`` computes everything.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from plotly.io.json import to_json_plotly
 from analysis.contract.sheets import TEXT, Frame, csv_text, for_json
 from analysis.contract.specs import InfoSpec, Spec, Token
 from analysis.errors import AnalysisError, SpecError
-from analysis.export.recipes import Recipe, identity, script
+from analysis.export.recipes import Recipe, identity, names, script
 from analysis.export.sheets import frames
 from analysis.registry import technique_for
 from analysis.tracing.specs import RunSpec, TraceSpec
@@ -72,11 +73,9 @@ def take(service: Any, made: Recipe, tokens: Sequence[Token]) -> Taken:
         SpecError: If a request needs a forward pass and the recipe has none.
     """
     tables: list[Frame] = []
-    for spec in made.specs:
-        technique = technique_for(spec)
+    for name, spec in zip(names(made.specs), made.specs, strict=True):
         found = service.ask(subject(made.model, made.trace, spec), spec)
-        own = frames(found, tokens)
-        tables += [one._replace(name=f"{technique.name}.{one.name}") for one in own]
+        tables += [one._replace(name=f"{name}.{one.name}") for one in frames(found, tokens)]
     return Taken(made, tuple(tables))
 
 
@@ -150,44 +149,48 @@ def recipe(
 def from_memo(context: Context, views: Sequence[View], pane: str, query: str) -> Taken:
     """The numbers that a pane shows, from the memo.
 
-    A pane that draws some results on request has those that were computed.
+    A pane that draws some results on request has those that were computed. Small results are
+    computed here.
 
     Raises:
         NotComputedError: If the memo has none of them.
         SpecError: If the pane has none, or too many.
     """
     found = exports(views, pane)
-    reader, run, selection = _read(context, views, query)
-    if selection.version == "baseline" and pane == "lens":
+    missing = _not_computed(found[0].hint)
+    reader, run, selection = _read(context, views, query, missing)
+    if selection.version == "baseline" and pane in ("lens", "cell"):
         run = run.baseline
+    small = all(one.small for one in found)
+    reader = context.service if small else reader
     specs = [
         spec
         for spec in requested(reader, run, selection, found)
-        if reader.peek(subject(run.model, trace_of(run), spec), spec) is not None
+        if small or reader.peek(subject(run.model, trace_of(run), spec), spec) is not None
     ]
     if not specs:
-        raise _not_computed()
+        raise missing
     made = recipe(context, reader, run, selection, pane, specs)
     taken = take(reader, made, result_of(reader, run).tokens)
     require_size(taken)
     return taken
 
 
-def _read(context: Context, views: Sequence[View], query: str) -> tuple[Any, RunRef, Selection]:
+def _read(
+    context: Context, views: Sequence[View], query: str, missing: NotComputedError
+) -> tuple[Any, RunRef, Selection]:
     """The memo, the run and the selection of a link."""
     selection, _ = from_query(query, context.base())
     requests = next(view.requests for view in views if view.requests is not None)
     status = requests.remembered(context, selection)
     if status is None:
-        raise _not_computed()
+        raise missing
     run = RunRef.model_validate(status["run"]).model_copy(update={"edits": applied(selection)})
-    return MemoOnly(context.service, _not_computed()), run, selection
+    return MemoOnly(context.service, missing), run, selection
 
 
-def _not_computed() -> NotComputedError:
-    return NotComputedError(
-        "This view is not computed yet.", "Wait until it is drawn, then export it again."
-    )
+def _not_computed(hint: str) -> NotComputedError:
+    return NotComputedError("This view is not computed yet.", hint)
 
 
 def as_csv(taken: Taken) -> str:
@@ -220,9 +223,10 @@ def _tables(tables: Sequence[Frame]) -> Iterator[dict[str, Any]]:
 def as_figures(context: Context, views: Sequence[View], pane: str, query: str) -> str:
     """The pane's plotly figures for a light page, and the recipe, as JSON."""
     taken = from_memo(context, views, pane, query)
-    reader, run, selection = _read(context, views, query)
-    names = {one.drawing for one in exports(views, pane)}
-    drawings = [one for view in views for one in view.drawings if one.name in names]
+    found = exports(views, pane)
+    reader, run, selection = _read(context, views, query, _not_computed(found[0].hint))
+    drawn = {one.drawing for one in found}
+    drawings = [one for view in views for one in view.drawings if one.name in drawn]
     page = PageState(run, selection, scheme="light")
     figures = [figure for one in drawings for figure in _figures(_drawn(one, reader, page))]
     return str(to_json_plotly({"recipe": taken.recipe.as_json(), "figures": figures}))

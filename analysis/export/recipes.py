@@ -6,6 +6,7 @@ Importable without torch.
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -152,6 +153,17 @@ def recipe(model: Any, trace: Any, *specs: Spec[Any], edits: Any = None) -> Reci
     return Recipe(name, identity(model.info), states, specs)
 
 
+def names(specs: Sequence[Spec[Any]]) -> list[str]:
+    """The name of each request's result: its technique, with a number from the second one on."""
+    made: list[str] = []
+    seen: Counter[str] = Counter()
+    for spec in specs:
+        name = technique_for(spec).name
+        seen[name] += 1
+        made.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return made
+
+
 def script(recipe: Recipe) -> str:
     """Python code that computes the recipe's numbers, and runs as it is."""
     imports: set[str] = set()
@@ -163,15 +175,12 @@ def script(recipe: Recipe) -> str:
         more = f", {_code(edits, imports)}" if edits else ""
         ids = ", ".join(map(str, recipe.trace.token_ids))
         lines += [f"token_ids = [{ids}]", f"trace = analysis.trace(model, token_ids{more})"]
-    names = []
-    for spec in recipe.specs:
-        technique = technique_for(spec)
-        names.append(technique.name)
-        states = ", trace" if technique.subject == "trace" else ""
-        call = f"analysis.compute(model, {_code(spec, imports)}{states})"
-        lines.append(f"{technique.name} = {call}")
+    results = names(recipe.specs)
+    for name, spec in zip(results, recipe.specs, strict=True):
+        states = ", trace" if technique_for(spec).subject == "trace" else ""
+        lines.append(f"{name} = analysis.compute(model, {_code(spec, imports)}{states})")
     tokens = "trace.tokens" if recipe.trace is not None else ""
-    lines += [f"print({name}.to_dataframe({tokens}))" for name in names]
+    lines += [f"print({name}.to_dataframe({tokens}))" for name in results]
     return "\n".join([*_heading(recipe), "import analysis", *sorted(imports), "", *lines, ""])
 
 

@@ -6,6 +6,8 @@ The server writes CSV, JSON and the script (dash_app/export.py) for the link of 
 are made here, for a white page: plotly figures from what the server draws for a light page, the
 flow's own SVG and tables from the elements of the page, with their styles. Each picture holds its
 recipe as metadata. A pane whose numbers the server does not export keeps the colours of the page.
+A picture has the whole content of a pane, also what is scrolled out of sight. The inspector exports
+the tab on top.
 */
 (function () {
   "use strict";
@@ -13,7 +15,9 @@ recipe as metadata. A pane whose numbers the server does not export keeps the co
   const SVG = "http://www.w3.org/2000/svg";
   const FEEDBACK_MS = 1600;
   const SCALE = 2; // pixels of a PNG for each pixel of the screen
+  const MOST_PIXELS = 16_000; // of a side of a PNG: browsers draw no larger canvas
   const SMALLEST = 100; // pixels: a smaller SVG is an icon
+  const NOTE = { size: 11, line: 15, letter: 6, edge: 10 }; // pixels of the caption's text
   /* What the style sheet gives a text in a cell. */
   const CELL_TEXT = "text-anchor:middle;font-family:'JetBrains Mono','DejaVu Sans Mono',monospace";
   const { collect } = window.stratascope;
@@ -40,6 +44,11 @@ recipe as metadata. A pane whose numbers the server does not export keeps the co
     anchor.download = name;
     anchor.click();
     setTimeout(() => URL.revokeObjectURL(anchor.href), 60_000);
+  }
+
+  /* The chosen tab of the inspector. */
+  function tabOf(pane) {
+    return pane.querySelector("[data-inspect].active");
   }
 
   /* ------------------------------------------------------------ pictures */
@@ -92,23 +101,101 @@ recipe as metadata. A pane whose numbers the server does not export keeps the co
     return { svg, wide: width, high: height };
   }
 
+  /* Calls `work` while nothing in an element is scrolled out of sight. */
+  function unfolded(body, work) {
+    const inside = [...body.querySelectorAll("*")].filter(
+      (box) =>
+        isVisible(box) &&
+        /auto|scroll/.test(getComputedStyle(box).overflow) &&
+        (box.scrollHeight > box.clientHeight || box.scrollWidth > box.clientWidth)
+    );
+    const wide = Math.max(
+      body.scrollWidth,
+      ...inside.map((box) => box.scrollWidth + body.clientWidth - box.clientWidth)
+    );
+    const before = [body, ...inside].map((box) => [
+      box, box.getAttribute("style"), box.scrollLeft, box.scrollTop,
+    ]);
+    const whole = ";flex:none;height:max-content;max-height:none;overflow:visible";
+    for (const [box, style] of before) {
+      box.setAttribute("style", (style ?? "") + whole + (box === body ? `;width:${wide}px` : ""));
+    }
+    try {
+      return work();
+    } finally {
+      for (const [box, style, left, top] of before) {
+        style === null ? box.removeAttribute("style") : box.setAttribute("style", style);
+        Object.assign(box, { scrollLeft: left, scrollTop: top });
+      }
+    }
+  }
+
   function pagePicture(body) {
-    const { text, wide, high } = collect.svgOf(body);
+    const { text, wide, high } = unfolded(body, () => collect.svgOf(body));
     return { svg: new DOMParser().parseFromString(text, "image/svg+xml").documentElement, wide, high };
+  }
+
+  /* Words in lines of at most `most` letters. */
+  function wrapped(text, most) {
+    const lines = [];
+    for (const word of text.split(/\s+/).filter(Boolean)) {
+      const longer = lines.length ? `${lines.at(-1)} ${word}` : word;
+      longer.length <= most && lines.length ? (lines[lines.length - 1] = longer) : lines.push(word);
+    }
+    return lines;
+  }
+
+  /* The legends and the caption of a pane, below its pictures; none if it has neither. */
+  function notes(pane, wide) {
+    const svg = document.createElementNS(SVG, "svg");
+    const add = (name, values, text = "") => {
+      const made = svg.appendChild(document.createElementNS(SVG, name));
+      Object.entries(values).forEach(([key, value]) => made.setAttribute(key, value));
+      made.textContent = text;
+    };
+    const { size, line, letter, edge } = NOTE;
+    const font = { "font-family": "sans-serif", "font-size": size };
+    const fill = getComputedStyle(pane).color;
+    let [x, y] = [edge, line];
+    const items = [...pane.querySelectorAll(".pane-body .legend-item")].filter(isVisible);
+    for (const item of items) {
+      const mark = item.firstElementChild;
+      const { width, height } = mark?.getBoundingClientRect() ?? { width: 0, height: 0 };
+      const text = item.textContent.trim();
+      const own = width + 6 + text.length * letter + edge;
+      if (x > edge && x + own > wide) {
+        [x, y] = [edge, y + line];
+      }
+      const colour = mark ? getComputedStyle(mark).backgroundColor : "none";
+      add("rect", { x, y: y - 4 - height / 2, width, height, fill: colour });
+      add("text", { ...font, x: x + width + 6, y, fill }, text);
+      x += own;
+    }
+    y += items.length ? line : 0;
+    const caption = pane.querySelector(".panel-caption")?.innerText ?? "";
+    for (const text of wrapped(caption, Math.floor((wide - 2 * edge) / letter))) {
+      add("text", { ...font, x: edge, y, fill }, text);
+      y += line;
+    }
+    return svg.childElementCount ? [{ svg, wide, high: y }] : [];
   }
 
   /* The pictures of a pane, from top to bottom. */
   async function pictures(pane, figures, inOwnColours) {
     const body = pane.querySelector(".pane-body");
     const charts = [...body.querySelectorAll(".js-plotly-plot")].filter(isVisible);
+    const light = (work) => (inOwnColours ? work() : inLight(work));
     if (charts.length) {
-      return Promise.all(charts.map((chart, at) => chartPicture(chart, figures[at])));
+      const made = await Promise.all(charts.map((chart, at) => chartPicture(chart, figures[at])));
+      return [...made, ...light(() => notes(pane, Math.max(...made.map((one) => one.wide))))];
     }
     const own = [...body.querySelectorAll("svg")].filter(
       (svg) => isVisible(svg) && svg.clientWidth > SMALLEST && svg.clientHeight > SMALLEST
     );
-    const draw = () => (own.length ? own.map(ownPicture) : [pagePicture(body)]);
-    return inOwnColours ? draw() : inLight(draw);
+    return light(() => {
+      const made = own.length ? own.map(ownPicture) : [pagePicture(body)];
+      return own.length ? [...made, ...notes(pane, Math.max(...made.map((one) => one.wide)))] : made;
+    });
   }
 
   /* One SVG of several pictures on white, with a title and the recipe: {wide, high, text}. */
@@ -139,15 +226,17 @@ recipe as metadata. A pane whose numbers the server does not export keeps the co
     image.src = collect.dataUrl(text);
     await image.decode();
     const canvas = document.createElement("canvas");
-    canvas.width = wide * SCALE;
-    canvas.height = high * SCALE;
+    const scale = Math.min(SCALE, MOST_PIXELS / Math.max(wide, high));
+    canvas.width = Math.floor(wide * scale);
+    canvas.height = Math.floor(high * scale);
     canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
     return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   }
 
   async function picture(pane, name, kind, hasNumbers) {
     const found = hasNumbers ? JSON.parse(await ask(name, "figures")) : { figures: [], recipe: {} };
-    const title = pane.getAttribute("aria-label") ?? pane.closest(".panel").ariaLabel ?? name;
+    const title =
+      pane.getAttribute("aria-label") ?? tabOf(pane)?.textContent ?? pane.closest(".panel").ariaLabel ?? name;
     const own = getComputedStyle(pane.closest(".panel")).backgroundColor;
     const background = hasNumbers ? "#fff" : own;
     const whole = stacked(
@@ -175,7 +264,7 @@ recipe as metadata. A pane whose numbers the server does not export keeps the co
   async function run(button) {
     const kind = button.dataset.export;
     const pane = button.closest(".panel").querySelector(":scope > .pane:not([hidden])");
-    const name = pane.id.replace("pane-", "");
+    const name = tabOf(pane)?.dataset.inspect ?? pane.id.replace("pane-", "");
     const hasNumbers = button.parentElement.querySelector('[data-export="json"]') !== null;
     if (kind === "py") {
       await navigator.clipboard.writeText(await ask(name, kind));

@@ -46,7 +46,7 @@ OPTIONS = (
 INSPECTED = {"cell": "Cell", "link": "Link", "head": "Head", "promoted": "Writes"}
 INSPECTOR_HELP = (
     "What was clicked last: a cell of the heatmap, a link of the flow, a head, or what a component"
-    " writes.",
+    " writes. The menu ⋮ exports the tab on top.",
     "Direct is the head's direct contribution to the logit that the view Contributions explains."
     " The effect of a link is how much that logit falls if the link is cut. One backward pass"
     " estimates it (flow method Effect).",

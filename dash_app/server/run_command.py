@@ -29,7 +29,7 @@ DRIFTED = 2
 _RECIPE = "# recipe "
 _PANES = (
     "lens, emergence, disagreement, flow, links, check, curves, contributions, attention, ledger,"
-    " model, story or tokens"
+    " weights, block, model, story, tokens; or a tab of the inspector: cell, link, head, promoted"
 )
 
 

@@ -18,7 +18,11 @@ class Export:
         specs: The requests whose results the pane shows, the main one first; a function of the
             service, the run and the selection.
         drawing: The name of the drawing of its plotly figures; empty if it has none.
+        hint: What to do first, if the results are missing.
+        small: Whether the export computes what is missing: as little as a click computes.
     """
 
     specs: Callable[[Any, RunRef, Selection], Sequence[Spec[Any]]]
     drawing: str = ""
+    hint: str = "Open the view and wait until it is drawn, then export it again."
+    small: bool = False

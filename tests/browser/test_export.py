@@ -22,14 +22,14 @@ SVG = "{http://www.w3.org/2000/svg}"
 LINK = "?prompt=The%20capital%20of%20France%20is&new=1&theme=dark"
 
 
-def saved(page: Any, panel: str, kind: str) -> bytes:
-    """The file that an entry of a panel's menu saves."""
+def saved(page: Any, panel: str, kind: str, view: str = "") -> bytes:
+    """The file that an entry of a panel's menu saves; ``view`` names it if the panel does not."""
     menu = page.locator(f"[data-export-menu={panel}]")
     if menu.get_attribute("open") is None:
         menu.locator("summary").click()
     with page.expect_download() as download:
         menu.locator(f"[data-export={kind}]").click()
-    assert download.value.suggested_filename == f"stratascope-{panel}.{kind}"
+    assert download.value.suggested_filename == f"stratascope-{view or panel}.{kind}"
     return Path(download.value.path()).read_bytes()
 
 
@@ -57,12 +57,41 @@ def test_pictures_and_numbers_of_heatmap_and_flow_can_be_saved(visit: Visit) -> 
             assert set(filter(None, shown)) <= texts(root)
         else:
             assert len(root.findall(f".//{SVG}path")) > 20
+            assert {"residual", "attention", "MLP"} <= {one.strip() for one in texts(root)}
+            caption = page.locator("#flow-subtitle").inner_text().split()[:3]
+            assert any(one.split()[:3] == caption for one in texts(root))
             assert any("Paris" in one for one in texts(root))
         text = saved(page, panel, "csv").decode()
         head, *rows = csv.reader(io.StringIO(text.split("\r\n", 2)[2], newline=""))
         assert rows
         assert len({len(row) for row in (head, *rows)}) == 1
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+@pytest.mark.full
+def test_a_picture_has_what_is_scrolled_out_of_sight(visit: Visit) -> None:
+    page = visit(f"{LINK}&panes=links")
+    until_drawn(page)
+    table = page.locator("#flow-table")
+    expect(table.locator("tbody tr").last).to_be_attached()
+    whole, seen = table.evaluate("(box) => [box.scrollHeight, box.clientHeight]")
+    assert whole > seen
+    table.evaluate("(box) => (box.scrollTop = 40)")
+    root = ET.fromstring(saved(page, "flow", "svg", "links"))  # noqa: S314
+    assert int(root.get("height")) >= whole
+    after = table.evaluate("(box) => [box.scrollHeight, box.clientHeight, box.scrollTop]")
+    assert after == [whole, seen, 40]
+
+
+@pytest.mark.full
+def test_the_inspector_exports_the_tab_on_top(visit: Visit) -> None:
+    page = visit(f"{LINK}&row=20&pos=4&layer=20&heads=5")
+    until_drawn(page)
+    for tab, table in (("cell", "decode.cells"), ("head", "promoted.tokens")):
+        page.locator(f"[data-inspect={tab}]").click()
+        text = saved(page, "inspector", "csv", tab).decode()
+        assert text.startswith(f"# Table {table} of {tab}")
+        page.keyboard.press("Escape")
 
 
 @pytest.mark.full

@@ -46,10 +46,11 @@ def register(app: Dash, context: Context) -> None:
     register_job(app, context, DRAWING, JOB, prepare, presses, patient=True)
 
 
+HINT = "Press 'Compare decoders' in the view, then export it again."
 VIEW = View(
     "disagreement",
     layout,
     register,
     drawings=(DRAWING,),
-    exports={"disagreement": Export(actions.specs, DRAWING.name)},
+    exports={"disagreement": Export(actions.specs, DRAWING.name, HINT)},
 )

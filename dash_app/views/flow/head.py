@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from dash import html
@@ -46,6 +47,30 @@ def inspect_head(service: Service, run: RunRef, selection: Selection) -> list[Co
         ]
     except Exception as error:  # noqa: BLE001 - shown in place of the head
         return [problem_notice(explain(error))]
+
+
+def specs(service: Service, run: RunRef, selection: Selection) -> list[Any]:
+    """The requests of the chosen heads: what each promotes, and the direct contributions.
+
+    The attention weights are in the export of the attention panel.
+    """
+    chosen = resolve(selection, run)
+    if not chosen.heads:
+        return []
+    graph = _spec(run, selection)
+    direct = AttributionSpec(chosen.pos, graph.token, graph.foil)
+    written = _promoted(result_of(service, run), chosen, chosen.heads)
+    return [*written, direct]
+
+
+def _promoted(result: RunResult, chosen: Chosen, heads: Iterable[int]) -> list[PromotedSpec]:
+    """What each head promotes; nothing if the model's heads cannot be read separately."""
+    here = Situation(result.info)
+    if not all(need.met(here) for need in (ATTENTION, SEPARATE_HEADS, LINEAR_HEAD)):
+        return []
+    return [
+        PromotedSpec("head_output", chosen.layer, chosen.pos, head=head, k=WRITES) for head in heads
+    ]
 
 
 def _head(
@@ -98,16 +123,15 @@ def _direct(
 def _writes(
     service: Service, run: RunRef, result: RunResult, chosen: Chosen, head: int
 ) -> list[Component]:
-    here = Situation(result.info)
-    if not all(need.met(here) for need in (ATTENTION, SEPARATE_HEADS, LINEAR_HEAD)):
-        return []
-    spec = PromotedSpec("head_output", chosen.layer, chosen.pos, head=head, k=WRITES)
-    found = service.ask(trace_of(run), spec)
-    known = {token.id: token for token in found.vocabulary}
-    return [
-        listed_tokens("Promotes", found.promoted, found.promoted_logits, known),
-        listed_tokens("Suppresses", found.suppressed, found.suppressed_logits, known),
-    ]
+    shown: list[Component] = []
+    for spec in _promoted(result, chosen, [head]):
+        found = service.ask(trace_of(run), spec)
+        known = {token.id: token for token in found.vocabulary}
+        shown += [
+            listed_tokens("Promotes", found.promoted, found.promoted_logits, known),
+            listed_tokens("Suppresses", found.suppressed, found.suppressed_logits, known),
+        ]
+    return shown
 
 
 def _effects_of_head(

@@ -71,6 +71,15 @@ def register(app: Dash, context: Context) -> None:
 
 EXPORTS = {
     "lens": Export(actions.specs, HEATMAP.name),
-    "inspector": Export(actions.inspected),
+    "cell": Export(
+        actions.cell,
+        hint="Choose a cell that the heatmap decodes, then export it again.",
+        small=True,
+    ),
+    "promoted": Export(
+        actions.written,
+        hint="Choose a component in the tab Writes, then export it again.",
+        small=True,
+    ),
 }
 VIEW = View("lens", layout, register, drawings=(HEATMAP, OVERVIEW, PROMOTED), exports=EXPORTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import unescape
 from typing import Any
 
@@ -124,10 +124,18 @@ def specs(service: Service, run: RunRef, selection: Selection) -> list[Any]:
     return [whole.lens, *([whole.colours] if whole.colours is not None else [])]
 
 
-def inspected(service: Service, run: RunRef, selection: Selection) -> list[Any]:
-    """The requests of the chosen cell and of what its component writes."""
+def cell(service: Service, run: RunRef, selection: Selection) -> list[Any]:
+    """The request of the chosen cell alone; none where the component has no such row."""
+    picture = picture_of(service, run, selection)
+    lens = picture.spec.lens
+    row = picture.row - (1 if layered(lens.component) else 0)
+    return [] if row < 0 else [replace(lens, rows=(row,), positions=(picture.pos,))]
+
+
+def written(_service: Service, run: RunRef, selection: Selection) -> list[Any]:
+    """The request of what the chosen component writes at the chosen cell."""
     asked = promoted(run, selection)
-    return [*specs(service, run, selection), *([] if asked is None else [asked])]
+    return [] if asked is None else [asked]
 
 
 def compute(

@@ -37,10 +37,11 @@ def register(app: Dash, context: Context) -> None:
     register_job(app, context, DRAWING, JOB, prepare, presses, patient=True)
 
 
+HINT = "Press 'Measure' in the view, then export it again."
 VIEW = View(
     "model",
     panel.layout,
     register,
     drawings=(DRAWING,),
-    exports={"model": Export(panel.specs, DRAWING.name)},
+    exports={"model": Export(panel.specs, DRAWING.name, HINT)},
 )

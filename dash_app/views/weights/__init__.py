@@ -45,10 +45,11 @@ def register(app: Dash, context: Context) -> None:
     register_job(app, context, REPORT, JOB, prepare, presses, patient=True)
 
 
+HINT = "Press 'Measure all heads' in the view, then export it again."
 VIEW = View(
     "weights",
     panel.layout,
     register,
     drawings=(REPORT, CIRCUITS),
-    exports={"weights": Export(panel.specs, REPORT.name)},
+    exports={"weights": Export(panel.specs, REPORT.name, HINT)},
 )

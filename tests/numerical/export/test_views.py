@@ -20,6 +20,7 @@ from analysis.errors import SpecError
 from analysis.export.recipes import Recipe
 from dash_app import cli, export
 from dash_app.app import VIEWS, create_app
+from dash_app.page.layout import INSPECTED
 from dash_app.page.panes import Pane
 from dash_app.server import run_command
 from dash_app.settings import Settings
@@ -91,7 +92,7 @@ def test_every_pane_with_numbers_can_be_exported(page: Page) -> None:
     parts = [part for view in VIEWS for part in view.layout(page.context).values()]
     panes = {part.name for part in parts if isinstance(part, Pane)}
     assert panes - WITHOUT <= set(PANES)
-    assert set(PANES) - panes == {"inspector", "story", "tokens"}
+    assert set(PANES) - panes == {*INSPECTED, "story", "tokens"}
 
 
 @pytest.mark.parametrize("pane", PANES)
@@ -207,6 +208,65 @@ def test_the_page_exports_only_what_is_computed(offered: None, tmp_path: Path) -
     assert answer.status_code == 409
     assert "not computed yet" in answer.json["problem"]["message"]
     assert not service.memo
+
+
+def test_each_tab_of_the_inspector_exports_its_own_numbers(page: Page) -> None:
+    mains = {tab: json.loads(page.file(tab, "json"))["tables"][0] for tab in INSPECTED}
+    assert {tab: main["name"] for tab, main in mains.items()} == {
+        "cell": "decode.cells", "link": "link.tokens", "head": "promoted.tokens",
+        "promoted": "promoted.tokens",
+    }  # fmt: skip
+    assert mains["head"]["rows"] != mains["promoted"]["rows"]
+    names = [column["name"] for column in mains["cell"]["columns"]]
+    whole = json.loads(page.file("lens", "json"))["tables"][0]["rows"]
+    place = names.index("row"), names.index("position")
+    same = [row for row in whole if tuple(row[at] for at in place) == (2, 3)]
+    assert len(mains["cell"]["rows"]) == len(same) > 0
+    for own, drawn in zip(mains["cell"]["rows"], same, strict=True):
+        for value, wanted in zip(own, drawn, strict=True):
+            is_number = isinstance(wanted, float)
+            assert value == (pytest.approx(wanted, abs=1e-5) if is_number else wanted)
+
+
+def test_the_tabs_of_the_inspector_are_computed_when_they_are_exported(
+    offered: None, tmp_path: Path
+) -> None:
+    service, settings = TrueService(MODEL), Settings(data_dir=tmp_path)
+    client = create_app(service, settings).server.test_client()
+    context = Context(service, settings, ((MODEL, MODEL),))
+    run_command._of_link(context, f"?{urlencode(LINK)}", "tokens")
+    for tab in INSPECTED:
+        assert client.get(f"/export/{tab}.csv?{urlencode(LINK)}").status_code == 200
+    several = {**LINK, "heads": "0,1"}
+    found = client.get(f"/export/head.json?{urlencode(several)}").json["tables"]
+    names = [one["name"] for one in found]
+    assert names[0] == "promoted.tokens"
+    assert "promoted_2.tokens" in names
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("pane", "hint"),
+    [
+        ("check", "Press 'Cut the drawn links'"),
+        ("disagreement", "Press 'Compare decoders'"),
+        ("link", "Choose a link"),
+        ("head", "Choose a head"),
+        ("promoted", "Choose a component"),
+        ("block", "Open the view"),
+    ],
+)
+def test_the_hint_says_what_computes_a_view(
+    pane: str, hint: str, offered: None, tmp_path: Path
+) -> None:
+    service, settings = TrueService(MODEL), Settings(data_dir=tmp_path)
+    client = create_app(service, settings).server.test_client()
+    plain = {name: LINK[name] for name in ("model", "prompt", "new")}
+    context = Context(service, settings, ((MODEL, MODEL),))
+    run_command._of_link(context, f"?{urlencode(plain)}", "tokens")
+    answer = client.get(f"/export/{pane}.csv?{urlencode(plain)}")
+    assert answer.status_code == 409
+    assert answer.json["problem"]["hint"].startswith(hint)
 
 
 def test_refusals(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
