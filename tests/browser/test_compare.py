@@ -60,7 +60,7 @@ def test_a_sweep_survives_in_the_link(visit: Visit) -> None:
 def test_the_difference_of_the_two_runs_is_shown(visit: Visit) -> None:
     page = visit(f"{SUMS}&clean={CLEAN}&corrupted={CORRUPTED}&answer=7".replace("+", "%2B"))
     page.locator("[data-pane=difference]").click()
-    expect(page.locator("#apart-caption")).to_contain_text("15 tokens are aligned")
+    expect(page.locator("#apart-caption")).to_contain_text("16 tokens are aligned")
     page.get_by_role("button", name="Show: Probability").click()
     expect(page.locator("#apart-caption")).to_contain_text("corrupted minus clean")
     expect(page).to_have_url(re.compile("apart=probability"))

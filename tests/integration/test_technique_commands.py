@@ -208,7 +208,7 @@ def test_a_sweep_without_a_prompt_is_refused(
 ) -> None:
     words = ["sweep", str(tiny_llama_dir), "--clean", "abcd", "--corrupted", "abcde"]
     assert cli.main(words) == 1
-    assert "4 tokens" in capsys.readouterr().err
+    assert "4 and 5 tokens" in capsys.readouterr().err
 
 
 def test_the_commands_need_no_torch_to_be_listed() -> None:
