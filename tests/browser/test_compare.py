@@ -100,6 +100,7 @@ def test_the_menu_of_models_acts_at_once(visit: Visit) -> None:
     page.locator("#compare-patch").click()
     expect(message).to_contain_text("The prompts have 16 and 15 tokens")
     page.locator(".nav-link[data-page-link=model]").click()
+    expect(page).to_have_url(re.compile("page=model"))  # else page and model are one entry
     expect(page.locator("#run-chips")).not_to_contain_text("30 layers")
     menu.select_option("smollm2-135m-instruct")
     expect(page.locator("#run-chips")).to_contain_text("30 layers")
