@@ -45,6 +45,12 @@ last report that the server has processed.
 
   function forgetReports() {
     pending = [];
+    window.stratascope.undo.resume();
+  }
+
+  /* Whether the server has yet to answer a report that may add an entry to the history. */
+  function awaitsEntry() {
+    return Boolean(waitingMove) || pending.some((each) => each.url === undefined);
   }
 
   /* ------------------------------------------------------------ clicks and keys */
@@ -257,6 +263,7 @@ last report that the server has processed.
     if (waitingMove && lastMove <= note.seen) {
       sendMove();
     }
+    window.stratascope.undo.resume();
   }
 
   function applyTheme(data) {
@@ -276,7 +283,7 @@ last report that the server has processed.
 
   const address = () => link;
   window.stratascope.page = {
-    report, select, selectCell, choose, followSelection, forgetReports, address,
+    report, select, selectCell, choose, followSelection, forgetReports, awaitsEntry, address,
   };
   window.dash_clientside ??= {};
   window.dash_clientside.stratascope = {

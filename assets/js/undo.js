@@ -11,6 +11,7 @@ A reload keeps what the reader typed but did not run, and what was scrolled.
   const [LAST_STEP, DRAFT] = ["stratascope.last-step", "stratascope.draft"];
   const SCROLL_DELAYS_MS = [0, 500, 1500]; // the views are drawn meanwhile
   let last = { kind: "", time: -TOGETHER_MS };
+  let waiting = 0; // steps to go when the server has answered what the reader did before
 
   function step() {
     return window.history.state?.step ?? 0;
@@ -51,12 +52,28 @@ A reload keeps what the reader typed but did not run, and what was scrolled.
     showButtons();
   }
 
-  /* Goes to the entry before (-1) or after (1), if it belongs to this page. */
+  /*
+  Goes to the entry before (-1) or after (1), if it belongs to this page. A selection gets its entry
+  when the server answers; until then the step waits.
+  */
   function go(direction) {
+    if (window.stratascope.page.awaitsEntry()) {
+      waiting += direction;
+      return;
+    }
     const target = step() + direction;
     if (target >= 0 && target <= (read(LAST_STEP) ?? 0)) {
       last = { kind: "", time: -TOGETHER_MS };
       window.history.go(direction);
+    }
+  }
+
+  /* Makes the step that waited. */
+  function resume() {
+    if (waiting !== 0 && !window.stratascope.page.awaitsEntry()) {
+      const direction = Math.sign(waiting);
+      waiting = 0;
+      go(direction);
     }
   }
 
@@ -122,5 +139,5 @@ A reload keeps what the reader typed but did not run, and what was scrolled.
   window.addEventListener("popstate", onPopState);
   window.addEventListener("pagehide", keepDraft);
 
-  window.stratascope.undo = { record, takeDraft };
+  window.stratascope.undo = { record, resume, takeDraft };
 })();

@@ -70,7 +70,6 @@ def test_a_selection_is_undone_and_redone_and_a_reload_keeps_the_draft(visit: Vi
     drawn(page, 19, 3)
     page.locator(".token").nth(1).click()
     expect(page.locator(".token.is-selected .token-pos")).to_have_text("1")
-    expect(page).to_have_url(re.compile("pos=1"))  # the server's answer adds the history entry
     page.keyboard.press("Control+z")
     drawn(page, 19, 3)
     page.click("[data-step='1']")

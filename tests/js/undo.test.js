@@ -97,3 +97,24 @@ test("a page without storage works", () => {
   page.window.dispatch("pagehide");
   assert.deepEqual(page.history, [["push", "/?row=1"]]);
 });
+
+test("undo waits for the entry of a selection that the server has not answered", () => {
+  const page = openWithButtons();
+  page.dash.showAddress(note("?row=1", "cell"));
+  page.window.stratascope.page.select("row=2");
+  page.key("z", { ctrlKey: true });
+  assert.deepEqual(page.gone, []);
+  page.dash.showAddress({ ...note("?row=2", "layer"), seen: 1 });
+  assert.deepEqual(page.gone, [-1]);
+  page.dash.showAddress({ ...note("?row=3", "cell"), seen: 1 });
+  assert.deepEqual(page.gone, [-1]);
+});
+
+test("undo goes on after the server has refused a selection", () => {
+  const page = openWithButtons();
+  page.dash.showAddress(note("?row=1", "cell"));
+  page.window.stratascope.page.select("row=2");
+  page.key("z", { ctrlKey: true });
+  page.window.stratascope.page.forgetReports();
+  assert.deepEqual(page.gone, [-1]);
+});
