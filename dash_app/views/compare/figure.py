@@ -89,7 +89,7 @@ def _traces(
                 "hoverongaps": False,
                 "hovertext": _hover(sweep, part, cells.shape),
                 "hovertemplate": "%{hovertext}<extra></extra>",
-                "showscale": bar and done == 1,
+                "showscale": bar and done == int(measured.any()),
                 "colorbar": colour_bar(theme, "effect of the patch"),
             }
         )
@@ -165,7 +165,8 @@ def caption(sweep: Sweep, model: str) -> str:
     )
     ends = "beyond ±1" if cells and float(np.nanmax(np.abs(sweep.effect))) > 1 else ""
     more = f" Values {ends} have the colour of ±1." if ends else ""
-    return f"{_metric(sweep)} on {model}: {clean} clean, {corrupted} corrupted. {kind}{more}"
+    where = f" Heads of layer {sweep.layer}." if sweep.axes == "head_position" else ""
+    return f"{_metric(sweep)} on {model}: {clean} clean, {corrupted} corrupted.{where} {kind}{more}"
 
 
 def _metric(sweep: Sweep) -> str:

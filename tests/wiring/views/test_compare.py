@@ -78,6 +78,9 @@ def test_the_estimate_comes_first_and_then_each_part(
     assert [one["complete"] for one in seen] == [False] * (len(seen) - 1) + [True]
     assert not seen[1]["compare-rest.hidden"]
     assert seen[-1]["compare-rest.hidden"]
+    for each, scaled in zip(seen[:2], ([False, True], [True, False]), strict=True):
+        traces = each["compare-graph.figure"]["data"]
+        assert [trace["showscale"] for trace in traces] == scaled
     measured, estimated = seen[1]["compare-graph.figure"]["data"]
     assert np.isnan(measured["z"][:-1]).all()
     assert np.isnan(estimated["z"][-1:]).all()
@@ -119,6 +122,8 @@ def test_every_picture_says_what_it_shows(
         }[metric])  # fmt: skip
         assert " clean, " in caption
         assert " corrupted. " in caption
+        assert ("Heads of layer" in caption) == (axes == "head_position")
+        assert sum(trace["showscale"] for trace in traces) == 1
         hover = traces[-2]["hovertext"][-1][-1]
         assert "effect +1.000, measured" in hover
         assert METRICS[metric].label.lower() in hover.lower()
