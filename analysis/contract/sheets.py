@@ -96,6 +96,7 @@ def cells(
         columns |= {column: unit, **({f"{column}_text": TEXT} if unit == TOKEN else {})}
 
     def rows(result: Any) -> Iterator[Row]:
+        """The rows of the table of one result."""
         arrays = [np.asarray(getattr(result, field), object) for field in named.values()]
         shape = max((array.shape for array in arrays), key=len)
         entries = [_entries(result, axis, size) for (axis, _), size in zip(

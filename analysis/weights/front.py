@@ -205,6 +205,7 @@ def _watching(
         call.read = call.read if state is None else _own(state)[0]
 
     def after_norm(part: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """Record the input of a norm."""
         state = hidden_input(args, kwargs)
         if state is None or not isinstance(output, Tensor):
             return
@@ -333,6 +334,7 @@ class Front:
         recorded = [(id(part), state) for part, _, state in self.call.inner]
 
         def hook(part: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
+            """Compute the norm's output anew, with its own statistics or frozen ones."""
             state, form = hidden_input(args, kwargs), forms[id(part)]
             assert state is not None  # noqa: S101 - recorded with its input
             given = state.float().cpu()
