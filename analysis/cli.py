@@ -16,7 +16,7 @@ from analysis.contract.ledger import Ledger, LedgerSpec
 from analysis.contract.specs import ModelInfo, Token
 from analysis.errors import AnalysisError, SpecError
 from analysis.model import catalog
-from analysis.tracing.options import PATTERN_DTYPES
+from analysis.tracing.interventions import PATTERN_DTYPES
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -187,7 +187,7 @@ def offers() -> tuple[Offer, ...]:
 def _offer(listed: catalog.Entry) -> Offer:
     from analysis.model import hub as hub_module
     from analysis.model import memory as memory_module
-    from analysis.model import placement as placement_module
+    from analysis.model import pretrained as placement_module
 
     source = f"{listed.source}+{listed.adapter}" if listed.adapter else listed.source
     shown_as = listed.name, source, listed.dtype, listed.device

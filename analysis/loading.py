@@ -9,11 +9,11 @@ from typing import Any
 from analysis.errors import AnalysisError, UnknownModelError, UnsupportedModelError
 from analysis.ledger import check, require
 from analysis.model import attention_hooks
-from analysis.model.composite import drop_unused
 from analysis.model.find_stream import find_stream
 from analysis.model.handle import Model, describe, probes
 from analysis.model.pretrained import load_pretrained
 from analysis.model.readout import find_readout, norm_form
+from analysis.model.transformers_io import drop_unused
 from analysis.tracing import storage
 
 

@@ -27,8 +27,7 @@ from analysis.tasks.suite_specs import SuiteSpec
 from analysis.tracing.specs import RunSpec, TraceSpec
 from analysis.worker.backend import Backend, Keep, Local, Observed, OnEnd, Recent
 from analysis.worker.messages import Answer as Computed
-from analysis.worker.messages import Limits, Request
-from analysis.worker.settings import ServiceSettings, ServiceStatus
+from analysis.worker.messages import Limits, Request, ServiceSettings, ServiceStatus
 from analysis.worker.supervisor import Supervisor
 
 #: A prompt with more characters for each allowed token is refused at once. Otherwise the model's
@@ -289,8 +288,8 @@ def _checked(subject: Subject, spec: Spec[Any]) -> tuple[Technique, tuple[Spec[A
 def backend_of(settings: ServiceSettings, keep: Keep, recent: Recent) -> Backend:
     """The backend that the settings choose; Celery and redis are imported only if needed."""
     if settings.redis_url:
+        from analysis.scale.app import ScaleSettings
         from analysis.scale.client import Remote
-        from analysis.scale.settings import ScaleSettings
 
         scale = ScaleSettings(settings.redis_url, settings.redis_prefix)
         return Remote(scale, keep, max_queue=settings.limits.max_queue)

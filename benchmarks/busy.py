@@ -27,7 +27,7 @@ from analysis.service import Service
 from analysis.tasks.suite_specs import SuiteSpec
 from analysis.tracing.specs import PatternSpec, RunSpec, TraceSpec
 from analysis.trajectory.specs import EmergenceSpec
-from analysis.worker.settings import ServiceSettings
+from analysis.worker.messages import ServiceSettings
 
 MODEL = "smollm2-135m-instruct"
 ALONE = ("Peru", "Chad", "Oman", "Fiji", "Nepal")

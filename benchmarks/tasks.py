@@ -21,8 +21,8 @@ from collections.abc import Callable
 
 import analysis
 from analysis.model.handle import Model
-from analysis.tasks import batch, outcomes, suites
-from analysis.tasks.prompts import Encoded, encode
+from analysis.tasks import batch, suites
+from analysis.tasks.suites import Encoded, encode
 from analysis.tasks.sum_table import operand_digits
 from analysis.trajectory import emergence
 from analysis.trajectory.specs import EmergenceSpec
@@ -63,11 +63,11 @@ def compare(name: str, count: int) -> None:
     own = operand_digits(model)
     suite = suites.build("addition", count, 0, own or 3, padded=own is not None)
     prompts = [encode(model.tokenizer, prompt) for prompt in suite.prompts]
-    outcomes.run_suite(model, prompts[:8])  # warm
-    batched = seconds(lambda: outcomes.run_suite(model, prompts))
+    batch.run_suite(model, prompts[:8])  # warm
+    batched = seconds(lambda: batch.run_suite(model, prompts))
     print(f"{name}: {count} prompts of {len(prompts[0].token_ids)} tokens, {batched:.1f} s batched")
     for title, work in (
-        ("task runner, one by one", lambda: outcomes.run_suite(model, prompts, most=1)),
+        ("task runner, one by one", lambda: batch.run_suite(model, prompts, most=1)),
         ("trace and decode, one by one", lambda: by_public_functions(model, prompts)),
         ("like the page, one by one", lambda: like_the_page(model, prompts)),
     ):

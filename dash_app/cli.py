@@ -17,7 +17,7 @@ from analysis.lens_training import commands as lens_commands
 from analysis.tasks import commands as task_commands
 from dash_app.security import users as user_commands
 from dash_app.security.clients import check as check_binding
-from dash_app.server import cache_commands, run_command, worker_command
+from dash_app.server import cache_commands, run_command
 from dash_app.settings import Settings
 
 
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     task_commands.add_to(commands)
     user_commands.add_to(commands)
     cache_commands.add_to(commands)
-    worker_command.add_to(commands)
+    run_command.add_worker_to(commands)
     run_command.add_to(commands)
     lens_commands.add_to(commands)
     return parser

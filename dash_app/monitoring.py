@@ -31,7 +31,7 @@ from werkzeug.wrappers import Response
 
 from analysis import log_lines
 from analysis.errors import AnalysisError
-from analysis.worker.settings import ServiceStatus
+from analysis.worker.messages import ServiceStatus
 from dash_app.settings import Settings
 
 #: An id that a proxy may give a request; anything else is ignored.

@@ -24,8 +24,8 @@ FILE = Path(__file__).resolve().parents[1] / "docs" / "reference.md"
 MODULES = (
     "analysis.lens.options",
     "analysis.flow_graph.options",
-    "analysis.tracing.options",
-    "analysis.weights.options",
+    "analysis.tracing.specs",
+    "analysis.weights.specs",
     "dash_app.state.options",
 )
 INTRODUCTION = """\

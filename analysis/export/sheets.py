@@ -45,8 +45,7 @@ from analysis.reports.specs import EmbeddingReport, NormReport, SimilarityReport
 from analysis.tasks.export import SHEETS as TASK_SHEETS
 from analysis.tracing.specs import PatternResult, RunResult
 from analysis.trajectory.specs import Emergence, LargestSteps, Steps, Story
-from analysis.weights.options import KINDS
-from analysis.weights.specs import Circuits, WeightReport
+from analysis.weights.specs import KINDS, Circuits, WeightReport
 
 _FIVE = ("min", "lower_quartile", "median", "upper_quartile", "max")
 _LINK = {"kind": TEXT, "layer": LAYER, "head": HEAD, "source_pos": POSITION, "target_pos": POSITION}

@@ -14,11 +14,10 @@ from analysis.contract import jobs
 from analysis.contract.specs import as_tuple, resolve_index
 from analysis.errors import SpecError
 from analysis.flow_graph.builder import GraphBuilder
-from analysis.flow_graph.mass_flow import root_positions
+from analysis.flow_graph.mass_flow import Hiding, hiding, root_positions
 from analysis.flow_graph.methods import Shares, Step, attention_step, block_step
 from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import Graph
-from analysis.flow_graph.sinks import Hiding, hiding
 from analysis.flow_graph.specs import FlowSpec
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
@@ -220,7 +219,7 @@ def flow(
             given.
         foil: In logits: the token whose logit is subtracted.
         direction: "down" to the tokens, or "up" from the root to everything it reaches.
-        fold_sinks: Whether attention to sinks (``analysis.flow_graph.sinks``) ends in sink links.
+        fold_sinks: Whether attention to sinks ends in sink links (``mass_flow``).
         hide_start: "keep", or hide attention to a start token: "loss" counts its mass as hidden,
             "reweight" scales the other shares of each node.
         target: Effect only: "logit", or "kl" from the output of a second prompt.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from analysis.contract.choices import LINEAR_HEAD, SEPARATE_HEADS, Choice, Choices, Need
-from analysis.tracing.options import ABLATION_VALUES
+from analysis.tracing.interventions import ABLATION_VALUES
 
 
 @dataclass(frozen=True, slots=True)

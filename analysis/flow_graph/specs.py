@@ -18,7 +18,7 @@ from analysis.flow_graph.options import (
     TARGETS,
 )
 from analysis.flow_graph.results import CausalCheck, CausalComparison, Graph, LinkReading, Neurons
-from analysis.tracing.options import ABLATION_VALUES
+from analysis.tracing.interventions import ABLATION_VALUES
 
 _K = about("How many promoted and suppressed tokens.")
 _FOIL = about("The id of the token whose logit is subtracted; none unless given.")

@@ -14,8 +14,8 @@ from torch import Tensor
 from analysis.contract import jobs
 from analysis.contract.specs import Ints, Token
 from analysis.errors import SpecError
-from analysis.lens.candidates import peel
 from analysis.lens.cells import CellReader, axis_size, cells_at_once, one_matrix, readable
+from analysis.lens.promoted import peel
 from analysis.lens.results import Grid
 from analysis.lens.specs import DecodeOptions, LensSpec, entries, lens_spec
 from analysis.model.handle import Model

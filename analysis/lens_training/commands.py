@@ -68,9 +68,8 @@ def _say(text: str) -> None:
 
 
 def _train(chosen: argparse.Namespace) -> int:
-    from analysis.lens_training.evaluate import table
     from analysis.lens_training.fit import FitSpec
-    from analysis.lens_training.training import JUDGED, Session, default_file, run
+    from analysis.lens_training.training import JUDGED, Session, default_file, run, table
     from analysis.loading import load_model
 
     started, worked = time.perf_counter(), time.process_time()
@@ -110,7 +109,7 @@ def _command(chosen: argparse.Namespace, given: dict[str, Any]) -> str:
 def _evaluate(chosen: argparse.Namespace) -> int:
     from analysis.learned.translators import load_lens, require
     from analysis.lens_training import texts
-    from analysis.lens_training.evaluate import evaluate, table
+    from analysis.lens_training.training import evaluate, table
     from analysis.loading import load_model
 
     info = named(chosen.file)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.errors import ModelLoadError
-from analysis.model import hub, model_files, untrusted
+from analysis.model import hub, untrusted
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -66,7 +66,7 @@ def identity(adapter: str) -> list[Any]:
     """What identifies an adapter's weights, as JSON values."""
     path = Path(adapter)
     if path.is_dir():
-        return model_files.stamp(path)
+        return hub.stamp(path)
     _require_hub_id(adapter)
     return [hub.repository(adapter), hub.commit(adapter, CONFIG)]
 
@@ -89,7 +89,7 @@ def folder_of(adapter: str) -> Path:
             f"has a configuration but not the weights {WEIGHTS}"
         )  # fmt: skip
         raise ModelLoadError(f"{folder} {reason}.", _SAVE_AGAIN)
-    model_files.check_safetensors(folder / WEIGHTS)
+    hub.check_safetensors(folder / WEIGHTS)
     return folder
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from analysis.errors import SpecError, UnknownModelError
-from analysis.model import adapters, hub, model_files
+from analysis.model import adapters, hub
 
 FILE_SETTING = "STRATASCOPE_CATALOG"
 _KEYS = ("name", "title", "source", "revision", "dtype", "device", "quantise", "adapter")
@@ -371,7 +371,7 @@ def _base_identity(entry: Entry) -> list[Any]:
     if entry.kind == "hub":
         repository = hub.repository(entry.source)
         return ["hub", repository, hub.commit(entry.source)]
-    return [entry.kind, *model_files.stamp(Path(entry.source))]
+    return [entry.kind, *hub.stamp(Path(entry.source))]
 
 
 def revision(entry: Entry) -> str:

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from analysis import paths
 from analysis.contract import jobs
 from analysis.errors import AnalysisError, ModelLoadError
-from analysis.model import catalog, model_files
+from analysis.model import catalog, hub
 
 _CHUNK = 1 << 20
 
@@ -186,7 +186,7 @@ def _write_model(gguf: Path, building: Path) -> None:
 
 
 def _write_stamp(building: Path, sha256: str) -> None:
-    model_files.check_folder(building)
+    hub.check_folder(building)
     sizes = {item.name: item.stat().st_size for item in building.iterdir() if item.is_file()}
     stamp = {"format": catalog.CONVERSION_FORMAT, "gguf_sha256": sha256, "files": sizes}
     (building / STAMP).write_text(json.dumps(stamp, indent=1), encoding="utf-8")

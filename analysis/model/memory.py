@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from analysis.errors import AnalysisError, ModelLoadError
-from analysis.model import adapters, catalog, hub, model_files, untrusted
+from analysis.model import adapters, catalog, hub, untrusted
 
 _BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
 #: Bytes of a quantised weight: one, or half a byte plus its share of a block's scale (of 64).
@@ -55,7 +55,7 @@ def _base(entry: catalog.Entry, dtype: str) -> float:
     if entry.kind == "wheel":
         return _default(entry, dtype)
     if entry.kind == "folder":
-        model_files.check_folder(Path(entry.source))
+        hub.check_folder(Path(entry.source))
         return _weights(Path(entry.source), dtype, entry.quantise)
     folder = hub.config_folder(entry.source)
     try:
@@ -75,9 +75,9 @@ def _default(entry: catalog.Entry, dtype: str) -> float:
 
 def _weights(folder: Path, dtype: str, quantise: str) -> float:
     """Bytes by the headers of the weight files: exact, and quick to read."""
-    names = model_files.weight_files(folder)
+    names = hub.weight_files(folder)
     packed = _is_packed(folder)
-    headers = [model_files.safetensors_header(folder / name) for name in names]
+    headers = [hub.safetensors_header(folder / name) for name in names]
     return sum(
         _tensor_bytes(name, facts, dtype, quantise, packed=packed)
         for header in headers

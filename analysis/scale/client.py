@@ -13,8 +13,7 @@ from typing import Any
 
 from analysis.contract.jobs import Job, Priority, Progress, share
 from analysis.errors import BusyError, CancelledError, WorkerStoppedError, rebuild
-from analysis.scale.app import CLICKS, LONG, encode_request, make_app, send
-from analysis.scale.settings import ScaleSettings
+from analysis.scale.app import CLICKS, LONG, ScaleSettings, encode_request, make_app, send
 from analysis.scale.store import RedisErrors, Store, View, connect
 from analysis.worker.messages import Answer, Request
 

@@ -17,8 +17,7 @@ from redis.exceptions import LockNotOwnedError
 from redis.lock import Lock
 from redis.retry import Retry
 
-from analysis.scale.app import LONG, QUEUES
-from analysis.scale.settings import ScaleSettings
+from analysis.scale.app import LONG, QUEUES, ScaleSettings
 from analysis.store.memo import seal, unseal
 
 #: What commands and sent tasks raise if Redis is unreachable or refuses a command.

@@ -30,8 +30,16 @@ from kombu.common import ignore_errors
 
 from analysis.contract.jobs import Job, Priority, Progress
 from analysis.errors import AnalysisError, CancelledError, WorkerStoppedError
-from analysis.scale.app import CLICKS, LONG, QUEUES, TASK, decode_request, make_app, send
-from analysis.scale.settings import ScaleSettings
+from analysis.scale.app import (
+    CLICKS,
+    LONG,
+    QUEUES,
+    TASK,
+    ScaleSettings,
+    decode_request,
+    make_app,
+    send,
+)
 from analysis.scale.store import RedisErrors, Store, connect
 from analysis.worker.backend import Local
 from analysis.worker.messages import Limits, Request

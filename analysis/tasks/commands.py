@@ -17,8 +17,8 @@ from analysis.contract import jobs
 from analysis.errors import SpecError
 from analysis.store.memo import Memo
 from analysis.tasks import suite_files, suites
-from analysis.tasks.prompts import Suite
 from analysis.tasks.suite_specs import MEASURES
+from analysis.tasks.suites import Suite
 
 #: The folder of the weights that come with the package.
 SHIPPED = Path(__file__).parent / "models" / "addition-5digit"

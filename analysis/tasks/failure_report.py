@@ -16,8 +16,7 @@ from analysis.flow_graph.results import LINK_KINDS, NODE_KINDS, Graph
 from analysis.flow_graph.specs import FlowSpec
 from analysis.model.handle import Model
 from analysis.store.memo import Memo
-from analysis.tasks.outcomes import run_suite
-from analysis.tasks.prompts import Encoded, Suite, encode
+from analysis.tasks.batch import run_suite
 from analysis.tasks.suite_report import correct, encoded_of, suite_of
 from analysis.tasks.suite_specs import (
     AnsweredPrompt,
@@ -27,6 +26,7 @@ from analysis.tasks.suite_specs import (
     FlowChange,
     Outcome,
 )
+from analysis.tasks.suites import Encoded, Suite, encode
 from analysis.tracing.capture import Trace, trace
 from analysis.tracing.heads import has_heads, head_vectors
 

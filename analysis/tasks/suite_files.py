@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.errors import SpecError
-from analysis.tasks.prompts import Suite, TaskPrompt
+from analysis.tasks.suites import Suite, TaskPrompt
 
 MAX_ROWS, MAX_BYTES, MAX_TEXT = 100_000, 64 << 20, 20_000
 #: Most labels of one prompt; a file with more columns is hardly a suite.

@@ -14,8 +14,7 @@ from analysis.errors import PromptError
 from analysis.model.handle import Model
 from analysis.store.memo import Memo
 from analysis.tasks import suite_files, suites
-from analysis.tasks.outcomes import run_suite
-from analysis.tasks.prompts import Encoded, Suite, encode
+from analysis.tasks.batch import run_suite
 from analysis.tasks.suite_specs import (
     OWN,
     EmergenceCurve,
@@ -25,6 +24,7 @@ from analysis.tasks.suite_specs import (
     SuiteReport,
     SuiteSpec,
 )
+from analysis.tasks.suites import Encoded, Suite, encode
 from analysis.tasks.sum_table import operand_digits
 from analysis.trajectory.specs import MaybeRow
 from analysis.trajectory.steps import first_row, staying_row

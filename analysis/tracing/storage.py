@@ -20,7 +20,7 @@ from analysis.contract.specs import Floats, resolve_index
 from analysis.errors import NotEnoughMemoryError, SpecError
 from analysis.model import memory
 from analysis.model.handle import Model
-from analysis.tracing.options import PATTERN_DTYPES
+from analysis.tracing.interventions import PATTERN_DTYPES
 
 Shape = tuple[int, ...]
 

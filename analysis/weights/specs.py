@@ -1,13 +1,42 @@
-"""Specs and results of reports on the weights of attention heads and MLPs."""
+"""Specs and results of reports on the weights of heads and MLPs, and the kinds of heads."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from analysis.contract.choices import about
+from analysis.contract.choices import Choice, Choices, about
 from analysis.contract.specs import Floats, Ints, Result, Spec, Token, check_shape
 from analysis.errors import SpecError
-from analysis.weights.options import KINDS
+
+KINDS = Choices(
+    "kind of head",
+    Choice(
+        "previous", "Previous token", "mean w[q, q − 1]",
+        "The mean weight on the token before the query.",
+    ),
+    Choice(
+        "duplicate", "Duplicate token", "mean w[q, q − n]",
+        "In the second copy of the sequence: the mean weight on the same token in the first copy.",
+    ),
+    Choice(
+        "induction", "Induction", "mean w[q, q − n + 1]",
+        "In the second copy: the mean weight on the token after the same token in the first copy.",
+        "Olsson et al. 2022, arXiv 2209.11895",
+    ),
+    Choice(
+        "copy", "Copy", "share of tokens t with t = argmax of x_t · W_OV · U",
+        "The copying score: the share of sampled tokens that the head, when it reads them, promotes"
+        " most among all sampled tokens. It comes from the weights alone.",
+        "Elhage et al. 2021, copying heads",
+    ),
+    Choice(
+        "sink", "Sink", "mean w[q, 0]",
+        "The mean weight on the first token, and on no token, from the third token on.",
+        "Xiao et al. 2023, arXiv 2309.17453",
+    ),
+    help="What a head does on a seeded random sequence that is repeated once.",
+)  # fmt: skip
+
 
 #: Most tokens in a list and most directions that a spec can ask for.
 MOST_TOKENS, MOST_DIRECTIONS = 50, 32

@@ -16,7 +16,7 @@ from analysis import codec, registry
 from analysis.contract.arguments import out_of_memory
 from analysis.errors import PromptError
 from analysis.loading import load_model
-from analysis.model import catalog, memory, placement
+from analysis.model import catalog, memory, pretrained
 from analysis.model.handle import Model
 from analysis.store.memo import LruCache, Memo
 from analysis.tracing.capture import Trace, fitting_trace
@@ -101,7 +101,7 @@ class Engine:
         This comes before loading: two large models may not fit together.
         """
         entry = catalog.find(name)
-        place = placement.choose(entry, self._limits.dtype, self._limits.device).where
+        place = pretrained.choose(entry, self._limits.dtype, self._limits.device).where
         wanted = memory.needed(entry, catalog.dtype_of(entry, self._limits.dtype))
         while self._models.used + wanted > self._models.limit or memory.free(place) < wanted:
             if not self._models.evict():

@@ -1,6 +1,6 @@
 /*
 The emergence strip: a click selects the position and the row at which its token emerges.
-A click in an attention pattern selects a link (dash_app/views/attention/panel.py), so the inspector
+A click in an attention pattern selects a link (dash_app/views/attention/__init__.py), so the inspector
 shows it.
 */
 (function () {

@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Any
 
-from analysis.scale.settings import ScaleSettings
+from analysis.scale.app import ScaleSettings
 from analysis.scale.store import RedisErrors, connect
 from dash_app.errors import failure, forgotten
 from dash_app.jobs.manager import BackgroundJob, JobManager, to_json

@@ -11,7 +11,7 @@ from dash import Dash
 
 from analysis.errors import SpecError
 from analysis.service import Service
-from analysis.worker.settings import ServiceSettings
+from analysis.worker.messages import ServiceSettings
 from dash_app.app import create_app
 from dash_app.jobs import job_and_draw
 from dash_app.jobs import manager as manager_module
@@ -97,7 +97,7 @@ def _manager(settings: Settings) -> manager_module.JobManager:
     """The job manager of one process, or the one that several web processes share."""
     if not settings.redis_url:
         return manager_module.JobManager(max_jobs=settings.max_jobs)
-    from analysis.scale.settings import ScaleSettings
+    from analysis.scale.app import ScaleSettings
     from dash_app.jobs.shared_manager import SharedJobManager
 
     scale = ScaleSettings(settings.redis_url, settings.redis_prefix)

@@ -22,15 +22,7 @@ from plotly.utils import PlotlyJSONEncoder
 
 import analysis
 from analysis.model.handle import Model
-from analysis.tasks import (
-    carry_patching,
-    contributions,
-    failure_report,
-    probes,
-    suite_report,
-    suites,
-    sum_table,
-)
+from analysis.tasks import carry_patching, failure_report, probes, suite_report, suites, sum_table
 from analysis.tasks.sum_table import Component, Table
 from dash_app.views.tasks import failure_figures, figure_parts, figures
 
@@ -83,7 +75,7 @@ def _short(names: tuple[str, ...]) -> list[str]:
 
 def attribute(model: Model, sums: Table) -> tuple[dict[str, Any], dict[str, Any]]:
     """Attribution and attention: what writes each digit, and what each head reads."""
-    found = contributions.report(model, sums)
+    found = sum_table.report(model, sums)
     numbers: dict[str, Any] = {"counts": found.counts.tolist()}
     drawn = {}
     digits = [f"answer{column}" for column in found.columns]

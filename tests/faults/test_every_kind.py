@@ -28,16 +28,15 @@ from analysis.lens.specs import ColourSpec, DisagreementSpec, LensSpec, Promoted
 from analysis.registry import TECHNIQUES, technique_for
 from analysis.reports.specs import EmbeddingSpec, NormSpec, SimilaritySpec
 from analysis.service import Service
-from analysis.tasks.prompts import Suite, TaskPrompt
 from analysis.tasks.suite_files import as_lines
 from analysis.tasks.suite_specs import OWN, FailureSpec, SuiteSpec
+from analysis.tasks.suites import Suite, TaskPrompt
 from analysis.tasks.sum_specs import ContributionSpec, PatchSpec, ProbeSpec, ProjectionSpec
 from analysis.tracing.specs import PatternSpec, RunSpec, TraceSpec
 from analysis.trajectory.specs import EmergenceSpec, LargestStepSpec, StepsSpec, StorySpec
 from analysis.weights.specs import CircuitSpec, WeightSpec
 from analysis.worker.engine import Engine
-from analysis.worker.messages import Limits, Request
-from analysis.worker.settings import ServiceSettings
+from analysis.worker.messages import Limits, Request, ServiceSettings
 from tests.support.held_work import COMPUTED, HELD
 from tests.support.scaled import LIMIT_S, kill_the_worker, wait_for
 

@@ -21,7 +21,7 @@ from analysis.errors import WorkerStoppedError
 from analysis.service import Service
 from analysis.store.memo import Memo
 from analysis.tracing.specs import RunSpec
-from analysis.worker.settings import ServiceSettings
+from analysis.worker.messages import ServiceSettings
 from dash_app.jobs.manager import BackgroundJob, JobManager
 from dash_app.monitoring import Metrics
 from tests.support.scaled import FAKE

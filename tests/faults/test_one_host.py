@@ -21,7 +21,7 @@ from analysis.errors import WorkerStoppedError
 from analysis.service import Service
 from analysis.tasks.suite_specs import SuiteSpec
 from analysis.tracing.specs import RunSpec
-from analysis.worker.settings import ServiceSettings
+from analysis.worker.messages import ServiceSettings
 from tests.support.dash_page import Page, PageError
 from tests.support.scaled import LIMIT_S, kill_the_worker, wait_for
 from tests.support.servers import Servers

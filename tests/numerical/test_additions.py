@@ -30,8 +30,8 @@ from dash_app.page.panes import Pane
 from dash_app.settings import Settings
 from dash_app.state.context import View, from_query
 from dash_app.state.selection import Selection
-from dash_app.views.disagreement.actions import decoders
-from dash_app.views.flow.options import options as flow_controls
+from dash_app.views.disagreement import decoders
+from dash_app.views.flow.specs import options as flow_controls
 from dash_app.views.heatmap.options import bar
 from tests.numerical.conftest import Case
 from tests.support import synthetic

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from analysis.errors import SpecError
-from analysis.scale.settings import ScaleSettings
+from analysis.scale.app import ScaleSettings
 from dash_app import cli
 from dash_app.server.server import build
 from dash_app.settings import Settings

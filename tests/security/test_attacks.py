@@ -17,11 +17,11 @@ from dash import Dash
 from analysis import codec
 from analysis.contract.specs import InfoSpec, Token
 from analysis.errors import ModelLoadError, StoreError, UnknownModelError
-from analysis.model import catalog, model_files
+from analysis.model import catalog, hub
 from analysis.service import Service
 from analysis.store.memo import Memo
 from analysis.tracing.specs import RunSpec
-from analysis.worker.settings import ServiceSettings
+from analysis.worker.messages import ServiceSettings
 from dash_app.jobs.manager import JobManager
 from dash_app.page.token_labels import plain, token_markup
 from tests.security.conftest import MakeApp, Watched, signed_in
@@ -64,7 +64,7 @@ def test_a_model_that_is_not_offered_is_never_searched_for(
     """A name out of a URL must not become a path, nor a download."""
     looked: list[Any] = []
     monkeypatch.setattr("analysis.model.hub.commit", looked.append)
-    monkeypatch.setattr("analysis.model.model_files.stamp", looked.append)
+    monkeypatch.setattr("analysis.model.hub.stamp", looked.append)
     with Service(ServiceSettings(cache_dir=tmp_path)) as service:
         with pytest.raises(UnknownModelError):
             service.ask(name, RunSpec(name, "a prompt"))
@@ -152,10 +152,10 @@ def test_a_planted_pickle_in_a_model_folder_does_not_run(tmp_path: Path, blown: 
     for name in ("pytorch_model.bin", "model.pt", "model.ckpt", "training_args.bin", "x.pkl"):
         (tmp_path / name).write_bytes(bomb)
     with pytest.raises(ModelLoadError, match="as pickle"):
-        model_files.check_folder(tmp_path)
+        hub.check_folder(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(bomb)
     with pytest.raises(ModelLoadError):
-        model_files.check_folder(tmp_path)
+        hub.check_folder(tmp_path)
     assert not blown.exists()
 
 

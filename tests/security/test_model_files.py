@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from analysis.errors import ModelLoadError
-from analysis.model import model_files, untrusted
+from analysis.model import hub, untrusted
 from tests.support.repository import ROOT
 
 GGUF = b"GGUF" + struct.pack("<I", 3)
@@ -153,7 +153,7 @@ def test_a_safetensors_header_without_bound_is_refused(tmp_path: Path) -> None:
         file.write(struct.pack("<Q", 12 << 30))
         file.truncate((12 << 30) + 8)
     with pytest.raises(ModelLoadError, match="claims a header"):
-        model_files.safetensors_header(path)
+        hub.safetensors_header(path)
 
 
 def test_a_pattern_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:

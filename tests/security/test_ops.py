@@ -22,7 +22,7 @@ from analysis.errors import AnalysisError, ModelLoadError, PromptError
 from analysis.service import Service
 from analysis.store.memo import Memo
 from analysis.tracing.specs import RunSpec
-from analysis.worker.settings import ServiceSettings
+from analysis.worker.messages import ServiceSettings
 from dash_app import cli, monitoring
 from dash_app.errors import explain, without_folders
 from dash_app.monitoring import Readiness

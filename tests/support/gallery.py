@@ -25,7 +25,7 @@ from dash_app.page.window import laid_out, window
 from dash_app.state.options import CURVES
 from dash_app.views.attention.figure import attention
 from dash_app.views.curves.figure import curves
-from dash_app.views.story.panel import story_phrases
+from dash_app.views.story import story_phrases
 from tests.support import fake_results, synthetic
 from tests.support.repository import ROOT
 

@@ -12,7 +12,7 @@ import pytest
 from analysis.contract.jobs import Job, Progress
 from analysis.service import Service
 from analysis.tracing.specs import RunSpec
-from analysis.worker.settings import ServiceSettings
+from analysis.worker.messages import ServiceSettings
 from tests.support.scaled import FAKE, LIMIT_S, kill_the_worker, wait_for
 
 

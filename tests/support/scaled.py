@@ -77,7 +77,7 @@ class WorkerHost:
 
 def settings(url: str, **changed: Any) -> Any:
     """Settings with short limits."""
-    from analysis.scale.settings import ScaleSettings
+    from analysis.scale.app import ScaleSettings
 
     return ScaleSettings(url, **{**QUICK, **changed})
 

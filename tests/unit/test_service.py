@@ -22,8 +22,7 @@ from analysis.registry import TECHNIQUES
 from analysis.reports.specs import EmbeddingSpec, NormReport, NormSpec
 from analysis.service import Service
 from analysis.tracing.specs import RunSpec, TraceSpec
-from analysis.worker.messages import Limits
-from analysis.worker.settings import ServiceSettings
+from analysis.worker.messages import Limits, ServiceSettings
 from tests.support import fake_work
 from tests.support.example_specs import example_spec
 from tests.support.fake_service import FakeService

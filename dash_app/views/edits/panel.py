@@ -14,6 +14,7 @@ from dash.development.base_component import Component
 from analysis.errors import SpecError
 from analysis.tracing.edits import code, describe, parse, to_text
 from analysis.tracing.interventions import (
+    INJECTION_MODES,
     MAX_EDITS,
     Ablate,
     Inject,
@@ -21,7 +22,6 @@ from analysis.tracing.interventions import (
     RunEdit,
     SteerTokens,
 )
-from analysis.tracing.options import INJECTION_MODES
 from analysis.tracing.specs import RunResult
 from dash_app.errors import explain
 from dash_app.page.panel import (

@@ -3,7 +3,7 @@
 from dash_app.state.context import View
 from dash_app.state.exports import Export
 from dash_app.views.flow import head, specs
-from dash_app.views.flow.callbacks import CHECK, DRAWINGS, GRAPH, register
+from dash_app.views.flow.actions import CHECK, DRAWINGS, GRAPH, register
 from dash_app.views.flow.layout import layout
 
 EXPORTS = {

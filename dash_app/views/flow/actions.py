@@ -1,22 +1,44 @@
-"""Computes the flow graph of the chosen state, and decides what the panel shows."""
+"""The drawings and jobs of the flow view, and what its panel shows.
+
+The browser handles clicks on the picture (``assets/js/flow.js``): Dash omits lists from click data.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
-from dash import no_update
+from dash import ClientsideFunction, Dash, Input, Output, ctx, no_update
 from dash.development.base_component import Component
 
 from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import Graph
 from analysis.lens.specs import LensSpec
 from dash_app.errors import Problem
-from dash_app.jobs.job_and_draw import run_safely, stored_problem
-from dash_app.page.logit_tokens import logit_options, tokens_by_id
-from dash_app.page.panel import blank_figure, error_figure, problem_figure
-from dash_app.state.context import NewJob, Service, Shown, result_of, trace_of
+from dash_app.jobs.job_and_draw import (
+    JobParts,
+    Work,
+    part_of,
+    register_job,
+    run_safely,
+    stored_problem,
+)
+from dash_app.page.panel import FIGURE, FIGURE_LOADING, blank_figure, error_figure, problem_figure
+from dash_app.page.token_labels import logit_options, tokens_by_id
+from dash_app.state.context import (
+    Context,
+    Drawing,
+    JobStart,
+    NewJob,
+    PageId,
+    Service,
+    Shown,
+    result_of,
+    trace_of,
+)
 from dash_app.state.selection import RunRef, Selection
+from dash_app.views.flow import check, head
 from dash_app.views.flow.captions import describe, signed_rows
 from dash_app.views.flow.effect_picture import (
     effect_caption,
@@ -24,11 +46,11 @@ from dash_app.views.flow.effect_picture import (
     effect_rows,
 )
 from dash_app.views.flow.effect_selection import select_effects
+from dash_app.views.flow.layout import FlowId
 from dash_app.views.flow.link_selection import select
-from dash_app.views.flow.options import options
 from dash_app.views.flow.picture import Picture, picture
 from dash_app.views.flow.signed_picture import select_signed, signed_caption, signed_figure
-from dash_app.views.flow.specs import answer, check, look, possible, rule, wanted
+from dash_app.views.flow.specs import answer, causal_check, look, options, possible, rule, wanted
 
 AT_THE_BOTTOM = "Row 0 is the embedding, so nothing flows into it. Choose a higher row."
 
@@ -68,7 +90,7 @@ def _measurements(run: RunRef, selection: Selection) -> list[Any]:
     """What is cut and measured after effects are estimated: specs of the graph and of the check."""
     if selection.method != "effect":
         return []
-    exact, checks = wanted(run, selection, exact=True), check(run, selection)
+    exact, checks = wanted(run, selection, exact=True), causal_check(run, selection)
     found: list[Any] = [] if exact == wanted(run, selection) else [exact]
     return [*found, checks] if selection.effects == "measured" else found
 
@@ -149,7 +171,7 @@ def _drawn_effects(
 ) -> Panel:
     """Measured effects, as far as the memo has them, and estimates of all others."""
     result, trace = result_of(service, run), trace_of(run)
-    exact, checks = wanted(run, selection, exact=True), check(run, selection)
+    exact, checks = wanted(run, selection, exact=True), causal_check(run, selection)
     measured = service.peek(trace, exact) if exact is not None else None
     checked = service.peek(trace, checks) if checks is not None else None
     graph = flow if measured is None else measured
@@ -172,3 +194,96 @@ def controls(service: Service, run: RunRef | None, selection: Selection) -> list
         return options(selection, answer=len(answer(run)) > 1, grouped=groups, model=info)
     tokens, foils = logit_options(service, run, selection)
     return options(selection, tokens=tokens, foils=foils, model=info)
+
+
+#: The parts of the selection that decide which graph is drawn.
+CHOSEN = (PageId.CELL, PageId.METHOD)
+GRAPH = Drawing(
+    "flow",
+    (
+        Output(FlowId.GRAPH, "figure"),
+        Output(FlowId.PICTURE, "data"),
+        Output(FlowId.SUBTITLE, "children"),
+    ),
+    draw,
+    parts=CHOSEN,
+    theme=True,
+    job=JobStart.AUTOMATIC,
+)
+OPTIONS = Drawing(
+    "flow-options",
+    (Output(FlowId.OPTIONS, "children"),),
+    controls,
+    parts=(PageId.METHOD, PageId.CELL, PageId.PINS),
+    without_run=True,
+)
+LINK = Drawing(
+    "flow-link", (Output(FlowId.INSPECTOR, "children"),), head.inspect, parts=(PageId.LINK,)
+)
+HEAD = Drawing(
+    "flow-head",
+    (Output(FlowId.HEAD, "children"),),
+    head.inspect_head,
+    parts=(PageId.CELL, PageId.FOCUS, PageId.METHOD),
+)
+LINK_EFFECT = Drawing(
+    "flow-link-effect",
+    (Output(FlowId.LINK_EFFECT, "children"),),
+    head.effect_of_link,
+    parts=(PageId.CELL, PageId.LINK, PageId.METHOD),
+)
+CHECK = Drawing(
+    "flow-check",
+    (Output(FlowId.CHECKED, "children"),),
+    check.draw,
+    parts=CHOSEN,
+    theme=True,
+    job=JobStart.ON_REQUEST,
+)
+DRAWINGS = (GRAPH, OPTIONS, LINK, LINK_EFFECT, HEAD, CHECK)
+GRAPH_JOB = JobParts(FlowId.LAST, FlowId.PROGRESS)
+CHECK_JOB = JobParts(FlowId.CHECK_LAST, FlowId.CHECK_PROGRESS, FlowId.STOP)
+
+
+def register(app: Dash, context: Context) -> None:
+    """Compute the flow of a cell, and what a cut of its links does; let the browser draw it."""
+
+    def flow(run: RunRef, selection: Selection) -> Work:
+        pass_on = part_of(GRAPH, run, selection)
+        return partial(compute, context.service, run, selection, hand_over=pass_on)
+
+    loading = [(Output(FlowId.BOX, "className"), FIGURE_LOADING, FIGURE)]
+    register_job(app, context, GRAPH, GRAPH_JOB, flow, running=loading)
+
+    def measure(run: RunRef, selection: Selection, **presses: Any) -> Work | None:
+        if not any(presses.values()):
+            return None
+        what = check.COMPARE if ctx.triggered_id == FlowId.COMPARE else check.CUT
+        return partial(check.measure, context.service, run, selection, what)
+
+    buttons = {"cuts": FlowId.CUT, "compares": FlowId.COMPARE}
+    presses = {name: Input(button, "n_clicks") for name, button in buttons.items()}
+    disabled = [(Output(button, "disabled"), True, False) for button in buttons.values()]
+    register_job(app, context, CHECK, CHECK_JOB, measure, presses, patient=True, running=disabled)
+    _register_browser(app)
+
+
+def _register_browser(app: Dash) -> None:
+    """What the browser does by itself: draw the picture, and move the slider of layers."""
+    browser: Any = app.clientside_callback  # Dash has no types for it
+    browser(
+        ClientsideFunction("stratascope", "drawFlow"),
+        Output(FlowId.DRAWN, "data"),
+        Input(FlowId.PICTURE, "data"),
+    )
+    browser(
+        ClientsideFunction("stratascope", "showFlowLayers"),
+        Input(PageId.METHOD, "data"),
+        Input(PageId.RUN, "data"),
+        Input(PageId.QUERY, "data"),
+    )
+    browser(
+        ClientsideFunction("stratascope", "reportFlowLayers"),
+        Input(FlowId.LAYERS, "value"),
+        prevent_initial_call=True,
+    )

@@ -13,13 +13,12 @@ from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import CausalCheck, CausalComparison
 from dash_app.errors import explain
 from dash_app.jobs.job_and_draw import run_safely, stored_problem
-from dash_app.page.logit_tokens import tokens_by_id
 from dash_app.page.panel import GRAPH_CONFIG, aria, problem_notice
-from dash_app.page.token_labels import label
+from dash_app.page.token_labels import label, tokens_by_id
 from dash_app.state.context import NewJob, Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection
-from dash_app.views.flow.check_figure import scatter
-from dash_app.views.flow.specs import check, comparison, possible
+from dash_app.views.flow.picture import scatter
+from dash_app.views.flow.specs import causal_check, comparison, possible
 
 BOTTOM = "Row 0 is the embedding, so there is no link to cut."
 CUT, COMPARE = "cut", "compare"
@@ -35,7 +34,7 @@ def measure(
         shown, _ = possible(selection, result_of(service, run).info)
         if what == COMPARE:
             service.ask(trace, comparison(run, shown), job(0.0, 1.0))
-        elif (spec := check(run, shown)) is not None:
+        elif (spec := causal_check(run, shown)) is not None:
             service.ask(trace, spec, job(0.0, 1.0))
         return what
 
@@ -76,7 +75,7 @@ def _results(
 def _check(run: RunRef, selection: Selection) -> Any:
     """The check's spec; None if the graph can't be checked."""
     try:
-        return check(run, selection)
+        return causal_check(run, selection)
     except AnalysisError:
         return None
 

@@ -15,7 +15,7 @@ from dash_app.page.panel import FIGURE, GRAPH_CONFIG, aria, blank_figure, contro
 from dash_app.page.panes import Pane
 from dash_app.state.context import Context
 from dash_app.state.options import EFFECTS, SCALES, SINKS, SPLITS
-from dash_app.views.flow.options import options
+from dash_app.views.flow.specs import options
 
 
 class FlowId(StrEnum):

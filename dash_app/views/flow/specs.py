@@ -1,13 +1,20 @@
-"""From the selection to the specs of the flow, and to the rule of what is drawn."""
+"""The controls of the flow view, and the specs and drawing rule that the selection asks for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from analysis.contract.choices import Situation
+from dash import html
+from dash.development.base_component import Component
+
+from analysis.contract.choices import Choices, Situation
 from analysis.contract.specs import ModelInfo
-from analysis.flow_graph.options import FLOW_METHODS
+from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, START_TOKEN
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec, NeuronSpec
+from dash_app.page.panel import Option, control, options_of, segmented, switch
+from dash_app.page.token_labels import logit_controls
+from dash_app.state.options import EFFECTS, MAIN_PATHS, ROOTS, SCALES, SINKS, SPLITS
 from dash_app.state.selection import RunRef, Selection, resolve
 from dash_app.views.flow.effect_selection import LIMIT
 from dash_app.views.flow.link_selection import Look, Rule
@@ -72,13 +79,13 @@ def graphs(_service: Any, run: RunRef, selection: Selection) -> list[Any]:
     """The requests of the drawn graph; of effects the measured ones first, then estimates."""
     found: list[Any] = [wanted(run, selection, exact=True), wanted(run, selection)]
     if selection.method == "effect" and selection.effects == "measured":
-        found.append(check(run, selection))
+        found.append(causal_check(run, selection))
     return [spec for spec in found if spec is not None]
 
 
 def checks(_service: Any, run: RunRef, selection: Selection) -> list[Any]:
     """The requests of the causal check and of the comparison of methods."""
-    cut = check(run, selection)
+    cut = causal_check(run, selection)
     return [*([] if cut is None else [cut]), comparison(run, selection)]
 
 
@@ -115,7 +122,7 @@ def look(selection: Selection, info: ModelInfo) -> Look:
     )
 
 
-def check(run: RunRef, selection: Selection) -> CausalSpec | None:
+def causal_check(run: RunRef, selection: Selection) -> CausalSpec | None:
     """The causal check of the selected graph; None if there is no graph.
 
     Raises:
@@ -153,3 +160,94 @@ def link(selection: Selection) -> LinkSpec | None:
     return LinkSpec(
         kind, layer, source, target, None if head < 0 else head, k=6,
     )  # fmt: skip
+
+
+#: Preset values of each rule.
+PRESETS = {
+    "sources": (1, 2, 3, 4, 5, 6, 7, 8),
+    "mass": (50, 60, 70, 80, 90, 95),
+    "least": (0.5, 1.0, 2.0, 5.0, 10.0),
+}
+
+
+def options(
+    selection: Selection,
+    *,
+    answer: bool = False,
+    grouped: bool = False,
+    tokens: Sequence[Option] = (),
+    foils: Sequence[Option] = (),
+    model: ModelInfo | None = None,
+) -> list[Component]:
+    """All controls that have an effect with the selected method."""
+    method = FLOW_METHODS[selection.method]
+    methods = options_of(FLOW_METHODS, Situation(model))
+    shares = control("Links by", _switched("Links by", "method", methods, selection))
+    how: list[Component] = [shares, html.P(method.summary, className="control-help")]
+    shown = _rule(selection)
+    if method.signed:
+        what = logit_controls(selection, tokens, foils)
+        how += _effects(selection)
+    else:
+        what = _what(selection, answer)
+        attends = model is None or model.heads > 0
+        how += _how(selection, grouped) if attends else []
+        shown.append(_control("Scale", "scale", SCALES, selection))
+    return [_group("What", what), _group("How", how), _group("Shown", shown)]
+
+
+def _group(name: str, controls: Sequence[Component]) -> Component:
+    return html.Section([html.H3(name, className="sheet-group"), *controls], className="mb-3")
+
+
+def _rule(selection: Selection) -> list[Component]:
+    name = selection.rule
+    value = getattr(selection, name)
+    unit = "" if name == "sources" else " %"
+    help_text = MAIN_PATHS[name].help
+    presets = [Option(str(one), f"{one:g}{unit}") for one in sorted({*PRESETS[name], value})]
+    return [
+        _control("Main paths", "rule", MAIN_PATHS, selection),
+        html.Div(segmented(switch(name, presets, str(value), help_text)), title=help_text),
+    ]
+
+
+def _what(selection: Selection, answer: bool) -> list[Component]:
+    parts = [_control("Direction", "direction", DIRECTIONS, selection)]
+    if answer and selection.direction == "down":
+        parts.append(_control("Into", "root", ROOTS, selection))
+    return parts
+
+
+def _how(selection: Selection, grouped: bool) -> list[Component]:
+    splits = [one for one in options_of(SPLITS) if grouped or one.value != "group"]
+    parts = [
+        _control("Start token", "start", START_TOKEN, selection),
+        _control("Sinks", "sinks", SINKS, selection),
+    ]
+    if FLOW_METHODS[selection.method].per_head:
+        heads = _switched("Heads", "split", splits, selection)
+        parts.append(html.Div(control("Heads", heads), title=SPLITS.help))
+    return parts
+
+
+def _effects(selection: Selection) -> list[Component]:
+    """How the effects are taken; nothing for the method signed."""
+    if selection.method != "effect":
+        return []
+    splits = [one for one in options_of(SPLITS) if one.value != "group"]
+    heads = _switched("Heads", "split", splits, selection)
+    return [
+        _control("Effects", "effects", EFFECTS, selection),
+        html.Div(control("Heads", heads), title=SPLITS.help),
+    ]
+
+
+def _control(text: str, name: str, table: Choices[Any], selection: Selection) -> Component:
+    """A labelled switch for a field of the selection that has a table of choices."""
+    buttons = _switched(text, name, options_of(table), selection)
+    return html.Div(control(text, buttons), title=table.help)
+
+
+def _switched(text: str, name: str, options: Sequence[Option], selection: Selection) -> Component:
+    return segmented(switch(name, options, getattr(selection, name), text))

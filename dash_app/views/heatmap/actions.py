@@ -20,13 +20,13 @@ from analysis.tracing.specs import RunResult
 from dash_app.figures.colours import CellColours, cell_colours, difference, effective
 from dash_app.figures.heatmap import heatmap, layered
 from dash_app.jobs.job_and_draw import run_safely, stored_problem
-from dash_app.page.logit_tokens import tokens_by_id
 from dash_app.page.panel import error_figure, problem_figure, problem_notice
+from dash_app.page.token_labels import tokens_by_id
 from dash_app.page.window import PAGE, Window, describe_window, empty_grid, indices_of, laid_out
 from dash_app.state.context import NewJob, Service, Shown, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection, pinned, resolve
-from dash_app.views.heatmap import edited, options
-from dash_app.views.heatmap.inspector import inspector, undecoded
+from dash_app.views.heatmap import inspector, options
+from dash_app.views.heatmap.inspector import inspect_cell, undecoded
 from dash_app.views.heatmap.inspector import spec as promoted
 from dash_app.views.heatmap.options import HeatmapData, HeatmapSpec, bar
 
@@ -101,7 +101,7 @@ def picture_of(service: Service, run: RunRef, selection: Selection) -> Picture:
     """Resolve a selection on a run, with its edits."""
     whole, (run, selection) = (
         run,
-        edited.version_of(run, selection) if run.edits else (run, selection),
+        inspector.version_of(run, selection) if run.edits else (run, selection),
     )
     result = result_of(service, run)
     learned = library.available(run.model) is not None
@@ -111,7 +111,7 @@ def picture_of(service: Service, run: RunRef, selection: Selection) -> Picture:
     spec = options.heatmap_spec(run, result, selection)
     if whole.edits:
         asked = options.asked_token(run, result, selection)
-        notes += edited.notes(whole, selection, window, result, asked)
+        notes += inspector.notes(whole, selection, window, result, asked)
     return Picture(
         run, result, selection, window, spec, chosen.row, chosen.pos, learned, tuple(notes)
     )
@@ -274,7 +274,7 @@ def _figure(
     )
     figure["layout"]["meta"]["hits"] = found.in_browser
     if picture.run.edits:
-        figure["data"].append(edited.marks(picture.run, picture.window, theme))
+        figure["data"].append(inspector.marks(picture.run, picture.window, theme))
     return figure
 
 
@@ -333,7 +333,7 @@ def _inspector(picture: Picture, grid: Grid, data: HeatmapData) -> Any:
     pins = pinned(picture.selection, picture.run, best)
     column = int(np.flatnonzero(grid.positions == picture.pos)[0])
     colour = _colour_in_words(picture, grid, data)
-    return inspector(grid, picture.result, row, column, pins, colour)
+    return inspect_cell(grid, picture.result, row, column, pins, colour)
 
 
 def _colour_in_words(picture: Picture, grid: Grid, data: HeatmapData) -> str:

@@ -1,23 +1,29 @@
-"""The chosen cell in words: its facts, its candidates, and what a component promotes there."""
+"""The chosen cell in words, what a component promotes there, and the marks of edited cells."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from dash import html
 from dash.development.base_component import Component
+from numpy.typing import NDArray
 
 from analysis.contract.choices import Situation
 from analysis.contract.specs import ModelInfo
+from analysis.lens.options import CANDIDATES, SIMILARITIES
 from analysis.lens.results import Grid, Promoted
 from analysis.lens.specs import PromotedSpec
+from analysis.tracing.edits import edited_cells, parse_all, reachable
 from analysis.tracing.specs import RunResult
 from dash_app.errors import explain
 from dash_app.figures.heatmap import MARK_NAMES, layered, state_name
 from dash_app.page.panel import Option, fact, options_of, problem_notice, select_button, switch
-from dash_app.page.token_labels import label, percent, row_name
+from dash_app.page.theme import Theme, palette
+from dash_app.page.token_labels import label, percent, quoted, row_name
+from dash_app.page.window import Window
 from dash_app.state.context import Service, result_of, trace_of
 from dash_app.state.options import PROMOTED_BY
 from dash_app.state.selection import RunRef, Selection, pinned, resolve, toggle
@@ -119,7 +125,7 @@ def undecoded(selection: Selection, run: RunResult, row: int, pos: int) -> list[
     ]
 
 
-def inspector(
+def inspect_cell(
     grid: Grid,
     run: RunResult,
     row: int,
@@ -256,3 +262,72 @@ def _candidate(text: str, token: int, part: float, words: str, pins: tuple[int, 
         label=f"{'Unpin' if pinned else 'Pin'} {text}, {words}",
         pressed=pinned,
     )
+
+
+#: The token's probability is compared, so the cells must have one.
+DIFFERENCE = {
+    "colour": "token_probability",
+    "similarity": SIMILARITIES.default,
+    "candidates": CANDIDATES.default,
+}
+
+
+def version_of(run: RunRef, selection: Selection) -> tuple[RunRef, Selection]:
+    """The run that the heatmap shows, and the selection that its version needs."""
+    if selection.version == "baseline":
+        return run.baseline, selection
+    if selection.version == "difference":
+        return run, selection.model_copy(update=DIFFERENCE)
+    return run, selection
+
+
+def _cells(run: RunRef) -> NDArray[np.bool_]:
+    """[row, pos] the states that the edits change directly."""
+    shape = run.layers + 1, len(run.token_ids)
+    cells = np.zeros(shape, bool)
+    for edit in parse_all(run.edits):
+        cells |= edited_cells(edit, *shape)
+    return cells
+
+
+def marks(run: RunRef, shown: Window, theme: Theme) -> dict[str, Any]:
+    """A trace of diamonds in the corners of the edited cells."""
+    drawn = _cells(run)[np.ix_(shown.rows, shown.positions)]
+    lines, columns = np.nonzero(drawn)
+    colours = palette(theme)
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "edited",
+        "x": columns - 0.42,
+        "y": lines + 0.3,
+        "marker": {
+            "symbol": "diamond",
+            "size": 8,
+            "color": colours.select,
+            "line": {"color": colours.surface, "width": 1},
+        },
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+
+
+def notes(
+    run: RunRef, selection: Selection, shown: Window, result: RunResult, asked: int
+) -> list[str]:
+    """What the caption says about the run that is shown; nothing without edits."""
+    if not run.edits:
+        return []
+    if selection.version == "baseline":
+        return ["This is the baseline, without the edits."]
+    cells = reachable(_cells(run))[np.ix_(shown.rows, shown.positions)]
+    reach = (
+        f"◆ marks edited states. They can change {int(cells.sum()):,} of the {cells.size:,} cells"
+        " shown: deeper rows at the same position and, from the next layer on, later positions."
+    )
+    if selection.version != "difference":
+        return [reach]
+    names = {token.id: token for token in (*result.tokens, *result.vocabulary)}
+    token = quoted(names[asked]) if asked in names else "the chosen token"
+    what = f"Colour: the probability of {token} in the edited run minus that in the baseline."
+    return [f"{what} Tokens are the edited run's, by dot product.", reach]

@@ -8,13 +8,13 @@ from dash import ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 from flask import request
 
 from dash_app.state.context import PARTS, Context, PageId, View, join, read_run
-from dash_app.views.history import actions, documents
+from dash_app.views.history import actions
 from dash_app.views.history.layout import HistoryId, layout
 
 
 def register(app: Dash, context: Context) -> None:
     """Record every run, draw both lists, and serve the documents of collections."""
-    documents.install(app.server, context.settings)
+    actions.install(app.server, context.settings)
     _register_recording(app, context)
     _register_adding(app, context)
 

@@ -1,4 +1,4 @@
-"""What the History page does: record a run, list runs and collections, and change them."""
+"""The History page: record a run, list and change runs and collections, and export them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
+from flask import Flask, Response, request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from analysis.errors import SpecError
 from dash_app.errors import explain
 from dash_app.history import collections, runs
-from dash_app.history.collections import TITLE, NewItem
+from dash_app.history.collections import TITLE, Collection, NewItem
 from dash_app.history.database import Database, Share
+from dash_app.history.document import document, file_name
 from dash_app.page.panel import notice, problem_notice
 from dash_app.page.token_labels import row_name
 from dash_app.security.clients import BROWSER, COOKIE_DAYS, owner
+from dash_app.security.responses import Refusal
 from dash_app.settings import MIB, Settings
 from dash_app.state.context import PARTS, Context, result_of, to_query
 from dash_app.state.selection import RunRef, Selection, resolve
@@ -195,3 +199,49 @@ def _new_item(view: Added, selection: Selection, run: RunRef | None) -> NewItem:
     about = f"“{prompt}” on {run.model}, {row_name(at.row)}, position {at.pos}"
     digest = runs.digest_of(request_of(run))
     return NewItem(view.title, digest, to_query(selection, blank), about, view.note, view.picture)
+
+
+def install(server: Flask, settings: Settings) -> None:
+    """Add the addresses to a server; the gate checks every request before."""
+    database = database_of(settings)
+
+    def shared(link: str) -> Response:
+        found = collections.shared_collection(database, link)
+        if found is None:
+            raise Refusal(
+                404,
+                "There is no shared collection at this address.",
+                "Its owner may have stopped sharing it. Request a new link.",
+            )
+        return Response(document(found, "../"), mimetype="text/html")
+
+    def exported(number: int) -> Response:
+        found = _own(lambda: collections.one_collection(database, owner(), number))
+        name = f'attachment; filename="{file_name(found)}.html"'
+        text = document(found, request.url_root)
+        return Response(text, mimetype="text/html", headers={"Content-Disposition": name})
+
+    server.add_url_rule("/collections/<link>", "shared_collection", shared)
+    server.add_url_rule("/collections/<int:number>/export", "exported_collection", exported)
+    server.add_url_rule(
+        "/collections/items/<int:number>",
+        "collected_picture",
+        lambda number: _picture(database, number),
+    )
+
+
+def _picture(database: Database, number: int) -> Response:
+    try:
+        found = collections.picture(database, owner(), number)
+    except SpecError:
+        found = None
+    if found is None:
+        raise Refusal(404, "There is no such picture.", "Reload the page.")
+    return Response(found[0], mimetype=found[1])
+
+
+def _own(find: Callable[[], Collection]) -> Collection:
+    try:
+        return find()
+    except SpecError as error:
+        raise Refusal(404, error.message, error.hint) from error

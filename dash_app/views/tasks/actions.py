@@ -22,8 +22,8 @@ from dash_app.page.panel import empty_state, notice, problem_notice, select_butt
 from dash_app.state.context import NewJob, Service
 from dash_app.state.selection import Selection
 from dash_app.views.tasks import failures, suite, sums
+from dash_app.views.tasks.layout import Drawn, chosen
 from dash_app.views.tasks.reports import ReportOption
-from dash_app.views.tasks.sections import Drawn, chosen
 
 #: Digits of a sum, for models without a fixed number of digits.
 DIGITS = 2

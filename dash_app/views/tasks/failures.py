@@ -10,9 +10,16 @@ from dash.development.base_component import Component
 
 from analysis.tasks.suite_specs import AnsweredPrompt, AnswerPair, FailureReport, FlowChange
 from dash_app.page.panel import select_button
-from dash_app.views.tasks import failure_figures, sections
+from dash_app.views.tasks import failure_figures
+from dash_app.views.tasks.layout import (
+    Drawn,
+    chosen,
+    part_target,
+    picture,
+    prompt_target,
+    state_target,
+)
 from dash_app.views.tasks.reports import ReportOption
-from dash_app.views.tasks.sections import Drawn, chosen, picture
 
 #: Links in the table.
 LISTED = 12
@@ -92,7 +99,7 @@ def _counts(report: FailureReport, model: str) -> str:
 
 
 def _answer(name: str, one: AnsweredPrompt, model: str) -> Component:
-    to = sections.prompt(model, one.prompt, one.length)
+    to = prompt_target(model, one.prompt, one.length)
     return html.P(
         [
             f"{name}: ",
@@ -114,9 +121,9 @@ def _pictures(pair: AnswerPair, model: str, theme: Any) -> list[Component]:
         if asked is None:
             return ""
         if layer < 0:
-            return sections.state(model, asked.prompt, asked.length, row, pos)
+            return state_target(model, asked.prompt, asked.length, row, pos)
         name = f"mlp {layer}" if head < 0 else f"head {layer}.{head}"
-        return sections.part(model, asked.prompt, asked.length, name, pos)
+        return part_target(model, asked.prompt, asked.length, name, pos)
 
     made = [
         picture(

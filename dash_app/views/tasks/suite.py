@@ -11,8 +11,8 @@ from dash.development.base_component import Component
 
 from analysis.tasks.suite_specs import OWN, SuiteReport
 from dash_app.page.panel import select_button
-from dash_app.views.tasks import sections, suite_figures
-from dash_app.views.tasks.sections import Drawn, picture
+from dash_app.views.tasks import suite_figures
+from dash_app.views.tasks.layout import Drawn, picture, prompt_target
 
 SHOWN = 12
 LISTED = 200
@@ -24,7 +24,7 @@ def suite(
     """Accuracy, emergence by curve and by digit, a dot for each prompt, wrong answers."""
     model, found = str(form["model"]), report.emergence
     to = [
-        sections.prompt(model, prompt, length)
+        prompt_target(model, prompt, length)
         for prompt, length in zip(report.prompts, report.lengths, strict=True)
     ]
     shares = (found.accuracy, *found.by_label)

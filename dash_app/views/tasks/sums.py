@@ -9,9 +9,9 @@ import numpy as np
 from dash import html
 
 from analysis.tasks.sum_specs import ContributionReport, PatchReport, ProbeReport, Projection
-from dash_app.views.tasks import sections, sum_figures
+from dash_app.views.tasks import sum_figures
+from dash_app.views.tasks.layout import Drawn, chosen, part_target, picture
 from dash_app.views.tasks.reports import ReportOption
-from dash_app.views.tasks.sections import Drawn, chosen, picture
 
 #: The column's list if no state was patched on its own.
 NOT_EACH: tuple[list[dict[str, Any]], Any] = (
@@ -107,7 +107,7 @@ def projection(
     """The same dots twice: coloured by digit sum and by carry."""
     model = str(form["model"])
     to = [
-        sections.part(model, text, report.length, report.component, report.position)
+        part_target(model, text, report.length, report.component, report.position)
         for text in report.prompts
     ]
     captions = {
@@ -189,6 +189,6 @@ def _example(
     def link(group: int, part: str, position: int) -> str:
         which = np.flatnonzero(np.asarray(fits(group))[: len(prompts)])
         text = prompts[int(which[0])] if len(which) else ""
-        return sections.part(model, text, length, part, position)
+        return part_target(model, text, length, part, position)
 
     return link

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from analysis.contract.specs import Floats
-from analysis.weights.options import KINDS
-from analysis.weights.specs import WeightReport
+from analysis.weights.specs import KINDS, WeightReport
 from dash_app.page.theme import Figure, Theme, axis, base_layout, palette
 
 HEIGHT = 280

@@ -13,7 +13,7 @@ import torch
 import analysis
 from analysis.errors import ModelLoadError, SpecError
 from analysis.ledger import PACKED_TOLERANCE
-from analysis.model import catalog, memory, placement, pretrained, transformers_io
+from analysis.model import catalog, memory, pretrained, transformers_io
 from tests.support import built, tiny, tiny_gguf, zoo
 
 
@@ -109,7 +109,7 @@ def test_quantised_sums_hold_within_their_tolerance(
 def test_without_bitsandbytes_the_error_says_what_to_install(
     tiny_llama_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(placement, "find_spec", lambda _name: None)
+    monkeypatch.setattr(pretrained, "find_spec", lambda _name: None)
     with pytest.raises(ModelLoadError, match=r"pip install -e '\.\[quantise\]'"):
         packed(tiny_llama_dir, "8bit", monkeypatch, tmp_path)
 
@@ -130,13 +130,13 @@ def test_a_device_without_64_bit_floats_is_never_used(
 ) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert placement.pick_device() == torch.device("cpu")
+    assert pretrained.pick_device() == torch.device("cpu")
     with pytest.raises(SpecError, match="64-bit"):
-        placement.pick_device("mps")
+        pretrained.pick_device("mps")
 
 
 def test_spread_uses_one_device_if_there_is_only_one(tiny_llama_dir: Path) -> None:
-    plan = placement.choose(catalog.find(str(tiny_llama_dir)), device="spread")
+    plan = pretrained.choose(catalog.find(str(tiny_llama_dir)), device="spread")
     assert plan.spread == (torch.cuda.device_count() > 1)
     model = analysis.load_model(str(tiny_llama_dir), device="spread")
     assert model.check().passed
@@ -147,7 +147,7 @@ def test_spread_asks_accelerate_for_all_cards_and_no_disk(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda at: ((at + 1) * 1000, 5000))
-    plan = placement.choose(catalog.find(str(tiny_llama_dir)), device="spread")
+    plan = pretrained.choose(catalog.find(str(tiny_llama_dir)), device="spread")
     assert plan.spread
     assert plan.options() == {
         "dtype": torch.float32, "device_map": "auto", "max_memory": {0: 1000, 1: 2000},
@@ -156,7 +156,7 @@ def test_spread_asks_accelerate_for_all_cards_and_no_disk(
     left = tiny.tiny_llama()
     left.hf_device_map = {"model": 0, "lm_head": "disk"}
     with pytest.raises(ModelLoadError, match="does not fit on the devices"):
-        placement.settle(left, plan)
+        pretrained.settle(left, plan)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "bloom"])

@@ -25,8 +25,7 @@ from analysis.errors import (
 )
 from analysis.service import Service
 from analysis.tracing.specs import RunSpec
-from analysis.worker.messages import Limits
-from analysis.worker.settings import ServiceSettings
+from analysis.worker.messages import Limits, ServiceSettings
 from tests.support.office import Office, make_office
 from tests.support.scaled import FAKE, LIMIT_S, ROOT, wait_for
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis.flow_graph import sinks
+from analysis.flow_graph import mass_flow
 from analysis.tracing.capture import Trace
 from tests.numerical.conftest import Case
 
@@ -27,8 +27,8 @@ def with_sink(trace: Trace, pos: int, part: float = 0.8) -> Trace:
 
 
 def test_a_position_with_most_attention_is_a_sink(small: Case) -> None:
-    assert sinks.find(small.trace).positions == ()
-    found = sinks.find(with_sink(small.trace, 2))
+    assert mass_flow.find(small.trace).positions == ()
+    found = mass_flow.find(with_sink(small.trace, 2))
     assert found.positions == (2,)
     assert found.received[2] == pytest.approx(0.8, abs=1e-5)
     mass, paid = 0.0, 0.0
@@ -43,12 +43,12 @@ def test_a_position_with_most_attention_is_a_sink(small: Case) -> None:
 def test_a_massive_activation_is_a_sink(small: Case) -> None:
     resid = small.trace.resid.copy()
     resid[1, 4] *= 1000.0
-    assert sinks.find(replace(small.trace, resid=resid, scratch={})).positions == (4,)
+    assert mass_flow.find(replace(small.trace, resid=resid, scratch={})).positions == (4,)
 
 
 @pytest.mark.real
 def test_the_real_models_sink_is_its_first_token(smollm: Case) -> None:
-    assert sinks.find(smollm.trace).positions == (0,)
+    assert mass_flow.find(smollm.trace).positions == (0,)
 
 
 def totals(graph: Any) -> dict[str, float]:

@@ -25,13 +25,12 @@ from analysis.learned.translators import LogitLens, new_lens
 from analysis.lens.specs import ColourSpec, DisagreementSpec, LensSpec
 from analysis.lens_training import texts
 from analysis.lens_training.commands import add_to
-from analysis.lens_training.evaluate import evaluate, table
 from analysis.lens_training.fit import rate_at, rows_of, scales, tokens_of
-from analysis.lens_training.training import run
+from analysis.lens_training.training import evaluate, run, table
 from analysis.model.handle import Model
 from analysis.service import Service
 from analysis.tracing.specs import TraceSpec
-from analysis.worker.settings import ServiceSettings
+from analysis.worker.messages import ServiceSettings
 from tests.numerical.lens.test_grid import slow_norm, softmax
 from tests.support.command_line import run as run_command
 from tests.support.repository import ROOT

@@ -9,7 +9,7 @@ import analysis
 from analysis.learned import library, translators
 from analysis.learned.library import Evaluation, LensInfo
 from analysis.lens_training import texts
-from analysis.lens_training.evaluate import evaluate, table
+from analysis.lens_training.training import evaluate, table
 from tests.numerical.conftest import Case
 
 MODEL = "smollm2-135m-instruct"

@@ -12,7 +12,7 @@ from transformers import CONFIG_MAPPING
 
 import analysis
 from analysis.errors import ModelLoadError
-from analysis.model.composite import class_for
+from analysis.model.transformers_io import class_for
 from tests.support import every_architecture, tiny
 
 KINDS = (

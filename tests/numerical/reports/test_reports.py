@@ -11,7 +11,7 @@ import torch
 
 import analysis
 from analysis.reports.similarity import LENGTHS
-from dash_app.views.model.panel import embedding_report
+from dash_app.views.model import embedding_report
 from tests.numerical.conftest import Case
 from tests.numerical.lens.test_grid import matrices, slow_norm
 from tests.numerical.views.test_page_texts import words

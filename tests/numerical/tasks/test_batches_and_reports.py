@@ -17,16 +17,14 @@ from analysis.store.memo import Memo
 from analysis.tasks import (
     batch,
     carry_patching,
-    contributions,
     failure_report,
-    outcomes,
     probes,
     suite_report,
     suites,
     sum_table,
 )
-from analysis.tasks.prompts import Encoded, Suite, TaskPrompt, encode
 from analysis.tasks.suite_specs import Outcome
+from analysis.tasks.suites import Encoded, Suite, TaskPrompt, encode
 from analysis.tasks.sum_table import Component, all_components, collect_states
 from analysis.tracing.interventions import Patch
 from tests.numerical.conftest import Case
@@ -57,7 +55,7 @@ def test_batched_states_equal_the_states_of_each_prompt(small: Case) -> None:
 
 def test_outcomes_equal_the_lens_on_each_prompt(small: Case) -> None:
     prompts = prompts_of(small.model)
-    for prompt, outcome in zip(prompts, outcomes.run_suite(small.model, prompts), strict=True):
+    for prompt, outcome in zip(prompts, batch.run_suite(small.model, prompts), strict=True):
         trace = analysis.trace(small.model, prompt.token_ids)
         where = range(prompt.start - 1, len(prompt.token_ids))
         assert outcome.choices.tolist() == trace.logits[where].argmax(-1).tolist()
@@ -77,7 +75,7 @@ def test_outcomes_equal_the_lens_on_each_prompt(small: Case) -> None:
 
 def test_the_batch_size_changes_nothing(small: Case) -> None:
     prompts = prompts_of(small.model)
-    one, all_at_once = (outcomes.run_suite(small.model, prompts, most=most) for most in (1, 50))
+    one, all_at_once = (batch.run_suite(small.model, prompts, most=most) for most in (1, 50))
     for left, right in zip(one, all_at_once, strict=True):
         assert left.choices.tolist() == right.choices.tolist()
         np.testing.assert_allclose(left.right_probs, right.right_probs, rtol=1e-4, atol=1e-7)
@@ -100,18 +98,18 @@ def test_a_cancelled_run_resumes_where_it_stopped(gpt2: Case, tmp_path: Path) ->
 
     memo = Memo(tmp_path / "memo", 1 << 24)
     with pytest.raises(CancelledError), jobs.listening(stop):
-        outcomes.run_suite(gpt2.model, prompts, memo, most=3)
+        batch.run_suite(gpt2.model, prompts, memo, most=3)
     memo.close()
     again = Memo(tmp_path / "memo", 1 << 24)  # as after a kill: only what is on disk
     seen, hook = count_forwards(gpt2.model)
-    resumed = outcomes.run_suite(gpt2.model, prompts, again, most=3)
+    resumed = batch.run_suite(gpt2.model, prompts, again, most=3)
     assert sum(seen) == 6
     assert [outcome.token_ids for outcome in resumed] == [prompt.token_ids for prompt in prompts]
-    outcomes.run_suite(gpt2.model, prompts, again)
+    batch.run_suite(gpt2.model, prompts, again)
     assert sum(seen) == 6
     hook.remove()
     again.close()
-    fresh = outcomes.run_suite(gpt2.model, prompts, most=3)
+    fresh = batch.run_suite(gpt2.model, prompts, most=3)
     for left, right in zip(resumed, fresh, strict=True):
         np.testing.assert_array_equal(left.right_ranks, right.right_ranks)
 
@@ -121,14 +119,14 @@ def test_memo_keys_differ_by_prompt_answer_and_foil(gpt2: Case) -> None:
     memo = Memo(None, 1 << 20)
     seen, hook = count_forwards(gpt2.model)
     for prompt in (Encoded(ids, 4, (-1, -1)), Encoded(ids, 5, (-1,)), Encoded(ids, 4, (2, -1))):
-        outcomes.run_suite(gpt2.model, [prompt], memo)
+        batch.run_suite(gpt2.model, [prompt], memo)
     hook.remove()
     assert sum(seen) == 3
     memo.close()
 
 
 def test_outcomes_survive_their_bytes(gpt2: Case) -> None:
-    (outcome,) = outcomes.run_suite(gpt2.model, prompts_of(gpt2.model)[:1])
+    (outcome,) = batch.run_suite(gpt2.model, prompts_of(gpt2.model)[:1])
     back = codec.decode(codec.encode(outcome))
     assert isinstance(back, Outcome)
     np.testing.assert_array_equal(back.other_probs, outcome.other_probs)
@@ -199,7 +197,7 @@ def test_shuffling_keeps_ends_answer_and_tokens() -> None:
 
 def test_contributions_are_the_mean_of_attributions(adder: Any, sums: sum_table.Table) -> None:
     few = sums.part(np.arange(6))
-    found = contributions.report(adder, few)
+    found = sum_table.report(adder, few)
     wanted: dict[int, list[Any]] = {0: [], 1: []}
     for n in range(6):
         trace = analysis.trace(adder, few.encoded[n].token_ids)

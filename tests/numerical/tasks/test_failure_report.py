@@ -9,7 +9,7 @@ import pytest
 
 import analysis
 from analysis.tasks import failure_report
-from analysis.tasks.prompts import Suite, TaskPrompt, encode
+from analysis.tasks.suites import Suite, TaskPrompt, encode
 from tests.numerical import reference
 from tests.numerical.conftest import Case
 from tests.numerical.lens.test_grid import softmax

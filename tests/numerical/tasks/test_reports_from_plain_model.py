@@ -10,16 +10,9 @@ import pytest
 import torch
 
 import analysis
-from analysis.tasks import (
-    carry_patching,
-    contributions,
-    probes,
-    suite_files,
-    suite_report,
-    sum_table,
-)
-from analysis.tasks.prompts import Encoded, Suite, TaskPrompt, encode
+from analysis.tasks import carry_patching, probes, suite_files, suite_report, sum_table
 from analysis.tasks.suite_specs import SuiteSpec
+from analysis.tasks.suites import Encoded, Suite, TaskPrompt, encode
 from analysis.tasks.sum_table import Component
 from tests.numerical import reference
 from tests.numerical.conftest import Case
@@ -138,7 +131,7 @@ def test_emergence_and_accuracy_by_the_plain_model(adder: Any, case: Case) -> No
 def test_contributions_by_the_plain_model(adder: Any, case: Case) -> None:
     """Each part's vector times the unembedding, with the norm's scale frozen; means over sums."""
     sums = sum_table.random_sums(adder, 8, 3, 5, padded=True)
-    found = contributions.report(adder, sums)
+    found = sum_table.report(adder, sums)
     parts: dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray, float]]] = {}
     seen = np.zeros(found.attention.shape)
     for n, (a, b) in enumerate(zip(sums.a.tolist(), sums.b.tolist(), strict=True)):

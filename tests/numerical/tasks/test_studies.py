@@ -20,16 +20,15 @@ from analysis.tasks import (
     batch,
     carry_patching,
     failure_report,
-    outcomes,
     probes,
     suite_report,
     suites,
     sum_table,
 )
-from analysis.tasks.prompts import Encoded, Suite, TaskPrompt, encode
 from analysis.tasks.suite_files import as_lines
 from analysis.tasks.suite_report import encoded_of, suite_of
 from analysis.tasks.suite_specs import FailureSpec, SuiteSpec
+from analysis.tasks.suites import Encoded, Suite, TaskPrompt, encode
 from analysis.tasks.sum_specs import ContributionSpec, PatchSpec, ProbeSpec, ProjectionSpec
 from analysis.tasks.sum_table import Component, affordable_components, component_named
 from tests.numerical.conftest import Case
@@ -66,7 +65,7 @@ def test_a_common_beginning_changes_no_outcome(small: Case) -> None:
         found, wanted = one.resid, other.resid[:, :, one.first :]
         scale = np.linalg.norm(wanted, axis=-1).max()
         assert np.linalg.norm(found - wanted, axis=-1).max() <= 2e-5 * scale
-    together, alone = (outcomes.run_suite(small.model, prompts, most=most) for most in (None, 1))
+    together, alone = (batch.run_suite(small.model, prompts, most=most) for most in (None, 1))
     for one, other in zip(together, alone, strict=True):
         assert one.choices.tolist() == other.choices.tolist()
         np.testing.assert_allclose(one.right_probs, other.right_probs, rtol=1e-3, atol=1e-7)
@@ -295,7 +294,7 @@ def test_sums_of_a_language_model_are_analysed_from_the_question_on(smollm: Case
     assert names[0] == "a1"
     assert {"a0", "plus", "b1", "b0", "answer2", "answer1", "answer0"} <= set(names)
     asked = [encode(model.tokenizer, one) for one in suites.build("addition", 8, 0, 2).prompts]
-    together, alone = (outcomes.run_suite(model, asked, most=most) for most in (None, 1))
+    together, alone = (batch.run_suite(model, asked, most=most) for most in (None, 1))
     for one, other in zip(together, alone, strict=True):
         assert one.choices.tolist() == other.choices.tolist()
         np.testing.assert_allclose(one.right_probs, other.right_probs, rtol=1e-3, atol=1e-6)

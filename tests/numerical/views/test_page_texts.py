@@ -17,14 +17,9 @@ from analysis.tracing.specs import RunResult, RunSpec
 from dash_app.page.token_labels import label, percent, token_markup
 from dash_app.state.context import trace_of
 from dash_app.state.selection import RunRef, Selection
-from dash_app.views import tokens
-from dash_app.views.attention import panel as attention
-from dash_app.views.curves import actions as curves
-from dash_app.views.disagreement import actions as disagreement
-from dash_app.views.flow import inspector as flow
+from dash_app.views import attention, curves, disagreement, model, story, tokens
+from dash_app.views.flow import head as flow
 from dash_app.views.heatmap import actions as lens
-from dash_app.views.model import panel as model
-from dash_app.views.story import panel as story
 from tests.numerical import reference
 from tests.numerical.conftest import Case
 from tests.numerical.lens.test_grid import matrices, slow_norm, softmax

@@ -12,8 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import analysis
 from analysis.model.handle import Model
 from analysis.weights.matrices import head_matrices
-from analysis.weights.options import KINDS as HEAD_KINDS
 from analysis.weights.report import repeated
+from analysis.weights.specs import KINDS as HEAD_KINDS
 from tests.numerical.weights import reference
 from tests.support import built, every_architecture, zoo
 

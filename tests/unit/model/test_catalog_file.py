@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from analysis.errors import UnknownModelError
-from analysis.model import catalog, placement, pretrained
+from analysis.model import catalog, pretrained
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_the_settings_are_defaults_for_entries(
     monkeypatch: pytest.MonkeyPatch, tiny_llama_dir: Path
 ) -> None:
     monkeypatch.setenv(catalog.DTYPE_SETTING, "bfloat16")
-    monkeypatch.setenv(placement.SETTING, "cpu")
+    monkeypatch.setenv(pretrained.SETTING, "cpu")
     loaded = pretrained.load_pretrained(str(tiny_llama_dir))
     assert loaded.model.dtype == torch.bfloat16
     assert loaded.fingerprint == catalog.fingerprint(str(tiny_llama_dir))

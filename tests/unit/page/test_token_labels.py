@@ -16,7 +16,7 @@ from dash_app.page.token_labels import (
     shorten,
     width,
 )
-from dash_app.views.story.panel import story_phrases
+from dash_app.views.story import story_phrases
 from tests.support import synthetic
 
 

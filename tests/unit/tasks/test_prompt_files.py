@@ -10,8 +10,8 @@ import pytest
 from analysis.errors import SpecError
 from analysis.tasks import suite_files
 from analysis.tasks.commands import add_to
-from analysis.tasks.prompts import Suite, TaskPrompt
 from analysis.tasks.suite_report import by_label
+from analysis.tasks.suites import Suite, TaskPrompt
 from tests.support.command_line import run
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dash_app.views.story.arithmetic import judge, token_at, words
+from dash_app.views.story import judge, token_at, words
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,9 @@ import pytest
 from analysis.flow_graph.results import LINK_KINDS, NODE_KINDS, CausalCheck, Graph
 from dash_app.page.theme import palette
 from dash_app.views.flow.captions import COLUMNS, caption, link_rows, signed_rows
-from dash_app.views.flow.check_figure import scatter
 from dash_app.views.flow.link_selection import LIMIT, MAIN_LIMIT, Rule, select
 from dash_app.views.flow.paths import merge, walk
-from dash_app.views.flow.picture import picture
+from dash_app.views.flow.picture import picture, scatter
 from dash_app.views.flow.signed_picture import LIMIT as MOST_BARS
 from dash_app.views.flow.signed_picture import select_signed, signed_caption, signed_figure
 from tests.support import synthetic

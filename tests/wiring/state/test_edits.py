@@ -15,7 +15,7 @@ from dash_app.state.drawings import MemoOnly
 from dash_app.state.selection import RunRef, Selection, applied, edited
 from dash_app.state.update import FULL, Event, notices, reduce_all
 from dash_app.views.edits import panel
-from dash_app.views.story.panel import edit_phrases
+from dash_app.views.story import edit_phrases
 from tests.support.components import text
 from tests.support.fake_results import HEADS, LAYERS, VOCAB
 from tests.support.true_service import TrueService

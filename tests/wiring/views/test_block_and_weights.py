@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 from plotly.io.json import to_json_plotly as to_json
 
-from analysis.weights.options import KINDS
-from analysis.weights.specs import WeightSpec
+from analysis.weights.specs import KINDS, WeightSpec
 from dash_app.state.context import from_query, to_query, trace_of
 from dash_app.state.selection import RunRef, Selection
-from dash_app.views.block import panel as block
+from dash_app.views import block, weights
 from dash_app.views.weights import figure
-from dash_app.views.weights import panel as weights
 from tests.support.fake_service import FakeService
 
 OPEN = Selection(pos=4, row=4, panes=("block",))

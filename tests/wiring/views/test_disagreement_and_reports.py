@@ -13,8 +13,7 @@ from analysis.errors import CancelledError
 from analysis.lens.options import DECODERS
 from analysis.lens.specs import DisagreementSpec
 from dash_app.state.selection import RunRef, Selection
-from dash_app.views.disagreement import actions
-from dash_app.views.model import panel as model
+from dash_app.views import disagreement, model
 from tests.support.components import text
 from tests.support.fake_service import FakeService, refuse
 
@@ -41,13 +40,15 @@ def no_lens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_decoders_are_compared_on_request(untied: Untied, run_ref: RunRef) -> None:
-    figure, controls, note, off = actions.draw(untied, run_ref, Selection(), "light", None)
+    figure, controls, note, off = disagreement.draw(untied, run_ref, Selection(), "light", None)
     assert "Press Compare" in note
     assert not off
     assert figure["data"] == []
     assert "Leave out Output" in text(controls)
-    ready = actions.compute(untied, run_ref, Selection(), no_job)
-    figure, _, note, off = actions.draw(untied, run_ref, Selection(row=3, pos=2), "light", ready)
+    ready = disagreement.compute(untied, run_ref, Selection(), no_job)
+    figure, _, note, off = disagreement.draw(
+        untied, run_ref, Selection(row=3, pos=2), "light", ready
+    )
     assert off
     assert figure["layout"]["meta"]["rows"] == list(range(13))
     assert figure["layout"]["shapes"][0]["y0"] == 2.5
@@ -65,10 +66,10 @@ def test_top_tokens_are_a_second_measure_and_a_window_is_drawn(
     untied: Untied, run_ref: RunRef
 ) -> None:
     selection = Selection(differ="top1", show="answer", readers=("output", "input"), norm="unit")
-    actions.compute(untied, run_ref, selection, no_job)
+    disagreement.compute(untied, run_ref, selection, no_job)
     spec = next(spec for _, spec in untied.memo if isinstance(spec, DisagreementSpec))
     assert (spec.decoders, spec.norm, spec.positions) == (("output", "input"), "unit", (4, 5, 6))
-    figure, _, note, _ = actions.draw(untied, run_ref, selection, "dark", None)
+    figure, _, note, _ = disagreement.draw(untied, run_ref, selection, "dark", None)
     assert figure["layout"]["meta"]["positions"] == [4, 5, 6]
     assert "differ" in figure["data"][0]["colorbar"]["title"]["text"]
     assert figure["data"][0]["z"][0, 0] == 1.0
@@ -79,36 +80,36 @@ def test_top_tokens_are_a_second_measure_and_a_window_is_drawn(
 def test_on_a_tied_model_there_is_one_reading(
     service: FakeService, run_ref: RunRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, controls, note, off = actions.draw(service, run_ref, Selection(), "light", None)
+    _, controls, note, off = disagreement.draw(service, run_ref, Selection(), "light", None)
     assert off
     assert "has only one decoder" in note
     barred = sum(decoder.single for decoder in DECODERS.values()) - 1
     assert text(controls).count('"disabled": true') == barred
     monkeypatch.setattr("analysis.learned.library.available", lambda _name: Path())
-    assert actions.draw(service, run_ref, Selection(), "light", None)[3] is False
-    actions.compute(service, run_ref, Selection(), no_job)
+    assert disagreement.draw(service, run_ref, Selection(), "light", None)[3] is False
+    disagreement.compute(service, run_ref, Selection(), no_job)
     spec = next(spec for _, spec in service.memo if isinstance(spec, DisagreementSpec))
     assert spec.decoders == ("output", "learned")
 
 
 def test_one_decoder_alone_cannot_be_compared(untied: Untied, run_ref: RunRef) -> None:
-    shown = actions.draw(untied, run_ref, Selection(readers=("output",)), "light", None)
-    assert shown[2:] == (actions.TOO_FEW, True)
+    shown = disagreement.draw(untied, run_ref, Selection(readers=("output",)), "light", None)
+    assert shown[2:] == (disagreement.TOO_FEW, True)
 
 
 def test_a_move_needs_no_new_picture_unless_pages_turn(run_ref: RunRef) -> None:
-    assert actions.same_picture(run_ref, Selection())
-    assert not actions.same_picture(run_ref, Selection(fold=2))
+    assert disagreement.same_picture(run_ref, Selection())
+    assert not disagreement.same_picture(run_ref, Selection(fold=2))
     long = run_ref.model_copy(update={"token_ids": tuple(range(200))})
-    assert not actions.same_picture(long, Selection())
+    assert not disagreement.same_picture(long, Selection())
 
 
 def test_errors_and_cancels_of_a_comparison(untied: Untied, run_ref: RunRef) -> None:
     untied.fail["disagreement"] = CancelledError()
-    assert actions.compute(untied, run_ref, Selection(), no_job) is None
+    assert disagreement.compute(untied, run_ref, Selection(), no_job) is None
     untied.fail["disagreement"] = refuse("It broke.", "Again.")
-    ready = actions.compute(untied, run_ref, Selection(), no_job)
-    assert "It broke." in text(actions.draw(untied, run_ref, Selection(), "light", ready)[0])
+    ready = disagreement.compute(untied, run_ref, Selection(), no_job)
+    assert "It broke." in text(disagreement.draw(untied, run_ref, Selection(), "light", ready)[0])
 
 
 def test_reports_appear_one_by_one(service: FakeService, run_ref: RunRef) -> None:

@@ -20,9 +20,9 @@ from dash_app.state.context import Drawing, split, trace_of
 from dash_app.state.drawings import job_key
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views import disagreement, heatmap
-from dash_app.views.disagreement import actions as comparison
+from dash_app.views import disagreement as comparison
 from dash_app.views.flow import actions as flow
-from dash_app.views.flow import callbacks as flow_view
+from dash_app.views.flow import actions as flow_view
 from dash_app.views.tasks import actions
 from dash_app.views.tasks.reports import EVERY
 from tests.support.dash_client import DashClient

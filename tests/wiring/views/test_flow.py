@@ -16,9 +16,9 @@ from analysis.flow_graph.specs import CausalSpec, FlowSpec
 from dash_app.state import context
 from dash_app.state.context import from_query, to_query
 from dash_app.state.selection import RunRef, Selection
-from dash_app.views.attention import panel as attention
-from dash_app.views.flow import actions, check, inspector, specs
-from dash_app.views.flow.options import options
+from dash_app.views import attention
+from dash_app.views.flow import actions, check, head, specs
+from dash_app.views.flow.specs import options
 from tests.support.components import text
 from tests.support.fake_service import LAYERS, FakeService, refuse
 
@@ -218,7 +218,7 @@ def test_measured_effects_are_cut_when_they_are_chosen(
     selection = Selection(method="effect", effects="measured", pos=4)
     ready = actions.compute(service, run_ref, selection, no_job)
     assert service.calls.count("causal") == 1
-    spec = specs.check(run_ref, selection)
+    spec = specs.causal_check(run_ref, selection)
     assert spec is not None
     assert service.peek(context.trace_of(run_ref), spec) is not None
     assert isinstance(actions.draw(service, run_ref, selection, "light", ready), actions.Panel)
@@ -258,14 +258,14 @@ def test_a_token_compared_with_itself_is_reported(service: FakeService, run_ref:
 def test_a_link_is_read_and_an_mlps_neurons_are_named(
     service: FakeService, run_ref: RunRef
 ) -> None:
-    shown = text(inspector.inspect(service, run_ref, Selection(link="attention:3:0:4:2")))
+    shown = text(head.inspect(service, run_ref, Selection(link="attention:3:0:4:2")))
     assert "head 2 of layer 3" in shown
     assert "Promotes" in shown
     assert "neurons" not in service.calls
-    shown = text(inspector.inspect(service, run_ref, Selection(link="mlp:3:4:4:-1")))
+    shown = text(head.inspect(service, run_ref, Selection(link="mlp:3:4:4:-1")))
     assert "3,072" in shown
     assert "·Paris" in shown
-    assert "Click a link" in text(inspector.inspect(service, run_ref, Selection()))
+    assert "Click a link" in text(head.inspect(service, run_ref, Selection()))
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_a_link_is_read_and_an_mlps_neurons_are_named(
 def test_an_invalid_link_is_reported(
     service: FakeService, run_ref: RunRef, link: str, said: str
 ) -> None:
-    assert said in text(inspector.inspect(service, run_ref, Selection(link=link)))
+    assert said in text(head.inspect(service, run_ref, Selection(link=link)))
 
 
 def test_cuts_are_shown_when_they_are_measured(service: FakeService, run_ref: RunRef) -> None:
@@ -313,7 +313,7 @@ def test_methods_are_compared_best_first(service: FakeService, run_ref: RunRef) 
 def test_links_that_cannot_be_cut_are_reported(service: FakeService, run_ref: RunRef) -> None:
     whole = Selection(root="answer")
     with pytest.raises(SpecError):
-        specs.check(run_ref, whole)
+        specs.causal_check(run_ref, whole)
     ready = check.measure(service, run_ref, whole, check.CUT, no_job)
     assert "one root" in text(check.draw(service, run_ref, whole, "light", ready))
     bottom = Selection(row=0)

@@ -9,7 +9,7 @@ from analysis.attribution.specs import AttributionSpec
 from analysis.tracing.specs import PatternSpec
 from dash_app.state.context import trace_of
 from dash_app.state.selection import RunRef, Selection
-from dash_app.views.flow.head import HINT, JOINED, NO_EFFECT, effect_of_link, inspect_head
+from dash_app.views.flow.head import HEAD_HINT, JOINED, NO_EFFECT, effect_of_link, inspect_head
 from dash_app.views.flow.specs import wanted
 from tests.support.components import text
 from tests.support.fake_service import LAYERS, FakeService
@@ -21,7 +21,7 @@ HEAD = Selection(layer=LAST, heads=(2,), row=LAYERS, pos=4)
 def test_without_a_head_the_inspector_says_how_to_choose_one(
     service: FakeService, run_ref: RunRef
 ) -> None:
-    assert HINT in text(inspect_head(service, run_ref, Selection(pos=4)))
+    assert HEAD_HINT in text(inspect_head(service, run_ref, Selection(pos=4)))
 
 
 def test_a_head_is_described_by_what_it_reads_writes_and_adds(

@@ -30,7 +30,7 @@ from dash_app.state.selection import RunRef, Selection
 from dash_app.views.heatmap import actions, options
 from dash_app.views.heatmap import inspector as inspector_module
 from dash_app.views.heatmap.actions import formula
-from dash_app.views.heatmap.inspector import inspector
+from dash_app.views.heatmap.inspector import inspect_cell
 from dash_app.views.heatmap.options import bar
 from tests.support.components import text
 from tests.support.fake_service import FakeService, refuse
@@ -297,7 +297,7 @@ def test_candidates_of_a_cell_have_one_score(service: FakeService, run_ref: RunR
 
     def said(**changes: Any) -> str:
         grid = replace(plain, scores=scores, **changes)
-        return text(inspector(grid, result, 2, 1, ()))
+        return text(inspect_cell(grid, result, 2, 1, ()))
 
     assert "inspector-unit" in said()
     logits = said(probs=first)  # as subtraction leaves it: no bar mixes 50 % with a logit

@@ -17,10 +17,10 @@ from dash_app.page.panel import options_of
 from dash_app.page.window import MAX_POSITIONS, describe_window, window
 from dash_app.state.context import result_of, trace_of
 from dash_app.state.selection import RunRef, Selection
-from dash_app.views.disagreement import actions
-from dash_app.views.heatmap.inspector import inspector
+from dash_app.views import disagreement
+from dash_app.views.heatmap.inspector import inspect_cell
 from dash_app.views.heatmap.options import MOST_SOURCES, bar, situation
-from dash_app.views.model.panel import embedding_report
+from dash_app.views.model import embedding_report
 from tests.support import fake_results, synthetic
 from tests.support.components import text
 from tests.support.fake_service import FakeService
@@ -112,9 +112,9 @@ def test_folded_rows_count_in_the_text_on_disagreement(
     service: FakeService, run_ref: RunRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("analysis.learned.library.available", lambda _name: object())
-    actions.compute(service, run_ref, Selection(), lambda *_: None)
+    disagreement.compute(service, run_ref, Selection(), lambda *_: None)
     for fold, said in ((4, True), (1, False)):
-        *_, note, _ = actions.draw(service, run_ref, Selection(fold=fold), "light", None)
+        *_, note, _ = disagreement.draw(service, run_ref, Selection(fold=fold), "light", None)
         assert "mean divergence" in note
         assert ("Hidden rows count too." in note) == said
 
@@ -130,7 +130,7 @@ def test_the_chosen_cell_names_its_layer_and_decoder(service: FakeService, run_r
         chosen=np.ones((13, 7), np.int64),
     )  # fmt: skip
     run = service.ask(run_ref.model, RunSpec(run_ref.model, run_ref.prompt, new_tokens=run_ref.new))
-    both = text(inspector(grid, run, 4, 2, ()))
+    both = text(inspect_cell(grid, run, 4, 2, ()))
     assert "after layer 3" in both
     assert "input decoder" in both
 

@@ -9,13 +9,13 @@ import pytest
 from analysis.contract.ledger import Ledger, LedgerEntry
 from analysis.registry import technique_for
 from dash_app.state.selection import RunRef, Selection
-from dash_app.views.ledger import panel
-from dash_app.views.ledger.panel import badge, table
+from dash_app.views import ledger
+from dash_app.views.ledger import badge, table
 from tests.support.components import text
 from tests.support.fake_service import FakeService, refuse
 
 
-def ledger(error: float, *, exact: bool = True) -> Ledger:
+def made_ledger(error: float, *, exact: bool = True) -> Ledger:
     entry = LedgerEntry(2, "resid + attention + MLP = next row", error, 1e-5 if exact else 2e-2)
     return Ledger((entry,), "float32" if exact else "bfloat16", exact)
 
@@ -23,9 +23,9 @@ def ledger(error: float, *, exact: bool = True) -> Ledger:
 @pytest.mark.parametrize(
     ("found", "style", "word"),
     [
-        (ledger(3e-7), "is-ok", "adds up, error 3e-07"),
-        (ledger(4e-3, exact=False), "is-warn", "adds up roughly, error 4e-03"),
-        (ledger(0.5), "is-bad", "does not add up"),
+        (made_ledger(3e-7), "is-ok", "adds up, error 3e-07"),
+        (made_ledger(4e-3, exact=False), "is-warn", "adds up roughly, error 4e-03"),
+        (made_ledger(0.5), "is-bad", "does not add up"),
     ],
 )
 def test_the_badge_has_the_ledgers_colour_and_error(found: Ledger, style: str, word: str) -> None:
@@ -36,7 +36,7 @@ def test_the_badge_has_the_ledgers_colour_and_error(found: Ledger, style: str, w
 
 
 def test_a_failed_identity_is_marked_in_its_row() -> None:
-    drawn = text(table("Model", ledger(0.5)))
+    drawn = text(table("Model", made_ledger(0.5)))
     assert "does not add up" in drawn
     assert "5.0e-01" in drawn
 
@@ -51,15 +51,15 @@ def run() -> RunRef:
 
 def shown(service: FakeService, run: RunRef, selection: Selection) -> tuple[Any, Any, Any]:
     """What the panel shows after its job."""
-    ready = panel.measure(service, run, selection, lambda start, end: None)
-    return panel.draw(service, run, selection, ready)
+    ready = ledger.measure(service, run, selection, lambda start, end: None)
+    return ledger.draw(service, run, selection, ready)
 
 
 def test_both_ledgers_are_requested(run: RunRef) -> None:
     service = FakeService()
-    assert panel.measure(service, run, Selection(pos=1), lambda start, end: None) == {"done": 1}
+    assert ledger.measure(service, run, Selection(pos=1), lambda start, end: None) == {"done": 1}
     assert service.calls == ["run_ledger", "ledger"]
-    found = panel.draw(service, run, Selection(pos=1), None)
+    found = ledger.draw(service, run, Selection(pos=1), None)
     assert "hidden 3.0% of the flow" in text(found[2])
     assert "position 1" in text(found[2])
 
@@ -91,13 +91,13 @@ def test_the_badge_is_that_of_the_run_and_not_of_the_model(
     run: RunRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = FakeService()
-    answers = {"ledger": ledger(3e-7), "run_ledger": ledger(0.5)}
+    answers = {"ledger": made_ledger(3e-7), "run_ledger": made_ledger(0.5)}
     ask = service.ask
 
     def answer(subject: Any, spec: Any, job: Any = None) -> Any:
         return answers.get(technique_for(spec).name) or ask(subject, spec, job)
 
     monkeypatch.setattr(service, "ask", answer)
-    found = panel.draw(service, run, Selection(), None)
+    found = ledger.draw(service, run, Selection(), None)
     assert "does not add up, error 5e-01" in text(found[0])
     assert "does not add up" not in text(found[1])

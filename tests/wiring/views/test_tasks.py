@@ -40,7 +40,8 @@ from analysis.tasks.sum_specs import (
 from dash_app.state.context import PageId
 from dash_app.state.selection import Selection
 from dash_app.state.update import Event, reduce
-from dash_app.views.tasks import actions, sections
+from dash_app.views.tasks import actions
+from dash_app.views.tasks.layout import part_target, prompt_target
 from dash_app.views.tasks.reports import EVERY
 from tests.support.components import text
 
@@ -247,7 +248,7 @@ def test_figures_of_a_suite_have_its_numbers_and_open_its_prompts() -> None:
     opened = [parse_qs(link)["prompt"][0] for link in dots["data"][0]["customdata"]]
     assert opened == list(PROMPTS)
     assert "&lt;b&gt;" in dots["data"][0]["text"][1]
-    assert curves["data"][1]["customdata"][1] == sections.prompt("m", PROMPTS[0], 6)
+    assert curves["data"][1]["customdata"][1] == prompt_target("m", PROMPTS[0], 6)
 
 
 def test_a_cell_opens_a_sum_of_its_group() -> None:
@@ -382,10 +383,10 @@ def test_positions_to_project_are_known_after_probing() -> None:
 
 def test_a_click_runs_the_prompt_and_chooses_the_cell() -> None:
     before = Selection(model="other", prompt="x", row=3, pos=2, layer=9, heads=(4,), attempt=4)
-    link = sections.part("m", "12345+00000=", 6, "head 0.3", 7)
+    link = part_target("m", "12345+00000=", 6, "head 0.3", 7)
     after = reduce(Event(PageId.EVENTS, "data", {"to": link}), before, None, before, ()).selection
     assert (after.model, after.prompt, after.new, after.attempt) == ("m", "12345+00000=", 6, 5)
     assert (after.row, after.pos, after.layer, after.heads) == (1, 7, 0, (3,))
-    plain = sections.prompt("m", "1+1=", 2)
+    plain = prompt_target("m", "1+1=", 2)
     after = reduce(Event(PageId.EVENTS, "data", {"to": plain}), before, None, before, ()).selection
     assert (after.row, after.pos, after.heads) == (None, None, ())

@@ -22,12 +22,9 @@ from dash_app.state.context import Context, Happened, PageId
 from dash_app.state.drawings import MemoOnly, NotInMemoError
 from dash_app.state.examples import EXAMPLES, QUESTIONS, by_question, examples_for
 from dash_app.state.selection import RunRef, Selection
-from dash_app.views import run, tokens
-from dash_app.views.attention import panel as attention
-from dash_app.views.curves import actions as curves
+from dash_app.views import attention, curves, run, story, tokens
 from dash_app.views.flow import actions as flow
 from dash_app.views.run.layout import RunId
-from dash_app.views.story import panel as story
 from tests.support.components import text
 from tests.support.fake_service import FakeService, refuse
 

@@ -1,4 +1,4 @@
-"""The panel of an opened block: its steps, heads, sources, score parts and neurons, as tables."""
+"""The block that writes the chosen state: its steps, heads, sources, score parts and neurons."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
-from dash import html
+from dash import Output, html
 from dash.development.base_component import Component
 
 from analysis.contract.specs import Floats, Token
@@ -16,7 +16,8 @@ from dash_app.errors import explain
 from dash_app.page.panel import aria, problem_notice, select_button, target
 from dash_app.page.panes import Pane
 from dash_app.page.token_labels import label, percent, quoted
-from dash_app.state.context import Context, Service, result_of, trace_of
+from dash_app.state.context import Context, Drawing, PageId, Service, View, result_of, trace_of
+from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection, resolve
 
 
@@ -332,3 +333,19 @@ def errors(found: OpenedBlock) -> Component:
     ]
     known = [f"{name}: {value:.1e}" for name, value in values if not np.isnan(value)]
     return html.P(f"Relative errors: {'; '.join(known)}.", className="prompt-hint")
+
+
+PARTS = (PageId.CELL, PageId.FOCUS, PageId.LINK, PageId.METHOD, PageId.ARRANGEMENT)
+DRAWING = Drawing(
+    "block",
+    (Output(BlockId.SUBTITLE, "children"), Output(BlockId.BODY, "children")),
+    draw,
+    parts=PARTS,
+)
+WHY = Drawing("why", (Output(BlockId.WHY, "children"),), draw_why, parts=PARTS)
+VIEW = View(
+    "block",
+    layout,
+    drawings=(DRAWING, WHY),
+    exports={"block": Export(lambda _service, run, chosen: [block_spec(run, chosen)])},
+)

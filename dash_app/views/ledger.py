@@ -1,19 +1,39 @@
-"""The badge beside the model picker, and the panel with every identity."""
+"""The ledger: the badge beside the model picker, and every identity with its error."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
-from dash import dcc, html
+from dash import Dash, Output, dcc, html
 from dash.development.base_component import Component
 
 from analysis.contract.ledger import Ledger, LedgerEntry, LedgerSpec, ModelLedgerSpec
 from dash_app.errors import Problem, explain
-from dash_app.jobs.job_and_draw import fill_id, label_id, run_safely, stored_problem
+from dash_app.jobs.job_and_draw import (
+    JobParts,
+    Work,
+    fill_id,
+    label_id,
+    register_job,
+    run_safely,
+    stored_problem,
+)
 from dash_app.page.panel import aria, data
 from dash_app.page.panes import Pane
-from dash_app.state.context import Context, NewJob, Service, result_of, trace_of
+from dash_app.state.context import (
+    Context,
+    Drawing,
+    JobStart,
+    NewJob,
+    PageId,
+    Service,
+    View,
+    result_of,
+    trace_of,
+)
+from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection, resolve
 
 
@@ -181,3 +201,35 @@ def _row(entry: LedgerEntry, *, exact: bool) -> Component:
             html.Td(f"{entry.tolerance:.0e}", className="num"),
         ]
     )
+
+
+DRAWING = Drawing(
+    "ledger",
+    (
+        Output(PageId.BADGE, "children"),
+        Output(LedgerId.MODEL, "children"),
+        Output(LedgerId.RUN, "children"),
+    ),
+    draw,
+    parts=(PageId.CELL,),
+    job=JobStart.AUTOMATIC,
+)
+JOB = JobParts(LedgerId.LAST, LedgerId.PROGRESS)
+
+
+def register(app: Dash, context: Context) -> None:
+    """Measure for every run and position."""
+
+    def prepare(run: RunRef, selection: Selection) -> Work:
+        return partial(measure, context.service, run, selection)
+
+    register_job(app, context, DRAWING, JOB, prepare)
+
+
+VIEW = View(
+    "ledger",
+    layout,
+    register,
+    drawings=(DRAWING,),
+    exports={"ledger": Export(specs)},
+)
