@@ -24,7 +24,7 @@ FILE = Path(__file__).resolve().parents[1] / "docs" / "reference.md"
 MODULES = (
     "analysis.lens.options",
     "analysis.flow_graph.options",
-    "analysis.tracing.specs",
+    "analysis.tracing.interventions",
     "analysis.weights.specs",
     "dash_app.state.options",
 )
