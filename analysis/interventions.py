@@ -2,22 +2,26 @@
 
 from analysis.tracing.interventions import (
     Ablate,
+    HoldPatterns,
     Inject,
     Intervention,
     KnockOut,
     Patch,
     PatchPrompt,
     Steer,
+    SteerPrompts,
     SteerTokens,
 )
 
 __all__ = [
     "Ablate",
+    "HoldPatterns",
     "Inject",
     "Intervention",
     "KnockOut",
     "Patch",
     "PatchPrompt",
     "Steer",
+    "SteerPrompts",
     "SteerTokens",
 ]

@@ -23,7 +23,7 @@ import analysis
 from analysis.experiments import cells
 from analysis.experiments.specs import Sweep
 from analysis.model.handle import Model
-from analysis.tracing.intervention_hooks import hook_component
+from analysis.tracing.vectors import hook_component
 
 MODEL = "smollm2-135m-instruct"
 CLEAN = "When Mary and John went to the store, John gave a book to"

@@ -19,7 +19,7 @@ from analysis.experiments.specs import PARTS
 from analysis.model.handle import Model
 from analysis.model.stream import Edit, batched, edit_output, hidden_output, with_hidden_output
 from analysis.tracing.heads import has_heads
-from analysis.tracing.intervention_hooks import hook_component
+from analysis.tracing.vectors import hook_component
 
 #: Tokens in one forward pass, over all sequences of its batch.
 MAX_TOKENS = 512

@@ -22,8 +22,9 @@ from analysis.model import memory
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.heads import has_heads
-from analysis.tracing.intervention_hooks import applied, hook_component
+from analysis.tracing.intervention_hooks import applied
 from analysis.tracing.storage import pass_bytes
+from analysis.tracing.vectors import hook_component
 
 #: Lengths of the passes whose saved tensors are counted.
 _PROBED = (4, 8, 16)

@@ -144,7 +144,7 @@ def _attention(model: Model, trace: Trace, layer: int, queries: Tensor, vectors:
     if not vectors:
         if has_mean_heads(trace, layer):
             raise SpecError(
-                f"A head of layer {layer} is ablated to its mean, which has no source position.",
+                f"An ablated head of layer {layer} has an output without a source position.",
                 "Choose the method proximity or norm, or ablate to zero.",
             )
         return Attention(total, pattern, None)

@@ -16,6 +16,7 @@ from analysis.model.handle import Model
 from analysis.model.readout import NormForm
 from analysis.tracing.capture import Trace
 from analysis.tracing.heads import has_heads, head_parts, other_parts
+from analysis.tracing.interventions import HoldPatterns
 from analysis.weights.circuits import score_scale
 from analysis.weights.front import FROZEN, Call, Front, attention_call
 
@@ -70,6 +71,12 @@ def query_scores(model: Model, trace: Trace, layer: int, query: int) -> QuerySco
     Raises:
         SpecError: If queries and keys can't be read, or their products do not give the weights.
     """
+    if HoldPatterns() in trace.interventions:
+        raise SpecError(
+            "The attention patterns are held at the baseline's, so this run's scores do not give"
+            " them.",
+            "Leave the patterns free, or read the baseline.",
+        )
     call = attention_call(model, layer, trace.token_ids, trace.interventions)
     front = Front(model, layer, call)
     assert call.projected is not None  # noqa: S101 - attention_call refuses a pass without

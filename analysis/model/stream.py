@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +59,8 @@ class Block:
         gated: Whether the projection reads the heads' outputs times a gate, one factor for each
             query, head and coordinate.
         error: Relative error of the sum on the probes.
+        down: The MLP's down projection and its number of neurons, once they were looked for
+            (``down_projection.down_projection``).
     """
 
     module: nn.Module
@@ -71,6 +75,7 @@ class Block:
     scaled_heads: bool = False
     gated: bool = False
     error: float = 0.0
+    down: tuple[nn.Module, int] | None = None
 
     def of(self, part: str) -> list[Writer]:
         """The writers of one part."""
@@ -171,6 +176,21 @@ class Stream:
     def layer(self, module: nn.Module) -> int | None:
         """The layer of an attention module; None if it is not in the stream."""
         return self.layer_of.get(id(module))
+
+
+@contextmanager
+def without_hooks(model: nn.Module) -> Iterator[None]:
+    """Inside this block, a model runs without the hooks that its modules have now."""
+    kept = [
+        (module, module._forward_pre_hooks, module._forward_hooks) for module in model.modules()
+    ]
+    for module, *_ in kept:
+        module._forward_pre_hooks, module._forward_hooks = OrderedDict(), OrderedDict()
+    try:
+        yield
+    finally:
+        for module, before, after in kept:
+            module._forward_pre_hooks, module._forward_hooks = before, after
 
 
 #: Changes hidden states [batch, pos, d].

@@ -32,7 +32,7 @@ from analysis.tasks.sum_table import (
     operand_digits,
     table,
 )
-from analysis.tracing.intervention_hooks import hook_component
+from analysis.tracing.vectors import hook_component
 
 EVERYWHERE = "everywhere"
 #: With fewer pairs that the model answers correctly, nothing is patched.

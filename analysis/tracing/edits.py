@@ -3,10 +3,16 @@
 The short form is one line without commas, so that a link and a command can contain it:
 
 - ``ablate:head_output:24:3:4:zero``: component, layer, head, positions, value
+- ``ablate:neuron:24:1027:4:zero``: the same for a neuron
+- ``ablate:mlp_output:24:all:4:resample:The capital of England is:-1``: also the other prompt and
+  its position, or ``same``
 - ``cut:24:3:4:0``: layer, head, the position that reads, the position that is not read
 - ``inject:12:4: London:replace``: row, positions, token, mode
 - ``patch:12:4:The capital of England is:-1``: row, positions, other prompt, its position
 - ``steer:12:4: London: Paris:1.5``: row, positions, towards, away, strength
+- ``steer_prompts:12:4:I love you:I hate you:1.5:-1:-1``: row, positions, prompts towards and away,
+  strength, their positions
+- ``hold``: attention patterns are held at the baseline's
 
 Several positions are joined by ``+``; ``all`` stands for all positions or heads. ``#5`` is the
 token with id 5. In texts, ``%``, ``:``, ``#``, ``,`` and ``;`` are written as in an address
@@ -27,22 +33,28 @@ from numpy.typing import NDArray
 from analysis.errors import SpecError
 from analysis.tracing.interventions import (
     Ablate,
+    HoldPatterns,
     Inject,
     KnockOut,
     PatchPrompt,
+    Prompt,
     RunEdit,
+    SteerPrompts,
     SteerTokens,
     Where,
 )
 
 #: Most characters of an edit's short form.
 MAX_TEXT = 7000
-_ALL = "all"
+_ALL, _SAME = "all", "same"
+#: The short form of ``HoldPatterns``.
+HOLD = "hold"
 _RESERVED = {ord(character): f"%{ord(character):02X}" for character in "%:#,;\n\r\t"}
 _PARTS = {
     "attention_output": "The attention output of layer {layer}",
     "mlp_output": "The MLP output of layer {layer}",
     "head_output": "Head {head} of layer {layer}",
+    "neuron": "Neuron {neuron} of layer {layer}",
     "ssm_output": "The mixer output of layer {layer}",
     "per_layer_embedding_output": "The per-layer embedding of layer {layer}",
 }
@@ -52,8 +64,11 @@ def to_text(edit: RunEdit) -> str:
     """The short form of an edit; ``parse`` reads it."""
     match edit:
         case Ablate():
-            head, pos = _numbers(edit.head), _numbers(edit.pos)
-            values = ["ablate", edit.component, edit.layer, head, pos, edit.value]
+            unit = _numbers(edit.head if edit.neuron is None else edit.neuron)
+            values = ["ablate", edit.component, edit.layer, unit, _numbers(edit.pos), edit.value]
+            if edit.value == "resample":
+                source = _SAME if edit.source_pos is None else edit.source_pos
+                values += [_prompt_text(edit.prompt), source]
         case KnockOut():
             values = ["cut", edit.layer, _numbers(edit.head), edit.query, edit.key]
         case Inject():
@@ -65,6 +80,12 @@ def to_text(edit: RunEdit) -> str:
         case SteerTokens():
             tokens = [_token_text(edit.towards), _token_text(edit.away)]
             values = ["steer", edit.row, _numbers(edit.pos), *tokens, repr(edit.strength)]
+        case SteerPrompts():
+            prompts = [_prompt_text(edit.towards), _prompt_text(edit.away)]
+            values = ["steer_prompts", edit.row, _numbers(edit.pos), *prompts]
+            values += [repr(edit.strength), edit.towards_pos, edit.away_pos]
+        case HoldPatterns():
+            values = [HOLD]
     return ":".join(map(str, values))
 
 
@@ -123,22 +144,29 @@ def _token(text: str) -> int | str:
     return unquote(text, errors="strict")
 
 
-def _prompt_text(prompt: str | tuple[int, ...]) -> str:
+def _prompt_text(prompt: Prompt) -> str:
     if isinstance(prompt, str):
         return prompt.translate(_RESERVED)
     return "#" + "+".join(map(str, prompt))
 
 
-def _prompt(text: str) -> str | tuple[int, ...]:
+def _prompt(text: str) -> Prompt:
     if text.startswith("#"):
         return tuple(map(int, text[1:].split("+")))
     return unquote(text, errors="strict")
 
 
 def _read_ablate(
-    component: str, layer: str, head: str, pos: str = _ALL, value: str = "zero"
-) -> RunEdit:
-    return Ablate(component, int(layer), _head(head), _positions(pos), value)
+    component: str, layer: str, unit: str, pos: str = _ALL, value: str = "zero",
+    prompt: str = "", source: str = _SAME,
+) -> RunEdit:  # fmt: skip
+    number, where = _head(unit), _positions(pos)
+    units = {"neuron" if component == "neuron" else "head": number}
+    at = None if source == _SAME else int(source)
+    return Ablate(
+        component, int(layer), pos=where, value=value, prompt=_prompt(prompt), source_pos=at,
+        **units,
+    )  # fmt: skip
 
 
 def _read_cut(layer: str, head: str, query: str, key: str) -> RunEdit:
@@ -157,17 +185,29 @@ def _read_steer(row: str, pos: str, towards: str, away: str, strength: str = "1.
     return SteerTokens(int(row), _positions(pos), _token(towards), _token(away), float(strength))
 
 
+def _read_steer_prompts(
+    row: str, pos: str, towards: str, away: str, strength: str = "1.0",
+    towards_pos: str = "-1", away_pos: str = "-1",
+) -> RunEdit:  # fmt: skip
+    prompts, factor = (_prompt(towards), _prompt(away)), float(strength)
+    return SteerPrompts(
+        int(row), _positions(pos), *prompts, factor, int(towards_pos), int(away_pos)
+    )
+
+
 _READERS: dict[str, Callable[..., RunEdit]] = {
     "ablate": _read_ablate,
     "cut": _read_cut,
     "inject": _read_inject,
     "patch": _read_patch,
     "steer": _read_steer,
+    "steer_prompts": _read_steer_prompts,
+    HOLD: HoldPatterns,
 }
 #: Numbers of values that the short form of each kind may have.
 _COUNTS = {
-    "ablate": range(3, 6), "cut": range(4, 5), "inject": range(3, 5), "patch": range(3, 5),
-    "steer": range(4, 6),
+    "ablate": range(3, 8), "cut": range(4, 5), "inject": range(3, 5), "patch": range(3, 5),
+    "steer": range(4, 6), "steer_prompts": range(4, 8), HOLD: range(1),
 }  # fmt: skip
 
 
@@ -175,25 +215,52 @@ def describe(edit: RunEdit) -> str:
     """What an edit does, in one sentence."""
     match edit:
         case Ablate():
-            part = _PARTS[edit.component].format(layer=edit.layer, head=edit.head)
-            value = "zero" if edit.value == "zero" else "its mean over the positions"
-            return f"{part} is set to {value}{_at(edit.pos)}."
+            text = _describe_ablation(edit)
         case KnockOut():
             who = "no head" if edit.head is None else f"head {edit.head} does not"
             verb = "reads" if edit.head is None else "read"
             where = f"In layer {edit.layer} at position {edit.query}"
-            return f"{where}, {who} {verb} position {edit.key}."
+            text = f"{where}, {who} {verb} position {edit.key}"
+        case Inject(mode="replace"):
+            text = f"{_state(edit)} becomes the input embedding of {_quoted(edit.token)}"
         case Inject():
-            name = _quoted(edit.token)
-            if edit.mode == "replace":
-                return f"{_state(edit)} becomes the input embedding of {name}."
-            return f"The main component of {_lower(_state(edit))} turns into {name}."
+            state = _lower(_state(edit))
+            text = f"The main component of {state} turns into {_quoted(edit.token)}"
         case PatchPrompt():
-            source = f"“{_shortened(edit.prompt)}”{_at_source(edit.source_pos)}"
-            return f"{_state(edit)} is replaced by that of {source}."
+            source = _of_prompt(edit.prompt, edit.source_pos)
+            text = f"{_state(edit)} is replaced by that of {source}"
         case SteerTokens():
-            words = f"{_quoted(edit.towards)} and away from {_quoted(edit.away)}"
-            return f"{_state(edit)} moves towards {words}, with strength {edit.strength:g}."
+            text = _describe_steering(edit, _quoted(edit.towards), _quoted(edit.away))
+        case SteerPrompts():
+            towards = _of_prompt(edit.towards, edit.towards_pos)
+            text = _describe_steering(edit, towards, _of_prompt(edit.away, edit.away_pos))
+        case HoldPatterns():
+            text = "All attention patterns are held at those of the baseline"
+    return f"{text}."
+
+
+def _describe_steering(edit: SteerTokens | SteerPrompts, towards: str, away: str) -> str:
+    moved = f"{_state(edit)} moves towards {towards} and away from {away}"
+    return f"{moved}, with strength {edit.strength:g}"
+
+
+def _describe_ablation(edit: Ablate) -> str:
+    part = _PARTS[edit.component].format(layer=edit.layer, head=edit.head, neuron=edit.neuron)
+    if edit.value != "resample":
+        value = "zero" if edit.value == "zero" else "its mean over the positions"
+        return f"{part} is set to {value}{_at(edit.pos)}"
+    if edit.source_pos is not None:
+        source = _of_prompt(edit.prompt, edit.source_pos)
+        return f"{part}{_at(edit.pos)} is replaced by that of {source}"
+    source = f"“{_shortened(edit.prompt)}”"
+    if edit.pos is None:
+        return f"{part} is replaced by that of {source}, at each position that both prompts have"
+    several = "s" if isinstance(edit.pos, tuple) and len(edit.pos) > 1 else ""
+    return f"{part}{_at(edit.pos)} is replaced by that of {source} at the same position{several}"
+
+
+def _of_prompt(prompt: Prompt, position: int) -> str:
+    return f"“{_shortened(prompt)}”{_at_source(position)}"
 
 
 def _at(where: Where) -> str:
@@ -208,7 +275,7 @@ def _at_source(position: int) -> str:
     return " at its last token" if position == -1 else f" at position {position}"
 
 
-def _state(edit: Inject | PatchPrompt | SteerTokens) -> str:
+def _state(edit: Inject | PatchPrompt | SteerTokens | SteerPrompts) -> str:
     state = f"The state after layer {edit.row - 1}" if edit.row else "The embedding"
     return state + _at(edit.pos)
 
@@ -221,7 +288,7 @@ def _quoted(token: int | str) -> str:
     return f"token {token}" if isinstance(token, int) else f"'{token}'"
 
 
-def _shortened(prompt: str | tuple[int, ...]) -> str:
+def _shortened(prompt: Prompt) -> str:
     text = prompt if isinstance(prompt, str) else "token ids " + " ".join(map(str, prompt))
     return text if len(text) <= 40 else f"{text[:39]}…"
 
@@ -244,6 +311,8 @@ def _literal(value: Any) -> str:
 
 def has_positions(edit: RunEdit) -> bool:
     """Whether an edit names positions, so that it fits one prompt only."""
+    if isinstance(edit, HoldPatterns):
+        return False
     return isinstance(edit, KnockOut) or edit.pos is not None
 
 
@@ -256,6 +325,8 @@ def edited_cells(edit: RunEdit, rows: int, positions: int) -> NDArray[np.bool_]:
         positions: Number of positions.
     """
     cells = np.zeros((rows, positions), bool)
+    if isinstance(edit, HoldPatterns):
+        return cells
     written = isinstance(edit, Ablate | KnockOut)  # by a layer, to the next row
     number = edit.layer if isinstance(edit, Ablate | KnockOut) else edit.row
     size = rows - 1 if written else rows

@@ -58,8 +58,9 @@ class HeadParts:
         bias: [query, d_model] what the biases alone add to the stream; the whole output of
             attention at a query where it is ablated.
         scale: The multiplier of attention's output.
-        mean: [head, query, d_model] outputs of heads that are ablated to their mean, times W_O,
-            else zero: parts without a source position. None if there are none.
+        mean: [head, query, d_model] outputs of heads that are ablated to their mean or come from
+            another prompt, times W_O, else zero: parts without a source position. None if there
+            are none.
         gate: The gate, if it differs between the coordinates of a head; else None.
     """
 
@@ -249,7 +250,7 @@ def _ablated(trace: Trace, layer: int, parts: HeadParts, own: Tensor | None) -> 
     heads, size = parts.pattern.shape[:2]
     chosen, whole = _ablated_queries(ablations, heads, size)
     mean = None
-    if own is not None and any(item.value == "mean" for item in ablations):
+    if own is not None and any(item.value != "zero" for item in ablations):
         mean = own * (chosen & ~whole)[..., None]
     return replace(
         parts,
@@ -270,8 +271,8 @@ def effective_pattern(trace: Trace, layer: int) -> Tensor:
 
 
 def has_mean_heads(trace: Trace, layer: int) -> bool:
-    """Whether a head of the layer is ablated to its mean: an output without a source position."""
-    return any(item.head is not None and item.value == "mean" for item in _ablations(trace, layer))
+    """Whether an ablated head of the layer has an output, which then has no source position."""
+    return any(item.head is not None and item.value != "zero" for item in _ablations(trace, layer))
 
 
 def _ablations(trace: Trace, layer: int) -> list[Ablate]:

@@ -5,30 +5,46 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from analysis.contract.specs import PART_NAMES, resolve_index
+from analysis.contract.specs import NO_ATTENTION, PART_NAMES, resolve_index
 from analysis.errors import SpecError
 from analysis.model.attention_hooks import observing
 from analysis.model.handle import Model
-from analysis.model.stream import Edit, edit_input, edit_output
+from analysis.model.stream import Edit
 from analysis.tracing.interventions import (
     Ablate,
+    HoldPatterns,
     Inject,
     Intervention,
     KnockOut,
     Patch,
     PatchPrompt,
+    Prompt,
     Steer,
+    SteerPrompts,
     SteerTokens,
     positions,
     resolve_positions,
 )
-from analysis.tracing.tokens import check_ids, read_ids, token_id
-from analysis.tracing.vectors import as_states, change, embedding, injection, present
+from analysis.tracing.vectors import (
+    as_states,
+    change,
+    checked_token,
+    hook_component,
+    injection,
+    patch_of,
+    present,
+    resolve_patch,
+    states_of,
+    steering,
+)
+
+if TYPE_CHECKING:
+    from analysis.tracing.held_patterns import HeldPatterns
 
 _Edit = Callable[[Tensor], Tensor]
 
@@ -77,65 +93,48 @@ def _resolve(
 ) -> Intervention:
     info = model.info
     if isinstance(item, PatchPrompt):
-        item = _patch_of(model, item)
-    elif isinstance(item, SteerTokens):
-        towards, away = (_token(model, token) for token in (item.towards, item.away))
-        vector = item.strength * (embedding(model, towards) - embedding(model, away))
-        item = Steer(item.row, item.pos, vector)
+        item = patch_of(model, item)
+    elif isinstance(item, (SteerTokens, SteerPrompts)):
+        item = steering(model, item)
     if isinstance(item, Ablate):
-        layer = resolve_index("Layer", item.layer, info.layers)
-        component = _written(model, layer, item.component)
-        pos = resolve_positions(item.pos, length, limit)
-        head = _resolve_head(model, layer, item.head)
-        return replace(item, component=component, layer=layer, head=head, pos=pos)
+        return _resolve_ablation(model, item, length, limit)
+    if isinstance(item, HoldPatterns):
+        if not info.heads:
+            raise SpecError(NO_ATTENTION, "Leave out HoldPatterns: there is no pattern to hold.")
+        return item
     if isinstance(item, KnockOut):
         return _resolve_edge(model, item, length, limit)
     if isinstance(item, Patch):
-        return _resolve_patch(model, item, length, limit)
+        return resolve_patch(model, item, length, limit)
     if isinstance(item, (Inject, Steer)):
         row = resolve_index("Row", item.row, info.layers + 1)
         pos = resolve_positions(item.pos, length, limit)
         if isinstance(item, Steer):
             return replace(item, row=row, pos=pos, vector=as_states(item.vector, info.d_model, 1))
-        return replace(item, row=row, pos=pos, token=_token(model, item.token))
+        return replace(item, row=row, pos=pos, token=checked_token(model, item.token))
     raise SpecError(
         f"{type(item).__name__} is not an intervention.", "Use those of analysis.interventions."
     )
 
 
-def _token(model: Model, token: int | str) -> int:
-    chosen = token_id(model.tokenizer, token)
-    return resolve_index("Token", chosen, int(model.readout.input_rows.shape[0]))
+def _resolve_ablation(model: Model, item: Ablate, length: int | None, limit: int | None) -> Ablate:
+    layer = resolve_index("Layer", item.layer, model.info.layers)
+    component = _written(model, layer, item.component)
+    pos = resolve_positions(item.pos, length, limit)
+    head, neuron = _resolve_head(model, layer, item.head), item.neuron
+    if neuron is not None:
+        from analysis.model.down_projection import down_projection
 
-
-@torch.no_grad()
-def _patch_of(model: Model, item: PatchPrompt) -> Patch:
-    """The patch by the state [d_model] of another prompt, which is run here."""
-    row = resolve_index("Row", item.row, model.info.layers + 1)
-    vocab = int(model.readout.input_rows.shape[0])
-    ids = read_ids(model.tokenizer, item.prompt)
-    ids = check_ids(ids, vocab, model.info.max_positions)
-    source = resolve_index("Position", item.source_pos, len(ids))
-    kept: list[Tensor] = []
-
-    def keep(states: Tensor) -> Tensor:
-        """Keep the states [batch, pos, d_model]; change nothing."""
-        kept.append(states[0, source].detach().to("cpu", torch.float32, copy=True))
-        return states
-
-    with model.lock:
-        handles = hook_component(model, "row", row, keep, 1)
-        try:
-            model.hf(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
-        finally:
-            for handle in handles:
-                handle.remove()
-    return Patch(row, item.pos, kept[0])
+        neuron = resolve_index(
+            f"In layer {layer}, neuron", neuron, down_projection(model, layer)[1]
+        )
+    return replace(item, component=component, layer=layer, head=head, pos=pos, neuron=neuron)
 
 
 def _written(model: Model, layer: int, component: str) -> str:
     """The component whose writer the block has; a mixer alone is in the place of attention."""
     part, block = component.removesuffix("_output"), model.stream.blocks[layer]
+    part = "mlp" if part == "neuron" else part
     if part == "ssm" and block.mixer_alone:
         return "attention_output"
     if part != "head" and not block.of(part):
@@ -171,29 +170,6 @@ def _resolve_edge(model: Model, item: KnockOut, length: int | None, limit: int |
     return KnockOut(layer, head, query, key)
 
 
-def _resolve_patch(model: Model, item: Patch, length: int | None, limit: int | None) -> Patch:
-    row = resolve_index("Row", item.row, model.info.layers + 1)
-    pos = resolve_positions(item.pos, length, limit)
-    source = item.source
-    if hasattr(source, "resid"):
-        source.require_model(model)
-        states = torch.from_numpy(source.resid[row])
-        where = item.pos if item.source_pos is None else item.source_pos
-        chosen = resolve_positions(where, len(states))
-        states = states if chosen is None else states[list(chosen)]
-    else:
-        states = as_states(source, model.info.d_model, 2)
-    if states.dim() == 2:
-        if pos is None and length is not None:
-            pos = tuple(range(length))
-        if pos is not None and len(states) not in (1, len(pos)):
-            raise SpecError(
-                f"The patch has {len(states)} states for {len(pos)} positions.",
-                "Give as many positions as states.",
-            )
-    return Patch(row, pos, states)
-
-
 @dataclass
 class Edits:
     """Interventions prepared for one model.
@@ -213,6 +189,8 @@ class Edits:
     _states: dict[int, list[tuple[int, _Edit]]] = field(default_factory=dict)
     _writers: dict[tuple[str, int], list[tuple[int, _Edit]]] = field(default_factory=dict)
     _cuts: dict[int, list[tuple[int, KnockOut]]] = field(default_factory=dict)
+    _others: dict[tuple[str, int, Prompt], Tensor] = field(default_factory=dict)
+    _held: HeldPatterns | None = None
 
     def __post_init__(self) -> None:
         given = as_sequence(self.sets)
@@ -222,6 +200,11 @@ class Edits:
         for batch, interventions in enumerate(self.sets):
             for item in interventions:
                 self._add(batch, item)
+        holding = [n for n, items in enumerate(self.sets) if HoldPatterns() in items]
+        if holding:
+            from analysis.tracing.held_patterns import HeldPatterns
+
+            self._held = HeldPatterns(self.model, holding)
 
     def _add(self, batch: int, item: Intervention) -> None:
         if isinstance(item, Ablate):
@@ -234,19 +217,71 @@ class Edits:
             self._states.setdefault(item.row, []).append((batch, edit))
 
     def _ablation(self, item: Ablate) -> _Edit:
-        part, length = slice(None), self.length
-        if item.head is not None:
-            width = self.model.stream.blocks[item.layer].d_head
-            part = slice(item.head * width, (item.head + 1) * width)
+        part, length, source = self._part(item), self.length, self._source(item)
 
         def edit(state: Tensor) -> Tensor:
-            """Set the part of the state [pos, d] to zero, or to its mean over positions."""
-            changed = state.clone()
-            value = state[:length, part].mean(0) if item.value == "mean" else 0.0
-            changed[present(positions(item), state), part] = value
+            """Replace the part of the state [pos, d]."""
+            changed, where = state.clone(), present(positions(item), state)
+            if source is None:
+                value = state[:length, part].mean(0) if item.value == "mean" else 0.0
+            elif item.source_pos is not None:
+                value = source[item.source_pos].to(state)
+            else:
+                where = range(min(len(state), len(source))) if item.pos is None else where
+                value = source[list(where)].to(state)
+            changed[where, part] = value
             return changed
 
         return edit
+
+    def _part(self, item: Ablate) -> slice:
+        """The coordinates of a component's states that belong to a head or a neuron."""
+        if item.neuron is not None:
+            return slice(item.neuron, item.neuron + 1)
+        if item.head is None:
+            return slice(None)
+        width = self.model.stream.blocks[item.layer].d_head
+        return slice(item.head * width, (item.head + 1) * width)
+
+    def _source(self, item: Ablate) -> Tensor | None:
+        """[pos, part] what replaces a component that comes from another prompt; else None.
+
+        Raises:
+            SpecError: If the other prompt lacks a position.
+        """
+        if item.value != "resample":
+            return None
+        place = item.component, item.layer, item.prompt
+        if place not in self._others:
+            self._others[place] = states_of(self.model, *place)
+        found = self._others[place]
+        if item.source_pos is not None:
+            resolve_index("Position", item.source_pos, len(found))
+        for pos in positions(item) or ():
+            if item.source_pos is None and pos >= len(found):
+                raise SpecError(
+                    f"The other prompt has {len(found)} positions, so it has no position {pos}.",
+                    "Choose the position in the other prompt, or write a longer one.",
+                )
+        return found[:, self._part(item)]
+
+    def held(
+        self, module: Any, value: Tensor, pattern: Tensor, output: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The pattern and the heads' outputs of one attention call, or those that are held.
+
+        Args:
+            module: The attention module.
+            value: [batch, kv_head, key, d].
+            pattern: [batch, head, query, key].
+            output: [batch, query, head, d].
+        """
+        if self._held is None:
+            return pattern, output
+        layer = self.model.stream.layer(module)
+        _, heads, queries, keys = pattern.shape
+        cut = self.cut(layer, (heads, queries, keys))
+        return self._held.apply(layer, cut, value, pattern, output)
 
     @property
     def head_layers(self) -> set[int]:
@@ -282,6 +317,9 @@ class Edits:
             for (component, layer), edits in self._writers.items():
                 edit = _in_batch(edits)
                 handles += hook_component(self.model, component, layer, edit, size)
+            if self._held is not None:
+                hook = self.model.hf.register_forward_pre_hook(self._held.take, with_kwargs=True)
+                handles.append(hook)
             yield
         finally:
             for handle in handles:
@@ -299,32 +337,6 @@ def _in_batch(edits: list[tuple[int, _Edit]]) -> Edit:
         return torch.stack(rows)
 
     return edit
-
-
-def hook_component(model: Model, component: str, index: int, edit: Edit, batch: int) -> list[Any]:
-    """Hook a model so that ``edit`` changes a component's states [batch, pos, d].
-
-    Args:
-        model: From ``load_model``.
-        component: "row", the output of a part such as "mlp_output", or "head_output": the heads'
-            mixed values side by side, as the output projection reads them: after a gate or norm.
-        index: The row, or the layer.
-        edit: Changes the states.
-        batch: Sequences in the batch.
-    """
-    blocks = model.stream.blocks
-    if component == "row" and index == 0 and model.stream.entry is not None:
-        return [edit_output(model.stream.entry, edit, batch)]
-    if component == "row" and index == 0:
-        return [edit_input(blocks[0].module, edit, batch)]
-    if component == "row":
-        return [edit_output(blocks[index - 1].module, edit, batch)]
-    block = blocks[index]
-    if component != "head_output":
-        writers = block.of(component.removesuffix("_output"))
-        return [edit_output(writer.module, edit, batch) for writer in writers]
-    assert block.projection is not None  # noqa: S101 - callers check that there are heads
-    return [edit_input(block.projection, edit, batch)]
 
 
 @contextmanager
@@ -370,7 +382,8 @@ class _EditTap:
         return self.edits.cut(self.edits.model.stream.layer(module), shape)
 
     def observe(self, module: Any, value: Tensor, pattern: Tensor, output: Tensor) -> Tensor | None:
-        """The changed mixed values of this layer, if there is a change."""
+        """The mixed values of this layer, changed if there is a change."""
         layer = self.edits.model.stream.layer(module)
         edit = None if layer is None else self.mixed.get(layer)
-        return None if edit is None else edit(output)
+        _, output = self.edits.held(module, value, pattern, output)
+        return output if edit is None else edit(output)

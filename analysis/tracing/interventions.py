@@ -56,21 +56,46 @@ _ALIASES = {
     "head": "head_output",
     "ssm": "ssm_output",
     "per_layer_embedding": "per_layer_embedding_output",
+    "neuron": "neuron",
 }
+
+
+#: What a component's output is replaced by.
+REPLACEMENTS = Choices(
+    "replacement",
+    *ABLATION_VALUES.values(),
+    Choice(
+        "resample", "From another prompt", "its value in another prompt",
+        "Resample ablation. With a chosen position of the other prompt it is activation patching.",
+    ),
+    help="What replaces an ablated output.",
+)  # fmt: skip
+#: Components with a number inside their layer, and the name of that number.
+_UNITS = {"head_output": "head", "neuron": "neuron"}
+#: Most characters of another prompt, and the largest strength of a steering vector.
+MAX_PROMPT, MAX_STRENGTH = 2000, 1000.0
+
+Prompt = str | tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Ablate:
-    """Replace the output of a component by zero or by its mean.
+    """Replace the output of a component by zero, by its mean, or by its value in another prompt.
 
     Attributes:
-        component: "attention_output", "mlp_output" or "head_output"; in models that have them,
-            "ssm_output" or "per_layer_embedding_output".
+        component: "attention_output", "mlp_output", "head_output" or "neuron"; in models that have
+            them, "ssm_output" or "per_layer_embedding_output".
         layer: The block.
         head: The head, for ``head_output``.
         pos: One position, several, or None for all.
-        value: "zero", or "mean" over the positions of the same run (of the prompt, while
-            generating). A head's mean is taken before the output projection.
+        value: "zero"; "mean" over the positions of the same run (of the prompt, while generating);
+            or "resample": the value in ``prompt``. A head's output is replaced before the output
+            projection, a neuron's activation before the down projection.
+        neuron: The neuron, for ``neuron``: a coordinate of the down projection's input.
+        prompt: The other prompt, for "resample", as text or token ids. It is run without
+            interventions.
+        source_pos: The position to read in ``prompt``; negative ones count from its end. None: the
+            same position. With all positions, that is each position that both prompts have.
     """
 
     component: str
@@ -78,6 +103,9 @@ class Ablate:
     head: int | None = None
     pos: Where = None
     value: str = "zero"
+    neuron: int | None = None
+    prompt: Prompt = ""
+    source_pos: int | None = None
 
     def __post_init__(self) -> None:
         convert_fields(self)
@@ -87,14 +115,41 @@ class Ablate:
                 f"The component {self.component!r} can't be ablated.",
                 f"Choose one of: {', '.join(_ALIASES.values())}.",
             )
-        if component == "head_output" and self.head is None:
-            raise SpecError("Ablating head_output needs a head.", "Give head=.")
-        if component != "head_output" and self.head is not None:
+        for owner, unit in _UNITS.items():
+            given = getattr(self, unit)
+            if component == owner and given is None:
+                raise SpecError(f"Ablating {owner} needs a {unit}.", f"Give {unit}=.")
+            if component != owner and given is not None:
+                raise SpecError(
+                    f"A {unit} was given for {component}.", f"Choose the component {owner}."
+                )
+        REPLACEMENTS.check(self.value)
+        if self.value == "resample":
+            _check_prompt(self.prompt)
+        elif self.prompt or self.source_pos is not None:
             raise SpecError(
-                f"A head was given for {component}.", "Choose the component head_output."
+                f"Another prompt was given for the value {self.value!r}.",
+                "Choose the value 'resample'.",
             )
-        ABLATION_VALUES.check(self.value)
         object.__setattr__(self, "component", component)
+
+
+def _check_prompt(prompt: Prompt) -> None:
+    if not prompt:
+        raise SpecError("The other prompt is empty.", "Type the text to patch from.")
+    if len(prompt) > MAX_PROMPT:
+        raise SpecError(
+            f"The other prompt has a length of {len(prompt)}; at most {MAX_PROMPT} can be used.",
+            "Shorten it.",
+        )
+
+
+def _check_strength(strength: float) -> None:
+    if not abs(strength) <= MAX_STRENGTH:
+        raise SpecError(
+            f"The strength {strength:g} is too large.",
+            f"Choose one from -{MAX_STRENGTH:g} to {MAX_STRENGTH:g}.",
+        )
 
 
 @dataclass(frozen=True)
@@ -182,10 +237,6 @@ class Steer:
         convert_fields(self)
 
 
-#: Most characters of the prompt in a ``PatchPrompt``, and the largest strength of ``SteerTokens``.
-MAX_PROMPT, MAX_STRENGTH = 2000, 1000.0
-
-
 @dataclass(frozen=True)
 class PatchPrompt:
     """Replace a state by the state of another prompt at the same row (activation patching).
@@ -199,19 +250,12 @@ class PatchPrompt:
 
     row: int
     pos: Where
-    prompt: str | tuple[int, ...]
+    prompt: Prompt
     source_pos: int = -1
 
     def __post_init__(self) -> None:
         convert_fields(self)
-        if not self.prompt:
-            raise SpecError("The other prompt is empty.", "Type the text to patch from.")
-        if len(self.prompt) > MAX_PROMPT:
-            raise SpecError(
-                f"The other prompt has a length of {len(self.prompt)}; at most {MAX_PROMPT} can be"
-                " used.",
-                "Shorten it.",
-            )
+        _check_prompt(self.prompt)
 
 
 @dataclass(frozen=True)
@@ -234,15 +278,54 @@ class SteerTokens:
 
     def __post_init__(self) -> None:
         convert_fields(self)
-        if not abs(self.strength) <= MAX_STRENGTH:
-            raise SpecError(
-                f"The strength {self.strength:g} is too large.",
-                f"Choose one from -{MAX_STRENGTH:g} to {MAX_STRENGTH:g}.",
-            )
+        _check_strength(self.strength)
+
+
+@dataclass(frozen=True)
+class SteerPrompts:
+    """Add the difference of two prompts' states at the same row to a state.
+
+    Source: Turner et al. 2023, "Steering language models with activation engineering".
+
+    Attributes:
+        row: Residual row.
+        pos: Positions; None for all.
+        towards: The prompt whose state is added, as text or token ids.
+        away: The prompt whose state is subtracted. Both are run without interventions.
+        strength: The factor of the difference, -1000 to 1000.
+        towards_pos, away_pos: The positions to read in them; negative ones count from the end.
+    """
+
+    row: int
+    pos: Where
+    towards: Prompt
+    away: Prompt
+    strength: float = 1.0
+    towards_pos: int = -1
+    away_pos: int = -1
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
+        _check_prompt(self.towards)
+        _check_prompt(self.away)
+        _check_strength(self.strength)
+
+
+@dataclass(frozen=True)
+class HoldPatterns:
+    """Keep every attention pattern as it is in the run without edits (frozen attention).
+
+    Edits then act through values and MLPs only. The run without edits reads the same tokens. Where
+    an attention edge is cut, the other edges of its query share its weight, as after a softmax of
+    the baseline's scores. Layers without attention have no pattern to keep.
+
+    Source: Elhage et al. 2021, "A mathematical framework for transformer circuits" (frozen
+    attention patterns).
+    """
 
 
 #: Interventions of numbers and text.
-RunEdit = Ablate | KnockOut | Inject | PatchPrompt | SteerTokens
+RunEdit = Ablate | KnockOut | Inject | PatchPrompt | SteerTokens | SteerPrompts | HoldPatterns
 Intervention = RunEdit | Patch | Steer
 #: Most edits of one run.
 MAX_EDITS = 32

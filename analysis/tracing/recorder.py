@@ -79,9 +79,13 @@ class Recorder:
         """The edges that interventions knock out."""
         return None if self.edits is None else self.edits.cut(self.stream.layer(module), shape)
 
-    def observe(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
-        """Record the values and the pattern."""
-        layer = self.stream.layer(module)
+    def observe(
+        self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor
+    ) -> Tensor | None:
+        """Record the values and the pattern; the heads' outputs if their pattern is held."""
+        given, layer = output, self.stream.layer(module)
+        if self.edits is not None:
+            pattern, output = self.edits.held(module, value, pattern, output)
         if layer is not None:
             if self.stream.blocks[layer].scaled_heads:
                 pattern = scaled_pattern(value, pattern, output)
@@ -91,6 +95,7 @@ class Recorder:
             if self.stream.blocks[layer].gated:
                 self._mixed[layer] = output.detach()
             self._find_empty(module, layer, pattern)
+        return None if output is given else output
 
     def _find_empty(self, module: nn.Module, layer: int, pattern: Tensor) -> None:
         _, heads, queries, keys = pattern.shape

@@ -1,4 +1,4 @@
-"""States that an intervention puts into the residual stream, and how it does so."""
+"""States that an intervention reads from a run or puts into one, and the hooks that do so."""
 
 from __future__ import annotations
 
@@ -8,9 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analysis.contract.specs import resolve_index
 from analysis.errors import SpecError
 from analysis.model.handle import Model
-from analysis.tracing.interventions import Inject, Patch, Steer, positions
+from analysis.model.stream import Edit, edit_input, edit_output, float32_copy, without_hooks
+from analysis.tracing.interventions import (
+    Inject,
+    Patch,
+    PatchPrompt,
+    Steer,
+    SteerPrompts,
+    SteerTokens,
+    positions,
+    resolve_positions,
+)
+from analysis.tracing.tokens import check_ids, read_ids, token_id
 
 #: From states [pos, d_model] to edited ones.
 StateEdit = Callable[[Tensor], Tensor]
@@ -99,3 +111,129 @@ def injection(model: Model, item: Inject) -> StateEdit:
 def present(where: tuple[int, ...] | None, state: Tensor) -> Any:
     """The positions that this pass has; those to be generated do not exist yet."""
     return slice(None) if where is None else [item for item in where if item < len(state)]
+
+
+def hook_component(model: Model, component: str, index: int, edit: Edit, batch: int) -> list[Any]:
+    """Hook a model so that ``edit`` changes a component's states [batch, pos, d].
+
+    Args:
+        model: From ``load_model``.
+        component: "row"; the output of a part such as "mlp_output"; "head_output": the heads'
+            mixed values side by side, as the output projection reads them, after a gate or norm;
+            or "neuron": the input of the MLP's down projection.
+        index: The row, or the layer.
+        edit: Changes the states.
+        batch: Sequences in the batch.
+    """
+    blocks = model.stream.blocks
+    if component == "row" and index == 0 and model.stream.entry is not None:
+        return [edit_output(model.stream.entry, edit, batch)]
+    if component == "row" and index == 0:
+        return [edit_input(blocks[0].module, edit, batch)]
+    if component == "row":
+        return [edit_output(blocks[index - 1].module, edit, batch)]
+    block = blocks[index]
+    if component == "neuron":
+        from analysis.model.down_projection import down_projection
+
+        return [edit_input(down_projection(model, index)[0], edit, batch)]
+    if component != "head_output":
+        writers = block.of(component.removesuffix("_output"))
+        return [edit_output(writer.module, edit, batch) for writer in writers]
+    assert block.projection is not None  # noqa: S101 - callers check that there are heads
+    return [edit_input(block.projection, edit, batch)]
+
+
+@torch.no_grad()
+def states_of(model: Model, component: str, index: int, prompt: Any) -> Tensor:
+    """[pos, d] the states of a row or component (see ``hook_component``) in a prompt of its own.
+
+    The prompt is run without hooks, so without interventions; float32 on the CPU.
+
+    Raises:
+        PromptError: If the prompt is empty, holds an unknown id, or is too long.
+        SpecError: If the component has no single writer.
+    """
+    vocab = int(model.readout.input_rows.shape[0])
+    ids = check_ids(read_ids(model.tokenizer, prompt), vocab, model.info.max_positions)
+    kept: list[Tensor] = []
+
+    def keep(states: Tensor) -> Tensor:
+        """Keep the states [batch, pos, d]; change nothing."""
+        kept.append(float32_copy(states[0]))
+        return states
+
+    with model.lock, without_hooks(model.hf):
+        handles = hook_component(model, component, index, keep, 1)
+        try:
+            model.hf(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+    if len(kept) != 1:
+        raise SpecError(
+            f"Several modules of layer {index} write its {component}, so it can't come from another"
+            " prompt.",
+            "Patch the state after the layer.",
+        )
+    return kept[0]
+
+
+def checked_token(model: Model, token: int | str) -> int:
+    """The id of a token that is given as id or text.
+
+    Raises:
+        SpecError: If there is no such token, or the text is not one token.
+    """
+    chosen = token_id(model.tokenizer, token)
+    return resolve_index("Token", chosen, int(model.readout.input_rows.shape[0]))
+
+
+def patch_of(model: Model, item: PatchPrompt) -> Patch:
+    """The patch by the state [d_model] of another prompt, which is run here."""
+    row = resolve_index("Row", item.row, model.info.layers + 1)
+    states = states_of(model, "row", row, item.prompt)
+    return Patch(row, item.pos, states[resolve_index("Position", item.source_pos, len(states))])
+
+
+def steering(model: Model, item: SteerTokens | SteerPrompts) -> Steer:
+    """The steering by a difference of two tokens' embeddings, or of two prompts' states."""
+    if isinstance(item, SteerTokens):
+        towards, away = (
+            embedding(model, checked_token(model, token)) for token in (item.towards, item.away)
+        )
+    else:
+        row = resolve_index("Row", item.row, model.info.layers + 1)
+        towards, away = (
+            patch_of(model, PatchPrompt(row, None, prompt, pos)).source
+            for prompt, pos in ((item.towards, item.towards_pos), (item.away, item.away_pos))
+        )
+    return Steer(item.row, item.pos, item.strength * (towards - away))
+
+
+def resolve_patch(model: Model, item: Patch, length: int | None, limit: int | None) -> Patch:
+    """A patch with all indices counted from the start, and its states as a tensor.
+
+    Raises:
+        SpecError: If a row or position does not exist, or the states do not fit.
+    """
+    row = resolve_index("Row", item.row, model.info.layers + 1)
+    pos = resolve_positions(item.pos, length, limit)
+    source = item.source
+    if hasattr(source, "resid"):
+        source.require_model(model)
+        states = torch.from_numpy(source.resid[row])
+        where = item.pos if item.source_pos is None else item.source_pos
+        chosen = resolve_positions(where, len(states))
+        states = states if chosen is None else states[list(chosen)]
+    else:
+        states = as_states(source, model.info.d_model, 2)
+    if states.dim() == 2:
+        if pos is None and length is not None:
+            pos = tuple(range(length))
+        if pos is not None and len(states) not in (1, len(pos)):
+            raise SpecError(
+                f"The patch has {len(states)} states for {len(pos)} positions.",
+                "Give as many positions as states.",
+            )
+    return Patch(row, pos, states)

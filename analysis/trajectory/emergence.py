@@ -17,7 +17,7 @@ from analysis.errors import SpecError
 from analysis.model.handle import Model
 from analysis.model.stream import Block, first_tensor, hidden_output, with_hidden_output
 from analysis.tracing.capture import Trace
-from analysis.tracing.intervention_hooks import hook_component
+from analysis.tracing.vectors import hook_component
 from analysis.trajectory.specs import Emergence, EmergenceSpec, MaybeRow
 from analysis.trajectory.steps import emergence_rows, follow
 

@@ -108,8 +108,9 @@ class _Reader:
             return None
         return self.edits.cut(self.edits.model.stream.layer(module), shape)
 
-    def observe(self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor) -> None:
-        """Change nothing."""
+    def observe(self, module: nn.Module, value: Any, pattern: Any, output: Any) -> Tensor | None:
+        """The heads' outputs of the run: those of a held pattern, if it is held."""
+        return None if self.edits is None else self.edits.held(module, value, pattern, output)[1]
 
     def receive(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, options: Any

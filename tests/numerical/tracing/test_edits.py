@@ -14,7 +14,14 @@ from analysis import codec
 from analysis.errors import AnalysisError
 from analysis.lens.specs import LensSpec
 from analysis.tracing.edits import parse
-from analysis.tracing.interventions import Patch, PatchPrompt, RunEdit, Steer, SteerTokens
+from analysis.tracing.interventions import (
+    HoldPatterns,
+    Patch,
+    PatchPrompt,
+    RunEdit,
+    Steer,
+    SteerTokens,
+)
 from analysis.tracing.specs import TraceSpec
 from analysis.trajectory.specs import EmergenceSpec
 from analysis.worker.engine import Engine
@@ -31,6 +38,12 @@ EDITS = [
     "inject:1:3:#7:main_component",
     "patch:1:4:#4+30+6:-1",
     "steer:2:4:#12:#13:2.5",
+    "steer_prompts:2:4:#4+30+6:#5+6:2.5:-1:0",
+    "ablate:neuron:1:7:3:mean",
+    "ablate:neuron:1:7:all:zero",
+    "ablate:head_output:1:2:4:resample:#4+30+6:-1",
+    "ablate:attention_output:1:all:1:resample:#4+30+6:same",
+    "hold",
 ]
 
 
@@ -90,7 +103,8 @@ def test_the_worker_gives_the_numbers_of_the_same_call_in_python(
     edit, last = parse(text), model.info.layers
     wanted = analysis.trace(model, IDS, interventions=[edit])
     plain = analysis.trace(model, IDS)
-    assert np.abs(wanted.logits - plain.logits).max() > 1e-4
+    if edit != HoldPatterns():  # alone, it changes nothing
+        assert np.abs(wanted.logits - plain.logits).max() > 1e-6
     engine = Engine(Limits())
     spec = LensSpec(k=3, target=(7,))
     grids = [
@@ -120,6 +134,8 @@ def test_every_kind_is_compared() -> None:
         ("inject:1:0:the capital of:replace", "tokens"),
         ("patch:1:0:#4+5:7", "Position 7 does not exist"),
         ("patch:1:0:#99999:0", "99999"),
+        ("ablate:neuron:1:99999:0:zero", "In layer 1, neuron 99999 does not exist"),
+        ("ablate:mlp_output:1:all:4:resample:#4+5:same", "has no position 4"),
         ("steer:1:0:the capital of:#1:1.0", "tokens"),
     ],
 )

@@ -14,10 +14,12 @@ from analysis.lens.specs import LensSpec
 from analysis.tracing.edits import code, describe, edited_cells, parse, reachable, to_text
 from analysis.tracing.interventions import (
     Ablate,
+    HoldPatterns,
     Inject,
     KnockOut,
     PatchPrompt,
     RunEdit,
+    SteerPrompts,
     SteerTokens,
 )
 from analysis.tracing.specs import TraceSpec
@@ -72,6 +74,39 @@ EXAMPLES = [
         "The state after layer 11 at position 4 moves towards ' London' and away from '#1', with"
         " strength -1.5.",
     ),
+    (
+        Ablate("neuron", 2, neuron=1027, pos=4),
+        "ablate:neuron:2:1027:4:zero",
+        "Neuron 1027 of layer 2 is set to zero at position 4.",
+    ),
+    (
+        Ablate("head_output", 2, head=3, pos=4, value="resample", prompt="a: b", source_pos=-1),
+        "ablate:head_output:2:3:4:resample:a%3A b:-1",
+        "Head 3 of layer 2 at position 4 is replaced by that of “a: b” at its last token.",
+    ),
+    (
+        Ablate("attention_output", 2, value="resample", prompt=(5, 6)),
+        "ablate:attention_output:2:all:all:resample:#5+6:same",
+        "The attention output of layer 2 is replaced by that of “token ids 5 6”, at each position"
+        " that both prompts have.",
+    ),
+    (
+        Ablate("mlp_output", 2, pos=(1, 2), value="resample", prompt="a b"),
+        "ablate:mlp_output:2:all:1+2:resample:a b:same",
+        "The MLP output of layer 2 at positions 1 and 2 is replaced by that of “a b” at the same"
+        " positions.",
+    ),
+    (
+        SteerPrompts(12, 4, "I love", (5, 6), strength=2.0, away_pos=0),
+        "steer_prompts:12:4:I love:#5+6:2.0:-1:0",
+        "The state after layer 11 at position 4 moves towards “I love” at its last token and away"
+        " from “token ids 5 6” at position 0, with strength 2.",
+    ),
+    (
+        HoldPatterns(),
+        "hold",
+        "All attention patterns are held at those of the baseline.",
+    ),
 ]
 
 
@@ -111,6 +146,13 @@ def test_every_kind_has_an_example() -> None:
         "steer:1:2:a:b:1e9",
         "steer:1:2:a:b:inf",
         "ablate:head_output:1",
+        "ablate:neuron:1:all",
+        "ablate:mlp_output:1:all:2:resample",
+        "ablate:mlp_output:1:all:2:resample:a:last",
+        "ablate:mlp_output:1:all:2:zero:a",
+        "hold:1",
+        "steer_prompts:1:2:a",
+        "steer_prompts:1:2:a:b:1e9",
         "ablate:nothing:1:all",
         "ablate:mlp_output:1:2:3:zero",
         "ablate:mlp_output:1:all:" + "9" * 5000,
@@ -153,6 +195,9 @@ def test_a_run_has_a_limited_number_of_edits() -> None:
         (KnockOut(0, 1, 3, 1), {(1, 3)}),
         (Inject(0, (0, -1), "a"), {(0, 0), (0, 3)}),
         (PatchPrompt(-1, 1, "a"), {(3, 1)}),
+        (Ablate("neuron", 0, neuron=5, pos=1), {(1, 1)}),
+        (SteerPrompts(2, 1, "a", "b"), {(2, 1)}),
+        (HoldPatterns(), set()),
         (SteerTokens(9, 1, "a", "b"), set()),
         (Ablate("mlp_output", 3, pos=2), set()),
         (Inject(1, 9, "a"), set()),
