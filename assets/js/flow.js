@@ -109,15 +109,17 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
   function drawNames(picture, svg) {
     const { left, top, bottom } = picture.margin;
     const tokens = append(svg, "g", { class: "flow-lanes" });
-    for (const [y, token, position, isAnswer] of picture.lanes) {
-      const place = { x: left - 8, y: top + y, "data-y": y };
+    const ranks = flow.laneRanks(picture);
+    picture.lanes.forEach(([y, token, position, isAnswer], lane) => {
+      const place = { x: left - 8, y: top + y, "data-y": y, "data-rank": ranks[lane] };
       const text = append(tokens, "text", { ...place, class: isAnswer ? "is-answer" : "" });
       append(text, "tspan", {}, token);
       append(text, "tspan", { class: "flow-number", dx: 6 }, position);
-    }
+    });
     if (picture.other) {
       const y = picture.other.top + 5;
-      append(tokens, "text", { x: left - 8, y: top + y, "data-y": y }, picture.other.text);
+      const place = { x: left - 8, y: top + y, "data-y": y, "data-rank": Infinity };
+      append(tokens, "text", place, picture.other.text);
     }
     const rows = append(svg, "g", { class: "flow-rows" });
     for (const [x, name] of picture.rows) {

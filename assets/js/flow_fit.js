@@ -7,7 +7,7 @@ the reader zooms in (flow_zoom.js).
   "use strict";
 
   const { flow } = window.stratascope;
-  const LEAST_LANE = 17; // pixels; with more lanes than fit, the panel scrolls
+  const LEAST_LANE = 8; // pixels; with more lanes than fit, the panel scrolls
   const LEAST_PLOT = 200;
   const CHARACTER = 6.7;
   const LINE = 13;
@@ -51,6 +51,17 @@ the reader zooms in (flow_zoom.js).
     return width && height ? stretched(picture, width, height) : picture;
   }
 
+  /* How much a lane matters: the height of its largest node. Where names overlap, it stays. */
+  function laneRanks(picture) {
+    const ranks = picture.lanes.map(([, , , isAnswer]) => (isAnswer ? Infinity : 0));
+    for (const [, y, height] of picture.nodes) {
+      const away = picture.lanes.map(([lane]) => Math.abs(lane - y - height / 2));
+      const nearest = away.indexOf(Math.min(...away));
+      ranks[nearest] = Math.max(ranks[nearest], height);
+    }
+    return ranks;
+  }
+
   /* Which of some texts, the most important first, stand clear of all before them. */
   function clearOf(texts) {
     const kept = [];
@@ -91,5 +102,5 @@ the reader zooms in (flow_zoom.js).
     return canvas.clientWidth > 0 && (differs(width, picture.width) || differs(height, picture.height));
   }
 
-  Object.assign(flow, { fit, watch, stretched, clearOf });
+  Object.assign(flow, { fit, watch, stretched, clearOf, laneRanks });
 })();

@@ -61,18 +61,17 @@ keep their size, and labels that need more room appear as the reader zooms in.
     for (const name of rows) {
       place(name, "x", left + x + zoom * Number(name.dataset.x), left, left + plotSize()[0] + 30);
     }
-    hideOverlaps(rows);
+    hideOverlaps([...rows.slice(-1), ...rows], (name) => ({ x: Number(name.getAttribute("x")), y: 0 }));
+    const lanes = [...flow.svg.querySelectorAll(".flow-lanes text")];
+    const important = lanes.sort((a, b) => Number(b.dataset.rank) - Number(a.dataset.rank));
+    hideOverlaps(important, (name) => ({ x: 0, y: Number(name.getAttribute("y")) }));
   }
 
-  /* Hides names of rows that would overlap; the first and the last row stay. */
-  function hideOverlaps(rows) {
-    const shown = rows.filter((name) => name.getAttribute("visibility") === "visible");
-    const ordered = [...new Set([...shown.slice(-1), ...shown])];
-    const boxes = ordered.map((name) => ({
-      x: Number(name.getAttribute("x")),
-      y: 0,
-      length: name.textContent.length + 1,
-    }));
+  /* Hides names that would overlap a name before them. */
+  function hideOverlaps(names, place) {
+    const shown = names.filter((name) => name.getAttribute("visibility") === "visible");
+    const ordered = [...new Set(shown)];
+    const boxes = ordered.map((name) => ({ ...place(name), length: name.textContent.length + 1 }));
     flow.clearOf(boxes).forEach((isClear, index) => {
       ordered[index].setAttribute("visibility", isClear ? "visible" : "hidden");
     });

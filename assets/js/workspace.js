@@ -323,7 +323,12 @@ default are listed in the panel as chips; a click on a chip resets its option.
       const menu = swapped.closest("details");
       menu.open = false;
       menu.querySelector("summary").focus();
-      swap(...swapped.dataset.swap.split(":"));
+      const names = swapped.dataset.swap;
+      if (names) {
+        swap(...names.split(":"));
+      } else {
+        change({ ...shown, wide: "", folded: [], order: [] });
+      }
     } else if (fold) {
       toggleFolded(fold.closest(".panel").dataset.panel);
     } else if (tab) {

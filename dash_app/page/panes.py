@@ -147,6 +147,8 @@ def _menu(title: str, name: str, titles: Mapping[str, str], *, numbers: bool) ->
         for other, text in titles.items()
         if other != name
     ]
+    if swaps:
+        swaps.append(_entry("Restore all places", "", data(swap="")))
     rule = [html.Div(className="dropdown-divider")] if swaps else []
     label = f"Export or move {title}" if swaps else f"Export {title}"
     opener = html.Summary(

@@ -135,6 +135,11 @@ def row_name(row: int) -> str:
     return "embedding" if row == 0 else f"after layer {row - 1}"
 
 
+def layer_name(row: int) -> str:
+    """A residual row in a narrow place: the number of the layer that writes it, or "emb."."""
+    return "emb." if row == 0 else str(row - 1)
+
+
 def at_row(row: int) -> str:
     """Where a residual row is, in a sentence: "at the embedding" or "after layer 29"."""
     return "at the embedding" if row == 0 else row_name(row)

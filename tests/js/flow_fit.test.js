@@ -25,7 +25,7 @@ test("shares stay in proportion: heights and the key have one scale", () => {
 
 test("with many lanes the picture is taller than its panel", () => {
   const lanes = Array.from({ length: 40 }, (_, index) => [index * 5, "a", index, false]);
-  assert.equal(flow.stretched({ ...PICTURE, lanes }, 500, 100).height, 40 * 17 + 50);
+  assert.equal(flow.stretched({ ...PICTURE, lanes }, 500, 100).height, 40 * 8 + 50);
 });
 
 test("of texts that overlap, only the first is shown", () => {
@@ -33,4 +33,10 @@ test("of texts that overlap, only the first is shown", () => {
   assert.deepEqual(flow.clearOf([text(0, 0), text(20, 5), text(20, 20), text(40, 0)]), [
     true, false, true, true,
   ]);
+});
+
+test("where names of lanes overlap, the answer's and those of the largest nodes stay", () => {
+  const lanes = [[0, "a", 0, false], [10, "b", 1, false], [20, "c", 2, true], [30, "d", 3, false]];
+  const nodes = [[0, -1, 2, 1], [0, 7, 6, 1], [9, 28, 4, 1]];
+  assert.deepEqual(flow.laneRanks({ lanes, nodes }), [2, 6, Infinity, 4]);
 });

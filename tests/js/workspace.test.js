@@ -75,6 +75,17 @@ test("two panels swap their places, and swap back", () => {
   assert.deepEqual(reported(page), ["order=flow%2Ccurves", "order="]);
 });
 
+test("an entry of the menu restores all places", () => {
+  const page = openWorkspace();
+  const entry = page.add("button", { "data-swap": "curves:flow" });
+  const restore = page.add("button", { "data-swap": "" });
+  page.add("details", { class: "menu" }, page.add("summary"), entry, restore);
+  entry.click();
+  restore.click();
+  assert.deepEqual([page.curves, page.flow].map((each) => each.dataset.place), ["a", "b"]);
+  assert.deepEqual(reported(page), ["order=flow%2Ccurves", "order="]);
+});
+
 test("an order that does not name each panel once is none", () => {
   const { placed } = openPage().window.stratascope.workspace;
   const names = ["lens", "flow", "curves"];

@@ -1,4 +1,4 @@
-"""The curves of pinned tokens over the rows: what is shown, and how a click selects."""
+"""The curves of pinned tokens over the layers: what is shown, and how a click selects."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def _strip(
     shown = window(result, False, row=chosen.row, pos=chosen.pos, show=selection.show)
     figure = strip(found, result, shown.positions, pos=chosen.pos, theme=theme)
     positions = describe_window(shown).partition(", ")[2]
-    line = f"the row where the model's choice emerges; {positions}"
+    line = f"The layer after which the model's choice emerges; {positions}."
     return figure, line, found.causal_commit is not None
 
 

@@ -1,4 +1,4 @@
-"""The strip of positions: the row where each position's token emerges, by four measures."""
+"""The strip of positions: the layer after which each position's token emerges, by four measures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from analysis.tracing.specs import RunResult
 from analysis.trajectory.specs import Emergence
 from dash_app.figures.colours import cell_texts
 from dash_app.page.theme import MONO, Figure, Theme, axis, base_layout, palette, scale
-from dash_app.page.token_labels import labels, row_name
+from dash_app.page.token_labels import labels, layer_name, row_name
 
 #: (field, name), from top to bottom.
 MEASURES = (
@@ -29,7 +29,9 @@ MARGIN = {"l": 66, "r": 8, "t": 6, "b": 38, "pad": 0, "autoexpand": False}
 def strip(
     found: Emergence, run: RunResult, positions: tuple[int, ...], *, pos: int, theme: Theme
 ) -> Figure:
-    """One column for each position, one row for each measure; the number is a residual row.
+    """One column for each position, one row for each measure.
+
+    A number is the layer after which the measure holds.
 
     ``layout.shapes[0]`` is the chosen position.
 
@@ -111,7 +113,7 @@ def _measured(found: Emergence, field: str) -> bool:
 
 
 def _texts(values: list[list[int | None]]) -> list[list[str]]:
-    return [["" if row is None else str(row) for row in line] for line in values]
+    return [["" if row is None else layer_name(row) for row in line] for line in values]
 
 
 def _words(values: list[list[int | None]], found: Emergence, theme: Theme) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from analysis.contract.specs import PART_NAMES
 from analysis.trajectory.specs import LargestStep, Steps
 from dash_app.page.theme import Figure, Theme, axis, base_layout, palette, rgba
-from dash_app.page.token_labels import row_name, token_markup
+from dash_app.page.token_labels import layer_name, row_name, token_markup
 
 #: What the marks are called, in the order in which they are drawn.
 MARKS = (("first_top1", "first"), ("emergence", "emerges"), ("saturation", "stays"))
@@ -163,7 +163,7 @@ def _row_axis(steps: Steps, theme: Theme) -> dict[str, Any]:
     rows = steps.rows.tolist()
     step = 1 if len(rows) <= 16 else 5 if len(rows) <= 40 else 10
     ticks = [row for row in rows if row == 0 or (row > 1 and (row - 1) % step == 0)]
-    texts = ["emb." if row == 0 else str(row - 1) for row in ticks]
+    texts = [layer_name(row) for row in ticks]
     return axis(
         theme,
         "after layer",

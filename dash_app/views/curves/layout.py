@@ -39,21 +39,23 @@ class CurvesId(StrEnum):
 #: The probability that a token must keep to have emerged (``StepsSpec.tau``).
 TAU = 0.5
 HELP = (
-    "The logit lens (output decoder, full norm) at the chosen position, row by row. For each pinned"
-    " token: its probability p, ln p, or its rank among all tokens (1 is best; ties count in its"
-    " favour). For each row: its entropy −Σ p ln p, or KL(final ‖ row) = Σ q ln(q / p), both in"
-    " nats.",
-    "Four measures of emergence. “First”: the first row where the token ranks first. “Emerges”: the"
-    " first row from which its probability stays at 0.5 or more. “Stays”: the first row from which"
-    " it ranks first to the end (saturation; Geva et al., 2022). “Commits”: the first row such that"
-    " attention can be set to zero at this position from that row, or from any later one, without"
-    " changing the choice. “First” and “emerges” can be “never”; for a token that is not the"
-    " model's choice all four can. Dashed lines mark the rows of the first pinned token.",
-    "A diamond marks a token's largest step: the block where p rises most, and whether attention or"
-    " the MLP caused more of the rise of ln p there (in parallel blocks, the mean over both orders;"
-    " Shapley, 1953). Heads are ordered by their direct contribution to the token's logit.",
+    "The logit lens (output decoder, full norm) at the chosen position, layer by layer. For"
+    " each pinned token: its probability p, ln p, or its rank among all tokens (1 is best; ties"
+    " count in its favour). For each state: its entropy −Σ p ln p, or KL(final ‖ state) = Σ q"
+    " ln(q / p), both in nats.",
+    "Four measures of emergence. “First”: the first layer after which the token ranks first."
+    " “Emerges”: the first layer from which its probability stays at 0.5 or more. “Stays”: the"
+    " first layer from which it ranks first to the end (saturation; Geva et al., 2022)."
+    " “Commits”: the first layer such that attention can be set to zero at this position after"
+    " that layer, or any later one, without changing the choice. “First” and “emerges” can be"
+    " “never”; for a token that is not the model's choice all four can. Dashed lines mark the"
+    " layers of the first pinned token.",
+    "A diamond marks a token's largest step: the block where p rises most, and whether"
+    " attention or the MLP caused more of the rise of ln p there (in parallel blocks, the mean"
+    " over both orders; Shapley, 1953). Heads are ordered by their direct contribution to the"
+    " token's logit.",
     "Pin a token in the list of the chosen cell, by a double click in the heatmap, or in the"
-    " alternatives under an answer token. Click a curve to choose the row.",
+    " alternatives under an answer token. Click a curve to choose the layer.",
 )
 
 
@@ -62,7 +64,7 @@ def layout(context: Context) -> dict[str, Any]:
     quantity = html.Div(quantities(context.base()), id=CurvesId.QUANTITY, className="segmented")
     body = [
         html.Div(id=CurvesId.PINS, className="pin-list", role="group", **aria(label="Pins")),
-        graph(CurvesId.GRAPH, "Curves over the rows"),
+        graph(CurvesId.GRAPH, "Curves over the layers"),
         html.Div(id=CurvesId.FACTS, className="steps-table", tabIndex="0", **aria(label="Steps")),
     ]
     curves = Pane(
@@ -71,7 +73,7 @@ def layout(context: Context) -> dict[str, Any]:
         "How the answer emerges",
         body,
         HELP,
-        caption="Pinned tokens at the chosen position, over the rows.",
+        caption="Pinned tokens at the chosen position, over the layers.",
         caption_id=CurvesId.SUBTITLE,
         options={"Shown": control("Curves", quantity)},
     )

@@ -119,7 +119,7 @@ def covered(drawing: Drawing, links: Iterable[Drawn]) -> dict[Spot, float]:
 
 
 #: Margins: at the left for tokens, at the right for the root's label.
-MARGIN = {"left": 128, "right": 96, "top": 16, "bottom": 30}
+MARGIN = {"left": 128, "right": 96, "top": 20, "bottom": 30}
 #: Parts of the flow whose height the key can show.
 _KEYS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 

@@ -105,7 +105,7 @@ def test_the_strip_shows_rows_never_and_not_measured(theme: Any) -> None:
         for trace in numbers
         for x, y, text in zip(trace["x"], trace["y"], trace["text"], strict=True)
     }
-    assert [written.get((at, 0)) for at in range(3)] == ["7", None, "3"]
+    assert [written.get((at, 0)) for at in range(3)] == ["6", None, "2"]
     assert (cells["zmin"], cells["zmax"]) == (0, 12)
     said = dict(zip(zip(words["x"], words["y"], strict=True), words["text"], strict=True))
     assert said[1, 0] == "never"

@@ -95,7 +95,7 @@ def test_errors_and_cancels_are_shown_in_their_panel(service: FakeService, run_r
     figure, line, whole = curves.draw_strip(service, run_ref, Selection(), "light", ready).values
     assert figure["layout"]["meta"]["positions"] == list(range(7))  # what was measured stays
     assert line.startswith("It broke. Again. Request ")
-    assert "the row where the model's choice emerges" in line
+    assert "The layer after which the model's choice emerges" in line
     assert not whole  # commits can be asked for again
     service.fail["steps"] = refuse("No steps.", "Again.")
     assert "No steps." in text(curves.draw(service, run_ref, Selection(), "light"))
