@@ -17,7 +17,7 @@ from analysis.tracing.specs import RunResult, RunSpec, TraceSpec
 from dash_app.errors import Problem
 from dash_app.settings import Settings
 from dash_app.state.edited_run import predicted
-from dash_app.state.examples import DEFAULT
+from dash_app.state.examples import defaults_for
 from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection
 
@@ -107,16 +107,16 @@ def parse(pairs: Iterable[tuple[str, str]], base: Selection) -> tuple[Selection,
 def from_query(query: str, base: Selection) -> tuple[Selection, tuple[str, ...]]:
     """Read the query string of an address; ``base`` has the defaults."""
     try:
-        pairs = parse_qsl(
-            query.removeprefix("?"), keep_blank_values=True, max_num_fields=100, errors="replace"
-        )
+        text = query.removeprefix("?")
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=100, errors="replace")
     except ValueError:
         return base, ("the whole address",)
-    return parse(pairs, base)
+    return parse(pairs, defaults_for(dict(pairs).get("model", base.model), base))
 
 
 def to_query(selection: Selection, base: Selection, always: Sequence[str] = ()) -> str:
     """The query that ``from_query`` reads back: what differs from ``base``, and ``always``."""
+    base = defaults_for(selection.model, base)
     pairs = [
         (name, _text(getattr(selection, name)))
         for name in _IN_URL
@@ -236,7 +236,7 @@ class Context:
 
     def base(self) -> Selection:
         """The selection of a page whose address has no query."""
-        return Selection(model=self.settings.default_model, prompt=DEFAULT.prompt, new=DEFAULT.new)
+        return defaults_for(model := self.settings.default_model, Selection(model=model))
 
 
 #: (value that the component reports, the selection, the run if there is one) -> selection

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from dash_app.state.selection import Selection
+
 KNOW, READ, CARRY, FAIL = QUESTIONS = (
     "When does it know?",
     "Where does it read?",
@@ -140,3 +142,11 @@ def by_question(model: str) -> dict[str, tuple[Example, ...]]:
         for question in QUESTIONS
     }
     return {question: examples for question, examples in found.items() if examples}
+
+
+def defaults_for(model: str, base: Selection) -> Selection:
+    """The defaults of a link to ``model``: a model with examples of its own opens on the first."""
+    first, *_ = examples = examples_for(model)
+    if examples == examples_for(base.model) and base.prompt:
+        return base
+    return base.model_copy(update={"prompt": first.prompt, "new": first.new})

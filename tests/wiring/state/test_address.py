@@ -61,6 +61,15 @@ def test_the_url_restores_the_selection(selection: Selection) -> None:
     assert from_query(to_query(selection, BASE), BASE) == (selection, ())
 
 
+def test_a_model_with_examples_of_its_own_opens_on_the_first_of_them() -> None:
+    opened, _ = from_query("?model=addition-5digit", BASE)
+    assert (opened.prompt, opened.new) == ("48217+35968=", 6)
+    for prompt in (opened.prompt, BASE.prompt, "1+1="):
+        changed = opened.model_copy(update={"prompt": prompt})
+        assert from_query(to_query(changed, BASE), BASE) == (changed, ())
+    assert from_query("?model=other", BASE)[0].prompt == BASE.prompt
+
+
 @given(SELECTIONS)
 def test_the_stores_restore_the_selection(selection: Selection) -> None:
     parts = split(selection)
