@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from analysis.reports.embeddings import embedding_report
     from analysis.reports.norm_report import norm_report
     from analysis.reports.similarity import similarity_report
+    from analysis.tasks.carry_circuits import carry_circuits
     from analysis.tracing.capture import Trace, trace
     from analysis.tracing.generation import generate
     from analysis.tracing.heads import attention_bias, head_output
@@ -49,6 +50,7 @@ _HOMES = {
     "align": "analysis.experiments.alignment",
     "attention_bias": "analysis.tracing.heads",
     "attribute": "analysis.attribution.direct",
+    "carry_circuits": "analysis.tasks.carry_circuits",
     "colours": "analysis.lens.colours",
     "compute": "analysis.export.apply",
     "compare": "analysis.experiments.comparison",
@@ -86,6 +88,7 @@ __all__ = [
     "attention_bias",
     "attribute",
     "block",
+    "carry_circuits",
     "circuits",
     "colours",
     "compare",

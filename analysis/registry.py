@@ -38,6 +38,8 @@ from analysis.reports.specs import (
 )
 from analysis.tasks.suite_specs import FailureReport, FailureSpec, SuiteReport, SuiteSpec
 from analysis.tasks.sum_specs import (
+    CarryCircuits,
+    CarryCircuitSpec,
     ContributionReport,
     ContributionSpec,
     PatchReport,
@@ -136,6 +138,7 @@ _ROWS: tuple[tuple[str, Subject, type[Spec[Any]], type[Any], str], ...] = (
     ("contributions", "study", ContributionSpec, ContributionReport, "tasks.contributions:compute"),
     ("probes", "study", ProbeSpec, ProbeReport, "tasks.probes:compute"),
     ("projection", "study", ProjectionSpec, Projection, "tasks.probes:compute_projection"),
+    ("carry_circuits", "study", CarryCircuitSpec, CarryCircuits, "tasks.carry_circuits:compute"),
     ("patching", "study", PatchSpec, PatchReport, "tasks.carry_patching:compute"),
     ("sweep", "study", SweepSpec, Sweep, "experiments.sweep:compute"),
     ("compare_prompts", "study", PromptSpec, PromptComparison, "experiments.comparison:compute"),

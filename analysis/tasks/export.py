@@ -31,7 +31,13 @@ from analysis.tasks.suite_specs import (
     Share,
     SuiteReport,
 )
-from analysis.tasks.sum_specs import ContributionReport, PatchReport, ProbeReport, Projection
+from analysis.tasks.sum_specs import (
+    CarryCircuits,
+    ContributionReport,
+    PatchReport,
+    ProbeReport,
+    Projection,
+)
 
 
 def as_json(report: Any) -> str:
@@ -135,6 +141,17 @@ def _points(report: Projection) -> Iterator[Row]:
         yield prompt, *point, total, carry
 
 
+def _carry_heads(report: CarryCircuits) -> Iterator[Row]:
+    for (at, place), value in np.ndenumerate(report.carry):
+        head = (report.layers[at], report.heads[at])
+        yield *head, report.columns[place], report.below[at, place], value, report.scores[at]
+
+
+def _carry_outputs(report: CarryCircuits) -> Iterator[Row]:
+    for (at, place, total), value in np.ndenumerate(report.outputs):
+        yield report.layers[at], report.heads[at], report.columns[place], total, value
+
+
 def _patches(report: PatchReport) -> Iterator[Row]:
     for (column, component, place), value in np.ndenumerate(report.effect):
         if not math.isnan(value):
@@ -235,6 +252,24 @@ SHEETS: dict[type[Any], tuple[Sheet, ...]] = {
             "points",
             {"prompt": TEXT, "axis1": NUMBER, "axis2": NUMBER, "digit_sum": COUNT, "carry": COUNT},
             _points,
+        ),
+    ),
+    CarryCircuits: (
+        Sheet(
+            "heads",
+            {
+                "layer": LAYER, "head": HEAD, "column": INDEX, "reads_below": SHARE,
+                "carry": SHARE, "score": SHARE,
+            },
+            _carry_heads,
+        ),
+        Sheet(
+            "outputs",
+            {
+                "layer": LAYER, "head": HEAD, "column": INDEX, "digit_sum": COUNT,
+                "output": NUMBER,
+            },
+            _carry_outputs,
         ),
     ),
     PatchReport: (

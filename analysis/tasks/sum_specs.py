@@ -21,6 +21,8 @@ PATCH_POSITIONS = Choices(
     help="The positions at which the component is patched.",
 )  # fmt: skip
 MAX_DIGITS = 15
+#: From this score on, a head is said to make carries by its weights alone.
+CARRY_SCORE = 0.5
 
 _DIGITS = about("Digits of each operand.")
 _SUMS = about("How many sums.")
@@ -171,6 +173,85 @@ class PatchReport(Result):
         shape = (len(self.columns), len(self.components), len(self.places))
         check_shape("effect", self.effect, shape)
         check_shape("control", self.control, shape)
+
+
+@dataclass(frozen=True, slots=True)
+class CarryCircuits(Result):
+    """How much each head looks like one that makes carries, from its QK and OV circuits alone.
+
+    Attributes:
+        layers, heads: [n] layer and head of each head, in the model's order.
+        columns: [column] the columns that a carry enters.
+        reads: [n, column, digit column] attention weight on the two digits of each column, from the
+            state that writes ``columns``.
+        carry: [n, column] share of the output's variance, over the 100 pairs of digits in the
+            column below, that the carry explains.
+        outputs: [n, column, 19] mean output for each sum of these digits (0 to 18): 0 is the mean
+            without a carry, 1 the mean with one.
+    """
+
+    layers: Ints
+    heads: Ints
+    columns: Ints
+    reads: Floats
+    carry: Floats
+    outputs: Floats
+
+    def __post_init__(self) -> None:
+        shape = (len(self.layers), len(self.columns))
+        check_shape("reads", self.reads, (*shape, None))
+        check_shape("carry", self.carry, shape)
+        check_shape("outputs", self.outputs, (*shape, 19))
+
+    @property
+    def below(self) -> Floats:
+        """[n, column] attention weight on the two digits of the column below."""
+        found = [self.reads[:, at, int(column) - 1] for at, column in enumerate(self.columns)]
+        return np.stack(found, -1)
+
+    @property
+    def scores(self) -> Floats:
+        """[n] mean of ``below`` times ``carry`` over columns, 0 to 1."""
+        found: Floats = (self.below * self.carry).mean(-1)
+        return found
+
+    @property
+    def order(self) -> Ints:
+        """[n] the heads, the one with the highest score first."""
+        return np.argsort(-self.scores, kind="stable")
+
+    def name(self, at: int) -> str:
+        """A head as the other reports name it, such as "head 0.3"."""
+        return f"head {self.layers[at]}.{self.heads[at]}"
+
+    @property
+    def sentence(self) -> str:
+        """The main result, in a few sentences."""
+        first = int(self.order[0])
+        others = [f"{self.name(int(at))}: {self.scores[at]:.2f}" for at in self.order[1:2]]
+        found = self.scores[first] >= CARRY_SCORE
+        verdict = "makes carries" if found else "comes closest, but does not make carries by itself"
+        return (
+            f"By its weights alone, {self.name(first)} {verdict}. Its QK circuit puts"
+            f" {self.below[first].mean():.0%} of the attention on the two digits of the column"
+            f" below. Over all pairs of these digits, the carry explains"
+            f" {self.carry[first].mean():.0%} of the variance that its OV circuit writes. Score:"
+            f" {self.scores[first]:.2f} of 1." + (f" The next is {others[0]}." if others else "")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CarryCircuitSpec(Spec[CarryCircuits]):
+    """Which head makes carries, from its QK and OV circuits alone."""
+
+    model: str = field(metadata=MODEL)
+    digits: int = field(default=5, metadata=_DIGITS)
+    seed: int = field(default=0, metadata=SEED)
+
+    def __post_init__(self) -> None:
+        check_count("Operands can't have {} digits.", self.digits, MAX_DIGITS)
+        if self.digits < 2:
+            raise SpecError("A sum of one-digit numbers has no column below.", "Use 2 or more.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,17 @@ from plotly.utils import PlotlyJSONEncoder
 
 import analysis
 from analysis.model.handle import Model
-from analysis.tasks import carry_patching, failure_report, probes, suite_report, suites, sum_table
+from analysis.tasks import (
+    carry_circuits,
+    carry_patching,
+    failure_report,
+    probes,
+    suite_report,
+    suites,
+    sum_table,
+)
 from analysis.tasks.sum_table import Component, Table
-from dash_app.views.tasks import failure_figures, figure_parts, figures
+from dash_app.views.tasks import failure_figures, figure_parts, suite_figures, sum_figures
 
 HERE = Path(__file__).parent
 SUMS, ATTRIBUTED, PAIRS = 3000, 600, 128
@@ -116,6 +124,25 @@ def _strongest(names: tuple[str, ...], line: Any) -> str:
     return ", ".join(f"{names[place]} {line[place]:.2f}" for place in order if line[place] >= 0.1)
 
 
+def read_weights(model: Model) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Which head makes carries, from QK and OV alone; no pass through the model."""
+    found = carry_circuits.carry_circuits(model)
+    numbers = {
+        found.name(at): {
+            "reads below": np.round(found.below[at], 3).tolist(),
+            "carry": np.round(found.carry[at], 3).tolist(),
+            "score": round(float(found.scores[at]), 4),
+            "output at digit sum 8, 9, 10, 11": np.round(found.outputs[at, :, 8:12], 2).tolist(),
+        }
+        for at in range(len(found.heads))
+    }
+    first = int(found.order[0])
+    return {"sentence": found.sentence, **numbers}, {
+        "weights-heads": sum_figures.carry_heads(found, theme="light"),
+        "weights-step": sum_figures.carry_steps(found, first, theme="light"),
+    }
+
+
 def patch(model: Model, digits: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Patching: which component carries a carry from the neighbouring column or from further."""
     numbers, drawn = {}, {}
@@ -164,7 +191,7 @@ def emerge(model: Model, digits: int) -> tuple[dict[str, Any], dict[str, Any]]:
         },
         "wrong": broken.wrong,
     }
-    return numbers, {"emergence": figures.emergence(found, theme="light")}
+    return numbers, {"emergence": suite_figures.emergence(found, theme="light")}
 
 
 def compare_failure(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -210,7 +237,7 @@ def project(model: Model, sums: Table) -> dict[str, Any]:
     for component, colour in choices:
         found = probes.projection(model, sums, component, place, 1)
         name = f"pca-{component.name.replace(' ', '').replace('.', '')}-1-{colour}"
-        drawn[name] = figures.projection(found, colour=colour, theme="light")
+        drawn[name] = sum_figures.projection(found, colour=colour, theme="light")
     return drawn
 
 
@@ -268,6 +295,7 @@ def main() -> None:
     parts: tuple[tuple[str, Callable[[], tuple[dict[str, Any], dict[str, Any]]]], ...] = (
         ("contributions", lambda: attribute(model, sums.part(np.arange(ATTRIBUTED)))),
         ("probes", lambda: probe(model, sums)),
+        ("weights", lambda: read_weights(model)),
         ("patching", lambda: patch(model, digits)),
         ("emergence", lambda: emerge(model, digits)),
         ("shapes", lambda: ({}, project(model, sums))),

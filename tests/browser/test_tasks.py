@@ -76,6 +76,9 @@ def test_reports_on_sums_are_drawn_clicked_and_downloaded(revisit: Callable[...,
         fill(page, f"tasks-{report}-size", size)
         page.locator(f"#tasks-{report}-run").click()
         ready(page, report)
+    page.locator("#tasks-circuits-run").click()
+    ready(page, "circuits")
+    expect(page.locator("#tasks-circuits-summary")).to_contain_text("head 0.0 makes carries")
     with page.expect_download() as told:
         page.locator("#tasks-contributions-csv-logits").click()
     rows = list(csv.DictReader(io.StringIO(Path(told.value.path()).read_text())))

@@ -31,7 +31,13 @@ from analysis.service import Service
 from analysis.tasks.suite_files import as_lines
 from analysis.tasks.suite_specs import OWN, FailureSpec, SuiteSpec
 from analysis.tasks.suites import Suite, TaskPrompt
-from analysis.tasks.sum_specs import ContributionSpec, PatchSpec, ProbeSpec, ProjectionSpec
+from analysis.tasks.sum_specs import (
+    CarryCircuitSpec,
+    ContributionSpec,
+    PatchSpec,
+    ProbeSpec,
+    ProjectionSpec,
+)
 from analysis.tracing.specs import PatternSpec, RunSpec, TraceSpec
 from analysis.trajectory.specs import EmergenceSpec, LargestStepSpec, StepsSpec, StorySpec
 from analysis.weights.specs import CircuitSpec, WeightSpec
@@ -117,6 +123,7 @@ KINDS = {
     "contributions": Kind(ContributionSpec(MODEL, sums=150), "Attributing digits"),
     "probes": Kind(ProbeSpec(MODEL, sums=40), "Fitting probes", 2),
     "projection": Kind(ProjectionSpec(MODEL, "row 1", sums=150), "Projecting states"),
+    "carry_circuits": Kind(CarryCircuitSpec(MODEL), "Reading heads", 2),
     "patching": Kind(PatchSpec(MODEL, pairs=8), "Patching", 2),
     "sweep": Kind(SweepSpec(MODEL, "54328+12345=0666", "54321+12345=0666", "7", "6", axes="part"),
                   "Patching cells", 20),

@@ -15,7 +15,13 @@ from analysis.contract.specs import InfoSpec
 from analysis.errors import AnalysisError, CancelledError, SpecError
 from analysis.tasks import addition, export, suite_files, suites
 from analysis.tasks.suite_specs import OWN, FailureSpec, SuiteSpec
-from analysis.tasks.sum_specs import ContributionSpec, PatchSpec, ProbeSpec, ProjectionSpec
+from analysis.tasks.sum_specs import (
+    CarryCircuitSpec,
+    ContributionSpec,
+    PatchSpec,
+    ProbeSpec,
+    ProjectionSpec,
+)
 from dash_app.errors import Problem, explain
 from dash_app.jobs.job_and_draw import problem_to_store, stored_problem
 from dash_app.page.panel import empty_state, notice, problem_notice, select_button, target
@@ -80,6 +86,8 @@ def spec_of(service: Service, name: str, form: Mapping[str, Any]) -> Any:
     model, digits = str(form["model"]), _whole(form["digits"], "Digits")
     if name == "suite":
         return _suite(service, form)
+    if name == "circuits":
+        return CarryCircuitSpec(model, digits)
     size = _whole(form["own"], "The report's size")
     if name == "failure":
         return FailureSpec(_suite(service, form), size)
@@ -219,6 +227,7 @@ DRAW: dict[str, Callable[[Any, Mapping[str, Any], Mapping[str, Any], Any], Drawn
     "suite": suite.suite,
     "failure": failures.failure,
     "contributions": sums.contributions,
+    "circuits": sums.circuits,
     "probes": sums.probes,
     "projection": sums.projection,
     "patching": sums.patching,

@@ -159,6 +159,26 @@ REPORTS = (
         sheets=("points",),
     ),
     Report(
+        "circuits",
+        "Which head makes carries, by its weights",
+        "Reads the QK and OV circuits of every head without running the model: does it read the"
+        " two digits of the column below, and does it write whether they carry?",
+        (
+            "Reads below: the attention weight on the two digits of the column below, from the"
+            " state that writes the column. It is the softmax of q · k for embeddings at their"
+            " positions; the digits of all other positions are averaged out.",
+            "Carry: over the 100 pairs of these two digits, the share of the variance of the head's"
+            " output (OV) that the carry explains. At 100 % the output is one bit. A head's score"
+            " is the mean over columns of the two shares, multiplied.",
+            "Heads of later layers also read what earlier layers write. This is left out here."
+            " Patching, below, measures the effect in runs of the model.",
+        ),
+        "Read circuits",
+        None,
+        shows=(ReportOption.HEAD,),
+        sheets=("heads", "outputs"),
+    ),
+    Report(
         "patching",
         "Which component carries it",
         "Patches a component's output from a sum with a carry into a sum without one, and tests"

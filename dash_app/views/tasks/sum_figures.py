@@ -8,7 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from analysis.tasks.sum_specs import ContributionReport, PatchReport, ProbeReport, Projection
+from analysis.tasks.sum_specs import (
+    CarryCircuits,
+    ContributionReport,
+    PatchReport,
+    ProbeReport,
+    Projection,
+)
 from dash_app.page.theme import Figure, Theme, axis, base_layout, colour_bar, palette, scale
 from dash_app.views.tasks.figure_parts import line, matrix, title_of
 
@@ -190,6 +196,49 @@ def titled(target: str) -> str:
     """Name of a probe's target: "carry into column 2", "sum of column 0"."""
     kind, column = ("carry into", target[5:]) if target[0] == "c" else ("sum of", target[3:])
     return f"{kind} column {column}"
+
+
+def carry_heads(report: CarryCircuits, *, theme: Theme) -> Figure:
+    """For each head: what it reads of the column below, how far it writes the carry, and both."""
+    values = np.concatenate([report.below, report.carry, report.scores[:, None]], 1)
+    kept = _strongest(values[:, -1:])
+    labels = [f"{what}<br>{n}" for what in ("reads below", "carry") for n in report.columns]
+    return matrix(
+        values[kept], columns=[*labels, "score"], rows=[report.name(at) for at in kept],
+        theme=theme, quantity="share", title="Heads that make carries, by their weights",
+        x_title="Column that receives the carry",
+    )  # fmt: skip
+
+
+def carry_steps(report: CarryCircuits, at: int, *, theme: Theme) -> Figure:
+    """What a head writes for each sum of the two digits below, between no carry and a carry."""
+    colours = palette(theme).categories
+    lines = [
+        {
+            **line(list(range(19)), report.outputs[at, place], f"into column {column}",
+                   colours[place % len(colours)]),
+            "hovertemplate": f"digit sum %{{x}}, into column {column}: %{{y:.2f}}<extra></extra>",
+        }
+        for place, column in enumerate(report.columns)
+    ]  # fmt: skip
+    title = f"What {report.name(at)} writes: 0 is the mean without a carry, 1 the mean with one"
+    return {
+        "data": lines,
+        "layout": base_layout(
+            theme,
+            meta={"view": "tasks"},
+            hovermode="closest",
+            height=320,
+            showlegend=True,
+            title=title_of(title, theme),
+            legend={"x": 1.01, "y": 1, "font": {"size": 11}},
+            margin={"l": 64, "r": 150, "t": 36, "b": 52, "pad": 0, "autoexpand": False},
+            xaxis=axis(
+                theme, "Sum of the two digits of the column below", dtick=1, range=[-0.4, 18.4]
+            ),
+            yaxis=axis(theme, "Output", showgrid=True),
+        ),
+    }
 
 
 def patches(report: PatchReport, link: Link, *, control: bool, theme: Theme) -> Figure:

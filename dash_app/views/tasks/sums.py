@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 from dash import html
 
-from analysis.tasks.sum_specs import ContributionReport, PatchReport, ProbeReport, Projection
+from analysis.tasks.sum_specs import (
+    CarryCircuits,
+    ContributionReport,
+    PatchReport,
+    ProbeReport,
+    Projection,
+)
 from dash_app.views.tasks import sum_figures
 from dash_app.views.tasks.layout import Drawn, chosen, part_target, picture
 from dash_app.views.tasks.reports import ReportOption
@@ -124,6 +130,30 @@ def projection(
     share = float(report.explained.sum())
     summary = f"{len(report.points)} sums; the two axes have {share:.0%} of the variance."
     return Drawn(html.P(summary), figures)
+
+
+def circuits(
+    report: CarryCircuits, form: Mapping[str, Any], options: Mapping[str, Any], theme: Any
+) -> Drawn:
+    """The two shares of each head, and what the chosen head writes for each digit sum."""
+    names = [report.name(at).removeprefix("head ") for at in range(len(report.heads))]
+    head = chosen(names, options.get(ReportOption.HEAD), names[int(report.order[0])])
+    figures = [
+        picture(
+            sum_figures.carry_heads(report, theme=theme),
+            f"By the weights of {form['model']} alone; no pass through the model. The"
+            " last column is the score.",
+            wide=True,
+        ),
+        picture(
+            sum_figures.carry_steps(report, names.index(head), theme=theme),
+            "Mean over the pairs of digits with each sum. A head that makes carries has a step"
+            " between 9 and 10.",
+            wide=True,
+        ),
+    ]
+    rows = [{"label": name, "value": name} for name in names]
+    return Drawn(html.P(report.sentence), figures, {ReportOption.HEAD: (rows, head)})
 
 
 def patching(
