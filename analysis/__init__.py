@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from analysis.flow_graph.graph import flow
     from analysis.inside_block.aggregation import aggregation_report
     from analysis.inside_block.block import block
+    from analysis.inside_block.experts import experts
     from analysis.inside_block.scores import score_parts
     from analysis.lens.colours import colours
     from analysis.lens.disagreement import disagreement
@@ -58,6 +59,7 @@ _HOMES = {
     "disagreement": "analysis.lens.disagreement",
     "embedding_report": "analysis.reports.embeddings",
     "emergence": "analysis.trajectory.emergence",
+    "experts": "analysis.inside_block.experts",
     "flow": "analysis.flow_graph.graph",
     "generate": "analysis.tracing.generation",
     "head_output": "analysis.tracing.heads",
@@ -97,6 +99,7 @@ __all__ = [
     "disagreement",
     "embedding_report",
     "emergence",
+    "experts",
     "flow",
     "generate",
     "head_output",

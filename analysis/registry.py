@@ -22,6 +22,8 @@ from analysis.inside_block.specs import (
     AggregationReport,
     AggregationSpec,
     BlockSpec,
+    Experts,
+    ExpertSpec,
     OpenedBlock,
     ScoreParts,
     ScoreSpec,
@@ -119,6 +121,7 @@ _ROWS: tuple[tuple[str, Subject, type[Spec[Any]], type[Any], str], ...] = (
         "trajectory.steps:compute_all_positions",
     ),
     ("block", "trace", BlockSpec, OpenedBlock, "inside_block.block:compute"),
+    ("experts", "trace", ExpertSpec, Experts, "inside_block.experts:compute"),
     ("score_parts", "trace", ScoreSpec, ScoreParts, "inside_block.scores:compute"),
     (
         "aggregation",

@@ -33,7 +33,7 @@ from analysis.flow_graph.results import (
     LinkReading,
     Neurons,
 )
-from analysis.inside_block.specs import OpenedBlock, ScoreParts
+from analysis.inside_block.specs import Experts, OpenedBlock, ScoreParts
 from analysis.lens.options import COMPONENTS
 from analysis.lens.results import Colours, Disagreement, Grid, Promoted
 from analysis.reports.specs import EmbeddingReport, NormReport, SimilarityReport
@@ -296,6 +296,18 @@ def words_of_block(block: OpenedBlock) -> Iterator[Row]:
         for (at, rank), token in np.ndenumerate(tokens):
             if token >= 0:
                 yield kind, str(labels[at]), rank, token, names.get(int(token), "")
+
+
+def experts(found: Experts) -> Iterator[Row]:
+    """The chosen experts, and the rest of the MLP's output."""
+    names = texts_of(found)
+    weights = [*found.weights.tolist(), None]
+    for at, words in enumerate(found.tokens.tolist()):
+        promoted = " ".join(names[one] for one in words)
+        yield (
+            found.name(at), weights[at], found.lengths[at], found.cosines[at], found.effects[at],
+            promoted,
+        )  # fmt: skip
 
 
 def largest_scores(found: ScoreParts) -> Iterator[Row]:

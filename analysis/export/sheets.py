@@ -39,7 +39,7 @@ from analysis.errors import SpecError
 from analysis.experiments.sheets import SHEETS as EXPERIMENT_SHEETS
 from analysis.export import rows
 from analysis.flow_graph.results import CausalCheck, CausalComparison, Graph, LinkReading, Neurons
-from analysis.inside_block.specs import AggregationReport, OpenedBlock, ScoreParts
+from analysis.inside_block.specs import AggregationReport, Experts, OpenedBlock, ScoreParts
 from analysis.lens.results import Colours, Disagreement, Grid, Promoted
 from analysis.reports.specs import EmbeddingReport, NormReport, SimilarityReport
 from analysis.tasks.export import SHEETS as TASK_SHEETS
@@ -202,6 +202,15 @@ SHEETS: dict[type[Any], tuple[Sheet, ...]] = {
               rows.coordinates),
         Sheet("tokens", {"kind": TEXT, "of": TEXT, "rank": RANK, "id": TOKEN, "text": TEXT},
               rows.words_of_block),
+        _FACTS,
+    ),
+    Experts: (
+        Sheet(
+            "experts",
+            {"expert": TEXT, "weight": SHARE, "length": NORM, "cosine": COSINE, "logit": LOGITS,
+             "promotes": TEXT},
+            rows.experts,
+        ),
         _FACTS,
     ),
     ScoreParts: (

@@ -123,6 +123,71 @@ class BlockSpec(Spec[OpenedBlock]):
             raise SpecError(f"{self.neurons} neurons are not possible.", "Choose 1 to 50 neurons.")
 
 
+@dataclass(frozen=True, slots=True)
+class Experts(Result):
+    """The experts of an MLP at one position, and what each writes.
+
+    Attributes:
+        layer, position: The place.
+        chosen: [expert] numbers of the chosen experts, the largest weight first.
+        weights: [expert] the router's weights, as multiplied with the outputs.
+        count: Number of experts in the layer.
+        lengths, cosines, effects: [expert + 1] L2 norm of what each writes, its cosine with the
+            MLP's output, and what it adds to the logit. The last entry is the rest: shared experts
+            and biases.
+        tokens: [expert + 1, k] tokens that it promotes.
+        token, foil: The logit's token; -1 for no foil.
+        error: Relative error of the sum of the chosen experts, each run alone.
+        missing: Why no experts are listed; else empty. The rest is then the whole output.
+        vocabulary: The tokens that occur.
+    """
+
+    layer: int
+    position: int
+    chosen: Ints
+    weights: Floats
+    count: int
+    lengths: Floats
+    cosines: Floats
+    effects: Floats
+    tokens: Ints
+    token: int
+    foil: int
+    error: float
+    missing: str
+    vocabulary: tuple[Token, ...]
+
+    def __post_init__(self) -> None:
+        check_shape("weights", self.weights, self.chosen.shape)
+        for name in ("lengths", "cosines", "effects"):
+            check_shape(name, getattr(self, name), (len(self.chosen) + 1,))
+        check_shape("tokens", self.tokens, (len(self.chosen) + 1, None))
+
+    def name(self, at: int) -> str:
+        """An entry of ``lengths`` in words."""
+        return f"Expert {self.chosen[at]}" if at < len(self.chosen) else "Shared experts and biases"
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertSpec(Spec[Experts]):
+    """The experts that an MLP uses at one position: their weights, and what each writes."""
+
+    layer: int = field(metadata=about("The block."))
+    position: int = field(default=-1, metadata=about("The position."))
+    k: int = field(default=4, metadata=about("Tokens in each list, 1 to 20."))
+    token: int | None = field(
+        default=None,
+        metadata=about("The id of the token whose logit is measured; the model's top token."),
+    )
+    foil: int | None = field(
+        default=None, metadata=about("The id of the token whose logit is subtracted.")
+    )
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.k <= 20:
+            raise SpecError(f"A list of {self.k} tokens is not possible.", "Choose 1 to 20 tokens.")
+
+
 class ScoreEntry(NamedTuple):
     """One product of a query part and a key part.
 

@@ -1,7 +1,7 @@
 """Which head makes carries, from its weights alone: what its QK reads and what its OV writes.
 
 Every head is examined as if it read the embeddings. The score of a pair of positions follows from
-W_QK, and what a head writes from W_OV. The model computes no attention pattern, no MLP and no logit.
+W_QK, and what a head writes from W_OV. No MLP and no logit is used.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from analysis.contract.specs import InfoSpec
 from analysis.errors import CancelledError, WorkerStoppedError
 from analysis.experiments.specs import PromptSpec, SweepSpec
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec, NeuronSpec
-from analysis.inside_block.specs import AggregationSpec, BlockSpec, ScoreSpec
+from analysis.inside_block.specs import AggregationSpec, BlockSpec, ExpertSpec, ScoreSpec
 from analysis.lens.specs import ColourSpec, DisagreementSpec, LensSpec, PromotedSpec
 from analysis.registry import TECHNIQUES, technique_for
 from analysis.reports.specs import EmbeddingSpec, NormSpec, SimilaritySpec
@@ -111,6 +111,7 @@ KINDS = {
     "similarity": Kind(SimilaritySpec(norm="none"), "Sweeping the state's length", 2,
                        patient=True, kept=LedgerSpec(11)),
     "block": Kind(BlockSpec(1, 11), "Opening the block"),
+    "experts": Kind(ExpertSpec(1, 11)),
     "score_parts": Kind(ScoreSpec(1, 0, 11, 0), "Projecting parts"),
     "aggregation": Kind(AggregationSpec(), "Comparing with the states", patient=True),
     "circuits": Kind(CircuitSpec(1, 0), "Copying score"),

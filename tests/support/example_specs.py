@@ -11,7 +11,7 @@ from typing import Any
 from analysis.contract.specs import Spec
 from analysis.experiments.specs import PromptSpec, SweepSpec
 from analysis.flow_graph.specs import LinkSpec, NeuronSpec
-from analysis.inside_block.specs import BlockSpec, ScoreSpec
+from analysis.inside_block.specs import BlockSpec, ExpertSpec, ScoreSpec
 from analysis.lens.specs import PromotedSpec
 from analysis.tracing.specs import PatternSpec
 from analysis.weights.specs import CircuitSpec
@@ -21,6 +21,7 @@ REQUIRED: dict[type[Spec[Any]], dict[str, Any]] = {
     LinkSpec: {"kind": "attention", "layer": 1, "source_pos": 1, "target_pos": 3, "head": 1},
     NeuronSpec: {"layer": 1, "position": 2},
     BlockSpec: {"layer": 1, "position": 2},
+    ExpertSpec: {"layer": 1, "position": 2},
     ScoreSpec: {"layer": 1, "head": 1, "query": 3, "key": 1},
     CircuitSpec: {"layer": 1, "head": 1},
     PromotedSpec: {"component": "head_output", "layer": 1, "position": 2, "head": 1},

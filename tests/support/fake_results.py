@@ -15,6 +15,8 @@ from analysis.inside_block.specs import (
     AggregationReport,
     AggregationSpec,
     BlockSpec,
+    Experts,
+    ExpertSpec,
     OpenedBlock,
     ScoreParts,
     ScoreSpec,
@@ -250,6 +252,17 @@ def block(size: int, spec: BlockSpec) -> OpenedBlock:
     )  # fmt: skip
 
 
+def experts(size: int, spec: ExpertSpec) -> Experts:
+    """Expert 3 has most of the weight, in layers with an odd number; the others are dense."""
+    count = 2 if spec.layer % 2 else 0
+    sizes = np.array([4, 1, 2], np.float32)[2 - count :]
+    return Experts(
+        spec.layer, spec.position % size, np.array([3, 0])[:count],
+        np.array([0.75, 0.25], np.float32)[:count], 8 if count else 0, sizes, sizes / 5, sizes / 8,
+        np.full((count + 1, spec.k), 6), 5, -1, 1e-7, "" if count else "No experts.", vocabulary(),
+    )  # fmt: skip
+
+
 def score_parts(size: int, spec: ScoreSpec) -> ScoreParts:
     """The embedding of the query times head 0.1 of the key makes most of the score."""
     matrix = np.array([[0.1, 2.0], [0.2, -0.3]], np.float32)
@@ -294,6 +307,7 @@ MADE: dict[str, Callable[..., Any]] = {
     "aggregation": aggregation,
     "block": block,
     "circuits": circuits,
+    "experts": experts,
     "score_parts": score_parts,
     "weights": weights,
     "attribute": attribution,

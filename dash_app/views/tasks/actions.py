@@ -84,10 +84,8 @@ def spec_of(service: Service, name: str, form: Mapping[str, Any]) -> Any:
         SpecError: If the form has an invalid value, or its list is no longer stored.
     """
     model, digits = str(form["model"]), _whole(form["digits"], "Digits")
-    if name == "suite":
-        return _suite(service, form)
-    if name == "circuits":
-        return CarryCircuitSpec(model, digits)
+    if name in ("suite", "circuits"):
+        return _suite(service, form) if name == "suite" else CarryCircuitSpec(model, digits)
     size = _whole(form["own"], "The report's size")
     if name == "failure":
         return FailureSpec(_suite(service, form), size)

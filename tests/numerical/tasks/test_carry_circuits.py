@@ -1,4 +1,4 @@
-"""Heads that make carries, found in the weights: against loops over the state dict, and patching."""
+"""Heads that make carries, found in the weights: against loops over them, and patching."""
 
 from __future__ import annotations
 
