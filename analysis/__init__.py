@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from analysis.reports.norm_report import norm_report
     from analysis.reports.similarity import similarity_report
     from analysis.tasks.carry_circuits import carry_circuits
+    from analysis.tasks.neuron_texts import neuron_texts
     from analysis.tracing.capture import Trace, trace
     from analysis.tracing.generation import generate
     from analysis.tracing.heads import attention_bias, head_output
@@ -67,6 +68,7 @@ _HOMES = {
     "load_model": "analysis.loading",
     "load_recipe": "analysis.export.results",
     "load_result": "analysis.export.results",
+    "neuron_texts": "analysis.tasks.neuron_texts",
     "norm_report": "analysis.reports.norm_report",
     "promoted": "analysis.lens.promoted",
     "recipe": "analysis.export.recipes",
@@ -108,6 +110,7 @@ __all__ = [
     "load_model",
     "load_recipe",
     "load_result",
+    "neuron_texts",
     "norm_report",
     "promoted",
     "recipe",

@@ -38,6 +38,7 @@ from analysis.reports.specs import (
     SimilarityReport,
     SimilaritySpec,
 )
+from analysis.tasks.neuron_text_specs import NeuronTexts, NeuronTextSpec
 from analysis.tasks.suite_specs import FailureReport, FailureSpec, SuiteReport, SuiteSpec
 from analysis.tasks.sum_specs import (
     CarryCircuits,
@@ -142,6 +143,7 @@ _ROWS: tuple[tuple[str, Subject, type[Spec[Any]], type[Any], str], ...] = (
     ("probes", "study", ProbeSpec, ProbeReport, "tasks.probes:compute"),
     ("projection", "study", ProjectionSpec, Projection, "tasks.probes:compute_projection"),
     ("carry_circuits", "study", CarryCircuitSpec, CarryCircuits, "tasks.carry_circuits:compute"),
+    ("neuron_texts", "study", NeuronTextSpec, NeuronTexts, "tasks.neuron_texts:compute"),
     ("patching", "study", PatchSpec, PatchReport, "tasks.carry_patching:compute"),
     ("sweep", "study", SweepSpec, Sweep, "experiments.sweep:compute"),
     ("compare_prompts", "study", PromptSpec, PromptComparison, "experiments.comparison:compute"),

@@ -16,6 +16,8 @@ from analysis.contract.sheets import (
     LAYER,
     LOGITS,
     NUMBER,
+    POSITION,
+    RANK,
     ROW,
     SHARE,
     TEXT,
@@ -24,6 +26,7 @@ from analysis.contract.sheets import (
     csv_text,
     for_json,
 )
+from analysis.tasks.neuron_text_specs import NeuronTexts
 from analysis.tasks.suite_specs import (
     EmergenceCurve,
     EmergenceReport,
@@ -141,6 +144,12 @@ def _points(report: Projection) -> Iterator[Row]:
         yield prompt, *point, total, carry
 
 
+def _firings(found: NeuronTexts) -> Iterator[Row]:
+    for neuron in range(len(found.best)):
+        for rank, one in enumerate(found.of(neuron)):
+            yield neuron, rank, *one
+
+
 def _carry_heads(report: CarryCircuits) -> Iterator[Row]:
     for (at, place), value in np.ndenumerate(report.carry):
         head = (report.layers[at], report.heads[at])
@@ -252,6 +261,16 @@ SHEETS: dict[type[Any], tuple[Sheet, ...]] = {
             "points",
             {"prompt": TEXT, "axis1": NUMBER, "axis2": NUMBER, "digit_sum": COUNT, "carry": COUNT},
             _points,
+        ),
+    ),
+    NeuronTexts: (
+        Sheet(
+            "neurons",
+            {
+                "neuron": INDEX, "rank": RANK, "text": INDEX, "position": POSITION,
+                "activation": NUMBER, "before": TEXT, "token": TEXT, "after": TEXT,
+            },
+            _firings,
         ),
     ),
     CarryCircuits: (

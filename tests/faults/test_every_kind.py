@@ -28,6 +28,7 @@ from analysis.lens.specs import ColourSpec, DisagreementSpec, LensSpec, Promoted
 from analysis.registry import TECHNIQUES, technique_for
 from analysis.reports.specs import EmbeddingSpec, NormSpec, SimilaritySpec
 from analysis.service import Service
+from analysis.tasks.neuron_text_specs import NeuronTextSpec
 from analysis.tasks.suite_files import as_lines
 from analysis.tasks.suite_specs import OWN, FailureSpec, SuiteSpec
 from analysis.tasks.suites import Suite, TaskPrompt
@@ -125,6 +126,7 @@ KINDS = {
     "probes": Kind(ProbeSpec(MODEL, sums=40), "Fitting probes", 2),
     "projection": Kind(ProjectionSpec(MODEL, "row 1", sums=150), "Projecting states"),
     "carry_circuits": Kind(CarryCircuitSpec(MODEL), "Reading heads", 2),
+    "neuron_texts": Kind(NeuronTextSpec(MODEL, 1, "addition-lengths"), "Running texts"),
     "patching": Kind(PatchSpec(MODEL, pairs=8), "Patching", 2),
     "sweep": Kind(SweepSpec(MODEL, "54328+12345=0666", "54321+12345=0666", "7", "6", axes="part"),
                   "Patching cells", 20),

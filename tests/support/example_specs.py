@@ -13,6 +13,7 @@ from analysis.experiments.specs import PromptSpec, SweepSpec
 from analysis.flow_graph.specs import LinkSpec, NeuronSpec
 from analysis.inside_block.specs import BlockSpec, ExpertSpec, ScoreSpec
 from analysis.lens.specs import PromotedSpec
+from analysis.tasks.neuron_text_specs import NeuronTextSpec
 from analysis.tracing.specs import PatternSpec
 from analysis.weights.specs import CircuitSpec
 
@@ -23,6 +24,7 @@ REQUIRED: dict[type[Spec[Any]], dict[str, Any]] = {
     BlockSpec: {"layer": 1, "position": 2},
     ExpertSpec: {"layer": 1, "position": 2},
     ScoreSpec: {"layer": 1, "head": 1, "query": 3, "key": 1},
+    NeuronTextSpec: {"model": "fake", "layer": 1, "texts": "abcd\nabed"},
     CircuitSpec: {"layer": 1, "head": 1},
     PromotedSpec: {"component": "head_output", "layer": 1, "position": 2, "head": 1},
     PromptSpec: {"model": "fake", "a": "abcd", "b": "abed"},
