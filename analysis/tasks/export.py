@@ -156,6 +156,11 @@ def _carry_heads(report: CarryCircuits) -> Iterator[Row]:
         yield *head, report.columns[place], report.below[at, place], value, report.scores[at]
 
 
+def _carry_reads(report: CarryCircuits) -> Iterator[Row]:
+    for (at, place, column), value in np.ndenumerate(report.reads):
+        yield report.layers[at], report.heads[at], report.columns[place], column, value
+
+
 def _carry_outputs(report: CarryCircuits) -> Iterator[Row]:
     for (at, place, total), value in np.ndenumerate(report.outputs):
         yield report.layers[at], report.heads[at], report.columns[place], total, value
@@ -281,6 +286,14 @@ SHEETS: dict[type[Any], tuple[Sheet, ...]] = {
                 "carry": SHARE, "score": SHARE,
             },
             _carry_heads,
+        ),
+        Sheet(
+            "reads",
+            {
+                "layer": LAYER, "head": HEAD, "column": INDEX, "read_column": INDEX,
+                "weight": SHARE,
+            },
+            _carry_reads,
         ),
         Sheet(
             "outputs",

@@ -33,6 +33,7 @@ from analysis.reports.specs import (
     SimilarityReport,
     SimilaritySpec,
 )
+from analysis.tasks.neuron_text_specs import NeuronTexts, NeuronTextSpec
 from analysis.trajectory.specs import LargestStep, LargestSteps, LargestStepSpec, Steps, StepsSpec
 from analysis.weights.specs import Circuits, CircuitSpec, WeightReport, WeightSpec
 
@@ -278,6 +279,17 @@ def aggregation(size: int, spec: AggregationSpec) -> AggregationReport:
     return AggregationReport(spec.rank, 48, size, half, half / 2, half / 10, half / 10, spec.seed)
 
 
+def neuron_texts(spec: NeuronTextSpec) -> NeuronTexts:
+    """Neuron 7 fires most at " France" in the second text; all others in the first one."""
+    best, places = np.zeros((10, 2), np.int64), np.ones((10, 2), np.int64)
+    best[:, 1] = 1
+    best[7], places[7, 0] = (1, 0), 3
+    sizes = np.tile(np.array([2.5, -0.5], np.float32), (10, 1))
+    texts = ("The river is stone", "The capital of France is Paris")
+    ids = ((0, 8, 4, 9), (0, 1, 2, 3, 4, 5))
+    return NeuronTexts(spec.layer, spec.own or texts, ids, best, places, sizes, vocabulary())
+
+
 def circuits(spec: CircuitSpec) -> Circuits:
     """Token 5 promotes itself."""
     ends, one = np.full((2, 2, spec.k), 6), np.full((1, spec.k), 5)
@@ -308,6 +320,7 @@ MADE: dict[str, Callable[..., Any]] = {
     "block": block,
     "circuits": circuits,
     "experts": experts,
+    "neuron_texts": neuron_texts,
     "score_parts": score_parts,
     "weights": weights,
     "attribute": attribution,

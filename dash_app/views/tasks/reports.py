@@ -176,7 +176,7 @@ REPORTS = (
         "Read circuits",
         None,
         shows=(ReportOption.HEAD,),
-        sheets=("heads", "outputs"),
+        sheets=("heads", "reads", "outputs"),
     ),
     Report(
         "patching",

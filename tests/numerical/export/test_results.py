@@ -23,6 +23,7 @@ from analysis.export.recipes import Recipe, script
 from analysis.export.sheets import SHEETS, frames, one_frame
 from analysis.lens.specs import LensSpec
 from analysis.registry import TECHNIQUES, Technique
+from analysis.tasks.neuron_text_specs import NeuronTextSpec
 from analysis.tracing.interventions import Ablate, Steer, SteerTokens
 from tests.numerical.conftest import Case
 from tests.support import fake_results
@@ -30,6 +31,7 @@ from tests.support.example_specs import example_spec
 from tests.wiring.views.test_tasks import MADE
 
 EXPERIMENTS = (
+    partial(fake_results.neuron_texts, NeuronTextSpec("m", 1)),
     partial(fake_results.sweep, SweepSpec("m", "a", "b")),
     partial(fake_results.compared, PromptSpec("m", "a", "b")),
 )

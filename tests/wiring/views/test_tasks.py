@@ -101,8 +101,7 @@ def projection() -> Projection:
 
 
 def circuits() -> CarryCircuits:
-    reads, carry = np.zeros((2, 1, 2), np.float32), np.array([[0.5], [0.1]], np.float32)
-    reads[1, 0, 0] = 0.75
+    reads, carry = (np.array(one, np.float32) for one in ([[[0, 0]], [[0.75, 0]]], [[0.5], [0.1]]))
     steps = np.linspace(0, 1, 38, dtype=np.float32).reshape(2, 1, 19)
     return CarryCircuits(np.zeros(2, int), np.arange(2), np.array([1]), reads, carry, steps)
 
@@ -189,12 +188,11 @@ def test_each_report_uses_its_form() -> None:
             service, report.name, own=50 if report.name == "probes" else 4, digits=3
         )
     _, fail, contribute, probe, project, circuit, patch = service.specs
-    assert circuit == CarryCircuitSpec("m", 3)
     assert fail == FailureSpec(SuiteSpec("m", "addition", 3, 0, 3), 4)
     assert contribute == ContributionSpec("m", 3, 4)
     assert probe == ProbeSpec("m", 3, 50)
     assert project == ProjectionSpec("m", "head 0.1", "", 1, 3, 4)
-    assert patch == PatchSpec("m", 3, 4, travels=True, positions="all")
+    assert patch == PatchSpec("m", 3, 4, travels=True, positions="all") != circuit
 
 
 @pytest.mark.parametrize(
@@ -269,20 +267,6 @@ def test_a_cell_opens_a_sum_of_its_group() -> None:
     assert (link["layer"], link["heads"], link["pos"]) == (["0"], ["2"], ["1"])
     assert heat["customdata"][0][1] == ""  # no sum has a carry into the units
     assert "head 1.2" in read["layout"]["title"]["text"]
-
-
-def test_the_weights_name_the_head_whose_shares_multiply_most() -> None:
-    shares, steps = figures("circuits")
-    np.testing.assert_allclose(shares["data"][0]["z"], [[0, 0.5, 0], [0.75, 0.1, 0.075]])
-    assert "head 0.1" in steps["layout"]["title"]["text"]
-    drawn = actions.draw(Service(circuits()), "circuits", finished("circuits"), {}, "light")
-    assert drawn is not None
-    said = text(drawn.summary)
-    assert "head 0.1 comes closest, but does not make carries by itself" in said
-    assert "0.07 of 1. The next is head 0.0: 0.00." in said
-    chosen = figures("circuits", head="0.0")[1]
-    assert "head 0.0" in chosen["layout"]["title"]["text"]
-    np.testing.assert_allclose(chosen["data"][0]["y"], circuits().outputs[0, 0])
 
 
 def test_the_control_is_drawn_on_request() -> None:

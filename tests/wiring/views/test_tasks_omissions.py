@@ -218,3 +218,17 @@ def test_axes_show_their_variance_and_a_row_opens_a_prompt() -> None:
                 line.get("name", ""))  # fmt: skip
     assert drawn["customdata"][0] == ""  # no token has emerged yet
     assert all(drawn["customdata"][1:])
+
+
+def test_the_weights_name_the_head_whose_shares_multiply_most() -> None:
+    shares, steps = figures("circuits")
+    np.testing.assert_allclose(shares["data"][0]["z"], [[0, 0.5, 0], [0.75, 0.1, 0.075]])
+    assert "head 0.1" in steps["layout"]["title"]["text"]
+    drawn = actions.draw(Service(MADE["circuits"]()), "circuits", finished("circuits"), {}, "light")
+    assert drawn is not None
+    said = text(drawn.summary)
+    assert "head 0.1 comes closest, but does not make carries by itself" in said
+    assert "0.08 of 1. The next is head 0.0: 0.00." in said
+    chosen = figures("circuits", head="0.0")[1]
+    assert "head 0.0" in chosen["layout"]["title"]["text"]
+    np.testing.assert_allclose(chosen["data"][0]["y"], MADE["circuits"]().outputs[0, 0])
