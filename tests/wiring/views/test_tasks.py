@@ -29,7 +29,6 @@ from analysis.tasks.suite_specs import (
 )
 from analysis.tasks.sum_specs import (
     CarryCircuits,
-    CarryCircuitSpec,
     ContributionReport,
     ContributionSpec,
     PatchReport,
