@@ -3,13 +3,14 @@
 # make test-js      run the tests of the page's scripts alone
 # make check        run lint, types, import rules and tests
 # make check-full   run the long suites
+# make docs         build the documentation site in build/docs
 # make bench        run the measurements that the documents quote
 # make oracle       compare with TransformerLens and nnsight, in a separate environment
 # make audit        check the installed packages for known vulnerabilities (uses the registry)
 # make clean        remove the environment and every cache of the checkout
 # PYTHON=/path/to/python3.12 chooses the interpreter of a new environment.
 
-.PHONY: run setup setup-dev model chromium redis nginx node test test-js check lint check-full bench oracle audit clean
+.PHONY: run setup setup-dev model chromium redis nginx node test test-js check lint check-full docs bench oracle audit clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := run
 
@@ -63,6 +64,10 @@ check: lint test
 
 check-full: setup-dev model chromium redis nginx
 	$(PYTEST) -m full
+
+docs: setup-dev
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -c docs/site . build/docs
+	@echo "The site is build/docs/index.html."
 
 bench: setup-dev model
 	@set -e; for file in benchmarks/[!_]*.py; do name=$${file#benchmarks/}; \

@@ -1,7 +1,8 @@
-"""Writes docs/reference.md: every technique with its options, and every table of choices.
+"""Writes docs/reference.md and docs/methods.md from the registry, the specs and the tables.
 
-``python -m tools.reference --write`` writes the file. Without ``--write`` the command only says
-whether the file is current. All of it comes from the registry, the specs and the tables.
+The reference lists every technique with its options, and every table of choices. The other page
+explains each lens and flow method. ``python -m tools.reference --write`` writes both. Without
+``--write`` the command only says whether they are current.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from analysis import registry
-from analysis.contract.choices import Choices
+from analysis.contract.choices import Choice, Choices
 from analysis.contract.fields import OptionField, option_fields
 from analysis.contract.specs import Spec
+from analysis.flow_graph.options import FLOW_METHODS
+from analysis.lens.options import DECODERS
 from analysis.registry import Technique
 
-FILE = Path(__file__).resolve().parents[1] / "docs" / "reference.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 #: Modules whose tables are listed even where no spec of a technique names them.
 MODULES = (
     "analysis.lens.options",
@@ -37,6 +40,48 @@ This file is generated: `python -m tools.reference --write`.
 is also a command: `stratascope NAME MODEL PROMPT --option value`; reports on a model are commands
 without a prompt. [Choices](#choices) lists the
 values of each option with formula, source and needs.
+"""
+
+LENSES = """\
+# Lenses and flow methods
+
+This file is generated from the tables of choices: `python -m tools.reference --write`.
+
+A **lens** decodes a state to scores for tokens. A **flow method** says which parts a state is made
+of, or which parts a logit depends on. Each section gives the formula, the source, and the cases in
+which the method misleads. The [reference](reference.md) lists all other options.
+
+No method proves by itself that a part matters. To test a picture, change the run: set a head to
+zero, [patch a state](how-to/patch-a-fact.md), or use the tab *Causal check*, which cuts the drawn
+links.
+
+## Lenses
+
+A lens has three options: the **decoder** (below), the [norm](reference.md#choices-norm) and the
+[similarity](reference.md#choices-similarity). Start with *Output*, the logit lens. Compare it with
+*Learned lens* if the model has one. In a model with tied embeddings, the input and output matrix
+are the same, so the decoders that mix them are switched off.
+
+h is a state, N the final norm, U the unembedding, E the input embedding. The statistics of N are
+taken from the state that is decoded. So, with *Output*, the last row decodes to the model's own
+output.
+"""
+FLOWS = """\
+## Flow methods
+
+y is a state, z one of its parts, x the residual, a what attention or the MLP adds. The shares of
+all parts of a state sum to 1. Two methods measure logits instead: *Signed* and *Effect*. In the
+formula of *Effect*, a is an edge's attention weight, v the source's value, z the head's mixed
+value, m an MLP's output and b its baseline.
+
+| Question | Method |
+| --- | --- |
+| What is the state made of? | Proximity (the default), Norm, Projection |
+| Where do the heads read? | Attention, Rollout, Value-weighted |
+| Which parts decode to the same tokens as the state? | KL |
+| What adds to the logit directly? | Signed |
+| What does the logit depend on? | Effect, or the causal check |
+| What did InTraVisTo show? | Residual norm, Hidden KL |
 """
 
 
@@ -63,6 +108,32 @@ def reference() -> str:
     parts += [_technique(technique) for technique in registry.TECHNIQUES]
     parts += ["## Choices\n", *map(_table, tables())]
     return "\n".join(parts)
+
+
+def methods() -> str:
+    """The page that explains each lens and flow method."""
+    lenses, flows = (
+        "\n".join(_explained(choice, option) for choice in table.values())
+        for table, option in ((DECODERS, "decoder"), (FLOW_METHODS, "method"))
+    )
+    return "\n".join([LENSES, lenses, FLOWS, flows])
+
+
+def pages() -> dict[Path, str]:
+    """The text of each generated file."""
+    return {DOCS / "reference.md": reference(), DOCS / "methods.md": methods()}
+
+
+def _explained(choice: Choice, option: str) -> str:
+    facts = {
+        "Option": f'`{option}="{choice.name}"`',
+        "Source": choice.source,
+        "Needs": "; ".join(need.name for need in choice.needs),
+        "Misleads": choice.misleads,
+    }
+    lines = [f"- **{name}:** {text}" for name, text in facts.items() if text]
+    head = f"### {choice.label}\n", f"`{choice.formula}`\n", f"{choice.help}\n"
+    return "\n".join([*head, *lines, ""])
 
 
 def _technique(technique: Technique) -> str:
@@ -134,17 +205,21 @@ def _rows(head: tuple[str, ...], rows: Any) -> Iterator[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the file, or say whether it is current."""
+    """Write the files, or say whether they are current."""
     parser = argparse.ArgumentParser(prog="python -m tools.reference")
-    parser.add_argument("--write", action="store_true", help="write docs/reference.md")
-    text = reference()
-    if parser.parse_args(arguments).write:
-        FILE.write_text(text, encoding="utf-8")
-        return 0
-    current = FILE.is_file() and FILE.read_text(encoding="utf-8") == text
-    if not current:
-        print("docs/reference.md is not current. Run: python -m tools.reference --write")
-    return 0 if current else 1
+    parser.add_argument("--write", action="store_true", help="write the files")
+    write = parser.parse_args(arguments).write
+    old = [
+        path
+        for path, text in pages().items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    ]
+    for path in old:
+        if write:
+            path.write_text(pages()[path], encoding="utf-8")
+        else:
+            print(f"docs/{path.name} is not current. Run: python -m tools.reference --write")
+    return 0 if write or not old else 1
 
 
 if __name__ == "__main__":

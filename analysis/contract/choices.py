@@ -57,6 +57,7 @@ class Choice:
         source: The publication or tool that it comes from; empty where there is none.
         needs: Conditions for it.
         function: Dotted name of its function, ``module:function``; empty where it has none.
+        misleads: When it misleads, in one or two sentences; empty where nobody wrote it.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Choice:
     source: str = ""
     needs: tuple[Need, ...] = ()
     function: str = ""
+    misleads: str = field(default="", kw_only=True)
 
     @property
     def summary(self) -> str:

@@ -53,47 +53,64 @@ FLOW_METHODS = Choices(
         "How close a part z is to the whole y, normalised over all parts.",
         "information flow routes; Ferrando and Voita, 2024", (SEPARATE_HEADS,),
         f"{_SHARES}:proximity", vectors=True,
+        misleads="It says what a state is made of, not what the answer depends on. One very large"
+        " coordinate can decide all shares, and a part that points away from the state"
+        " gets 0.",
     ),
     FlowMethod(
         "norm", "Norm", "‖z‖₂ / Σ ‖z‖₂", "The length of a part. Ignores its direction.",
         needs=(SEPARATE_HEADS,), function=f"{_SHARES}:norm", vectors=True,
+        misleads="A long part gets a large share even if other parts cancel it.",
     ),
     FlowMethod(
         "projection", "Projection", "max(⟨y, z⟩, 0)",
         "How far a part z lies along the whole y, normalised over all parts. The scores of all "
         "parts sum to ‖y‖₂² before negative scores are set to 0.",
         needs=(SEPARATE_HEADS,), function=f"{_SHARES}:projection", vectors=True,
+        misleads="A part that points against the state gets 0, so the picture hides what cancels.",
     ),
     FlowMethod(
         "residual_norm", "Residual norm", "‖x‖ / (‖x‖ + ‖a‖)",
         "Two parts at a time. Attention's part is divided by the mean pattern of the heads.",
         "InTraVisTo, 2024", function=f"{_SHARES}:residual_norm", per_head=False,
+        misleads="Heads are averaged: a head that reads elsewhere than the others disappears."
+        " Attention and MLP are split one after the other, by length only.",
     ),
     FlowMethod(
         "kl", "KL", "1 / KL(lens(y) ‖ lens(z))",
         "On distributions over the vocabulary, normalised over residual, attention and MLP."
         " Attention's part is divided by the pattern.",
         function=f"{_SHARES}:kl",
+        misleads="A part is decoded without the other parts. One that matters only together with"
+        " others decodes to something arbitrary.",
     ),
     FlowMethod(
         "hidden_kl", "Hidden KL", "1 / KL(softmax(N(y)) ‖ softmax(N(z)))",
         "As KL, on a softmax over hidden coordinates.", "InTraVisTo, 2024",
         function=f"{_SHARES}:kl_of_coordinates",
+        misleads="Hidden coordinates are not tokens. Another basis of the same states would give"
+        " other shares.",
     ),
     FlowMethod(
         "attention", "Attention", "pattern[i, j] / heads",
         "Residual and attention are split by L2 norm, attention's part by the pattern.",
         function=f"{_SHARES}:attention",
+        misleads="A weight says where a head reads, not what it moves. Attention sinks get large"
+        " weights and move little.",
     ),
     FlowMethod(
         "rollout", "Rollout", "½ · mean pattern of the heads + ½ · identity",
         "In each layer. MLPs carry nothing.", "Abnar and Zuidema, 2020",
         function=f"{_SHARES}:rollout", per_head=False,
+        misleads="It ignores values and MLPs, and one half for the residual is an assumption. It"
+        " describes patterns, not the model.",
     ),
     FlowMethod(
         "value_weighted", "Value-weighted", "‖pattern[i, j] · v[j] · W_O‖₂",
         "Attention weighted by what it moves.", "Kobayashi et al., 2020", (SEPARATE_HEADS,),
         f"{_SHARES}:value_weighted", vectors=True,
+        misleads="A long vector counts even if it points away from the state, or if another head"
+        " cancels it.",
     ),
     FlowMethod(
         "signed", "Signed", "U[token] · N(z) with the scale of N frozen at the final state",
@@ -101,6 +118,8 @@ FLOW_METHODS = Choices(
         " paths sum to the logit.",
         "direct logit attribution; Elhage et al., 2021", (SEPARATE_HEADS, LINEAR_HEAD),
         "analysis.flow_graph.signed:signed", signed=True,
+        misleads="It sees direct paths only. A head whose output a later head or MLP uses gets"
+        " little or nothing.",
     ),
     FlowMethod(
         "effect", "Effect", "a / (1 − a) · ∂logit/∂z · (v − z) for an edge; ∂logit/∂m · (m − b)"
@@ -111,6 +130,8 @@ FLOW_METHODS = Choices(
         "attribution patching; Nanda, 2023; Kramár et al., 2024",
         (PARTS_TO_CUT, SEPARATE_HEADS, BACKWARD),
         "analysis.flow_graph.effect:effect", signed=True,
+        misleads="If another part takes over after a cut, the effect is small although the model"
+        " uses the link. An estimate is poor where a softmax or the norm saturates.",
     ),
     help="What the width of a link means.",
 )  # fmt: skip

@@ -171,27 +171,36 @@ DECODERS = Choices(
     Decoder(
         "output", "Output", "U · N(h)", "The model's own unembedding.",
         "logit lens; nostalgebraist, 2020", function=f"{_CELLS}:output_matrix",
+        misleads="An early row can decode to nonsense that later layers still use: training never"
+        " asks the unembedding to read it.",
     ),
     Decoder(
         "input", "Input", "E · N(h)", "The input embedding.",
         needs=(UNTIED, LINEAR_HEAD), function=f"{_CELLS}:input_matrix", matrices=("E",),
+        misleads="At early rows it finds the token that the model has just read. That says where"
+        " the state began, not what the model computes.",
     ),
     Decoder(
         "linear", "Linear", "((1 − s) · E + s · U) · N(h), s = row / last row",
         "Moves from the input to the output matrix with depth.", "InTraVisTo, 2024",
         (UNTIED, LINEAR_HEAD), f"{_CELLS}:linear", matrices=("((1 − s)·E + s·U)",), by_row=True,
+        misleads="The matrix changes from row to row. A change of the reading can come from it,"
+        " not from the states.",
     ),
     Decoder(
         "quadratic", "Quadratic", "((1 − s) · E + s · U) · N(h), s = (row / last row)²",
         "As Linear, but stays near the input matrix for longer.", "InTraVisTo, 2024",
         (UNTIED, LINEAR_HEAD),
         f"{_CELLS}:quadratic", matrices=("((1 − s²)·E + s²·U)",), by_row=True,
+        misleads="As Linear: a change of the reading can come from the matrix. Midpoint is the"
+        " control.",
     ),
     Decoder(
         "midpoint", "Midpoint", "½ · (E + U) · N(h)",
         "The mean of the input and output matrix at every row. Compare it with Linear and Quadratic"
         " to see what their change with depth does.",
         needs=(UNTIED, LINEAR_HEAD), function=f"{_CELLS}:midpoint", matrices=("½·(E + U)",),
+        misleads="No part of the model reads states with this mean. Use it as a control only.",
     ),
     Decoder(
         "max_probability", "Max probability", "U · N(h) or E · N(h)",
@@ -199,12 +208,16 @@ DECODERS = Choices(
         " decoder, i| one of the input decoder.",
         "InTraVisTo, 2024", (UNTIED, LINEAR_HEAD),
         f"{_CELLS}:output_and_input", matrices=("U", "E"),
+        misleads="The more certain decoder is not the more correct one, and rows of different"
+        " decoders are hard to compare.",
     ),
     Decoder(
         "learned", "Learned lens", "U · N(h + A · h + b)",
         "A and b of each row are trained on KL(model ‖ lens).",
         "tuned lens; Belrose et al., 2023", (LEARNED_LENS, BLOCK_OUTPUT),
         f"{_CELLS}:output_matrix", state="h + A·h + b",
+        misleads="A translator can predict an answer from statistics of its training text, where"
+        " the model itself does not use the state in that way.",
     ),
     help="Which matrix maps a normalised state to scores.",
 )  # fmt: skip

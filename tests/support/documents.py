@@ -30,7 +30,11 @@ class Block:
 
 def documents() -> list[Path]:
     """Every Markdown file, without hidden folders and what the build makes."""
-    found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("analysis/**/README.md")]
+    found = [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *ROOT.glob("analysis/**/README.md"),
+    ]
     return sorted(set(found))
 
 

@@ -23,11 +23,13 @@ def test_the_example_of_the_readme_runs(
     assert re.search(r"first leads at row \d+ and stays from row \d+", printed)
 
 
-def test_every_variable_in_the_readme_is_a_setting() -> None:
+@pytest.mark.parametrize("name", ["README.md", "docs/server.md", "docs/operations.md"])
+def test_every_variable_in_a_document_is_a_setting(name: str) -> None:
     from dash_app.settings import Settings
 
     known = {f"STRATASCOPE_{name.upper()}" for name in Settings.model_fields}
-    named = set(re.findall(r"STRATASCOPE_[A-Z_]+[A-Z]", README))
+    named = set(re.findall(r"STRATASCOPE_[A-Z_]+[A-Z]", (ROOT / name).read_text("utf-8")))
+    assert named
     assert named <= known
 
 

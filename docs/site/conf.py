@@ -13,18 +13,24 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 project = "Stratascope"
 author = "the Stratascope authors"
-copyright = author  # noqa: A001  (Sphinx reads this name)
+copyright = author
 root_doc = "docs/index"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 source_suffix = {".md": "markdown"}
-include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**", "analysis/**/README.md"]
+include_patterns = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/**",
+    "analysis/**/README.md",
+]
 exclude_patterns = ["**/.*", "build"]
-nitpicky = False
+smartquotes = False  # "' Paris'" stays as the page writes it
 
 myst_heading_anchors = 4
 myst_links_external_new_tab = False
@@ -59,10 +65,34 @@ def link_folders(app: Sphinx, name: str, text: list[str]) -> None:
         if not folder.is_dir():
             return match.group(0)
         index = folder / "README.md"
-        return f"[{label}]({target.rstrip('/')}/README.md{anchor or ''})" if index.is_file() else label
+        return (
+            f"[{label}]({target.rstrip('/')}/README.md{anchor or ''})" if index.is_file() else label
+        )
 
     source = Path(app.env.doc2path(name))
     text[0] = _LINK.sub(page, text[0])
+
+
+def list_names(_app: Sphinx, name: str, text: list[str]) -> None:
+    """Fill in what the page of the package does not list by hand: all else comes from the code."""
+    if name != "docs/python":
+        return
+    import analysis
+    from analysis.registry import TECHNIQUES
+
+    listed = set(re.findall(r"analysis\.(\w+)", text[0]))
+    other = [
+        f".. auto{'class' if one[0].isupper() else 'function'}:: analysis.{one}"
+        for one in analysis.__all__
+        if one not in listed
+    ]
+    results = {f"{one.result.__module__}.{one.result.__qualname__}": one for one in TECHNIQUES}
+    lists = {"other functions": other, "results": [f".. autoclass:: {one}" for one in results]}
+    for mark, lines in lists.items():
+        block = "\n".join(["```{eval-rst}", *lines, "```"])
+        if mark == "other functions":
+            block = f"## Other functions\n\n{block}"
+        text[0] = text[0].replace(f"<!-- {mark} -->", block if lines else "")
 
 
 def redirect_from_the_top(app: Sphinx, error: Exception | None) -> None:
@@ -71,14 +101,16 @@ def redirect_from_the_top(app: Sphinx, error: Exception | None) -> None:
         target = f"{root_doc}.html"
         Path(app.outdir, "index.html").write_text(
             f'<!doctype html><meta charset="utf-8"><title>{project}</title>'
-            f'<meta http-equiv="refresh" content="0; url={target}"><a href="{target}">{project}</a>',
+            f'<meta http-equiv="refresh" content="0; url={target}">'
+            f'<a href="{target}">{project}</a>',
             encoding="utf-8",
         )
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Connect the two functions above."""
+    """Connect the functions above."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     app.connect("source-read", link_folders)
+    app.connect("source-read", list_names)
     app.connect("build-finished", redirect_from_the_top)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
