@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from dash import ClientsideFunction, Dash, Input, Output, no_update, set_props
@@ -18,7 +17,7 @@ from dash_app.page.panel import problem_notice
 from dash_app.page.thin_layout import ThinDash, thin
 from dash_app.security.clients import Below
 from dash_app.security.protect import protect
-from dash_app.settings import Settings, secret
+from dash_app.settings import ASSETS, Settings, secret
 from dash_app.state import gesture
 from dash_app.state.context import Context, PageId, View, join
 from dash_app.views import (
@@ -41,12 +40,6 @@ from dash_app.views import (
     weights,
 )
 
-#: In an installed package ``dash_app/assets``, in a checkout ``assets`` beside ``dash_app``.
-ASSETS = next(
-    folder / "assets"
-    for folder in Path(__file__).resolve().parents[:2]
-    if (folder / "assets").is_dir()
-)
 VIEWS: tuple[View, ...] = (
     run.VIEW,
     edits.VIEW,

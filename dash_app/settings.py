@@ -17,6 +17,12 @@ from analysis.errors import StoreError
 from analysis.worker.messages import Limits
 
 MIB = 1024 * 1024
+#: In an installed package ``dash_app/assets``, in a checkout ``assets`` beside ``dash_app``.
+ASSETS = next(
+    folder / "assets"
+    for folder in Path(__file__).resolve().parents[:2]
+    if (folder / "assets").is_dir()
+)
 _DEFAULT = Limits()
 #: A given secret must be too long to guess.
 _LONG_OR_EMPTY = "^(|.{16,})$"

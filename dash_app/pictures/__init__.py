@@ -1,0 +1,1 @@
+"""Pictures of results outside the page: for Python, notebooks and files."""
