@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, request
 from plotly.io.json import to_json_plotly
@@ -23,6 +23,8 @@ from analysis.export.recipes import Recipe, identity, names, script
 from analysis.export.sheets import frames
 from analysis.registry import technique_for
 from analysis.tracing.specs import RunSpec, TraceSpec
+from dash_app.page.panel import seen
+from dash_app.page.panes import Pane
 from dash_app.security.responses import Refusal
 from dash_app.state.context import (
     Context,
@@ -37,6 +39,9 @@ from dash_app.state.context import (
 from dash_app.state.drawings import MemoOnly, PageState, call
 from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection, applied
+
+if TYPE_CHECKING:
+    from dash_app.pictures.documents import Drawn
 
 #: More rows are too many for one response of the page; the script has no limit.
 MOST_ROWS = 400_000
@@ -130,20 +135,57 @@ def exports(views: Sequence[View], pane: str) -> tuple[Export, ...]:
 
 
 def requested(
-    service: Service, run: RunRef, selection: Selection, found: Sequence[Export]
+    service: Service, run: RunRef | None, selection: Selection, found: Sequence[Export]
 ) -> tuple[Spec[Any], ...]:
     """The requests of a pane, each once."""
     specs = [spec for one in found for spec in one.specs(service, run, selection)]
     return tuple(dict.fromkeys(specs))
 
 
+class Joining:
+    """A service that joins the parts of results that the page computes in parts.
+
+    Args:
+        service: Has the parts, or computes them.
+        found: What the views declare for a pane.
+    """
+
+    def __init__(self, service: Any, found: Sequence[Export]) -> None:
+        self._service = service
+        self._joined = [one.joined for one in found if one.joined is not None]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._service, name)
+
+    def ask(self, subject: Any, spec: Any, job: Any = None) -> Any:
+        """The service's result, or the one that its parts give."""
+        for join in self._joined:
+            if (whole := join(self._service, spec)) is not None:
+                return whole
+        return self._service.ask(subject, spec, job)
+
+    def peek(self, subject: Any, spec: Any) -> Any:
+        """The memo's result, or the one that its parts give."""
+        try:
+            return self.ask(subject, spec) if self._joined else self._service.peek(subject, spec)
+        except NotComputedError:
+            return None
+
+
 def recipe(
-    context: Context, service: Service, run: RunRef, selection: Selection, view: str, specs: Any
+    context: Context,
+    service: Service,
+    run: RunRef | None,
+    selection: Selection,
+    view: str,
+    specs: Any,
 ) -> Recipe:
     """How the numbers of a view are computed."""
-    info = service.ask(run.model, InfoSpec())
+    model = selection.model if run is None else run.model
+    states, prompt = (None, "") if run is None else (trace_of(run), run.prompt)
     link = to_query(selection, context.base(), ("model", "prompt", "new"))
-    return Recipe(run.model, identity(info), trace_of(run), tuple(specs), run.prompt, view, link)
+    info = identity(service.ask(model, InfoSpec()))
+    return Recipe(model, info, states, tuple(specs), prompt, view, link)
 
 
 def from_memo(context: Context, views: Sequence[View], pane: str, query: str) -> Taken:
@@ -158,35 +200,54 @@ def from_memo(context: Context, views: Sequence[View], pane: str, query: str) ->
     """
     found = exports(views, pane)
     missing = _not_computed(found[0].hint)
-    reader, run, selection = _read(context, views, query, missing)
-    if selection.version == "baseline" and pane in ("lens", "cell"):
-        run = run.baseline
+    reader, run, selection = _read(context, views, query, missing, found)
+    run = version_of(run, selection, pane)
     small = all(one.small for one in found)
-    reader = context.service if small else reader
+    reader = context.service if small else Joining(reader, found)
+    model, states = _subjects(run, selection)
     specs = [
         spec
         for spec in requested(reader, run, selection, found)
-        if small or reader.peek(subject(run.model, trace_of(run), spec), spec) is not None
+        if small or reader.peek(subject(model, states, spec), spec) is not None
     ]
     if not specs:
         raise missing
     made = recipe(context, reader, run, selection, pane, specs)
-    taken = take(reader, made, result_of(reader, run).tokens)
+    taken = take(reader, made, () if run is None else result_of(reader, run).tokens)
     require_size(taken)
     return taken
 
 
+def version_of(run: RunRef | None, selection: Selection, pane: str) -> RunRef | None:
+    """The run of a pane: without its edits where the heatmap shows the baseline."""
+    if run is not None and selection.version == "baseline" and pane in ("lens", "cell"):
+        return run.baseline
+    return run
+
+
+def _subjects(run: RunRef | None, selection: Selection) -> tuple[str, TraceSpec | None]:
+    """The model and the forward pass of a pane."""
+    return (selection.model, None) if run is None else (run.model, trace_of(run))
+
+
 def _read(
-    context: Context, views: Sequence[View], query: str, missing: NotComputedError
-) -> tuple[Any, RunRef, Selection]:
-    """The memo, the run and the selection of a link."""
+    context: Context,
+    views: Sequence[View],
+    query: str,
+    missing: NotComputedError,
+    found: Sequence[Export],
+) -> tuple[Any, RunRef | None, Selection]:
+    """The memo, the run and the selection of a link; no run for a pane that needs none."""
     selection, _ = from_query(query, context.base())
+    reader = MemoOnly(context.service, missing)
+    if all(one.without_run for one in found):
+        return reader, None, selection
     requests = next(view.requests for view in views if view.requests is not None)
     status = requests.remembered(context, selection)
     if status is None:
         raise missing
     run = RunRef.model_validate(status["run"]).model_copy(update={"edits": applied(selection)})
-    return MemoOnly(context.service, missing), run, selection
+    return reader, run, selection
 
 
 def _not_computed(hint: str) -> NotComputedError:
@@ -222,14 +283,81 @@ def _tables(tables: Sequence[Frame]) -> Iterator[dict[str, Any]]:
 
 def as_figures(context: Context, views: Sequence[View], pane: str, query: str) -> str:
     """The pane's plotly figures for a light page, and the recipe, as JSON."""
+    found = drawn(context, views, pane, query)
+    figures = [one for one in found.parts if isinstance(one, Mapping) and "layout" in one]
+    return str(to_json_plotly({"recipe": found.recipe, "figures": figures}))
+
+
+def as_html(context: Context, views: Sequence[View], pane: str, query: str) -> str:
+    """The pane as one interactive page that needs no server."""
+    from dash_app.pictures.documents import as_html as page
+
+    return page(drawn(context, views, pane, query, dark=True))
+
+
+def drawn(
+    context: Context,
+    views: Sequence[View],
+    pane: str,
+    query: str,
+    *,
+    dark: bool = False,
+    compute: bool = False,
+) -> Drawn:
+    """The pictures of a pane, from the memo; its tables if it has no picture.
+
+    Args:
+        context: Has the service.
+        views: All views.
+        pane: A pane, or a tab of the inspector.
+        query: The query of the page's link.
+        dark: Whether to draw for a dark page too.
+        compute: Whether to compute what only the picture needs, such as the labels of nodes.
+
+    Raises:
+        NotComputedError: If the memo has none of the results.
+        SpecError: If the pane has no export, or too many rows.
+    """
+    from dash_app.pictures.documents import Drawn
+
     taken = from_memo(context, views, pane, query)
     found = exports(views, pane)
-    reader, run, selection = _read(context, views, query, _not_computed(found[0].hint))
-    drawn = {one.drawing for one in found}
-    drawings = [one for view in views for one in view.drawings if one.name in drawn]
-    page = PageState(run, selection, scheme="light")
-    figures = [figure for one in drawings for figure in _figures(_drawn(one, reader, page))]
-    return str(to_json_plotly({"recipe": taken.recipe.as_json(), "figures": figures}))
+    missing = _not_computed(found[0].hint)
+    reader, run, selection = _read(context, views, query, missing, found)
+    reader = context.service if compute else reader
+    selection = selection.model_copy(update={"panes": (*selection.panes, pane)})
+    names = {one.drawing for one in found}
+    drawings = [one for view in views for one in view.drawings if one.name in names]
+    shown = _pane(context, views, pane)
+
+    def parts(scheme: str) -> tuple[list[Any], str]:
+        values = [_drawn(one, reader, PageState(run, selection, scheme=scheme)) for one in drawings]
+        return [one for value in values for one in figures_in(value)], _caption(
+            drawings, values, shown.caption_id if shown else ""
+        )
+
+    made, caption = parts("light")
+    others = parts("dark")[0] if dark else []
+    if not made:  # the pane lists its numbers in tables
+        made, others = [*taken.tables], []
+    title = shown.title if shown else pane.capitalize()
+    return Drawn(title, caption, tuple(made), taken.recipe.as_json(), tuple(others))
+
+
+def _pane(context: Context, views: Sequence[View], name: str) -> Pane | None:
+    panes = [part for view in views if name in view.exports
+             for part in view.layout(context).values() if isinstance(part, Pane)]  # fmt: skip
+    return next((one for one in panes if one.name == name), None)
+
+
+def _caption(drawings: Sequence[Drawing], values: Sequence[Any], wanted: str) -> str:
+    """The text of the pane's caption, among what its drawings return."""
+    for drawing, value in zip(drawings, values, strict=True):
+        several = [value] if len(drawing.outputs) == 1 else list(value)
+        for output, one in zip(drawing.outputs, several, strict=False):
+            if wanted and output.component_id == wanted:
+                return seen(one)
+    return ""
 
 
 def _drawn(drawing: Drawing, reader: Any, page: PageState) -> Any:
@@ -237,18 +365,18 @@ def _drawn(drawing: Drawing, reader: Any, page: PageState) -> Any:
     return getattr(found, "values", found)
 
 
-def _figures(value: Any) -> Iterator[Any]:
-    """The figures in what a drawing returns, in the order of the page."""
+def figures_in(value: Any) -> Iterator[Any]:
+    """The figures and flow pictures in what a drawing returns, in the order of the page."""
     if isinstance(value, Mapping):
-        if "data" in value and "layout" in value:
+        if value.get("view") == "flow" or (value.get("data") and "layout" in value):
             yield value
         return
     if isinstance(value, list | tuple):
         for part in value:
-            yield from _figures(part)
+            yield from figures_in(part)
     elif hasattr(value, "_prop_names"):
         figure = getattr(value, "figure", None)
-        yield from _figures(figure if figure is not None else getattr(value, "children", None))
+        yield from figures_in(figure if figure is not None else getattr(value, "children", None))
 
 
 #: (media type, text) by the ending of the address.
@@ -258,6 +386,7 @@ _WRITERS: dict[str, tuple[str, _Writer]] = {
     "json": ("application/json", lambda *found: as_json(from_memo(*found))),
     "py": ("text/x-python", lambda *found: script(from_memo(*found).recipe)),
     "figures": ("application/json", as_figures),
+    "html": ("text/html", as_html),
 }
 
 
@@ -266,7 +395,7 @@ def install(server: Flask, context: Context, views: Sequence[View]) -> None:
 
     def export(pane: str, kind: str) -> Response:
         if kind not in _WRITERS:
-            raise Refusal(404, "There is no such export.", "Choose csv, json or py.")
+            raise Refusal(404, "There is no such export.", "Choose csv, json, py or html.")
         media, write = _WRITERS[kind]
         try:
             text = write(context, views, pane, request.query_string.decode("utf-8", "replace"))

@@ -70,9 +70,14 @@ def followed_tokens(found: PromptComparison) -> Iterator[Row]:
 
 
 def _facts(result: Any) -> Iterator[Row]:
-    """Every number and text of a result, and its answer and foil, by name."""
+    """Every number and text of a result, and its answer and foil, by name.
+
+    ``passes`` is left out: it is what the sweep cost, which depends on how it was divided.
+    """
     for name in result.__dataclass_fields__:
         value = getattr(result, name)
+        if name == "passes":
+            continue
         if isinstance(value, str | int | float):
             yield name, value
         elif name in ("answer", "foil"):

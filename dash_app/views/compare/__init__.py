@@ -17,6 +17,7 @@ from dash_app.state.context import (
     PageId,
     View,
 )
+from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.compare import actions, difference
 from dash_app.views.compare.layout import FORM, CompareId, layout
@@ -94,6 +95,21 @@ def register(app: Dash, context: Context) -> None:
         set_props(CompareId.SENT, {"data": dict(zip(FORM, typed, strict=True))})
 
 
+EXPORTS = {
+    "patching": Export(
+        actions.specs,
+        SWEEP.name,
+        "Choose a pair of prompts and wait until every cell is measured, then export it again.",
+        without_run=True,
+        joined=actions.joined,
+    ),
+    "difference": Export(
+        difference.specs,
+        DIFFERENCE.name,
+        "Open the pane with a pair of prompts, then export it again.",
+        without_run=True,
+    ),
+}
 VIEW = View(
     "compare",
     layout,
@@ -101,4 +117,5 @@ VIEW = View(
     events=(EventHandler(CompareId.SENT, "data", actions.adopt),),
     mirrors={name: Mirror(control, (CompareId.SENT,)) for name, control in FORM.items()},
     drawings=(SWEEP, OPTIONS, DIFFERENCE),
+    exports=EXPORTS,
 )

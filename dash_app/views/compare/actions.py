@@ -164,6 +164,23 @@ def known(service: Service, spec: SweepSpec) -> tuple[Sweep | None, bool]:
     return found, all(part is not None for part in parts)
 
 
+def specs(_service: Service, _run: RunRef | None, selection: Selection) -> list[SweepSpec]:
+    """The request of the whole sweep; none if there is no pair."""
+    spec = spec_of(selection)
+    return [] if spec is None else [spec]
+
+
+def joined(service: Service, spec: Any) -> Sweep | None:
+    """The whole sweep from its parts, each measured or remembered; None for other requests."""
+    if not isinstance(spec, SweepSpec):
+        return None
+    info = service.ask(spec.model, InfoSpec())
+    found, *others = (service.ask(part.model, part) for part in parts_of(spec, info.layers))
+    for part in others:
+        found = found.with_measured(part)
+    return found
+
+
 def draw(
     service: Service,
     _run: RunRef | None,

@@ -40,6 +40,12 @@ def spec_of(selection: Selection) -> PromptSpec | None:
     )
 
 
+def specs(_service: Service, _run: RunRef | None, selection: Selection) -> list[PromptSpec]:
+    """The request of the comparison; none if there is no pair."""
+    spec = spec_of(selection)
+    return [] if spec is None else [spec]
+
+
 def compute(service: Service, selection: Selection, job: NewJob) -> dict[str, Any] | None:
     """Compare the prompts, unless the memo has the result."""
 
