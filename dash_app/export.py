@@ -23,12 +23,9 @@ from analysis.export.recipes import Recipe, identity, names, script
 from analysis.export.sheets import frames
 from analysis.registry import technique_for
 from analysis.tracing.specs import RunSpec, TraceSpec
-from dash_app.page.panel import seen
-from dash_app.page.panes import Pane
 from dash_app.security.responses import Refusal
 from dash_app.state.context import (
     Context,
-    Drawing,
     Service,
     View,
     from_query,
@@ -36,7 +33,7 @@ from dash_app.state.context import (
     to_query,
     trace_of,
 )
-from dash_app.state.drawings import MemoOnly, PageState, call
+from dash_app.state.drawings import MemoOnly
 from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection, applied
 
@@ -318,65 +315,14 @@ def drawn(
         NotComputedError: If the memo has none of the results.
         SpecError: If the pane has no export, or too many rows.
     """
-    from dash_app.pictures.documents import Drawn
+    from dash_app.pictures import panes
 
     taken = from_memo(context, views, pane, query)
     found = exports(views, pane)
     missing = _not_computed(found[0].hint)
     reader, run, selection = _read(context, views, query, missing, found)
     reader = context.service if compute else reader
-    selection = selection.model_copy(update={"panes": (*selection.panes, pane)})
-    names = {one.drawing for one in found}
-    drawings = [one for view in views for one in view.drawings if one.name in names]
-    shown = _pane(context, views, pane)
-
-    def parts(scheme: str) -> tuple[list[Any], str]:
-        values = [_drawn(one, reader, PageState(run, selection, scheme=scheme)) for one in drawings]
-        return [one for value in values for one in figures_in(value)], _caption(
-            drawings, values, shown.caption_id if shown else ""
-        )
-
-    made, caption = parts("light")
-    others = parts("dark")[0] if dark else []
-    if not made:  # the pane lists its numbers in tables
-        made, others = [*taken.tables], []
-    title = shown.title if shown else pane.capitalize()
-    return Drawn(title, caption, tuple(made), taken.recipe.as_json(), tuple(others))
-
-
-def _pane(context: Context, views: Sequence[View], name: str) -> Pane | None:
-    panes = [part for view in views if name in view.exports
-             for part in view.layout(context).values() if isinstance(part, Pane)]  # fmt: skip
-    return next((one for one in panes if one.name == name), None)
-
-
-def _caption(drawings: Sequence[Drawing], values: Sequence[Any], wanted: str) -> str:
-    """The text of the pane's caption, among what its drawings return."""
-    for drawing, value in zip(drawings, values, strict=True):
-        several = [value] if len(drawing.outputs) == 1 else list(value)
-        for output, one in zip(drawing.outputs, several, strict=False):
-            if wanted and output.component_id == wanted:
-                return seen(one)
-    return ""
-
-
-def _drawn(drawing: Drawing, reader: Any, page: PageState) -> Any:
-    found = call(drawing, reader, page)
-    return getattr(found, "values", found)
-
-
-def figures_in(value: Any) -> Iterator[Any]:
-    """The figures and flow pictures in what a drawing returns, in the order of the page."""
-    if isinstance(value, Mapping):
-        if value.get("view") == "flow" or (value.get("data") and "layout" in value):
-            yield value
-        return
-    if isinstance(value, list | tuple):
-        for part in value:
-            yield from figures_in(part)
-    elif hasattr(value, "_prop_names"):
-        figure = getattr(value, "figure", None)
-        yield from figures_in(figure if figure is not None else getattr(value, "children", None))
+    return panes.drawn(context, views, pane, taken, (reader, run, selection), dark=dark)
 
 
 #: (media type, text) by the ending of the address.

@@ -150,6 +150,24 @@ class Result:
         """
         _exporting("save")(self, path, recipe)
 
+    def plot(
+        self, tokens: Sequence[Token] = (), kind: str = "", *, theme: str = "light", **options: Any
+    ) -> Any:
+        """The picture that the page draws of it: a plotly figure; for a flow of shares an SVG.
+
+        Args:
+            tokens: [pos] of its run (``trace.tokens``): they name the positions.
+            kind: Which picture, of results that have several: the main one unless given.
+            theme: "light" or "dark"; for an SVG also "auto", which follows the notebook.
+            **options: Of the picture, such as ``colour="entropy"`` of a grid. A wrong name raises
+                an error that lists them.
+
+        Raises:
+            MissingPackageError: If the packages of the page are not installed.
+            SpecError: If there is no such picture or option.
+        """
+        return _exporting("plot")(self, tokens, kind, theme=theme, **options)
+
     def _repr_html_(self) -> str:
         """A summary for notebooks: what it is, its numbers, and the first rows of its table."""
         return str(_exporting("summary")(self))

@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from html import escape
+from importlib import import_module
 from importlib.util import find_spec
 from os import PathLike, fspath
 from pathlib import Path
@@ -19,7 +20,11 @@ from analysis.contract.specs import SCHEMA, Result, Token
 from analysis.errors import MissingPackageError, SpecError, StoreError
 from analysis.export.recipes import Recipe, versions
 from analysis.export.sheets import SHEETS, one_frame, sheets_of
+from analysis.flow_graph.options import FLOW_METHODS
+from analysis.flow_graph.results import Graph
 
+#: The module that draws results, of the package with the page.
+_PICTURES = "dash_app.pictures.results"
 #: Rows and columns of the table in a summary.
 _ROWS, _COLUMNS = 8, 12
 
@@ -52,6 +57,22 @@ def _pandas_frame(frame: Frame) -> Any:
     found = pandas.DataFrame(columns)
     found.attrs = {"table": frame.name, "units": dict(frame.columns)}
     return found
+
+
+def plot(result: Result, *given: Any, **options: Any) -> Any:
+    """``Result.plot``."""
+    return _drawing("plot")(result, *given, **options)
+
+
+def _drawing(function: str) -> Any:
+    """A function that draws results. The page has it, which this package never imports."""
+    try:
+        return getattr(import_module(_PICTURES), function)
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f"Pictures need the package {error.name}, which is not installed.",
+            "Install it: pip install 'stratascope[plot]'.",
+        ) from error
 
 
 def save(result: Result, path: str | PathLike[str], recipe: Any = None) -> None:
@@ -142,6 +163,12 @@ def summary(result: Result) -> str:
     ]
     if kind in SHEETS:
         parts.append(_sheet(result))
+    if (
+        isinstance(result, Graph)
+        and not FLOW_METHODS[result.method].signed
+        and find_spec("dash_app")
+    ):
+        parts.append(plot(result, theme="auto")._repr_html_())
     return f'<div style="color:inherit">{"".join(parts)}</div>'
 
 

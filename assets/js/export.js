@@ -198,8 +198,29 @@ the tab on top.
     });
   }
 
+  /* The page's fonts as rules with their data, for the families that a text names. */
+  async function fontsFor(text) {
+    const rules = [...document.styleSheets].flatMap((sheet) => [...sheet.cssRules]);
+    const named = rules.filter(
+      (rule) =>
+        rule instanceof CSSFontFaceRule &&
+        text.includes(rule.style.getPropertyValue("font-family").replace(/["']/g, "")) &&
+        !rule.cssText.includes("latin-ext") // as large as all others together
+    );
+    const embedded = named.map(async (rule) => {
+      const [, source] = rule.style.getPropertyValue("src").match(/url\("?([^")]+)/);
+      const url = new URL(source, rule.parentStyleSheet.href);
+      const bytes = new Uint8Array(await (await fetch(url)).arrayBuffer());
+      const data = btoa(bytes.reduce((all, byte) => all + String.fromCharCode(byte), ""));
+      const family = rule.style.getPropertyValue("font-family");
+      const source64 = `url("data:font/woff2;base64,${data}") format("woff2")`;
+      return `@font-face{font-family:${family};src:${source64};font-weight:100 900}`;
+    });
+    return (await Promise.all(embedded)).join("");
+  }
+
   /* One SVG of several pictures on white, with a title and the recipe: {wide, high, text}. */
-  function stacked(parts, title, recipe, background) {
+  async function stacked(parts, title, recipe, background) {
     const wide = Math.ceil(Math.max(...parts.map((part) => part.wide)));
     const high = Math.ceil(parts.reduce((sum, part) => sum + part.high, 0));
     const root = document.createElementNS(SVG, "svg");
@@ -218,6 +239,9 @@ the tab on top.
       set(inner, { x: 0, y, width: part.wide, height: part.high });
       y += part.high;
     }
+    const fonts = document.createElementNS(SVG, "style");
+    fonts.textContent = await fontsFor(new XMLSerializer().serializeToString(root));
+    root.insertBefore(fonts, white);
     return { wide, high, text: new XMLSerializer().serializeToString(root) };
   }
 
@@ -239,7 +263,7 @@ the tab on top.
       pane.getAttribute("aria-label") ?? tabOf(pane)?.textContent ?? pane.closest(".panel").ariaLabel ?? name;
     const own = getComputedStyle(pane.closest(".panel")).backgroundColor;
     const background = hasNumbers ? "#fff" : own;
-    const whole = stacked(
+    const whole = await stacked(
       await pictures(pane, found.figures, !hasNumbers),
       title,
       found.recipe,

@@ -77,6 +77,18 @@ class Paper:
             raise SpecError(f"The scale can't be {self.scale:g}.", "Use 0.5 to 8, such as 2 or 3.")
 
 
+def format_of(path: Path) -> str:
+    """The format that a file's name ends with.
+
+    Raises:
+        SpecError: If it is none of ``FORMATS``.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in FORMATS:
+        raise SpecError(f"{path.name} is no picture.", f"End it with: {', '.join(FORMATS)}.")
+    return kind
+
+
 def write(drawn: Drawn, path: Path, paper: Paper = Paper()) -> list[Path]:
     """Write a view to a file of the format that its name ends with.
 
@@ -92,9 +104,7 @@ def write(drawn: Drawn, path: Path, paper: Paper = Paper()) -> list[Path]:
         SpecError: If the format is unknown.
         MissingPackageError: If the format needs Chromium and there is none.
     """
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in FORMATS:
-        raise SpecError(f"{path.name} has no known ending.", f"Use: {', '.join(FORMATS)}.")
+    kind = format_of(path)
     if kind == "html":
         path.write_text(as_html(drawn), encoding="utf-8")
         return [path]
@@ -203,7 +213,7 @@ def table_svg(frame: Frame) -> tuple[str, float, float]:
     texts = [head, *([_cell(value) for value in row] for row in rows)]
     sizes = [max(cells(line[at]) for line in texts) for at in range(len(head))]
     left = [_EDGE + _LETTER * sum(size + 2 for size in sizes[:at]) for at in range(len(head) + 1)]
-    lines = []
+    lines: list[str] = []
     for number, line in enumerate(texts):
         y = _EDGE + _LINE * (number + 0.75)
         weight = ' font-weight="600"' if not number else ""

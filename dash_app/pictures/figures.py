@@ -32,11 +32,10 @@ from dash_app.views.compare.figure import difference_figure, sweep_figure
 from dash_app.views.curves.emergence_figure import strip
 from dash_app.views.curves.figure import curves
 from dash_app.views.disagreement.figure import disagreement
-from dash_app.views.flow import check_figure
 from dash_app.views.flow.effect_picture import effect_figure
 from dash_app.views.flow.effect_selection import select_effects
 from dash_app.views.flow.link_selection import USUAL, Rule
-from dash_app.views.flow.picture import picture
+from dash_app.views.flow.picture import picture, scatter
 from dash_app.views.flow.signed_picture import select_signed, signed_figure
 from dash_app.views.model import figure as model_figures
 from dash_app.views.tasks import failure_figures, suite_figures, sum_figures
@@ -48,6 +47,7 @@ class Words(NamedTuple):
 
     tokens: tuple[Token, ...]
     prompt_length: int
+    vocabulary: tuple[Token, ...] = ()
 
 
 def _words(tokens: Sequence[Token], count: int) -> RunResult:
@@ -121,7 +121,7 @@ def _window(found: Any, of_layers: bool, size: int) -> Window:
     return Window(rows, tuple(int(pos) for pos in found.positions), first, size)
 
 
-def _chosen(window: Window, row: int | None, pos: int | None) -> dict[str, int]:
+def _chosen(window: Window, row: int | None, pos: int | None) -> dict[str, Any]:
     """The cell with the outline: the top right one unless chosen."""
     last_row, last_pos = max(window.rows, default=0), max(window.positions, default=0)
     return {"row": last_row if row is None else row, "pos": last_pos if pos is None else pos}
@@ -164,7 +164,7 @@ def _flow(
 
 def _check(found: CausalCheck, tokens: Sequence[Token], *, theme: Theme) -> Figure:
     count = int(max(found.source_pos.max(), found.target_pos.max(), 0)) + 1
-    return check_figure.scatter(found, _words(tokens, max(len(tokens), count)), theme=theme)
+    return scatter(found, _words(tokens, max(len(tokens), count)), theme=theme)
 
 
 def _emergence(found: Emergence, tokens: Sequence[Token], *, theme: Theme, pos: int = -1) -> Figure:

@@ -77,7 +77,8 @@ def figure(
     if unknown := sorted(set(options) - set(known)):
         hint = f"Use: {', '.join(known)}." if known else "Leave it out."
         raise SpecError(f"The picture {chosen!r} has no option {unknown[0]!r}.", hint)
-    return draw(result, tuple(tokens), theme=theme, **options)
+    made: Figure | FlowPicture = draw(result, tuple(tokens), theme=theme, **options)
+    return made
 
 
 def with_texts(figure: Figure, theme: Theme) -> Figure:

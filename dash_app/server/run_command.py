@@ -42,12 +42,23 @@ def add_to(commands: Any) -> None:
     text = "compute the numbers of a link or of an exported file again"
     command = commands.add_parser("run", help=text, description=f"{text.capitalize()}.")
     command.add_argument(
-        "source", metavar="LINK_OR_RECIPE", help="a link of the page, or an exported CSV or JSON"
+        "source", metavar="LINK_OR_RECIPE", help="a link of the page, or an exported file"
     )
     command.add_argument("--view", default="", help=f"the view of a link: {_PANES}")
     command.add_argument("--csv", type=Path, metavar="FILE", help="write the main table")
     command.add_argument("--json", type=Path, metavar="FILE", help="write all tables")
     command.add_argument("--script", type=Path, metavar="FILE", help="write the Python script")
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write the picture: .svg, .png, .pdf or .html, with the caption in a .txt beside it",
+    )
+    command.add_argument("--width", type=float, metavar="MM", help="width of the picture on paper")
+    command.add_argument("--title", action="store_true", help="set the title above the picture")
+    command.add_argument(
+        "--scale", type=float, default=2.0, metavar="N", help="pixels of a PNG for each pixel (2)"
+    )
     command.set_defaults(work=run)
 
 
@@ -72,6 +83,7 @@ def run(chosen: argparse.Namespace) -> int:
             kept, before = None, []
             taken = _of_link(context, chosen.source, chosen.view)
         drift = () if kept is None else kept.drift(context.service.ask(kept.model, InfoSpec()))
+        written = _write_picture(context, chosen, taken) if chosen.out else []
     for file, write in ((chosen.csv, export.as_csv), (chosen.json, export.as_json),
                         (chosen.script, lambda found: script(found.recipe))):  # fmt: skip
         if file is not None:
@@ -80,6 +92,8 @@ def run(chosen: argparse.Namespace) -> int:
     for line in (*drift, *differing):
         print(line, file=sys.stderr)
     _summary(taken, before, differing)
+    if written:
+        print(f"Written: {', '.join(str(file) for file in written)}.")
     return DRIFTED if differing else 0
 
 
@@ -121,16 +135,49 @@ def _of_link(context: Any, link: str, view: str) -> Any:
             "Give an address with '?', or a file that the page exported.",
         )
     found = export.exports(VIEWS, view)
+    reader = export.Joining(context.service, found)
     selection, ignored = from_query(query, context.base())
     if ignored:
         raise SpecError(
             f"The link has values without meaning: {', '.join(ignored)}.", "Copy it again."
         )
-    requests = next(view.requests for view in VIEWS if view.requests is not None)
-    chosen = requests.perform(context, selection, lambda _start, _end: None)
-    specs = export.requested(context.service, chosen, selection, found)
-    made = export.recipe(context, context.service, chosen, selection, view, specs)
-    return export.take(context.service, made, result_of(context.service, chosen).tokens)
+    chosen = None
+    if not all(one.without_run for one in found):
+        requests = next(view.requests for view in VIEWS if view.requests is not None)
+        chosen = requests.perform(context, selection, lambda _start, _end: None)
+        chosen = export.version_of(chosen, selection, view)
+    specs = export.requested(reader, chosen, selection, found)
+    if not specs:
+        raise SpecError("The link chooses nothing in this view.", found[0].hint)
+    made = export.recipe(context, reader, chosen, selection, view, specs)
+    tokens = () if chosen is None else result_of(context.service, chosen).tokens
+    return export.take(reader, made, tokens)
+
+
+def _write_picture(context: Any, chosen: argparse.Namespace, taken: Any) -> list[Path]:
+    """Draw the view of a link, or the results of a recipe that has none.
+
+    Raises:
+        SpecError: If the name's ending or the size is not possible.
+    """
+    from dash_app import export
+    from dash_app.app import VIEWS
+    from dash_app.pictures import panes
+    from dash_app.pictures.documents import Paper, format_of, write
+
+    paper = Paper(chosen.width, chosen.title, chosen.scale)
+    dark = format_of(chosen.out) == "html"
+    made = taken.recipe
+    if made.link and made.view:
+        if not chosen.source.endswith(made.link):  # the recipe of a file
+            _of_link(context, made.link, made.view)
+        drawn = export.drawn(context, VIEWS, made.view, made.link, dark=dark, compute=True)
+    else:
+        tokens = export.token_list(context.service, made)
+        subjects = [export.subject(made.model, made.trace, spec) for spec in made.specs]
+        found = [context.service.ask(*pair) for pair in zip(subjects, made.specs, strict=True)]
+        drawn = panes.of_results(found, tokens, made.as_json(), dark=dark)
+    return write(drawn, chosen.out, paper)
 
 
 def _again(context: Any, kept: Recipe) -> Any:
@@ -149,11 +196,16 @@ def read(path: Path) -> tuple[Recipe, list[Frame]]:
         StoreError: If it can't be read.
         SpecError: If it was not exported here.
     """
+    from dash_app.pictures.documents import recipe_of
+
     try:
-        text = path.read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path} can't be read.", "Give an exported CSV or JSON file.") from error
+        data = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path} can't be read.", "Give an exported file.") from error
     try:
+        if (recipe := recipe_of(data)) is not None:
+            return Recipe.from_json(recipe), []
+        text = data.decode()
         if text.startswith("#"):
             return _read_csv(text)
         found = json.loads(text)

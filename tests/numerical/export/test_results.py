@@ -168,7 +168,7 @@ def test_the_summary_is_html_that_needs_nothing_else(result: Any) -> None:
     reader.feed(text)
     assert not reader.open
     assert reader.texts[0] == type(result).__name__
-    assert "url(" not in text
+    assert "url(" not in text.replace("url(#", "")  # a clip path of the picture itself
     assert "#" not in "".join(part for part in text.split('"') if part.startswith("color:"))
     head = list(one_frame(result).columns)[:12]
     assert all(any(told.startswith(name) for told in reader.texts) for name in head)

@@ -6,12 +6,14 @@ import csv
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -22,6 +24,7 @@ from dash_app import cli, export
 from dash_app.app import VIEWS, create_app
 from dash_app.page.layout import INSPECTED
 from dash_app.page.panes import Pane
+from dash_app.pictures.documents import recipe_of
 from dash_app.server import run_command
 from dash_app.settings import Settings
 from dash_app.state.context import Context
@@ -32,12 +35,13 @@ MODEL = "tiny"
 LINK = {
     "model": MODEL, "prompt": "the capital of France", "new": 1, "row": 2, "pos": 3, "layer": 1,
     "heads": "1", "adds": "mlp_output", "link": "mlp:1:3:3:-1", "colour": "state_norm",
-    "readers": "output,input",
+    "readers": "output,input", "clean": "the capital of France",
+    "corrupted": "the capital of Spain", "align": "token",
 }  # fmt: skip
 PANES = sorted({pane for view in VIEWS for pane in view.exports})
-#: Panes without numbers here: tasks have files of their own, history has no numbers, and the
-#: comparison of two prompts needs no run.
-WITHOUT = {"tasks", "history", "collections", "patching", "difference"}
+#: Panes without numbers here: each report of the tasks has files of its own
+#: (``tests/wiring/views/test_tasks.py``), and the history has no numbers.
+WITHOUT = {"tasks", "history", "collections"}
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ def test_all_ways_out_give_the_same_numbers(
     assert table.read_bytes().decode() == text
     check_csv(text, whole["tables"][0])
     check_script(page.file(pane, "py"), whole["tables"])
+    check_page(page.file(pane, "html"), whole["recipe"])
     for file in (again, table):
         assert command(file) == 0
 
@@ -126,6 +131,14 @@ def check_csv(text: str, table: Any) -> None:
                 assert cell.removeprefix("'") == wanted.removeprefix("'")
             else:
                 assert float(cell) == value
+
+
+def check_page(text: str, recipe: Any) -> None:
+    """The interactive page holds the recipe, has a picture or a table, and loads nothing."""
+    assert recipe_of(text.encode()) == recipe
+    assert 'class="part"' in text
+    loaded = re.findall(r"""(?:src|href)=["']([^"'#][^"']*)""", text.partition("<script>")[0])
+    assert all(one.startswith("data:") for one in loaded)
 
 
 def check_script(code: str, tables: Any) -> None:
@@ -267,6 +280,48 @@ def test_the_hint_says_what_computes_a_view(
     answer = client.get(f"/export/{pane}.csv?{urlencode(plain)}")
     assert answer.status_code == 409
     assert answer.json["problem"]["hint"].startswith(hint)
+
+
+def test_the_command_draws_the_flow_without_a_browser(
+    page: Page, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STRATASCOPE_CHROMIUM", "/no/such/browser")
+    file, link = tmp_path / "flow.svg", f"http://host/{page.query}"
+    assert command(link, "--view", "flow", "--out", file, "--width", 120, "--title") == 0
+    root = ET.fromstring(file.read_text(encoding="utf-8"))  # noqa: S314
+    assert root.get("width") == "120mm"
+    name = "{http://www.w3.org/2000/svg}"
+    assert len([one for one in root.iter(f"{name}path") if "link" in one.get("class", "")]) > 1
+    assert root.findtext(f"{name}title") in [one.text for one in root.iter(f"{name}text")]
+    assert "font/woff2;base64" in "".join(one.text or "" for one in root.iter(f"{name}style"))
+    assert "of the flow" in file.with_suffix(".txt").read_text(encoding="utf-8")
+    assert recipe_of(file.read_bytes()) == json.loads(page.file("flow", "json"))["recipe"]
+    again = tmp_path / "again.svg"
+    assert command(file, "--out", again, "--width", 120, "--title") == 0
+    assert again.read_bytes() == file.read_bytes()
+    table = tmp_path / "contributions.svg"
+    assert command(link, "--view", "contributions", "--out", table) == 0
+    assert "contribution" in table.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--out", "flow.gif"), "flow.gif is no picture"),
+        (("--out", "flow.svg", "--width", "5"), "can't be 5 mm wide"),
+        (("--out", "flow.png", "--scale", "90"), "scale can't be 90"),
+        (("--out", "flow.png"), "needs Chromium or Chrome"),
+    ],
+)
+def test_an_impossible_picture_is_refused(
+    words: tuple[str, ...], said: str, page: Page, command: Any, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("STRATASCOPE_CHROMIUM", "/no/such/browser")
+    monkeypatch.chdir(tmp_path)
+    assert command(f"http://host/{page.query}", "--view", "flow", *words) == 1
+    assert said in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
 
 
 def test_refusals(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
