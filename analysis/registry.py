@@ -139,7 +139,7 @@ _ROWS: tuple[tuple[str, Subject, type[Spec[Any]], type[Any], str], ...] = (
     ("circuits", "model", CircuitSpec, Circuits, "weights.circuits:compute"),
     ("weights", "model", WeightSpec, WeightReport, "weights.report:compute"),
     ("suite", "study", SuiteSpec, SuiteReport, "tasks.suite_report:compute"),
-    ("contributions", "study", ContributionSpec, ContributionReport, "tasks.contributions:compute"),
+    ("contributions", "study", ContributionSpec, ContributionReport, "tasks.sum_table:compute"),
     ("probes", "study", ProbeSpec, ProbeReport, "tasks.probes:compute"),
     ("projection", "study", ProjectionSpec, Projection, "tasks.probes:compute_projection"),
     ("carry_circuits", "study", CarryCircuitSpec, CarryCircuits, "tasks.carry_circuits:compute"),

@@ -25,13 +25,13 @@ SECRET = "not-a-real-one"  # noqa: S105
 ATTEMPT = """
 import json, sys
 from analysis.errors import AnalysisError
-from analysis.model import catalog, hub, model_files
+from analysis.model import catalog, hub
 source, how = sys.argv[1:]
 try:
     found = {"fingerprint": catalog.fingerprint(source)}
     if how == "fetch":
         folder = hub.snapshot(source)
-        model_files.check_folder(folder)
+        hub.check_folder(folder)
         found |= {"revision": folder.name, "source": catalog.find(source).source,
                   "files": sorted(path.name for path in folder.iterdir())}
     else:
