@@ -6,11 +6,12 @@
 # make docs         build the documentation site in build/docs
 # make bench        run the measurements that the documents quote
 # make oracle       compare with TransformerLens and nnsight, in a separate environment
+# make bench-peers  compare the time of patching sweeps with TransformerLens, in that environment
 # make audit        check the installed packages for known vulnerabilities (uses the registry)
 # make clean        remove the environment and every cache of the checkout
 # PYTHON=/path/to/python3.12 chooses the interpreter of a new environment.
 
-.PHONY: run setup setup-dev model chromium redis nginx node test test-js check lint check-full docs bench oracle audit clean
+.PHONY: run setup setup-dev model chromium redis nginx node test test-js check lint check-full docs bench bench-peers oracle audit clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := run
 
@@ -73,10 +74,16 @@ bench: setup-dev model
 	@set -e; for file in benchmarks/[!_]*.py; do name=$${file#benchmarks/}; \
 	  case $$name in spike_*) ;; *) $(BIN)/python -m benchmarks.$${name%.py} ;; esac; done
 
-oracle: setup model
+.venv-oracle/.installed: tests/oracle/requirements.txt constraints.txt | setup
 	@test -x .venv-oracle/bin/python || $(BIN)/python -m venv .venv-oracle
 	.venv-oracle/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	  "$$(grep '^torch==' constraints.txt)" -r tests/oracle/requirements.txt -e .
+	@touch $@
+
+bench-peers: .venv-oracle/.installed model
+	HF_HUB_OFFLINE=1 .venv-oracle/bin/python -m benchmarks.sweep --peer
+
+oracle: .venv-oracle/.installed model
 	HF_HUB_OFFLINE=1 .venv-oracle/bin/python -m tests.oracle.compare
 
 audit: setup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -42,6 +43,84 @@ def align(a_ids: Sequence[int], b_ids: Sequence[int]) -> tuple[tuple[int, int], 
         *((start + i, start + j) for i, j in inner),
         *((len(a) - back, len(b) - back) for back in range(end, 0, -1)),
     )
+
+
+def align_texts(a: Sequence[str], b: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Pairs of positions of two prompts whose tokens come from different tokenizers.
+
+    After the same text, two positions have read the same if their tokens end at the same character.
+    So equal texts are paired by where tokens end; of different texts, equal tokens are paired, as
+    ``align`` does.
+
+    Args:
+        a: The texts of one prompt's tokens.
+        b: The texts of the other prompt's tokens.
+
+    Returns:
+        (position in a, position in b) of each pair, ascending in both.
+
+    Raises:
+        SpecError: If a prompt is too long.
+    """
+    if "".join(a) != "".join(b):
+        numbers = {text: number for number, text in enumerate(dict.fromkeys((*a, *b)))}
+        return align([numbers[text] for text in a], [numbers[text] for text in b])
+    ends = dict(zip(accumulate(map(len, b)), range(len(b)), strict=True))
+    found = enumerate(accumulate(map(len, a)))
+    return tuple((place, ends[end]) for place, end in found if end in ends)
+
+
+def adjusted(
+    pairs: Sequence[tuple[int, int]], changes: Sequence[str], sizes: tuple[int, int]
+) -> tuple[tuple[int, int], ...]:
+    """An alignment with changes by hand.
+
+    Args:
+        pairs: (position in a, position in b) of each pair.
+        changes: "3-5" makes position 3 of a and position 5 of b partners, whatever partners they
+            had; "3-" leaves position 3 of a without a partner. Later changes win.
+        sizes: The number of tokens of a and of b.
+
+    Returns:
+        The new pairs, ascending in a.
+
+    Raises:
+        SpecError: If a change can't be read, or a prompt has no such position.
+    """
+    found = dict(pairs)
+    for change in changes:
+        first, line, second = change.partition("-")
+        if not (line and first.isdecimal() and (second.isdecimal() or not second)):
+            raise SpecError(f"The pair {change!r} can't be read.", "Write it like 3-5, or 3-.")
+        i, j = int(first), int(second) if second else None
+        if i >= sizes[0] or (j is not None and j >= sizes[1]):
+            raise SpecError(
+                f"The pair {change} names a position that a prompt lacks: they have"
+                f" {sizes[0]} and {sizes[1]} tokens.",
+                "Choose smaller positions; the first token has position 0.",
+            )
+        found = {own: other for own, other in found.items() if own != i and other != j}
+        if j is not None:
+            found[i] = j
+    return tuple(sorted(found.items()))
+
+
+def aligned(
+    alignment: str, changes: Sequence[str], a: Sequence[int], b: Sequence[int]
+) -> tuple[tuple[int, int], ...]:
+    """The pairs of a spec: (position in a, position in b), ascending in a.
+
+    Args:
+        alignment: One of ``specs.ALIGNMENTS``.
+        changes: See ``adjusted``.
+        a: Token ids of one prompt.
+        b: Token ids of the other prompt.
+
+    Raises:
+        SpecError: If the prompts can't be aligned, or a change is not possible.
+    """
+    pairs = align(a, b) if alignment == "token" else by_position(a, b)
+    return adjusted(pairs, changes, (len(a), len(b)))
 
 
 def by_position(a_ids: Sequence[int], b_ids: Sequence[int]) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,12 @@ from torch import Tensor
 from analysis.contract import jobs
 from analysis.contract.specs import resolve_index
 from analysis.errors import PromptError, SpecError
-from analysis.experiments.alignment import align, by_position
+from analysis.experiments.alignment import aligned
 from analysis.experiments.cells import run
+from analysis.experiments.prompts import read
 from analysis.experiments.specs import ALIGNMENTS, FIELDS, PromptComparison, PromptSpec
 from analysis.model.handle import Model
 from analysis.store.memo import Memo
-from analysis.tracing.capture import prompt_ids
 from analysis.tracing.tokens import describe_tokens, token_ids
 
 #: Logits that are decoded at once.
@@ -24,7 +25,13 @@ _MOST = 4_000_000
 
 
 def compare(
-    model: Model, a: Any, b: Any, *, tokens: Any = None, alignment: str = "token"
+    model: Model,
+    a: Any,
+    b: Any,
+    *,
+    tokens: Any = None,
+    alignment: str = "token",
+    pairs: Sequence[str] = (),
 ) -> PromptComparison:
     """Decode two prompts' states on aligned tokens, and measure how they differ.
 
@@ -39,6 +46,8 @@ def compare(
             tokens of the two runs unless given.
         alignment: "token": equal tokens, by a longest common subsequence (``align``); "position":
             prompts of equal length.
+        pairs: Changes of the alignment: "3-5" makes position 3 of ``a`` and 5 of ``b`` partners;
+            "3-" leaves 3 without a partner.
 
     Returns:
         A PromptComparison: KL divergence and probabilities for each row and pair of positions.
@@ -49,30 +58,17 @@ def compare(
             not exist.
         CancelledError: If the caller's progress listener stops the work.
     """
-    ids = [_ids(model, name, one) for name, one in (("a", a), ("b", b))]
+    ids = [read(model, name, one) for name, one in (("a", a), ("b", b))]
     ALIGNMENTS.check(alignment)
-    return _compare(model, ids, _tokens(model, tokens), alignment)
+    return _compare(model, ids, _tokens(model, tokens), alignment, tuple(pairs))
 
 
 def compute(
     model: Model, spec: PromptSpec, _memo: Memo | None = None, longest: int | None = None
 ) -> PromptComparison:
     """The comparison of a spec, a technique of ``analysis.registry``; see ``compare``."""
-    ids = [_ids(model, name, one) for name, one in (("a", spec.a), ("b", spec.b))]
-    for name, own in zip(("a", "b"), ids, strict=True):
-        if longest is not None and len(own) > longest:
-            raise PromptError(
-                f"{FIELDS[name]} has {len(own)} tokens; this server reads at most {longest}.",
-                "Shorten it, or raise STRATASCOPE_MAX_PROMPT_TOKENS.",
-            )
-    return _compare(model, ids, _tokens(model, spec.tokens), spec.alignment)
-
-
-def _ids(model: Model, name: str, prompt: Any) -> tuple[int, ...]:
-    try:
-        return prompt_ids(model, prompt)
-    except PromptError as error:
-        raise PromptError(f"{FIELDS[name]} can't be read. {error.message}", error.hint) from error
+    ids = [read(model, name, one, longest) for name, one in (("a", spec.a), ("b", spec.b))]
+    return _compare(model, ids, _tokens(model, spec.tokens), spec.alignment, spec.pairs)
 
 
 def _tokens(model: Model, tokens: Any) -> tuple[int, ...]:
@@ -84,9 +80,13 @@ def _tokens(model: Model, tokens: Any) -> tuple[int, ...]:
 
 @torch.no_grad()
 def _compare(
-    model: Model, ids: list[tuple[int, ...]], tokens: tuple[int, ...], alignment: str
+    model: Model,
+    ids: list[tuple[int, ...]],
+    tokens: tuple[int, ...],
+    alignment: str,
+    changes: tuple[str, ...],
 ) -> PromptComparison:
-    pairs = by_position(*ids) if alignment == "position" else _pairs(*ids)
+    pairs = _pairs(aligned(alignment, changes, *ids), *ids)
     rows = range(model.info.layers + 1)
     runs = [run(model, own, [("row", row) for row in rows]) for own in ids]
     tops = [int(one.logits.argmax()) for one in runs]
@@ -118,13 +118,14 @@ def _compare(
     )  # fmt: skip
 
 
-def _pairs(a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[int, int]]:
+def _pairs(
+    pairs: tuple[tuple[int, int], ...], a: tuple[int, ...], b: tuple[int, ...]
+) -> list[tuple[int, int]]:
     """Aligned positions; the last positions of both prompts are a pair.
 
     Raises:
         SpecError: If the prompts have no token in common.
     """
-    pairs = align(a, b)
     if not pairs:
         raise SpecError("The prompts have no token in common.", "Choose prompts that differ less.")
     last = (len(a) - 1, len(b) - 1)

@@ -116,6 +116,11 @@ DIFFERENCES = Choices(
            "Of the answer, or of the clean run's top token."),
     help="What the comparison of the two runs shows.",
 )  # fmt: skip
+#: Changes of an alignment, in both specs.
+_CHANGES = about(
+    "Changes of the alignment: 3-5 makes position 3 of the first prompt and 5 of the second"
+    " partners; 3- leaves 3 without a partner."
+)
 #: The second axis of a sweep over parts.
 PARTS = ("attention", "mlp")
 #: How messages name a field of the spec. The page uses it to mark the field.
@@ -218,6 +223,7 @@ class SweepSpec(Spec[Sweep]):
     direction: str = field(default="denoise", metadata=one_of(PATCH_DIRECTIONS))
     metric: str = field(default="logit_difference", metadata=one_of(METRICS))
     alignment: str = field(default="position", metadata=one_of(ALIGNMENTS))
+    pairs: tuple[str, ...] = field(default=(), metadata=_CHANGES)
     layer: int | None = field(
         default=None,
         metadata=about("The layer of a sweep over heads and positions; the middle one if empty."),
@@ -311,6 +317,7 @@ class PromptSpec(Spec[PromptComparison]):
         metadata=about("Tokens whose probabilities are followed; the runs' top tokens if empty."),
     )
     alignment: str = field(default="token", metadata=one_of(ALIGNMENTS))
+    pairs: tuple[str, ...] = field(default=(), metadata=_CHANGES)
 
     def __post_init__(self) -> None:
         ALIGNMENTS.check(self.alignment)

@@ -24,7 +24,7 @@ from analysis.contract import jobs
 from analysis.contract.choices import Situation
 from analysis.contract.specs import resolve_index
 from analysis.errors import BackwardError, PromptError, SpecError
-from analysis.experiments.alignment import align, partners
+from analysis.experiments.alignment import aligned, partners
 from analysis.experiments.cells import (
     Cell,
     Patcher,
@@ -36,6 +36,7 @@ from analysis.experiments.cells import (
     run,
     sizes,
 )
+from analysis.experiments.prompts import read
 from analysis.experiments.specs import (
     ALIGNMENTS,
     AXES,
@@ -49,7 +50,6 @@ from analysis.experiments.specs import (
 from analysis.flow_graph.options import BACKWARD
 from analysis.model.handle import Model
 from analysis.store.memo import Memo
-from analysis.tracing.capture import prompt_ids
 from analysis.tracing.tokens import describe_tokens, token_id
 
 
@@ -64,6 +64,7 @@ def sweep(
     direction: str = "denoise",
     metric: str = "logit_difference",
     alignment: str = "position",
+    pairs: Sequence[str] = (),
     layer: int | None = None,
     exact: bool = True,
     first: int = 0,
@@ -83,6 +84,8 @@ def sweep(
         metric: "logit_difference", "probability" (of the answer), "kl" (of the clean run's output
             to the patched one's, in nats) or "rank" (of the answer, from 0), at the last position.
         alignment: "position": prompts of equal length; "token": equal tokens (``align``).
+        pairs: Changes of the alignment: "3-5" makes position 3 of the clean prompt and 5 of the
+            corrupted one partners; "3-" leaves 3 without a partner, so that it is not patched.
         layer: The layer of "head_position"; the middle one unless given.
         exact: Whether each cell is measured; else all are estimated from one backward pass.
         first: The first index of the first axis that is computed.
@@ -94,8 +97,8 @@ def sweep(
 
     Raises:
         PromptError: If a prompt is invalid, or the answer or the foil is not one token.
-        SpecError: If the prompts differ in length, the metric is equal in both runs, or the model
-            lacks what is patched.
+        SpecError: If the prompts differ in length, a change of the alignment is not possible, the
+            metric is equal in both runs, or the model lacks what is patched.
         CancelledError: If the caller's progress listener stops the work.
     """
     for table, name in (
@@ -103,8 +106,8 @@ def sweep(
     ):  # fmt: skip
         table.check(name)
     check_estimate(metric, direction, exact)
-    ids = (_ids(model, "clean", clean), _ids(model, "corrupted", corrupted))
-    choice = _Choice(axes, direction, metric, alignment, layer, exact, first, last)
+    ids = (read(model, "clean", clean), read(model, "corrupted", corrupted))
+    choice = _Choice(axes, direction, metric, alignment, tuple(pairs), layer, exact, first, last)
     return _sweep(model, ids, (answer, foil), choice)
 
 
@@ -112,16 +115,13 @@ def compute(
     model: Model, spec: SweepSpec, _memo: Memo | None = None, longest: int | None = None
 ) -> Sweep:
     """The sweep of a spec, a technique of ``analysis.registry``; see ``sweep``."""
-    ids = (_ids(model, "clean", spec.clean), _ids(model, "corrupted", spec.corrupted))
-    for name, own in zip(("clean", "corrupted"), ids, strict=True):
-        if longest is not None and len(own) > longest:
-            raise PromptError(
-                f"{FIELDS[name]} has {len(own)} tokens; this server reads at most {longest}.",
-                "Shorten it, or raise STRATASCOPE_MAX_PROMPT_TOKENS.",
-            )
+    ids = (
+        read(model, "clean", spec.clean, longest),
+        read(model, "corrupted", spec.corrupted, longest),
+    )
     choice = _Choice(
-        spec.axes, spec.direction, spec.metric, spec.alignment, spec.layer, spec.exact,
-        spec.first, spec.last,
+        spec.axes, spec.direction, spec.metric, spec.alignment, spec.pairs, spec.layer,
+        spec.exact, spec.first, spec.last,
     )  # fmt: skip
     return _sweep(model, ids, (spec.answer or None, spec.foil or None), choice)
 
@@ -134,6 +134,7 @@ class _Choice:
     direction: str
     metric: str
     alignment: str
+    pairs: tuple[str, ...]
     layer: int | None
     exact: bool
     first: int
@@ -182,10 +183,11 @@ def _sweep(
     if layer >= 0:
         require_heads(model, layer)
     denoise = choice.direction == "denoise"
-    if choice.alignment != "token":
-        _require_equal_lengths(*ids)
     patched_ids, other_ids = ids[::-1] if denoise else ids
-    paired = _partners(choice.alignment, patched_ids, other_ids)
+    pairs = aligned(choice.alignment, choice.pairs, *ids)
+    if denoise:
+        pairs = tuple((theirs, own) for own, theirs in pairs)
+    paired = partners(pairs, len(patched_ids))
     shape = sizes(model, choice.axes, len(patched_ids), layer)
     positions = tuple(place for place, partner in enumerate(paired) if partner >= 0)
     cells = cells_of(model, choice.axes, _wanted(choice, shape[0]), positions, layer)
@@ -244,34 +246,6 @@ def _result(
         layer=layer,
         passes=patcher.sequences + 2,
     )
-
-
-def _ids(model: Model, name: str, prompt: Any) -> tuple[int, ...]:
-    """Token ids of a prompt; an error names the prompt."""
-    try:
-        return prompt_ids(model, prompt)
-    except PromptError as error:
-        raise PromptError(f"{FIELDS[name]} can't be read. {error.message}", error.hint) from error
-
-
-def _partners(alignment: str, patched: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
-    if alignment == "token":
-        return partners(align(patched, other), len(patched))
-    return tuple(range(len(patched)))
-
-
-def _require_equal_lengths(clean: tuple[int, ...], corrupted: tuple[int, ...]) -> None:
-    """Refuse prompts whose positions do not correspond.
-
-    Raises:
-        SpecError: With both lengths, the clean prompt's first.
-    """
-    if len(clean) != len(corrupted):
-        raise SpecError(
-            f"The prompts have {len(clean)} and {len(corrupted)} tokens, so their positions do not"
-            " correspond.",
-            "Write prompts of equal length, or align them by token.",
-        )
 
 
 def _wanted(choice: _Choice, size: int) -> range:

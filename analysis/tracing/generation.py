@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
+from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.generation.streamers import BaseStreamer
 
 from analysis.contract import jobs
@@ -18,9 +20,61 @@ from analysis.model.handle import Model
 from analysis.tracing.capture import Trace, fitting_trace, prompt_ids
 from analysis.tracing.intervention_hooks import applied, as_sequence
 from analysis.tracing.interventions import Intervention
-from analysis.tracing.specs import RunResult, RunSpec
+from analysis.tracing.specs import RunResult, RunSpec, check_sampling
 from analysis.tracing.tokens import added, check_ids, check_length, encode_prompt, vocabulary
 from analysis.tracing.vocabulary import row_stats
+
+#: The most bytes of keys and values that are kept for a model.
+MAX_BYTES = 256 << 20
+_KEPT: WeakKeyDictionary[Model, tuple[tuple[int, ...], DynamicCache]] = WeakKeyDictionary()
+
+
+def begin_cache(model: Model, ids: Sequence[int]) -> DynamicCache | None:
+    """A cache for a sequence, with the keys and values of the prefix that is known.
+
+    A causal model's keys and values at a position depend only on the tokens up to it. They may
+    come from another batch, so the next logits differ from those of a whole pass by rounding (up
+    to 1e-5 of the largest one in float32): only a tie of that order can change a greedy token. The
+    last sequence of the model is given away: call ``keep_cache`` after generation.
+
+    Args:
+        model: From ``load_model``.
+        ids: [pos] token ids; the last one is always computed.
+
+    Returns:
+        The cache, perhaps empty; None if the model has another kind of cache.
+    """
+    supported = getattr(model.hf, "_supports_default_dynamic_cache", None)
+    if supported is None or not supported():
+        return None
+    known, cache = _KEPT.pop(model, ((), None))
+    same = min(common_length(known, ids), len(ids) - 1)
+    if cache is None or not same:
+        return DynamicCache(config=model.hf.config.get_text_config(decoder=True))
+    cache.crop(same - cache.get_seq_length())
+    return cache
+
+
+def keep_cache(model: Model, ids: Sequence[int], cache: DynamicCache | None) -> None:
+    """Keep a cache for the model's next sequence, unless it is too large or can't be shortened.
+
+    Args:
+        model: From ``load_model``.
+        ids: The tokens whose keys and values it has, and perhaps more.
+        cache: From ``begin_cache``, after generation.
+    """
+    plain = [layer for layer in cache.layers if type(layer) is DynamicLayer] if cache else []
+    if cache is None or len(plain) < len(cache.layers):
+        return
+    parts = [part for layer in plain for part in (layer.keys, layer.values)]
+    if sum(part.numel() * part.element_size() for part in parts if part is not None) <= MAX_BYTES:
+        _KEPT[model] = tuple(ids[: cache.get_seq_length()]), cache
+
+
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """The length of the common prefix of two sequences."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 class _Steps(BaseStreamer):
@@ -47,11 +101,15 @@ def generate(
     *,
     sample: bool = False,
     temperature: float = 1.0,
+    top_p: float = 1.0,
     seed: int = 0,
     interventions: Sequence[Intervention] | Intervention | None = (),
     use_model_config: bool = False,
 ) -> tuple[int, ...]:
     """Continue a prompt, greedily (the argmax of the logits) or sampled with a seed.
+
+    The keys and values of the model's last sequence are kept, so that a prompt that begins like it
+    costs only its other tokens (``begin_cache``).
 
     Args:
         model: From ``load_model``.
@@ -59,6 +117,8 @@ def generate(
         max_new_tokens: Largest number of new tokens; generation stops at an end-of-text token.
         sample: Draw from the distribution, divided by ``temperature`` and seeded by ``seed``.
         temperature: At least 1e-6.
+        top_p: Draw from the fewest tokens whose probabilities sum to this, 0 (exclusive) to 1
+            (nucleus sampling; Holtzman et al., 2019, arXiv 1904.09751).
         seed: Makes sampling repeatable.
         interventions: Applied at every step, without a key-value cache. Negative positions count
             from the end of the prompt; None means all, generated ones included.
@@ -70,43 +130,38 @@ def generate(
 
     Raises:
         PromptError: If the prompt is empty, unknown, or too long with the new tokens.
-        SpecError: If the number of tokens, the temperature or an intervention is invalid.
+        SpecError: If the number of tokens, the temperature, top_p or an intervention is invalid.
         CancelledError: If the caller's progress listener stops the work.
     """
     ids, interventions = prompt_ids(model, prompt), as_sequence(interventions)
-    options = _options(model, ids, max_new_tokens, sample, temperature, use_model_config)
+    check_sampling(temperature, top_p)
+    if max_new_tokens < 0:
+        raise SpecError("The number of new tokens can't be negative.", "Use 0 or more.")
+    check_length(len(ids) + max_new_tokens, model.info.max_positions)
     if not max_new_tokens:
         return ids
-    options["use_cache"] = not interventions
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "use_cache": not interventions}
+    if sample:
+        options |= {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": top_p}
+    elif not use_model_config:
+        options["do_sample"] = False
     with applied(model, interventions, len(ids), len(ids) + max_new_tokens):
         return _seeded(model, ids, options, seed, use_model_config)
-
-
-def _options(
-    model: Model, ids: tuple[int, ...], count: int, sample: bool, temperature: float, own: bool
-) -> dict[str, Any]:
-    """Checked options of ``GenerationConfig``. With ``own``, the model's own fills the rest."""
-    if count < 0:
-        raise SpecError("The number of new tokens can't be negative.", "Use 0 or more.")
-    if not temperature >= 1e-6:
-        raise SpecError(
-            "The temperature must be at least 1e-6.", "Use sample=False for greedy tokens."
-        )
-    check_length(len(ids) + count, model.info.max_positions)
-    options: dict[str, Any] = {"max_new_tokens": count}
-    if sample:
-        return options | {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    return options if own else options | {"do_sample": False}
 
 
 def _seeded(
     model: Model, ids: tuple[int, ...], options: dict[str, Any], seed: int, own: bool
 ) -> tuple[int, ...]:
     inputs = torch.tensor([ids], device=model.device)
+    cache = begin_cache(model, ids) if options["use_cache"] and not own else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        output = continued(model, inputs, torch.ones_like(inputs), options, use_model_config=own)
-    return tuple(int(token) for token in output[0])
+        output = continued(
+            model, inputs, torch.ones_like(inputs), options, use_model_config=own, cache=cache
+        )
+    found = tuple(int(token) for token in output[0])
+    keep_cache(model, found, cache)
+    return found
 
 
 def continued(
@@ -116,6 +171,7 @@ def continued(
     options: dict[str, Any],
     *,
     use_model_config: bool = False,
+    cache: Any = None,
 ) -> Tensor:
     """Token ids [prompt, pos] of prompts and what the model generates after them.
 
@@ -128,12 +184,14 @@ def continued(
         mask: [prompt, pos] 0 for padding.
         options: Of ``GenerationConfig``.
         use_model_config: Whether the model's own generation config fills the other options.
+        cache: Keys and values of the first positions (``begin_cache``); None: a new one.
     """
     own = getattr(model.hf, "generation_config", None)
     ends = end_tokens(model)
     config: GenerationConfig = GenerationConfig(  # type: ignore[no-untyped-call]
         eos_token_id=ends or None, pad_token_id=ends[0] if ends else 0, **options
     )
+    known = {} if cache is None else {"past_key_values": cache}
     beams = use_model_config and (getattr(own, "num_beams", None) or 1) > 1
     with model.lock:
         if not use_model_config:
@@ -144,6 +202,7 @@ def continued(
                 attention_mask=mask,
                 generation_config=config,
                 streamer=None if beams or len(inputs) > 1 else _Steps(options["max_new_tokens"]),
+                **known,
             )
         finally:
             model.hf.generation_config = own
@@ -177,17 +236,35 @@ def run(model: Model, spec: RunSpec) -> tuple[RunResult, Trace]:
     """Generate ``spec.new_tokens`` after the prompt, then trace the whole sequence.
 
     Raises:
-        PromptError: If the prompt is empty, unknown or too long for the model.
+        PromptError: If the prompt is empty, unknown or too long for the model, or the beginning of
+            the answer is unknown.
         CancelledError: If the caller's progress listener stops the work.
     """
     prompt = tokenize(model, spec)
-    ids = generate(model, prompt, spec.new_tokens)
+    given = _given(model, spec)
+    ids = generate(
+        model, (*prompt, *given), spec.new_tokens,
+        sample=spec.sample, temperature=spec.temperature, top_p=spec.top_p, seed=spec.seed,
+    )  # fmt: skip
     states = fitting_trace(model, ids)
-    result = summarise(model, states, len(prompt), spec.new_tokens)
+    result = summarise(model, states, len(prompt), len(given) + spec.new_tokens)
+    result = replace(result, given=len(given))
     if spec.token_ids:
         return result, states
     places = added(model.tokenizer, spec.text, template=spec.template)
     return replace(result, added=places), states
+
+
+def _given(model: Model, spec: RunSpec) -> tuple[int, ...]:
+    """The tokens with which the answer begins.
+
+    Raises:
+        PromptError: If an id is unknown, or the text is not valid.
+    """
+    given = spec.begun
+    if spec.own:
+        given += tuple(model.tokenizer(spec.own, add_special_tokens=False)["input_ids"])
+    return check_ids(given, int(model.readout.input_rows.shape[0])) if given else ()
 
 
 def summarise(model: Model, states: Trace, prompt_length: int, new_tokens: int) -> RunResult:

@@ -27,6 +27,7 @@ class RunResult(Result):
         stopped: "length" or "end of text": why generation ended.
         added: Positions of prompt tokens that contain none of the user's text: the chat template
             or the tokenizer added them.
+        given: How many of the answer's first tokens were given, not generated.
     """
 
     info: ModelInfo
@@ -40,6 +41,7 @@ class RunResult(Result):
     vocabulary: tuple[Token, ...]
     stopped: str = "length"
     added: tuple[int, ...] = ()
+    given: int = 0
 
     def __post_init__(self) -> None:
         size = len(self.tokens)
@@ -90,17 +92,47 @@ class RunSpec(Spec[RunResult]):
     )
     new_tokens: int = field(
         default=0,
-        metadata=about("How many tokens to generate greedily; fewer if the model stops."),
+        metadata=about("How many tokens to generate; fewer if the model stops."),
     )
     template: bool = field(
         default=False, metadata=about("Wrap the prompt in the model's chat template.")
     )
+    begun: tuple[int, ...] = field(
+        default=(), metadata=about("Token ids with which the answer begins.")
+    )
+    own: str = field(default="", metadata=about("A text that follows them, before new tokens."))
+    sample: bool = field(
+        default=False, metadata=about("Draw each token; else take the most probable one.")
+    )
+    temperature: float = field(
+        default=1.0, metadata=about("Logits are divided by it before a token is drawn.")
+    )
+    top_p: float = field(
+        default=1.0,
+        metadata=about("Draw from the fewest tokens whose probabilities sum to this."),
+    )
+    seed: int = field(default=0, metadata=about("Makes drawn tokens repeatable."))
 
     def __post_init__(self) -> None:
         if not self.text and not self.token_ids:
             raise PromptError("The prompt is empty.", "Type some text, or click an example.")
         if self.new_tokens < 0:
             raise SpecError("The number of new tokens can't be negative.", "Use 0 or more.")
+        check_sampling(self.temperature, self.top_p)
+
+
+def check_sampling(temperature: float, top_p: float) -> None:
+    """Refuse options of sampling that have no meaning.
+
+    Raises:
+        SpecError: Saying which.
+    """
+    if not temperature >= 1e-6:
+        raise SpecError(
+            "The temperature must be at least 1e-6.", "Use sample=False for greedy tokens."
+        )
+    if not 0 < top_p <= 1:
+        raise SpecError("top_p must be above 0 and at most 1.", "Use 1 to draw from all tokens.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -355,6 +355,8 @@ def compute_story(model: Model, trace: Trace, spec: StorySpec) -> Story:
 def _largest_part(attribution: Attribution) -> tuple[str, int, int | None, float]:
     """Part, layer, head (None if it is no head) and logits of the component that adds most."""
     parts = [part for part in attribution.parts if part.kind in ("head", "mlp", *OTHER_PARTS)]
+    if not parts:  # the last state itself was patched
+        return "", 0, None, 0.0
     best = max(parts, key=lambda part: part.logit)
     return best.kind, best.layer or 0, best.head, best.logit
 

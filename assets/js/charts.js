@@ -56,6 +56,17 @@ Dash loads scripts in alphabetical order. This one comes first, before those tha
     subtree: true,
   });
 
+  /* A click on a cell of a patching sweep opens it (dash_app/views/compare/actions.py). */
+  function pickCell(chart, event) {
+    const { x, y, data } = event.points[0];
+    const { layer, partners } = meta(chart);
+    const part = typeof data.meta === "number" ? [data.meta] : [];
+    const picked = { at: [y, ...part, x], partner: partners[x] ?? -1, layer };
+    window.dash_clientside.set_props("compare-picked", { data: picked });
+  }
+
+  add(clickCallbacks, "patching", pickCell);
+
   window.stratascope ??= {};
   window.stratascope.charts = {
     NO_VIEW,

@@ -10,7 +10,10 @@ callback is answered, and would set them from answers that it then discards.
 (function () {
   "use strict";
 
-  const FORM_FIELDS = ["model", "prompt", "new", "template"];
+  const FORM_FIELDS = [
+    "model", "prompt", "new", "template", "sampling", "temperature", "nucleus", "seed",
+  ];
+  const NUMBERS = ["new", "temperature", "nucleus", "seed"];
   // By control: the value that server and control agree on, and the number of its report.
   const synced = {};
   const setProps = (id, props) => window.dash_clientside.set_props(id, props);
@@ -160,7 +163,7 @@ callback is answered, and would set them from answers that it then discards.
     if (!isFilled) {
       isFilled = true;
       for (const [name, value] of Object.entries(window.stratascope.undo.takeDraft())) {
-        setProps(`run-${name}`, { value: name === "new" ? Number(value) : value });
+        setProps(`run-${name}`, { value: NUMBERS.includes(name) ? Number(value) : value });
       }
     }
     if (!isMenuNewer) {

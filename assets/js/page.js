@@ -11,6 +11,7 @@ last report that the server has processed.
   "use strict";
 
   const ARROWS = { ArrowUp: [1, 0], ArrowDown: [-1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+  const BRANCH_KEYS = { "[": -1, "]": 1 };
   const USES_KEYS =
     "input, textarea, select, summary, [role=slider], [role=listbox], [role=option]";
   const COPY_FEEDBACK_MS = 1500;
@@ -90,10 +91,20 @@ last report that the server has processed.
     }
     const arrow = ARROWS[event.key];
     const hasModifier = event.ctrlKey || event.metaKey || event.altKey;
+    if (BRANCH_KEYS[event.key] && !event.target.closest(USES_KEYS)) {
+      walkBranches(BRANCH_KEYS[event.key]);
+    }
     if (arrow && !hasModifier && limits && !event.target.closest(USES_KEYS)) {
       event.preventDefault();
       moveCell(...arrow);
     }
+  }
+
+  /* Shows the answer before or after the shown one, in the token strip's list. */
+  function walkBranches(step) {
+    const buttons = [...document.querySelectorAll("[data-branch]")];
+    const index = buttons.findIndex((button) => button.getAttribute("aria-pressed") === "true");
+    buttons[index + step]?.click();
   }
 
   /* ------------------------------------------------------------ the selected cell */

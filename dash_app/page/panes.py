@@ -37,6 +37,7 @@ class Pane:
         line: A component that replaces the caption.
         lazy: Whether it is drawn only when it is first shown. Set it to False if a script writes
             into the pane.
+        wraps: Whether a long caption takes several lines; else it is cut until it has the focus.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Pane:
     options: Mapping[str, Children] = field(default_factory=dict)
     line: Component | None = None
     lazy: bool = True
+    wraps: bool = False
 
 
 def icon(name: str) -> Component:
@@ -202,7 +204,8 @@ def _line(pane: Pane, of_run: bool) -> Component:
     ``assets/js/edits.js`` shows the mark of an edited run.
     """
     named: dict[str, Any] = {"id": pane.caption_id} if pane.caption_id else {}
-    caption = html.Div(pane.caption, className="panel-caption", tabIndex="0", **named)
+    classes = "panel-caption text-wrap" if pane.wraps else "panel-caption"
+    caption = html.Div(pane.caption, className=classes, tabIndex="0", **named)
     opened = f"sheet-{pane.name}"
     text = f"Options and help: {pane.title}" if pane.options else f"Help: {pane.title}"
     button = icon_button("sliders" if pane.options else "question-circle", text, data(sheet=opened))

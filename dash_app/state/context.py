@@ -13,39 +13,38 @@ from pydantic import TypeAdapter, ValidationError
 
 from analysis.contract.specs import Spec
 from analysis.tracing.edits import parse_all
-from analysis.tracing.specs import RunResult, RunSpec, TraceSpec
+from analysis.tracing.specs import RunResult, TraceSpec
 from dash_app.errors import Problem
 from dash_app.settings import Settings
 from dash_app.state.edited_run import predicted
 from dash_app.state.examples import defaults_for
 from dash_app.state.exports import Export
-from dash_app.state.selection import RunRef, Selection
+from dash_app.state.selection import RunRef, Selection, run_spec
 
 #: The stores that hold the selection; a view listens to the parts that it shows.
 PARTS: dict[str, tuple[str, ...]] = {
-    "request": ("model", "prompt", "new", "template", "attempt"),
-    "cell": ("row", "pos"),
+    "request": (
+        "model", "prompt", "new", "template", "sampling", "temperature", "nucleus", "seed",
+        "branch", "attempt",
+    ),
+    "branches": ("branches",), "cell": ("row", "pos"),
     "focus": ("layer", "heads", "weights", "first_key"),
     "pins": ("pins",),
     "lens": ("component", "head", "source", "decoder", "norm", "similarity", "candidates"),
     "colour": ("colour", "asked", "part", "by"),
     "window": ("show", "fold"),
-    "find": ("find",),
-    "adds": ("adds", "adder"),
-    "differ": ("readers", "differ"),
+    "find": ("find",), "adds": ("adds", "adder"), "differ": ("readers", "differ"),
     "curve": ("curve",),
     "method": (
         "method", "rule", "sources", "mass", "least", "start", "sinks", "root", "direction",
         "split", "scale", "effects", "first", "last", "token", "foil",
     ),
-    "link": ("link",),
-    "suite": ("suite", "prompts", "digits"),
+    "link": ("link",), "suite": ("suite", "prompts", "digits"),
     "sweep": (
-        "clean", "corrupted", "answer", "against", "axes", "way", "metric", "align", "inside",
-        "apart",
+        "clean", "corrupted", "answer", "against", "axes", "way", "metric", "align", "pairs",
+        "inside", "apart",
     ),
-    "edits": ("edits", "version"),
-    "theme": ("theme",),
+    "edits": ("edits", "version"), "theme": ("theme",),
     "arrangement": ("page", "wide", "folded", "panes", "order"),
 }  # fmt: skip
 
@@ -146,6 +145,7 @@ class PageId(StrEnum):
     ASKED = "asked"
     DRAWN = "drawn"
     REQUEST = "request"
+    BRANCHES = "branches"
     CELL = "cell"
     FOCUS = "focus"
     PINS = "pins"
@@ -390,8 +390,7 @@ class View:
 
 def result_of(service: Service, run: RunRef) -> RunResult:
     """The run that a reference names (from the memo), with the predictions of its edits."""
-    spec = RunSpec(run.model, run.prompt, new_tokens=run.new, template=run.template == "on")
-    plain = service.ask(run.model, spec)
+    plain = service.ask(run.model, run_spec(run))
     return predicted(service, plain, trace_of(run)) if run.edits else plain
 
 

@@ -128,6 +128,15 @@ VERSIONS = Choices(
     ),
     help="Which run the heatmap shows.",
 )  # fmt: skip
+SAMPLING = Choices(
+    "sampling",
+    Choice("greedy", "Greedy", help="The most probable token, at each step."),
+    Choice(
+        "sampled", "Sampled",
+        help="Each token is drawn from the model's distribution. The seed makes it repeatable.",
+    ),
+    help="How the tokens of the answer are chosen.",
+)  # fmt: skip
 PAGES = Choices(
     "page",
     Choice("explore", "Explore", help="One prompt, layer by layer."),

@@ -1,14 +1,10 @@
-"""The selection, shared by the address, the stores and every view; and the run it refers to.
-
-A button of a set says which item to add or remove, not what the set becomes: a button that was
-drawn before the last click would otherwise undo that click.
-"""
+"""The selection, shared by the address, the stores and every view; and the run it refers to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -33,12 +29,16 @@ from analysis.lens.options import (
 from analysis.tasks import suites
 from analysis.tasks.sum_specs import MAX_DIGITS
 from analysis.tracing.interventions import MAX_EDITS
+from analysis.tracing.specs import RunSpec
 from dash_app.state import options
-from dash_app.state.edited_run import OFF, canonical, still_valid, switched
+from dash_app.state.branches import BRANCH, MAX_BRANCH, MAX_BRANCHES
+from dash_app.state.edited_run import OFF, canonical, still_valid
 
 MAX_PROMPT_CHARACTERS = 20_000
 #: Longest prompt of a patching sweep: two of them are in the address.
 MAX_PAIR_CHARACTERS = 2000
+#: Longest answer or foil of a patching sweep.
+MAX_TOKEN_CHARACTERS = 60
 MAX_PINS = 8
 
 #: Name of a link: kind, layer, source position, target position, head (-1 for all heads together).
@@ -88,6 +88,9 @@ def _suite(name: str) -> str:
 
 Edit = Annotated[str, AfterValidator(canonical)]
 Edits = Annotated[tuple[Edit, ...], BeforeValidator(_numbers), Field(max_length=MAX_EDITS)]
+Branch = Annotated[str, Field(max_length=MAX_BRANCH, pattern=BRANCH)]
+#: A change of an alignment: "3-5" or "3-".
+PairText = Annotated[str, Field(pattern=r"^\d{1,6}-(\d{1,6})?$")]
 Decoder = Annotated[str, _one_of(DECODERS)]
 Decoders = Annotated[tuple[Decoder, ...], BeforeValidator(_numbers)]
 #: Names of panels or panes.
@@ -111,6 +114,10 @@ class Selection(BaseModel):
     Attributes:
         model, prompt, new: What is run: model, prompt text, number of tokens to generate.
         template: Whether the model's own chat template wraps the prompt.
+        sampling, temperature, nucleus, seed: Whether tokens are greedy or drawn, and how
+            (``generate``; ``nucleus`` is its top_p).
+        branch: With what the answer begins (``state/branches.py``); empty: the model's own answer.
+        branches: Branches that are kept.
         attempt: The number of the request; not in the URL. Running a prompt again increases it.
         row, pos: The chosen cell; None until one is chosen.
         layer, heads: The attention patterns shown; no heads: the mean of all.
@@ -147,6 +154,7 @@ class Selection(BaseModel):
         answer, against: Its answer and its foil, as text; empty: the runs' own top tokens.
         axes, way, metric, align: What it patches, its direction, what it measures, and how the
             prompts are aligned (``SweepSpec``).
+        pairs: Changes of that alignment.
         inside: The layer of a sweep over heads and positions; None: the middle one.
         apart: What the comparison of its two prompts shows.
         edits: Changes of the forward pass, as short forms (``analysis/tracing/edits.py``).
@@ -164,6 +172,14 @@ class Selection(BaseModel):
     prompt: str = Field(default="", max_length=MAX_PROMPT_CHARACTERS)
     new: int = Field(default=1, ge=0, le=10_000)
     template: Literal["off", "on"] = "off"
+    sampling: Annotated[str, _one_of(options.SAMPLING)] = options.SAMPLING.default
+    temperature: float = Field(default=1.0, ge=0.01, le=100.0)
+    nucleus: float = Field(default=1.0, ge=0.01, le=1.0)
+    seed: Index = 0
+    branch: Branch = ""
+    branches: Annotated[tuple[Branch, ...], BeforeValidator(_numbers)] = Field(
+        default=(), max_length=MAX_BRANCHES
+    )
     attempt: int = Field(default=0, ge=0)
     row: Index | None = None
     pos: Index | None = None
@@ -213,12 +229,15 @@ class Selection(BaseModel):
     digits: int = Field(default=2, ge=1, le=MAX_DIGITS)
     clean: str = Field(default="", max_length=MAX_PAIR_CHARACTERS)
     corrupted: str = Field(default="", max_length=MAX_PAIR_CHARACTERS)
-    answer: str = Field(default="", max_length=60)
-    against: str = Field(default="", max_length=60)
+    answer: str = Field(default="", max_length=MAX_TOKEN_CHARACTERS)
+    against: str = Field(default="", max_length=MAX_TOKEN_CHARACTERS)
     axes: Annotated[str, _one_of(AXES)] = AXES.default
     way: Annotated[str, _one_of(PATCH_DIRECTIONS)] = PATCH_DIRECTIONS.default
     metric: Annotated[str, _one_of(METRICS)] = METRICS.default
     align: Annotated[str, _one_of(ALIGNMENTS)] = ALIGNMENTS.default
+    pairs: Annotated[tuple[PairText, ...], BeforeValidator(_numbers)] = Field(
+        default=(), max_length=32
+    )
     inside: MaybeIndex = None
     apart: Annotated[str, _one_of(DIFFERENCES)] = DIFFERENCES.default
     edits: Edits = ()
@@ -241,10 +260,12 @@ _OF_A_RUN = (
 def request_run(selection: Selection, **request: Any) -> Selection:
     """A new request: choices that belong to the last run are reset."""
     blank = {name: Selection.model_fields[name].default for name in _OF_A_RUN}
+    before = selection.model_dump(include={"model", "prompt", "template"})
+    changed = {name for name, old in before.items() if request.get(name, old) != old}
     if selection.edits:
-        before = selection.model_dump(include={"model", "prompt", "template"})
-        changed = {name for name, old in before.items() if request.get(name, old) != old}
         blank["edits"] = still_valid(selection.edits, changed)
+    if changed and request.get("branch", selection.branch) == selection.branch:
+        request = {"branches": (), **request, "branch": ""}
     return selection.model_copy(update={**blank, "attempt": selection.attempt + 1, **request})
 
 
@@ -253,8 +274,6 @@ def applied(selection: Selection) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for text in selection.edits if not text.startswith(OFF)))
 
 
-#: Fields that are sets, with the most items of each (None: no limit that a user can reach).
-SETS = {"heads": None, "pins": MAX_PINS, "readers": None, "edits": MAX_EDITS}
 #: Adds an item, removes it, switches an edit on or off; the set as drawn.
 IN, OUT, SWITCH, SHOWN = "with", "without", "switch", "shown"
 
@@ -268,41 +287,15 @@ def toggle(name: str, item: object, shown: Sequence[object]) -> str:
     return urlencode({OUT if item in shown else IN: f"{name}:{item}", SHOWN: items}, safe=":,")
 
 
-def expand_sets(
-    pairs: Sequence[tuple[str, str]], current: Selection
-) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
-    """A button's target with each change of a set replaced by the whole new set.
-
-    Returns:
-        Pairs of names and texts for ``context.parse``, and the sets that are already full.
-    """
-    shown = dict(pairs).get(SHOWN, "none")
-    plain = [pair for pair in pairs if pair[0] not in (IN, OUT, SWITCH, SHOWN)]
-    full = []
-    for verb, text in pairs:
-        name, _, item = text.partition(":")
-        if verb not in (IN, OUT, SWITCH) or name not in SETS or not item:
-            continue
-        items = _changed(verb, item, _items(name, current, shown))
-        if (SETS[name] or len(items)) < len(items):
-            full.append(name)
-        else:
-            plain.append((name, ",".join(items) or "none"))
-    return plain, tuple(full)
-
-
-def _items(name: str, current: Selection, shown: str) -> list[str]:
-    chosen: Any = getattr(current, name)
-    if chosen == Selection.model_fields[name].default:
-        return [] if shown == "none" else shown.split(",")
-    return [str(item) for item in chosen]
-
-
-def _changed(verb: str, item: str, items: list[str]) -> list[str]:
-    if verb == SWITCH:
-        return [switched(one) if one == item else one for one in items]
-    rest = [other for other in items if other != item]
-    return rest if verb == OUT else ([*rest, item] if item not in items else items)
+def run_spec(asked: Any) -> RunSpec:
+    """The run that a selection, or the reference to a finished run, names."""
+    ids, _, own = asked.branch.partition("=")[0].partition(":")
+    drawn = {"temperature": asked.temperature, "top_p": asked.nucleus, "seed": asked.seed}
+    return RunSpec(
+        asked.model, asked.prompt, new_tokens=asked.new, template=asked.template == "on",
+        begun=tuple(map(int, ids.split("."))) if ids else (), own=unquote(own),
+        **({"sample": True, **drawn} if asked.sampling == "sampled" else {}),
+    )  # fmt: skip
 
 
 class Chosen(BaseModel):
@@ -320,7 +313,7 @@ class RunRef(BaseModel):
     """A reference to a finished run, from which every other result is computed.
 
     Attributes:
-        model, prompt, new, template: The request.
+        model, prompt, new, template, sampling, temperature, nucleus, seed, branch: The request.
         attempt: Its number.
         token_ids: Prompt and answer.
         prompt_length: Number of prompt tokens.
@@ -336,6 +329,11 @@ class RunRef(BaseModel):
     prompt: str
     new: int
     template: Literal["off", "on"] = "off"
+    sampling: str = options.SAMPLING.default
+    temperature: float = 1.0
+    nucleus: float = 1.0
+    seed: int = 0
+    branch: str = ""
     attempt: int = 0
     token_ids: tuple[int, ...]
     prompt_length: int

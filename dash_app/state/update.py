@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from analysis.tracing.interventions import MAX_EDITS
+from dash_app.state.branches import MAX_BRANCHES
 from dash_app.state.context import (
     PARTS,
     Context,
@@ -26,10 +27,10 @@ from dash_app.state.selection import (
     MAX_PROMPT_CHARACTERS,
     RunRef,
     Selection,
-    expand_sets,
     out_of_range,
     request_run,
 )
+from dash_app.state.sets import expand_sets
 
 #: Fields whose change can't be undone by the browser's Back button.
 LOOK = frozenset({"theme", "wide", "folded", "panes", "order", "suite", "prompts", "digits"})
@@ -41,6 +42,7 @@ TOO_LONG = (
 #: Shown when an item is added to a full set.
 FULL = {
     "pins": f"{MAX_PINS} tokens are pinned, the most that the curves can show. Unpin one first.",
+    "branches": f"{MAX_BRANCHES} branches are kept, the most that are possible. Remove one first.",
     "edits": f"The run has {MAX_EDITS} edits, the most that are possible. Remove one first.",
 }
 
@@ -222,6 +224,8 @@ def _select(target: str, current: Selection) -> Reduced:
     wanted, _ = parse(pairs, current)
     if not any(name in PARTS["request"] for name, _ in pairs):
         return Reduced(wanted, full=full)
+    if "prompt" in dict(pairs) and "branch" not in dict(pairs):
+        wanted = wanted.model_copy(update={"branch": ""})
     also = {name for name, _ in pairs} - {*PARTS["request"], "attempt"}
     chosen = {name: getattr(wanted, name) for name in also if name in Selection.model_fields}
     return Reduced(request_run(current, **_request(wanted), **chosen), full=full)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 from dash import Output, html
 from dash.development.base_component import Component
 
 from analysis.contract.specs import Token
-from analysis.tracing.specs import RunResult, RunSpec
+from analysis.tracing.specs import RunResult
 from dash_app.errors import explain
-from dash_app.page.panel import aria, notice, problem_notice, select_button, target
+from dash_app.page.panel import aria, data, notice, problem_notice, select_button, target
 from dash_app.page.token_labels import label, percent
+from dash_app.state.branches import branch_name, taken
 from dash_app.state.context import Context, Drawing, PageId, Service, View, result_of
 from dash_app.state.exports import Export
-from dash_app.state.selection import RunRef, Selection, resolve
+from dash_app.state.selection import RunRef, Selection, resolve, run_spec
 
 STRIP = "tokens-strip"
 #: Alternatives listed under each answer token.
@@ -35,23 +38,53 @@ def layout(_context: Context) -> dict[str, Any]:
     return {"tokens": chips}
 
 
-def spec(run: RunRef) -> RunSpec:
-    """The request of the run itself."""
-    return RunSpec(run.model, run.prompt, new_tokens=run.new, template=run.template == "on")
-
-
 def draw(service: Service, run: RunRef, selection: Selection) -> list[Component]:
     """The strip with the chosen position marked."""
     try:
-        return strip(result_of(service, run), resolve(selection, run).pos)
+        result, pos = result_of(service, run), resolve(selection, run).pos
+        return strip(result, pos, selection.branch, selection.branches)
     except Exception as error:  # noqa: BLE001 - shown in place of the strip
         return [problem_notice(explain(error))]
 
 
-def strip(run: RunResult, chosen: int) -> list[Component]:
-    """One chip for each token, with alternatives under answer tokens."""
+def strip(
+    run: RunResult, chosen: int, branch: str = "", branches: Sequence[str] = ()
+) -> list[Component]:
+    """One chip for each token, with alternatives under answer tokens; before them, the branches."""
     chips = [chip(run, pos, chosen) for pos in range(len(run.tokens))]
+    if kept := tuple(dict.fromkeys((*branches, *filter(None, (branch,))))):
+        chips.insert(run.prompt_length, _branches(branch, kept))
     return [*_unknown(run), *chips]
+
+
+def _branches(chosen: str, kept: Sequence[str]) -> Component:
+    """The model's own answer and the branches that are kept; the keys [ and ] walk them."""
+    buttons = [
+        select_button(
+            label_of(branch),
+            target(branch=branch),
+            f"alternative{' fw-bold text-body' if branch == chosen else ''}",
+            label=f"Show the {label_of(branch)}{' branch' if branch else ''}",
+            pressed=branch == chosen,
+            further=data(branch=""),
+        )
+        for branch in ("", *kept)
+    ]
+    if chosen:
+        gone = urlencode({"branch": "", "without": f"branches:{chosen}"}, safe=":,")
+        buttons.append(select_button("remove", gone, "alternative", label="remove this branch"))
+    return html.Div(
+        html.Div(buttons, className="token-alternatives", title="Answers. Keys: [ and ]"),
+        className="token-column",
+        role="group",
+        **aria(label="Answers"),
+    )
+
+
+def label_of(branch: str) -> str:
+    """The first token of a branch, as the strip shows it."""
+    text = branch_name(branch)
+    return label(Token(-1, text, text), 12) if branch else "own answer"
 
 
 def _unknown(run: RunResult) -> list[Component]:
@@ -97,6 +130,11 @@ def chip(run: RunResult, pos: int, chosen: int) -> Component:
     return html.Div([button, _alternatives(run, pos)], className="token-column")
 
 
+def keep(branch: str, **more: Any) -> str:
+    """What a button selects that goes on with a branch, and keeps it."""
+    return f"{target(branch=branch, **more)}&{urlencode({'with': f'branches:{branch}'}, safe=':,')}"
+
+
 def described(token: Token, *, added: bool) -> str:
     """The raw piece, its id and its bytes, for the tooltip."""
     lines = [f"piece {token.raw}", f"id {token.id}"]
@@ -119,28 +157,31 @@ def _spoken(run: RunResult, pos: int) -> str:
 
 def _alternatives(run: RunResult, pos: int) -> Component:
     names: dict[int, Token] = {token.id: token for token in run.vocabulary}
-    actual = run.tokens[pos].id
+    actual, before = run.tokens[pos].id, run.token_ids[run.prompt_length : pos]
     pairs = zip(run.top_ids[pos - 1].tolist(), run.top_probs[pos - 1].tolist(), strict=True)
     others = [(token, prob) for token, prob in pairs if token != actual and token in names]
     return html.Div(
         [
             select_button(
                 [html.Span(label(names[token], 12)), html.Span(percent(prob), className="num")],
-                target(pos=pos - 1, pins=(actual, token)),
+                keep(taken(before, token, names[token].text), pos=pos - 1, pins=(actual, token)),
                 "alternative",
-                label=f"Compare {label(run.tokens[pos])} with {label(names[token])}",
+                label=f"Continue with {label(names[token])} instead of {label(run.tokens[pos])}",
             )
             for token, prob in others[:ALTERNATIVES]
         ],
         className="token-alternatives",
-        title="What else the model considered here: click to compare in the curves",
+        title="What else the model considered here. Click one: the answer goes on from it, and the"
+        " curves compare both.",
     )
 
 
-DRAWING = Drawing("tokens", (Output(STRIP, "children"),), draw, parts=(PageId.CELL,))
+DRAWING = Drawing(
+    "tokens", (Output(STRIP, "children"),), draw, parts=(PageId.CELL, PageId.BRANCHES)
+)
 VIEW = View(
     "tokens",
     layout,
     drawings=(DRAWING,),
-    exports={"tokens": Export(lambda _service, run, _chosen: [spec(run)])},
+    exports={"tokens": Export(lambda _service, run, _chosen: [run_spec(run)])},
 )

@@ -8,6 +8,7 @@ from typing import Any
 from dash import Dash, Input, Output, State, set_props
 
 from dash_app.jobs.job_and_draw import JobParts, Work, part_of, register_job
+from dash_app.page.panel import notice
 from dash_app.state.context import (
     Context,
     Drawing,
@@ -26,16 +27,19 @@ SWEEP = Drawing(
     "patching",
     (
         Output(CompareId.GRAPH, "figure"),
+        Output(CompareId.PICTURE, "hidden"),
         Output(CompareId.CAPTION, "children"),
+        Output(CompareId.ALIGNED, "children"),
         Output(CompareId.STRONGEST, "children"),
         Output(CompareId.REST, "hidden"),
         *(Output(control, "invalid") for control in FORM.values()),
         Output(CompareId.MESSAGE, "children"),
     ),
     actions.draw,
-    parts=(PageId.SWEEP, PageId.REQUEST),
+    parts=(PageId.SWEEP, PageId.REQUEST, PageId.ARRANGEMENT),
     theme=True,
     job=JobStart.AUTOMATIC,
+    computed=(PageId.SWEEP, PageId.REQUEST),
     without_run=True,
 )
 OPTIONS = Drawing(
@@ -91,8 +95,21 @@ def register(app: Dash, context: Context) -> None:
         prevent_initial_call=True,
     )
     def send(*values: Any) -> None:
-        typed = values[-len(FORM) :]
-        set_props(CompareId.SENT, {"data": dict(zip(FORM, typed, strict=True))})
+        form = dict(zip(FORM, values[-len(FORM) :], strict=True))
+        refused = actions.too_long(form)
+        shown = [notice(refused, kind="danger")] if refused else []
+        set_props(CompareId.REFUSED, {"children": shown})
+        if not refused:
+            set_props(CompareId.SENT, {"data": form})
+
+    @app.callback(
+        Input(CompareId.PAIR, "n_clicks"),
+        State(CompareId.PAIR_CLEAN, "value"),
+        State(CompareId.PAIR_CORRUPTED, "value"),
+        prevent_initial_call=True,
+    )
+    def pair_up(_click: Any, clean: Any, corrupted: Any) -> None:
+        set_props(CompareId.PAIRED, {"data": [clean, corrupted]})
 
 
 EXPORTS = {
@@ -114,7 +131,11 @@ VIEW = View(
     "compare",
     layout,
     register,
-    events=(EventHandler(CompareId.SENT, "data", actions.adopt),),
+    events=(
+        EventHandler(CompareId.SENT, "data", actions.adopt),
+        EventHandler(CompareId.PICKED, "data", actions.pick),
+        EventHandler(CompareId.PAIRED, "data", actions.pair_up),
+    ),
     mirrors={name: Mirror(control, (CompareId.SENT,)) for name, control in FORM.items()},
     drawings=(SWEEP, OPTIONS, DIFFERENCE),
     exports=EXPORTS,

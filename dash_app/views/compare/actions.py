@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -16,6 +16,7 @@ from analysis.errors import AnalysisError, BackwardError, SpecError
 from analysis.experiments.specs import (
     ALIGNMENTS,
     AXES,
+    FIELDS,
     METRICS,
     PATCH_DIRECTIONS,
     Sweep,
@@ -38,11 +39,26 @@ from dash_app.page.panel import (
     switch,
     target,
 )
-from dash_app.state.context import NewJob, Service, Shown
-from dash_app.state.selection import RunRef, Selection
-from dash_app.views.compare.figure import caption, place_name, strongest, sweep_figure
-from dash_app.views.compare.layout import FORM, PAIRS, Pair
+from dash_app.state.context import NewJob, Service, Shown, parse
+from dash_app.state.selection import (
+    MAX_PAIR_CHARACTERS,
+    MAX_TOKEN_CHARACTERS,
+    RunRef,
+    Selection,
+    request_run,
+)
+from dash_app.views.compare.alignment import aligned
+from dash_app.views.compare.figure import (
+    SMALLEST,
+    caption,
+    place_name,
+    strongest,
+    sweep_figure,
+)
+from dash_app.views.compare.layout import FORM, PAIRS, pair_button, terms
 
+#: The page of this view. A link that opens another page starts no sweep.
+PAGE = "compare"
 #: A sweep is measured in at most this many parts. The memo keeps each, so that a stopped sweep can
 #: continue.
 PORTIONS = 8
@@ -51,24 +67,53 @@ _SHOWN_IN = {"foil": "against", "layer": "inside"}
 EMPTY = "Choose a pair of prompts, or type your own."
 #: The title of the list of effects, by whether a cell is a state.
 _LISTED_TITLES = (
-    "Strongest effects (click one to open the prompt, not patched, at that cell)",
-    "Strongest effects (click one to open the prompt with that patch)",
+    "Strongest effects (click one, or a cell, to open the prompt, not patched, at that cell)",
+    "Strongest effects (click one, or a cell, to open the prompt with that patch as an edit)",
 )
 
 
 def adopt(sent: Any, current: Selection, _run: RunRef | None) -> Selection:
     """The selection with the form's values.
 
-    If a text is too long, the selection stays as it was. A layer that is no number counts as none.
+    A text that is too long leaves the selection as it was; see ``too_long``. A layer that is no
+    number counts as none.
     """
     form = sent if isinstance(sent, dict) else {}
+    if too_long(form):
+        return current
     texts = {name: str(form.get(name) or "") for name in FORM if name != "inside"}
     layer = form.get("inside")
     whole = layer if isinstance(layer, int) and 0 <= layer <= 1_000_000 else None
-    try:
-        return Selection.model_validate({**current.model_dump(), **texts, "inside": whole})
-    except ValueError:
+    same = all(texts[name] == getattr(current, name) for name in ("clean", "corrupted"))
+    pairs = current.pairs if same else ()
+    return current.model_copy(update={**texts, "inside": whole, "pairs": pairs})
+
+
+def pair_up(sent: Any, current: Selection, _run: RunRef | None) -> Selection:
+    """The selection with two positions made partners, or one left without a partner.
+
+    Args:
+        sent: ``[position in the clean prompt, position in the corrupted prompt or None]``.
+        current: The selection before.
+    """
+    numbers = sent if isinstance(sent, list) and len(sent) == 2 else [None, None]
+    if not isinstance(numbers[0], int) or not isinstance(numbers[1], int | None):
         return current
+    change = f"{numbers[0]}-{'' if numbers[1] is None else numbers[1]}"
+    kept = [one for one in current.pairs if one.partition("-")[0] != str(numbers[0])]
+    wanted, _ = parse([("pairs", ",".join([*kept, change]))], current)
+    return wanted
+
+
+def too_long(form: Mapping[str, Any]) -> str:
+    """A message about the first text of the form that a link can't contain; empty if all fit."""
+    for field, name in FIELDS.items():
+        shown = _SHOWN_IN.get(field, field)
+        most = MAX_TOKEN_CHARACTERS if shown in ("answer", "against") else MAX_PAIR_CHARACTERS
+        length = len(str(form.get(shown) or "")) if shown in FORM else 0
+        if length > most:
+            return f"{name} has {length:,} characters; at most {most:,} are possible. Shorten it."
+    return ""
 
 
 def spec_of(selection: Selection) -> SweepSpec | None:
@@ -89,6 +134,7 @@ def spec_of(selection: Selection) -> SweepSpec | None:
         direction=selection.way,
         metric=selection.metric,
         alignment=selection.align,
+        pairs=selection.pairs,
         layer=selection.inside if selection.axes == "head_position" else None,
     )
 
@@ -192,16 +238,18 @@ def draw(
     try:
         spec = spec_of(selection)
         if spec is None:
-            return _shown(blank_figure(20), EMPTY)
+            return _shown(blank_figure(20), EMPTY, terms(), hidden=True)
         found, complete = known(service, spec)
         problem = stored_problem(ready)
+        complete = complete or (selection.page != PAGE and ready is None)
         if found is None:
             text = "" if problem else "The estimate comes first."
-            return _shown(blank_figure(20), text, problem=problem, complete=False)
+            return _shown(blank_figure(20), text, problem=problem, complete=complete)
         return _shown(
             sweep_figure(found, theme),
             caption(found, spec.model),
             _listed(found, spec),
+            aligned(found, selection.pairs),
             problem=problem,
             complete=complete,
         )
@@ -213,57 +261,99 @@ def _shown(
     figure: Any,
     text: str,
     listed: Any = None,
+    pairs: Any = None,
     *,
     problem: Problem | None = None,
     complete: bool = True,
+    hidden: bool = False,
 ) -> Shown:
     """The values of the drawing's outputs. The field that a problem names is marked."""
     named = field_of(problem.message) if problem else ""
     marked = _SHOWN_IN.get(named, named)
     message = [problem_notice(problem)] if problem else []
     marks = [name == marked for name in FORM]
-    values = (figure, text, listed or [], listed is None or complete, *marks, message)
+    values = (
+        figure,
+        hidden,
+        text,
+        pairs or [],
+        listed or [],
+        listed is None or complete,
+        *marks,
+        message,
+    )
     return Shown(values, complete=complete or problem is not None)
+
+
+def pick(sent: Any, current: Selection, _run: RunRef | None) -> Selection:
+    """Open the prompt at the cell of the heatmap that was clicked, with the patch of a state.
+
+    Args:
+        sent: ``{"at": [...], "partner": ..., "layer": ...}`` (``assets/js/charts.js``): the indices
+            of the cell, the position in the other run, and the layer of a sweep over heads and
+            positions.
+        current: The selection, with the sweep.
+    """
+    spec, names = spec_of(current), AXES[current.axes].names
+    numbers = [*sent["at"], sent["partner"], sent["layer"]] if isinstance(sent, dict) else []
+    if spec is None or len(numbers) != len(names) + 2:
+        return current
+    if not all(isinstance(number, int) for number in numbers):
+        return current
+    index = dict(zip(names, numbers, strict=False))
+    pairs = _opened(spec, index, partner=numbers[-2], layer=numbers[-1])
+    wanted, _ = parse([(name, str(value)) for name, value in pairs.items()], current)
+    return request_run(current, **{name: getattr(wanted, name) for name in pairs})
 
 
 def _listed(found: Sweep, spec: SweepSpec) -> list[Component]:
     """The strongest cells as a list; a state opens in the page Explore."""
-    prompt, source = spec.clean, spec.corrupted
-    if found.direction == "denoise":
-        prompt, source = source, prompt
     items = []
     for place in strongest(found):
         text = f"{place_name(found, place)}: {float(found.effect[place]):+.2f}"
         more = "" if found.measured[place] else ", estimated"
-        to = target(model=spec.model, prompt=prompt, new=1, template="off", page="explore",
-                    edits=_patch(found, place, source), **_cell(found, place))  # fmt: skip
+        index = dict(zip(found.names, place, strict=True))
+        partner = int(found.partners[index.get("position", -1)])
+        to = target(**_opened(spec, index, partner=partner, layer=found.layer))
         button = select_button(
             text, to, "btn btn-outline-secondary example", label=f"Open {text} in Explore"
         )
         items.append(html.Li([button, html.Span(more, className="control-help")]))
+    if not items:
+        return [html.Span(f"No effect is {SMALLEST} or larger.", className="control-label")]
     return [
         html.Span(_LISTED_TITLES[found.axes == "state"], className="control-label"),
         html.Ul(items, className="list-unstyled controls"),
-    ]  # fmt: skip
+    ]
 
 
-def _patch(found: Sweep, place: tuple[int, ...], source: str) -> str:
-    """The patch of a state as an edit of the run; "none" for a patch that is no state."""
-    if found.axes != "state":
-        return "none"
-    row, pos = place
-    return to_text(PatchPrompt(row, pos, source, int(found.partners[pos])))
+def _opened(
+    spec: SweepSpec, index: Mapping[str, int], *, partner: int, layer: int
+) -> dict[str, int | str]:
+    """What the selection becomes when a cell is opened in the page Explore.
 
-
-def _cell(found: Sweep, place: tuple[int, ...]) -> dict[str, int]:
-    """Row, position and heads of a cell, as the selection names them."""
-    index = dict(zip(found.names, place, strict=True))
-    layer = index.get("layer", found.layer)
-    chosen = {"pos": index.get("position", len(found.patched) - 1)}
-    chosen["row"] = index["row"] if "row" in index else layer + 1
+    Args:
+        spec: The sweep.
+        index: The cell's index on each axis, by name.
+        partner: The position in the other run.
+        layer: The layer of a sweep over heads and positions.
+    """
+    prompt, source = spec.clean, spec.corrupted
+    if spec.direction == "denoise":
+        prompt, source = source, prompt
+    layer = index.get("layer", layer)
+    opened: dict[str, int | str] = {
+        "model": spec.model, "prompt": prompt, "new": 1, "template": "off", "branch": "",
+        "page": "explore", "edits": "none", "row": index.get("row", layer + 1),
+    }  # fmt: skip
+    if "position" in index:
+        opened["pos"] = index["position"]
     if "head" in index:
-        chosen |= {"layer": layer, "heads": index["head"]}
-    return chosen
+        opened |= {"layer": layer, "heads": str(index["head"])}
+    if spec.axes == "state":
+        patch = PatchPrompt(index["row"], index["position"], source, partner)
+        opened["edits"] = to_text(patch)
+    return opened
 
 
 def draw_options(
@@ -281,7 +371,7 @@ def draw_options(
         selection.axes != "head_position",
         [
             html.Span("Ready-made pairs", className="control-label"),
-            *(_pair(pair, reads_sums and not pair.model) for pair in PAIRS),
+            *(pair_button(pair, reads_sums and not pair.model) for pair in PAIRS),
         ],
     )
 
@@ -289,28 +379,4 @@ def draw_options(
 def _switch(name: str, label: str, table: Choices[Any], selection: Selection) -> Component:
     return control(
         label, segmented(switch(name, options_of(table), getattr(selection, name), label))
-    )
-
-
-def _pair(pair: Pair, barred: bool) -> Component:
-    """A button that chooses a pair, and the model that it is made for."""
-    if barred:
-        return html.Button(
-            pair.title,
-            type="button",
-            className="btn btn-outline-secondary example",
-            disabled=True,
-            title="This model reads only sums. Choose another model above.",
-        )
-    run = {"model": pair.model, "prompt": pair.clean, "template": "off"} if pair.model else {}
-    to = target(
-        **run, clean=pair.clean, corrupted=pair.corrupted, answer=pair.answer, against=pair.foil,
-        align=ALIGNMENTS.default,
-    )  # fmt: skip
-    return select_button(
-        pair.title,
-        to,
-        "btn btn-outline-secondary example",
-        label=f"Compare: {pair.title}",
-        title=f"{pair.clean} | {pair.corrupted}",
     )

@@ -36,8 +36,9 @@ def spec_of(selection: Selection) -> PromptSpec | None:
     tokens = tuple(filter(None, (selection.answer, selection.against)))
     tokens = tokens if selection.answer else ()  # the clean run's top token is followed
     return PromptSpec(
-        selection.model, selection.clean, selection.corrupted, tokens, selection.align
-    )
+        selection.model, selection.clean, selection.corrupted, tokens, selection.align,
+        selection.pairs,
+    )  # fmt: skip
 
 
 def specs(_service: Service, _run: RunRef | None, selection: Selection) -> list[PromptSpec]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,12 +37,13 @@ def sweep_figure(sweep: Sweep, theme: Theme) -> Figure:
             theme, title or _column_title(sweep), domain=domain, **_columns(sweep)
         )
     below = 84 if sweep.names[-1] == "position" else 48
-    layout["yaxis"] = _down(sweep.names[0], sweep.raw.shape[0], theme)
+    named = f"layer {sweep.layer}, head" if sweep.axes == "head_position" else sweep.names[0]
+    layout["yaxis"] = _down(named, sweep.raw.shape[0], theme)
     return {
         "data": data,
         "layout": base_layout(
             theme,
-            meta={"view": "patching"},
+            meta={"view": "patching", "layer": sweep.layer, "partners": sweep.partners.tolist()},
             margin={**_MARGIN, "b": below},
             **layout,
         ),
@@ -75,6 +76,7 @@ def _traces(
         traces.append(
             {
                 "type": "heatmap",
+                "meta": part,
                 "z": cells,
                 "x": list(range(cells.shape[1])),
                 "y": list(range(cells.shape[0])),
@@ -214,7 +216,9 @@ def difference_figure(found: PromptComparison, shown: str, theme: Theme) -> Figu
         theme: The page's theme.
     """
     values, low, high = _difference(found, shown)
-    signed, rows, count = shown == "probability", len(found.kl), len(found.pairs)
+    columns = columns_of(found)
+    values = _spread(values, columns)
+    signed, rows, count = shown == "probability", len(found.kl), len(columns)
     stops = palette(theme).signed if signed else palette(theme).magnitude
     title = f"change of p({quoted(found.token(found.followed[0]), 12)})" if signed else "KL, nats"
     heat = {
@@ -228,7 +232,11 @@ def difference_figure(found: PromptComparison, shown: str, theme: Theme) -> Figu
         "colorbar": colour_bar(theme, title),
         "xgap": 1,
         "ygap": 1,
-        "hovertext": [[_pair_words(found, row, n) for n in range(count)] for row in range(rows)],
+        "hoverongaps": False,
+        "hovertext": [
+            [_pair_words(found, row, one.pair) if one.pair >= 0 else "" for one in columns]
+            for row in range(rows)
+        ],
         "hovertemplate": "%{hovertext}<extra></extra>",
     }
     return {
@@ -237,7 +245,7 @@ def difference_figure(found: PromptComparison, shown: str, theme: Theme) -> Figu
             theme,
             meta={"view": "difference"},
             margin={**_MARGIN, "b": 84},
-            xaxis=axis(theme, **_pair_ticks(found)),
+            xaxis=axis(theme, **_pair_ticks(found, columns)),
             yaxis=_down("row", rows, theme),
         ),
     }
@@ -251,15 +259,52 @@ def _difference(found: PromptComparison, shown: str) -> tuple[Any, float, float]
     return found.kl, 0.0, max(float(found.kl.max()), 1e-6)
 
 
-def _pair_ticks(found: PromptComparison) -> dict[str, Any]:
-    count = len(found.pairs)
+class Column(NamedTuple):
+    """A column of the difference.
+
+    Attributes:
+        a, b: The positions in the two prompts; -1 where a prompt has no token.
+        pair: The index of the pair in the comparison; -1 for a token without a partner.
+    """
+
+    a: int
+    b: int
+    pair: int
+
+
+def columns_of(found: PromptComparison) -> list[Column]:
+    """All tokens of both prompts, in the order of prompt A; those without a partner are alone."""
+    partner = {i: (j, pair) for pair, (i, j) in enumerate(found.pairs.tolist())}
+    taken = {j for j, _ in partner.values()}
+    waiting = [j for j in range(len(found.b)) if j not in taken]
+    columns = []
+    for i in range(len(found.a)):
+        j, pair = partner.get(i, (-1, -1))
+        while waiting and waiting[0] < j:
+            columns.append(Column(-1, waiting.pop(0), -1))
+        columns.append(Column(i, j, pair))
+    return columns + [Column(-1, j, -1) for j in waiting]
+
+
+def _spread(values: Any, columns: list[Column]) -> Any:
+    """[row, column] values from [row, pair]; NaN for a token without a partner."""
+    spread = np.full((len(values), len(columns)), np.nan, np.float32)
+    for place, column in enumerate(columns):
+        if column.pair >= 0:
+            spread[:, place] = values[:, column.pair]
+    return spread
+
+
+def _pair_ticks(found: PromptComparison, columns: list[Column]) -> dict[str, Any]:
+    count = len(columns)
     places = list(range(0, count, max(1, count // 40)))
     texts = []
     for place in places:
-        i, j = found.pairs[place].tolist()
-        text = token_markup(found.a[i], 10)
-        same = found.a[i].id == found.b[j].id
-        texts.append(text if same else f"{text} | {token_markup(found.b[j], 10)}")
+        i, j, pair = columns[place]
+        sides = (found.a[i] if i >= 0 else None, found.b[j] if j >= 0 else None)
+        names = [token_markup(token, 10) if token else "–" for token in sides]
+        same = pair >= 0 and found.a[i].id == found.b[j].id
+        texts.append(names[0] if same else " | ".join(names))
     return {
         "tickmode": "array", "tickvals": places, "ticktext": texts, "tickangle": -60,
         "range": [-0.5, count - 0.5],

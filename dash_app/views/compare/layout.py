@@ -13,10 +13,9 @@ from dash.development.base_component import Component
 
 from analysis.experiments.specs import ALIGNMENTS, AXES, DIFFERENCES, METRICS, PATCH_DIRECTIONS
 from dash_app.jobs.job_and_draw import progress_bar, small_button, stop_button
-from dash_app.page.panel import GRAPH_CONFIG, aria, blank_figure, button
+from dash_app.page.panel import GRAPH_CONFIG, aria, blank_figure, button, select_button, target
 from dash_app.page.panes import Pane
 from dash_app.state.context import Context
-from dash_app.state.selection import MAX_PAIR_CHARACTERS
 
 
 class CompareId(StrEnum):
@@ -29,16 +28,24 @@ class CompareId(StrEnum):
     LAYER = "compare-layer"
     INSIDE = "compare-inside"
     ALIGN = "compare-align"
+    ALIGNED = "compare-aligned"
+    PAIR = "compare-pair"
+    PAIRED = "compare-paired"
+    PAIR_CLEAN = "compare-pair-clean"
+    PAIR_CORRUPTED = "compare-pair-corrupted"
     OPTIONS = "compare-options"
     PAIRS = "compare-pairs"
     PATCH = "compare-patch"
     SENT = "compare-sent"
+    PICKED = "compare-picked"
+    REFUSED = "compare-refused"
     CONTINUE = "compare-continue"
     REST = "compare-rest"
     STOP = "compare-stop"
     PROGRESS = "compare-progress"
     LAST = "compare-last"
     GRAPH = "compare-graph"
+    PICTURE = "compare-picture"
     CAPTION = "compare-caption"
     STRONGEST = "compare-strongest"
     MESSAGE = "compare-message"
@@ -91,6 +98,22 @@ PAIRS = (
     Pair("Subject and verb", "The keys to the cabinet", "The key to the cabinet", " are", " is"),
     Pair("Sum with a carry", "54328+12345=0666", "54321+12345=0666", "7", "6", "addition-5digit"),
 )
+#: What the empty page explains.
+TERMS = (
+    ("Clean prompt", "A prompt that the model answers right, such as “The capital of France is”."),
+    (
+        "Corrupted prompt",
+        "The same prompt with one detail changed, so that the answer is another one: “The capital"
+        " of Italy is”.",
+    ),
+    ("Answer", "The next token after the clean prompt: ' Paris'. It has a leading space."),
+    ("Foil", "The next token after the corrupted prompt: ' Rome'. Logits are compared with it."),
+    (
+        "Patch",
+        "The model reads the corrupted prompt, but one state is taken from the clean run. If the"
+        " answer comes back, that state carries it.",
+    ),
+)
 HELP = (
     "Two prompts with different answers run side by side. One cell after another is patched: the"
     " state of the other run replaces the cell's own. The colour shows how much of the answer that"
@@ -118,6 +141,36 @@ def layout(_context: Context) -> dict[str, Any]:
     return {"pair": _form(), "patching": _patching(), "difference": _difference()}
 
 
+def terms() -> list[Component]:
+    """What the fields of the form mean, shown until a pair is chosen."""
+    parts = [part for name, text in TERMS for part in (html.Dt(name), html.Dd(text))]
+    return [html.Dl(parts, className="control-help")]
+
+
+def pair_button(pair: Pair, barred: bool) -> Component:
+    """A button that chooses a pair, and the model that it is made for."""
+    if barred:
+        return html.Button(
+            pair.title,
+            type="button",
+            className="btn btn-outline-secondary example",
+            disabled=True,
+            title="This model reads only sums. Choose another model above.",
+        )
+    run = {"model": pair.model, "prompt": pair.clean, "template": "off"} if pair.model else {}
+    to = target(
+        **run, clean=pair.clean, corrupted=pair.corrupted, answer=pair.answer, against=pair.foil,
+        align=ALIGNMENTS.default, pairs=(),
+    )  # fmt: skip
+    return select_button(
+        pair.title,
+        to,
+        "btn btn-outline-secondary example",
+        label=f"Compare: {pair.title}",
+        title=f"{pair.clean} | {pair.corrupted}",
+    )
+
+
 def _patching() -> Pane:
     return Pane(
         "patching",
@@ -133,16 +186,46 @@ def _patching() -> Pane:
                     id=CompareId.REST,
                     hidden=True,
                 ),
-                _picture(
-                    CompareId.GRAPH,
-                    "Heatmap of patching effects; the list below has the strongest ones",
+                html.Div(
+                    _picture(
+                        CompareId.GRAPH,
+                        "Heatmap of patching effects; the list below has the strongest ones",
+                    ),
+                    id=CompareId.PICTURE,
                 ),
                 html.Div(id=CompareId.STRONGEST, className="mt-2"),
+                _alignment(),
             ]
         ),
         HELP,
         caption="Choose a pair of prompts, or type your own.",
         caption_id=CompareId.CAPTION,
+        wraps=True,
+    )
+
+
+def _alignment() -> Component:
+    """The partners of all tokens, and a form that changes them."""
+    place = {"type": "number", "min": 0, "step": 1, "size": "sm"}
+    clean, corrupted = (
+        html.Label(
+            [label, dbc.Input(id=name, placeholder=hint, **place)], className="control-label"
+        )
+        for label, name, hint in (
+            ("Clean position", CompareId.PAIR_CLEAN, "0"),
+            ("Corrupted position", CompareId.PAIR_CORRUPTED, "no partner"),
+        )
+    )
+    made = button("Make partners", CompareId.PAIR)
+    form = html.Div([clean, corrupted, made], className="controls align-items-end")
+    return html.Details(
+        [
+            html.Summary("Alignment: which tokens are partners", className="control-label"),
+            dcc.Store(id=CompareId.PAIRED),
+            html.Div(id=CompareId.ALIGNED),
+            form,
+        ],
+        className="mt-2",
     )
 
 
@@ -162,6 +245,7 @@ def _difference() -> Pane:
         APART_HELP,
         caption="Choose a pair of prompts, or type your own.",
         caption_id=CompareId.APART_CAPTION,
+        wraps=True,
     )
 
 
@@ -170,10 +254,12 @@ def _form() -> Component:
     return html.Section(
         [
             dcc.Store(id=CompareId.SENT),
+            dcc.Store(id=CompareId.PICKED),
             html.Div(id=CompareId.PAIRS, className="controls"),
             html.Div(_prompts(), className="row g-2 mt-0"),
             html.Div(_tokens(), className="controls mt-1 align-items-end"),
             html.Div(id=CompareId.MESSAGE, className="mt-1", **aria(live="polite")),
+            html.Div(id=CompareId.REFUSED, className="mt-1", **aria(live="polite")),
         ],
         className="panel panel-compare px-2 py-1",
         **aria(label="Two prompts"),
@@ -191,7 +277,6 @@ def _prompts() -> list[Component]:
             label,
             {"className": "col-12 col-lg-6"},
             placeholder=hint,
-            maxLength=MAX_PAIR_CHARACTERS,
         )
         for name, label, hint in texts
     ]
@@ -200,8 +285,8 @@ def _prompts() -> list[Component]:
 def _tokens() -> list[Component]:
     layer = {"type": "number", "min": 0, "step": 1, "placeholder": "middle"}
     return [
-        _field("answer", "Answer", placeholder="top token", maxLength=60),
-        _field("against", "Foil", placeholder="top token", maxLength=60),
+        _field("answer", "Answer", placeholder="top token"),
+        _field("against", "Foil", placeholder="top token"),
         _field("inside", "Layer", {"id": CompareId.INSIDE, "hidden": True}, **layer),
         html.Div(id=CompareId.ALIGN),
         button("Patch", CompareId.PATCH, color="primary"),

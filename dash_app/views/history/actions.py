@@ -52,9 +52,14 @@ def database_of(settings: Settings) -> Database:
 
 
 def request_of(run: RunRef) -> dict[str, Any]:
-    """The selection's fields that reproduce a run."""
-    fields = run.model_dump(mode="json")
-    return {name: fields[name] for name in PARTS["request"] if name in fields and name != "attempt"}
+    """The selection's fields that reproduce a run; those of sampling if they are not the usual."""
+    fields, usual = run.model_dump(mode="json"), RunRef.model_fields
+    names = [name for name in PARTS["request"] if name != "attempt"]
+    return {
+        name: fields[name]
+        for name in names
+        if usual[name].is_required() or name == "template" or fields[name] != usual[name].default
+    }
 
 
 def record(context: Context, run: RunRef) -> bool:

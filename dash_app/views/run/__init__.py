@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from dash import Dash, Input, Output, ctx, no_update
+from dash import Dash, Input, Output, State, ctx, no_update, set_props
 
 from analysis.contract.specs import InfoSpec
 from analysis.errors import AnalysisError, CancelledError, PromptError, SpecError, UnknownModelError
 from analysis.lens.specs import LensSpec
-from analysis.tracing.specs import RunResult, RunSpec, TraceSpec
+from analysis.tracing.specs import RunResult, TraceSpec
 from analysis.trajectory.specs import Story, StorySpec
 from dash_app.errors import explain, without_folders
 from dash_app.jobs.job_and_draw import (
@@ -23,9 +23,12 @@ from dash_app.jobs.job_and_draw import (
 )
 from dash_app.page.panel import notice, problem_notice
 from dash_app.page.window import opening_position
+from dash_app.state.branches import MAX_BRANCHES, MAX_OWN, written
 from dash_app.state.context import (
+    PARTS,
     Context,
     Drawing,
+    EventHandler,
     Happened,
     Mirror,
     NewJob,
@@ -36,7 +39,7 @@ from dash_app.state.context import (
     join,
     read_run,
 )
-from dash_app.state.selection import RunRef, Selection
+from dash_app.state.selection import RunRef, Selection, request_run, resolve, run_spec
 from dash_app.state.update import notices
 from dash_app.views.run.layout import RunId, chips, examples, layout
 
@@ -54,7 +57,7 @@ def perform(context: Context, asked: Selection, job: NewJob) -> RunRef:
     """
     _check(context, asked)
     service: Service = context.service
-    run = service.ask(asked.model, _spec(asked), job(0.0, 0.4))
+    run = service.ask(asked.model, run_spec(asked), job(0.0, 0.4))
     trace = TraceSpec(asked.model, run.token_ids)
     service.ask(trace, _opening(run), job(0.4, 0.95))
     story = service.ask(trace, StorySpec(opening_position(run)), job(0.95, 1.0))
@@ -65,7 +68,7 @@ def remembered(context: Context, asked: Selection) -> dict[str, Any] | None:
     """What ``status`` would return, if all first results are in the memo; else None."""
     try:
         _check(context, asked)
-        run = context.service.peek(asked.model, _spec(asked))
+        run = context.service.peek(asked.model, run_spec(asked))
         if run is None:
             return None
         trace = TraceSpec(asked.model, run.token_ids)
@@ -85,18 +88,10 @@ def _opening(run: RunResult) -> LensSpec:
     return LensSpec(positions=(opening_position(run),))
 
 
-def _spec(asked: Selection) -> RunSpec:
-    chat = asked.template == "on"
-    return RunSpec(asked.model, asked.prompt, new_tokens=asked.new, template=chat)
-
-
 def _reference(asked: Selection, run: RunResult, story: Story) -> RunRef:
+    request = {name: getattr(asked, name) for name in PARTS["request"]}
     return RunRef(
-        model=asked.model,
-        prompt=asked.prompt,
-        new=asked.new,
-        template=asked.template,
-        attempt=asked.attempt,
+        **request,
         token_ids=run.token_ids,
         prompt_length=run.prompt_length,
         opening=opening_position(run),
@@ -115,10 +110,12 @@ def _check(context: Context, asked: Selection) -> None:
         )
     if not asked.prompt.strip():
         raise PromptError("The prompt is empty.", "Type some text, or click an example.")
-    most = context.settings.max_new_tokens
-    if asked.new > most:
+    most, begun = context.settings.max_new_tokens, len(run_spec(asked).begun)
+    if asked.new + begun > most:
+        already = f" after {begun} of the answer" if begun else ""
         raise SpecError(
-            f"{asked.new} new tokens are more than this server allows.", f"Choose at most {most}."
+            f"{asked.new} new tokens{already} are more than this server allows.",
+            f"Choose at most {max(most - begun, 0)}.",
         )
 
 
@@ -185,6 +182,22 @@ def model_chips(service: Service, run: RunRef, _selection: Selection) -> Any:
         return no_update
 
 
+def continue_with(sent: Any, current: Selection, run: RunRef | None) -> Selection:
+    """The branch that continues the answer with a text of one's own.
+
+    The text follows the selected token, or the prompt if a token of the prompt is selected.
+    """
+    text = str(sent or "")[:MAX_OWN]
+    if run is None or run.attempt != current.attempt or not text:
+        return current
+    start = run.prompt_length
+    end = max(resolve(current, run).pos + 1, start)
+    branch = written(run.token_ids[start:end], text)
+    kept = [one for one in current.branches if one != branch]
+    branches = (*kept[: MAX_BRANCHES - 1], branch)
+    return request_run(current, branch=branch, branches=branches, pos=end - 1)
+
+
 #: The browser reads the form when Run is pressed (``assets/js/controls.js``). On the pages Model
 #: and Compare, the menu of models requests a run at once. What was typed stays.
 MIRRORS = {
@@ -194,6 +207,10 @@ MIRRORS = {
         ("prompt", RunId.PROMPT),
         ("new", RunId.NEW),
         ("template", RunId.TEMPLATE),
+        ("sampling", RunId.SAMPLING),
+        ("temperature", RunId.TEMPERATURE),
+        ("nucleus", RunId.NUCLEUS),
+        ("seed", RunId.SEED),
     )
 }
 JOB = JobParts(RunId.LAST, RunId.PROGRESS, RunId.CANCEL)
@@ -208,6 +225,15 @@ def register(app: Dash, context: Context) -> None:
 
     asked = {"request": Input(PageId.ASKED, "data")}
     register_work(app, context, PageId.STATUS, JOB, asked, prepare)
+
+    @app.callback(
+        Input(RunId.CONTINUE, "n_clicks"),
+        Input(RunId.OWN, "n_submit"),
+        State(RunId.OWN, "value"),
+        prevent_initial_call=True,
+    )
+    def go_on(_click: Any, _enter: Any, text: Any) -> None:
+        set_props(RunId.WRITTEN, {"data": text or None})
 
     @app.callback(
         Output(RunId.EXAMPLES, "children"),
@@ -232,6 +258,7 @@ VIEW = View(
     "run",
     layout,
     register,
+    events=(EventHandler(RunId.WRITTEN, "data", continue_with),),
     mirrors=MIRRORS,
     drawings=(CHIPS,),
     requests=Requests(remembered, messages, perform),

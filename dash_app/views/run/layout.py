@@ -20,6 +20,8 @@ from dash_app.page.panel import (
     select_field,
     target,
 )
+from dash_app.state import options
+from dash_app.state.branches import MAX_OWN
 from dash_app.state.context import Context, PageId
 from dash_app.state.examples import Example, by_question
 
@@ -33,6 +35,13 @@ class RunId(StrEnum):
     PROMPT = "run-prompt"
     NEW = "run-new"
     TEMPLATE = "run-template"
+    SAMPLING = "run-sampling"
+    TEMPERATURE = "run-temperature"
+    NUCLEUS = "run-nucleus"
+    SEED = "run-seed"
+    OWN = "run-own"
+    CONTINUE = "run-continue"
+    WRITTEN = "run-written"
     BUTTON = "run-button"
     CANCEL = "run-cancel"
     LAST = "run-last"
@@ -80,7 +89,7 @@ def _prompt_bar(context: Context) -> list[Component]:
     label = html.Label("Prompt", htmlFor=RunId.PROMPT, className="visually-hidden")
     run = button("Run", RunId.BUTTON, color="primary", title="Ctrl+Enter", class_name="px-3")
     cancel = button("Cancel", RunId.CANCEL, disabled=True)
-    bar = [label, prompt, _template(context), _new_tokens(context), run, cancel]
+    bar = [label, prompt, _template(context), _new_tokens(context), _answer(), run, cancel]
     return [html.Div([*bar, _examples(context)], className="prompt-bar")]
 
 
@@ -88,8 +97,57 @@ def _new_tokens(context: Context) -> Component:
     new = number_field(RunId.NEW, context.base().new, 0, context.settings.max_new_tokens)
     return html.Label(
         [html.Span("New tokens", className="control-label"), new],
-        title="Number of tokens to generate after the prompt (greedy)",
+        title="Number of tokens to generate",
     )
+
+
+def _answer() -> Component:
+    """A menu: how the tokens of the answer are chosen, and a text of one's own."""
+    chosen = {name: choice.label for name, choice in options.SAMPLING.items()}
+    fields = (
+        ("Temperature", RunId.TEMPERATURE, 1.0, {"min": 0.01, "max": 100, "step": "any"},
+         "Logits are divided by it: above 1 the draw is more even, below 1 less."),
+        ("Top-p", RunId.NUCLEUS, 1.0, {"min": 0.01, "max": 1, "step": "any"},
+         "The draw is from the fewest tokens whose probabilities sum to this."),
+        ("Seed", RunId.SEED, 0, {"min": 0, "max": 1_000_000, "step": 1},
+         "The same seed draws the same tokens."),
+    )  # fmt: skip
+    numbers = [
+        html.Label(
+            [label, dbc.Input(id=name, type="number", value=value, size="sm", **limits)],
+            title=help_text,
+            className="control-label text-nowrap",
+        )
+        for label, name, value, limits, help_text in fields
+    ]
+    switch = radio(RunId.SAMPLING, chosen, options.SAMPLING.default)
+    choice = html.Div(switch, role="group", **aria(label="Choose tokens"))
+    return html.Details(
+        [
+            html.Summary("Answer", className="btn btn-outline-secondary"),
+            html.Div(
+                [choice, *numbers, *_own_text()],
+                className="examples menu-list",
+                title="Press Run after a change.",
+            ),
+        ],
+        id="menu-answer",
+        className="menu menu-of-bar",
+        title="Greedy tokens, or tokens drawn with a seed; a text of your own in the answer",
+    )
+
+
+def _own_text() -> list[Component]:
+    """The field for a text with which the answer goes on after the selected token."""
+    field = dbc.Input(
+        id=RunId.OWN, type="text", size="sm", maxLength=MAX_OWN, autoComplete="off",
+        placeholder="a space, then a word",
+    )  # fmt: skip
+    return [
+        dcc.Store(id=RunId.WRITTEN),
+        html.Label(["After the selected token, continue with", field], className="control-label"),
+        button("Continue", RunId.CONTINUE),
+    ]
 
 
 def _template(context: Context) -> Component:
@@ -138,7 +196,7 @@ def _examples(context: Context) -> Component:
     return html.Details(
         [html.Summary("Examples", className="btn btn-outline-secondary"), buttons],
         id="menu-examples",
-        className="menu",
+        className="menu menu-of-bar",
     )
 
 

@@ -10,7 +10,8 @@ import pytest
 
 import analysis
 from analysis.errors import SpecError
-from analysis.experiments.alignment import partners
+from analysis.experiments.alignment import adjusted, align_texts, partners
+from tests.support import built, tiny
 from tests.support.tiny import tiny_tokenizer
 
 
@@ -78,3 +79,34 @@ def test_an_alignment_is_as_long_as_the_definition_says(seed: int) -> None:
 def test_a_prompt_that_is_too_long_is_refused() -> None:
     with pytest.raises(SpecError, match="too long to align"):
         analysis.align(range(5000), range(10))
+
+
+def test_two_tokenizers_are_paired_where_their_tokens_end() -> None:
+    a = ("The", " capital", " of", " France")
+    b = ("T", "he", " cap", "ital", " o", "f Fr", "ance")
+    assert align_texts(a, b) == ((0, 1), (1, 3), (3, 6))
+    for i, j in align_texts(a, b):
+        assert "".join(a[: i + 1]) == "".join(b[: j + 1])
+    other = ("The", " capital", " of", " Italy")
+    assert align_texts(a, other) == ((0, 0), (1, 1), (2, 2))  # other texts: equal tokens
+
+
+def test_an_alignment_is_changed_by_hand() -> None:
+    pairs = ((0, 0), (1, 1), (2, 3))
+    assert adjusted(pairs, (), (3, 4)) == pairs
+    assert adjusted(pairs, ("1-2",), (3, 4)) == ((0, 0), (1, 2), (2, 3))
+    assert adjusted(pairs, ("1-3",), (3, 4)) == ((0, 0), (1, 3))  # 2 loses its partner
+    assert adjusted(pairs, ("2-", "0-1"), (3, 4)) == ((0, 1),)
+    for wrong, words in (("1", "can't be read"), ("x-1", "can't be read"), ("3-1", "3 and 4")):
+        with pytest.raises(SpecError, match=words):
+            adjusted(pairs, (wrong,), (3, 4))
+
+
+def test_a_changed_alignment_is_patched_and_compared() -> None:
+    model = built.understood(tiny.tiny_gpt2(), "gpt2")
+    clean, corrupted = (5, 6, 7, 8), (5, 9, 7, 8)
+    chosen = analysis.sweep(model, clean, corrupted, answer=1, foil=2, pairs=("0-", "1-2", "2-1"))
+    assert chosen.partners.tolist() == [-1, 2, 1, 3]
+    assert np.isnan(chosen.raw[:, 0]).all()
+    found = analysis.compare(model, clean, corrupted, alignment="position", pairs=("1-",))
+    assert found.pairs.tolist() == [[0, 0], [2, 2], [3, 3]]

@@ -114,3 +114,10 @@ def test_a_sweep_reports_its_progress_and_stops_when_it_is_cancelled(case: Case)
         swept(case)
     assert 10 < seen[-1][0] < seen[-1][1]
     assert all("forward" not in vars(part.block) for part in case.parts)
+
+
+def test_text_without_tokens_in_the_model_is_refused(adder: Any) -> None:
+    with pytest.raises(PromptError, match="The clean prompt has 5 unknown tokens of 5"):
+        analysis.sweep(adder, "hello", "world")
+    with pytest.raises(PromptError, match="Prompt B has 1 unknown token of 4"):
+        analysis.compare(adder, "1+2=", "1x2=")

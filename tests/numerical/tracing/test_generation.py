@@ -139,3 +139,29 @@ def test_the_end_tokens_of_the_models_own_config_end_the_text(
 def test_a_temperature_that_is_not_above_zero_is_refused(small: Case, temperature: float) -> None:
     with pytest.raises(analysis.AnalysisError, match="temperature"):
         analysis.generate(small.model, [1, 2], 2, sample=True, temperature=temperature)
+
+
+def test_an_answer_goes_on_from_the_tokens_with_which_it_begins(case: Case) -> None:
+    prompt = case.trace.token_ids[:5]
+    own, _ = run(case.model, RunSpec("any", token_ids=prompt, new_tokens=3))
+    taken = int(own.top_ids[5, 1])  # the second choice at the answer's second token
+    begun = (own.token_ids[5], taken)
+    found, _ = run(case.model, RunSpec("any", token_ids=prompt, new_tokens=3, begun=begun))
+    assert found.token_ids == slow_greedy(case, (*prompt, *begun), 3)
+    assert (found.prompt_length, found.given) == (5, 2)
+    text = case.model.tokenizer.decode([taken])
+    read = tuple(case.model.tokenizer(text, add_special_tokens=False)["input_ids"])
+    spec = RunSpec("any", token_ids=prompt, new_tokens=2, begun=begun[:1], own=text)
+    written, _ = run(case.model, spec)
+    assert written.token_ids[6 : 6 + len(read)] == read
+    assert written.given == 1 + len(read)
+
+
+def test_a_run_draws_its_tokens_as_generate_does(small: Case) -> None:
+    drawn = {"sample": True, "temperature": 1.7, "top_p": 0.8, "seed": 5}
+    spec = RunSpec("any", token_ids=(1, 2, 3), new_tokens=6, **drawn)
+    assert run(small.model, spec)[0].token_ids == analysis.generate(
+        small.model, [1, 2, 3], 6, **drawn
+    )
+    with pytest.raises(analysis.AnalysisError, match="not in the vocabulary"):
+        run(small.model, RunSpec("any", token_ids=(1, 2), begun=(10**6,)))

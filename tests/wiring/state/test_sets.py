@@ -8,7 +8,8 @@ from urllib.parse import parse_qsl
 import pytest
 
 from dash_app.state.context import PageId
-from dash_app.state.selection import MAX_PINS, Selection, expand_sets, toggle
+from dash_app.state.selection import MAX_PINS, Selection, toggle
+from dash_app.state.sets import expand_sets
 from dash_app.state.update import FULL, Event, notices, reduce_all
 
 BASE = Selection(model="m", prompt="Hello", attempt=1)

@@ -14,6 +14,7 @@ from dash_app.app import create_app
 from dash_app.settings import Settings
 from dash_app.state.context import Shown, from_query, split, to_query
 from dash_app.state.selection import RunRef, Selection
+from dash_app.state.update import _select
 from dash_app.views.compare import SWEEP, actions, difference
 from dash_app.views.compare.layout import FORM, PAIRS
 from tests.support.components import text
@@ -113,7 +114,7 @@ def test_every_picture_says_what_it_shows(
         wanted = chosen.model_copy(update={"axes": axes, "metric": metric})
         computed(service, wanted)
         shown = actions.draw(service, None, wanted, theme, None)
-        figure, caption, strongest = shown.values[:3]
+        figure, _, caption, _, strongest = shown.values[:5]
         traces = figure["data"]
         assert len(traces) == (4 if axes == "part" else 2)
         assert caption.startswith({
@@ -199,9 +200,58 @@ def test_the_form_is_adopted_whole_and_survives_the_link(chosen: Selection) -> N
     again, ignored = from_query(to_query(moved, Selection()), Selection())
     assert ignored == ()
     assert again == moved.model_copy(update={"attempt": 0})
-    too_long = {**sent, "clean": "x" * 5000}
-    assert actions.adopt(too_long, chosen, None) == chosen
     assert actions.adopt("x", chosen, None).clean == ""
+
+
+def test_a_text_that_is_too_long_is_refused_with_its_name(chosen: Selection) -> None:
+    sent = {"clean": "a", "corrupted": "b", "answer": "c", "against": "d", "inside": None}
+    assert actions.too_long(sent) == ""
+    for field, size, words in (
+        ("corrupted", 2001, "The corrupted prompt has 2,001 characters; at most 2,000"),
+        ("against", 61, "The foil has 61 characters; at most 60"),
+    ):
+        form = {**sent, field: "x" * size}
+        assert words in actions.too_long(form)
+        assert actions.adopt(form, chosen, None) == chosen
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_a_click_on_a_cell_does_what_its_button_in_the_list_does(
+    service: FakeService, chosen: Selection, axes: str
+) -> None:
+    wanted = chosen.model_copy(update={"axes": axes, "edits": ("ablate:mlp_output:1::all:zero",)})
+    computed(service, wanted)
+    shown = drawn(service, wanted)
+    first = shown["compare-strongest.children"][1].children[0].children[0]
+    found, _ = actions.known(service, actions.spec_of(wanted))  # type: ignore[arg-type]
+    assert found is not None
+    place = actions.strongest(found)[0]
+    meta = shown["compare-graph.figure"]["layout"]["meta"]
+    partner = meta["partners"][place[-1]] if found.names[-1] == "position" else -1
+    sent = {"at": list(place), "partner": partner, "layer": meta["layer"]}
+    opened = actions.pick(sent, wanted, None)
+    by_button = _select(first.to_plotly_json()["props"]["data-go"], wanted).selection
+    assert opened == by_button
+    assert opened.page == "explore"
+    assert opened.prompt == PAIR.corrupted
+    assert opened.edits == (("patch:12:4:The capital of France is:4",) if axes == "state" else ())
+    for wrong in ("x", {"at": [1], "partner": 0, "layer": 0}, {**sent, "layer": "x"}):
+        assert actions.pick(wrong, wanted, None) == wanted
+
+
+def test_a_link_that_opens_another_page_starts_no_sweep(
+    service: FakeService, chosen: Selection
+) -> None:
+    elsewhere = chosen.model_copy(update={"page": "explore"})
+    assert drawn(service, elsewhere)["complete"]
+    assert not drawn(service, chosen)["complete"]
+    assert not drawn(service, elsewhere, {"part": 1})["complete"]  # a running sweep goes on
+
+
+def test_the_empty_page_explains_its_fields(service: FakeService) -> None:
+    shown = drawn(service, Selection(model="smollm2-135m-instruct", page="compare"))
+    words = text(shown["compare-strongest.children"])
+    assert all(name in words for name in ("Clean prompt", "Corrupted prompt", "Answer", "Foil"))
 
 
 def test_pairs_of_text_are_barred_for_a_model_that_reads_sums(service: FakeService) -> None:
@@ -227,8 +277,8 @@ def test_a_model_of_the_menu_takes_effect_at_once(
     client = DashClient(create_app(service, settings))
     found = client.answer("query.data", {"events.data"}, values)
     wanted = {"model": "addition-5digit", "prompt": run_ref.prompt, "new": 2, "template": "off"}
-    assert found["request"]["data"] == {**wanted, "attempt": 2}
-    assert found["asked"]["data"] == {**wanted, "attempt": 2}
+    for store in ("request", "asked"):
+        assert found[store]["data"].items() >= {**wanted, "attempt": 2, "branch": ""}.items()
     note = found["query"]["data"]
     assert (note["push"], note["kind"], note["seen"]) == (True, "run", 1)
     assert "model=addition-5digit" in note["link"]
@@ -236,7 +286,7 @@ def test_a_model_of_the_menu_takes_effect_at_once(
     assert "sweep" not in found  # the pair stays
     pairs = found["compare-pairs"]["children"][0]["props"]["tree"][1:]
     assert [bool(one["props"].get("disabled")) for one in pairs] == [True, True, True, False]
-    assert found["patching-wanted"]["data"]
+    assert ("patching-wanted" in found) == (page == "compare")
 
 
 def test_the_layer_is_asked_for_only_where_it_matters(service: FakeService) -> None:

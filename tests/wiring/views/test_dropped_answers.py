@@ -152,7 +152,7 @@ class TestControls:
     def test_a_run_uses_the_form_at_the_click(self, page: DashClient) -> None:
         told = self.after(page, self.FORM)
         asked = {"model": "m", "prompt": "Typed", "new": 4, "template": "on", "attempt": 2}
-        assert told["request"]["data"] == asked
+        assert told["request"]["data"].items() >= asked.items()
         assert told["query"]["data"]["set"] == {}  # more may have been typed since
 
     def test_invalid_form_values_change_nothing(self, page: DashClient) -> None:
@@ -160,7 +160,7 @@ class TestControls:
             page, {"form": {**self.FORM["form"], "prompt": "", "new": "x", "template": 7}}
         )
         asked = {"model": "m", "prompt": "", "new": 1, "template": "off", "attempt": 2}
-        assert told["request"]["data"] == asked
+        assert told["request"]["data"].items() >= asked.items()
 
     def test_run_and_an_example_apply_in_order(self, page: DashClient) -> None:
         form, example = self.FORM, {"to": "prompt=Example&new=2"}

@@ -178,7 +178,9 @@ def test_a_browser_without_cookies_is_told_why_it_has_no_history(app: Any, run_r
 
 def test_every_field_of_a_request_is_recorded(run_ref: RunRef) -> None:
     names = {name for name in PARTS["request"] if name != "attempt"}
-    assert set(actions.request_of(run_ref)) == names
+    drawn = {"sampling": "sampled", "temperature": 0.7, "nucleus": 0.9, "seed": 3, "branch": "5=x"}
+    assert set(actions.request_of(run_ref.model_copy(update=drawn))) == names
+    assert names - set(actions.request_of(run_ref)) == set(drawn)  # the usual ones say nothing
 
 
 def test_the_list_says_what_part_of_the_share_is_used(
