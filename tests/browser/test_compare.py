@@ -18,6 +18,11 @@ CLEAN, CORRUPTED = "54328+12345=0666", "54321+12345=0666"
 #: The measured cells, as drawn.
 CELLS = """() => document.querySelector("#compare-graph .js-plotly-plot")
     .calcdata[0][0].z.map((line) => Array.from(line))"""
+#: The middle of a cell of the sweep's heatmap, on the screen.
+MIDDLE = """(plot, [x, y]) => {
+    const [{xaxis, yaxis}, box] = [plot._fullLayout, plot.getBoundingClientRect()];
+    return [box.left + xaxis._offset + xaxis.d2p(x), box.top + yaxis._offset + yaxis.d2p(y)];
+}"""
 CAPTION, ALL = "#compare-caption", "All cells are measured."
 
 
@@ -109,3 +114,58 @@ def test_the_menu_of_models_acts_at_once(visit: Visit) -> None:
     expect(menu).to_have_value("addition-5digit")
     expect(page.locator("#run-chips")).not_to_contain_text("30 layers")
     expect(page).to_have_url(re.compile("page=model"))
+
+
+def click_cell(page: Any, pos: int, row: int) -> None:
+    plot = page.locator("#compare-graph .js-plotly-plot")
+    plot.scroll_into_view_if_needed()
+    page.mouse.click(*plot.evaluate(MIDDLE, [pos, row]))
+
+
+def test_the_alignment_is_changed_and_a_cell_becomes_an_edit(visit: Visit) -> None:
+    shorter = CORRUPTED[:4] + CORRUPTED[5:]
+    link = f"{SUMS}&clean={CLEAN}&corrupted={shorter}&answer=7&against=6&align=token"
+    page = visit(link.replace("+", "%2B"))
+    expect(page.locator(CAPTION)).to_contain_text(ALL)
+    page.get_by_text("Alignment: which tokens are partners").click()
+    expect(page.locator("#compare-aligned [title='no partner']")).to_have_count(1)
+    page.locator("#compare-pair-clean").fill("0")
+    page.locator("#compare-pair").click()
+    expect(page).to_have_url(re.compile("pairs=0-&"))
+    expect(page.locator("#compare-aligned [title='no partner']")).to_have_count(3)
+    page.get_by_role("button", name="Take back the change 0-").click()
+    expect(page.locator("#compare-aligned [title='no partner']")).to_have_count(1)
+    expect(page.locator(CAPTION)).to_contain_text(ALL)
+    click_cell(page, 8, 1)
+    expect(page.locator("#page-explore")).to_be_visible()
+    expect(page).to_have_url(re.compile("row=1&pos=8.*edits=patch"))
+    expect(page.locator("#story-text")).to_contain_text("With 1 edit")
+    page.locator(".alternative").first.click()
+    expect(page).to_have_url(re.compile("branch="))
+    expect(page.locator("[data-branch]")).to_have_count(2)
+    expect(page.locator("[data-branch]").last).to_have_attribute("aria-pressed", "true")
+    page.locator("body").press("[")
+    expect(page.locator("[data-branch]").first).to_have_attribute("aria-pressed", "true")
+
+
+@pytest.mark.full
+def test_a_newcomer_patches_a_fact_ablates_a_head_and_compares(visit: Visit) -> None:
+    page = visit("")
+    page.locator(".nav-link[data-page-link=compare]").click()
+    expect(page.locator("#compare-strongest")).to_contain_text("Corrupted prompt")
+    page.get_by_role("button", name="Compare: A fact").click()
+    expect(page.locator(CAPTION)).to_contain_text("cells are")
+    expect(page.locator("#compare-strongest li").first).to_be_visible()
+    click_cell(page, 3, 5)
+    expect(page.locator("#run-prompt")).to_have_value("The capital of Italy is")
+    expect(page.locator("#story-text")).to_contain_text("With 1 edit")
+    page.locator("[data-go='heads=1'], [data-go*='with=heads:1']").first.click()
+    page.click("[data-sheet=sheet-change]")
+    sheet = page.locator("#sheet-change")
+    head = sheet.get_by_role("group", name=re.compile(r"^Head 1 of layer"))
+    head.get_by_text("Zero everywhere", exact=True).click()
+    expect(page.locator("#story-text")).to_contain_text("With 2 edits")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Heatmap: Difference").click()
+    expect(page).to_have_url(re.compile("version=difference"))
+    expect(page.locator("#lens-graph .heatmaplayer image").first).to_be_visible()
