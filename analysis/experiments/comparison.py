@@ -1,4 +1,4 @@
-"""Two prompts under the logit lens: where their runs differ, on aligned tokens."""
+"""Two prompts, or two models, under the logit lens: where their runs differ, on aligned tokens."""
 
 from __future__ import annotations
 
@@ -27,13 +27,17 @@ _MOST = 4_000_000
 def compare(
     model: Model,
     a: Any,
-    b: Any,
+    b: Any = None,
     *,
+    other: Model | None = None,
     tokens: Any = None,
     alignment: str = "token",
     pairs: Sequence[str] = (),
 ) -> PromptComparison:
-    """Decode two prompts' states on aligned tokens, and measure how they differ.
+    """Decode the states of two runs on aligned tokens, and measure how they differ.
+
+    The runs read two prompts, or two models read one prompt: a base model and its instruct version,
+    two revisions, or two dtypes.
 
     Each state is read by the logit lens (nostalgebraist, 2020). The last positions, which predict
     the answer, are always compared with each other.
@@ -41,7 +45,9 @@ def compare(
     Args:
         model: From ``load_model``.
         a: A prompt: text or token ids.
-        b: Another one.
+        b: Another one; the same one unless given.
+        other: The model that reads ``b`` and decodes its states; the same one unless given. It
+            needs the same number of layers, and tokenizers that agree on both prompts.
         tokens: Tokens whose probabilities are followed, as ids or texts, one or several; the top
             tokens of the two runs unless given.
         alignment: "token": equal tokens, by a longest common subsequence (``align``); "position":
@@ -54,13 +60,44 @@ def compare(
 
     Raises:
         PromptError: If a prompt is invalid, or a text is not one token.
-        SpecError: If the prompts have no token in common, or lengths that differ, or a token does
-            not exist.
+        SpecError: If the prompts have no token in common, or lengths that differ, a token does not
+            exist, or the models do not fit together.
         CancelledError: If the caller's progress listener stops the work.
     """
-    ids = [read(model, name, one) for name, one in (("a", a), ("b", b))]
+    prompts = {"a": a, "b": a if b is None else b}
+    models = (model, other or model)
+    _require_agreement(models, prompts)
+    ids = [read(model, name, one) for name, one in prompts.items()]
     ALIGNMENTS.check(alignment)
-    return _compare(model, ids, _tokens(model, tokens), alignment, tuple(pairs))
+    return _compare(models, ids, _tokens(model, tokens), alignment, tuple(pairs))
+
+
+def _require_agreement(models: tuple[Model, Model], prompts: dict[str, Any]) -> None:
+    """Refuse two models whose states can't be compared one by one.
+
+    Raises:
+        SpecError: Saying how they differ.
+    """
+    one, two = models
+    if one is two:
+        return
+    sizes = [int(model.readout.output_rows.shape[0]) for model in models]
+    for what, values in (
+        ("layers", [one.info.layers, two.info.layers]), ("tokens in the vocabulary", sizes),
+    ):  # fmt: skip
+        if values[0] != values[1]:
+            raise SpecError(
+                f"{one.info.name} has {values[0]} {what} and {two.info.name} has {values[1]}.",
+                "Compare models of one family, or decode each of them on its own.",
+            )
+    for name, prompt in prompts.items():
+        ids = [read(model, name, prompt) for model in models]
+        if ids[0] != ids[1]:
+            raise SpecError(
+                f"The tokenizers of the models read {FIELDS[name]} as different tokens:"
+                f" {len(ids[0])} and {len(ids[1])}.",
+                "Compare models with one tokenizer, or decode each of them on its own.",
+            )
 
 
 def compute(
@@ -68,7 +105,8 @@ def compute(
 ) -> PromptComparison:
     """The comparison of a spec, a technique of ``analysis.registry``; see ``compare``."""
     ids = [read(model, name, one, longest) for name, one in (("a", spec.a), ("b", spec.b))]
-    return _compare(model, ids, _tokens(model, spec.tokens), spec.alignment, spec.pairs)
+    tokens = _tokens(model, spec.tokens)
+    return _compare((model, model), ids, tokens, spec.alignment, spec.pairs)
 
 
 def _tokens(model: Model, tokens: Any) -> tuple[int, ...]:
@@ -80,15 +118,15 @@ def _tokens(model: Model, tokens: Any) -> tuple[int, ...]:
 
 @torch.no_grad()
 def _compare(
-    model: Model,
+    models: tuple[Model, Model],
     ids: list[tuple[int, ...]],
     tokens: tuple[int, ...],
     alignment: str,
     changes: tuple[str, ...],
 ) -> PromptComparison:
     pairs = _pairs(aligned(alignment, changes, *ids), *ids)
-    rows = range(model.info.layers + 1)
-    runs = [run(model, own, [("row", row) for row in rows]) for own in ids]
+    rows, states_of = range(models[0].info.layers + 1), zip(models, ids, strict=True)
+    runs = [run(model, own, [("row", row) for row in rows]) for model, own in states_of]
     tops = [int(one.logits.argmax()) for one in runs]
     vocab = int(runs[0].logits.shape[-1])
     followed = tuple(resolve_index("Token", one, vocab) for one in tokens or dict.fromkeys(tops))
@@ -103,7 +141,7 @@ def _compare(
         ]
         for first in range(0, len(pairs), at_once):
             where = slice(first, first + at_once)
-            logs = [_decoded(model, one[where]) for one in states]
+            logs = [_decoded(*one) for one in zip(models, (a[where] for a in states), strict=True)]
             for side, (own, other) in enumerate((logs, logs[::-1])):
                 divergence[side, row, where] = (own.exp() * (own - other)).sum(-1).numpy()
                 probs[side, row, where] = own[:, list(followed)].exp().numpy()
@@ -111,7 +149,7 @@ def _compare(
         jobs.step(row + 1, len(rows), "Comparing rows")
         jobs.pause()
     shown = tuple(dict.fromkeys([*followed, *best.reshape(-1).tolist()]))
-    a, b, vocabulary = (describe_tokens(model.tokenizer, one) for one in (*ids, shown))
+    a, b, vocabulary = (describe_tokens(models[0].tokenizer, one) for one in (*ids, shown))
     return PromptComparison(
         np.array(pairs, np.int64), divergence[0], divergence[1], followed, probs[0], probs[1],
         best[0], best[1], a, b, vocabulary,

@@ -133,7 +133,7 @@ def test_the_alignment_is_changed_and_a_cell_becomes_an_edit(visit: Visit) -> No
     page.locator("#compare-pair").click()
     expect(page).to_have_url(re.compile("pairs=0-&"))
     expect(page.locator("#compare-aligned [title='no partner']")).to_have_count(3)
-    page.get_by_role("button", name="Take back the change 0-").click()
+    page.get_by_role("button", name="0- ×: take back").click()
     expect(page.locator("#compare-aligned [title='no partner']")).to_have_count(1)
     expect(page.locator(CAPTION)).to_contain_text(ALL)
     click_cell(page, 8, 1)

@@ -25,10 +25,10 @@ def aligned(sweep: Sweep, changes: Sequence[str]) -> list[Component]:
     strip = html.Div(columns, className="token-strip", role="group", **aria(label="Aligned tokens"))
     undo = [
         select_button(
-            f"{change.rstrip('-')} ×",
+            f"{change} ×",
             toggle("pairs", change, changes),
             "btn btn-outline-secondary",
-            label=f"Take back the change {change}",
+            label=f"{change} ×: take back this change",
         )
         for change in changes
     ]

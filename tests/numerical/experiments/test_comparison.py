@@ -15,6 +15,7 @@ from analysis.experiments import comparison
 from analysis.experiments.specs import PromptSpec
 from analysis.export.sheets import one_frame
 from tests.numerical.experiments.by_hand import CLEAN, CORRUPTED, Case
+from tests.support import built, tiny
 
 FOLLOWED = (4, 9)
 
@@ -86,3 +87,49 @@ def test_bad_input_is_named(case: Case) -> None:
         PromptSpec("m", "a", "")
     with pytest.raises(PromptError, match=r"^Prompt B has 6 tokens"):
         comparison.compute(case.model, PromptSpec("m", "a", "abcdef"), None, 5)
+
+
+def test_two_models_are_compared_on_one_prompt() -> None:
+    first = built.understood(tiny.tiny_gpt2(), "first")
+    second = built.understood(tiny.tiny_gpt2(seed=1), "second")
+    found = analysis.compare(first, CLEAN, other=second, tokens=FOLLOWED, alignment="position")
+    states = [decoded(Case(model, ()), CLEAN) for model in (first, second)]
+    p, q = (one for one in states)
+    assert found.kl == pytest.approx((p * np.log(p / q)).sum(-1), abs=1e-5)
+    assert found.kl_back == pytest.approx((q * np.log(q / p)).sum(-1), abs=1e-5)
+    assert found.kl.min() > 1e-4
+    assert found.b_probs == pytest.approx(q[..., list(FOLLOWED)], abs=1e-6)
+    assert (analysis.compare(first, CLEAN, other=first).kl == 0).all()
+
+
+def test_a_model_in_another_dtype_differs_by_rounding() -> None:
+    exact, rounded = (built.understood(tiny.tiny_llama().to(dtype), str(dtype))
+                      for dtype in (torch.float32, torch.bfloat16))  # fmt: skip
+    found = analysis.compare(exact, CLEAN, other=rounded, alignment="position")
+    assert 0 < found.kl[-1].max() < 0.01
+
+
+def test_models_that_do_not_fit_together_are_refused() -> None:
+    one, other = (built.understood(make(), name) for make, name in (
+        (tiny.tiny_gpt2, "one"), (tiny.tiny_llama, "other"),
+    ))  # fmt: skip
+    if one.info.layers != other.info.layers:
+        with pytest.raises(SpecError, match="layers"):
+            analysis.compare(one, CLEAN, other=other)
+    twin = built.understood(tiny.tiny_gpt2(), "twin")
+    twin.tokenizer = Backwards(one.tokenizer)
+    with pytest.raises(SpecError, match="tokenizers of the models read Prompt A as different"):
+        analysis.compare(one, "abcd", other=twin)
+
+
+class Backwards:
+    """A tokenizer that reads texts from their end."""
+
+    def __init__(self, own: Any) -> None:
+        self.own = own
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.own, name)
+
+    def __call__(self, text: str, **options: Any) -> Any:
+        return self.own(text[::-1], **options)
