@@ -28,6 +28,7 @@ def test_a_block_is_opened_and_a_head_and_a_key_are_chosen(visit: Callable[..., 
     expect(again.locator("#block-why h3")).to_have_text("Why head 5 looks at ' capital' (1)")
 
 
+@pytest.mark.full
 def test_the_circuits_of_a_head_are_read(visit: Callable[..., Any]) -> None:
     page = visit("?page=model&layer=3")
     said = page.locator("#weights-circuits .report-sentence")

@@ -91,6 +91,7 @@ def test_bad_input_gets_a_sentence_where_it_was_typed(visit: Visit) -> None:
     expect(page.locator("#compare-message")).to_have_text("")
 
 
+@pytest.mark.full
 def test_the_menu_of_models_acts_at_once(visit: Visit) -> None:
     page = visit("?page=compare")
     menu, message = page.locator("#run-model"), page.locator("#compare-message")

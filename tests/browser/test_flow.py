@@ -283,6 +283,7 @@ def test_the_table_lists_the_links_and_sorts_without_a_request(revisit: Visit) -
     expect(page.locator("#flow-inspector")).to_contain_text("Neurons most responsible")
 
 
+@pytest.mark.full
 def test_the_causal_check_can_be_cancelled_and_is_shown(revisit: Visit) -> None:
     page = open_flow(revisit)
     open_pane(page, "check")

@@ -88,6 +88,7 @@ def test_a_selection_is_undone_and_redone_and_a_reload_keeps_the_draft(visit: Vi
     expect(page.locator("#alert")).to_contain_text("The views still show “A draft”.")
 
 
+@pytest.mark.full
 def test_an_example_can_be_opened_and_undone(visit: Visit) -> None:
     page = visit()
     expect(page.locator("#story-text")).to_contain_text("Paris")

@@ -164,6 +164,7 @@ def test_the_first_visit_points_at_four_parts_once(browser: Any, server: Servers
     assert console == []
 
 
+@pytest.mark.full
 def test_the_page_reads_well_without_a_mouse(visit: Callable[..., Any]) -> None:
     page = visit("?prompt=" + "a+%21%3D+b+-%3E+c+%3C%3D+d")
     ready(page)

@@ -307,6 +307,7 @@ def test_the_flow_responds_to_the_pointer(revisit: Visit) -> None:
     page.wait_for_url("**row=*")
 
 
+@pytest.mark.full
 def test_a_long_run_can_be_cancelled_and_run_again(revisit: Visit) -> None:
     page = revisit()
     ready(page)

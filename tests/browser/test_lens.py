@@ -254,6 +254,7 @@ def a_double_click_pins(page: Any) -> None:
     assert str(ids[0][3]) in page.url.partition("pins=")[2].partition("&")[0].split(",")
 
 
+@pytest.mark.full
 def test_the_panels_beside_the_heatmap(revisit: Visit) -> None:
     """One page for all tests: opening it takes longer than a test."""
     page = open_page(revisit, **SUM)

@@ -53,7 +53,10 @@ def no_faults(page: Any) -> None:
     assert found == [], json.dumps(found, indent=1, ensure_ascii=False)
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+LIGHT = pytest.param(False, id="light", marks=pytest.mark.full)
+
+
+@pytest.mark.parametrize("dark", [LIGHT, pytest.param(True, id="dark")])
 @pytest.mark.parametrize("shown", ["explore", "compare", "tasks", "model", "history"])
 def test_no_page_has_a_serious_fault(visit: Visit, shown: str, dark: bool) -> None:
     page = visit("" if shown == "explore" else f"?page={shown}", dark=dark)

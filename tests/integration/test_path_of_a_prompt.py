@@ -11,6 +11,7 @@ import pytest
 from tests.support.repository import ROOT
 
 
+@pytest.mark.full
 @pytest.mark.real
 def test_a_prompt_passes_at_most_60_files_on_its_way_to_the_heatmap() -> None:
     done = subprocess.run(

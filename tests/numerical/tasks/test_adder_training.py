@@ -101,6 +101,7 @@ def test_a_toy_learns_to_add_and_opens_as_a_model(toy: Toy) -> None:
     assert not longer[adder.length_of(1) :].any()
 
 
+@pytest.mark.full
 def test_exact_accuracy_agrees_with_greedy_generation(toy: Toy) -> None:
     pairs = [
         addition.sample_part(np.random.default_rng(0), 12, part, 1) for part in ("train", "test")
@@ -114,6 +115,7 @@ def test_exact_accuracy_agrees_with_greedy_generation(toy: Toy) -> None:
     assert found.any()
 
 
+@pytest.mark.full
 def test_evaluation_counts_every_sum_once(toy: Toy) -> None:
     found = evaluate(toy.run.model, 300, operand_digits=1)
     assert found.every.total == 300
@@ -124,6 +126,7 @@ def test_evaluation_counts_every_sum_once(toy: Toy) -> None:
     assert table(found).count("\n") == 6  # head, rule, three groups, chains of 0 and 1
 
 
+@pytest.mark.full
 def test_the_command_trains_and_evaluates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

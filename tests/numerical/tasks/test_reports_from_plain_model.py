@@ -199,7 +199,13 @@ def accuracies(fitted: np.ndarray, true: np.ndarray, *, carry: bool) -> float:
     return float(np.mean([np.mean(said[true == kind] == kind) for kind in (0, 1)]))
 
 
-@pytest.mark.parametrize(("name", "place"), [("row 1", 14), ("head 0.1", 13), ("mlp 1", 15)])
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("head 0.1", 13),
+        *(pytest.param(*one, marks=pytest.mark.full) for one in (("row 1", 14), ("mlp 1", 15))),
+    ],
+)
 def test_probes_by_least_squares(adder: Any, name: str, place: int) -> None:
     sums = sum_table.random_sums(adder, 220, 4, 5, padded=True)
     wanted = next(one for one in analysis.tasks.sum_table.all_components(adder) if one.name == name)

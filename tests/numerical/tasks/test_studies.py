@@ -286,6 +286,7 @@ def test_a_report_yields_to_clicks_between_its_chunks(adder: Any, spec: Any) -> 
     assert len(pauses) >= 6
 
 
+@pytest.mark.full
 @pytest.mark.real
 def test_sums_of_a_language_model_are_analysed_from_the_question_on(smollm: Case) -> None:
     model = smollm.model
