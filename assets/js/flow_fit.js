@@ -11,6 +11,7 @@ the reader zooms in (flow_zoom.js).
   const LEAST_PLOT = 200;
   const CHARACTER = 6.7;
   const LINE = 13;
+  const NAME_LINE = 10.5; // names of lanes may touch
   let source = null; // the picture as the server sent it
   let frame = 0;
 
@@ -63,13 +64,13 @@ the reader zooms in (flow_zoom.js).
   }
 
   /* Which of some texts, the most important first, stand clear of all before them. */
-  function clearOf(texts) {
+  function clearOf(texts, line = LINE) {
     const kept = [];
     return texts.map(({ x, y, length, isBeside }) => {
       const half = (length * CHARACTER) / 2;
       const box = { x: isBeside ? x + half : x, y, half };
       const isClear = kept.every(
-        (each) => Math.abs(each.x - box.x) > each.half + box.half + 3 || Math.abs(each.y - y) > LINE
+        (each) => Math.abs(each.x - box.x) > each.half + box.half + 3 || Math.abs(each.y - y) > line
       );
       if (isClear) {
         kept.push(box);
@@ -102,5 +103,5 @@ the reader zooms in (flow_zoom.js).
     return canvas.clientWidth > 0 && (differs(width, picture.width) || differs(height, picture.height));
   }
 
-  Object.assign(flow, { fit, watch, stretched, clearOf, laneRanks });
+  Object.assign(flow, { fit, watch, stretched, clearOf, laneRanks, NAME_LINE });
 })();

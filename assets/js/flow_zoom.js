@@ -64,15 +64,15 @@ keep their size, and labels that need more room appear as the reader zooms in.
     hideOverlaps([...rows.slice(-1), ...rows], (name) => ({ x: Number(name.getAttribute("x")), y: 0 }));
     const lanes = [...flow.svg.querySelectorAll(".flow-lanes text")];
     const important = lanes.sort((a, b) => Number(b.dataset.rank) - Number(a.dataset.rank));
-    hideOverlaps(important, (name) => ({ x: 0, y: Number(name.getAttribute("y")) }));
+    hideOverlaps(important, (name) => ({ x: 0, y: Number(name.getAttribute("y")) }), flow.NAME_LINE);
   }
 
   /* Hides names that would overlap a name before them. */
-  function hideOverlaps(names, place) {
+  function hideOverlaps(names, place, line) {
     const shown = names.filter((name) => name.getAttribute("visibility") === "visible");
     const ordered = [...new Set(shown)];
     const boxes = ordered.map((name) => ({ ...place(name), length: name.textContent.length + 1 }));
-    flow.clearOf(boxes).forEach((isClear, index) => {
+    flow.clearOf(boxes, line).forEach((isClear, index) => {
       ordered[index].setAttribute("visibility", isClear ? "visible" : "hidden");
     });
   }

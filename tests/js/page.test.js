@@ -64,7 +64,8 @@ test("Run reports what the form holds at that moment", () => {
   page.layout["run-prompt"] = { value: "5 + 5 =" };
   page.layout["run-new"] = { value: 3 };
   page.add("button", { id: "run-button" }).click();
-  const form = { model: "", prompt: "5 + 5 =", new: "3", template: "" };
+  const sampling = { sampling: "", temperature: "", nucleus: "", seed: "" };
+  const form = { model: "", prompt: "5 + 5 =", new: "3", template: "", ...sampling };
   assert.deepEqual(reports(page), [{ form, from: "run-button", n: 1 }]);
 });
 
