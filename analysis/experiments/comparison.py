@@ -16,6 +16,7 @@ from analysis.experiments.alignment import aligned
 from analysis.experiments.cells import run
 from analysis.experiments.prompts import read
 from analysis.experiments.specs import ALIGNMENTS, FIELDS, PromptComparison, PromptSpec
+from analysis.loading import load_model
 from analysis.model.handle import Model
 from analysis.store.memo import Memo
 from analysis.tracing.tokens import describe_tokens, token_ids
@@ -104,9 +105,11 @@ def compute(
     model: Model, spec: PromptSpec, _memo: Memo | None = None, longest: int | None = None
 ) -> PromptComparison:
     """The comparison of a spec, a technique of ``analysis.registry``; see ``compare``."""
-    ids = [read(model, name, one, longest) for name, one in (("a", spec.a), ("b", spec.b))]
-    tokens = _tokens(model, spec.tokens)
-    return _compare((model, model), ids, tokens, spec.alignment, spec.pairs)
+    prompts = {"a": spec.a, "b": spec.b or spec.a}
+    models = (model, load_model(spec.other) if spec.other else model)
+    _require_agreement(models, prompts)
+    ids = [read(model, name, one, longest) for name, one in prompts.items()]
+    return _compare(models, ids, _tokens(model, spec.tokens), spec.alignment, spec.pairs)
 
 
 def _tokens(model: Model, tokens: Any) -> tuple[int, ...]:

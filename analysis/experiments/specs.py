@@ -307,20 +307,26 @@ class PromptComparison(Result):
 
 @dataclass(frozen=True, slots=True)
 class PromptSpec(Spec[PromptComparison]):
-    """Two prompts compared state by state, by the logit lens."""
+    """Two prompts, or two models on one prompt, compared state by state by the logit lens.
+
+    The page never sets ``other``: an address must not name a model that is not offered.
+    """
 
     model: str = field(metadata=about("A catalogue name."))
     a: str = field(metadata=about("One prompt."))
-    b: str = field(metadata=about("The other prompt."))
+    b: str = field(
+        default="", metadata=about("The other prompt; with another model, the same one if empty.")
+    )
     tokens: tuple[str, ...] = field(
         default=(),
         metadata=about("Tokens whose probabilities are followed; the runs' top tokens if empty."),
     )
     alignment: str = field(default="token", metadata=one_of(ALIGNMENTS))
     pairs: tuple[str, ...] = field(default=(), metadata=_CHANGES)
+    other: str = field(default="", metadata=about("The model that reads the other prompt."))
 
     def __post_init__(self) -> None:
         ALIGNMENTS.check(self.alignment)
         for name in ("a", "b"):
-            if not getattr(self, name):
+            if not getattr(self, name) and not (name == "b" and self.other):
                 raise SpecError(f"{FIELDS[name]} is empty.", "Type some text, or choose a pair.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from dash_app.state.selection import Selection
 
@@ -144,6 +145,7 @@ def by_question(model: str) -> dict[str, tuple[Example, ...]]:
     return {question: examples for question, examples in found.items() if examples}
 
 
+@lru_cache(maxsize=256)
 def defaults_for(model: str, base: Selection) -> Selection:
     """The defaults of a link to ``model``: a model with examples of its own opens on the first."""
     first, *_ = examples = examples_for(model)

@@ -201,6 +201,11 @@ def test_compare_prompts_prints_the_numbers_of_the_function(
     wanted = analysis.compare(pair[0], "abcd", "abed", tokens=("x", "y"))
     for name in ("kl", "a_probs", "b_probs"):
         assert np.array_equal(np.array(printed[name], np.float32), getattr(wanted, name))
+    words = ("--a", "abcd", "--other", str(tiny_llama_dir), "--json")
+    assert cli.main(["compare-prompts", str(tiny_llama_dir), *words]) == 0
+    twins = np.array(json.loads(capsys.readouterr().out)["result"]["kl"])
+    assert twins.shape[1] == 4
+    assert (twins == 0).all()
 
 
 def test_a_sweep_without_a_prompt_is_refused(
