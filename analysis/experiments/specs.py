@@ -114,7 +114,9 @@ DIFFERENCES = Choices(
            "q is the decoded output of the clean run, p that of the corrupted run. In nats."),
     Choice("probability", "Probability", "p_corrupted(answer) − p_clean(answer)",
            "Of the answer, or of the clean run's top token."),
-    help="What the comparison of the two runs shows.",
+    Choice("clean", "Clean", "p_clean(answer)", "The same probability in the clean run alone."),
+    Choice("corrupted", "Corrupted", "p_corrupted(answer)", "In the corrupted run alone."),
+    help="What the comparison of the two runs shows: their difference, or one of them.",
 )  # fmt: skip
 #: Changes of an alignment, in both specs.
 _CHANGES = about(

@@ -18,6 +18,7 @@ from analysis.experiments.specs import (
     AXES,
     FIELDS,
     METRICS,
+    PARTS,
     PATCH_DIRECTIONS,
     Sweep,
     SweepSpec,
@@ -26,7 +27,7 @@ from analysis.experiments.specs import (
 )
 from analysis.tasks.addition import padded_digits
 from analysis.tracing.edits import to_text
-from analysis.tracing.interventions import PatchPrompt
+from analysis.tracing.interventions import Ablate, PatchPrompt
 from dash_app.errors import Problem, explain
 from dash_app.jobs.job_and_draw import run_safely, stored_problem
 from dash_app.page.panel import (
@@ -65,7 +66,7 @@ PORTIONS = 8
 #: The form's field for each field of a spec.
 _SHOWN_IN = {"foil": "against", "layer": "inside"}
 EMPTY = "Choose a pair of prompts, or type your own."
-#: The title of the list of effects, by whether a cell is a state.
+#: The title of the list of effects, by whether a cell's patch is an edit.
 _LISTED_TITLES = (
     "Strongest effects (click one, or a cell, to open the prompt, not patched, at that cell)",
     "Strongest effects (click one, or a cell, to open the prompt with that patch as an edit)",
@@ -322,7 +323,7 @@ def _listed(found: Sweep, spec: SweepSpec) -> list[Component]:
     if not items:
         return [html.Span(f"No effect is {SMALLEST} or larger.", className="control-label")]
     return [
-        html.Span(_LISTED_TITLES[found.axes == "state"], className="control-label"),
+        html.Span(_LISTED_TITLES[_is_edit(spec)], className="control-label"),
         html.Ul(items, className="list-unstyled controls"),
     ]
 
@@ -350,10 +351,26 @@ def _opened(
         opened["pos"] = index["position"]
     if "head" in index:
         opened |= {"layer": layer, "heads": str(index["head"])}
-    if spec.axes == "state":
-        patch = PatchPrompt(index["row"], index["position"], source, partner)
-        opened["edits"] = to_text(patch)
+    if _is_edit(spec):
+        opened["edits"] = to_text(_edit(spec.axes, index, layer, source, partner))
     return opened
+
+
+def _is_edit(spec: SweepSpec) -> bool:
+    """Whether a cell's patch is an edit. A head of all positions needs their own partners."""
+    return spec.axes != "head" or (spec.alignment == "position" and not spec.pairs)
+
+
+def _edit(
+    axes: str, index: Mapping[str, int], layer: int, source: str, partner: int
+) -> PatchPrompt | Ablate:
+    """The patch of a cell as an edit of the run."""
+    pos, head = index.get("position"), index.get("head")
+    if axes == "state":
+        return PatchPrompt(index["row"], pos, source, partner)
+    part = "head" if head is not None else PARTS[index["part"]]
+    where = None if pos is None else partner
+    return Ablate(f"{part}_output", layer, head, pos, "resample", prompt=source, source_pos=where)
 
 
 def draw_options(

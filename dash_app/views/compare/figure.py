@@ -208,7 +208,7 @@ def _token_text(sweep: Sweep, place: int) -> str:
 
 
 def difference_figure(found: PromptComparison, shown: str, theme: Theme) -> Figure:
-    """The difference of two runs, [row, aligned token].
+    """The difference of two runs, or one of them, [row, aligned token].
 
     Args:
         found: The comparison; A is the clean prompt.
@@ -220,7 +220,8 @@ def difference_figure(found: PromptComparison, shown: str, theme: Theme) -> Figu
     values = _spread(values, columns)
     signed, rows, count = shown == "probability", len(found.kl), len(columns)
     stops = palette(theme).signed if signed else palette(theme).magnitude
-    title = f"change of p({quoted(found.token(found.followed[0]), 12)})" if signed else "KL, nats"
+    token = quoted(found.token(found.followed[0]), 12)
+    title = {"probability": f"change of p({token})", "kl": "KL, nats"}.get(shown, f"p({token})")
     heat = {
         "type": "heatmap",
         "z": values,
@@ -256,6 +257,8 @@ def _difference(found: PromptComparison, shown: str) -> tuple[Any, float, float]
     if shown == "probability":
         change = found.b_probs[..., 0] - found.a_probs[..., 0]
         return change.astype(np.float32), -1.0, 1.0
+    if shown != "kl":
+        return (found.a_probs if shown == "clean" else found.b_probs)[..., 0], 0.0, 1.0
     return found.kl, 0.0, max(float(found.kl.max()), 1e-6)
 
 
@@ -333,11 +336,11 @@ def difference_caption(found: PromptComparison, shown: str) -> str:
     row, pair = np.unravel_index(int(values.argmax()), values.shape)
     i, j = found.pairs[int(pair)].tolist()
     left = len(found.a) + len(found.b) - 2 * len(found.pairs)
-    name = (
-        "KL(clean ‖ corrupted) in nats"
-        if shown == "kl"
-        else f"Probability of {quoted(found.token(found.followed[0]))}, corrupted minus clean"
-    )
+    followed = f"Probability of {quoted(found.token(found.followed[0]))}"
+    name = {
+        "kl": "KL(clean ‖ corrupted) in nats",
+        "probability": f"{followed}, corrupted minus clean",
+    }.get(shown, f"{followed} in the {shown} run")
     gone = f" {left} tokens have no partner." if left else ""
     return (
         f"{name}, by the logit lens. {len(found.pairs)} tokens are aligned.{gone} Largest"

@@ -130,7 +130,7 @@ def test_every_picture_says_what_it_shows(
         assert METRICS[metric].label.lower() in hover.lower()
         assert "+1.00" in text(strongest)
         opened = text(strongest).replace("%3A", ":").replace("+", " ")
-        assert ("edits=patch:" in opened) == (axes == "state")
+        assert ("edits=patch:" if axes == "state" else "edits=ablate:") in opened
         if axes in ("state", "head_position"):
             assert "·Italy ← ·France" in figure["layout"]["xaxis"]["ticktext"]
 
@@ -234,7 +234,10 @@ def test_a_click_on_a_cell_does_what_its_button_in_the_list_does(
     assert opened == by_button
     assert opened.page == "explore"
     assert opened.prompt == PAIR.corrupted
-    assert opened.edits == (("patch:12:4:The capital of France is:4",) if axes == "state" else ())
+    kind = {"state": "patch:12:4:", "head": "ablate:head", "part": "ablate:"}
+    assert opened.edits[0].startswith(kind.get(axes, "ablate:head_output:"))
+    aligned = wanted.model_copy(update={"align": "token"})
+    assert bool(actions.pick(sent, aligned, None).edits) == (axes != "head")
     for wrong in ("x", {"at": [1], "partner": 0, "layer": 0}, {**sent, "layer": "x"}):
         assert actions.pick(wrong, wanted, None) == wanted
 
@@ -340,6 +343,14 @@ def test_the_change_of_probability_is_signed(service: FakeService, chosen: Selec
     assert (heat["zmin"], heat["zmax"]) == (-1.0, 1.0)
     assert heat["z"][-1][-1] == pytest.approx(-0.75)
     assert caption.startswith("Probability of ' Paris', corrupted minus clean")
+    sides = {
+        side: apart(service, wanted.model_copy(update={"apart": side})).values
+        for side in ("clean", "corrupted")
+    }
+    change = sides["corrupted"][0]["data"][0]["z"] - sides["clean"][0]["data"][0]["z"]
+    np.testing.assert_allclose(change, heat["z"], atol=1e-6)
+    assert sides["clean"][0]["data"][0]["zmin"] == 0
+    assert sides["clean"][1].startswith("Probability of ' Paris' in the clean run")
 
 
 def test_a_problem_of_the_difference_is_shown_in_its_place(
