@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from analysis.trajectory.steps import largest_steps, steps
     from analysis.weights.circuits import circuits
     from analysis.weights.report import weight_report
+    from analysis.weights.state_circuits import state_circuits
 
 _HOMES = {
     "AnalysisError": "analysis.errors",
@@ -73,6 +74,7 @@ _HOMES = {
     "promoted": "analysis.lens.promoted",
     "recipe": "analysis.export.recipes",
     "similarity_report": "analysis.reports.similarity",
+    "state_circuits": "analysis.weights.state_circuits",
     "steps": "analysis.trajectory.steps",
     "tables": "analysis.export.results",
     "sweep": "analysis.experiments.sweep",
@@ -116,6 +118,7 @@ __all__ = [
     "recipe",
     "score_parts",
     "similarity_report",
+    "state_circuits",
     "steps",
     "sweep",
     "tables",

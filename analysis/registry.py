@@ -63,7 +63,14 @@ from analysis.trajectory.specs import (
     Story,
     StorySpec,
 )
-from analysis.weights.specs import Circuits, CircuitSpec, WeightReport, WeightSpec
+from analysis.weights.specs import (
+    Circuits,
+    CircuitSpec,
+    StateCircuits,
+    StateCircuitSpec,
+    WeightReport,
+    WeightSpec,
+)
 
 #: What a technique is applied to, and so the arguments of its computation:
 #: "prompt": (model, spec) -> (result, trace); "trace": (model, trace, spec) -> result;
@@ -124,6 +131,13 @@ _ROWS: tuple[tuple[str, Subject, type[Spec[Any]], type[Any], str], ...] = (
     ("block", "trace", BlockSpec, OpenedBlock, "inside_block.block:compute"),
     ("experts", "trace", ExpertSpec, Experts, "inside_block.experts:compute"),
     ("score_parts", "trace", ScoreSpec, ScoreParts, "inside_block.scores:compute"),
+    (
+        "state_circuits",
+        "trace",
+        StateCircuitSpec,
+        StateCircuits,
+        "weights.state_circuits:compute",
+    ),
     (
         "aggregation",
         "trace",

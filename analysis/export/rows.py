@@ -39,7 +39,7 @@ from analysis.lens.results import Colours, Disagreement, Grid, Promoted
 from analysis.reports.specs import EmbeddingReport, NormReport, SimilarityReport
 from analysis.tracing.specs import PatternResult, RunResult
 from analysis.trajectory.specs import Emergence, Steps, Story
-from analysis.weights.specs import Circuits, WeightReport
+from analysis.weights.specs import Circuits, StateCircuits, WeightReport
 
 
 def facts(result: Any) -> Iterator[Row]:
@@ -320,19 +320,29 @@ def all_scores(found: ScoreParts) -> Iterator[Row]:
     return iter(found.largest(found.matrix.size))
 
 
+def _readings(found: Circuits | StateCircuits) -> Iterator[tuple[str, str]]:
+    """What each token or state promotes, and the keys it looks for, as text."""
+    names = texts_of(found)
+    for promoted, keys in zip(found.promoted.tolist(), found.keys.tolist(), strict=True):
+        yield " ".join(names[one] for one in promoted), " ".join(names[one] for one in keys)
+
+
 def readings(found: Circuits) -> Iterator[Row]:
     """What each token promotes, and the keys it looks for, as text."""
     names = texts_of(found)
-    for at, token in enumerate(found.tokens.tolist()):
-        promoted, keys = (
-            " ".join(names[int(one)] for one in tokens[at])
-            for tokens in (found.promoted, found.keys)
-        )
-        yield names[token], promoted, keys
+    for token, words in zip(found.tokens.tolist(), _readings(found), strict=True):
+        yield names[token], *words
 
 
-def circuit_words(found: Circuits) -> Iterator[Row]:
-    """What each listed token promotes, suppresses and looks for, one token a row."""
+def state_readings(found: StateCircuits) -> Iterator[Row]:
+    """The same for each state, with the rank of its own token."""
+    names = texts_of(found)
+    for at, words in enumerate(_readings(found)):
+        yield at, names[int(found.tokens[at])], found.own_ranks[at], *words
+
+
+def _words(found: Circuits | StateCircuits) -> Iterator[tuple[str, int, int, int, str, float]]:
+    """Side, entry, rank, id, text and value of each token that is promoted, ... or looked for."""
     names = texts_of(found)
     lists = (
         ("promotes", found.promoted, found.promoted_logits),
@@ -341,11 +351,20 @@ def circuit_words(found: Circuits) -> Iterator[Row]:
     )
     for side, tokens, values in lists:
         for (at, rank), token in np.ndenumerate(tokens):
-            one = int(found.tokens[at])
-            yield (
-                side, one, names.get(one, ""), rank, token, names.get(int(token), ""),
-                values[at, rank],
-            )  # fmt: skip
+            yield side, at, rank, int(token), names.get(int(token), ""), float(values[at, rank])
+
+
+def circuit_words(found: Circuits) -> Iterator[Row]:
+    """What each listed token promotes, suppresses and looks for, one token a row."""
+    names = texts_of(found)
+    for side, at, *rest in _words(found):
+        one = int(found.tokens[at])
+        yield side, one, names.get(one, ""), *rest
+
+
+def state_words(found: StateCircuits) -> Iterator[Row]:
+    """What each state promotes, suppresses and looks for, one token a row."""
+    return _words(found)
 
 
 def directions(found: Circuits) -> Iterator[Row]:

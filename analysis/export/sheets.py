@@ -45,7 +45,7 @@ from analysis.reports.specs import EmbeddingReport, NormReport, SimilarityReport
 from analysis.tasks.export import SHEETS as TASK_SHEETS
 from analysis.tracing.specs import PatternResult, RunResult
 from analysis.trajectory.specs import Emergence, LargestSteps, Steps, Story
-from analysis.weights.specs import KINDS, Circuits, WeightReport
+from analysis.weights.specs import KINDS, Circuits, StateCircuits, WeightReport
 
 _FIVE = ("min", "lower_quartile", "median", "upper_quartile", "max")
 _LINK = {"kind": TEXT, "layer": LAYER, "head": HEAD, "source_pos": POSITION, "target_pos": POSITION}
@@ -240,6 +240,17 @@ SHEETS: dict[type[Any], tuple[Sheet, ...]] = {
             rows.directions,
         ),
         Sheet("values", {"circuit": TEXT, "rank": RANK, "value": NUMBER}, rows.singular_values),
+        _FACTS,
+    ),
+    StateCircuits: (
+        Sheet("states", {"position": POSITION, "token": TEXT, "own_rank": RANK, "promotes": TEXT,
+                         "looks_for": TEXT}, rows.state_readings),
+        Sheet(
+            "tokens",
+            {"side": TEXT, "position": POSITION, "rank": RANK, "id": TOKEN, "text": TEXT,
+             "value": NUMBER},
+            rows.state_words,
+        ),
         _FACTS,
     ),
     WeightReport: (

@@ -10,27 +10,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.attribution.direct import LogitDirection, Target, target_of
+from analysis.attribution.direct import target_of
 from analysis.contract import jobs
 from analysis.contract.specs import PART_NAMES, Floats, Ints, resolve_index
 from analysis.errors import SpecError
+from analysis.inside_block.neurons import Normed, direct_tokens, neuron_lists
 from analysis.inside_block.scores import QueryScores, query_scores
 from analysis.inside_block.specs import BlockSpec, OpenedBlock
+from analysis.lens.grid import compute as decode_cells
+from analysis.lens.specs import LensSpec
 from analysis.model.handle import Model
-from analysis.model.probe import relative_error, tolerance
+from analysis.model.probe import relative_error
 from analysis.model.readout import NormForm, norm_form
-from analysis.model.stream import linear_weights
 from analysis.model.writers import norm_like
 from analysis.tracing.capture import Trace
 from analysis.tracing.heads import HeadParts, head_parts, other_parts
-from analysis.tracing.mlp import MlpInside, linear_calls, mlp_inside
+from analysis.tracing.mlp import mlp_inside
 from analysis.tracing.tokens import token_id, vocabulary
-from analysis.tracing.vocabulary import extremes, token_logits, top_k
-from analysis.weights.circuits import has_embeddings
 
 #: Coordinates that are named.
 COORDINATES = 5
 ATTENTION_NORM, MLP_NORM = "attention", "MLP"
+MIDDLE, STATE_OUT = "State after attention", "State out"
 
 
 @dataclass
@@ -47,20 +48,6 @@ class _Steps:
         self.names.append(name)
         self.vectors.append(vector)
         self.sorts.append(sort)
-
-
-@dataclass
-class _Neurons:
-    """The strongest neurons of an MLP."""
-
-    ids: Ints
-    activations: Floats
-    effects: Floats
-    reads: Tensor
-    readers: tuple[str, ...]
-    writes: Tensor
-    error: float = float("nan")
-    missing: str = ""
 
 
 @torch.no_grad()
@@ -81,9 +68,9 @@ def compute(model: Model, trace: Trace, spec: BlockSpec) -> OpenedBlock:
     inside, neurons_missing = _unless_refused(lambda: mlp_inside(model, trace, layer, position))
     jobs.step(3, 4, "Opening the block")
     steps, norms = _steps(model, trace, layer, position, scores)
-    neurons = _neurons(model, trace, layer, inside, target, spec, norms)
+    neurons = neuron_lists(model, trace, layer, inside, target, spec, norms.get(MLP_NORM))
     made = _head_arrays(model, trace, layer, position, parts, spec.k)
-    read = _read(model, trace, position, steps, spec.k)
+    read = _read(model, trace, position, steps, spec, layer)
     lists = (read["step_tokens"], made["head_tokens"], neurons.reads, neurons.writes)
     ids = {int(one) for part in lists for one in np.asarray(part).flatten() if one >= 0}
     return OpenedBlock(
@@ -114,8 +101,7 @@ def _heads(model: Model, trace: Trace, layer: int) -> HeadParts:
     return head_parts(model, trace, layer)
 
 
-#: A norm, its input and its output.
-_Norms = dict[str, tuple[NormForm, Tensor, Tensor]]
+_Norms = dict[str, Normed]
 
 
 def _steps(
@@ -138,7 +124,7 @@ def _steps(
     middle = start
     if not model.info.parallel_blocks and block.writes("mlp"):
         middle = torch.from_numpy(trace.middle(layer)[position])
-        steps.add("State after attention", middle, "state")
+        steps.add(MIDDLE, middle, "state")
     form = _mlp_norm(model, layer, middle, call.norm if call else None)
     if form is not None:
         norms[MLP_NORM] = (form, middle, form.full(middle))
@@ -149,7 +135,7 @@ def _steps(
         if part != "ssm":
             steps.add(f"{PART_NAMES[part]} output".capitalize(), torch.from_numpy(array[position]),
                       "part")  # fmt: skip
-    steps.add("State out", torch.from_numpy(trace.resid[layer + 1, position]), "state")
+    steps.add(STATE_OUT, torch.from_numpy(trace.resid[layer + 1, position]), "state")
     return steps, norms
 
 
@@ -175,8 +161,11 @@ def _mlp_norm(model: Model, layer: int, state: Tensor, used: NormForm | None) ->
     return forms[0] if len(forms) == 1 and block.writes("mlp") else None
 
 
-def _read(model: Model, trace: Trace, position: int, steps: _Steps, k: int) -> dict[str, Any]:
+def _read(
+    model: Model, trace: Trace, position: int, steps: _Steps, spec: BlockSpec, layer: int
+) -> dict[str, Any]:
     """Length, direction, coordinates and tokens of each step."""
+    k = spec.k
     vectors = torch.stack(steps.vectors)
     lengths = vectors.norm(dim=-1)
     cosines = torch.nn.functional.cosine_similarity(vectors, vectors[:1], dim=-1)
@@ -184,11 +173,9 @@ def _read(model: Model, trace: Trace, position: int, steps: _Steps, k: int) -> d
     tokens = torch.full((len(vectors), k), -1)
     for place, (vector, sort) in enumerate(zip(vectors, steps.sorts, strict=True)):
         if sort == "state":
-            readout = model.readout
-            state = vector[None].to(readout.device, readout.output_rows.dtype)
-            tokens[place] = top_k(readout.logits(state).cpu(), k)[1][0]
+            tokens[place] = _decoded(model, trace, layer, position, steps.names[place], spec)
         elif sort == "part" and model.readout.linear:
-            tokens[place] = _direct(model, trace, position, vector[None], k)[0]
+            tokens[place] = direct_tokens(model, trace, position, vector[None], k)[0]
     return {
         "lengths": _floats(lengths),
         "cosines": _floats(cosines),
@@ -198,10 +185,20 @@ def _read(model: Model, trace: Trace, position: int, steps: _Steps, k: int) -> d
     }
 
 
-def _direct(model: Model, trace: Trace, position: int, parts: Tensor, k: int) -> Tensor:
-    """[n, k] tokens that parts [n, d_model] promote most, the final norm frozen."""
-    state = torch.from_numpy(trace.resid[-1, position])
-    return extremes(token_logits(model, parts, state), k)[0]
+def _decoded(
+    model: Model, trace: Trace, layer: int, position: int, name: str, spec: BlockSpec
+) -> Tensor:
+    """[k] the tokens of one state by the decoder; -1 where the decoder does not apply."""
+    middle = name == MIDDLE
+    if middle and spec.decoder == "learned":
+        return torch.full((spec.k,), -1)
+    component, row = ("mid_residual", layer) if middle else ("block_output", layer)
+    row += name == STATE_OUT
+    found = decode_cells(
+        model, trace,
+        LensSpec(component, spec.decoder, k=spec.k, rows=(row,), positions=(position,)),
+    )  # fmt: skip
+    return torch.from_numpy(found.token_ids[0, 0])
 
 
 def _norm_arrays(norms: _Norms) -> dict[str, Any]:
@@ -240,7 +237,7 @@ def _head_arrays(
     cosine = torch.nn.functional.cosine_similarity
     tokens = torch.full((heads, k), -1)
     if model.readout.linear:
-        tokens = _direct(model, trace, position, by_head, k)
+        tokens = direct_tokens(model, trace, position, by_head, k)
     return {
         "weights": weights,
         "brought": _floats(sources.norm(dim=-1)),
@@ -281,74 +278,6 @@ def _state_error(trace: Trace, layer: int, position: int) -> float:
     return relative_error(whole, torch.from_numpy(trace.resid[layer + 1, position]))
 
 
-def _neurons(
-    model: Model, trace: Trace, layer: int, inside: MlpInside | None, target: Target,
-    spec: BlockSpec, norms: _Norms,
-) -> _Neurons:  # fmt: skip
-    """The neurons that change the logit most, and the tokens that they read and write."""
-    none = torch.zeros(0, 0, spec.k)
-    if inside is None or not model.readout.linear:
-        missing = "" if inside is None else "The logits are not linear in the last state."
-        blank = np.zeros(0, np.float32)
-        ids, written = np.zeros(0, np.int64), none.flatten(1)
-        return _Neurons(ids, blank, blank, none, (), written, missing=missing)
-    position = target.position
-    direction = LogitDirection(model, trace, position, target.token, target.foil)
-    added = inside.through(inside.weight * inside.activation[:, None])
-    effects = direction.of(added, layer + 1)
-    chosen = effects.abs().topk(min(spec.neurons, len(effects))).indices
-    whole = torch.from_numpy(trace.mlp_out[layer, position])
-    readers = _reading_rows(model, trace, target.position, layer, inside, norms)
-    return _Neurons(
-        _ints(chosen),
-        _floats(inside.activation[chosen]),
-        _floats(effects[chosen]),
-        torch.stack(
-            [_embeddings_along(model, rows[chosen], spec.k) for rows in readers.values()], 1
-        )
-        if readers
-        else none,
-        tuple(readers),
-        _direct(model, trace, position, added[chosen], spec.k),
-        relative_error(added.sum(0) + inside.bias, whole),
-    )
-
-
-def _reading_rows(
-    model: Model, trace: Trace, position: int, layer: int, inside: MlpInside, norms: _Norms
-) -> dict[str, Tensor]:
-    """Name -> [neuron, d_model] rows of the matrices that the MLP reads with, the norm folded in.
-
-    They are the linear modules that read what the MLP reads and return a number for each neuron,
-    or two as a fused gate and up projection.
-    """
-    if MLP_NORM not in norms or not has_embeddings(model):
-        return {}
-    form, _, read = norms[MLP_NORM]
-    block, neurons = model.stream.blocks[layer], len(inside.activation)
-    names = {id(part): name for name, part in block.module.named_modules()}
-    found: dict[str, Tensor] = {}
-    limit = 10 * tolerance(model.dtype)
-    for module, state, output in linear_calls(model, trace, layer):
-        if output.shape[-1] not in (neurons, 2 * neurons):
-            continue
-        if state.shape[-1] != len(read) or relative_error(state[position], read) > limit:
-            continue
-        rows = linear_weights(module, state.shape[-1])[0].T * form.scale
-        name = names[id(module)].rpartition(".")[2]
-        if len(rows) == 2 * neurons:
-            found[f"{name}, gate"], found[f"{name}, up"] = torch.split(rows, neurons)
-        else:
-            found[name] = rows
-    return found
-
-
-def _embeddings_along(model: Model, rows: Tensor, k: int) -> Tensor:
-    """[n, k] tokens whose embeddings have the largest product with rows [n, d_model]."""
-    matrix = model.readout.input_rows.detach()
-    return top_k((rows.to(matrix.device, matrix.dtype) @ matrix.T).float().cpu(), k)[1]
-
-
 def _ints(values: Any) -> Ints:
     found: Ints = np.asarray(values).astype(np.int64)
     return found
@@ -369,6 +298,7 @@ def block(
     neurons: int = 6,
     token: int | str | None = None,
     foil: int | str | None = None,
+    decoder: str = "output",
 ) -> OpenedBlock:
     """One block at one position, step by step, in the model's order.
 
@@ -386,9 +316,10 @@ def block(
         neurons: Neurons that are listed: those with the largest effect on the logit.
         token: The logit's token, as id or text; the model's own top token unless given.
         foil: The token whose logit is subtracted, likewise.
+        decoder: How states are decoded, as in ``decode``.
 
     Raises:
-        SpecError: If there is no such layer, position or token.
+        SpecError: If there is no such layer, position, token or decoder.
     """
     chosen, other = token_id(model.tokenizer, token), token_id(model.tokenizer, foil)
-    return compute(model, trace, BlockSpec(layer, position, k, neurons, chosen, other))
+    return compute(model, trace, BlockSpec(layer, position, k, neurons, chosen, other, decoder))

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analysis.contract.choices import about
+from analysis.contract.choices import about, check_choices, one_of
 from analysis.contract.specs import Floats, Ints, Result, Spec, Token, check_shape
 from analysis.errors import SpecError
+from analysis.lens.options import DECODERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +22,9 @@ class OpenedBlock(Result):
         parallel: Whether attention and MLP read the same state.
         steps: [step] names of the vectors, such as "State in" and "Attention output".
         lengths: [step] their L2 norms. cosines: [step] cosine with the state that comes in.
-        step_tokens: [step, k] tokens: of a state by the logit lens, of a part by its direct effect
-            on the logits; -1 for normed states.
+        step_tokens: [step, k] tokens: of a state by the decoder, of a part by its direct effect on
+            the logits; -1 for normed states, and where the decoder does not apply (a learned lens
+            at the state after attention).
         coordinates, coordinate_values: [step, 5] the largest coordinates.
         norm_names: [norm] "attention" and "MLP", if a norm stands before them.
         norm_factors: [norm] factor of the norm's root: 1 / √(mean x² + ε).
@@ -115,8 +117,10 @@ class BlockSpec(Spec[OpenedBlock]):
     foil: int | None = field(
         default=None, metadata=about("The id of the token whose logit is subtracted.")
     )
+    decoder: str = field(default=DECODERS.default, metadata=one_of(DECODERS))
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if not 1 <= self.k <= 20:
             raise SpecError(f"A list of {self.k} tokens is not possible.", "Choose 1 to 20 tokens.")
         if not 1 <= self.neurons <= 50:

@@ -117,14 +117,14 @@ def compute(model: Model, spec: CircuitSpec) -> Circuits:
         tokens = torch.tensor([resolve_index("Token", spec.token, states.size)])
     added = states.written(states.unit(tokens) @ value @ write)
     up, more, down, less = extremes(added, spec.k)
-    keys, scores = _wanted_keys(states, head, tokens, spec.k)
+    keys, scores = wanted_keys(states, head, states.read(tokens), spec.k)
     named = [*read, written, up, down, keys, tokens]
     return Circuits(
         layer, head, made.kv_head(head), made.query.shape[-1], made.value.shape[-1],
-        _floats(ov[1]), _floats(qk[1]), _ints(read[0]), _ints(written), _ints(read[1]),
-        _ints(read[2]), copying, raised, len(sample), spec.seed, len(sample) == states.size,
-        _ints(tokens), _ints(up), _floats(more), _ints(down), _floats(less), _ints(keys),
-        _floats(scores), made.notes,
+        floats(ov[1]), floats(qk[1]), ints(read[0]), ints(written), ints(read[1]),
+        ints(read[2]), copying, raised, len(sample), spec.seed, len(sample) == states.size,
+        ints(tokens), ints(up), floats(more), ints(down), floats(less), ints(keys),
+        floats(scores), made.notes,
         vocabulary(model.tokenizer, sorted({int(one) for part in named for one in part.flatten()})),
     )  # fmt: skip
 
@@ -170,8 +170,9 @@ def copying_score(
         logit is above the sample's mean, and [n] each token's largest logit.
     """
     best, above, largest = 0, 0, []
+    read = states.written(write, sample)  # [d_head, n]: logits of what the head's values write
     for start, part in zip(range(0, len(sample), CHUNK), torch.split(sample, CHUNK), strict=True):
-        logits = states.written(states.unit(part) @ value @ write, sample)
+        logits = states.unit(part) @ value @ read
         own = logits[torch.arange(len(part)), torch.arange(start, start + len(part))]
         best += int((logits.argmax(-1) == torch.arange(start, start + len(part))).sum())
         above += int((own > logits.mean(-1)).sum())
@@ -195,11 +196,18 @@ def _pairs(scores: Tensor, k: int) -> Tensor:
     return torch.stack([up, down], 1)
 
 
-def _wanted_keys(states: TokenStates, head: int, tokens: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """[n, k] the keys that queries with some tokens look for, and the scores."""
+def wanted_keys(states: TokenStates, head: int, read: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """[n, k] the tokens that queries look for as keys, and the scores.
+
+    Args:
+        states: The tokens.
+        head: The head.
+        read: [n, d_model] what attention reads at the queries: states after the norm.
+        k: Tokens in each list.
+    """
     made = states.made
     front, kv_head = made.front, made.kv_head(head)
-    query = front.run(states.read(tokens), at_zero=True).query[head]
+    query = front.run(read, at_zero=True).query[head]
     parts = [
         query @ front.run(states.read(part), at_zero=True).key[kv_head].T
         for part in states.chunks()
@@ -214,12 +222,14 @@ def score_scale(options: dict[str, object], d_key: int) -> float:
     return float(found) if isinstance(found, int | float) else d_key**-0.5
 
 
-def _ints(values: Tensor) -> Ints:
+def ints(values: Tensor) -> Ints:
+    """A tensor as int64."""
     found: Ints = values.numpy().astype(np.int64)
     return found
 
 
-def _floats(values: Tensor) -> Floats:
+def floats(values: Tensor) -> Floats:
+    """A tensor as float32."""
     found: Floats = values.numpy().astype(np.float32)
     return found
 

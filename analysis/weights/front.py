@@ -7,7 +7,7 @@ adds an adapter, quantises them or has a low-rank path (latent attention).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,16 +19,10 @@ from torch.overrides import TorchFunctionMode
 from analysis.errors import SpecError
 from analysis.model.attention_hooks import observing
 from analysis.model.handle import Model
-from analysis.model.probe import relative_error, tolerance
 from analysis.model.readout import NormForm, identity_norm, norm_form
 from analysis.model.stream import Block, hidden_input
 from analysis.model.writers import norm_like
 from analysis.tracing.intervention_hooks import Edits
-
-#: Vectors that go through the front at once.
-CHUNK = 1024
-#: Seeded random vectors on which the found matrices are checked.
-_CHECKED = 5
 
 
 class _Stop(Exception):  # noqa: N818 - not an error: the rest of the pass is not needed
@@ -91,16 +85,15 @@ class _Softmax(TorchFunctionMode):
 
 
 class _Reader:
-    """A tap that receives the arguments of the attention function in one module.
+    """A tap that receives the arguments of the attention function in some modules.
 
-    Without ``edits`` it ends the pass there; with them the pass goes on.
+    Without ``edits`` it ends the pass there; with them the pass goes on. ``received`` has queries,
+    keys and values, the mask and the options, by the module's id.
     """
 
-    def __init__(self, module: nn.Module, edits: Edits | None = None) -> None:
-        self.module, self.edits = module, edits
-        self.projected: Projected | None = None
-        self.mask: Tensor | None = None
-        self.options: dict[str, Any] = {}
+    def __init__(self, modules: Sequence[nn.Module], edits: Edits | None = None) -> None:
+        self.edits, self._ids = edits, {id(one) for one in modules}
+        self.received: dict[int, tuple[Projected, Tensor | None, dict[str, Any]]] = {}
 
     def cut(self, module: nn.Module, shape: tuple[int, int, int]) -> Tensor | None:
         """The edges that the run's interventions knock out."""
@@ -115,12 +108,12 @@ class _Reader:
     def receive(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, options: Any
     ) -> None:
-        """Keep the arguments of the module's call."""
-        if module is not self.module:
+        """Keep the arguments of a module's call."""
+        if id(module) not in self._ids:
             return
-        self.projected = Projected(*(_own(part)[0] for part in (query, key, value)))
-        self.mask = None if mask is None else _own(mask)[0]
-        self.options = dict(options)
+        projected = Projected(*(_own(part)[0] for part in (query, key, value)))
+        kept = None if mask is None else _own(mask)[0]
+        self.received[id(module)] = projected, kept, dict(options)
         if self.edits is None:
             raise _Stop
 
@@ -148,7 +141,6 @@ def attention_of(model: Model, layer: int) -> nn.Module:
     return block.attention
 
 
-@torch.no_grad()
 def attention_call(
     model: Model, layer: int, token_ids: Sequence[int], interventions: Sequence[Any] = ()
 ) -> Call:
@@ -157,73 +149,114 @@ def attention_call(
     Raises:
         SpecError: If the layer's queries and keys can't be read.
     """
-    module, block, call = attention_of(model, layer), model.stream.blocks[layer], Call()
+    return attention_calls(model, (layer,), token_ids, interventions)[0]
+
+
+@torch.no_grad()
+def attention_calls(
+    model: Model, layers: Sequence[int], token_ids: Sequence[int], interventions: Sequence[Any] = ()
+) -> list[Call]:
+    """Run a prompt once, up to the last of some layers, and keep what each one's attention reads.
+
+    Raises:
+        SpecError: If the queries and keys of a layer can't be read.
+    """
+    modules = [attention_of(model, layer) for layer in layers]
+    if len({id(one) for one in modules}) < len(modules):  # layers share a module
+        return [attention_call(model, layer, token_ids, interventions) for layer in layers]
     edits = Edits(model, tuple(interventions), len(token_ids))
-    reader, mode = _Reader(module, edits), _Softmax()
-    norms: list[tuple[nn.Module, Tensor, Tensor]] = []
-    inner: list[tuple[nn.Module, Tensor]] = []
+    reader, mode = _Reader(modules, edits), _Softmax()
+    watched = [
+        _Watched(model.stream.blocks[layer], module, mode, is_last=module is modules[-1])
+        for layer, module in zip(layers, modules, strict=True)
+    ]
     with model.lock, edits.applied(), ExitStack() as stack:
-        stack.enter_context(observing([module], reader, by_hooks=False))
-        for handle in _watching(block, module, call, norms, inner):
-            stack.callback(handle.remove)
+        stack.enter_context(observing(modules, reader, by_hooks=False))
+        for one in watched:
+            for handle in one.hooks():
+                stack.callback(handle.remove)
         stack.enter_context(mode)
         with suppress(_Stop):
             model.hf(
                 input_ids=torch.tensor([list(token_ids)], device=model.device), use_cache=False
             )
-    if reader.projected is None:
-        raise _unreadable(layer)
-    call.projected, call.mask, call.options = reader.projected, reader.mask, reader.options
-    call.softmax = None if mode.seen is None or mode.seen.dim() != 4 else mode.seen[0]
-    forms = [(part, norm_form(part, state.shape[-1]), state) for part, state in inner]
-    call.inner = [(part, form, state) for part, form, state in forms if form is not None]
-    call.norm = _norm_between(call, norms)
-    if call.norm is None:
-        raise SpecError(
-            f"What the attention of layer {layer} reads is not the block's input after one norm.",
-            "Choose another layer or model.",
-        )
-    return call
+    return [one.finished(reader, layer) for one, layer in zip(watched, layers, strict=True)]
 
 
-def _watching(
-    block: Block,
-    module: nn.Module,
-    call: Call,
-    norms: list[tuple[nn.Module, Tensor, Tensor]],
-    inner: list[tuple[nn.Module, Tensor]],
-) -> Iterator[Any]:
-    """Hooks that keep the inputs of the block, of attention and of the norms."""
-    inside = {id(part) for part in module.modules()}
+@dataclass
+class _Watched:
+    """Records one call of a layer's attention.
 
-    def enter_block(_module: Any, args: Any, kwargs: Any) -> None:
+    Attributes:
+        block, module: The block and its attention. mode: Sees each softmax.
+        is_last: Whether the pass ends after this layer.
+        call: What is known of the call. norms: (norm, input, output) outside attention.
+        inner: (norm, input) inside it.
+    """
+
+    block: Block
+    module: nn.Module
+    mode: _Softmax
+    is_last: bool
+    call: Call = field(default_factory=Call)
+    norms: list[tuple[nn.Module, Tensor, Tensor]] = field(default_factory=list)
+    inner: list[tuple[nn.Module, Tensor]] = field(default_factory=list)
+
+    def hooks(self) -> Iterator[Any]:
+        """Hooks on the block, on attention and on the norms."""
+        yield self.block.module.register_forward_pre_hook(self._enter_block, with_kwargs=True)
+        yield self.module.register_forward_pre_hook(self._enter, with_kwargs=True)
+        for part in self.block.module.modules():
+            if _may_be_norm(part):
+                yield part.register_forward_hook(self._after_norm, with_kwargs=True)
+        yield self.module.register_forward_hook(self._leave)
+
+    def _enter_block(self, _module: Any, args: Any, kwargs: Any) -> None:
         state = hidden_input(args, kwargs)
-        call.state = call.state if state is None else _own(state)[0]
+        self.call.state = self.call.state if state is None else _own(state)[0]
 
-    def enter_attention(_module: Any, args: Any, kwargs: Any) -> None:
-        call.args, call.kwargs = args, dict(kwargs)
+    def _enter(self, _module: Any, args: Any, kwargs: Any) -> None:
+        self.call.args, self.call.kwargs = args, dict(kwargs)
         state = hidden_input(args, kwargs)
-        call.read = call.read if state is None else _own(state)[0]
+        self.call.read = self.call.read if state is None else _own(state)[0]
+        self.mode.seen = None
 
-    def after_norm(part: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def _after_norm(self, part: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         """Record the input of a norm."""
         state = hidden_input(args, kwargs)
         if state is None or not isinstance(output, Tensor):
             return
-        if id(part) in inside:
-            inner.append((part, _own(state)))
+        if any(part is one for one in self.module.modules()):
+            self.inner.append((part, _own(state)))
         elif state.dim() == 3:
-            norms.append((part, _own(state)[0], _own(output)[0]))
+            self.norms.append((part, _own(state)[0], _own(output)[0]))
 
-    def leave(_module: Any, _args: Any, _output: Any) -> None:
-        raise _Stop
+    def _leave(self, _module: Any, _args: Any, _output: Any) -> None:
+        seen = self.mode.seen
+        self.call.softmax = None if seen is None or seen.dim() != 4 else seen[0]
+        if self.is_last:
+            raise _Stop
 
-    yield block.module.register_forward_pre_hook(enter_block, with_kwargs=True)
-    yield module.register_forward_pre_hook(enter_attention, with_kwargs=True)
-    for part in block.module.modules():
-        if _may_be_norm(part):
-            yield part.register_forward_hook(after_norm, with_kwargs=True)
-    yield module.register_forward_hook(leave)
+    def finished(self, reader: _Reader, layer: int) -> Call:
+        """The call, with the norm between the block's input and what attention reads.
+
+        Raises:
+            SpecError: If the attention function was not called, or there is no single norm.
+        """
+        if id(self.module) not in reader.received:
+            raise _unreadable(layer)
+        call = self.call
+        call.projected, call.mask, call.options = reader.received[id(self.module)]
+        forms = [(part, norm_form(part, state.shape[-1]), state) for part, state in self.inner]
+        call.inner = [(part, form, state) for part, form, state in forms if form is not None]
+        call.norm = _norm_between(call, self.norms)
+        if call.norm is None:
+            raise SpecError(
+                f"What the attention of layer {layer} reads is not the block's input after one"
+                " norm.",
+                "Choose another layer or model.",
+            )
+        return call
 
 
 def _may_be_norm(part: nn.Module) -> bool:
@@ -292,7 +325,7 @@ class Front:
             SpecError: If the module can't run on them.
         """
         args, kwargs = self._arguments(read, at_zero=at_zero)
-        reader = _Reader(self.module)
+        reader = _Reader([self.module])
         try:
             with (
                 self.model.lock,
@@ -303,9 +336,9 @@ class Front:
                 self.module(*args, **kwargs)
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
             raise _unreadable(self.layer) from error
-        if reader.projected is None:
+        if id(self.module) not in reader.received:
             raise _unreadable(self.layer)
-        return reader.projected
+        return reader.received[id(self.module)][0]
 
     def _arguments(self, read: Tensor, *, at_zero: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
         call, n = self.call, len(read)
@@ -365,35 +398,3 @@ def _at_zero(name: str, value: Any, n: int) -> Any:
     if name in ("position_ids", "cache_position") and isinstance(value, Tensor):
         return torch.zeros_like(value[..., :1]).expand(*value.shape[:-1], n)
     return None if name == "attention_mask" and isinstance(value, Tensor) else value
-
-
-def affine(run: Callable[[Tensor], Projected], width: int) -> tuple[Projected, Projected, float]:
-    """The matrices and biases of a front that is affine in its input.
-
-    Args:
-        run: A front at position 0.
-        width: Size of its input.
-
-    Returns:
-        The matrices ([head, width, d]), the biases ([head, 1, d]), and the relative error on
-        seeded random vectors at other places.
-    """
-    zero = torch.zeros(1, width)
-    bias = run(zero)
-    parts = [run(part) for part in torch.split(torch.eye(width), CHUNK)]
-    names = ("query", "key", "value")
-    whole = {name: torch.cat([getattr(part, name) for part in parts], 1) for name in names}
-    matrix = Projected(**{name: whole[name] - getattr(bias, name) for name in names})
-    generator = torch.Generator().manual_seed(0)
-    probe = torch.randn(_CHECKED, width, generator=generator)
-    found = run(probe)
-    errors = [
-        relative_error(probe @ getattr(matrix, name) + getattr(bias, name), getattr(found, name))
-        for name in names
-    ]
-    return matrix, bias, max(errors)
-
-
-def loose(model: Model) -> float:
-    """The largest relative error of a product of the model's own matrices."""
-    return 10 * tolerance(model.dtype)

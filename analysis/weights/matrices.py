@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,12 +10,19 @@ from torch import Tensor
 
 from analysis.errors import SpecError
 from analysis.model.handle import Model
+from analysis.model.probe import relative_error, tolerance
 from analysis.model.readout import NormForm, identity_norm, norm_form
 from analysis.model.stream import linear_weights
-from analysis.weights.front import OWN, ROOTLESS, Front, affine, attention_call, loose
+from analysis.weights.front import OWN, ROOTLESS, Call, Front, Projected, attention_calls
 
 #: Tokens of the pass that gives the attention module its arguments.
 _PROBE = (1, 2, 3)
+#: Vectors that go through the front at once.
+CHUNK = 1024
+#: Seeded random vectors on which the found matrices are checked.
+_CHECKED = 5
+#: The note of a model whose states contain positions.
+EMBEDDING_ONLY = "Position is left out: only the token's embedding is read."
 
 
 @dataclass(frozen=True)
@@ -76,20 +84,33 @@ class HeadMatrices:
         return self.post.centred(self.output[head]) * self.post.scale * self.scale
 
 
+def probe_calls(model: Model, layers: Sequence[int]) -> list[Call]:
+    """The calls from which ``head_matrices`` gets its arguments, in one pass for all layers.
+
+    Raises:
+        SpecError: If the queries and keys of a layer can't be read.
+    """
+    return attention_calls(model, layers, [token % model.info.vocab for token in _PROBE])
+
+
 @torch.no_grad()
-def head_matrices(model: Model, layer: int) -> HeadMatrices:
+def head_matrices(model: Model, layer: int, call: Call | None = None) -> HeadMatrices:
     """The matrices of a layer's heads.
 
     They are read from the attention module: it runs on unit vectors at position 0, up to the
     attention function. A check on random vectors refuses what is not affine.
+
+    Args:
+        model: The model.
+        layer: The block.
+        call: From ``probe_calls``; computed unless given.
 
     Raises:
         SpecError: If the layer has no attention, its queries and keys can't be read, or its output
             can't be split into heads.
     """
     block, width = model.stream.blocks[layer], model.info.d_model
-    probe = tuple(token % model.info.vocab for token in _PROBE)
-    front = Front(model, layer, attention_call(model, layer, probe))
+    front = Front(model, layer, call or probe_calls(model, [layer])[0])
     if block.projection is None:
         raise SpecError(
             f"The attention of layer {layer} can't be split into heads.", "Choose another layer."
@@ -126,7 +147,7 @@ def notes_of(model: Model, layer: int, front: Front) -> tuple[str, ...]:
     if front.rotary:
         notes.append("Rotary position is left out: query and key are at the same position.")
     else:
-        notes.append("Position is left out: only the token's embedding is read.")
+        notes.append(EMBEDDING_ONLY)
     if front.call.inner:
         notes.append(
             "Queries and keys pass a norm inside attention. Singular values and composition keep"
@@ -141,3 +162,35 @@ def notes_of(model: Model, layer: int, front: Front) -> tuple[str, ...]:
         notes.append(f"Groups of {share} heads share keys and values.")
     notes.append("Biases of values and W_O are left out: they do not depend on the token.")
     return tuple(notes)
+
+
+def affine(run: Callable[[Tensor], Projected], width: int) -> tuple[Projected, Projected, float]:
+    """The matrices and biases of a front that is affine in its input.
+
+    Args:
+        run: A front at position 0.
+        width: Size of its input.
+
+    Returns:
+        The matrices ([head, width, d]), the biases ([head, 1, d]), and the relative error on
+        seeded random vectors at other places.
+    """
+    zero = torch.zeros(1, width)
+    bias = run(zero)
+    parts = [run(part) for part in torch.split(torch.eye(width), CHUNK)]
+    names = ("query", "key", "value")
+    whole = {name: torch.cat([getattr(part, name) for part in parts], 1) for name in names}
+    matrix = Projected(**{name: whole[name] - getattr(bias, name) for name in names})
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(_CHECKED, width, generator=generator)
+    found = run(probe)
+    errors = [
+        relative_error(probe @ getattr(matrix, name) + getattr(bias, name), getattr(found, name))
+        for name in names
+    ]
+    return matrix, bias, max(errors)
+
+
+def loose(model: Model) -> float:
+    """The largest relative error of a product of the model's own matrices."""
+    return 10 * tolerance(model.dtype)

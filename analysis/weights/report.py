@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Sequence
 
@@ -15,14 +14,16 @@ from analysis.contract.specs import Floats
 from analysis.errors import SpecError
 from analysis.model.handle import Model
 from analysis.tracing.capture import trace as traced
-from analysis.weights.circuits import TokenStates, copying_score, has_embeddings, sampled
-from analysis.weights.matrices import HeadMatrices, head_matrices
+from analysis.weights.circuits import TokenStates, has_embeddings, sampled
+from analysis.weights.matrices import HeadMatrices, head_matrices, probe_calls
 from analysis.weights.specs import WeightReport, WeightSpec
 
 #: Tokens in the sample of the copying score of each head.
 SAMPLE = 512
 #: Most and fewest tokens in the sequence before it repeats.
 LONGEST, SHORTEST = 50, 4
+#: Most numbers of the composition of heads in memory at once.
+_ENTRIES = 1 << 25
 #: Pairs of random matrices whose mean composition is the baseline.
 _DRAWS = 20
 
@@ -43,8 +44,9 @@ def compute(model: Model, spec: WeightSpec) -> WeightReport:
     found = _Factors(model.info.d_model)
     copies, notes = [], dict[str, None]()
     sizes = np.full((4, model.info.layers), np.nan, np.float32)
-    for done, layer in enumerate(layers):
-        made = head_matrices(model, layer)
+    calls = probe_calls(model, layers)
+    for done, (layer, call) in enumerate(zip(layers, calls, strict=True)):
+        made = head_matrices(model, layer, call)
         notes.update(dict.fromkeys(made.notes))
         copies += _copying(model, made, spec.seed)
         parts = (made.query, made.key, made.value, made.output)
@@ -60,7 +62,7 @@ def compute(model: Model, spec: WeightSpec) -> WeightReport:
     return WeightReport(
         np.array([layer for layer, _ in heads], np.int64),
         np.array([head for _, head in heads], np.int64),
-        scores.astype(np.float32), len(tokens) // 2, SAMPLE, spec.seed,
+        scores.astype(np.float32), len(tokens) // 2, _sampled(model), spec.seed,
         ("W_Q", "W_K", "W_V", "W_O", *names), np.concatenate([sizes, norms]),
         made_of, baseline(model, spec.seed), tuple(notes),
     )  # fmt: skip
@@ -111,16 +113,23 @@ def behaviour(model: Model, tokens: Sequence[int]) -> Floats:
     return found
 
 
+def _sampled(model: Model) -> int:
+    """Tokens in the sample of the copying scores."""
+    return min(SAMPLE, len(model.readout.input_rows), len(model.readout.output_rows))
+
+
 def _copying(model: Model, made: HeadMatrices, seed: int) -> list[float]:
     """The copying score of each head of a layer; NaN if heads can't be read as tokens."""
     if not has_embeddings(model):
         return [float("nan")] * made.heads
     states = TokenStates(model, made)
     sample = sampled(states.size, SAMPLE, seed)
-    return [
-        copying_score(states, made.reads_values(head), made.writes(head), sample)[0]
-        for head in range(made.heads)
-    ]
+    read, own = states.unit(sample), torch.arange(len(sample))
+    scores = []
+    for head in range(made.heads):
+        logits = read @ made.reads_values(head) @ states.written(made.writes(head), sample)
+        scores.append(float((logits.argmax(-1) == own).float().mean()))
+    return scores
 
 
 class _Factors:
@@ -147,7 +156,7 @@ class _Factors:
         value = torch.stack([made.reads_values(head) for head in heads])
         write = torch.stack([made.writes(head) for head in heads])
         of_query, of_key, of_value, of_write = (
-            torch.linalg.qr(part).R for part in (query, key, value, write.mT)
+            torch.linalg.qr(part, mode="r").R for part in (query, key, value, write.mT)
         )
         self.layers.append(layer)
         self.earlier.append(of_value @ write)
@@ -157,27 +166,43 @@ class _Factors:
         self.sizes.append((qk, ov))
 
     def composition(self) -> Floats:
-        """[3, n, n] Q-, K- and V-composition; rows are the earlier heads."""
-        starts = np.cumsum([0, *(len(part) for part in self.earlier)])
-        made = np.full((3, starts[-1], starts[-1]), np.nan, np.float32)
-        for done, (first, (start, end)) in enumerate(
-            zip(self.earlier, itertools.pairwise(starts), strict=True)
-        ):
-            for after in range(done + 1, len(self.later)):
-                for kind, second in enumerate(self.later[after]):
-                    sizes = self.sizes[after][1 if kind == 2 else 0]
-                    score = _joint(first, second) / (self.sizes[done][1][:, None] * sizes)
-                    made[kind, start:end, starts[after] : starts[after + 1]] = score.numpy()
-            jobs.step(done + 1, len(self.earlier), "Composing heads")
+        """[3, n, n] Q-, K- and V-composition; rows are the earlier heads.
+
+        |A B|² is the product of AᵀA and B Bᵀ, entry by entry. A pass over their rows, a few at a
+        time, gives all pairs of heads with one matrix product, and needs d_model / d_head² of the
+        work of the products A B themselves.
+        """
+        counts = [len(part) for part in self.earlier]
+        total = sum(counts)
+        layers = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+        squares = torch.zeros(total, 3 * total, dtype=torch.float64)
+        step = max(1, _ENTRIES // (4 * total * self.width))
+        for start in range(0, self.width, step):
+            rows = slice(start, min(start + step, self.width))
+            squares += self._products(rows)
+            jobs.step(rows.stop, self.width, "Composing heads")
             jobs.pause()
-        return made
+        made = squares.clamp_min(0).sqrt().view(total, 3, total).transpose(0, 1)
+        qk, ov = (torch.cat([one[at] for one in self.sizes]).double() for at in (0, 1))
+        made = made / (ov[:, None] * torch.stack([qk, qk, ov])[:, None])
+        made[:, layers[:, None] >= layers] = torch.nan
+        found: Floats = made.numpy().astype(np.float32)
+        return found
 
+    def _products(self, rows: slice) -> Tensor:
+        """[n, 3 n] the part of some rows in the products of AᵀA and B Bᵀ; both are symmetric.
 
-def _joint(first: Tensor, second: Tensor) -> Tensor:
-    """[head, head] Frobenius norms of all products of [h, d, d_model] and [g, d_model, e]."""
-    rows, columns = first.flatten(0, 1), second.permute(1, 0, 2).flatten(1)
-    product = (rows @ columns).view(*first.shape[:2], second.shape[0], second.shape[2])
-    return product.square().sum((1, 3)).sqrt()
+        Entries right of the rows stand for those below them too, so they count twice.
+        """
+        twice = torch.full((self.width - rows.start,), 2.0)
+        twice[: rows.stop - rows.start] = 1.0
+        left = [part[..., rows].mT @ (part[..., rows.start :] * twice) for part in self.earlier]
+        right = [
+            [part[:, rows] @ part[:, rows.start :].mT for part in parts] for parts in self.later
+        ]
+        first = torch.cat([part.flatten(1) for part in left])
+        second = torch.cat([parts[kind].flatten(1) for kind in range(3) for parts in right])
+        return (first @ second.T).double()
 
 
 def baseline(model: Model, seed: int) -> float:
@@ -187,7 +212,8 @@ def baseline(model: Model, seed: int) -> float:
     scores = []
     for _ in range(_DRAWS):
         a, b, c, d = (torch.randn(width, size, generator=generator) for _ in range(4))
-        one, other = torch.linalg.qr(a).R @ b.T, c @ torch.linalg.qr(d).R.T
+        of_a, of_d = (torch.linalg.qr(part, mode="r").R for part in (a, d))
+        one, other = of_a @ b.T, c @ of_d.T
         scores.append(float((one @ other).norm() / one.norm() / other.norm()))
     return float(np.mean(scores))
 

@@ -134,6 +134,66 @@ class CircuitSpec(Spec[Circuits]):
 
 
 @dataclass(frozen=True, slots=True)
+class StateCircuits(Result):
+    """What one head writes and looks for when it reads the states of a prompt, as tokens.
+
+    Attributes:
+        layer, head: The head. row: The row of the states.
+        tokens: [pos] the prompt's tokens.
+        own_ranks: [pos] rank of the position's own token among all tokens, by what the head writes
+            from its state; 1: it promotes that token most. -1 for a token without a row.
+        promoted, suppressed: [pos, k] what the head makes more and less likely if it reads the
+            state. promoted_logits, suppressed_logits: [pos, k] their logits, up to the final norm's
+            factor.
+        keys: [pos, k] tokens whose embeddings a query from the state looks for most.
+            key_scores: [pos, k] scores before the softmax at distance 0.
+        notes: What is left out, one sentence each.
+        vocabulary: The tokens that occur.
+    """
+
+    layer: int
+    head: int
+    row: int
+    tokens: Ints
+    own_ranks: Ints
+    promoted: Ints
+    promoted_logits: Floats
+    suppressed: Ints
+    suppressed_logits: Floats
+    keys: Ints
+    key_scores: Floats
+    notes: tuple[str, ...]
+    vocabulary: tuple[Token, ...]
+
+    def __post_init__(self) -> None:
+        check_shape("own_ranks", self.own_ranks, self.tokens.shape)
+        for name in ("promoted_logits", "suppressed", "suppressed_logits", "keys", "key_scores"):
+            check_shape(name, getattr(self, name), self.promoted.shape)
+
+    @property
+    def copying(self) -> float:
+        """The share of positions whose own token the head promotes most, 0 to 1."""
+        return float((self.own_ranks == 1).mean())
+
+
+@dataclass(frozen=True, slots=True)
+class StateCircuitSpec(Spec[StateCircuits]):
+    """One head's OV and QK circuit for the states of a row, read as tokens."""
+
+    layer: int = field(metadata=about("The block."))
+    head: int = field(metadata=about("The head."))
+    row: int | None = field(
+        default=None,
+        metadata=about("The row whose states are read; the head's own input unless given."),
+    )
+    k: int = field(default=8, metadata=about("Tokens in each list, 1 to 50."))
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.k <= MOST_TOKENS:
+            raise SpecError(f"A list of {self.k} tokens is not possible.", "Choose 1 to 50 tokens.")
+
+
+@dataclass(frozen=True, slots=True)
 class WeightReport(Result):
     """The weights of all blocks: kinds of heads, composition between heads, and norms.
 

@@ -198,7 +198,7 @@ def register_job(
     drawing: Drawing,
     parts: JobParts,
     prepare: Callable[..., Work | None],
-    presses: Mapping[str, Input] | None = None,
+    presses: Mapping[str, Input | State] | None = None,
     *,
     patient: bool = False,
     running: Sequence[tuple[Output, Any, Any]] = (),
@@ -212,7 +212,8 @@ def register_job(
         parts: The job's components.
         prepare: From the run (None before the first, for a drawing without run), the selection and
             the values of ``presses`` to the job's work; None if there is nothing to do.
-        presses: Buttons that start the job, by the name of the argument.
+        presses: Buttons that start the job, and what it reads from the page's controls, by the
+            name of the argument.
         patient: For long work (``stages``).
         running: Further outputs: (output, value while the job runs, value after it).
     """

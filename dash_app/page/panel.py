@@ -160,14 +160,9 @@ def changed(name: str, chosen: str, text: str) -> dict[str, Any]:
 
 
 def menu(
-    name: str,
-    label: str,
-    options: Sequence[Option],
-    chosen: str,
-    *,
-    short: bool = False,
-    derived: bool = False,
-) -> Component:
+    name: str, label: str, options: Sequence[Option], chosen: str, *, short: bool = False,
+    derived: bool = False, place: str = "",
+) -> Component:  # fmt: skip
     """A closed list of options for the field ``name`` of the selection (``assets/js/menus.js``).
 
     Args:
@@ -177,6 +172,7 @@ def menu(
         chosen: The value now.
         short: Whether the options are numbers or tokens, which the menu sets side by side.
         derived: Whether the default depends on the run; the control then has no reset.
+        place: The pane, if another pane has a menu for the same field.
     """
     title = next((option.title for option in options if option.value == chosen), chosen)
     entries = [_entry(name, label, option, chosen) for option in options]
@@ -196,7 +192,7 @@ def menu(
             ),
         ],
         className="menu",
-        id=f"menu-{name}",
+        id=f"menu-{place}{name}",
         **({} if derived else changed(name, chosen, f"{label}: {title}")),
     )
 

@@ -15,10 +15,17 @@ from analysis.errors import SpecError
 from analysis.experiments.specs import PromptComparison, Sweep
 from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import CausalCheck, Graph
+from analysis.inside_block.specs import AggregationReport
 from analysis.lens.results import Colours, Disagreement, Grid
 from analysis.reports.specs import EmbeddingReport, NormReport, SimilarityReport
 from analysis.tasks.suite_specs import FailureReport, SuiteReport
-from analysis.tasks.sum_specs import ContributionReport, PatchReport, ProbeReport, Projection
+from analysis.tasks.sum_specs import (
+    CarryCircuits,
+    ContributionReport,
+    PatchReport,
+    ProbeReport,
+    Projection,
+)
 from analysis.tracing.specs import PatternResult, RunResult
 from analysis.trajectory.specs import Emergence, Steps
 from analysis.weights.specs import WeightReport
@@ -268,6 +275,13 @@ PICTURES: Mapping[type[Any], Mapping[str, Draw]] = {
     WeightReport: {
         "kinds": _heads, "partners": _partners, "norms": _of_theme(weight_figures.norms),
         "composition": _of_theme(weight_figures.composition),
+    },
+    AggregationReport: {"shares": _of_theme(weight_figures.aggregation)},
+    CarryCircuits: {
+        "heads": _of_theme(lambda report, theme: sum_figures.carry_heads(report, theme=theme)),
+        "outputs": _of_theme(lambda report, theme: sum_figures.carry_steps(
+            report, int(report.order[0]), theme=theme
+        )),
     },
     SuiteReport: {
         "emergence": _suite(suite_figures.emergence, lambda report: report.emergence),

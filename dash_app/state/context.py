@@ -28,7 +28,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "branch", "attempt",
     ),
     "branches": ("branches",), "cell": ("row", "pos"),
-    "focus": ("layer", "heads", "weights", "first_key"),
+    "focus": ("layer", "heads", "weights", "first_key", "reads"),
     "pins": ("pins",),
     "lens": ("component", "head", "source", "decoder", "norm", "similarity", "candidates"),
     "colour": ("colour", "asked", "part", "by"),

@@ -118,6 +118,12 @@ FIRST_KEY = Choices(
     ),
     help="Whether the column of the first token is drawn in the attention pattern.",
 )  # fmt: skip
+CIRCUIT_INPUTS = Choices(
+    "input of the circuits",
+    Choice("embeddings", "Embeddings", help="What the head does with each token's embedding."),
+    Choice("states", "States", help="What it does with the states of the chosen row."),
+    help="What the head reads in the view of its circuits.",
+)  # fmt: skip
 VERSIONS = Choices(
     "version of the run",
     Choice("edited", "Edited", help="The run with the edits."),

@@ -121,7 +121,8 @@ class Selection(BaseModel):
         attempt: The number of the request; not in the URL. Running a prompt again increases it.
         row, pos: The chosen cell; None until one is chosen.
         layer, heads: The attention patterns shown; no heads: the mean of all.
-        weights, first_key: The scale of their colours, and whether the first token is a column.
+        weights, first_key, reads: The scale of their colours; whether the first token is a column;
+            what a head's circuits read.
         pins: Tokens in the curves; None until one is pinned or unpinned.
         component, head, source: The states that the heatmap decodes; head and source position
             matter for some components only.
@@ -159,11 +160,9 @@ class Selection(BaseModel):
         apart: What the comparison of its two prompts shows.
         edits: Changes of the forward pass, as short forms (``analysis/tracing/edits.py``).
         version: Whether the heatmap shows the edited run, the baseline or the difference.
-        theme: "auto" follows the browser.
-        page: The page that is shown.
-        wide, folded, panes: The panel that fills the workspace, panels that are folded, and panes
-            that are on top instead of the first one of their panel.
-        order: The panels by place, if they are not at their own.
+        theme, page: The colours, where "auto" follows the browser; the page that is shown.
+        wide, folded, panes, order: The panel that fills the workspace, panels that are folded,
+            panes that are on top instead of the first of their panel, and the panels by place.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -187,6 +186,7 @@ class Selection(BaseModel):
     heads: Heads = Field(default=(), max_length=256)
     weights: Annotated[str, _one_of(options.WEIGHTS)] = options.WEIGHTS.default
     first_key: Annotated[str, _one_of(options.FIRST_KEY)] = options.FIRST_KEY.default
+    reads: Annotated[str, _one_of(options.CIRCUIT_INPUTS)] = options.CIRCUIT_INPUTS.default
     pins: Annotated[Numbers | None, Field(max_length=MAX_PINS)] = None
     component: Annotated[str, _one_of(COMPONENTS)] = COMPONENTS.default
     head: Index = 0

@@ -41,7 +41,7 @@ from analysis.tasks.sum_specs import (
 )
 from analysis.tracing.specs import PatternSpec, RunSpec, TraceSpec
 from analysis.trajectory.specs import EmergenceSpec, LargestStepSpec, StepsSpec, StorySpec
-from analysis.weights.specs import CircuitSpec, WeightSpec
+from analysis.weights.specs import CircuitSpec, StateCircuitSpec, WeightSpec
 from analysis.worker.engine import Engine
 from analysis.worker.messages import Limits, Request, ServiceSettings
 from tests.support.held_work import COMPUTED, HELD
@@ -115,6 +115,7 @@ KINDS = {
     "experts": Kind(ExpertSpec(1, 11)),
     "score_parts": Kind(ScoreSpec(1, 0, 11, 0), "Projecting parts"),
     "aggregation": Kind(AggregationSpec(), "Comparing with the states", patient=True),
+    "state_circuits": Kind(StateCircuitSpec(1, 0), "Reading the vocabulary"),
     "circuits": Kind(CircuitSpec(1, 0), "Copying score"),
     "weights": Kind(WeightSpec(), "Reading heads", patient=True),
     "ledger": Kind(ModelLedgerSpec(), BACK),

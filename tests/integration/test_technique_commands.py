@@ -175,6 +175,26 @@ def test_other_techniques_print_their_main_table(run: Run, words: tuple[str, ...
     assert json.loads(run(*words, "--json"))["result"]
 
 
+def test_reports_on_heads_and_neurons_print_the_numbers_of_the_functions(
+    tiny_llama_dir: Path, pair: tuple[Any, Any], run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, trace = pair
+    assert cli.main(["carry-circuits", str(tiny_llama_dir), "--digits", "3", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)["result"]
+    wanted = analysis.carry_circuits(model, 3)
+    assert np.array_equal(np.array(printed["carry"], np.float32), wanted.carry)
+    texts = ("--layer", "1", "--texts", "abc\n def", "--json")
+    assert cli.main(["neuron-texts", str(tiny_llama_dir), *texts]) == 0
+    printed = json.loads(capsys.readouterr().out)["result"]
+    fired = analysis.neuron_texts(model, 1, ("abc", "def"))
+    assert np.array_equal(np.array(printed["activations"], np.float32), fired.activations)
+    read = json.loads(run("state-circuits", "--layer", "1", "--head", "2", "--json"))["result"]
+    states = analysis.state_circuits(model, trace, 1, 2)
+    assert read["own_ranks"] == states.own_ranks.tolist()
+    routed = json.loads(run("experts", "--layer", "1", "--json"))["result"]
+    assert routed["missing"] == analysis.experts(model, trace, 1).missing
+
+
 def test_sweep_prints_the_numbers_of_the_function(
     tiny_llama_dir: Path, pair: tuple[Any, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

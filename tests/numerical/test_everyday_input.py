@@ -43,6 +43,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "promoted": {"component": "mlp_output", "layer": 1},
     "recipe": {},
     "score_parts": {"layer": 1, "head": 0},
+    "state_circuits": {"layer": 1, "head": 0},
     "sweep": {"clean": [1, 2, 3], "corrupted": [1, 4, 3]},
     "tables": {"result": LensSpec()},
     "trace": {"prompt": [1, 2, 3]},

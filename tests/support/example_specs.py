@@ -15,7 +15,7 @@ from analysis.inside_block.specs import BlockSpec, ExpertSpec, ScoreSpec
 from analysis.lens.specs import PromotedSpec
 from analysis.tasks.neuron_text_specs import NeuronTextSpec
 from analysis.tracing.specs import PatternSpec
-from analysis.weights.specs import CircuitSpec
+from analysis.weights.specs import CircuitSpec, StateCircuitSpec
 
 REQUIRED: dict[type[Spec[Any]], dict[str, Any]] = {
     PatternSpec: {"layer": 1},
@@ -24,6 +24,7 @@ REQUIRED: dict[type[Spec[Any]], dict[str, Any]] = {
     BlockSpec: {"layer": 1, "position": 2},
     ExpertSpec: {"layer": 1, "position": 2},
     ScoreSpec: {"layer": 1, "head": 1, "query": 3, "key": 1},
+    StateCircuitSpec: {"layer": 1, "head": 1},
     NeuronTextSpec: {"model": "fake", "layer": 1, "texts": "abcd\nabed"},
     CircuitSpec: {"layer": 1, "head": 1},
     PromotedSpec: {"component": "head_output", "layer": 1, "position": 2, "head": 1},

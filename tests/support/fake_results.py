@@ -35,7 +35,14 @@ from analysis.reports.specs import (
 )
 from analysis.tasks.neuron_text_specs import NeuronTexts, NeuronTextSpec
 from analysis.trajectory.specs import LargestStep, LargestSteps, LargestStepSpec, Steps, StepsSpec
-from analysis.weights.specs import Circuits, CircuitSpec, WeightReport, WeightSpec
+from analysis.weights.specs import (
+    Circuits,
+    CircuitSpec,
+    StateCircuits,
+    StateCircuitSpec,
+    WeightReport,
+    WeightSpec,
+)
 
 LAYERS, HEADS, VOCAB = 12, 6, 40
 WORDS = ["The", " capital", " of", " France", " is", " Paris", ".", "\n", " river", " stone"]
@@ -301,6 +308,16 @@ def circuits(spec: CircuitSpec) -> Circuits:
     )  # fmt: skip
 
 
+def state_circuits(size: int, spec: StateCircuitSpec) -> StateCircuits:
+    """Every state promotes its own token most."""
+    tokens, lists = np.arange(size), np.repeat(np.arange(size)[:, None], spec.k, 1)
+    row = spec.layer if spec.row is None else spec.row
+    return StateCircuits(
+        spec.layer, spec.head, row, tokens, np.ones(size, np.int64), lists, lists * 1.0, lists + 1,
+        lists * -1.0, lists + 2, lists * 0.5, ("Position is left out.",), vocabulary(),
+    )  # fmt: skip
+
+
 def weights(spec: WeightSpec) -> WeightReport:
     """Head 3.2 is an induction head."""
     heads = np.tile(np.arange(HEADS), LAYERS)
@@ -322,6 +339,7 @@ MADE: dict[str, Callable[..., Any]] = {
     "experts": experts,
     "neuron_texts": neuron_texts,
     "score_parts": score_parts,
+    "state_circuits": state_circuits,
     "weights": weights,
     "attribute": attribution,
     "colours": colours,

@@ -25,6 +25,7 @@ from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, Link
 from analysis.lens.results import Grid
 from analysis.lens.specs import LensSpec
 from analysis.registry import technique_for
+from analysis.tasks.neuron_text_specs import NeuronTexts, NeuronTextSpec
 from analysis.tracing.specs import PatternResult, PatternSpec, RunResult, RunSpec, TraceSpec
 from analysis.trajectory.specs import Emergence, EmergenceSpec, Story, StorySpec
 from tests.support import fake_results
@@ -109,6 +110,11 @@ class FakeService:
     def sweep(self, spec: SweepSpec, job: Any = None) -> Sweep:
         self._called("sweep")
         return fake_results.sweep(spec)
+
+    def neuron_texts(self, spec: NeuronTextSpec, job: Any = None) -> NeuronTexts:
+        self._called("neuron_texts")
+        self.memo[spec.model, spec] = fake_results.neuron_texts(spec)
+        return self.memo[spec.model, spec]
 
     def compare_prompts(self, spec: PromptSpec, job: Any = None) -> PromptComparison:
         self._called("compare_prompts")

@@ -35,7 +35,7 @@ PROMOTED = Drawing(
     "lens-adds",
     (Output(LensId.ADDS, "children"),),
     inspector.promoted_section,
-    parts=(PageId.CELL, PageId.ADDS, PageId.PINS),
+    parts=(PageId.CELL, PageId.FOCUS, PageId.ADDS, PageId.PINS),
 )
 OVERVIEW = Drawing(
     "lens-overview",

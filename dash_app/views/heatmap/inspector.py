@@ -20,7 +20,7 @@ from analysis.tracing.edits import edited_cells, parse_all, reachable
 from analysis.tracing.specs import RunResult
 from dash_app.errors import explain
 from dash_app.figures.heatmap import MARK_NAMES, layered, state_name
-from dash_app.page.panel import Option, fact, options_of, problem_notice, select_button, switch
+from dash_app.page.panel import fact, options_of, problem_notice, select_button, switch, target
 from dash_app.page.theme import Theme, palette
 from dash_app.page.token_labels import label, percent, quoted, row_name
 from dash_app.page.window import Window
@@ -49,8 +49,18 @@ def spec(run: RunRef, selection: Selection) -> PromotedSpec | None:
     chosen = resolve(selection, run)
     if not selection.adds or chosen.row == 0:
         return None
-    head = min(selection.adder, run.heads - 1) if selection.adds == "head_output" else None
-    return PromotedSpec(selection.adds, chosen.row - 1, chosen.pos, head=head, k=COUNT)
+    if selection.adds != "head_output":
+        return PromotedSpec(selection.adds, chosen.row - 1, chosen.pos, k=COUNT)
+    layer, head = writing_head(run, selection)
+    return PromotedSpec(selection.adds, layer, chosen.pos, head=head, k=COUNT)
+
+
+def writing_head(run: RunRef, selection: Selection) -> tuple[int, int]:
+    """Layer and head whose output is read: the chosen head, as in the tab Head, if there is one."""
+    chosen = resolve(selection, run)
+    if chosen.heads:
+        return chosen.layer, chosen.heads[0]
+    return max(chosen.row - 1, 0), min(selection.adder, run.heads - 1)
 
 
 def _choice(selection: Selection, run: RunRef, info: ModelInfo | None = None) -> list[Component]:
@@ -61,9 +71,17 @@ def _choice(selection: Selection, run: RunRef, info: ModelInfo | None = None) ->
         html.Div(buttons, className="segmented"),
     ]
     if selection.adds == "head_output":
-        heads = [Option(str(head), str(head)) for head in range(run.heads)]
-        chosen = str(min(selection.adder, run.heads - 1))
-        buttons = switch("adder", heads, chosen, "Head")
+        layer, chosen = writing_head(run, selection)
+        buttons = [
+            select_button(
+                str(head),
+                target(layer=layer, heads=(head,), adder=head),
+                f"btn btn-outline-secondary segment{' is-selected' if head == chosen else ''}",
+                label=f"Layer {layer}, head: {head}",
+                pressed=head == chosen,
+            )
+            for head in range(run.heads)
+        ]
         parts.append(html.Div(buttons, className="segmented"))
     return parts
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 from typing import Any
@@ -11,8 +11,8 @@ import numpy as np
 from dash import Dash, Input, Output, dcc, html
 from dash.development.base_component import Component
 
-from analysis.contract.specs import Ints, Token
-from analysis.weights.specs import KINDS, Circuits, CircuitSpec, WeightReport, WeightSpec
+from analysis.inside_block.specs import AggregationReport, AggregationSpec
+from analysis.weights.specs import KINDS, WeightReport, WeightSpec
 from dash_app.errors import explain
 from dash_app.jobs.job_and_draw import (
     JobParts,
@@ -25,25 +25,23 @@ from dash_app.jobs.job_and_draw import (
     stop_button,
     stored_problem,
 )
-from dash_app.page.panel import (
-    GRAPH_CONFIG,
-    Option,
-    aria,
-    control,
-    menu,
-    problem_notice,
-    segmented,
-    select_button,
-    switch,
-    target,
-)
+from dash_app.page.panel import GRAPH_CONFIG, aria, problem_notice, select_button, target
 from dash_app.page.panes import Pane
 from dash_app.page.theme import Figure, Theme
-from dash_app.page.token_labels import label, percent
-from dash_app.state.context import Context, Drawing, JobStart, NewJob, PageId, Service, View
+from dash_app.state.context import (
+    Context,
+    Drawing,
+    JobStart,
+    NewJob,
+    PageId,
+    Service,
+    View,
+    trace_of,
+)
 from dash_app.state.exports import Export
-from dash_app.state.selection import RunRef, Selection, resolve
-from dash_app.views.weights.figure import composition, kinds, norms, partners
+from dash_app.state.selection import RunRef, Selection
+from dash_app.views.weights.circuits import chosen_head, circuit_spec, of_head, state_spec
+from dash_app.views.weights.figure import aggregation, composition, kinds, norms, partners
 
 
 class WeightsId(StrEnum):
@@ -57,7 +55,7 @@ class WeightsId(StrEnum):
     CIRCUITS = "weights-circuits"
 
 
-SPEC = WeightSpec()
+SPEC, AGGREGATION = WeightSpec(), AggregationSpec()
 #: Most heads in the row of each kind.
 STRONGEST = 5
 HELP = (
@@ -65,6 +63,8 @@ HELP = (
     " head makes more likely when it reads a token's embedding. Copying score: the share of sampled"
     " tokens that the head, when it reads them, promotes most among all sampled tokens (Elhage et"
     " al., 2021).",
+    "Reads: embeddings, or the states of the chosen row of this prompt. The states of a layer's own"
+    " row are those that its heads read in the model.",
     "QK circuit: W_Q W_Kᵀ scores pairs of states. Looks for: the tokens whose keys score highest"
     " for the token's query, both as embeddings at the same position.",
     "Singular vectors: the directions that a head reads and writes most. The two rows of a"
@@ -75,6 +75,9 @@ HELP = (
     "Composition: |W_QK W_OV| / (|W_QK| |W_OV|), with Frobenius norms, from an earlier head to a"
     " later one (Elhage et al., 2021). The report states the value of random matrices of the same"
     " shape as a baseline.",
+    "Aggregation: the share of the squared output of attention and of the MLPs that lies in the"
+    " four main directions of the states of this prompt that they can read. A mean of states would"
+    " lie inside. The control replaces the output matrices by random ones of the same spectrum.",
 )
 
 
@@ -83,7 +86,7 @@ def layout(_context: Context) -> dict[str, Any]:
     body = [
         dcc.Store(id=WeightsId.LAST),
         html.Div(id=WeightsId.CIRCUITS),
-        small_button("Measure all heads", WeightsId.START),
+        html.Div(small_button("Measure all heads", WeightsId.START), className="controls"),
         progress_bar(WeightsId.PROGRESS, stop_button(WeightsId.STOP)),
         html.Div(id=WeightsId.REPORT),
     ]
@@ -98,31 +101,27 @@ def layout(_context: Context) -> dict[str, Any]:
     return {pane.name: pane}
 
 
-def chosen_head(run: RunRef, selection: Selection) -> tuple[int, int]:
-    """The chosen layer and head; head 0 if none is chosen."""
-    chosen = resolve(selection, run)
-    return chosen.layer, chosen.heads[0] if chosen.heads else 0
-
-
-def circuit_spec(run: RunRef, selection: Selection) -> CircuitSpec:
-    """The spec of the chosen head's circuits; an unknown token is ignored."""
-    token = selection.token
-    known = token if token is not None and token < run.vocab else None
-    return CircuitSpec(*chosen_head(run, selection), known)
-
-
 def specs(_service: Service, run: RunRef, selection: Selection) -> list[Any]:
-    """What the pane shows: the chosen head's circuits, and the report on all heads."""
-    return [circuit_spec(run, selection), SPEC]
+    """What the pane shows: the chosen head's circuits, and the reports on all layers."""
+    by_states = selection.reads == "states"
+    chosen = state_spec(run, selection) if by_states else circuit_spec(run, selection)
+    return [chosen, SPEC, *_aggregation(run)]
+
+
+def _aggregation(run: RunRef) -> list[AggregationSpec]:
+    """The spec of the report on aggregation; none for a prompt that is too short."""
+    return [AGGREGATION] if len(run.token_ids) > AGGREGATION.rank else []
 
 
 def measure(
     service: Service, run: RunRef, job: NewJob, *, hand_over: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any] | None:
-    """Compute the report on all heads."""
+    """Compute the report on all heads, and the one on aggregation."""
 
     def work() -> int:
-        service.ask(run.model, SPEC, job(0.0, 1.0))
+        service.ask(run.model, SPEC, job(0.0, 0.8))
+        for spec in _aggregation(run):
+            service.ask(trace_of(run), spec, job(0.8, 1.0))
         hand_over({"done": 1})
         return 1
 
@@ -132,15 +131,36 @@ def measure(
 def draw(
     service: Service, run: RunRef, selection: Selection, theme: Theme, ready: dict[str, Any] | None
 ) -> tuple[list[Component], bool]:
-    """The report on all heads if it is measured, and whether the button is disabled."""
+    """The reports if they are measured, and whether the button is disabled."""
     try:
         problem = stored_problem(ready)
-        found = service.peek(run.model, SPEC) if selection.page == "model" else None
-        if found is None:
-            return [problem_notice(problem)] if problem else [], False
-        return report(found, theme, chosen_head(run, selection)), True
+        if selection.page != "model":
+            return [], False
+        found = service.peek(run.model, SPEC)
+        shares = [service.peek(trace_of(run), spec) for spec in _aggregation(run)]
+        shown = [problem_notice(problem)] if problem else []
+        shown += report(found, theme, chosen_head(run, selection)) if found else []
+        shown += [part for one in shares if one for part in aggregated(one, theme)]
+        return shown, found is not None and all(shares)
     except Exception as error:  # noqa: BLE001 - shown in place of the figures
         return [problem_notice(explain(error))], False
+
+
+def aggregated(found: AggregationReport, theme: Theme) -> list[Component]:
+    """How much of attention's and the MLPs' output is in the span of what they read, by layer."""
+    title = "Aggregation: share of the output inside the span of the states read"
+    return [
+        _figure(aggregation(found, theme), title),
+        html.P(
+            f"{found.sentence} Means over {found.positions} positions of this prompt.",
+            className="report-sentence",
+        ),
+    ]
+
+
+def draw_circuits(service: Service, run: RunRef, selection: Selection) -> list[Component]:
+    """The chosen head's circuits, on the page Model."""
+    return of_head(service, run, selection) if selection.page == "model" else []
 
 
 def report(found: WeightReport, theme: Theme, head: tuple[int, int]) -> list[Component]:
@@ -201,91 +221,6 @@ def _head_button(layer: int, head: int, score: float, chosen: tuple[int, int]) -
     )
 
 
-def draw_circuits(service: Service, run: RunRef, selection: Selection) -> list[Component]:
-    """The pickers of layer and head, and the chosen head's circuits."""
-    if selection.page != "model":
-        return []
-    pickers = head_pickers(run, selection)
-    try:
-        return [pickers, *circuits(service.ask(run.model, circuit_spec(run, selection)))]
-    except Exception as error:  # noqa: BLE001 - shown in place of the circuits
-        return [pickers, problem_notice(explain(error))]
-
-
-def head_pickers(run: RunRef, selection: Selection) -> Component:
-    """A menu of layers and a switch of heads."""
-    layer, head = chosen_head(run, selection)
-    layers = [Option(str(one), str(one)) for one in range(run.layers)]
-    options = [Option(str(one), str(one)) for one in range(run.heads)]
-    pickers = [
-        menu("layer", "Layer", layers, str(layer), short=True, derived=True),
-        control("Head", segmented(switch("heads", options, str(head), "Head"))),
-    ]
-    return html.Div(pickers, className="controls")
-
-
-def words(ids: Iterable[int], known: dict[int, Token]) -> str:
-    """Tokens side by side."""
-    return "  ".join(label(known[int(one)], 14) for one in ids)
-
-
-def circuits(found: Circuits) -> list[Component]:
-    """A head's circuits: a sentence, what it reads and writes, its singular vectors."""
-    known = {token.id: token for token in found.vocabulary}
-    which = "all tokens" if found.exact else f"{found.sampled:,} sampled tokens"
-    text = (
-        f"Layer {found.layer}, head {found.head}: copying score {percent(found.copying)} of"
-        f" {which}."
-        f" The head raises a token's own logit above the mean for {percent(found.raised)} of them"
-        " (chance: 50 %)."
-    )
-    readings = [
-        (label(known[int(token)], 14), words(found.promoted[at], known),
-         words(found.suppressed[at], known), words(found.keys[at], known))
-        for at, token in enumerate(found.tokens)
-    ]  # fmt: skip
-    return [
-        html.P(text, className="report-sentence"),
-        _table("Tokens", ("Token", "Promotes", "Suppresses", "Looks for"), readings),
-        _table("OV: singular vectors", ("Value", "Reads", "Writes"),
-               _directions(found.ov_values, found.ov_read, found.ov_write, known)),
-        _table("QK: singular vectors", ("Value", "Query", "Key"),
-               _directions(found.qk_values, found.qk_query, found.qk_key, known)),
-        html.P(" ".join(found.notes), className="prompt-hint"),
-    ]  # fmt: skip
-
-
-def _directions(
-    values: Any, left: Ints, right: Ints, known: dict[int, Token]
-) -> list[tuple[str, str, str]]:
-    """One row for each end of each pair of vectors."""
-    return [
-        (f"{values[at]:.3g}\u00a0{sign}", words(left[at, end], known), words(right[at, end], known))
-        for at in range(len(left))
-        for end, sign in enumerate("+−")
-    ]
-
-
-def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Component:
-    made = [
-        html.Tr([html.Th(name, scope="row"), *(html.Td(text, className="mono") for text in texts)])
-        for name, *texts in rows
-    ]
-    return html.Section(
-        html.Div(
-            [
-                html.H3(title, className="sheet-group"),
-                html.Table(
-                    [html.Thead(html.Tr([html.Th(one, scope="col") for one in head])),
-                     html.Tbody(made)],
-                    className="table contributions",
-                ),
-            ],
-            className="scroll-x", tabIndex="0", **aria(label=title),
-        )
-    )  # fmt: skip
-
-
 REPORT = Drawing(
     "weights",
     (Output(WeightsId.REPORT, "children"), Output(WeightsId.START, "disabled")),
@@ -299,7 +234,7 @@ CIRCUITS = Drawing(
     "circuits",
     (Output(WeightsId.CIRCUITS, "children"),),
     draw_circuits,
-    parts=(PageId.FOCUS, PageId.METHOD, PageId.ARRANGEMENT),
+    parts=(PageId.CELL, PageId.FOCUS, PageId.METHOD, PageId.ARRANGEMENT),
 )
 JOB = JobParts(WeightsId.LAST, WeightsId.PROGRESS, WeightsId.STOP)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from analysis.contract.specs import Floats
+from analysis.inside_block.specs import AggregationReport
 from analysis.weights.specs import KINDS, WeightReport
 from dash_app.page.theme import Figure, Theme, axis, base_layout, palette
 
@@ -155,3 +156,30 @@ def _outline(chosen: tuple[int, int], name: str, colour: str) -> dict[str, Any]:
         "type": "rect", "xref": f"x{name}", "yref": f"y{name}", "x0": head - 0.5, "x1": head + 0.5,
         "y0": layer - 0.5, "y1": layer + 0.5, "line": {"color": colour, "width": 2},
     }  # fmt: skip
+
+
+def aggregation(report: AggregationReport, theme: Theme) -> Figure:
+    """The share inside the span by layer: attention, MLP, and the control of each, dashed."""
+    colours = palette(theme).categories
+    curves = (
+        ("Attention", report.attention, colours[0], "solid"),
+        ("MLP", report.mlp, colours[1], "solid"),
+        ("Attention, control", report.attention_control, colours[0], "dot"),
+        ("MLP, control", report.mlp_control, colours[1], "dot"),
+    )
+    lines = [
+        {
+            "type": "scatter", "mode": "lines+markers", "name": name,
+            "x": list(range(len(values))), "y": values.tolist(),
+            "line": {"color": colour, "width": 2, "dash": dash}, "marker": {"size": 4},
+            "hovertemplate": f"{name}, layer %{{x}}: %{{y:.1%}}<extra></extra>",
+        }
+        for name, values, colour, dash in curves
+    ]  # fmt: skip
+    layout = base_layout(
+        theme, height=HEIGHT, margin={**MARGIN, "r": 16}, showlegend=True,
+        legend={"orientation": "h", "y": 1.16, "x": 0, "font": {"size": 11}},
+        xaxis=axis(theme, "layer", dtick=max(1, (len(report.attention) - 1) // 8)),
+        yaxis=axis(theme, "Share inside", showgrid=True, tickformat=".0%", range=[0, 1.03]),
+    )  # fmt: skip
+    return {"data": lines, "layout": layout}

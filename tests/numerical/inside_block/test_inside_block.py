@@ -198,6 +198,27 @@ def test_sources_and_neurons_by_hand() -> None:
     assert found.neuron_reads[0, 0].tolist() == np.argsort(-along)[:4].tolist()
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_states_are_decoded_by_the_chosen_decoder(kind: str) -> None:
+    """Row 0 of E · N(h), the input decoder, by hand for three states."""
+    model, trace = case(kind)
+    found = analysis.block(model, trace, LAYER, POSITION, decoder="input")
+    matrix = model.hf.get_input_embeddings().weight.double().numpy()
+    norm = model.hf.transformer.ln_f if kind == "gpt2" else model.hf.model.norm
+    states = {
+        "State in": trace.resid[LAYER, POSITION],
+        "State after attention": trace.middle(LAYER)[POSITION],
+        "State out": trace.resid[LAYER + 1, POSITION],
+    }
+    for name, state in states.items():
+        with torch.no_grad():
+            normed = norm(torch.from_numpy(state.copy())).double().numpy()
+        wanted = np.argsort(-(matrix @ normed))[:4]
+        assert found.step_tokens[found.steps.index(name)].tolist() == wanted.tolist()
+    with pytest.raises(analysis.AnalysisError, match="decoder"):
+        analysis.block(model, trace, LAYER, POSITION, decoder="none such")
+
+
 def test_what_a_block_does_not_offer_is_named() -> None:
     bloom = built.understood(zoo.make("bloom"), "bloom")
     found = analysis.block(bloom, analysis.trace(bloom, (4, 9, 33, 2)), 1, 3)

@@ -86,6 +86,39 @@ def test_circuits_by_hand(known: tuple[str, Model]) -> None:
     assert {tuple(one) for one in found.ov_read[0].tolist()} == ends
 
 
+@pytest.mark.parametrize("row", [None, 1])
+def test_circuits_of_a_rows_states_by_hand(known: tuple[str, Model], row: int | None) -> None:
+    """The head reads the states of a prompt instead of embeddings."""
+    kind, model = known
+    head, trace = 3, analysis.trace(model, reference.tokens_of(model))
+    found = analysis.state_circuits(model, trace, LAYER, head, row, k=3)
+    assert found.row == (LAYER if row is None else row)
+    states = trace.resid[found.row].astype(np.float64)
+    if kind in ("gpt2", "gpt_neox"):
+        states = states - states.mean(-1, keepdims=True)
+    eps = 1e-5 if kind in ("gpt2", "gpt_neox", "mixtral") else 1e-6
+    units = states / np.sqrt((states**2).mean(-1, keepdims=True) + eps)
+    _, ov = (one.numpy() for one in reference.head_products(kind, model, LAYER, head))
+    logits = unembedded(kind, model, units @ ov)
+    for at, token in enumerate(trace.token_ids):
+        assert found.promoted[at].tolist() == np.argsort(-logits[at])[:3].tolist()
+        assert found.suppressed[at].tolist() == np.argsort(logits[at])[:3].tolist()
+        near(found.promoted_logits[at], np.sort(logits[at])[::-1][:3], 1e-4)
+        assert found.own_ranks[at] == (logits[at] > logits[at, token]).sum() + 1
+    assert found.copying == (found.own_ranks == 1).mean()
+
+
+def test_the_keys_that_states_look_for() -> None:
+    """At row 0 of a model without position embeddings, they are those of the tokens' embeddings."""
+    model = reference.model_of("llama")
+    trace = analysis.trace(model, (7, 9, 4))
+    found = analysis.state_circuits(model, trace, 0, 2, row=0, k=4)
+    wanted = analysis.circuits(model, 0, 2, token=7, k=4)
+    assert found.keys[0].tolist() == wanted.keys[0].tolist()
+    near(found.key_scores[0], wanted.key_scores[0], 1e-5)
+    near(found.promoted_logits[0], wanted.promoted_logits[0][:4], 1e-5)
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2"])
 def test_the_keys_that_a_query_looks_for(kind: str) -> None:
     """The score of every key at distance 0, biases included."""

@@ -6,12 +6,15 @@ import json
 from typing import Any
 
 import numpy as np
+import pytest
 from plotly.io.json import to_json_plotly as to_json
 
-from analysis.weights.specs import KINDS, WeightSpec
+from analysis.inside_block.specs import ExpertSpec
+from analysis.weights.specs import KINDS, StateCircuitSpec, WeightSpec
 from dash_app.state.context import from_query, to_query, trace_of
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views import block, weights
+from dash_app.views.block import neurons
 from dash_app.views.weights import figure
 from tests.support.fake_service import FakeService
 
@@ -93,6 +96,98 @@ def test_the_report_is_drawn_after_it_is_measured(service: FakeService, run_ref:
     assert "layer 3, head 2: 0.90" in said
     assert "layer=3&heads=2" in said
     assert "Composition with layer 3, head 2" in said
+    assert "On average 50 % of attention's squared output lies in the 4 main directions" in said
+    assert "Attention, control" in said
+
+
+def test_a_prompt_too_short_for_a_span_has_no_aggregation(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    short = run_ref.model_copy(update={"token_ids": run_ref.token_ids[:4]})
+    weights.measure(service, short, lambda _start, _end: None, hand_over=lambda _done: None)
+    shown, measured = weights.draw(service, short, MODEL, "dark", None)
+    assert measured
+    assert "Aggregation" not in text(shown)
+    assert [type(one).__name__ for one in weights.specs(service, short, MODEL)] == [
+        "CircuitSpec", "WeightSpec",
+    ]  # fmt: skip
+
+
+def test_circuits_of_the_states_of_a_row(service: FakeService, run_ref: RunRef) -> None:
+    chosen = MODEL.model_copy(update={"reads": "states", "row": 3})
+    said = text(weights.draw_circuits(service, run_ref, chosen))
+    assert "Layer 3, head 2, reading the states of row 3" in said
+    assert "token most at 100 % of the positions. These are the states that it reads" in said
+    assert "row=5" in said
+    elsewhere = text(weights.draw_circuits(service, run_ref, chosen.model_copy(update={"row": 5})))
+    assert "These are the states" not in elsewhere
+    assert weights.specs(service, run_ref, chosen)[0] == StateCircuitSpec(3, 2, 3)
+
+
+def test_a_neuron_is_ablated_by_a_button(service: FakeService, run_ref: RunRef) -> None:
+    edit = "ablate:neuron:3:7:4:zero"
+    _, parts = block.draw(service, run_ref, OPEN)
+    assert f"with=edits:{edit}" in text(parts)
+    edited = run_ref.model_copy(update={"edits": (edit,)})
+    found = service.ask(trace_of(run_ref), block.block_spec(run_ref, OPEN))
+    known = {token.id: token for token in found.vocabulary}
+    assert f"without=edits:{edit}" in text(neurons.neurons(found, known, edited.edits))
+
+
+def test_texts_of_the_neurons_are_found_on_request(
+    service: FakeService, run_ref: RunRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn(own: Any = None) -> Any:
+        return block.draw_texts(service, run_ref, OPEN, own)
+
+    def search(own: Any = None) -> Any:
+        return block.searched(service, neurons.text_spec(run_ref, OPEN, 3, own), lambda *_: None)
+
+    said: list[Any] = []
+    monkeypatch.setattr(block, "set_props", lambda _id, props: said.append(props["children"]))
+    menu, tables, off = drawn()
+    assert (tables, off) == ([], False)
+    assert "menu-suite" in text(menu)
+    done = search()
+    shown = text(drawn()[1])
+    assert "Layer 3, 2 texts" in shown
+    assert shown.index("The capital of") < shown.index(" France") < shown.index(" is Paris")
+    own = "One text.\n\nAnother."
+    assert neurons.text_spec(run_ref, OPEN, 3, own).own == ("One text.", "Another.")
+    assert drawn(own)[1] == []  # not run yet
+    assert search(own) != done
+    assert "Layer 3, 2 texts" in text(drawn(own))
+    service.fail = {"neuron_texts"}
+    assert search("A third.") is None
+    assert "alert-danger" in text(said[-1])
+    service.fail = {"block"}
+    assert "alert-danger" in text(drawn())
+    assert block.draw_texts(service, run_ref, Selection(), None) == ([], [], True)
+
+
+def test_experts_are_listed_by_weight(service: FakeService, run_ref: RunRef) -> None:
+    found = service.ask(trace_of(run_ref), ExpertSpec(1, 4))
+    known = {token.id: token for token in found.vocabulary}
+    said = text(neurons.experts(found, known))
+    assert said.index("Expert 3") < said.index("75 %") < said.index("Expert 0")
+    assert "Shared experts and biases" in said
+    assert "2 of 8 experts, each run alone." in said
+    dense = service.ask(trace_of(run_ref), ExpertSpec(2, 4))
+    assert neurons.experts(dense, known) is None
+
+
+def test_the_decoder_of_the_states_is_chosen_in_the_pane(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    chosen = OPEN.model_copy(update={"decoder": "linear"})
+    assert block.block_spec(run_ref, chosen).decoder == "linear"
+    said = text(block.draw(service, run_ref, chosen))
+    assert "menu-blockdecoder" in said
+    assert "decoder=input" in said
+    learned = OPEN.model_copy(update={"decoder": "learned"})
+    assert block.block_spec(run_ref, learned).decoder == "learned"
+    other = run_ref.model_copy(update={"model": "a model without a learned lens"})
+    assert block.block_spec(other, learned).decoder == "output"
 
 
 def test_figures_of_the_weights(service: FakeService, run_ref: RunRef) -> None:

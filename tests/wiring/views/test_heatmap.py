@@ -343,6 +343,11 @@ def test_promoted_tokens_come_from_the_block_below(service: FakeService, run_ref
     assert "Suppresses" in shown
     spec = next(spec for _, spec in service.memo if type(spec).__name__ == "PromotedSpec")
     assert (spec.layer, spec.position, spec.head) == (3, 4, 5)
+    chosen = Selection(row=4, adds="head_output", adder=1, layer=2, heads=(3,))
+    same = inspector_module.spec(run_ref, chosen)  # the head of the tab Head
+    assert same is not None
+    assert (same.layer, same.position, same.head) == (2, 4, 3)
+    assert "layer=2&heads=1&adder=1" in text(inspector_module._choice(chosen, run_ref))
     bottom = text(
         inspector_module.promoted_section(service, run_ref, Selection(row=0, adds="mlp_output"))
     )

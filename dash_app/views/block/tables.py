@@ -1,0 +1,194 @@
+"""The tables of an opened block: its steps, heads, sources, score parts and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from dash import html
+from dash.development.base_component import Component
+
+from analysis.contract.specs import Floats, Token
+from analysis.inside_block.specs import OpenedBlock, ScoreParts
+from dash_app.page.panel import aria, select_button, target
+from dash_app.page.token_labels import label, percent, quoted
+
+#: Most keys, or most products, in a table.
+LISTED = 8
+
+
+def words(ids: Iterable[int], known: Mapping[int, Token]) -> str:
+    """Tokens side by side; nothing for ids below 0."""
+    return "  ".join(label(known[int(one)], 12) for one in ids if int(one) >= 0)
+
+
+def table(title: str, head: Sequence[str], rows: Sequence[Component], note: str = "") -> Component:
+    """A table with its heading and a line below."""
+    cells = [html.Th(text, scope="col") for text in head]
+    return html.Section(
+        [
+            html.H3(title, className="sheet-group"),
+            html.Table(
+                [html.Thead(html.Tr(cells)), html.Tbody(list(rows))],
+                className="table contributions",
+            ),
+            html.P(note, className="prompt-hint") if note else None,
+        ],
+        **aria(label=title),
+    )
+
+
+def row(name: Any, *cells: Any, mono: int = 0, is_chosen: bool = False) -> Component:
+    """A row: its name, numbers, and at the end ``mono`` cells of tokens."""
+    numbers = len(cells) - mono
+    return html.Tr(
+        [
+            html.Th(name, scope="row"),
+            *(
+                html.Td(text, className="num" if place < numbers else "mono")
+                for place, text in enumerate(cells)
+            ),
+        ],
+        className="is-chosen" if is_chosen else "",
+    )
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number with its sign; a dash if there is none."""
+    if np.isnan(value):
+        return "–"
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def steps(found: OpenedBlock, known: dict[int, Token]) -> Component:
+    """One row for each vector of the block."""
+    rows = [
+        row(
+            name,
+            f"{found.lengths[at]:.2f}",
+            number(float(found.cosines[at])),
+            ", ".join(str(one) for one in found.coordinates[at, :3]),
+            words(found.step_tokens[at], known),
+            mono=1,
+        )
+        for at, name in enumerate(found.steps)
+    ]
+    norms = [
+        f"The norm before {_the(name)} multiplies the state by {found.norm_factors[at]:.3g} and by"
+        f" its scale (cosine before and after: {found.norm_cosines[at]:.2f}). The scale is largest"
+        f" at coordinates {_listed(found.norm_coordinates[at][:3], found.norm_scales[at][:3])}."
+        for at, name in enumerate(found.norm_names)
+    ]
+    head = ("Step", "Length", "Cosine", "Largest coordinates", "Tokens")
+    return table("Steps", head, rows, " ".join(norms))
+
+
+def _the(name: str) -> str:
+    return "the MLP" if name == "MLP" else name
+
+
+def _listed(places: Iterable[int], scales: Iterable[float]) -> str:
+    return ", ".join(f"{at} (× {by:.2f})" for at, by in zip(places, scales, strict=True))
+
+
+def heads(
+    found: OpenedBlock, known: dict[int, Token], pair: tuple[int, int] | None
+) -> Component | None:
+    """One row for each head, the one that writes most first."""
+    if found.heads_missing or pair is None:
+        return html.P(found.heads_missing, className="prompt-hint")
+    rows = [
+        row(
+            select_button(
+                f"Head {head}",
+                target(layer=found.layer, heads=(head,)),
+                "story-phrase",
+                label=f"Choose head {head}",
+                pressed=head == pair[0],
+            ),
+            f"{found.head_lengths[head]:.2f}",
+            number(float(found.head_cosines[head])),
+            words(found.head_tokens[head], known),
+            mono=1,
+            is_chosen=head == pair[0],
+        )
+        for head in np.argsort(-found.head_lengths).tolist()
+    ]
+    note = "Cosine: with the whole attention output."
+    return table("Heads", ("Head", "Length", "Cosine", "Tokens"), rows, note)
+
+
+def sources(
+    found: OpenedBlock, tokens: Sequence[Token], pair: tuple[int, int] | None
+) -> Component | None:
+    """The keys with the largest weights in the chosen head."""
+    if pair is None:
+        return None
+    head, chosen = pair
+    order = np.argsort(-np.nan_to_num(found.weights[head]), kind="stable")[:LISTED].tolist()
+    keys = order if chosen in order else [*order[:-1], chosen]
+    rows = [
+        row(
+            select_button(
+                f"{label(tokens[key], 14)} ({key})",
+                target(link=f"attention:{found.layer}:{key}:{found.position}:{head}",
+                       layer=found.layer, heads=(head,)),
+                "story-phrase", label=f"Choose key {key}", pressed=key == chosen,
+            ),
+            number(float(found.content[head, key])),
+            number(float(found.rotation[head, key])),
+            _mask(float(found.bias[head, key])),
+            percent(float(found.weights[head, key])),
+            f"{found.brought[head, key]:.2f}",
+            number(float(found.brought_cosines[head, key])),
+            is_chosen=key == chosen,
+        )
+        for key in keys
+    ]  # fmt: skip
+    head_row = ("Key", "Content", "Position", "Mask", "Weight", "Brings", "Cosine")
+    cap = f" The soft cap is {found.softcap:.3g}." if found.softcap else ""
+    note = (
+        f"Scores before the softmax.{cap} Brings: the length of what the head writes from the key."
+    )
+    note = found.scores_missing or note
+    return table(f"Head {head}: what it reads", head_row, rows, note)
+
+
+def _mask(value: float) -> str:
+    if np.isnan(value):
+        return "–"
+    return "masked" if np.isinf(value) else ("0" if value == 0 else number(value))
+
+
+def why(found: ScoreParts, tokens: Sequence[Token]) -> Component:
+    """The largest products of a query part and a key part."""
+    entries = found.largest(LISTED)
+    rows = [
+        row(_capital(entry.query_part), number(entry.score), _capital(entry.key_part), mono=1)
+        for entry in entries
+    ]
+    rest = found.total - sum(entry.score for entry in entries)
+    count = len(found.kinds) ** 2 - len(entries)
+    rows.append(row(f"{count:,} other pairs", number(rest), "", mono=1))
+    note = (
+        f"All pairs sum to {number(found.total, 3)}; the model's own score is"
+        f" {number(found.score, 3)}. Residual error: {found.residual_error:.1e}."
+    )
+    title = f"Why head {found.head} looks at {quoted(tokens[found.key])} ({found.key})"
+    return table(title, ("In the query's state", "Score", "In the key's state"), rows, note)
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def errors(found: OpenedBlock) -> Component:
+    """The errors of the sums in one line."""
+    values: list[tuple[str, float | Floats]] = [
+        ("sum of heads and biases", found.attention_error),
+        ("sum of neurons and biases", found.mlp_error),
+        ("sum of all parts", found.state_error),
+    ]
+    known = [f"{name}: {value:.1e}" for name, value in values if not np.isnan(value)]
+    return html.P(f"Relative errors: {'; '.join(known)}.", className="prompt-hint")
