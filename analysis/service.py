@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from analysis import codec, paths
-from analysis.contract.jobs import Job, Priority
+from analysis.contract.jobs import Job, Priority, current_user
 from analysis.contract.specs import InfoSpec, Spec, cache_key
 from analysis.errors import (
     AnalysisError,
@@ -123,6 +123,7 @@ class Service:
             self.limits.recent_bytes,
         )
         self._forwards = self._computed = 0
+        self._asking: list[tuple[str, str]] = []  # key and user of each request under way
         self._backend = Observed(backend_of(self.settings, self._keep, self._memo.recent))
 
     def start(self) -> None:
@@ -192,9 +193,9 @@ class Service:
         )
 
     def keep(self, content: str) -> str:
-        """Store an uploaded text. Returns its name, the hash of its content."""
+        """Store an uploaded text of the current user. Returns its name, the hash of its content."""
         name = hashlib.sha256(content.encode()).hexdigest()
-        self._memo.put(f"upload-{name}", content.encode())
+        self._memo.put(f"upload-{name}", content.encode(), current_user.get())
         return name
 
     def kept(self, name: str) -> str | None:
@@ -228,7 +229,12 @@ class Service:
         deadline = self.limits.deadline_s if job.deadline_s is None else job.deadline_s
         resumable = technique.name in RESUMABLE
         request = Request(technique.name, model, self._identify(model), specs, resumable)
-        answer = codec.decode(self._backend.ask(key, request, job, deadline).data)
+        asking = (key, job.user)
+        self._asking.append(asking)
+        try:
+            answer = codec.decode(self._backend.ask(key, request, job, deadline).data)
+        finally:
+            self._asking.remove(asking)
         if not isinstance(answer, technique.result):
             raise AnalysisError("The worker answered a different request.", "Run the prompt again.")
         return answer
@@ -246,7 +252,7 @@ class Service:
             data = self._backend.find(key)
             if data is None:
                 return None
-            self._memo.put(key, data)
+            self._memo.put(key, data, current_user.get())
         try:
             found = codec.decode(data)
         except StoreError:
@@ -262,7 +268,8 @@ class Service:
         self._computed += 1
         # The model's files may have changed since the request: then the answer is not stored.
         if answer.fingerprint == request.fingerprint:
-            self._memo.put(key, answer.data)
+            users = [user for asked, user in list(self._asking) if asked == key]
+            self._memo.put(key, answer.data, users[0] if users else "")
 
 
 def _model_of(subject: Subject) -> str:

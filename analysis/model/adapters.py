@@ -25,6 +25,8 @@ _SIZES = re.compile(
     r"size mismatch for (\S+): copying a param with shape torch\.Size\(\[(.*?)\]\) from "
     r"checkpoint, the shape in current model is torch\.Size\(\[(.*?)\]\)"
 )
+#: Largest configuration, bytes.
+_MOST_BYTES = 1 << 20
 _SAVE_AGAIN = "Save the adapter again with peft's save_pretrained."
 
 
@@ -89,7 +91,9 @@ def folder_of(adapter: str) -> Path:
             f"has a configuration but not the weights {WEIGHTS}"
         )  # fmt: skip
         raise ModelLoadError(f"{folder} {reason}.", _SAVE_AGAIN)
-    hub.check_safetensors(folder / WEIGHTS)
+    from analysis.model import trial
+
+    trial.check_files(folder)
     return folder
 
 
@@ -150,14 +154,18 @@ def _try_patterns(config: Any, model: Any) -> None:
     named = config.target_modules, config.exclude_modules
     patterns = [pattern for pattern in named if isinstance(pattern, str)]
     patterns += [rf"(.*\.)?({key})$" for key in (*config.rank_pattern, *config.alpha_pattern)]
-    with untrusted.limited("A pattern of the adapter"):
-        for pattern in patterns:
-            for name, _ in model.named_modules():
-                re.match(pattern, name)
+    if patterns:
+        untrusted.try_patterns(patterns, [name for name, _ in model.named_modules()])
 
 
 def _configuration(folder: Path) -> dict[str, Any]:
     try:
+        size = (folder / CONFIG).stat().st_size
+        if size > _MOST_BYTES:
+            raise ModelLoadError(
+                f"{folder / CONFIG} has {size:,} bytes; at most {_MOST_BYTES:,} are read.",
+                "Choose another adapter.",
+            )
         values: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         return dict(values)
     except (OSError, ValueError, TypeError) as error:

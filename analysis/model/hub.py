@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -182,12 +183,15 @@ def config_folder(source: str) -> Path:
     return _fetch_config(repository(source), commit(source), "config.json").parent
 
 
-def snapshot(source: str, config: str = "config.json") -> Path:
+def snapshot(
+    source: str, config: str = "config.json", check: Callable[[Path], None] = check_folder
+) -> Path:
     """A folder with the model's configuration, tokenizer and safetensors weights.
 
     Args:
         source: The id.
         config: As for ``commit``.
+        check: Raises an error if a cached model is incomplete or unsafe.
 
     Raises:
         ModelLoadError: If they can't be downloaded.
@@ -199,7 +203,7 @@ def snapshot(source: str, config: str = "config.json") -> Path:
     try:
         folder = Path(snapshot_download(name, revision=found, local_files_only=True))
         if config == "config.json":
-            check_folder(folder)
+            check(folder)
         elif not any(folder.glob("*.safetensors")):
             raise FileNotFoundError(folder)
     except (OSError, AnalysisError):  # not cached, or not all of it

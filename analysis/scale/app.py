@@ -29,6 +29,7 @@ class ScaleSettings:
         prefix: Prepended to every key, so that several installations can share one Redis.
         result_s: Seconds that an answer is kept for all web processes.
         result_bytes: Largest answer that is sent through Redis.
+        user_bytes: Most bytes of the answers that Redis keeps for one user.
         lease_s: Seconds after which a silent web process no longer counts as waiting.
         lost_s: Seconds of silence after which a worker counts as lost.
         patience_s: Seconds without Redis after which waiting requests fail.
@@ -41,6 +42,7 @@ class ScaleSettings:
     prefix: str = "stratascope:"
     result_s: int = 24 * 3600
     result_bytes: int = 64 << 20
+    user_bytes: int = 256 << 20
     lease_s: float = 10.0
     lost_s: float = 6.0
     patience_s: float = 20.0

@@ -7,6 +7,7 @@ flag: a worker stops a task whose id is no longer in the lock.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any, NamedTuple
 
@@ -163,11 +164,36 @@ class Store:
         """Whether somebody waits for a task."""
         return bool(self._redis.get(self._name("lock", key)) == id.encode())
 
-    def keep(self, key: str, data: bytes, name: str = "") -> None:
-        """Store an answer's bytes for all requests, or for a short time under ``name``."""
+    def keep(self, key: str, data: bytes, name: str = "", user: str = "") -> None:
+        """Store an answer's bytes for all requests, or for a short time under ``name``.
+
+        If the answers of the user have more than ``user_bytes`` in all, the oldest are removed.
+        """
         seconds = 300 if name else self._settings.result_s
-        self._redis.set(self._name("result", name or key), seal(key, data), ex=seconds)
+        entry = self._name("result", name or key)
+        self._redis.set(entry, seal(key, data), ex=seconds)
         self._redis.delete(self._name("stopped", key))
+        self._keep_within_share(user, entry)
+
+    def _keep_within_share(self, user: str, entry: str) -> None:
+        """Note an answer of a user, and remove the user's oldest beyond the share."""
+        owner = hashlib.sha256(f"owner {user}".encode()).hexdigest()[:16]
+        kept, lives = self._name("kept", owner), self._settings.result_s
+        seconds, micro = self._redis.time()
+        pipe = self._redis.pipeline()
+        pipe.zadd(kept, {entry: seconds + micro / 1e6}).expire(kept, lives)
+        pipe.zremrangebyscore(kept, "-inf", seconds - lives).zrange(kept, 0, -1)
+        entries = pipe.execute()[-1]
+        for each in entries:
+            pipe.strlen(each)
+        sizes = pipe.execute()
+        total = sum(sizes)
+        for each, size in zip(entries[:-1], sizes, strict=False):
+            if total <= self._settings.user_bytes:
+                break
+            pipe.delete(each).zrem(kept, each)
+            total -= size
+        pipe.execute()
 
     def blame(self, key: str, more: int = 1) -> int:
         """Add ``more`` to the count of workers that stopped at a key; return the count."""

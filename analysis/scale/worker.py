@@ -238,7 +238,7 @@ class Worker:
                 "Ask for less: a shorter prompt, fewer candidates or links.",
             )
         name = "" if answer.fingerprint == request.fingerprint else run.job.id
-        self._store.keep(run.key, answer.data, name)
+        self._store.keep(run.key, answer.data, name, run.job.user)
         return {"answer": name, "fingerprint": answer.fingerprint, "forwards": answer.forwards}
 
     def _after_return(self, *event: Any) -> None:

@@ -111,6 +111,10 @@ class LruCache(Generic[Value]):
         return len(self._values)
 
 
+#: Part of the folder's limit that the entries of one owner may fill: one in so many.
+_OWNERS = 4
+#: Owners whose sums are remembered.
+_MOST_OWNERS = 256
 _MAGIC = b"SSM1"
 _DIGEST = 16
 _LOCK_TIMEOUT_S = 5.0
@@ -236,6 +240,7 @@ class Memo:
         self._cache: Any = None
         self._problems: dict[bool, str] = {}  # of the last write and of the last read, if it failed
         self._hits = self._misses = self._failures = 0
+        self._written: dict[str, int] = {}  # bytes by owner since its entries were last summed
         self._pending: Future[None] | None = None
         if folder is not None:
             self._thread.submit(self._guard, self._open, None, writes=True).result()
@@ -255,12 +260,18 @@ class Memo:
         """The bytes of ``key`` if they are in memory. Never waits for the disk."""
         return self._recent.get(key)
 
-    def put(self, key: str, data: bytes) -> None:
-        """Store ``data`` under ``key``: in memory now, on disk soon."""
+    def put(self, key: str, data: bytes, owner: str = "") -> None:
+        """Store ``data`` under ``key``: in memory now, on disk soon.
+
+        The owner is whoever had it computed; the folder stores a hash. If an owner's entries fill
+        more than a quarter of the folder, the owner's least recently used ones are removed.
+        """
         self._recent.put(key, data)
-        if self._cache is not None and len(data) <= self._limit // 2:
+        most = self._limit // (_OWNERS if owner else 2)
+        if self._cache is not None and len(data) <= most:
+            tag = hashlib.sha256(f"owner {owner}".encode()).hexdigest()[:16] if owner else None
             self._pending = self._thread.submit(
-                self._guard, lambda: self._write(key, data), None, writes=True
+                self._guard, lambda: self._write(key, data, tag), None, writes=True
             )
 
     def remove(self, key: str) -> None:
@@ -355,8 +366,31 @@ class Memo:
             self._delete(key)
         return data
 
-    def _write(self, key: str, data: bytes) -> None:
-        self._cache.set(key, seal(key, data))
+    def _write(self, key: str, data: bytes, owner: str | None) -> None:
+        self._cache.set(key, seal(key, data), tag=owner)
+        if owner is None:
+            return
+        share = self._limit // _OWNERS
+        self._written[owner] = self._written.get(owner, share) + len(data)
+        if self._written[owner] > share:
+            self._written[owner] = self._shrink(owner, share)
+        if len(self._written) > _MOST_OWNERS:
+            self._written.clear()  # the next entry of each owner sums them again
+
+    def _shrink(self, owner: str, most: int) -> int:
+        """Remove the owner's least recently used entries above ``most`` bytes; return the rest."""
+        entries = self._cache._sql(
+            "SELECT key, size + COALESCE(LENGTH(value), 0) FROM Cache WHERE tag = ?"
+            " ORDER BY access_time",
+            (owner,),
+        ).fetchall()
+        total = sum(int(size) for _, size in entries)
+        for key, size in entries[:-1]:
+            if total <= most:
+                break
+            self._delete(key)
+            total -= int(size)
+        return total
 
     def _delete(self, key: str) -> None:
         self._cache.delete(key)

@@ -8,7 +8,7 @@ from typing import Any, overload
 
 from analysis.contract.specs import Token
 from analysis.errors import PromptError
-from analysis.model.untrusted import limited
+from analysis.model.untrusted import SOURCE, limited, try_template, try_text
 
 #: Replaces the user's text to find its place in a template's output; no template writes these.
 _STAND_IN = "\u2402stratascope\u2403"
@@ -27,6 +27,7 @@ def render(tokenizer: Any, text: str) -> str:
     from jinja2 import TemplateError
 
     message = [{"role": "user", "content": text}]
+    try_template(tokenizer, message)
     try:
         with limited("The model's chat template"):
             return str(
@@ -84,6 +85,7 @@ def added(tokenizer: Any, text: str, *, template: bool) -> tuple[int, ...]:
     span = _place(tokenizer, rendered, text)
     if span is None or not getattr(tokenizer, "is_fast", False):
         return ()
+    try_text(tokenizer, rendered)
     encoded = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
     offsets: list[tuple[int, int]] = encoded["offset_mapping"]
     return tuple(
@@ -213,6 +215,8 @@ def _check_text(text: Any) -> None:
 
 
 def _ids(tokenizer: Any, text: str, *, special: bool) -> list[int]:
+    if hasattr(tokenizer, SOURCE):
+        try_text(tokenizer, text)
     return [int(token) for token in tokenizer(text, add_special_tokens=special)["input_ids"]]
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextvars
+import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from analysis.contract.jobs import current_user
 from analysis.errors import BusyError, PromptError, SpecError
 from analysis.lens.specs import LensSpec
 from analysis.service import Service
 from analysis.store.memo import Memo
 from analysis.tasks.suite_specs import SuiteSpec
 from analysis.tracing.specs import RunSpec, TraceSpec
-from analysis.worker.messages import Limits
+from analysis.worker.messages import Limits, Request, ServiceSettings
+from analysis.worker.queue import Computation, CrashHistory, FairQueue
+from dash_app.security.clients import LocalBuckets, Rate
 from dash_app.server import server
 from dash_app.settings import MIB, Settings
 from tests.support.repository import ROOT
@@ -76,6 +81,70 @@ def test_the_memo_stays_under_its_limit(tmp_path: Path) -> None:
     memo.put("huge", b"x" * (limit + 1))  # larger than all of it: not kept, and nothing breaks
     memo.flush()
     assert memo.status().problem == ""
+    memo.close()
+
+
+def test_one_user_cannot_displace_the_results_and_uploads_of_others(tmp_path: Path) -> None:
+    limits = Limits(memo_bytes=4 * MIB, recent_bytes=0)
+    service = Service(ServiceSettings(limits=limits, cache_dir=tmp_path), lambda *_: "f")
+    memo = service._memo
+    try:
+        as_user("b", lambda: service.keep("prompts of b"))
+        memo.put("result of b", os.urandom(100_000), "b")
+        greedy = [f"result {number} of a" for number in range(80)]
+        for key in greedy:
+            memo.put(key, os.urandom(100_000), "a")
+        lists = [as_user("a", lambda: service.keep(os.urandom(50_000).hex())) for _ in range(80)]
+        memo.flush()
+        name = hashlib.sha256(b"prompts of b").hexdigest()
+        assert service.kept(name) == "prompts of b"
+        assert memo.get("result of b") is not None
+        assert service.kept(lists[-1]) is not None  # the newest of each user stays
+        assert sum(memo.get(key) is not None for key in greedy) <= 10
+        assert memo.status().bytes_used <= 2 * MIB
+    finally:
+        service.close()
+
+
+def as_user(name: str, work: Callable[[], str]) -> str:
+    """Work in a context of its own, as a request of this user does."""
+    context = contextvars.copy_context()
+    context.run(current_user.set, name)
+    return context.run(work)
+
+
+def test_a_result_belongs_to_whoever_asked_for_it(tmp_path: Path) -> None:
+    settings = ServiceSettings(
+        limits=Limits(recent_bytes=0),
+        cache_dir=tmp_path,
+        function="tests.support.fake_work:perform",
+    )
+    owners = []
+    with Service(settings, lambda *_: "f") as service:
+        service._memo.put = lambda key, data, owner="": owners.append(owner)  # type: ignore[method-assign]
+        as_user("a", lambda: str(service.ask("fake", RunSpec("fake", "echo x"))))
+    assert owners == ["a"]
+
+
+def test_what_clients_can_add_to_has_an_end(tmp_path: Path) -> None:
+    """Each store gets more names than it keeps; the number of its entries stays below its bound."""
+    buckets, crashes, queue = LocalBuckets(), CrashHistory(), FairQueue()
+    memo = Memo(tmp_path / "memo", MIB, memory_limit=10_000)
+    for number in range(20_200):
+        buckets.take(f"address {number}", Rate(1, 1))
+    for number in range(1_100):
+        crashes.add(f"key {number}")
+        request = Request("run", "fake", "f", (RunSpec("fake", "echo"),))
+        queue.add(Computation(number, f"key {number}", request), f"user {number}", 0)
+        assert queue.pop()
+        memo.put(f"key {number}", os.urandom(100), f"user {number}")
+    memo.flush()
+    assert len(buckets._kept) <= 20_000
+    assert len(crashes._crashes) <= 256
+    assert len(queue) == 0
+    assert len(queue._served) <= 1_000
+    assert len(memo._written) <= 256
+    assert memo._recent.used <= 10_000
     memo.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -13,7 +14,10 @@ from typing import Any
 import pytest
 
 from analysis.errors import ModelLoadError
-from analysis.model import hub, untrusted
+from analysis.loading import load_model
+from analysis.model import catalog, confined, hub, trial, untrusted
+from analysis.model.transformers_io import read_tokenizer
+from analysis.tracing.tokens import encode_prompt, render
 from tests.support.repository import ROOT
 
 GGUF = b"GGUF" + struct.pack("<I", 3)
@@ -170,12 +174,129 @@ def test_a_pattern_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -
 def test_a_template_that_never_ends_is_stopped(
     tiny_llama_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from analysis.model.transformers_io import read_tokenizer
-    from analysis.tracing.tokens import render
-
     tokenizer = read_tokenizer(tiny_llama_dir)
     loop = "{% for a in range(99999) %}"
     tokenizer.chat_template = loop * 4 + "x" + "{% endfor %}" * 4
     monkeypatch.setattr(untrusted, "CPU_S", 0.5)
     with pytest.raises(ModelLoadError, match=r"longer than 0\.5 seconds"):
         render(tokenizer, "hello")
+
+
+WORDS = {"type": "WordLevel", "vocab": {"a": 0, "[UNK]": 1}, "unk_token": "[UNK]"}
+#: Tokenizers of a few kB or MB, and what the refusal says.
+HOSTILE = {
+    "a panic while it is read": (
+        {
+            "model": {
+                "type": "BPE",
+                "vocab": {"a": 0, "b": 1, "ab": 2},
+                "merges": ["a b"],
+                "continuing_subword_prefix": "####",
+            }
+        },
+        "fails: range end index",
+    ),
+    "additions that multiply": (
+        {
+            "model": WORDS,
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [
+                    *[{"SpecialToken": {"id": "X", "type_id": 0}}] * 10_000,
+                    {"Sequence": {"id": "A", "type_id": 0}},
+                ],
+                "pair": [
+                    {"Sequence": {"id": "A", "type_id": 0}},
+                    {"Sequence": {"id": "B", "type_id": 1}},
+                ],
+                "special_tokens": {"X": {"id": "X", "ids": [0] * 10**5, "tokens": ["a"] * 10**5}},
+            },
+        },
+        "needs more than 512 MiB of memory",
+    ),
+}
+
+
+def with_tokenizer(source: Path, folder: Path, **parts: Any) -> Path:
+    """A model whose tokenizer has other parts."""
+    shutil.copytree(source, folder)
+    values = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": []}
+    values |= dict.fromkeys(("normalizer", "pre_tokenizer", "post_processor", "decoder"))
+    (folder / "tokenizer.json").write_text(json.dumps(values | parts))
+    return folder
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_tokenizer_is_refused_and_ends_another_process_only(
+    tmp_path: Path, tiny_llama_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    parts, said = HOSTILE[name]
+    monkeypatch.setattr(confined, "MEMORY", 512 << 20)
+    folder = with_tokenizer(tiny_llama_dir, tmp_path / "model", **parts)
+    with pytest.raises(ModelLoadError, match=said):
+        load_model(folder, device="cpu")
+    trial.check_files(tiny_llama_dir)  # another process reads the next model
+
+
+def test_a_prompt_that_makes_a_tokenizer_panic_is_refused(
+    tmp_path: Path, tiny_llama_dir: Path
+) -> None:
+    """The pattern backtracks without end on one prompt only, and the library panics."""
+    pattern = {"type": "Split", "pattern": {"Regex": "(a+)+$x"}, "behavior": "Isolated"}
+    folder = with_tokenizer(
+        tiny_llama_dir, tmp_path / "model", model=WORDS, pre_tokenizer={**pattern, "invert": False}
+    )
+    model = load_model(folder, device="cpu")
+    with pytest.raises(ModelLoadError, match="tokenizer fails: Onig"):
+        encode_prompt(model.tokenizer, "a" * 60 + "c")
+    assert encode_prompt(model.tokenizer, "b a") == (1,)
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ 'x' * 10 ** 12 }}", "template needs more than 4,096 MiB of memory"),
+        ("{{ 9 ** (9 ** 9) }}", "template takes longer than 2 seconds of processor time"),
+    ],
+    ids=["memory", "time in one instruction"],
+)
+def test_a_hostile_template_is_refused_with_the_figure(
+    tmp_path: Path, tiny_llama_dir: Path, monkeypatch: pytest.MonkeyPatch, template: str, said: str
+) -> None:
+    """A signal does not stop one long instruction, so only another process can be stopped."""
+    tokenizer = read_tokenizer(tiny_llama_dir)
+    untrusted.guard(tokenizer, tiny_llama_dir)
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    assert render(tokenizer, "hello") == "hello"
+    tokenizer.chat_template = template
+    monkeypatch.setattr(untrusted, "CPU_S", 2.0)
+    with pytest.raises(ModelLoadError, match=said):
+        render(tokenizer, "hello")
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    assert render(tokenizer, "hello") == "hello"
+
+
+def test_a_pattern_of_an_adapter_that_never_ends_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(untrusted, "CPU_S", 1.0)
+    with pytest.raises(ModelLoadError, match="pattern of the adapter takes longer than 1 second"):
+        untrusted.try_patterns([r"(a+)+$"], ["a" * 64 + "b"])
+
+
+def test_a_configuration_that_nests_without_end_needs_bounded_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each empty list of three bytes takes over fifty in memory."""
+    monkeypatch.setattr(confined, "MEMORY", 256 << 20)
+    (tmp_path / "config.json").write_text(f"[{','.join(['[]'] * 4_000_000)}]")
+    with pytest.raises(ModelLoadError, match="needs more than 256 MiB of memory"):
+        trial.check_files(tmp_path)
+
+
+def test_the_models_of_the_package_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confined, "run", lambda *_, **__: pytest.fail("a process was asked"))
+    folder = Path(catalog.ADDER.source)
+    trial.check_files(folder)
+    tokenizer = read_tokenizer(folder)
+    assert encode_prompt(tokenizer, "1+2=")

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from analysis.scale.app import ScaleSettings
+from analysis.scale.store import Store
 from dash_app.security import protect
 from dash_app.security.clients import LocalBuckets, Rate, RedisBuckets
 from dash_app.security.sessions import Ended, RedisEnded
@@ -59,6 +61,20 @@ def test_several_processes_share_buckets_and_ended_sessions(
 
 def closed(buckets: Any) -> None:
     buckets._take.registered_client.close()
+
+
+def test_one_user_cannot_displace_the_answers_of_others(server: RedisServer) -> None:
+    client = server.client()
+    store = Store(ScaleSettings(server.url, user_bytes=1 << 20), client)
+    store.keep("of b", b"b" * 1000, user="b")
+    for number in range(40):
+        store.keep(f"{number} of a", b"a" * 100_000, user="a")
+    assert store.find("of b") is not None
+    kept = [number for number in range(40) if store.find(f"{number} of a") is not None]
+    assert kept == list(range(30, 40))
+    stored = list(client.scan_iter(match="stratascope:result:*"))
+    assert sum(client.strlen(name) for name in stored) <= (1 << 20) + 2000
+    client.close()
 
 
 def test_without_redis_each_process_counts_alone(tmp_path: Path) -> None:
