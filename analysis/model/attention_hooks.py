@@ -32,7 +32,8 @@ class Tap(Protocol):
     """An observer of the attention calls in a forward pass.
 
     If it also has a method ``receive(module, query, key, value, mask, options)``, the attention
-    interface passes it the arguments of each call first.
+    interface passes it the arguments of each call first. If the method returns a query, a key and a
+    value, attention goes on with these.
     """
 
     def cut(self, module: nn.Module, shape: tuple[int, int, int]) -> Tensor | None:
@@ -110,7 +111,8 @@ def observed_attention(
         return eager(module, query, key, value, attention_mask, **options)
     receive = getattr(tap, "receive", None)
     if receive is not None:
-        receive(module, query, key, value, attention_mask, options)
+        given = receive(module, query, key, value, attention_mask, options)
+        query, key, value = given or (query, key, value)
     cut = tap.cut(module, (query.shape[1], query.shape[2], key.shape[2]))
     empty = None
     if cut is not None:

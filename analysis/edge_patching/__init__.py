@@ -1,0 +1,1 @@
+"""Edges between a model's components: their effects, circuits made of them, and faithfulness."""

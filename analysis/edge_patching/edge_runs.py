@@ -1,0 +1,364 @@
+"""Runs in which each receiver reads its own sum of senders: some as they are, some ablated.
+
+This is path patching (Goldowsky-Dill et al., 2023, arXiv 2304.05969) of any set of edges at once:
+a receiver reads a sender's present output along an edge that is kept, and its ablated output along
+one that is cut. Everything after it is computed anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.contract import jobs
+from analysis.contract.specs import Ints
+from analysis.edge_patching.block_calls import ROUGHLY, SAME, BlockCalls, HeadJobs
+from analysis.edge_patching.layout import HEAD_INPUTS, Layout
+from analysis.errors import SpecError
+from analysis.model.handle import Model
+from analysis.model.probe import relative_error
+from analysis.tracing.storage import require_bytes
+
+#: States of receivers in one call of a block, in tokens.
+_MAX_TOKENS = 2048
+#: Bytes of senders' outputs that several runs at once may hold.
+_MAX_BYTES = 256 << 20
+
+
+def layout_of(model: Model) -> Layout:
+    """The components of a model."""
+    blocks = model.stream.blocks
+    return Layout(
+        tuple(block.heads for block in blocks),
+        tuple(bool(block.of("mlp")) for block in blocks),
+        model.stream.parallel,
+    )
+
+
+@dataclass(frozen=True)
+class Lead:
+    """What is measured: the lead of one token's logit over another's at the last position."""
+
+    answer: int
+    foil: int
+
+    def of(self, logits: Tensor) -> Tensor:
+        """[...] from logits [..., vocab]."""
+        return logits[..., self.answer] - logits[..., self.foil]
+
+
+@dataclass
+class States:
+    """One run, from the embedding up.
+
+    Attributes:
+        senders: [sender, pos, d_model] what each sender adds.
+        mixed: [layer][head, pos, d_head] what the heads give to the output projection.
+        inputs: [layer][pos, d_model] the state that heads read.
+        middles: [layer][pos, d_model] the state that the MLP reads.
+        last: [d_model] the last state at the last position.
+    """
+
+    senders: Tensor
+    mixed: list[Tensor]
+    inputs: list[Tensor]
+    middles: list[Tensor]
+    last: Tensor
+
+
+def states_of(calls: BlockCalls, layout: Layout, embedding: Tensor) -> States:
+    """Run the blocks on an embedding [pos, d_model], part by part."""
+    senders = torch.zeros(layout.shape[1], *embedding.shape)
+    senders[0] = embedding
+    state, mixed, inputs, middles = embedding, list[Tensor](), list[Tensor](), list[Tensor]()
+    for layer, heads in enumerate(layout.heads):
+        jobs.check_cancelled()
+        first = int(layout.first_sender[layer])
+        gated = calls.model.stream.blocks[layer].gated
+        rows = [(head, head if gated else 0, 0, 0) for head in range(heads)]
+        inputs.append(state)
+        several = state.expand(heads if gated else 1, -1, -1)
+        mixed.append(calls.heads(layer, several, HeadJobs.of(rows)))
+        added, bias = calls.added(layer, mixed[-1])
+        senders[first : first + heads] = added
+        middle = state + added.sum(0) + bias
+        middles.append(state if layout.parallel else middle)
+        if layout.mlps[layer]:
+            senders[first + heads] = calls.mlp(layer, middles[-1][None])[0]
+            middle = middle + senders[first + heads]
+        state = middle
+    return States(senders, mixed, inputs, middles, state[-1])
+
+
+class EdgeRuns:
+    """Runs of one prompt in which edges are kept or cut.
+
+    Args:
+        model: From ``load_model``.
+        ids: Token ids of the prompt.
+        other: Token ids of the second prompt, of the same length; None if nothing is resampled.
+        ablation: "resample", "mean" (over the positions of the prompt) or "zero".
+
+    Attributes:
+        clean: The run of the prompt.
+        ablated: [sender, pos, d_model] what replaces each sender's output.
+        error: Largest relative error of a state rebuilt from its senders, or of the logits.
+        passes: Runs so far.
+
+    Raises:
+        SpecError: If the senders do not sum to what the receivers read.
+        NotEnoughMemoryError: If the senders' outputs do not fit.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self, model: Model, ids: Sequence[int], other: Sequence[int] | None, ablation: str
+    ) -> None:
+        self.layout, self.positions = layout_of(model), len(ids)
+        self._require_memory(model)
+        self.calls = BlockCalls(model, ids)
+        self.clean = states_of(self.calls, self.layout, self.calls.resid[0])
+        self.error = self._rebuild_error(self.calls, self.clean)
+        self.second: BlockCalls | None = None
+        self._empty: States | None = None
+        if ablation == "resample":
+            assert other is not None  # noqa: S101 - the spec demands it
+            self.second = BlockCalls(model, other)
+            run = states_of(self.second, self.layout, self.second.resid[0])
+            self.error = max(self.error, self._rebuild_error(self.second, run))
+            self.ablated = run.senders
+            self._empty = run
+        elif ablation == "mean":
+            self.ablated = self.clean.senders.mean(1, keepdim=True).expand_as(self.clean.senders)
+        else:
+            self.ablated = torch.zeros_like(self.clean.senders)
+        if self.error > (limit := SAME if model.exact else ROUGHLY):
+            raise SpecError(
+                f"The senders do not sum to what the receivers read: the relative error is"
+                f" {self.error:.1e}, more than {limit:.0e}.",
+                "Use the flow graph, or load the model in float32.",
+            )
+        self.passes = 2 if other is not None else 1
+
+    def _require_memory(self, model: Model) -> None:
+        receivers, senders = self.layout.shape
+        states = 4 * senders * self.positions * model.info.d_model * 4
+        scores = 3 * receivers * senders * self.positions * 4
+        require_bytes(
+            f"A graph of {senders} components over {self.positions} positions",
+            states + scores,
+            "Shorten the prompt.",
+        )
+
+    def _rebuild_error(self, calls: BlockCalls, run: States) -> float:
+        """Against the states and logits of the plain pass."""
+        errors = [
+            relative_error(own, plain) for own, plain in zip(run.inputs, calls.resid, strict=False)
+        ]
+        found = calls.logits_of(run.last[None])[0]
+        return max(*errors, relative_error(found, calls.logits))
+
+    @torch.no_grad()
+    def last_states(self, graphs: Sequence[Ints], *, keep: bool) -> Tensor:
+        """[graph, d_model] the last state of a run for each graph.
+
+        Args:
+            graphs: For each run, codes of edges in ascending order.
+            keep: Whether these edges are kept and all others cut; else these are cut.
+        """
+        found: list[Tensor] = []
+        start = 0
+        while start < len(graphs):
+            size = self._batch(graphs[start:])
+            found.append(_Batch(self, graphs[start : start + size], keep).run())
+            self.passes += size
+            start += size
+            jobs.pause()
+        return torch.cat(found) if found else torch.zeros(0, self.clean.last.shape[-1])
+
+    def _batch(self, graphs: Sequence[Ints]) -> int:
+        """How many of the next graphs run at once."""
+        one = self.clean.senders.nbytes
+        tokens, count = 0, 0
+        for graph in graphs:
+            receivers = np.unique(graph // (self.layout.shape[1] * self.positions))
+            busiest = np.histogram(receivers, self.layout.first_receiver)[0].max(initial=0)
+            tokens += (int(busiest) + 1) * self.positions
+            if count and (tokens > _MAX_TOKENS or (count + 1) * one > _MAX_BYTES):
+                break
+            count += 1
+        return count
+
+    def values(self, graphs: Sequence[Ints], lead: Lead, *, keep: bool) -> np.ndarray[Any, Any]:
+        """[graph] the measured lead; see ``last_states``."""
+        states = self.last_states(graphs, keep=keep)
+        found = lead.of(self.calls.logits_of(states).double())
+        return found.numpy()
+
+    @property
+    def empty(self) -> States:
+        """The run with every edge cut: what components do whose edges are all cut."""
+        if self._empty is None:
+            batch = _Batch(self, [np.zeros(0, np.int64)], keep=True, whole=True)
+            last = batch.run()[0]
+            mlps = self.ablated + batch.changed[0].transpose(0, 1)
+            self._empty = States(mlps, batch.mixed, [], [], last)
+        return self._empty
+
+
+class _Batch:
+    """Runs of several graphs at once.
+
+    Attributes:
+        changed: [graph, pos, sender, d_model] present output minus ablated output.
+        mixed: [layer] what the first graph's heads give to the projection.
+    """
+
+    def __init__(
+        self, runs: EdgeRuns, graphs: Sequence[Ints], keep: bool, *, whole: bool = False
+    ) -> None:
+        self.runs, self.keep, self.layout = runs, keep, runs.layout
+        self.whole = whole or (keep and not runs.calls.steady_biases)
+        size, clean = len(graphs), runs.clean.senders
+        senders, self.positions, width = clean.shape
+        self.changed = torch.zeros(size, self.positions, senders, width)
+        self.changed[:, :, 0] = clean[0] - runs.ablated[0]
+        base = runs.ablated[0] if keep else clean[0]
+        self.base = base.expand(size, -1, -1).clone()
+        self.touched = [False] * size
+        self.parts = [self._by_receiver(graph) for graph in graphs]
+        self.mixed: list[Tensor] = []
+
+    def _by_receiver(self, graph: Ints) -> dict[int, tuple[Ints, Ints]]:
+        """Receiver -> senders and positions of its edges."""
+        receiver, sender, pos = self.layout.split(graph, self.positions)
+        starts = np.flatnonzero(np.diff(receiver, prepend=-1))
+        ends = [*starts[1:].tolist(), len(graph)]
+        return {
+            int(receiver[start]): (sender[start:end], pos[start:end])
+            for start, end in zip(starts.tolist(), ends, strict=False)
+        }
+
+    def run(self) -> Tensor:
+        """[graph, d_model] the last state at the last position."""
+        for layer in range(len(self.layout.heads)):
+            jobs.check_cancelled()
+            self._block(layer)
+        last = len(self.layout.receivers) - 1
+        return torch.stack([
+            (self._inputs(number, [last])[0] if last in parts else self.base[number])[-1]
+            for number, parts in enumerate(self.parts)
+        ])  # fmt: skip
+
+    def _inputs(self, number: int, receivers: list[int]) -> Tensor:
+        """[receiver, pos, d_model] what receivers of one graph read."""
+        reads = self.layout.receivers[receivers[0]].reads
+        mask = torch.zeros(self.positions, len(receivers), reads)
+        for place, receiver in enumerate(receivers):
+            sender, pos = self.parts[number][receiver]
+            mask[pos, place, sender] = 1.0
+        moved = torch.bmm(mask, self.changed[number, :, :reads]).transpose(0, 1)
+        return self.base[number] + (moved if self.keep else -moved)
+
+    def _active(self, number: int, receivers: range) -> list[int]:
+        return [one for one in receivers if one in self.parts[number]]
+
+    def _block(self, layer: int) -> None:
+        layout, runs = self.layout, self.runs
+        heads, first = layout.heads[layer], int(layout.first_sender[layer])
+        start = int(layout.first_receiver[layer])
+        mixed = self._heads(layer, range(start, start + 3 * heads))
+        added, bias = runs.calls.added(layer, mixed)
+        ablated = runs.ablated[first : first + heads]
+        self.changed[:, :, first : first + heads] = (added - ablated).transpose(1, 2)
+        after = self.base + (ablated.sum(0) if self.keep else added.sum(1)) + bias
+        if layout.mlps[layer]:
+            if not layout.parallel:
+                self.base = after
+            written = self._mlp(layer, start + 3 * heads)
+            ablated = runs.ablated[first + heads]
+            self.changed[:, :, first + heads] = written - ablated
+            after = after + (ablated if self.keep else written)
+        self.base = after
+
+    def _heads(self, layer: int, receivers: range) -> Tensor:
+        """[graph, head, pos, d_head] what the heads give to the output projection."""
+        heads, states = self.layout.heads[layer], _Stack()
+        rows: list[tuple[int, int, int, int]] = []
+        places: list[tuple[int, int]] = []
+        gated = self.runs.calls.model.stream.blocks[layer].gated
+        for number in range(len(self.parts)):
+            active = self._active(number, receivers)
+            self.touched[number] |= bool(active)
+            own = self._inputs(number, active) if active else self.base[:0]
+            at = {one: states.add(state) for one, state in zip(active, own, strict=True)}
+            shared: int | None = None
+            for head in range(heads):
+                inputs = [receivers.start + 3 * head + n for n in range(len(HEAD_INPUTS))]
+                if not (self._all(number) or any(one in at for one in inputs)):
+                    continue
+                if shared is None and not all(one in at for one in inputs):
+                    shared = states.add(self.base[number])
+                query, key, value = (at.get(one, shared) for one in inputs)
+                if gated and query == shared:
+                    query = states.add(self.base[number])
+                rows.append((head, *(int(one or 0) for one in (query, key, value))))
+                places.append((number, head))
+        default = (self.runs.empty if self._uses_empty else self.runs.clean).mixed[layer] if (
+            not self.whole
+        ) else torch.zeros_like(self.runs.clean.mixed[layer])  # fmt: skip
+        mixed = default.expand(len(self.parts), *default.shape).clone()
+        if rows:
+            found = self.runs.calls.heads(layer, torch.stack(states.kept), HeadJobs.of(rows))
+            numbers = torch.tensor(places)
+            mixed[numbers[:, 0], numbers[:, 1]] = found
+        if self.whole:
+            self.mixed.append(mixed[0])
+        return mixed
+
+    @property
+    def _uses_empty(self) -> bool:
+        return self.keep
+
+    def _all(self, number: int) -> bool:
+        """Whether components run even if all their edges are as usual."""
+        return self.whole or (not self.keep and self.touched[number])
+
+    def _mlp(self, layer: int, receiver: int) -> Tensor:
+        """[graph, pos, d_model] what the MLP adds."""
+        sender = self.layout.receivers[receiver].owner
+        running, states = list[int](), list[Tensor]()
+        for number, parts in enumerate(self.parts):
+            self.touched[number] |= receiver in parts
+            if receiver in parts:
+                states.append(self._inputs(number, [receiver])[0])
+            elif self._all(number):
+                states.append(self.base[number])
+            else:
+                continue
+            running.append(number)
+        if self.whole:
+            default = torch.zeros_like(self.runs.clean.senders[0])
+        else:
+            default = (self.runs.empty if self.keep else self.runs.clean).senders[sender]
+        written = default.expand(len(self.parts), -1, -1).clone()
+        if running:
+            written[running] = self.runs.calls.mlp(layer, torch.stack(states))
+        return written
+
+
+class _Stack:
+    """States that grow to a batch."""
+
+    def __init__(self) -> None:
+        self.kept: list[Tensor] = []
+
+    def add(self, state: Tensor) -> int:
+        """Add a state [pos, d_model]; its place in the batch."""
+        self.kept.append(state)
+        return len(self.kept) - 1
