@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from analysis import interventions as interventions
     from analysis.attribution.direct import attribute
+    from analysis.edge_patching.graph import component_graph
     from analysis.errors import AnalysisError
     from analysis.experiments.alignment import align
     from analysis.experiments.comparison import compare
@@ -55,6 +56,7 @@ _HOMES = {
     "attribute": "analysis.attribution.direct",
     "carry_circuits": "analysis.tasks.carry_circuits",
     "colours": "analysis.lens.colours",
+    "component_graph": "analysis.edge_patching.graph",
     "compute": "analysis.export.apply",
     "compare": "analysis.experiments.comparison",
     "decode": "analysis.lens.grid",
@@ -98,6 +100,7 @@ __all__ = [
     "circuits",
     "colours",
     "compare",
+    "component_graph",
     "compute",
     "decode",
     "disagreement",

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from analysis.attribution.specs import Attribution, AttributionSpec
 from analysis.contract.ledger import Ledger, LedgerSpec, ModelLedgerSpec
 from analysis.contract.specs import InfoSpec, ModelInfo, Spec
+from analysis.edge_patching.specs import ComponentGraph, ComponentGraphSpec
 from analysis.errors import SpecError
 from analysis.experiments.specs import PromptComparison, PromptSpec, Sweep, SweepSpec
 from analysis.flow_graph.results import CausalCheck, CausalComparison, Graph, LinkReading, Neurons
@@ -160,6 +161,13 @@ _ROWS: tuple[tuple[str, Subject, type[Spec[Any]], type[Any], str], ...] = (
     ("neuron_texts", "study", NeuronTextSpec, NeuronTexts, "tasks.neuron_texts:compute"),
     ("patching", "study", PatchSpec, PatchReport, "tasks.carry_patching:compute"),
     ("sweep", "study", SweepSpec, Sweep, "experiments.sweep:compute"),
+    (
+        "component_graph",
+        "study",
+        ComponentGraphSpec,
+        ComponentGraph,
+        "edge_patching.graph:compute",
+    ),
     ("compare_prompts", "study", PromptSpec, PromptComparison, "experiments.comparison:compute"),
     ("failure", "study", FailureSpec, FailureReport, "tasks.failure_report:compute"),
 )

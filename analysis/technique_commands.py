@@ -34,7 +34,7 @@ from analysis.registry import Technique
 #: Techniques on a model that are commands without a prompt, or with prompts among their options.
 OF_A_MODEL = (
     "embedding_report", "norm_report", "circuits", "weights", "sweep", "compare_prompts",
-    "carry_circuits", "neuron_texts",
+    "carry_circuits", "neuron_texts", "component_graph",
 )  # fmt: skip
 
 

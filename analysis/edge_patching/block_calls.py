@@ -7,7 +7,7 @@ states. Where it has computed queries, keys and values, each head takes its own 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -201,10 +201,8 @@ class BlockCalls:
                 stack.callback(handle.remove)
             attending = [part for part in (block.attention,) if part is not None]
             stack.enter_context(observing(attending, mixing, by_hooks=False))
-            try:
+            with suppress(_Stop):
                 self._call(own, states)
-            except _Stop:
-                pass
         if mixing.found is None:
             raise _cannot(layer)
         return mixing.found.to("cpu", torch.float32)

@@ -7,7 +7,7 @@ one that is cut. Everything after it is computed anew.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -265,9 +265,6 @@ class _Batch:
         moved = torch.bmm(mask, self.changed[number, :, :reads]).transpose(0, 1)
         return self.base[number] + (moved if self.keep else -moved)
 
-    def _active(self, number: int, receivers: range) -> list[int]:
-        return [one for one in receivers if one in self.parts[number]]
-
     def _block(self, layer: int) -> None:
         layout, runs = self.layout, self.runs
         heads, first = layout.heads[layer], int(layout.first_sender[layer])
@@ -288,42 +285,55 @@ class _Batch:
 
     def _heads(self, layer: int, receivers: range) -> Tensor:
         """[graph, head, pos, d_head] what the heads give to the output projection."""
-        heads, states = self.layout.heads[layer], _Stack()
+        states = list[Tensor]()
         rows: list[tuple[int, int, int, int]] = []
         places: list[tuple[int, int]] = []
-        gated = self.runs.calls.model.stream.blocks[layer].gated
         for number in range(len(self.parts)):
-            active = self._active(number, receivers)
+            active = [one for one in receivers if one in self.parts[number]]
             self.touched[number] |= bool(active)
-            own = self._inputs(number, active) if active else self.base[:0]
-            at = {one: states.add(state) for one, state in zip(active, own, strict=True)}
-            shared: int | None = None
-            for head in range(heads):
-                inputs = [receivers.start + 3 * head + n for n in range(len(HEAD_INPUTS))]
-                if not (self._all(number) or any(one in at for one in inputs)):
-                    continue
-                if shared is None and not all(one in at for one in inputs):
-                    shared = states.add(self.base[number])
-                query, key, value = (at.get(one, shared) for one in inputs)
-                if gated and query == shared:
-                    query = states.add(self.base[number])
-                rows.append((head, *(int(one or 0) for one in (query, key, value))))
+            for head, query, key, value in self._jobs(layer, number, receivers, active, states):
+                rows.append((head, query, key, value))
                 places.append((number, head))
-        default = (self.runs.empty if self._uses_empty else self.runs.clean).mixed[layer] if (
-            not self.whole
-        ) else torch.zeros_like(self.runs.clean.mixed[layer])  # fmt: skip
-        mixed = default.expand(len(self.parts), *default.shape).clone()
+        mixed = self._default(lambda run: run.mixed[layer])
         if rows:
-            found = self.runs.calls.heads(layer, torch.stack(states.kept), HeadJobs.of(rows))
+            found = self.runs.calls.heads(layer, torch.stack(states), HeadJobs.of(rows))
             numbers = torch.tensor(places)
             mixed[numbers[:, 0], numbers[:, 1]] = found
         if self.whole:
             self.mixed.append(mixed[0])
         return mixed
 
-    @property
-    def _uses_empty(self) -> bool:
-        return self.keep
+    def _jobs(
+        self, layer: int, number: int, receivers: range, active: list[int], states: list[Tensor]
+    ) -> Iterator[tuple[int, int, int, int]]:
+        """The heads of one graph that run, with the places of their states; it adds the states."""
+        at = dict(zip(active, range(len(states), len(states) + len(active)), strict=True))
+        states += self._inputs(number, active).unbind() if active else ()
+        gated = self.runs.calls.model.stream.blocks[layer].gated
+        shared = -1
+
+        def usual() -> int:
+            """The place of the state that inputs without edges of their own read."""
+            states.append(self.base[number])
+            return len(states) - 1
+
+        for head in range(self.layout.heads[layer]):
+            inputs = [receivers.start + 3 * head + n for n in range(len(HEAD_INPUTS))]
+            if not (self._all(number) or any(one in at for one in inputs)):
+                continue
+            if shared < 0 and not all(one in at for one in inputs):
+                shared = usual()
+            query, key, value = (at.get(one, shared) for one in inputs)
+            yield head, usual() if gated and query == shared else query, key, value
+
+    def _default(self, of: Callable[[States], Tensor]) -> Tensor:
+        """[graph, ...] what components do that need not run: as with every edge cut, or with none.
+
+        Args:
+            of: Takes it from a run.
+        """
+        run = self.runs.empty if self.keep and not self.whole else self.runs.clean
+        return of(run).expand(len(self.parts), *of(run).shape).clone()
 
     def _all(self, number: int) -> bool:
         """Whether components run even if all their edges are as usual."""
@@ -342,23 +352,7 @@ class _Batch:
             else:
                 continue
             running.append(number)
-        if self.whole:
-            default = torch.zeros_like(self.runs.clean.senders[0])
-        else:
-            default = (self.runs.empty if self.keep else self.runs.clean).senders[sender]
-        written = default.expand(len(self.parts), -1, -1).clone()
+        written = self._default(lambda run: run.senders[sender])
         if running:
             written[running] = self.runs.calls.mlp(layer, torch.stack(states))
         return written
-
-
-class _Stack:
-    """States that grow to a batch."""
-
-    def __init__(self) -> None:
-        self.kept: list[Tensor] = []
-
-    def add(self, state: Tensor) -> int:
-        """Add a state [pos, d_model]; its place in the batch."""
-        self.kept.append(state)
-        return len(self.kept) - 1

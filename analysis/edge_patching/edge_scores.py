@@ -27,7 +27,7 @@ from analysis.model.handle import Model
 
 
 def edge_scores(model: Model, runs: EdgeRuns, lead: Lead, steps: int) -> Floats:
-    """[receiver, sender, pos] the estimated fall of the target if an edge is cut; 0 without an edge.
+    """[receiver, sender, pos] the estimated fall of the target if an edge is cut; else 0.
 
     Args:
         model: The model of the runs.
@@ -68,6 +68,7 @@ def _scores(runs: EdgeRuns, lead: Lead, steps: int) -> Floats:
             product = torch.bmm(moved[:, :reads], gradient.permute(1, 2, 0)).permute(2, 1, 0)
             scores[first : first + len(gradient), :reads] += product.numpy() / steps
         jobs.step(step, steps, "Scoring edges")
+        jobs.pause()
     for number, one in enumerate(layout.receivers):
         scores[number, one.reads :] = 0.0
     scores[-1, :, :-1] = 0.0

@@ -192,6 +192,7 @@ def graph_of_pairs(model: Model, pairs: Sequence[Pair], options: Options) -> Com
         CancelledError: If the caller's progress listener stops the work.
     """
     jobs.step(0, 1, "Running the prompts")
+    jobs.pause()
     several = [_Target.of(model, pair, options.ablation) for pair in pairs]
     layout, length = several[0].runs.layout, several[0].runs.positions
     scores = np.zeros((*layout.shape, length), np.float32)
@@ -200,10 +201,9 @@ def graph_of_pairs(model: Model, pairs: Sequence[Pair], options: Options) -> Com
     work = _Work(several, options, scores)
     ranked, positions = work.ranked()
     order, sizes = grown(layout, ranked, options.edges, positions)
-    effect = work.effects(order, positions)
-    result = _result(model, pairs[0], work, order, sizes, effect)
+    result = _result(model, pairs[0], work, order, sizes)
     if options.measured:
-        result = _measured(work, result, order, positions)
+        result = _measured(work, result, order)
     return _with_curves(work, result, ranked) if options.curve else result
 
 
@@ -271,12 +271,6 @@ class _Work:
         order = np.argsort(-np.abs(self.scores[codes]), kind="stable")
         return codes[order], 1 if self.summed else self.length
 
-    def effects(self, codes: Ints, positions: int) -> Floats:
-        """[edge] their scores."""
-        del positions
-        found: Floats = self.scores[codes]
-        return found
-
     def at_positions(self, codes: Ints) -> Ints:
         """Codes of edges at single positions, ascending, as runs take them."""
         if self.summed:
@@ -296,16 +290,14 @@ class _Work:
         return found
 
 
-def _measured(
-    work: _Work, result: ComponentGraph, order: Ints, positions: int
-) -> ComponentGraph:
+def _measured(work: _Work, result: ComponentGraph, order: Ints) -> ComponentGraph:
     """The result with measured effects of its strongest edges."""
     effect, done = result.edge_effect.copy(), result.edge_measured.copy()
-    del positions
     chosen = np.argsort(-np.abs(effect), kind="stable")[: work.options.measured]
     for start in range(0, len(chosen), 16):
         part = chosen[start : start + 16]
         jobs.step(start, len(chosen), "Cutting edges")
+        jobs.pause()
         graphs = [work.at_positions(order[number : number + 1]) for number in part]
         effect[part] = work.full - work.values(graphs, keep=False)
         done[part] = 1
@@ -321,6 +313,7 @@ def _with_curves(work: _Work, result: ComponentGraph, ranked: Ints) -> Component
     sizes, kept, removed, random = list[int](), list[float](), list[float](), list[Floats]()
     for number, size in enumerate(wanted):
         jobs.step(number, len(wanted), "Running graphs")
+        jobs.pause()
         graph = _graph(work, ranked, size, positions, every)
         if len(graph) in (0, *sizes):
             continue  # no graph of this size has whole paths
@@ -363,9 +356,7 @@ def _passes(work: _Work) -> int:
     return sum(one.runs.passes for one in work.several)
 
 
-def _result(
-    model: Model, pair: Pair, work: _Work, order: Ints, sizes: Ints, effect: Floats
-) -> ComponentGraph:
+def _result(model: Model, pair: Pair, work: _Work, order: Ints, sizes: Ints) -> ComponentGraph:
     layout, first = work.layout, work.several[0]
     positions = 1 if work.summed else work.length
     receiver, sender, pos = layout.split(order, positions)
@@ -378,7 +369,7 @@ def _result(
         edge_sender=sender,
         edge_receiver=receiver,
         edge_pos=np.full_like(pos, -1) if work.summed else pos,
-        edge_effect=effect,
+        edge_effect=work.scores[order],
         edge_measured=np.zeros(len(order), np.int64),
         edge_size=sizes,
         full_value=work.full,

@@ -10,7 +10,6 @@ Importable without torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -321,14 +320,16 @@ def random_graph(
     """A random graph of about ``count`` edges, all on paths from the embedding to the answer.
 
     Small graphs are made of random walks from the answer back to the embedding: few of the edges
-    drawn at random would lie on a whole path. Large graphs are drawn edge by edge.
+    drawn at random would lie on a whole path. Large graphs are drawn edge by edge, and pruned.
     """
     every = layout.possible(positions)
     if count >= every:
         return layout.all_edges(positions)
     if count > every // 20:
         ranked = generator.permutation(layout.all_edges(positions))
-        return largest(layout, ranked, count, positions)
+        drawn = largest(layout, ranked, count, positions)
+        if len(drawn) > 0.9 * count:
+            return drawn
     found: dict[int, None] = {}
     while len(found) < count:
         for code in _walk(layout, positions, generator):
@@ -357,8 +358,3 @@ def _input_of(layout: Layout, sender: int, which: int) -> int:
     kind, layer, head = layout.senders[sender]
     first = int(layout.first_receiver[layer])
     return first + 3 * head + which if kind == "head" else first + 3 * layout.heads[layer]
-
-
-def names(layout: Layout, of: Sequence[Sender] | Sequence[Receiver]) -> tuple[str, ...]:
-    """Names of senders or receivers."""
-    return tuple(one.name for one in of)

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from analysis.contract.choices import Choice, Choices, about, check_choices, one_of
+from analysis.contract.sheets import (
+    COUNT,
+    FLAG,
+    INDEX,
+    LOGITS,
+    NUMBER,
+    POSITION,
+    TEXT,
+    Row,
+    Sheet,
+)
 from analysis.contract.specs import Floats, Ints, Result, Spec, Token, check_shape
 from analysis.edge_patching.layout import Layout
 from analysis.errors import SpecError
@@ -208,3 +221,56 @@ def names_of(layout: Layout) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return (
         tuple(one.name for one in layout.senders), tuple(one.name for one in layout.receivers)
     )  # fmt: skip
+
+
+def edge_rows(graph: ComponentGraph) -> Iterator[Row]:
+    """One row for each edge, in the order in which they enter; no position: all positions."""
+    columns = (graph.edge_sender, graph.edge_receiver, graph.edge_pos, graph.edge_size)
+    for number, (sender, receiver, pos, size) in enumerate(zip(*columns, strict=True)):
+        place, text = (int(pos), graph.tokens[pos].text) if pos >= 0 else (None, "")
+        yield (
+            number, graph.senders[sender], graph.receivers[receiver], place, text,
+            graph.edge_effect[number], bool(graph.edge_measured[number]), int(size),
+        )  # fmt: skip
+
+
+def curve_rows(graph: ComponentGraph) -> Iterator[Row]:
+    """One row for each size, with the mean and the ends of the random graphs."""
+    for number, size in enumerate(graph.sizes.tolist()):
+        random = graph.random[number]
+        known = len(random) and not np.isnan(random).any()
+        spread = (random.mean(), random.min(), random.max()) if known else (None,) * 3
+        share = size / graph.possible
+        yield size, share, graph.kept[number], graph.removed[number], *spread
+
+
+def fact_rows(graph: ComponentGraph) -> Iterator[Row]:
+    """Every number and choice of the result, and its answer and foil, by name."""
+    for name in graph.__dataclass_fields__:
+        value = getattr(graph, name)
+        if isinstance(value, str | int | float):
+            yield name, value
+        elif name in ("answer", "foil"):
+            yield name, value.text
+    yield "area", graph.area
+    yield "distance", graph.distance
+
+
+#: The tables of a component graph; the first is the main one.
+SHEETS: dict[type[Any], tuple[Sheet, ...]] = {
+    ComponentGraph: (
+        Sheet(
+            "edges",
+            {"order": INDEX, "sender": TEXT, "receiver": TEXT, "position": POSITION, "text": TEXT,
+             "effect": LOGITS, "measured": FLAG, "size": COUNT},
+            edge_rows,
+        ),
+        Sheet(
+            "curve",
+            {"size": COUNT, "share": NUMBER, "kept": NUMBER, "removed": NUMBER,
+             "random": NUMBER, "random_low": NUMBER, "random_high": NUMBER},
+            curve_rows,
+        ),
+        Sheet("facts", {"name": TEXT, "value": TEXT}, fact_rows),
+    ),
+}  # fmt: skip

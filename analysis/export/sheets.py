@@ -35,6 +35,7 @@ from analysis.contract.sheets import (
     frame,
 )
 from analysis.contract.specs import ModelInfo
+from analysis.edge_patching.specs import SHEETS as EDGE_SHEETS
 from analysis.errors import SpecError
 from analysis.experiments.sheets import SHEETS as EXPERIMENT_SHEETS
 from analysis.export import rows
@@ -66,6 +67,7 @@ def _token_ids(steps: Steps) -> Sequence[int]:
 SHEETS: dict[type[Any], tuple[Sheet, ...]] = {
     **TASK_SHEETS,
     **EXPERIMENT_SHEETS,
+    **EDGE_SHEETS,
     ModelInfo: (_FACTS,),
     RunResult: (Sheet("predictions", rows.ranked_columns, rows.run),),
     Grid: (Sheet("cells", rows.grid_columns, rows.grid),),

@@ -203,9 +203,11 @@ class Readout:
         return result.to(states.device)  # the norm may be on another device
 
     def cap(self, logits: Tensor) -> Tensor:
-        """The model's own scale and soft cap, on float32 logits, in place."""
+        """The model's own scale and soft cap, on float32 logits, in place unless recorded."""
         if self.logit_scale != 1.0:
             logits.mul_(self.logit_scale)
+        if self.softcap is not None and logits.requires_grad:
+            return (logits / self.softcap).tanh() * self.softcap
         if self.softcap is not None:
             logits.div_(self.softcap).tanh_().mul_(self.softcap)
         return logits

@@ -20,6 +20,7 @@ from analysis.contract import jobs
 from analysis.contract.jobs import Job, Priority, Progress
 from analysis.contract.ledger import LedgerSpec, ModelLedgerSpec
 from analysis.contract.specs import InfoSpec
+from analysis.edge_patching.specs import ComponentGraphSpec
 from analysis.errors import CancelledError, WorkerStoppedError
 from analysis.experiments.specs import PromptSpec, SweepSpec
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec, NeuronSpec
@@ -131,6 +132,9 @@ KINDS = {
     "patching": Kind(PatchSpec(MODEL, pairs=8), "Patching", 2),
     "sweep": Kind(SweepSpec(MODEL, "54328+12345=0666", "54321+12345=0666", "7", "6", axes="part"),
                   "Patching cells", 20),
+    "component_graph": Kind(
+        ComponentGraphSpec(MODEL, "54328+12345=0666", "54321+12345=0666", edges=10, measured=2,
+                           draws=1), "Running graphs", 2, patient=True),
     "compare_prompts": Kind(PromptSpec(MODEL, "54321+12345=", "54321+22345="), "Comparing rows"),
     "failure": Kind(lambda number: FailureSpec(wrong_and_right(number)),
                     "Comparing right and wrong", prompts=6),

@@ -212,6 +212,22 @@ def test_sweep_prints_the_numbers_of_the_function(
     assert rows[0]["measured"] == "True"
 
 
+def test_component_graph_prints_the_edges_of_the_function(
+    tiny_llama_dir: Path, pair: tuple[Any, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--clean", "abcd", "--corrupted", "abed", "--edges", "20", "--measured", "2")
+    command = ["component-graph", str(tiny_llama_dir), *words, "--draws", "1"]
+    assert cli.main([*command, "--answer", "x", "--foil", "y", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)["result"]
+    wanted = analysis.component_graph(
+        pair[0], "abcd", "abed", answer="x", foil="y", edges=20, measured=2, draws=1
+    )
+    assert printed["senders"] == list(wanted.senders)
+    for name in ("edge_effect", "kept", "removed"):
+        found = np.array(printed[name], np.float32)
+        np.testing.assert_allclose(found, getattr(wanted, name), rtol=1e-5, equal_nan=True)
+
+
 def test_compare_prompts_prints_the_numbers_of_the_function(
     tiny_llama_dir: Path, pair: tuple[Any, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

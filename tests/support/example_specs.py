@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from analysis.contract.specs import Spec
+from analysis.edge_patching.specs import ComponentGraphSpec
 from analysis.experiments.specs import PromptSpec, SweepSpec
 from analysis.flow_graph.specs import LinkSpec, NeuronSpec
 from analysis.inside_block.specs import BlockSpec, ExpertSpec, ScoreSpec
@@ -29,6 +30,7 @@ REQUIRED: dict[type[Spec[Any]], dict[str, Any]] = {
     CircuitSpec: {"layer": 1, "head": 1},
     PromotedSpec: {"component": "head_output", "layer": 1, "position": 2, "head": 1},
     PromptSpec: {"model": "fake", "a": "abcd", "b": "abed"},
+    ComponentGraphSpec: {"model": "fake", "clean": "abcd", "corrupted": "abed"},
     SweepSpec: {"model": "fake", "clean": "abcd", "corrupted": "abed"},
 }
 

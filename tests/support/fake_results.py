@@ -10,6 +10,8 @@ import numpy as np
 
 from analysis.attribution.specs import Attribution, AttributionSpec
 from analysis.contract.specs import Token
+from analysis.edge_patching.layout import Layout, grown
+from analysis.edge_patching.specs import ComponentGraph, ComponentGraphSpec, names_of
 from analysis.experiments.specs import AXES, PromptComparison, PromptSpec, Sweep, SweepSpec
 from analysis.inside_block.specs import (
     AggregationReport,
@@ -228,6 +230,27 @@ def compared(spec: PromptSpec) -> PromptComparison:
     )  # fmt: skip
 
 
+def component_graph(spec: ComponentGraphSpec) -> ComponentGraph:
+    """A head that reads an MLP, which reads the embedding, and some weaker edges."""
+    layout, size = Layout((HEADS,) * LAYERS, (True,) * LAYERS, False), 5
+    rng = np.random.default_rng(3)
+    scores = rng.normal(size=(*layout.shape, size)).astype(np.float32)
+    every = layout.all_edges(size)
+    ranked = every[np.argsort(-np.abs(scores.ravel()[every]), kind="stable")]
+    order, sizes = grown(layout, ranked, spec.edges, size)
+    receiver, sender, pos = layout.split(order, size)
+    counts = np.array([10, 30, 100, layout.possible(size)] if spec.curve else [], np.int64)
+    kept = np.linspace(0.4, 1.0, len(counts)).astype(np.float32)
+    words = tuple(token(number) for number in range(size))
+    senders, receivers = names_of(layout)
+    return ComponentGraph(
+        senders, receivers, sender, receiver, pos, scores.ravel()[order],
+        np.zeros(len(order), np.int64), sizes, 2.0, -2.0, layout.possible(size), 0.0, 1e-7,
+        counts, kept, np.outer(kept, [0.1] * spec.draws).astype(np.float32), 1 - kept, words,
+        words, token(5), token(9), spec.ablation, spec.score, spec.positions, 1, 9,
+    )  # fmt: skip
+
+
 #: By spec: (size of the sequence, spec) -> result, or (spec) -> result for a model.
 def attribution(size: int, spec: AttributionSpec) -> Attribution:
     rng = np.random.default_rng(spec.position)
@@ -338,6 +361,7 @@ MADE: dict[str, Callable[..., Any]] = {
     "circuits": circuits,
     "experts": experts,
     "neuron_texts": neuron_texts,
+    "component_graph": component_graph,
     "score_parts": score_parts,
     "state_circuits": state_circuits,
     "weights": weights,

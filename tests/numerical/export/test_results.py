@@ -17,6 +17,7 @@ import pytest
 import analysis
 from analysis.contract.sheets import FLAG, TEXT, UNITS, WHOLE, csv_text
 from analysis.contract.specs import Result
+from analysis.edge_patching.specs import ComponentGraphSpec
 from analysis.errors import MissingPackageError, SpecError, StoreError
 from analysis.experiments.specs import PromptSpec, SweepSpec
 from analysis.export.recipes import Recipe, script
@@ -34,6 +35,7 @@ EXPERIMENTS = (
     partial(fake_results.neuron_texts, NeuronTextSpec("m", 1)),
     partial(fake_results.sweep, SweepSpec("m", "a", "b")),
     partial(fake_results.compared, PromptSpec("m", "a", "b")),
+    partial(fake_results.component_graph, ComponentGraphSpec("m", "a", "b")),
 )
 STUDIES = {type(made()).__name__: made for made in (*MADE.values(), *EXPERIMENTS)}
 COMPUTED = tuple(one for one in TECHNIQUES if one.subject in ("trace", "model"))
