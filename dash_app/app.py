@@ -24,6 +24,7 @@ from dash_app.views import (
     attention,
     block,
     compare,
+    components,
     contributions,
     curves,
     disagreement,
@@ -56,6 +57,7 @@ VIEWS: tuple[View, ...] = (
     weights.VIEW,
     ledger.VIEW,
     compare.VIEW,
+    components.VIEW,
     tasks.VIEW,
     history.VIEW,
 )

@@ -63,6 +63,16 @@ callback is answered, and would set them from answers that it then discards.
     }
   }
 
+  function showCircuit(part, note) {
+    showValue("components-size", note, part?.circuit ?? 30);
+  }
+
+  function reportCircuit(value) {
+    if (synced["components-size"] && (value ?? null) !== null) {
+      reportChange("components-size", value, `circuit=${value}`);
+    }
+  }
+
   function showFindText(part, note) {
     showValue("lens-find", note, part?.find ?? "");
   }
@@ -182,6 +192,8 @@ callback is answered, and would set them from answers that it then discards.
     ...window.dash_clientside.stratascope,
     showAttentionLayer,
     reportAttentionLayer,
+    showCircuit,
+    reportCircuit,
     showFindText,
     reportFindText,
     showTasks,

@@ -173,7 +173,7 @@ def _inspector(parts: Parts) -> Pane:
 def _compare(parts: Parts) -> list[Component]:
     return [
         parts["pair"],
-        panel("compare", [parts["patching"], parts["difference"]], fixed=True),
+        panel("compare", [parts["patching"], parts["components"], parts["difference"]], fixed=True),
     ]
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from analysis.contract.specs import Token
+from analysis.edge_patching.specs import ComponentGraph
 from analysis.errors import SpecError
 from analysis.experiments.specs import PromptComparison, Sweep
 from analysis.flow_graph.options import FLOW_METHODS
@@ -36,6 +37,7 @@ from dash_app.page.window import Window, laid_out
 from dash_app.pictures.flow_svg import FlowPicture, Shown
 from dash_app.views.attention.figure import attention
 from dash_app.views.compare.figure import difference_figure, sweep_figure
+from dash_app.views.components.figure import components_figure
 from dash_app.views.curves.emergence_figure import strip
 from dash_app.views.curves.figure import curves
 from dash_app.views.disagreement.figure import disagreement
@@ -192,6 +194,12 @@ def _compared(
     return difference_figure(found, shown, theme)
 
 
+def _components(
+    found: ComponentGraph, _tokens: Sequence[Token], *, theme: Theme, edges: int = 30
+) -> Figure:
+    return components_figure(found, edges, theme)
+
+
 def _norms(report: NormReport, _tokens: Sequence[Token], *, theme: Theme) -> Figure:
     if report.final is None:
         raise SpecError("This model has no final norm.", "Take its numbers with to_dataframe().")
@@ -269,6 +277,7 @@ PICTURES: Mapping[type[Any], Mapping[str, Draw]] = {
     Steps: {"curves": _steps},
     Sweep: {"sweep": _of_theme(sweep_figure)},
     PromptComparison: {"difference": _compared},
+    ComponentGraph: {"components": _components},
     EmbeddingReport: {"cosines": _of_theme(model_figures.cosines)},
     NormReport: {"final": _norms, "norms": _of_theme(model_figures.norms)},
     SimilarityReport: {"similarity": _of_theme(model_figures.similarity)},

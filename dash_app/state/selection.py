@@ -158,6 +158,7 @@ class Selection(BaseModel):
         pairs: Changes of that alignment.
         inside: The layer of a sweep over heads and positions; None: the middle one.
         apart: What the comparison of its two prompts shows.
+        circuit: Edges of the component graph that is shown.
         edits: Changes of the forward pass, as short forms (``analysis/tracing/edits.py``).
         version: Whether the heatmap shows the edited run, the baseline or the difference.
         theme, page: The colours, where "auto" follows the browser; the page that is shown.
@@ -240,6 +241,7 @@ class Selection(BaseModel):
     )
     inside: MaybeIndex = None
     apart: Annotated[str, _one_of(DIFFERENCES)] = DIFFERENCES.default
+    circuit: int = Field(default=30, ge=1, le=300)
     edits: Edits = ()
     version: Annotated[str, _one_of(options.VERSIONS)] = options.VERSIONS.default
     theme: Annotated[str, _one_of(options.THEMES)] = options.THEMES.default

@@ -32,6 +32,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "block": {"layer": 0},
     "carry_circuits": {"digits": 2},
     "circuits": {"layer": 0, "head": 1},
+    "component_graph": {"clean": [1, 2, 3], "corrupted": [1, 4, 3], "curve": False},
     "compare": {"a": [1, 2, 3], "b": [1, 4, 3]},
     "compute": {"spec": LensSpec()},
     "head_output": {"layer": 0},

@@ -36,7 +36,7 @@ LINK = {
     "model": MODEL, "prompt": "the capital of France", "new": 1, "row": 2, "pos": 3, "layer": 1,
     "heads": "1", "adds": "mlp_output", "link": "mlp:1:3:3:-1", "colour": "state_norm",
     "readers": "output,input", "clean": "the capital of France",
-    "corrupted": "the capital of Spain", "align": "token",
+    "corrupted": "the capital of Paris", "answer": "x", "against": "y", "align": "token",
 }  # fmt: skip
 PANES = sorted({pane for view in VIEWS for pane in view.exports})
 #: Panes without numbers here: each report of the tasks has files of its own

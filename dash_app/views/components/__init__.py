@@ -1,0 +1,202 @@
+"""The edges between components that carry the answer of a pair, and how faithful graphs are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+
+from analysis.edge_patching.specs import EDGE_SCORES, ComponentGraph, ComponentGraphSpec
+from analysis.errors import AnalysisError
+from dash_app.jobs.job_and_draw import (
+    JobParts,
+    Work,
+    part_of,
+    progress_bar,
+    register_job,
+    run_safely,
+    stop_button,
+    stored_problem,
+)
+from dash_app.page.panel import GRAPH_CONFIG, aria, blank_figure, control, error_figure
+from dash_app.page.panel import problem_figure as problem_picture
+from dash_app.page.panes import Pane
+from dash_app.state.context import (
+    Context,
+    Drawing,
+    Export,
+    JobStart,
+    NewJob,
+    PageId,
+    Service,
+    Shown,
+    View,
+)
+from dash_app.state.selection import RunRef, Selection
+from dash_app.views.components.figure import components_caption, components_figure
+
+PANE = "components"
+EMPTY = "Choose a pair of prompts, or type your own."
+#: Edges of the largest graph that the slider reaches.
+MOST = 300
+HELP = (
+    "A component is the embedding, a head, an MLP or the answer. Each reads the sum of what those"
+    " before it wrote: a head by its query, key and value, each on its own. An edge is one of these"
+    " readings, at one position. Cutting it puts what the sender writes after the corrupted prompt"
+    " in the place of what it writes after the clean one.",
+    f"Effects are estimated with one backward pass ({EDGE_SCORES['gradient'].source})."
+    " The picture has the strongest edges on paths from the embedding to the answer. Blue"
+    " edges support the answer, orange ones oppose it. Edges into keys and values are drawn to each"
+    " later position of the head. Faint edges show their values on hover.",
+    "Right: the share of the logit difference that remains in a run with every edge outside the"
+    " graph cut (faithfulness, as in the MIB benchmark; Mueller et al., 2025), in one with the"
+    " graph's own edges cut, and for random graphs of the same size.",
+)
+
+
+class ComponentsId(StrEnum):
+    """Ids of this view's components."""
+
+    SIZE = "components-size"
+    GRAPH = "components-graph"
+    CAPTION = "components-caption"
+    LAST = "components-last"
+    PROGRESS = "components-progress"
+    STOP = "components-stop"
+
+
+def layout(_context: Context) -> dict[str, Any]:
+    """The slider, and the picture with its curve."""
+    slider = dcc.Slider(
+        id=ComponentsId.SIZE, min=1, max=MOST, step=1, value=30, allow_direct_input=True,
+        marks={number: str(number) for number in (1, 30, 100, 200, MOST)},
+    )  # fmt: skip
+    picture = dcc.Graph(
+        id=ComponentsId.GRAPH, figure=blank_figure(), config=GRAPH_CONFIG, responsive=True,
+        style={"height": "22rem"},
+    )  # fmt: skip
+    label = "Graph of components, and the share of the answer that graphs of each size keep"
+    body = [
+        dcc.Store(id=ComponentsId.LAST),
+        control("Edges", html.Div(slider, className="flex-grow-1")),
+        progress_bar(ComponentsId.PROGRESS, stop_button(ComponentsId.STOP)),
+        html.Div(picture, className="figure", role="img", tabIndex="0", **aria(label=label)),
+    ]
+    pane = Pane(
+        PANE, "Components", "Which edges between components carry the answer", html.Div(body), HELP,
+        caption=EMPTY, caption_id=ComponentsId.CAPTION, lazy=False,
+    )  # fmt: skip
+    return {PANE: pane}
+
+
+def spec_of(selection: Selection) -> ComponentGraphSpec | None:
+    """The graph of the selection's pair, with its curve; None if there is no pair.
+
+    Raises:
+        SpecError: If a prompt is empty, or answer and foil are the same.
+    """
+    if not selection.clean and not selection.corrupted:
+        return None
+    return ComponentGraphSpec(
+        selection.model, selection.clean, selection.corrupted, selection.answer, selection.against,
+        edges=MOST,
+    )  # fmt: skip
+
+
+def specs(_service: Service, _run: RunRef | None, selection: Selection) -> list[ComponentGraphSpec]:
+    """The request of the graph; none if there is no pair."""
+    spec = spec_of(selection)
+    return [] if spec is None else [spec]
+
+
+def compute(
+    service: Service,
+    selection: Selection,
+    job: NewJob,
+    *,
+    hand_over: Callable[[dict[str, Any]], None],
+) -> dict[str, Any] | None:
+    """Score the edges, then run graphs; ``hand_over`` passes the edges on before the curve."""
+
+    def work() -> int:
+        spec = spec_of(selection)
+        if spec is not None:
+            service.ask(spec.model, replace(spec, curve=False), job(0.0, 0.25))
+            hand_over({"part": 0})
+            service.ask(spec.model, spec, job(0.25, 1.0))
+        return 1
+
+    return run_safely(work)
+
+
+def draw(
+    service: Service,
+    _run: RunRef | None,
+    selection: Selection,
+    theme: Any,
+    ready: dict[str, Any] | None,
+) -> Shown:
+    """The picture and its caption; nothing is computed before the pane is opened."""
+    try:
+        spec = spec_of(selection) if PANE in selection.panes else None
+        if spec is None:
+            return Shown((blank_figure(20), EMPTY))
+        whole: ComponentGraph | None = service.peek(spec.model, spec)
+        found = whole or service.peek(spec.model, replace(spec, curve=False))
+        problem = stored_problem(ready)
+        if found is None and problem:
+            return Shown((problem_picture(problem, 200), ""))
+        if found is None:
+            return Shown((blank_figure(20), "The edges come first."), complete=False)
+        figure = components_figure(found, selection.circuit, theme)
+        text = components_caption(found, selection.circuit)
+        return Shown((figure, text), complete=whole is not None or problem is not None)
+    except AnalysisError as error:
+        return Shown((error_figure(error, 200), ""))
+
+
+DRAWING = Drawing(
+    PANE,
+    (Output(ComponentsId.GRAPH, "figure"), Output(ComponentsId.CAPTION, "children")),
+    draw,
+    parts=(PageId.SWEEP, PageId.REQUEST, PageId.ARRANGEMENT),
+    theme=True,
+    job=JobStart.AUTOMATIC,
+    computed=(PageId.SWEEP, PageId.REQUEST),
+    without_run=True,
+)
+JOB = JobParts(ComponentsId.LAST, ComponentsId.PROGRESS, ComponentsId.STOP)
+
+
+def register(app: Dash, context: Context) -> None:
+    """Compute the graph and its curve; the browser sets the slider."""
+
+    def prepare(run: RunRef | None, selection: Selection, **_presses: Any) -> Work | None:
+        pass_on = part_of(DRAWING, run, selection)
+        return partial(compute, context.service, selection, hand_over=pass_on)
+
+    register_job(app, context, DRAWING, JOB, prepare, patient=True)
+    browser: Any = app.clientside_callback  # Dash has no types for it
+    browser(
+        ClientsideFunction("stratascope", "reportCircuit"),
+        Input(ComponentsId.SIZE, "value"),
+        prevent_initial_call=True,
+    )
+    browser(
+        ClientsideFunction("stratascope", "showCircuit"),
+        Input(PageId.SWEEP, "data"),
+        Input(PageId.QUERY, "data"),
+    )
+
+
+EXPORT = Export(
+    specs,
+    DRAWING.name,
+    "Open the pane with a pair of prompts, and wait for the curve, then export it again.",
+    without_run=True,
+)
+VIEW = View(PANE, layout, register, drawings=(DRAWING,), exports={PANE: EXPORT})
