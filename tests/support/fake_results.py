@@ -361,7 +361,6 @@ MADE: dict[str, Callable[..., Any]] = {
     "circuits": circuits,
     "experts": experts,
     "neuron_texts": neuron_texts,
-    "component_graph": component_graph,
     "score_parts": score_parts,
     "state_circuits": state_circuits,
     "weights": weights,

@@ -10,6 +10,7 @@ import numpy as np
 from analysis.attribution.specs import Attribution
 from analysis.contract.ledger import Ledger, LedgerEntry, LedgerSpec, ModelLedgerSpec
 from analysis.contract.specs import ModelInfo
+from analysis.edge_patching.specs import ComponentGraph, ComponentGraphSpec
 from analysis.errors import AnalysisError, PromptError, SpecError
 from analysis.experiments.specs import PromptComparison, PromptSpec, Sweep, SweepSpec
 from analysis.flow_graph.results import (
@@ -115,6 +116,9 @@ class FakeService:
         self._called("neuron_texts")
         self.memo[spec.model, spec] = fake_results.neuron_texts(spec)
         return self.memo[spec.model, spec]
+    def component_graph(self, spec: ComponentGraphSpec, job: Any = None) -> ComponentGraph:
+        self._called("component_graph")
+        return fake_results.component_graph(spec)
 
     def compare_prompts(self, spec: PromptSpec, job: Any = None) -> PromptComparison:
         self._called("compare_prompts")

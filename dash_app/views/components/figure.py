@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
 
 from analysis.edge_patching.specs import ComponentGraph
 from dash_app.page.theme import Figure, Theme, axis, base_layout, palette, rgba
-from dash_app.page.token_labels import percent, quoted, token_markup
+from dash_app.page.token_labels import quoted, token_markup
 
 #: Edges that are drawn in full; weaker ones are faint and show their values on hover.
 MAIN = 40
@@ -40,7 +40,10 @@ def components_figure(graph: ComponentGraph, most: int, theme: Theme) -> Figure:
     layers = sum(1 for name in graph.receivers if name.startswith("mlp")) or (
         max((int(name.split()[1].split(".")[0]) for name in graph.senders[1:]), default=0) + 1
     )
-    texts = ["all positions" if pos < 0 else token_markup(graph.tokens[pos], 10) for pos in columns]
+    texts = [
+        "all positions" if pos < 0 else f"{pos} {token_markup(graph.tokens[pos], 10)}"
+        for pos in columns
+    ]
     layout = {
         "xaxis": axis(
             theme, domain=[0, wide], tickmode="array", tickvals=list(range(len(columns))),
@@ -183,7 +186,7 @@ def _nodes(
             "x": [places[node][0] for node in places],
             "y": [places[node][1] for node in places],
             "text": [_label(names[node[0]]) if node in shown else "" for node in places],
-            "textposition": "top center",
+            "textposition": _sides(places),
             "textfont": {"size": 10, "color": colours.ink},
             "hovertext": [_box(graph, names[node[0]], lists[node]) for node in places],
             "hovertemplate": "%{hovertext}<extra></extra>",
@@ -195,6 +198,14 @@ def _nodes(
                 "line": {"width": 1, "color": colours.surface},
             },
         }
+    ]
+
+
+def _sides(places: dict[Node, tuple[float, float]]) -> list[str]:
+    """Where each label stands: beside a component that is alone in its row, else above it."""
+    rows = Counter((node[1], places[node][1]) for node in places)
+    return [
+        "middle right" if rows[node[1], places[node][1]] == 1 else "top center" for node in places
     ]
 
 
@@ -253,7 +264,7 @@ def _curve_axes(graph: ComponentGraph, theme: Theme) -> dict[str, Any]:
         for n, (text, colour) in enumerate(texts)
     ]  # fmt: skip
     return {
-        "xaxis2": axis(theme, "edges", domain=[0.77, 1.0], anchor="y2", type="log", nticks=5),
+        "xaxis2": axis(theme, "edges", domain=[0.77, 1.0], anchor="y2", type="log", dtick=1),
         "yaxis2": axis(theme, "share that remains", anchor="x2", range=[lowest, highest]),
         "annotations": notes,
     }
@@ -273,11 +284,16 @@ def components_caption(graph: ComponentGraph, most: int) -> str:
     shown = f" The graph has {count} of {graph.possible:,} edges."
     if not len(graph.sizes):
         return lead + shown + " Its faithfulness follows."
-    near = int(np.argmin(np.abs(np.log(graph.sizes / count))))
+    near = max(int(np.searchsorted(graph.sizes, count, "right")) - 1, 0)
     random = graph.random[near]
-    beside = f", random graphs {percent(float(random.mean()))}" if (
-        len(random) and not np.isnan(random).any()) else ""  # fmt: skip
+    known = len(random) and not np.isnan(random).any()
+    beside = f"; random graphs of that size keep {share(float(random.mean()))}" if known else ""
     return (
         f"{lead}{shown} With all other edges cut, {int(graph.sizes[near])} edges keep"
-        f" {percent(float(graph.kept[near]))}{beside}."
+        f" {share(float(graph.kept[near]))}{beside}."
     )
+
+
+def share(value: float) -> str:
+    """A share in percent; it can be below 0 and above 100 %."""
+    return f"{100 * value + 0.0:.0f} %".replace("-0 %", "0 %").replace("-", "−")
