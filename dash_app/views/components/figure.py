@@ -37,13 +37,8 @@ def components_figure(graph: ComponentGraph, most: int, theme: Theme) -> Figure:
     wide = 0.7 if len(graph.sizes) else 1.0
     columns = sorted({pos for _, pos in places})
     data = [*_lines(graph, edges, places, theme), *_nodes(graph, edges, places, theme)]
-    layers = sum(1 for name in graph.receivers if name.startswith("mlp")) or (
-        max((int(name.split()[1].split(".")[0]) for name in graph.senders[1:]), default=0) + 1
-    )
-    texts = [
-        "all positions" if pos < 0 else f"{pos} {token_markup(graph.tokens[pos], 10)}"
-        for pos in columns
-    ]
+    layers = int(_height(graph, len(graph.senders)))
+    texts = [_column(graph, pos) for pos in columns]
     layout = {
         "xaxis": axis(
             theme, domain=[0, wide], tickmode="array", tickvals=list(range(len(columns))),
@@ -65,6 +60,11 @@ def components_figure(graph: ComponentGraph, most: int, theme: Theme) -> Figure:
             margin={"l": 76, "r": 12, "t": 12, "b": 84, "pad": 0, "autoexpand": False}, **layout,
         ),
     }  # fmt: skip
+
+
+def _column(graph: ComponentGraph, pos: int) -> str:
+    """The name of a column: a position with its token."""
+    return "all positions" if pos < 0 else f"{pos} {token_markup(graph.tokens[pos], 10)}"
 
 
 def _places(graph: ComponentGraph, edges: list[int]) -> dict[Node, tuple[float, float]]:
