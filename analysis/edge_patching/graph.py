@@ -90,6 +90,11 @@ def component_graph(
     measured: all other edges are cut in a run (as in the MIB benchmark, Mueller et al., 2025,
     arXiv 2504.13151).
 
+    A graph that keeps the answer is one way to make it, not the only one: see what remains if the
+    graph is cut. Where a softmax saturates, an edge can carry everything and have a score near 0.
+    With shared keys and values, each head has a key and a value of its own. A norm after attention,
+    or over all queries of a layer, is applied to each head with the whole layer's scale.
+
     Args:
         model: From ``load_model``.
         clean: The prompt after which the model gives the answer: text or token ids.

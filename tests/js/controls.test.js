@@ -221,3 +221,14 @@ test("the menu shows the model of the address, unless a newer choice waits", () 
   page.dash.showAddress(answerOf(1, "a", "explore"));
   assert.equal(page.layout["run-model"].value, "c");
 });
+
+test("the slider of the component graph shows the selected size, and reports a new one", () => {
+  const page = openPage();
+  page.layout["components-size"] = { value: 30 };
+  page.dash.showCircuit({ circuit: 80 }, { seen: 0 });
+  assert.equal(page.layout["components-size"].value, 80);
+  page.layout["components-size"].value = 90;
+  page.dash.reportCircuit(90);
+  page.dash.reportCircuit(90);
+  assert.deepEqual(targets(page), [["circuit=90", "components-size"]]);
+});
