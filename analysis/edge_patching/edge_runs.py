@@ -178,7 +178,6 @@ class EdgeRuns:
             found.append(_Batch(self, graphs[start : start + size], keep).run())
             self.passes += size
             start += size
-            jobs.pause()
         return torch.cat(found) if found else torch.zeros(0, self.clean.last.shape[-1])
 
     def _batch(self, graphs: Sequence[Ints]) -> int:

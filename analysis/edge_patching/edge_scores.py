@@ -63,12 +63,12 @@ def _scores(runs: EdgeRuns, lead: Lead, steps: int) -> Floats:
     scores = np.zeros((*layout.shape, runs.positions), np.float32)
     moved = (runs.clean.senders - runs.ablated).transpose(0, 1)  # [pos, sender, d_model]
     for step in range(1, steps + 1):
+        jobs.step(step - 1, steps, "Scoring edges")
+        jobs.pause()
         for first, gradient in _gradients(runs, _between(runs, step, steps), lead):
             reads = max(one.reads for one in layout.receivers[first : first + len(gradient)])
             product = torch.bmm(moved[:, :reads], gradient.permute(1, 2, 0)).permute(2, 1, 0)
             scores[first : first + len(gradient), :reads] += product.numpy() / steps
-        jobs.step(step, steps, "Scoring edges")
-        jobs.pause()
     for number, one in enumerate(layout.receivers):
         scores[number, one.reads :] = 0.0
     scores[-1, :, :-1] = 0.0
@@ -96,7 +96,6 @@ def _gradients(runs: EdgeRuns, run: States, lead: Lead) -> Iterator[tuple[int, T
     yield layout.shape[0] - 1, flowing[None].clone()
     for layer in range(len(layout.heads) - 1, -1, -1):
         jobs.check_cancelled()
-        jobs.pause()
         above, start = flowing, int(layout.first_receiver[layer])
         heads = layout.heads[layer]
         if layout.mlps[layer]:

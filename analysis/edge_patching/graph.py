@@ -317,24 +317,27 @@ def _with_curves(work: _Work, result: ComponentGraph, ranked: Ints) -> Component
     wanted = _series(every)
     sizes, kept, removed, random = list[int](), list[float](), list[float](), list[Floats]()
     for number, size in enumerate(wanted):
-        jobs.step(number, len(wanted), "Running graphs")
-        jobs.pause()
-        graph = _graph(work, ranked, size, positions, every)
+        _progress(3 * number, 3 * len(wanted))
+        graph = largest(work.layout, ranked, size, positions)
+        graph = work.layout.all_edges(positions) if size == every else graph
         if len(graph) in (0, *sizes):
             continue  # no graph of this size has whole paths
         own = work.at_positions(graph)
         few = len(graph) <= _COMPARED * every
+        values = work.shares(work.values([own], keep=True))
+        _progress(3 * number + 1, 3 * len(wanted))
         draws = [
             work.at_positions(random_graph(work.layout, len(graph), positions, generator))
             for _ in range(work.options.draws if few else 0)
         ]
-        values = work.shares(work.values([own, *draws], keep=True))
+        beside = work.shares(work.values(draws, keep=True))
+        _progress(3 * number + 2, 3 * len(wanted))
+        rest = work.shares(work.values([own], keep=False)) if few else [np.nan]
         sizes.append(len(graph))
         kept.append(float(values[0]))
-        rest = work.shares(work.values([own], keep=False)) if few else [np.nan]
         removed.append(float(rest[0]))
-        random.append(values[1:] if few else np.full(work.options.draws, np.nan))
-    jobs.step(len(wanted), len(wanted), "Running graphs")
+        random.append(beside if few else np.full(work.options.draws, np.nan, np.float32))
+    _progress(1, 1)
     return replace(
         result,
         sizes=np.array(sizes, np.int64),
@@ -345,16 +348,16 @@ def _with_curves(work: _Work, result: ComponentGraph, ranked: Ints) -> Component
     )
 
 
+def _progress(done: int, total: int) -> None:
+    """Report progress, and let more urgent work run."""
+    jobs.step(done, total, "Running graphs")
+    jobs.pause()
+
+
 def _series(every: int) -> list[int]:
     """10, 30, 100, 300, ... and all."""
     found = [digit * 10**power for power in range(1, 12) for digit in _SIZES]
     return [*(size for size in found if size < every), every]
-
-
-def _graph(work: _Work, ranked: Ints, size: int, positions: int, every: int) -> Ints:
-    if size == every:
-        return work.layout.all_edges(positions)
-    return largest(work.layout, ranked, size, positions)
 
 
 def _passes(work: _Work) -> int:

@@ -28,7 +28,6 @@ from dash_app.page.panes import Pane
 from dash_app.state.context import (
     Context,
     Drawing,
-    Export,
     JobStart,
     NewJob,
     PageId,
@@ -36,6 +35,7 @@ from dash_app.state.context import (
     Shown,
     View,
 )
+from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.components.figure import components_caption, components_figure
 
@@ -87,8 +87,8 @@ def layout(_context: Context) -> dict[str, Any]:
         html.Div(picture, className="figure", role="img", tabIndex="0", **aria(label=label)),
     ]
     pane = Pane(
-        PANE, "Components", "Which edges between components carry the answer", html.Div(body), HELP,
-        caption=EMPTY, caption_id=ComponentsId.CAPTION, lazy=False,
+        PANE, "Components", "Which edges between components carry the answer", body, HELP,
+        caption=EMPTY, caption_id=ComponentsId.CAPTION,
     )  # fmt: skip
     return {PANE: pane}
 
@@ -190,6 +190,7 @@ def register(app: Dash, context: Context) -> None:
         ClientsideFunction("stratascope", "showCircuit"),
         Input(PageId.SWEEP, "data"),
         Input(PageId.QUERY, "data"),
+        Input(ComponentsId.CAPTION, "children"),  # the pane is drawn when it is first shown
     )
 
 

@@ -225,7 +225,7 @@ def _box(graph: ComponentGraph, name: str, edges: list[int]) -> str:
 def _curve(graph: ComponentGraph, most: int, theme: Theme) -> list[dict[str, Any]]:
     """The shares that remain, by size: of the graph, of random graphs, and with the graph cut."""
     colours, sizes = palette(theme), graph.sizes.tolist()
-    known = ~np.isnan(graph.random).any(1) if graph.random.shape[1] else np.zeros(len(sizes), bool)
+    known = [len(one) > 0 and not np.isnan(one).any() for one in graph.random]
     some = [size for size, one in zip(sizes, known, strict=True) if one]
     random = graph.random[known]
     common = {"type": "scatter", "xaxis": "x2", "yaxis": "y2", "mode": "lines+markers"}
