@@ -34,7 +34,6 @@ from analysis.tracing.tokens import describe_tokens, token_id
 _SIZES = (1, 3)
 #: Graphs of at most this share of all edges are compared with random graphs, and cut.
 _COMPARED = 0.1
-#: How messages name the prompts.
 _NAMES = ("The clean prompt", "The corrupted prompt")
 
 
