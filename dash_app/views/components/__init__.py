@@ -87,7 +87,7 @@ def layout(_context: Context) -> dict[str, Any]:
         html.Div(picture, className="figure", role="img", tabIndex="0", **aria(label=label)),
     ]
     pane = Pane(
-        PANE, "Components", "Which edges between components carry the answer", body, HELP,
+        PANE, "Components", "Which edges between components carry the answer", html.Div(body), HELP,
         caption=EMPTY, caption_id=ComponentsId.CAPTION,
     )  # fmt: skip
     return {PANE: pane}
