@@ -87,10 +87,10 @@ def carries(count: int) -> None:
 def indirect_object() -> None:
     """The circuit of an indirect object on the default model."""
     model = analysis.load_model("smollm2-135m-instruct")
-    for options in ({}, {"score": "integrated"}):
+    for score in ("gradient", "integrated"):
         start = time.perf_counter()
         graph = component_graph(
-            model, CLEAN, CORRUPTED, answer=" Mary", foil=" John", draws=2, **options
+            model, CLEAN, CORRUPTED, answer=" Mary", foil=" John", draws=2, score=score
         )
         title = f"Indirect object, {graph.score}"
         report(title, graph, time.perf_counter() - start)
