@@ -116,6 +116,7 @@ class FakeService:
         self._called("neuron_texts")
         self.memo[spec.model, spec] = fake_results.neuron_texts(spec)
         return self.memo[spec.model, spec]
+
     def component_graph(self, spec: ComponentGraphSpec, job: Any = None) -> ComponentGraph:
         self._called("component_graph")
         return fake_results.component_graph(spec)
