@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from analysis.experiments.comparison import compare
     from analysis.experiments.sweep import sweep
     from analysis.export.apply import compute
+    from analysis.export.interop import bertviz, circuitsvis, transformer_lens_cache
     from analysis.export.recipes import recipe
     from analysis.export.results import load_recipe, load_result, tables
     from analysis.flow_graph.graph import flow
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from analysis.inside_block.block import block
     from analysis.inside_block.experts import experts
     from analysis.inside_block.scores import score_parts
+    from analysis.learned.tuned_lens import import_tuned_lens
     from analysis.lens.colours import colours
     from analysis.lens.disagreement import disagreement
     from analysis.lens.grid import decode
@@ -55,6 +57,8 @@ _HOMES = {
     "attention_bias": "analysis.tracing.heads",
     "attribute": "analysis.attribution.direct",
     "carry_circuits": "analysis.tasks.carry_circuits",
+    "bertviz": "analysis.export.interop",
+    "circuitsvis": "analysis.export.interop",
     "colours": "analysis.lens.colours",
     "component_graph": "analysis.edge_patching.graph",
     "compute": "analysis.export.apply",
@@ -80,7 +84,9 @@ _HOMES = {
     "steps": "analysis.trajectory.steps",
     "tables": "analysis.export.results",
     "sweep": "analysis.experiments.sweep",
+    "import_tuned_lens": "analysis.learned.tuned_lens",
     "trace": "analysis.tracing.capture",
+    "transformer_lens_cache": "analysis.export.interop",
     "weight_report": "analysis.weights.report",
     "score_parts": "analysis.inside_block.scores",
     "circuits": "analysis.weights.circuits",
@@ -95,9 +101,11 @@ __all__ = [
     "align",
     "attention_bias",
     "attribute",
+    "bertviz",
     "block",
     "carry_circuits",
     "circuits",
+    "circuitsvis",
     "colours",
     "compare",
     "component_graph",
@@ -110,6 +118,7 @@ __all__ = [
     "flow",
     "generate",
     "head_output",
+    "import_tuned_lens",
     "interventions",
     "largest_steps",
     "load_model",
@@ -126,6 +135,7 @@ __all__ = [
     "sweep",
     "tables",
     "trace",
+    "transformer_lens_cache",
     "weight_report",
 ]
 

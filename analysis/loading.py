@@ -6,12 +6,12 @@ from functools import partial
 from os import PathLike, fspath
 from typing import Any
 
-from analysis.errors import AnalysisError, UnknownModelError, UnsupportedModelError
+from analysis.errors import AnalysisError, SpecError, UnknownModelError, UnsupportedModelError
 from analysis.ledger import check, require
 from analysis.model import attention_hooks
 from analysis.model.find_stream import find_stream
 from analysis.model.handle import Model, describe, probes
-from analysis.model.pretrained import load_pretrained
+from analysis.model.pretrained import Loaded, load_pretrained
 from analysis.model.readout import find_readout, norm_form
 from analysis.model.transformers_io import drop_unused
 from analysis.tracing import storage
@@ -48,23 +48,45 @@ def build_model(loaded: Any) -> Model:
     return model
 
 
-def load_model(name: str | PathLike[str], *, dtype: Any = None, device: Any = None) -> Model:
+def load_model(name: Any, tokenizer: Any = None, *, dtype: Any = None, device: Any = None) -> Model:
     """Load a model and find its residual stream's writers.
 
     Args:
-        name: A catalogue name, hub id, local folder, ``path/to/file.gguf``, or base+adapter.
+        name: A catalogue name, hub id, local folder, ``path/to/file.gguf``, or base+adapter. Or a
+            Hugging Face model in memory, or an object of nnsight or TransformerLens that wraps
+            one. It stays the same object, in evaluation mode, without gradients, and with eager
+            attention that is observed.
+        tokenizer: The tokenizer of a model in memory; that of the object unless given.
         dtype: "float32", "bfloat16" or "float16"; by entry or setting unless given, else float32.
         device: "cuda", "cpu", or "spread" for all CUDA devices together; by entry or
             setting unless given, else the best one available.
 
     Raises:
         UnknownModelError: If there is no model of this name.
-        ModelLoadError: If it can't be loaded: truncated, pickled, gated, too large.
+        ModelLoadError: If it can't be loaded: truncated, pickled, gated, too large; or if there is
+            no model in an object.
         UnsupportedModelError: If it loads, but one of the identities 1 to 5 fails on it.
+        SpecError: If a model in memory is given with a dtype or device, or a name with a tokenizer.
     """
-    model = build_model(load_pretrained(_text(name), dtype=dtype, device=device))
+    model = build_model(_loaded(name, tokenizer, dtype, device))
     require(model)
     return model
+
+
+def _loaded(name: Any, tokenizer: Any, dtype: Any, device: Any) -> Loaded:
+    if isinstance(name, (str, PathLike)) or not hasattr(name, "__dict__"):
+        if tokenizer is not None:
+            raise SpecError(
+                "A model that is loaded by its name has its own tokenizer.", "Leave it out."
+            )
+        return load_pretrained(_text(name), dtype=dtype, device=device)
+    if dtype is not None or device is not None:
+        raise SpecError(
+            "A model in memory keeps its dtype and device.", "Convert or move the model first."
+        )
+    from analysis.model import in_memory
+
+    return in_memory.loaded(name, tokenizer)
 
 
 def _text(name: Any) -> str:

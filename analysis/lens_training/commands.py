@@ -33,6 +33,10 @@ def add_to(commands: Any) -> None:
     evaluating.add_argument("--tokens", type=int, default=2048, help="positions per text (2048)")
     evaluating.add_argument("--seed", type=int, help="seed of the text (that of the training)")
     evaluating.set_defaults(work=_evaluate)
+    importing = found.add_parser("import", help="use a lens of the package tuned-lens")
+    importing.add_argument("model", help=_MODEL)
+    importing.add_argument("folder", type=Path, help="a folder with config.json and params.pt")
+    importing.set_defaults(work=_import)
     listing = found.add_parser("list", help="list the available lenses")
     listing.set_defaults(work=_list)
 
@@ -106,6 +110,15 @@ def _command(chosen: argparse.Namespace, given: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
+def _import(chosen: argparse.Namespace) -> int:
+    from analysis.learned.tuned_lens import import_tuned_lens
+    from analysis.loading import load_model
+
+    info = import_tuned_lens(load_model(chosen.model), chosen.folder)
+    _say(f"{info.path}: {info.shape}, {info.nbytes / 1e6:.2f} MB")
+    return 0
+
+
 def _evaluate(chosen: argparse.Namespace) -> int:
     from analysis.learned.translators import load_lens, require
     from analysis.lens_training import texts
@@ -152,9 +165,10 @@ def _list(chosen: argparse.Namespace) -> int:
         origin = "shipped" if info.shipped else str(info.path.parent)
         size = f"{info.nbytes / 1e6:.2f} MB"
         _say(f"{info.path.stem}  for {info.model}, {info.shape}, {size}, {origin}")
-        _say(
-            f"    trained on {info.text}, {info.tokens} tokens, {info.steps} steps: {info.command}"
+        trained = (
+            f"trained on {info.text}, {info.tokens} tokens, {info.steps} steps: {info.command}"
         )
+        _say(f"    {trained if info.steps else info.text}")
         for part in info.evaluations:
             _say(
                 f"    {part.text}, {part.tokens} tokens: smaller KL than the logit lens at "
