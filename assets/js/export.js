@@ -14,8 +14,7 @@ the tab on top.
 
   const SVG = "http://www.w3.org/2000/svg";
   const FEEDBACK_MS = 1600;
-  const SCALE = 2; // pixels of a PNG for each pixel of the screen
-  const MOST_PIXELS = 16_000; // of a side of a PNG: browsers draw no larger canvas
+  const SCALES = { png: 2, png3: 3 }; // pixels of a PNG for each pixel of the screen
   const SMALLEST = 100; // pixels: a smaller SVG is an icon
   const NOTE = { size: 11, line: 15, letter: 6, edge: 10 }; // pixels of the caption's text
   /* What the style sheet gives a text in a cell. */
@@ -145,8 +144,8 @@ the tab on top.
     return lines;
   }
 
-  /* The legends and the caption of a pane, below its pictures; none if it has neither. */
-  function notes(pane, wide) {
+  /* The legends, and the caption if wanted, below the pictures of a pane. */
+  function notes(pane, wide, hasCaption) {
     const svg = document.createElementNS(SVG, "svg");
     const add = (name, values, text = "") => {
       const made = svg.appendChild(document.createElementNS(SVG, name));
@@ -172,7 +171,7 @@ the tab on top.
       x += own;
     }
     y += items.length ? line : 0;
-    const caption = pane.querySelector(".panel-caption")?.innerText ?? "";
+    const caption = hasCaption ? (pane.querySelector(".panel-caption")?.innerText ?? "") : "";
     for (const text of wrapped(caption, Math.floor((wide - 2 * edge) / letter))) {
       add("text", { ...font, x: edge, y, fill }, text);
       y += line;
@@ -181,100 +180,43 @@ the tab on top.
   }
 
   /* The pictures of a pane, from top to bottom. */
-  async function pictures(pane, figures, inOwnColours) {
+  async function pictures(pane, figures, inOwnColours, hasCaption) {
     const body = pane.querySelector(".pane-body");
     const charts = [...body.querySelectorAll(".js-plotly-plot")].filter(isVisible);
     const light = (work) => (inOwnColours ? work() : inLight(work));
     if (charts.length) {
       const made = await Promise.all(charts.map((chart, at) => chartPicture(chart, figures[at])));
-      return [...made, ...light(() => notes(pane, Math.max(...made.map((one) => one.wide))))];
+      return [...made, ...light(() => notes(pane, Math.max(...made.map((one) => one.wide)), hasCaption))];
     }
     const own = [...body.querySelectorAll("svg")].filter(
       (svg) => isVisible(svg) && svg.clientWidth > SMALLEST && svg.clientHeight > SMALLEST
     );
     return light(() => {
       const made = own.length ? own.map(ownPicture) : [pagePicture(body)];
-      return own.length ? [...made, ...notes(pane, Math.max(...made.map((one) => one.wide)))] : made;
+      return own.length ? [...made, ...notes(pane, Math.max(...made.map((one) => one.wide)), hasCaption)] : made;
     });
   }
 
-  /* The page's fonts as rules with their data, for the families that a text names. */
-  async function fontsFor(text) {
-    const rules = [...document.styleSheets].flatMap((sheet) => [...sheet.cssRules]);
-    const named = rules.filter(
-      (rule) =>
-        rule instanceof CSSFontFaceRule &&
-        text.includes(rule.style.getPropertyValue("font-family").replace(/["']/g, "")) &&
-        !rule.cssText.includes("latin-ext") // as large as all others together
-    );
-    const embedded = named.map(async (rule) => {
-      const [, source] = rule.style.getPropertyValue("src").match(/url\("?([^")]+)/);
-      const url = new URL(source, rule.parentStyleSheet.href);
-      const bytes = new Uint8Array(await (await fetch(url)).arrayBuffer());
-      const data = btoa(bytes.reduce((all, byte) => all + String.fromCharCode(byte), ""));
-      const family = rule.style.getPropertyValue("font-family");
-      const source64 = `url("data:font/woff2;base64,${data}") format("woff2")`;
-      return `@font-face{font-family:${family};src:${source64};font-weight:100 900}`;
-    });
-    return (await Promise.all(embedded)).join("");
-  }
-
-  /* One SVG of several pictures on white, with a title and the recipe: {wide, high, text}. */
-  async function stacked(parts, title, recipe, background) {
-    const wide = Math.ceil(Math.max(...parts.map((part) => part.wide)));
-    const high = Math.ceil(parts.reduce((sum, part) => sum + part.high, 0));
-    const root = document.createElementNS(SVG, "svg");
-    const set = (element, values) =>
-      Object.entries(values).forEach(([name, value]) => element.setAttribute(name, value));
-    set(root, { width: wide, height: high, viewBox: `0 0 ${wide} ${high}` });
-    const [heading, metadata, white] = ["title", "metadata", "rect"].map((name) =>
-      root.appendChild(document.createElementNS(SVG, name))
-    );
-    heading.textContent = title;
-    metadata.textContent = JSON.stringify(recipe);
-    set(white, { width: wide, height: high, fill: background });
-    let y = 0;
-    for (const part of parts) {
-      const inner = root.appendChild(document.importNode(part.svg, true));
-      set(inner, { x: 0, y, width: part.wide, height: part.high });
-      y += part.high;
-    }
-    const fonts = document.createElementNS(SVG, "style");
-    fonts.textContent = await fontsFor(new XMLSerializer().serializeToString(root));
-    root.insertBefore(fonts, white);
-    return { wide, high, text: new XMLSerializer().serializeToString(root) };
-  }
-
-  async function asPng({ wide, high, text }) {
-    const image = new Image();
-    image.src = collect.dataUrl(text);
-    await image.decode();
-    const canvas = document.createElement("canvas");
-    const scale = Math.min(SCALE, MOST_PIXELS / Math.max(wide, high));
-    canvas.width = Math.floor(wide * scale);
-    canvas.height = Math.floor(high * scale);
-    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-    return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
-  }
-
-  async function picture(pane, name, kind, hasNumbers) {
+  /* The picture of a pane: {wide, high, text, recipe}; `paper` says how it is set on paper. */
+  async function picture(pane, name, hasNumbers, paper = {}) {
     const found = hasNumbers ? JSON.parse(await ask(name, "figures")) : { figures: [], recipe: {} };
     const title =
       pane.getAttribute("aria-label") ?? tabOf(pane)?.textContent ?? pane.closest(".panel").ariaLabel ?? name;
     const own = getComputedStyle(pane.closest(".panel")).backgroundColor;
     const background = hasNumbers ? "#fff" : own;
-    const whole = await stacked(
-      await pictures(pane, found.figures, !hasNumbers),
-      title,
-      found.recipe,
-      background
-    );
-    if (kind === "png") {
-      return asPng(whole);
+    const parts = await pictures(pane, found.figures, !hasNumbers, !paper.mm);
+    return window.stratascope.pictures.stacked(parts, title, found.recipe, { background, ...paper });
+  }
+
+  /* Saves or prints a picture. */
+  async function savePicture(whole, name, kind, scale) {
+    const { asPng, asSvg, print } = window.stratascope.pictures;
+    if (kind === "pdf") {
+      return print(whole);
     }
-    return new Blob([`<?xml version="1.0" encoding="UTF-8"?>\n${whole.text}`], {
-      type: "image/svg+xml",
-    });
+    const ending = kind.replace("3", "");
+    const content = ending === "png" ? await asPng(whole, scale) : asSvg(whole);
+    save(`stratascope-${name}${kind === "png3" ? "-3x" : ""}.${ending}`, content);
   }
 
   /* ------------------------------------------------------------ the menu */
@@ -295,13 +237,33 @@ the tab on top.
       say(button, "Copied");
       return;
     }
-    const isPicture = kind === "png" || kind === "svg";
-    const content = isPicture
-      ? await picture(pane, name, kind, hasNumbers)
-      : new Blob([await ask(name, kind)]);
-    save(`stratascope-${name}.${kind}`, content);
-    say(button, "Saved");
+    if (kind === "paper") {
+      window.stratascope.pictures.openPaper(pane, (paper) =>
+        picture(pane, name, hasNumbers, paper).then((whole) =>
+          savePicture(whole, name, paper.format, paper.scale?.(whole))
+        )
+      );
+      return;
+    }
+    if (["csv", "json", "html"].includes(kind)) {
+      save(`stratascope-${name}.${kind}`, new Blob([await ask(name, kind)]));
+    } else {
+      await savePicture(await picture(pane, name, hasNumbers), name, kind, SCALES[kind]);
+    }
+    say(button, kind === "pdf" ? "Printed" : "Saved");
   }
+
+  /* A menu ends above the lower edge of the window; it scrolls. */
+  document.addEventListener(
+    "toggle",
+    ({ target }) => {
+      const list = target.matches?.("[data-export-menu][open]") && target.querySelector(".dropdown-menu");
+      if (list) {
+        list.style.maxHeight = `${window.innerHeight - list.getBoundingClientRect().top - 8}px`;
+      }
+    },
+    true // this event does not bubble
+  );
 
   document.addEventListener("click", ({ target }) => {
     const button = target.closest("[data-export]");

@@ -15,6 +15,7 @@ from dash.development.base_component import Component
 
 from analysis.contract.choices import Choices, Situation
 from dash_app.errors import Problem, explain
+from dash_app.page.theme import LIGHT
 from dash_app.state.selection import Selection
 
 Children = Any
@@ -315,13 +316,14 @@ def graph(name: str, label: str, **more: Any) -> Component:
 def blank_figure(height: int | None = None, text: str = "") -> dict[str, Any]:
     """An empty figure, with a sentence if there is one."""
     note = {
-        "text": text,
+        # The page's own grey: no single one has a contrast of 4.5 on light and on dark pages.
+        "text": f'<span style="color:var(--ink-3)">{text}</span>',
         "x": 0.5,
         "y": 0.5,
         "xref": "paper",
         "yref": "paper",
         "showarrow": False,
-        "font": {"size": 13, "color": "#808a97"},
+        "font": {"size": 13, "color": LIGHT.ink_3},
     }
     return {
         "data": [],

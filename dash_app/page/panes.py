@@ -61,11 +61,17 @@ def icon(name: str) -> Component:
 #: The formats of an export, by ``data-export``: name and help (``assets/js/export.js``).
 EXPORTS = {
     "png": ("PNG", "A picture at twice the size of the screen."),
+    "png3": ("PNG, 3x", "A picture at three times the size of the screen."),
     "svg": ("SVG", "A picture of lines and text, for any size."),
+    "pdf": ("PDF (print)", "Print the picture, or save it as PDF."),
+    "paper": ("Figure for a paper…", "White, in millimetres, with or without title."),
+    "html": ("Interactive page", "One HTML file with hover boxes that needs no server."),
     "csv": ("CSV", "The numbers of the main table."),
     "json": ("JSON", "All numbers, with units."),
     "py": ("Copy as Python", "A script that computes the numbers again."),
 }
+#: Those of a panel whose numbers are exported elsewhere.
+PICTURES = ("png", "png3", "svg", "pdf")
 
 
 def panel(
@@ -142,7 +148,7 @@ def _menu(title: str, name: str, titles: Mapping[str, str], *, numbers: bool) ->
 
     It has no id, so that it is inert (``thin_layout``).
     """
-    kinds = EXPORTS if numbers else {kind: EXPORTS[kind] for kind in ("png", "svg")}
+    kinds = EXPORTS if numbers else {kind: EXPORTS[kind] for kind in PICTURES}
     entries = [_entry(text, tip, data(export=kind)) for kind, (text, tip) in kinds.items()]
     swaps = [
         _entry(f"Swap with {text}", "", data(swap=f"{name}:{other}"))
@@ -161,7 +167,7 @@ def _menu(title: str, name: str, titles: Mapping[str, str], *, numbers: bool) ->
     )
     menu = html.Div(
         [*entries, *rule, *swaps],
-        className="dropdown-menu show end-0",
+        className="dropdown-menu show end-0 overflow-auto",
         role="group",
         **aria(label=label),
     )

@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from playwright.sync_api import expect
 
+from dash_app.pictures.documents import recipe_of
 from tests.support.browser_pages import until_drawn
 
 pytestmark = [pytest.mark.browser, pytest.mark.real]
@@ -22,14 +23,20 @@ SVG = "{http://www.w3.org/2000/svg}"
 LINK = "?prompt=The%20capital%20of%20France%20is&new=1&theme=dark"
 
 
+def menu(page: Any, panel: str) -> Any:
+    """The menu of a panel, open."""
+    found = page.locator(f"[data-export-menu={panel}]")
+    if found.get_attribute("open") is None:
+        found.locator("summary").click()
+    return found
+
+
 def saved(page: Any, panel: str, kind: str, view: str = "") -> bytes:
     """The file that an entry of a panel's menu saves; ``view`` names it if the panel does not."""
-    menu = page.locator(f"[data-export-menu={panel}]")
-    if menu.get_attribute("open") is None:
-        menu.locator("summary").click()
+    opened, ending = menu(page, panel), kind.removesuffix("3")
     with page.expect_download() as download:
-        menu.locator(f"[data-export={kind}]").click()
-    assert download.value.suggested_filename == f"stratascope-{view or panel}.{kind}"
+        opened.locator(f"[data-export={kind}]").click()
+    assert download.value.suggested_filename == f"stratascope-{view or panel}.{ending}"
     return Path(download.value.path()).read_bytes()
 
 
@@ -110,3 +117,39 @@ def test_the_menu_works_from_the_keyboard(visit: Visit) -> None:
     page.keyboard.press("Escape")
     expect(entry).to_be_hidden()
     expect(summary).to_be_focused()
+
+
+@pytest.mark.full
+def test_further_formats_hold_the_recipe(visit: Visit) -> None:
+    page = visit(LINK)
+    until_drawn(page)
+    small, large = saved(page, "lens", "png"), saved(page, "lens", "png3", "lens-3x")
+    sizes = [int.from_bytes(one[16:20], "big") for one in (small, large)]
+    assert sizes[1] * 2 == sizes[0] * 3
+    for data in (small, large, saved(page, "lens", "svg"), saved(page, "lens", "html")):
+        assert recipe_of(data)["prompt"] == "The capital of France is"
+    menu(page, "flow").locator("[data-export=pdf]").click()
+    printed = page.frame_locator("#printed-picture").locator("body > svg")
+    expect(printed).to_be_attached()
+    assert printed.locator("path").count() > 20
+
+
+@pytest.mark.full
+def test_a_figure_for_a_paper_has_its_width_and_its_title(visit: Visit) -> None:
+    page = visit(LINK)
+    until_drawn(page)
+    menu(page, "flow").locator("[data-export=paper]").click()
+    dialog = page.get_by_role("dialog", name="Figure for a paper")
+    caption = dialog.get_by_label("Caption").input_value()
+    assert caption == page.locator("#flow-subtitle").inner_text()
+    dialog.get_by_label("Width in millimetres").fill("85")
+    dialog.get_by_label("Title above the figure").check()
+    with page.expect_download() as download:
+        dialog.get_by_role("button", name="Save").click()
+    root = ET.fromstring(Path(download.value.path()).read_bytes())  # noqa: S314
+    assert root.get("width") == "85mm"
+    found = texts(root)
+    assert root.findtext(f"{SVG}title") in found
+    assert {"residual", "attention", "MLP"} <= {one.strip() for one in found}
+    assert not any(caption.startswith(one) for one in found if len(one) > 20)
+    expect(dialog).to_have_count(0)
