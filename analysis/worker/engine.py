@@ -95,6 +95,11 @@ class Engine:
             self._models.put(key, model)
         return model
 
+    def adopt(self, model: Model) -> None:
+        """Use a model that is already loaded, by its name and fingerprint."""
+        model.hf.register_forward_pre_hook(self._count)
+        self._models.put((model.info.name, model.info.fingerprint), model)
+
     def _make_room(self, name: str) -> None:
         """Drop models, the least recently used first, until the next one fits.
 

@@ -154,6 +154,16 @@ def _of_link(context: Any, link: str, view: str) -> Any:
     return export.take(reader, made, tokens)
 
 
+def recipe_of_link(context: Any, link: str, view: str) -> Recipe:
+    """How the numbers of a view of a link are computed; its results are then in the memo.
+
+    Raises:
+        SpecError: If it is no link, or there is no such view.
+    """
+    made: Recipe = _of_link(context, link, view).recipe
+    return made
+
+
 def _write_picture(context: Any, chosen: argparse.Namespace, taken: Any) -> list[Path]:
     """Draw the view of a link, or the results of a recipe that has none.
 
