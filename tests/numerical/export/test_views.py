@@ -183,13 +183,15 @@ def test_drift_of_numbers_versions_and_weights_is_named(
     file = tmp_path / "old.json"
     whole["tables"][0]["rows"][3][2] += 0.5
     whole["recipe"]["versions"]["numpy"] = "0.1"
-    whole["recipe"]["identity"]["fingerprint"] = "another"
+    whole["recipe"]["identity"] |= {"fingerprint": "another", "revision": "older"}
     file.write_text(json.dumps(whole), encoding="utf-8")
     assert command(file) == run_command.DRIFTED
     told = capsys.readouterr()
     assert "Table decode.cells, column entropy: differs by up to" in told.err
     assert "version of numpy is" in told.err
     assert "fingerprint is" in told.err
+    assert "revision is" in told.err
+    assert "not older" in told.err
     assert "Numbers differ from the file." in told.out
     whole["tables"][0]["rows"].pop()
     file.write_text(json.dumps(whole), encoding="utf-8")
