@@ -56,7 +56,8 @@ def loaded(given: Any, tokenizer: Any) -> Loaded:
             "The weights of the model are not in memory.",
             "Load them first; with nnsight: LanguageModel(..., dispatch=True).",
         )
-    hf.eval().requires_grad_(False)
+    settled: Any = hf  # transformers has no types for eval
+    settled.eval().requires_grad_(False)
     name = str(getattr(hf.config, "name_or_path", "") or type(hf).__name__)
     digest = weights_hash(hf)
     entry = catalog.Entry(name=name, title=name, source=MEMORY, kind="folder")
