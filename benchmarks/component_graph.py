@@ -1,6 +1,6 @@
 """Circuits of an indirect object and of carries, with their faithfulness against random graphs.
 
-    python -m benchmarks.component_graph [--only carries|indirect-object] [--pairs N]
+    python -m benchmarks.component_graph [--only carries|indirect-object] [--pairs N] [--score NAME]
 
 The carries are those of the model ``addition-5digit``: N pairs of sums (16) that differ in one
 carry into the hundreds, read in both directions: towards the digit with the carry, and towards the
@@ -19,7 +19,7 @@ import numpy as np
 
 import analysis
 from analysis.edge_patching.graph import Options, Pair, component_graph, graph_of_pairs
-from analysis.edge_patching.specs import ComponentGraph
+from analysis.edge_patching.specs import EDGE_SCORES, ComponentGraph
 from analysis.tasks.carry_patching import pairs_for
 from analysis.tasks.sum_table import table
 
@@ -84,16 +84,14 @@ def carries(count: int) -> None:
         report(title, graph, time.perf_counter() - start)
 
 
-def indirect_object() -> None:
+def indirect_object(score: str) -> None:
     """The circuit of an indirect object on the default model."""
     model = analysis.load_model("smollm2-135m-instruct")
-    for score in ("gradient", "integrated"):
-        start = time.perf_counter()
-        graph = component_graph(
-            model, CLEAN, CORRUPTED, answer=" Mary", foil=" John", draws=2, score=score
-        )
-        title = f"Indirect object, {graph.score}"
-        report(title, graph, time.perf_counter() - start)
+    start = time.perf_counter()
+    graph = component_graph(
+        model, CLEAN, CORRUPTED, answer=" Mary", foil=" John", draws=2, score=score
+    )
+    report(f"Indirect object, {score}", graph, time.perf_counter() - start)
 
 
 def main() -> None:
@@ -101,11 +99,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=("carries", "indirect-object"))
     parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--score", choices=tuple(EDGE_SCORES), default=EDGE_SCORES.default)
     chosen = parser.parse_args()
     if chosen.only != "indirect-object":
         carries(chosen.pairs)
     if chosen.only != "carries":
-        indirect_object()
+        indirect_object(chosen.score)
 
 
 if __name__ == "__main__":
