@@ -8,6 +8,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
+import dash_bootstrap_components as dbc
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 
 from analysis.edge_patching.specs import EDGE_SCORES, ComponentGraph, ComponentGraphSpec
@@ -22,7 +23,7 @@ from dash_app.jobs.job_and_draw import (
     stop_button,
     stored_problem,
 )
-from dash_app.page.panel import GRAPH_CONFIG, aria, blank_figure, control, error_figure
+from dash_app.page.panel import GRAPH_CONFIG, aria, blank_figure, error_figure
 from dash_app.page.panel import problem_figure as problem_picture
 from dash_app.page.panes import Pane
 from dash_app.state.context import (
@@ -71,9 +72,9 @@ class ComponentsId(StrEnum):
 
 def layout(_context: Context) -> dict[str, Any]:
     """The slider, and the picture with its curve."""
-    slider = dcc.Slider(
-        id=ComponentsId.SIZE, min=1, max=MOST, step=1, value=30, allow_direct_input=True,
-        marks={number: str(number) for number in (1, 30, 100, 200, MOST)},
+    slider = dbc.Input(
+        id=ComponentsId.SIZE, type="range", min=1, max=MOST, step=1, value=30,
+        class_name="form-range border-0 p-0",
     )  # fmt: skip
     picture = dcc.Graph(
         id=ComponentsId.GRAPH, figure=blank_figure(), config=GRAPH_CONFIG, responsive=True,
@@ -82,7 +83,10 @@ def layout(_context: Context) -> dict[str, Any]:
     label = "Graph of components, and the share of the answer that graphs of each size keep"
     body = [
         dcc.Store(id=ComponentsId.LAST),
-        control("Edges", html.Div(slider, className="flex-grow-1")),
+        html.Label(
+            [html.Span(f"Edges, 1 to {MOST}", className="control-label text-nowrap"), slider],
+            className="d-flex align-items-center gap-2",
+        ),
         progress_bar(ComponentsId.PROGRESS, stop_button(ComponentsId.STOP)),
         html.Div(picture, className="figure", role="img", tabIndex="0", **aria(label=label)),
     ]
