@@ -57,10 +57,10 @@ def split(selection: Selection) -> dict[str, dict[str, Any]]:
 
 def join(*parts: Mapping[str, Any] | None) -> Selection:
     """The selection in the stores; missing or invalid values become defaults."""
-    values = {name: value for part in parts for name, value in (part or {}).items()}
     try:
+        values = {name: value for part in parts for name, value in dict(part or {}).items()}
         return Selection.model_validate(values)
-    except ValidationError:
+    except (TypeError, ValueError):  # also pydantic's own error
         return Selection()
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
+from analysis.errors import SpecError
 from analysis.tracing.interventions import MAX_EDITS
 from dash_app.state.branches import MAX_BRANCHES
 from dash_app.state.context import (
@@ -248,6 +249,19 @@ def _submit(form: Any, current: Selection) -> Reduced:
 
 def _request(selection: Selection) -> dict[str, Any]:
     return {name: getattr(selection, name) for name in PARTS["request"] if name != "attempt"}
+
+
+def clicked_point(click: Any, *names: str) -> tuple[int, ...]:
+    """Whole numbers of the point that a click on a chart chose, such as "x" and "y".
+
+    Raises:
+        SpecError: If the value is no click, or the point lacks a number.
+    """
+    try:
+        point = {"curveNumber": 0, **click["points"][0]}
+        return tuple(round(point[name]) for name in names)
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise SpecError("This click names no point of the chart.", "Reload the page.") from error
 
 
 def _handle(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -95,10 +96,24 @@ def payloads(draw: Any, callbacks: list[dict[str, Any]]) -> dict[str, Any]:
     return body
 
 
+class Defects(logging.Handler):
+    """What the app logs as an error, with the exception."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.seen: list[str] = []
+        logging.getLogger("stratascope").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        self.seen.append(f"{record.getMessage()}: {error!r}")
+
+
 class Fuzzed:
     """An app with made-up results, and the responses to everything that was sent."""
 
     def __init__(self, app: Dash) -> None:
+        self.defects = Defects()
         self.client = DashClient(app)
         self.http = self.client._http
         listed = json.loads(self.http.get("/_dash-dependencies").data)
@@ -131,8 +146,8 @@ class Fuzzed:
             time.sleep(0.005)
         raise AssertionError("the background callback did not end")
 
-    @staticmethod
-    def judge(answer: Any) -> None:
+    def judge(self, answer: Any) -> None:
+        assert self.defects.seen == []  # a request of a client is no defect of the server
         said = answer.get_data(as_text=True)
         assert answer.status_code < 500, said
         assert "Traceback" not in said
@@ -151,8 +166,10 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
     folder = tmp_path_factory.mktemp("fuzzed")
     manager = manager_module.JobManager(max_jobs=10_000)
     chosen = Settings(data_dir=folder, cache_dir=folder, requests_per_minute=10**9)
-    yield Fuzzed(create_app(Watched(), chosen, manager=manager, jobs=job_and_draw.stages))
+    found = Fuzzed(create_app(Watched(), chosen, manager=manager, jobs=job_and_draw.stages))
+    yield found
     manager.close()
+    logging.getLogger("stratascope").removeHandler(found.defects)
 
 
 def fuzz(fuzzed: Fuzzed, callbacks: list[dict[str, Any]], examples: int) -> None:
@@ -192,6 +209,31 @@ def test_valid_payloads_are_answered(fuzzed: Fuzzed) -> None:
         }
         assert fuzzed.send(body).status_code in (200, 204), callback["output"]
     assert len(fuzzed.reached) == len(fuzzed.callbacks) > 20
+
+
+@pytest.mark.parametrize(
+    "value",
+    [10**400, True, "x", [[]], {"id": {"a": 1}}, {"points": [{}]}, {"points": [{"x": 1e999}]}],
+    ids=["huge", "true", "text", "lists", "object", "no numbers", "infinite"],
+)
+def test_one_forged_value_everywhere_is_no_defect(fuzzed: Fuzzed, value: Any) -> None:
+    for callback in fuzzed.callbacks:
+        specs = [spec for spec in callback["output"].strip(".").split("...") if "." in spec]
+        outputs = [
+            dict(zip(("id", "property"), spec.rsplit(".", 1), strict=True)) for spec in specs
+        ]
+        many = callback["output"].startswith("..")
+        fuzzed.send(
+            {
+                "output": callback["output"],
+                "outputs": outputs if many else (outputs or [None])[0],
+                **{
+                    kind: [{**one, "value": value} for one in callback[kind]]
+                    for kind in ("inputs", "state")
+                },
+                "changedPropIds": [f"{one['id']}.{one['property']}" for one in callback["inputs"]],
+            }
+        )
 
 
 def test_invalid_payloads_give_a_message(fuzzed: Fuzzed) -> None:

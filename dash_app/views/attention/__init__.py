@@ -38,6 +38,7 @@ from dash_app.state.context import (
 from dash_app.state.exports import Export
 from dash_app.state.options import FIRST_KEY, WEIGHTS
 from dash_app.state.selection import Chosen, RunRef, Selection, resolve, toggle
+from dash_app.state.update import clicked_point
 from dash_app.views.attention.figure import attention
 
 
@@ -109,11 +110,11 @@ def select_clicked(value: Any, current: Selection, run: RunRef | None) -> Select
     """
     if run is None:
         return current
-    chosen, point = resolve(current, run), value["points"][0]
-    pos, key, layer = round(point["y"]), round(point["x"]), chosen.layer
-    pane = int(point.get("curveNumber", 0))
+    chosen = resolve(current, run)
+    pos, key, pane = clicked_point(value, "y", "x", "curveNumber")
+    layer = chosen.layer
     head = chosen.heads[pane] if pane < len(chosen.heads) else -1
-    change = {"pos": pos, "layer": layer, "row": layer + 1}
+    change: dict[str, Any] = {"pos": pos, "layer": layer, "row": layer + 1}
     if key <= pos:
         change["link"] = f"attention:{layer}:{key}:{pos}:{head}"
     return current.model_copy(update=change)

@@ -31,6 +31,7 @@ from dash_app.state.context import (
 )
 from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection, pinned, resolve
+from dash_app.state.update import clicked_point
 from dash_app.views.curves.emergence_figure import strip
 from dash_app.views.curves.figure import OF_THE_ROW, curves
 from dash_app.views.curves.layout import TAU, CurvesId, layout, pin_list, quantities, steps_table
@@ -47,7 +48,7 @@ PLAIN, CAUSAL = EmergenceSpec(tau=TAU), EmergenceSpec(tau=TAU, causal=True)
 
 def select_clicked(value: Any, current: Selection, _run: RunRef | None) -> Selection:
     """A click on a curve chooses the row, and the layer that writes it."""
-    row = round(value["points"][0]["x"])
+    (row,) = clicked_point(value, "x")
     return current.model_copy(update={"row": row, "layer": max(row - 1, 0)})
 
 
