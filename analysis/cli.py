@@ -51,7 +51,9 @@ def add_trace_options(command: argparse.ArgumentParser) -> None:
         "--edit", action="append", default=[], metavar="EDIT",
         help="change the forward pass; may be given several times. Examples:"
         " ablate:head_output:24:3:all:zero, cut:24:3:4:0, 'inject:12:4: London:replace',"
-        " 'patch:12:4:The capital of England is:-1', 'steer:12:4: London: Paris:1.5'",
+        " 'patch:12:4:The capital of England is:-1', 'steer:12:4: London: Paris:1.5',"
+        " ablate:neuron:24:1027:all:zero; hold keeps the attention patterns of the run without"
+        " edits",
     )  # fmt: skip
     command.add_argument(
         "--pattern-dtype",

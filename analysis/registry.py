@@ -53,7 +53,14 @@ from analysis.tasks.sum_specs import (
     Projection,
     ProjectionSpec,
 )
-from analysis.tracing.specs import PatternResult, PatternSpec, RunResult, RunSpec
+from analysis.tracing.specs import (
+    Answer,
+    AnswerSpec,
+    PatternResult,
+    PatternSpec,
+    RunResult,
+    RunSpec,
+)
 from analysis.trajectory.specs import (
     Emergence,
     EmergenceSpec,
@@ -109,6 +116,7 @@ _ROWS: tuple[tuple[str, Subject, type[Spec[Any]], type[Any], str], ...] = (
     ("run", "prompt", RunSpec, RunResult, "tracing.generation:run"),
     ("decode", "trace", LensSpec, Grid, "lens.grid:compute"),
     ("pattern", "trace", PatternSpec, PatternResult, "tracing.heads:attention_pattern"),
+    ("answer", "trace", AnswerSpec, Answer, "tracing.generation:answer"),
     ("flow", "trace", FlowSpec, Graph, "flow_graph.graph:compute"),
     ("attribute", "trace", AttributionSpec, Attribution, "attribution.direct:compute"),
     ("emergence", "trace", EmergenceSpec, Emergence, "trajectory.emergence:compute"),

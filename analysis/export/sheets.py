@@ -6,7 +6,7 @@ a result, add one row to ``SHEETS``; a test goes through the registry.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from analysis.attribution.specs import Attribution, Contribution
@@ -30,6 +30,7 @@ from analysis.contract.sheets import (
     TEXT,
     TOKEN,
     Frame,
+    Row,
     Sheet,
     cells,
     frame,
@@ -44,7 +45,7 @@ from analysis.inside_block.specs import AggregationReport, Experts, OpenedBlock,
 from analysis.lens.results import Colours, Disagreement, Grid, Promoted
 from analysis.reports.specs import EmbeddingReport, NormReport, SimilarityReport
 from analysis.tasks.export import SHEETS as TASK_SHEETS
-from analysis.tracing.specs import PatternResult, RunResult
+from analysis.tracing.specs import Answer, PatternResult, RunResult
 from analysis.trajectory.specs import Emergence, LargestSteps, Steps, Story
 from analysis.weights.specs import KINDS, Circuits, StateCircuits, WeightReport
 
@@ -63,6 +64,11 @@ def _token_ids(steps: Steps) -> Sequence[int]:
     return [token.id for token in steps.tokens]
 
 
+def _answer(found: Answer) -> Iterator[Row]:
+    for step, token in enumerate(found.tokens):
+        yield step, token.id, token.text
+
+
 #: The tables of each result; the first is the main one.
 SHEETS: dict[type[Any], tuple[Sheet, ...]] = {
     **TASK_SHEETS,
@@ -70,6 +76,7 @@ SHEETS: dict[type[Any], tuple[Sheet, ...]] = {
     **EDGE_SHEETS,
     ModelInfo: (_FACTS,),
     RunResult: (Sheet("predictions", rows.ranked_columns, rows.run),),
+    Answer: (Sheet("tokens", {"step": INDEX, "id": TOKEN, "text": TEXT}, _answer),),
     Grid: (Sheet("cells", rows.grid_columns, rows.grid),),
     Colours: (
         cells(

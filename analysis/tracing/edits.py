@@ -104,6 +104,16 @@ def parse(text: str) -> RunEdit:
         raise _unreadable(text) from error
 
 
+def escaped(text: str) -> str:
+    """A token or prompt as a part of a short form; ``unescaped`` reads it."""
+    return text.translate(_RESERVED)
+
+
+def unescaped(part: str) -> str:
+    """A part of a short form as text."""
+    return unquote(part, errors="replace")
+
+
 def parse_all(texts: Iterable[str]) -> tuple[RunEdit, ...]:
     """The edits of several short forms."""
     return tuple(map(parse, texts))
@@ -133,7 +143,7 @@ def _head(text: str) -> int | None:
 
 
 def _token_text(token: int | str) -> str:
-    return f"#{token}" if isinstance(token, int) else token.translate(_RESERVED)
+    return f"#{token}" if isinstance(token, int) else escaped(token)
 
 
 def _token(text: str) -> int | str:
@@ -146,7 +156,7 @@ def _token(text: str) -> int | str:
 
 def _prompt_text(prompt: Prompt) -> str:
     if isinstance(prompt, str):
-        return prompt.translate(_RESERVED)
+        return escaped(prompt)
     return "#" + "+".join(map(str, prompt))
 
 

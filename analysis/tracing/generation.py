@@ -20,8 +20,15 @@ from analysis.model.handle import Model
 from analysis.tracing.capture import Trace, fitting_trace, prompt_ids
 from analysis.tracing.intervention_hooks import applied, as_sequence
 from analysis.tracing.interventions import Intervention
-from analysis.tracing.specs import RunResult, RunSpec, check_sampling
-from analysis.tracing.tokens import added, check_ids, check_length, encode_prompt, vocabulary
+from analysis.tracing.specs import Answer, AnswerSpec, RunResult, RunSpec, check_sampling
+from analysis.tracing.tokens import (
+    added,
+    check_ids,
+    check_length,
+    describe_tokens,
+    encode_prompt,
+    vocabulary,
+)
 from analysis.tracing.vocabulary import row_stats
 
 #: The most bytes of keys and values that are kept for a model.
@@ -265,6 +272,29 @@ def _given(model: Model, spec: RunSpec) -> tuple[int, ...]:
     if spec.own:
         given += tuple(model.tokenizer(spec.own, add_special_tokens=False)["input_ids"])
     return check_ids(given, int(model.readout.input_rows.shape[0])) if given else ()
+
+
+def answer(model: Model, trace: Trace, spec: AnswerSpec) -> Answer:
+    """Continue the prompt of a run greedily, with the run's interventions in every step.
+
+    A mean over positions is then a mean over the prompt's.
+
+    Raises:
+        SpecError: If the run has fewer tokens than the prompt.
+        PromptError: If prompt and answer are too long for the model.
+        CancelledError: If the caller's progress listener stops the work.
+    """
+    trace.require_model(model)
+    length = spec.prompt_length or len(trace.tokens)
+    if length > len(trace.tokens):
+        raise SpecError(
+            f"The run has {len(trace.tokens)} tokens, so its prompt can't have {length}.",
+            "Choose a shorter prompt_length.",
+        )
+    prompt = trace.token_ids[:length]
+    ids = generate(model, prompt, spec.new_tokens, interventions=trace.interventions)
+    stopped = "length" if len(ids) - length >= spec.new_tokens else "end of text"
+    return Answer(describe_tokens(model.tokenizer, ids)[length:], stopped)
 
 
 def summarise(model: Model, states: Trace, prompt_length: int, new_tokens: int) -> RunResult:

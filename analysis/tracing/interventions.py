@@ -60,6 +60,15 @@ _ALIASES = {
 }
 
 
+#: The components that can be ablated, and their names for readers.
+COMPONENTS = {
+    "attention_output": "Attention output",
+    "mlp_output": "MLP output",
+    "head_output": "Head",
+    "neuron": "Neuron",
+    "ssm_output": "Mixer output",
+    "per_layer_embedding_output": "Per-layer embedding",
+}
 #: What a component's output is replaced by.
 REPLACEMENTS = Choices(
     "replacement",
@@ -309,6 +318,14 @@ class SteerPrompts:
         _check_prompt(self.towards)
         _check_prompt(self.away)
         _check_strength(self.strength)
+
+
+PATTERNS = Choices(
+    "attention patterns",
+    Choice("free", "Free", help="Each pattern follows from the edited states."),
+    Choice("held", "Held", help="Each pattern stays as it is in the run without edits."),
+    help="Whether edits change attention patterns. HoldPatterns among the edits holds them.",
+)
 
 
 @dataclass(frozen=True)

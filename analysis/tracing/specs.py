@@ -164,3 +164,32 @@ class PatternSpec(Spec[PatternResult]):
     """The attention patterns of one layer."""
 
     layer: int = field(metadata=about("The block."))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Result):
+    """What an edited run generates after its prompt.
+
+    Attributes:
+        tokens: [n] the new tokens.
+        stopped: "length" or "end of text": why generation ended.
+    """
+
+    tokens: tuple[Token, ...]
+    stopped: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSpec(Spec[Answer]):
+    """The run's own greedy answer, with its edits in every step."""
+
+    new_tokens: int = field(
+        default=1, metadata=about("How many tokens to generate; fewer if the model stops.")
+    )
+    prompt_length: int = field(
+        default=0, metadata=about("How many of the run's tokens are the prompt; 0: all of them.")
+    )
+
+    def __post_init__(self) -> None:
+        if self.new_tokens < 0 or self.prompt_length < 0:
+            raise SpecError("A number of tokens can't be negative.", "Use 0 or more.")

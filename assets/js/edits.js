@@ -1,11 +1,15 @@
 /*
-Edits of the run: reports those of the forms, and marks the panes that show the edited run. The
-heatmap can show the baseline or the difference.
+Edits of the run: reports those of the forms and cards, opens the sheet "Change this" where an edit
+is made, and marks the panes that show the edited run. The heatmap can show the baseline or the
+difference.
 */
 (function () {
   "use strict";
 
   const HEATMAP = { baseline: "Baseline", edited: "Edited run", difference: "Difference" };
+  const SHEET = "sheet-change";
+  const KEY_PATIENCE_MS = 500;
+  let lastKey = -KEY_PATIENCE_MS; // when a key opened the sheet
 
   function showEdited(run, edits) {
     const isEdited = Boolean(run?.edits?.length);
@@ -18,14 +22,103 @@ heatmap can show the baseline or the difference.
 
   function reportEdit(made) {
     if (made?.edit) {
-      window.stratascope.page.select(new URLSearchParams({ with: `edits:${made.edit}` }).toString());
+      const to = made.old ? { swap: `edits:${made.old},${made.edit}` } : { with: `edits:${made.edit}` };
+      window.stratascope.page.select(new URLSearchParams(to).toString());
+      for (const menu of document.querySelectorAll("#edits-cards details[open]")) {
+        menu.open = false;
+      }
     }
   }
 
+  /* ------------------------------------------------------------ a card's own fields */
+
+  let presses = 0;
+
+  /* Sends the values of a card's fields to the server, which answers with an edit or a problem. */
+  function onApply(event) {
+    const button = event.target.closest?.("[data-apply-card]");
+    if (button) {
+      const fields = button.closest("details").querySelectorAll("input, select");
+      presses += 1;
+      const values = Array.from(fields, ({ value }) => value);
+      const data = { card: Number(button.dataset.applyCard), values, press: presses };
+      window.dash_clientside.set_props("edits-typed", { data });
+    }
+  }
+
+  function showRefused(answer) {
+    const button = document.querySelector(`[data-apply-card="${answer?.card}"]`);
+    const alert = button?.closest("details").querySelector("[role=alert]");
+    if (alert) {
+      alert.textContent = answer.problem;
+    }
+  }
+
+  /* ------------------------------------------------------------ where an edit is made */
+
+  /*
+  What is chosen before the sheet opens: a cell of the heatmap, a head, or a link or node of the
+  flow. Empty: what is already chosen. Null: nothing that can be changed.
+  */
+  function changeTarget(event) {
+    const button = event.target.closest?.("[data-change], [data-go]");
+    if (button?.dataset.change) {
+      return button.dataset.change;
+    }
+    const names = new URLSearchParams(button?.dataset.go ?? "");
+    if (["row", "link"].some((name) => names.get(name))) {
+      return button.dataset.go;
+    }
+    const box = event.target.closest?.("#lens-graph-box");
+    return box ? window.stratascope.heatmap.cellAt(box, event) : null;
+  }
+
+  function openChange(event) {
+    const to = changeTarget(event);
+    if (to === null) {
+      return false;
+    }
+    event.preventDefault();
+    if (to) {
+      window.stratascope.page.select(to);
+    }
+    window.dash_clientside.set_props(SHEET, { is_open: true });
+    return true;
+  }
+
+  /* The keyboard's menu key may also report "contextmenu", at a place that nobody pointed at. */
+  function onMenu(event) {
+    if (performance.now() - lastKey < KEY_PATIENCE_MS) {
+      event.preventDefault();
+    } else {
+      openChange(event);
+    }
+  }
+
+  function onKey(event) {
+    const isMenuKey = event.key === "ContextMenu" || (event.key === "F10" && event.shiftKey);
+    if (isMenuKey && openChange(event)) {
+      lastKey = performance.now();
+    }
+  }
+
+  /* A slider does not show its value. */
+  function onSlide({ target }) {
+    if (target.matches?.(`#${SHEET} input[type=range]`)) {
+      const text = target.closest("label").querySelector(".control-label");
+      text.textContent = `Strength: ${target.value}`;
+    }
+  }
+
+  document.addEventListener("click", onApply);
+  document.addEventListener("input", onSlide);
+  document.addEventListener("contextmenu", onMenu);
+  document.addEventListener("keydown", onKey);
   window.dash_clientside ??= {};
   window.dash_clientside.stratascope = {
     ...window.dash_clientside.stratascope,
     showEdited,
     reportEdit,
+    showRefused,
   };
 })();

@@ -56,14 +56,21 @@ the tab on top.
     return element.getClientRects().length > 0;
   }
 
+  const STILL = new CSSStyleSheet(); // a colour that changes slowly would still be the dark one
+  STILL.replaceSync("*, *::before, *::after { transition: none !important; }");
+
   /* Calls `work` while the page has its light colours; the browser paints nothing meanwhile. */
   function inLight(work) {
     const { theme, bsTheme } = document.documentElement.dataset;
+    const sheets = document.adoptedStyleSheets;
+    document.adoptedStyleSheets = [...sheets, STILL];
     Object.assign(document.documentElement.dataset, { theme: "light", bsTheme: "light" });
     try {
       return work();
     } finally {
       Object.assign(document.documentElement.dataset, { theme, bsTheme });
+      document.body.getBoundingClientRect(); // takes the colours back before they move again
+      document.adoptedStyleSheets = sheets;
     }
   }
 

@@ -37,6 +37,21 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
     }
   }
 
+  /* The cell at a pointer, as a target; empty for a key, and beside the cells. */
+  function cellAt(box, { clientX, clientY, type }) {
+    const chart = box.querySelector(".js-plotly-plot");
+    const layout = type === "keydown" || !isHeatmap(chart) ? undefined : computedLayout(chart);
+    if (!layout) {
+      return "";
+    }
+    const { left, top } = chart.getBoundingClientRect();
+    const at = (axis, pixel) => Math.round(axis.p2d(pixel - axis._offset));
+    const row = chart.layout.meta.rows[at(layout.yaxis, clientY - top)];
+    const pos = chart.layout.meta.positions[at(layout.xaxis, clientX - left)];
+    const layer = Math.max(row - 1, 0);
+    return row === undefined || pos === undefined ? "" : `row=${row}&pos=${pos}&layer=${layer}`;
+  }
+
   /*
   A double click, as the browser counts it. Plotly can miss the second click while the page works on
   the first. The first click has set the cell.
@@ -338,6 +353,8 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
   charts.onClick("overview", (_chart, event) => {
     window.stratascope.page.select(`pos=${Math.round(event.points[0].x)}&show=`);
   });
-  window.stratascope.heatmap = { allTexts, textColour, colourAt, visibleRange, scrollTarget, cut };
+  window.stratascope.heatmap = {
+    allTexts, textColour, colourAt, visibleRange, scrollTarget, cut, cellAt,
+  };
   charts.onDraw("attention", makeRoom);
 })();

@@ -27,6 +27,7 @@ HELP = (
 KEYS = {
     "Ctrl + Enter": "runs the prompt.",
     "Arrows": "move the chosen cell.",
+    "Menu, Shift + F10": "opens Change this for a cell, head, link or node, as a right click does.",
     "Ctrl + Z": "undoes a selection; Ctrl + Shift + Z redoes it.",
     "Esc": "closes the side sheet, or restores a maximised panel.",
     "+  −  0": "zoom the flow while it has the focus; Shift and arrows move it.",

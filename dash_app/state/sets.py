@@ -14,6 +14,10 @@ from dash_app.state.branches import MAX_BRANCHES
 from dash_app.state.edited_run import switched
 from dash_app.state.selection import IN, MAX_PINS, OUT, SHOWN, SWITCH, Selection
 
+#: Puts an edit in another's place: "swap=edits:old,new".
+SWAP = "swap"
+VERBS = (IN, OUT, SWITCH, SWAP)
+
 #: Fields that are sets, with the most items of each (None: no limit that a user can reach).
 SETS = {
     "heads": None, "pins": MAX_PINS, "readers": None, "edits": MAX_EDITS,
@@ -30,11 +34,11 @@ def expand_sets(
         Pairs of names and texts for ``context.parse``, and the sets that are already full.
     """
     shown = dict(pairs).get(SHOWN, "none")
-    plain = [pair for pair in pairs if pair[0] not in (IN, OUT, SWITCH, SHOWN)]
+    plain = [pair for pair in pairs if pair[0] not in (*VERBS, SHOWN)]
     full = []
     for verb, text in pairs:
         name, _, item = text.partition(":")
-        if verb not in (IN, OUT, SWITCH) or name not in SETS or not item:
+        if verb not in VERBS or name not in SETS or not item:
             continue
         items = _changed(verb, item, _items(name, current, shown))
         if (SETS[name] or len(items)) < len(items):
@@ -52,7 +56,8 @@ def _items(name: str, current: Selection, shown: str) -> list[str]:
 
 
 def _changed(verb: str, item: str, items: list[str]) -> list[str]:
-    if verb == SWITCH:
-        return [switched(one) if one == item else one for one in items]
+    if verb in (SWITCH, SWAP):
+        old, _, new = item.partition(",")
+        return [new or switched(old) if one == old else one for one in items]
     rest = [other for other in items if other != item]
     return rest if verb == OUT else ([*rest, item] if item not in items else items)

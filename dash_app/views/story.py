@@ -12,6 +12,7 @@ from dash import Dash, Input, Output, State, html, no_update
 from dash.development.base_component import Component
 
 from analysis.contract.specs import PART_NAMES
+from analysis.tracing.edits import HOLD
 from analysis.tracing.specs import RunResult
 from analysis.trajectory.specs import Story, StorySpec
 from dash_app.errors import explain
@@ -196,7 +197,9 @@ def edit_phrases(service: Service, run: RunRef, position: int) -> list[Phrase]:
         return []
     before, after = result_of(service, run.baseline), result_of(service, run)
     found = change(service, before, after, trace_of(run), position)
-    count = f"With {len(run.edits)} edit{'' if len(run.edits) == 1 else 's'}, "
+    number = len(run.edits) - (HOLD in run.edits)
+    held = " and held attention patterns" if HOLD in run.edits else ""
+    count = f"With {number} edit{'' if number == 1 else 's'}{held}, "
     token: Phrase = (quoted(found.token), {"pin": found.token.id, "pos": position})
     return [(count, None), token, *_moved(found, position), (". ", None)]
 

@@ -40,7 +40,7 @@ from analysis.tasks.sum_specs import (
     ProbeSpec,
     ProjectionSpec,
 )
-from analysis.tracing.specs import PatternSpec, RunSpec, TraceSpec
+from analysis.tracing.specs import AnswerSpec, PatternSpec, RunSpec, TraceSpec
 from analysis.trajectory.specs import EmergenceSpec, LargestStepSpec, StepsSpec, StorySpec
 from analysis.weights.specs import CircuitSpec, StateCircuitSpec, WeightSpec
 from analysis.worker.engine import Engine
@@ -94,6 +94,7 @@ KINDS = {
     "info": Kind(InfoSpec()),
     "decode": Kind(WHOLE, "Decoding", kept=COLUMN),
     "pattern": Kind(PatternSpec(1)),
+    "answer": Kind(AnswerSpec(12), "Generating", 3),
     "flow": Kind(FlowSpec(), BACK),
     "attribute": Kind(AttributionSpec(11)),
     "emergence": Kind(EmergenceSpec(causal=True), "Causal commit", patient=True,

@@ -27,7 +27,15 @@ from analysis.lens.results import Grid
 from analysis.lens.specs import LensSpec
 from analysis.registry import technique_for
 from analysis.tasks.neuron_text_specs import NeuronTexts, NeuronTextSpec
-from analysis.tracing.specs import PatternResult, PatternSpec, RunResult, RunSpec, TraceSpec
+from analysis.tracing.specs import (
+    Answer,
+    AnswerSpec,
+    PatternResult,
+    PatternSpec,
+    RunResult,
+    RunSpec,
+    TraceSpec,
+)
 from analysis.trajectory.specs import Emergence, EmergenceSpec, Story, StorySpec
 from tests.support import fake_results
 from tests.support.fake_results import HEADS, LAYERS, VOCAB, WORDS, token
@@ -175,6 +183,10 @@ class FakeService:
         norm = (rng.random((HEADS, size)) + 0.1).astype(np.float32)
         nothing = np.zeros((HEADS, size), dtype=np.float32)
         return PatternResult(spec.layer, weights, nothing, norm, norm / norm.sum(0))
+
+    def answer(self, trace: TraceSpec, spec: AnswerSpec, job: Any = None) -> Answer:
+        self._called("answer")
+        return Answer(tuple(token(5 + len(trace.edits)) for _ in range(spec.new_tokens)), "length")
 
     def flow(self, trace: TraceSpec, spec: FlowSpec, job: Any = None) -> Graph:
         self._called("flow")

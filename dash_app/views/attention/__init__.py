@@ -14,6 +14,7 @@ from analysis.tracing.specs import PatternResult, PatternSpec, RunResult
 from dash_app.page.panel import (
     aria,
     control,
+    data,
     error_figure,
     graph,
     message_figure,
@@ -207,6 +208,7 @@ def _head(head: int, share: float, most: float, chosen: tuple[int, ...]) -> Comp
         f"head{' is-selected' if on else ''}",
         label=f"Head {head}, writes {percent(share)}",
         pressed=on,
+        further=data(change=target(heads=(head,))),
     )
 
 

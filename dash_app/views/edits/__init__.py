@@ -15,15 +15,16 @@ from dash_app.state.context import (
     join,
     read_run,
 )
-from dash_app.views.edits import panel
+from dash_app.views.edits import cards, panel
 from dash_app.views.edits.panel import EditId
 
-CARDS = Drawing("edits", (Output(EditId.CARDS, "children"),), panel.cards, parts=(PageId.EDITS,))
+CARDS = Drawing("edits", (Output(EditId.CARDS, "children"),), cards.cards, parts=(PageId.EDITS,))
+ANSWER = Drawing("edits-answer", (Output(EditId.ANSWER, "children"),), cards.answers)
 HERE = Drawing(
     "edits-here",
     (Output(EditId.HERE, "children"),),
     panel.here,
-    parts=(PageId.CELL, PageId.FOCUS, PageId.EDITS),
+    parts=(PageId.CELL, PageId.FOCUS, PageId.LINK, PageId.EDITS),
 )
 
 
@@ -54,6 +55,7 @@ def register(app: Dash, context: Context) -> None:
             set_props(EditId.NEW, {"data": {"edit": edit, "press": presses.get(pressed)}})
         return {name: problem if name == pressed else "" for name in panel.FIELDS}
 
+    _register_cards(app, context)
     # The browser reports the edit, because it repeats a report whose answer Dash drops.
     browser: Any = app.clientside_callback  # Dash has no types for it
     browser(
@@ -68,9 +70,36 @@ def register(app: Dash, context: Context) -> None:
     )
 
 
+def _register_cards(app: Dash, context: Context) -> None:
+    """Compute the edit of a card with the values that were typed; the browser collects them."""
+
+    @app.callback(
+        Output(EditId.REFUSED, "data"),
+        Input(EditId.TYPED, "data"),
+        State(PageId.RUN, "data"),
+        *(State(part, "data") for part in PARTS),
+        prevent_initial_call=True,
+    )
+    def change_card(typed: Any, run: Any, *stored: Any) -> dict[str, Any]:
+        card, values = typed["card"], typed["values"]
+        old, new, problem = cards.change_card(
+            context.service, read_run(run), join(*stored), card, values
+        )
+        if new:
+            set_props(EditId.NEW, {"data": {"edit": new, "old": old, "press": typed["press"]}})
+        return {"card": card, "problem": problem, "press": typed["press"]}
+
+    browser: Any = app.clientside_callback  # Dash has no types for it
+    browser(
+        ClientsideFunction("stratascope", "showRefused"),
+        Input(EditId.REFUSED, "data"),
+        prevent_initial_call=True,
+    )
+
+
 VIEW = View(
     "edits",
     panel.layout,
     register,
-    drawings=(CARDS, HERE),
+    drawings=(CARDS, ANSWER, HERE),
 )

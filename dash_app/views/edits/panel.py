@@ -1,25 +1,27 @@
-"""The cards of the edits, the side sheet that changes the run, and what its buttons do."""
+"""The side sheet that changes the run, and what its buttons do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any
-from urllib.parse import urlencode
 
 import dash_bootstrap_components as dbc
 from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.errors import SpecError
-from analysis.tracing.edits import code, describe, parse, to_text
+from analysis.tracing.edits import describe, to_text
 from analysis.tracing.interventions import (
+    ABLATION_VALUES,
     INJECTION_MODES,
     MAX_EDITS,
     Ablate,
     Inject,
+    KnockOut,
     PatchPrompt,
     RunEdit,
+    SteerPrompts,
     SteerTokens,
 )
 from analysis.tracing.specs import RunResult
@@ -27,21 +29,15 @@ from dash_app.errors import explain
 from dash_app.page.panel import (
     aria,
     button,
-    data,
     edit_button,
     field,
-    options_of,
-    problem_notice,
     radio,
-    select_button,
-    switch,
+    select_field,
 )
-from dash_app.page.panes import icon_button, side_sheet
+from dash_app.page.panes import side_sheet
 from dash_app.page.token_labels import label, row_name
 from dash_app.state.context import Context, Service, result_of
-from dash_app.state.edited_run import OFF
-from dash_app.state.options import VERSIONS
-from dash_app.state.selection import RunRef, Selection, applied, resolve
+from dash_app.state.selection import Chosen, RunRef, Selection, applied, resolve
 
 HELP = (
     "An edit changes the forward pass over the same tokens. All panels then show the edited run,"
@@ -53,6 +49,11 @@ TOKENS = (
 )
 #: Largest strength on the slider.
 STRONGEST = 40
+#: What another prompt can replace: the state, or a part of it.
+PATCHED = {
+    "state": "State", "attention_output": "Attention output", "mlp_output": "MLP output",
+    "head_output": "The chosen head",
+}  # fmt: skip
 #: Most chosen heads that are offered.
 HEADS = 8
 NAMES = {
@@ -69,17 +70,25 @@ class EditId(StrEnum):
     CARDS = "edits-cards"
     HERE = "edits-here"
     NEW = "edits-new"
+    TYPED = "edits-typed"
+    REFUSED = "edits-refused"
     WHERE = "edits-where"
     INJECT = "edits-inject"
     INJECTED = "edits-inject-token"
     MODE = "edits-inject-mode"
     PATCH = "edits-patch"
+    WHAT = "edits-patch-what"
     PROMPT = "edits-patch-prompt"
     SOURCE = "edits-patch-position"
+    NEURON = "edits-neuron"
+    NUMBER = "edits-neuron-number"
+    VALUE = "edits-neuron-value"
     STEER = "edits-steer"
     TOWARDS = "edits-steer-towards"
     AWAY = "edits-steer-away"
     STRENGTH = "edits-steer-strength"
+    BY = "edits-steer-by"
+    ANSWER = "edits-answer"
 
 
 def problem_id(form: str) -> str:
@@ -87,62 +96,8 @@ def problem_id(form: str) -> str:
     return f"{form}-problem"
 
 
-def cards(service: Service, run: RunRef, selection: Selection) -> list[Component]:
-    """A card for each edit, and which run the heatmap shows; nothing without edits."""
-    if not selection.edits:
-        return []
-    tools = [
-        html.Span("Heatmap", className="control-label"),
-        html.Div(
-            switch("version", options_of(VERSIONS), selection.version, "Heatmap"),
-            className="segmented",
-        ),
-        select_button("Remove all", "edits=none", "btn btn-sm btn-outline-secondary"),
-    ]
-    shown = [_card(text) for text in dict.fromkeys(selection.edits)]
-    strip = html.Div(
-        [*shown, *tools],
-        className="d-flex flex-wrap gap-2 align-items-center mb-1",
-        role="group",
-        **aria(label="Edits of the run"),
-    )
-    return [strip, *_problem(service, run)]
-
-
-def _problem(service: Service, run: RunRef) -> list[Component]:
-    """Why the edits can't be applied; nothing if they can."""
-    try:
-        result_of(service, run)
-    except Exception as error:  # noqa: BLE001 - shown below the cards
-        return [problem_notice(explain(error))]
-    return []
-
-
-def _card(text: str) -> Component:
-    edit, off = parse(text.removeprefix(OFF)), text.startswith(OFF)
-    sentence = describe(edit)
-    muted = " text-decoration-line-through muted" if off else ""
-    turn = urlencode({"switch": f"edits:{text}"}, safe=":,")
-    on = select_button(
-        "Off" if off else "On",
-        turn,
-        f"btn btn-sm btn-{'outline-secondary' if off else 'primary'}",
-        label=f"{'Off' if off else 'On'}: {sentence}",
-        pressed=not off,
-    )
-    remove = data(go=urlencode({"without": f"edits:{text}"}, safe=":,"))
-    return html.Div(
-        [
-            html.Span(sentence, className=f"small{muted}", title=f"Python: {code(edit)}"),
-            on,
-            icon_button("x-lg", f"Remove: {sentence}", remove),
-        ],
-        className="border rounded px-2 d-flex gap-2 align-items-center",
-    )
-
-
 def here(service: Service, run: RunRef, selection: Selection) -> list[Component]:
-    """What can be set to zero or to its mean at the chosen cell."""
+    """What can be cut, or set to zero or to its mean, at the chosen link and cell."""
     chosen, result = resolve(selection, run), result_of(service, run.baseline)
     token = label(result.tokens[chosen.pos])
     place = f"Chosen: {row_name(chosen.row)}, position {chosen.pos} ({token})."
@@ -156,7 +111,19 @@ def here(service: Service, run: RunRef, selection: Selection) -> list[Component]
     )
     if not groups:
         hint = "The embedding has no attention and no MLP. Choose a higher row to change them."
-    return [html.P(place), *groups, html.P(hint, className="prompt-hint")]
+    link = _cut(selection.link, run.edits)
+    return [html.P(place), *link, *groups, html.P(hint, className="prompt-hint")]
+
+
+def _cut(link: str, edits: tuple[str, ...]) -> list[Component]:
+    """The group of the chosen link, if it is one of attention."""
+    kind, *numbers = link.split(":")
+    if kind != "attention":
+        return []
+    layer, source, target, head = map(int, numbers)
+    edit = KnockOut(layer, None if head < 0 else head, target, source)
+    title = "The chosen link"
+    return [_buttons(title, [_button("Cut this link", edit, edits)])]
 
 
 def _offered(
@@ -184,6 +151,10 @@ def _group(title: str, what: dict[str, Any], pos: int, edits: tuple[str, ...]) -
         for value, name in values
         for where, place in places
     ]
+    return _buttons(title, buttons)
+
+
+def _buttons(title: str, buttons: list[Component]) -> Component:
     return html.Div(
         [html.Span(title, className="control-label"), *buttons],
         className="d-flex flex-wrap gap-1 mb-2",
@@ -200,7 +171,7 @@ def layout(_context: Context) -> dict[str, Any]:
     """The place of the cards, and the side sheet."""
     where = radio(EditId.WHERE, {"here": "This position", "all": "All positions"})
     body = [
-        dcc.Store(id=EditId.NEW),
+        *(dcc.Store(id=name) for name in (EditId.NEW, EditId.TYPED, EditId.REFUSED)),
         html.P(HELP, className="prompt-hint"),
         html.H3("Set to zero or mean", className="sheet-group"),
         html.Div(id=EditId.HERE),
@@ -210,9 +181,11 @@ def layout(_context: Context) -> dict[str, Any]:
         _inject(),
         _patch(),
         _steer(),
+        _neuron(),
     ]
     sheet = side_sheet("sheet-change", "Change this", body)
-    return {"edits": html.Div(id=EditId.CARDS), "change": sheet}
+    shown = html.Div([html.Div(id=EditId.CARDS), html.Div(id=EditId.ANSWER, **aria(live="polite"))])
+    return {"edits": shown, "change": sheet}
 
 
 def _text(name: str, placeholder: str) -> Component:
@@ -247,7 +220,9 @@ def _patch() -> Component:
     number: Component = dbc.Input(
         id=EditId.SOURCE, type="number", step=1, size="sm", placeholder="its last token"
     )
+    what = [{"value": value, "label": title} for value, title in PATCHED.items()]
     fields = [
+        field("What", select_field(EditId.WHAT, what, "state", "10rem")),
         field("Other prompt", _text(EditId.PROMPT, "The capital of England is")),
         field("Position in it", number),
     ]
@@ -255,24 +230,41 @@ def _patch() -> Component:
 
 
 def _steer() -> Component:
-    slider: Component = dbc.Input(
-        id=EditId.STRENGTH, type="range", min=-STRONGEST, max=STRONGEST, step=0.5, value=10
-    )
     fields = [
+        radio(EditId.BY, {"tokens": "Of two tokens", "prompts": "Of two prompts’ states"}),
         field("Towards", _text(EditId.TOWARDS, " London")),
         field("Away from", _text(EditId.AWAY, " Paris")),
-        field(f"Strength, −{STRONGEST} to {STRONGEST}", slider),
+        field("Strength: 10", _slider(EditId.STRENGTH, 10)),
     ]
-    return _form("Steer by the difference of two tokens", EditId.STEER, fields)
+    return _form("Steer by a difference", EditId.STEER, fields)
+
+
+def _slider(name: str, value: float) -> Component:
+    made: Component = dbc.Input(
+        id=name, type="range", min=-STRONGEST, max=STRONGEST, step=0.5, value=value
+    )
+    return made
+
+
+def _neuron() -> Component:
+    number: Component = dbc.Input(id=EditId.NUMBER, type="number", step=1, min=0, size="sm")
+    values = {choice.name: choice.label for choice in ABLATION_VALUES.values()}
+    fields = [
+        field("Number of the neuron", number),
+        radio(EditId.VALUE, values),
+    ]
+    return _form("Set a neuron of the MLP below the chosen state", EditId.NEURON, fields)
 
 
 #: The fields of each form, by the name of the value.
 FIELDS: dict[str, dict[str, str]] = {
     EditId.INJECT: {"token": EditId.INJECTED, "mode": EditId.MODE},
-    EditId.PATCH: {"prompt": EditId.PROMPT, "source": EditId.SOURCE},
+    EditId.PATCH: {"what": EditId.WHAT, "prompt": EditId.PROMPT, "source": EditId.SOURCE},
     EditId.STEER: {
         "towards": EditId.TOWARDS, "away": EditId.AWAY, "strength": EditId.STRENGTH,
+        "by": EditId.BY,
     },
+    EditId.NEURON: {"number": EditId.NUMBER, "value": EditId.VALUE},
 }  # fmt: skip
 
 
@@ -315,11 +307,47 @@ def _edit(run: RunRef, selection: Selection, form: str, values: Mapping[str, Any
     if form == EditId.INJECT:
         return Inject(row, pos, _token(values.get("token")), str(values.get("mode") or "replace"))
     if form == EditId.PATCH:
-        source = values.get("source")
-        prompt = str(values.get("prompt") or "")
-        return PatchPrompt(row, pos, prompt, -1 if source in (None, "") else int(source))
+        return _patched(chosen, pos, values)
+    if form == EditId.NEURON:
+        return _ablation("neuron", chosen, pos, value=str(values.get("value") or "zero"),
+                         neuron=_number(values.get("number"), "number of the neuron"))  # fmt: skip
+    strength = float(values.get("strength") or 0)
+    if values.get("by") == "prompts":
+        like, unlike = (str(values.get(name) or "") for name in ("towards", "away"))
+        return SteerPrompts(row, pos, like, unlike, strength)
     towards, away = (_token(values.get(name)) for name in ("towards", "away"))
-    return SteerTokens(row, pos, towards, away, float(values.get("strength") or 0))
+    return SteerTokens(row, pos, towards, away, strength)
+
+
+def _patched(chosen: Chosen, pos: int | None, values: Mapping[str, Any]) -> RunEdit:
+    """The state, or one of its parts, from another prompt."""
+    prompt, source = str(values.get("prompt") or ""), values.get("source")
+    at = None if source in (None, "") else _number(source, "position in it")
+    what = str(values.get("what") or "state")
+    if what == "state":
+        return PatchPrompt(chosen.row, pos, prompt, -1 if at is None else at)
+    if at is None and pos is not None:
+        at = -1
+    more: dict[str, Any] = {"value": "resample", "prompt": prompt, "source_pos": at}
+    if what != "head_output":
+        return _ablation(what, chosen, pos, **more)
+    if len(chosen.heads) != 1:
+        raise SpecError("There is no single head.", "Choose one head in the attention panel.")
+    return Ablate(what, chosen.layer, chosen.heads[0], pos, **more)
+
+
+def _ablation(component: str, chosen: Chosen, pos: int | None, **more: Any) -> RunEdit:
+    """An ablation in the layer that writes the chosen state."""
+    if not chosen.row:
+        raise SpecError("The embedding has no layer below it.", "Choose a higher row.")
+    return Ablate(component, chosen.row - 1, pos=pos, **more)
+
+
+def _number(value: Any, name: str) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"The {name} is missing.", "Type a whole number.") from error
 
 
 def _token(text: Any) -> str:

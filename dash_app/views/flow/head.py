@@ -66,7 +66,7 @@ def _most_responsible(service: Service, run: RunRef, spec: LinkSpec) -> Componen
     try:
         neurons = service.ask(trace_of(run), neurons_of(spec))
         token = tokens_by_id(service, run, [neurons.token])[neurons.token]
-        return _neurons(neurons, label(token))
+        return _neurons(neurons, label(token), spec, run.edits)
     except Exception as error:  # noqa: BLE001 - a mixture of experts has no single set of neurons
         return problem_notice(explain(error))
 
@@ -113,9 +113,9 @@ def listed_tokens(
     )
 
 
-def _neurons(found: Neurons, what: str) -> Component:
-    heads = ("Neuron", "Activation", "Logit", "Promotes")
-    rows = _neuron_rows(found)
+def _neurons(found: Neurons, what: str, spec: LinkSpec, edits: tuple[str, ...]) -> Component:
+    heads = ("Neuron", "Activation", "Logit", "Promotes", "Change")
+    rows = _neuron_rows(found, spec, edits)
     return html.Div(
         [
             html.H3(
@@ -139,7 +139,13 @@ def _neurons(found: Neurons, what: str) -> Component:
     )
 
 
-def _neuron_rows(found: Neurons) -> list[Component]:
+def _zero(spec: LinkSpec, neuron: int, edits: tuple[str, ...]) -> Component:
+    """The button that sets a neuron to zero at the link's position."""
+    edit = Ablate("neuron", spec.layer, neuron=neuron, pos=spec.target_pos)
+    return edit_button("Zero", to_text(edit), edits, describe(edit))
+
+
+def _neuron_rows(found: Neurons, spec: LinkSpec, edits: tuple[str, ...]) -> list[Component]:
     known = {token.id: token for token in found.vocabulary}
     return [
         html.Tr(
@@ -148,6 +154,7 @@ def _neuron_rows(found: Neurons) -> list[Component]:
                 html.Td(f"{activation:.2f}", className="num"),
                 html.Td(f"{logit:+.3f}", className="num"),
                 html.Td(" ".join(label(known[token], 12) for token in tokens), className="mono"),
+                html.Td(_zero(spec, number, edits)),
             ]
         )
         for number, activation, logit, tokens in zip(

@@ -43,6 +43,7 @@ class Picture:
         row, pos: The chosen cell.
         learned: Whether the model has a learned lens.
         notes: Why choices were replaced, and what the edits of the run reach.
+        version: Which run is shown, in a sentence, if it is not the run itself.
     """
 
     run: RunRef
@@ -54,6 +55,7 @@ class Picture:
     pos: int
     learned: bool
     notes: tuple[str, ...] = ()
+    version: tuple[str, ...] = ()
 
     @property
     def is_difference(self) -> bool:
@@ -109,11 +111,11 @@ def picture_of(service: Service, run: RunRef, selection: Selection) -> Picture:
     chosen = resolve(selection, run)
     window = options.visible_window(run, result, selection)
     spec = options.heatmap_spec(run, result, selection)
-    if whole.edits:
-        asked = options.asked_token(run, result, selection)
-        notes += inspector.notes(whole, selection, window, result, asked)
+    asked = options.asked_token(run, result, selection)
+    first = inspector.version_note(whole, selection, result, asked)
+    notes += inspector.notes(whole, selection, window)
     return Picture(
-        run, result, selection, window, spec, chosen.row, chosen.pos, learned, tuple(notes)
+        run, result, selection, window, spec, chosen.row, chosen.pos, learned, tuple(notes), first
     )
 
 
@@ -274,7 +276,8 @@ def _figure(
     )
     figure["layout"]["meta"]["hits"] = found.in_browser
     if picture.run.edits:
-        figure["data"].append(inspector.marks(picture.run, picture.window, theme))
+        drawn = (inspector.outline, inspector.marks)
+        figure["data"] += [draw(picture.run, picture.window, theme) for draw in drawn]
     return figure
 
 
@@ -380,6 +383,7 @@ def caption(
         text.append(f"The chosen position {picture.pos} is not among them.")
     text += [*notes, *options.option_notes(selection, grid)]
     parts: list[Component] = [
+        *map(html.Span, picture.version),
         html.Span([html.Span(formula(selection), className="mono"), f", h is {what}."]),
         html.Span(" ".join(text)),
     ]

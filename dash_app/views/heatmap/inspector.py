@@ -330,22 +330,58 @@ def marks(run: RunRef, shown: Window, theme: Theme) -> dict[str, Any]:
     }
 
 
-def notes(
-    run: RunRef, selection: Selection, shown: Window, result: RunResult, asked: int
-) -> list[str]:
-    """What the caption says about the run that is shown; nothing without edits."""
-    if not run.edits:
-        return []
+def outline(run: RunRef, shown: Window, theme: Theme) -> dict[str, Any]:
+    """A dotted line around the cells that the edits can change."""
+    cells = np.pad(reachable(_cells(run))[np.ix_(shown.rows, shown.positions)], 1)
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for line, column in np.argwhere(cells[1:] != cells[:-1]).tolist():  # the edge above a cell
+        x += [column - 1.5, column - 0.5, None]
+        y += [line - 0.5, line - 0.5, None]
+    for line, column in np.argwhere(cells[:, 1:] != cells[:, :-1]).tolist():  # at its right
+        x += [column - 0.5, column - 0.5, None]
+        y += [line - 1.5, line - 0.5, None]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "reachable",
+        "x": x,
+        "y": y,
+        "line": {"color": palette(theme).select, "width": 1.5, "dash": "dot"},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+
+
+def version_note(
+    run: RunRef, selection: Selection, result: RunResult, asked: int
+) -> tuple[str, ...]:
+    """What the caption says first: which run is shown; nothing for an edited run or without edits.
+
+    Args:
+        run: The run with its edits.
+        selection: What is selected.
+        result: The run that is shown.
+        asked: The token whose probability is compared.
+    """
+    if not run.edits or selection.version == "edited":
+        return ()
     if selection.version == "baseline":
-        return ["This is the baseline, without the edits."]
+        return ("This is the baseline, without the edits.",)
+    names = {token.id: token for token in (*result.tokens, *result.vocabulary)}
+    token = quoted(names[asked]) if asked in names else "the chosen token"
+    return (f"Probability of {token}, edited run minus baseline.",)
+
+
+def notes(run: RunRef, selection: Selection, shown: Window) -> list[str]:
+    """What the caption says about the edits; nothing without them."""
+    if not run.edits or selection.version == "baseline":
+        return []
     cells = reachable(_cells(run))[np.ix_(shown.rows, shown.positions)]
     reach = (
         f"◆ marks edited states. They can change {int(cells.sum()):,} of the {cells.size:,} cells"
-        " shown: deeper rows at the same position and, from the next layer on, later positions."
+        " shown, inside the dotted line: deeper rows at the same position and, from the next layer"
+        " on, later positions."
     )
-    if selection.version != "difference":
-        return [reach]
-    names = {token.id: token for token in (*result.tokens, *result.vocabulary)}
-    token = quoted(names[asked]) if asked in names else "the chosen token"
-    what = f"Colour: the probability of {token} in the edited run minus that in the baseline."
-    return [f"{what} Tokens are the edited run's, by dot product.", reach]
+    own = ["Tokens are the edited run's, by dot product."]
+    return [*(own if selection.version == "difference" else []), reach]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
 
 from analysis.lens.specs import LensSpec
+from analysis.tracing.edits import unescaped
 from analysis.tracing.interventions import MAX_EDITS
+from analysis.tracing.specs import AnswerSpec, RunSpec
 from analysis.trajectory.specs import StorySpec
 from dash_app.state.context import PageId, from_query, join, result_of, split, to_query, trace_of
 from dash_app.state.drawings import MemoOnly
 from dash_app.state.selection import RunRef, Selection, applied, edited
 from dash_app.state.update import FULL, Event, notices, reduce_all
-from dash_app.views.edits import panel
+from dash_app.views.edits import cards, panel
 from dash_app.views.story import edit_phrases
 from tests.support.components import text
 from tests.support.fake_results import HEADS, LAYERS, VOCAB
@@ -153,17 +156,88 @@ def test_the_run_has_the_predictions_of_its_edits(pair: tuple[Any, RunRef, Any])
 
 def test_the_cards_say_what_is_edited(pair: tuple[Any, RunRef, Selection]) -> None:
     service, run, selection = pair
-    assert panel.cards(service, run.baseline, BASE) == []
-    both = selection.model_copy(update={"edits": (EVERYWHERE, "~cut:1:all:1:0")})
-    shown = text(panel.cards(service, run, both))
+    assert cards.cards(service, run.baseline, BASE) == []
+    both = selection.model_copy(update={"edits": (EVERYWHERE, "~cut:1:all:1:0", "hold")})
+    shown = text(cards.cards(service, run, both))
     assert "The MLP output of layer 1 is set to zero at all positions." in shown
     assert "In layer 1 at position 1, no head reads position 0." in shown
     assert "Python: Ablate(" in shown
     assert "Remove all" in shown
+    assert "are held at those" not in shown  # the switch says so
     wrong = run.model_copy(update={"edits": ("ablate:mlp_output:1:all:99:zero",)})
-    assert "Position 99 does not exist." in text(panel.cards(service, wrong, both))
-    offered = text(panel.here(service, run, selection.model_copy(update={"row": 2, "heads": (1,)})))
+    assert "Position 99 does not exist." in text(cards.cards(service, wrong, both))
+    link = selection.model_copy(update={"row": 2, "heads": (1,), "link": "attention:1:0:2:1"})
+    offered = text(panel.here(service, run, link))
     assert "MLP of layer 1" in offered
     assert "Head 1 of layer 0" in offered
+    assert "In layer 1 at position 2, head 1 does not read position 0." in offered
     bottom = text(panel.here(service, run, selection.model_copy(update={"row": 0})))
     assert "Choose a higher row" in bottom
+
+
+#: An edit, new values of its card's fields, and the edit or problem that they make.
+CHANGES = [
+    (EVERYWHERE, {1: 0, 3: "1, 2", 4: "mean"}, "ablate:mlp_output:0:all:1+2:mean"),
+    (EVERYWHERE, {0: "head_output", 2: "3"}, "ablate:head_output:1:3:all:zero"),
+    (EVERYWHERE, {0: "neuron", 2: "7", 3: "2"}, "ablate:neuron:1:7:2:zero"),
+    (
+        EVERYWHERE, {4: "resample", 5: "a: b", 6: "0"},
+        "ablate:mlp_output:1:all:all:resample:a%3A b:0",
+    ),
+    ("ablate:neuron:1:7:2:zero", {0: "mlp_output"}, "ablate:mlp_output:1:all:2:zero"),
+    ("cut:1:all:1:0", {1: "2"}, "cut:1:2:1:0"),
+    ("inject:2:1:a:replace", {0: 1, 2: "b", 3: "main_component"}, "inject:1:1:b:main_component"),
+    ("inject:1:1:#7:replace", {0: 2}, "inject:2:1:#7:replace"),
+    ("patch:1:2:abc:-1", {2: "abd", 3: 0}, "patch:1:2:abd:0"),
+    ("steer:1:2:#4:#5:2.0", {4: "-3.5"}, "steer:1:2:#4:#5:-3.5"),
+    ("steer_prompts:1:2:abc:abd:2.0:-1:-1", {4: 4, 6: 0}, "steer_prompts:1:2:abc:abd:4.0:-1:0"),
+    (EVERYWHERE, {1: 9}, "Layer 9 does not exist."),
+    (EVERYWHERE, {1: None}, "“Layer” can't be ''. Type a whole number."),
+    (EVERYWHERE, {3: "first"}, "can't be 'first'. Type “all”, or whole numbers with commas."),
+    (EVERYWHERE, {4: "resample"}, "The other prompt is empty."),
+    (EVERYWHERE, {0: "head_output"}, "needs a head"),
+    ("steer:1:2:#4:#5:2.0", {4: "1e9"}, "The strength 1e+09 is too large."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "made"), CHANGES)
+def test_a_card_changes_its_edit(
+    pair: tuple[Any, RunRef, Selection], old: str, new: dict[int, Any], made: str
+) -> None:
+    service, run, selection = pair
+    chosen = selection.model_copy(update={"edits": (f"~{HERE_NOW}", old)})
+    kind, parts = cards.parts_of(old)
+    slots = zip(cards.SLOTS[kind], parts, strict=True)
+    values = [unescaped(part) if slot.kind == "text" else part for slot, part in slots]
+    values = [new.get(place, value) for place, value in enumerate(values)]
+    before, after_change, problem = cards.change_card(service, run, chosen, 1, values)
+    assert before == old
+    if problem:
+        assert made in problem
+        return
+    assert after_change == made
+    swapped = after(urlencode({"swap": f"edits:{old},{made}"}), now=chosen).selection.edits
+    assert swapped == (f"~{HERE_NOW}", made)
+
+
+def test_the_answers_part_at_the_first_token_that_differs(
+    pair: tuple[TrueService, RunRef, Selection],
+) -> None:
+    import analysis
+
+    service, run, selection = pair
+    assert cards.answers(service, run.baseline, selection) == []
+    asked = RunSpec(run.model, run.prompt, new_tokens=4)
+    found = service.ask(run.model, asked)
+    ids, size = found.token_ids, found.prompt_length
+    long = run.model_copy(update={"new": len(ids) - size, "token_ids": ids, "prompt_length": size})
+    model, edit = analysis.load_model(run.model), analysis.interventions.Ablate("mlp_output", 1)
+    wanted = analysis.generate(model, ids[:size], len(ids) - size, interventions=[edit])
+    answer = service.ask(trace_of(long), AnswerSpec(len(ids) - size, size))
+    assert tuple(token.id for token in answer.tokens) == wanted[size:]
+    shown = text(cards.answers(service, long, selection))
+    if wanted == ids:
+        assert "The answer stays the same" in shown
+    else:
+        assert "Answer without the edits" in shown
+        assert "With the edits" in shown
