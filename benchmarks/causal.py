@@ -7,17 +7,18 @@ first with heads summed, then with each head's links on their own. A cut knocks 
 edge, or sets an MLP's output to zero (or to its mean) at that position. The effect is the change of
 the root's logit.
 
-The method effect measures some links (MLPs) and estimates the others, so it has four lines: all
-links; the links that other methods chose; the links that it estimates, alone; and all links with
-every one of them estimated. For estimated links with an effect of up to 1 % of the logit, a line
-says how often the sign is right and the size is within 5 %. The prompts "further" took no part in
-the choice of the method.
+The method effect measures the links whose cut changes much, and estimates the others. So it has
+four lines: all links; the links that other methods chose; the links that it estimates, alone; and
+all links with every one of them estimated. For estimated links with an effect of up to 1 % of the
+logit, a line says how often the sign is right and the size is within 5 %. The prompts
+"further" took no part in the choice of the method.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,8 +26,8 @@ from numpy.typing import NDArray
 
 import analysis
 from analysis.flow_graph import causal_check
-from analysis.flow_graph.cuts import Cut, cut_of
-from analysis.flow_graph.effect import badly_estimated
+from analysis.flow_graph.cuts import Cut, baseline_of, cut_of
+from analysis.flow_graph.effect import badly_estimated, large_edges
 from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import LINK_KINDS, CausalComparison
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec
@@ -106,7 +107,7 @@ def effect_of(model: Model, trace: Trace, found: CausalComparison, value: str) -
     options: dict[str, Any] = {"method": "effect", "baseline": value, "per_head": per_head}
     graph = analysis.flow(model, trace, exact=False, **options)
     estimates = {cut_of(link): link.flow for link in graph.links}
-    exact = badly_estimated(trace, graph.position)
+    guessed_by = _estimated(model, trace, value, per_head)
     kinds = [LINK_KINDS[kind] for kind in found.kind.tolist()]
     columns = (found.layer, found.head, found.source_pos, found.target_pos)
     cuts = [
@@ -114,7 +115,7 @@ def effect_of(model: Model, trace: Trace, found: CausalComparison, value: str) -
         for kind, *place in zip(kinds, *(column.tolist() for column in columns), strict=True)
     ]
     estimate = np.array([estimates.get(cut, 0.0) for cut in cuts])
-    guessed = np.array([cut.kind != "mlp" or not exact[cut.layer, cut.target_pos] for cut in cuts])
+    guessed = np.array([guessed_by(cut) for cut in cuts])
     size = np.abs(found.effect).astype(np.float64)
     small = guessed & (size <= 0.01 * abs(found.logit)) & (size > 1e-4)
     drawn = found.flow[found.methods.index("effect")]
@@ -128,6 +129,25 @@ def effect_of(model: Model, trace: Trace, found: CausalComparison, value: str) -
         len(cuts),
         int((~guessed).sum()),
     )
+
+
+def _estimated(model: Model, trace: Trace, value: str, per_head: bool) -> Callable[[Cut], bool]:
+    """Tells whether the method effect estimates a cut, or measures it."""
+    last = len(trace.tokens) - 1
+    baseline = baseline_of(model, trace, last + 1, value)
+    mlps = badly_estimated(trace, last, baseline)
+    edges = [
+        large_edges(model, trace, layer, baseline, per_head=per_head)
+        for layer in range(model.info.layers)
+    ]
+
+    def guessed(cut: Cut) -> bool:
+        """Whether it is an estimate."""
+        if cut.kind == "mlp":
+            return not mlps[cut.layer, cut.target_pos]
+        return not edges[cut.layer][max(cut.head, 0), cut.target_pos, cut.source_pos]
+
+    return guessed
 
 
 def chosen_by_others(found: CausalComparison) -> NDArray[np.bool_]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,6 +28,14 @@ from analysis.tracing.interventions import KnockOut
 
 #: Tokens in one forward pass, over all sequences of its batch.
 _MAX_TOKENS = 512
+#: Bytes of the copies of a cache in one forward pass.
+_CACHE_BYTES = 64 << 20
+#: Sequences that are up to this many times as long run together; so do few tokens.
+_LONGER, _LEAST_TOKENS = 1.25, 48
+#: Largest relative difference of logit vectors that count as equal, in float32.
+_SAME = 1e-4
+#: What a model raises that has no cache of this kind.
+_NO_CACHE = (TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError)
 
 
 class Cut(NamedTuple):
@@ -111,13 +120,60 @@ def baseline_of(
     return Baseline(np.broadcast_to(mean, shape))
 
 
+@dataclass(frozen=True, eq=False)
+class _Prefix:
+    """Keys and values of the run with nothing cut. A cut changes no position before its own.
+
+    Attributes:
+        cache: The model's key-value cache of all positions.
+        logits: [vocab] the last ones.
+        size: Number of positions. row_bytes: Bytes of the cache for one position.
+    """
+
+    cache: Any
+    logits: NDArray[np.float32]
+    size: int
+    row_bytes: int
+
+    def options(self, start: int, rows: int) -> dict[str, Any]:
+        """Keyword arguments of ``model.hf`` for the positions from ``start``."""
+        cache = copy.deepcopy(self.cache)
+        cache.crop(start - self.size)  # negative: how many to remove
+        cache.batch_repeat_interleave(rows)
+        return {"use_cache": True, "past_key_values": cache}
+
+
+def _prefix(model: Model, run: Trace, ids: Sequence[int]) -> _Prefix | None:
+    """The cache of the run; None where positions can't be left out.
+
+    A cut by hooks needs all queries. Interventions can change any position. Where a layer keeps
+    other than one key for each position, edges can't be found in the cache.
+    """
+    if run.interventions or model.stream.by_hooks or not model.exact or len(ids) < 2:
+        return None
+    with suppress(*_NO_CACHE), model.lock:
+        found = model.hf(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=True)
+        states = [(layer.keys, layer.values) for layer in found.past_key_values.layers]
+        if all(keys.shape[-2] == len(ids) for keys, _ in states) and states:
+            size = sum(state.nbytes for pair in states for state in pair)
+            logits = found.logits[0, -1].to("cpu", torch.float32).numpy()
+            prefix = _Prefix(found.past_key_values, logits, len(ids), size // len(ids))
+            return prefix if _same(logits, run.logits[len(ids) - 1]) else None
+    return None
+
+
+def _same(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+    return bool(np.linalg.norm(one - other) <= _SAME * np.linalg.norm(other))
+
+
 @torch.no_grad()
 def effects(
     model: Model, run: Trace, cuts: Sequence[Cut], target: Target, baseline: Baseline
 ) -> tuple[NDArray[np.float32], int]:
     """How much each cut lowers the target's logit.
 
-    Interventions of the run stay in force.
+    Interventions of the run stay in force. Positions before a cut are run once, where the model
+    has a key-value cache of all positions.
 
     Args:
         model: The model the run was made with.
@@ -133,36 +189,88 @@ def effects(
         CancelledError: If the caller's progress listener stops the work.
     """
     ids = run.token_ids[: positions_of(run, target)]
-    behind = len(ids) - target.position
-    batch = max(_MAX_TOKENS // len(ids), 1)
-    found = [_logits(model, run, ids, [None], baseline, behind)]
-    for start in range(0, len(cuts), batch):
-        jobs.step(start, len(cuts), "Cutting links")
+    prefix = _prefix(model, run, ids)
+    if prefix is not None:
+        with suppress(*_NO_CACHE):
+            return _measured(model, run, cuts, target, baseline, prefix)
+    return _measured(model, run, cuts, target, baseline, None)
+
+
+def _measured(
+    model: Model,
+    run: Trace,
+    cuts: Sequence[Cut],
+    target: Target,
+    baseline: Baseline,
+    prefix: _Prefix | None,
+) -> tuple[NDArray[np.float32], int]:
+    """The effects.
+
+    Raises:
+        ValueError: If a run from the middle gives other logits than the whole run.
+    """
+    size = positions_of(run, target)
+    found, done, passes = np.zeros(len(cuts), np.float32), 0, 0
+    for start, part in _batches(cuts, size, prefix):
+        jobs.step(done, len(cuts), "Cutting links")
         jobs.pause()
-        part = cuts[start : start + batch]
-        found.append(_logits(model, run, ids, part, baseline, behind))
+        batch = [None, *(cuts[number] for number in part)]
+        rows = _logits(model, run, size, batch, baseline, target.position, (start, prefix))
+        if prefix is not None and not _same(rows[0], prefix.logits):
+            raise ValueError("the cache gives other logits")
+        values = target.of(rows)
+        found[part] = values[0] - values[1:]
+        done, passes = done + len(part), passes + 1
     jobs.step(len(cuts), max(len(cuts), 1), "Cutting links")
-    logits = np.concatenate([target.of(rows) for rows in found])
-    return (logits[0] - logits[1:]).astype(np.float32), len(found)
+    return found, passes + (prefix is not None)
+
+
+def _batches(
+    cuts: Sequence[Cut], size: int, prefix: _Prefix | None
+) -> Iterator[tuple[int, list[int]]]:
+    """The first position to run, and the numbers of the cuts that run together."""
+    if prefix is None:
+        most = max(_MAX_TOKENS // size - 1, 1)
+        numbers = list(range(len(cuts)))
+        yield from ((0, numbers[at : at + most]) for at in range(0, len(cuts), most))
+        return
+    order = sorted(range(len(cuts)), key=lambda number: -cuts[number].target_pos)
+    while order:
+        first = size - cuts[order[0]].target_pos
+        count = 0
+        for number in order:
+            length = size - cuts[number].target_pos
+            tokens, kept = (count + 2) * length, (count + 2) * prefix.row_bytes * size
+            most = _MAX_TOKENS if length <= _LONGER * first else _LEAST_TOKENS
+            if count and (tokens > most or kept > _CACHE_BYTES):
+                break
+            count += 1
+        part, order = order[:count], order[count:]
+        yield cuts[part[-1]].target_pos, part
 
 
 def _logits(
     model: Model,
     run: Trace,
-    ids: Sequence[int],
+    size: int,
     cuts: Sequence[Cut | None],
     baseline: Baseline,
-    behind: int,
+    position: int,
+    begun: tuple[int, _Prefix | None],
 ) -> NDArray[np.float32]:
-    """[cut, vocab] logits at ``behind`` positions from the end, each cut in its own sequence."""
-    tokens = torch.tensor([list(ids)] * len(cuts), device=model.device)
+    """[cut, vocab] logits at ``position``, each cut in its own sequence from the start of it."""
+    start, prefix = begun
+    ids = list(run.token_ids[start:size])
+    tokens = torch.tensor([ids] * len(cuts), device=model.device)
     options: dict[str, Any] = {"input_ids": tokens, "use_cache": False}
+    if prefix is not None and start:
+        options |= prefix.options(start, len(cuts))
     if "logits_to_keep" in inspect.signature(model.hf.forward).parameters:
-        options["logits_to_keep"] = behind
+        options["logits_to_keep"] = size - position
     sets = [(*run.interventions, *_knock_out(cut, baseline)) for cut in cuts]
-    mixed = _replaced_edges(model, run, cuts, baseline)
-    with _replaced_mlps(model, cuts, baseline), applied(model, sets, len(ids), mixed=mixed):
-        logits = model.hf(**options).logits[:, -behind]
+    mixed = _replaced_edges(model, run, cuts, baseline, start)
+    with _replaced_mlps(model, cuts, baseline, start), applied(model, sets, size, mixed=mixed):
+        logits = model.hf(**options).logits[:, position - size]
     rows: NDArray[np.float32] = logits.to("cpu", torch.float32).numpy()
     return rows
 
@@ -179,7 +287,9 @@ _Change = Callable[[Tensor], None]
 
 
 @contextmanager
-def _replaced_mlps(model: Model, cuts: Sequence[Cut | None], baseline: Baseline) -> Iterator[None]:
+def _replaced_mlps(
+    model: Model, cuts: Sequence[Cut | None], baseline: Baseline, start: int
+) -> Iterator[None]:
     """Replace the MLPs that are cut, each cut in its own sequence of the batch.
 
     Interventions that are applied inside this block change the replacements too.
@@ -187,7 +297,7 @@ def _replaced_mlps(model: Model, cuts: Sequence[Cut | None], baseline: Baseline)
     mlps: dict[tuple[int, int], list[tuple[int, _Change]]] = defaultdict(list)
     for number, cut in enumerate(cuts):
         if cut is not None and cut.kind == "mlp":
-            for place, change in enumerate(_mlp_changes(model, cut, baseline)):
+            for place, change in enumerate(_mlp_changes(model, cut, baseline, start)):
                 mlps[cut.layer, place].append((number, change))
     with model.lock, ExitStack() as stack:
         for (layer, place), several in mlps.items():
@@ -197,13 +307,13 @@ def _replaced_mlps(model: Model, cuts: Sequence[Cut | None], baseline: Baseline)
 
 
 def _replaced_edges(
-    model: Model, run: Trace, cuts: Sequence[Cut | None], baseline: Baseline
+    model: Model, run: Trace, cuts: Sequence[Cut | None], baseline: Baseline, start: int
 ) -> dict[int, Edit]:
     """Layer to a change of its heads' mixed values: edges as they are in the other run."""
     heads: dict[int, list[tuple[int, _Change]]] = defaultdict(list)
     for number, cut in enumerate(cuts):
         if cut is not None and cut.kind == "attention" and baseline.other is not None:
-            change = _edge_change(model, run, baseline.other, cut)
+            change = _edge_change(model, run, baseline.other, cut, start)
             heads[cut.layer].append((number, change))
     return {layer: _edit(several) for layer, several in heads.items()}
 
@@ -219,7 +329,7 @@ def _edit(changes: list[tuple[int, _Change]]) -> Edit:
     return edit
 
 
-def _mlp_changes(model: Model, cut: Cut, baseline: Baseline) -> list[_Change]:
+def _mlp_changes(model: Model, cut: Cut, baseline: Baseline, start: int) -> list[_Change]:
     """One change for each MLP of the layer: the first gets the replacement, the others zero."""
     writers = model.stream.blocks[cut.layer].of("mlp")
     vector = torch.from_numpy(baseline.mlp[cut.layer, cut.target_pos].copy())
@@ -229,7 +339,7 @@ def _mlp_changes(model: Model, cut: Cut, baseline: Baseline) -> list[_Change]:
 
         def change(states: Tensor) -> None:
             """Replace the MLP's output at one position."""
-            states[cut.target_pos] = value.to(states)
+            states[cut.target_pos - start] = value.to(states)
 
         return change
 
@@ -243,7 +353,7 @@ def plain_scale(scale: float | Tensor) -> float | Tensor:
     return scale.detach().to("cpu", torch.float32) if isinstance(scale, Tensor) else scale
 
 
-def _edge_change(model: Model, run: Trace, other: Trace, cut: Cut) -> _Change:
+def _edge_change(model: Model, run: Trace, other: Trace, cut: Cut, start: int) -> _Change:
     """Replace what heads move along an edge by what they move along it in the other run."""
     block, where = model.stream.blocks[cut.layer], (cut.target_pos, cut.source_pos)
     heads = range(block.heads) if cut.head < 0 else [cut.head]
@@ -259,6 +369,6 @@ def _edge_change(model: Model, run: Trace, other: Trace, cut: Cut) -> _Change:
     def change(states: Tensor) -> None:
         """Add the difference to the heads' mixed values [pos, head, d] at the query position."""
         for head, vector in vectors.items():
-            states[cut.target_pos, head] += vector.to(states)
+            states[cut.target_pos - start, head] += vector.to(states)
 
     return change

@@ -5,12 +5,15 @@ difference. One backward pass gives the gradient g of the target for every head'
 ``z_i = sum_j a_ij v_j`` (before a gate, a norm or the output projection) and for every MLP's output
 m. Cutting the edge j -> i before the softmax renormalises the row, so z_i changes by exactly
 ``a_ij / (1 - a_ij) · (z_i - v_j)``, and to first order the target falls by
-``a_ij / (1 - a_ij) · g_i · (v_j - z_i)``. An MLP counts ``g · (m - baseline)``. MLPs with a large
-output, and those at the root's position, are cut exactly instead: there the first order is far off.
+``a_ij / (1 - a_ij) · g_i · (v_j - z_i)``. An MLP counts ``g · (m - baseline)``. Where a cut changes
+much, the first order is far off, so these links are cut exactly: MLPs whose output, or its
+difference from the baseline, is over half as long as the state it ends in; all MLPs at the root's
+position; and edges whose cut changes the state by over 0.3 of its length.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,10 +33,11 @@ from analysis.flow_graph.signed import root_of_logit
 from analysis.flow_graph.specs import FlowSpec
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
+from analysis.tracing.heads import head_parts
 from analysis.tracing.vocabulary import kl
 
-#: An MLP's output is large if it is longer than this part of the state it ends in.
-LARGE = 0.5
+#: A change is large if it is longer than this part of the state it ends in.
+LARGE, LARGE_EDGE = 0.5, 0.3
 #: Less than this of a pattern is rounding, not a learned sink.
 _ROUNDING = 1e-5
 
@@ -135,10 +139,11 @@ def effect(model: Model, run: Trace, spec: FlowSpec) -> Graph:
     for layer, gradient in found.mixed.items():
         table = edge_effects(run, layer, gradient, baseline.other)
         _add_edges(links, layer, table.numpy(), spec)
-    _add_mlps(links, model, run, target, found, baseline, exact=spec.exact)
-    return _graph(
-        links.columns(), model, spec, target, float(target.of(run.logits)[target.position])
-    )
+    _add_mlps(links, model, found, baseline)
+    columns = links.columns()
+    if spec.exact:
+        _measure(columns, model, run, spec, target, baseline)
+    return _graph(columns, model, spec, target, float(target.of(run.logits)[target.position]))
 
 
 def objective(model: Model, run: Trace, spec: FlowSpec) -> tuple[Target, Baseline]:
@@ -167,46 +172,106 @@ def _add_edges(links: _Links, layer: int, table: Floats, spec: FlowSpec) -> None
     links.add("attention", layer, named, key, query, table[head, query, key])
 
 
-def _add_mlps(
-    links: _Links,
-    model: Model,
-    run: Trace,
-    target: Target,
-    found: Gradients,
-    baseline: Baseline,
-    *,
-    exact: bool,
-) -> None:
-    """All MLPs; those that are badly estimated are cut, if ``exact``."""
+def _add_mlps(links: _Links, model: Model, found: Gradients, baseline: Baseline) -> None:
+    """Estimates of all MLPs."""
     (layers, size), blocks = found.removed.shape, model.stream.blocks
     added = torch.from_numpy(np.ascontiguousarray(baseline.mlp))
     scaled = [added[n] / plain_scale(block.mlp_scale) for n, block in enumerate(blocks)]
     effect: Floats = (found.removed - (found.mlp * torch.stack(scaled)).sum(-1)).numpy()
-    measured = np.zeros((layers, size), bool)
-    if exact:
-        measured = badly_estimated(run, target.position)[:, :size] & (effect != 0.0)
-        cuts = [Cut("mlp", layer, -1, pos, pos) for layer, pos in np.argwhere(measured).tolist()]
-        effect[measured] = effects(model, run, cuts, target, baseline)[0] if cuts else 0.0
-    positions = np.arange(size)
+    positions, heads = np.arange(size), np.full(size, -1)
     for layer in range(layers):
-        heads = np.full(size, -1)
-        links.add("mlp", layer, heads, positions, positions, effect[layer], measured[layer])
+        links.add("mlp", layer, heads, positions, positions, effect[layer])
 
 
-def badly_estimated(run: Trace, position: int) -> NDArray[np.bool_]:
+def _measure(
+    columns: list[Any],
+    model: Model,
+    run: Trace,
+    spec: FlowSpec,
+    target: Target,
+    baseline: Baseline,
+) -> None:
+    """Cut the links that are badly estimated, and put what is measured into their columns."""
+    kind, layer, head, source, end, effect, measured = columns
+    attends = kind == LINK["attention"]
+    large = badly_estimated(run, target.position, baseline)[layer, end] & ~attends
+    for number in np.unique(layer[attends]).tolist():
+        edges = np.flatnonzero(attends & (layer == number) & (end > 0))
+        found = large_edges(model, run, number, baseline, per_head=spec.per_head)
+        large[edges] = found[np.maximum(head[edges], 0), end[edges], source[edges]]
+    chosen = np.flatnonzero(large & (effect != 0.0))
+    cuts = [
+        Cut("attention" if attends[n] else "mlp", *map(int, (layer[n], head[n], source[n], end[n])))
+        for n in chosen
+    ]
+    if cuts:
+        effect[chosen] = effects(model, run, cuts, target, baseline)[0]
+    measured[chosen] = True
+
+
+def badly_estimated(run: Trace, position: int, baseline: Baseline) -> NDArray[np.bool_]:
     """[layer, pos] the MLPs that are cut exactly: their change is large, or all of it is read.
 
-    An MLP's output is large if it is over ``LARGE`` times as long as the state it ends in. At the
-    root's position the final norm and every later MLP read it, each with a curve of its own.
+    An output is large if it, or its difference from the baseline, is over ``LARGE`` times as long
+    as the state it ends in. At the root's position the final norm and every later MLP read it,
+    each with a curve of its own.
 
     Args:
         run: From ``analysis.trace``.
         position: The root's position.
+        baseline: The replacements.
     """
-    length = np.linalg.norm(run.mlp_out, axis=-1)
-    found: NDArray[np.bool_] = length > LARGE * np.linalg.norm(run.resid[1:], axis=-1)
+    size = baseline.mlp.shape[1]
+    output, whole = run.mlp_out[:, :size], np.linalg.norm(run.resid[1:, :size], axis=-1)
+    length = np.linalg.norm(output, axis=-1)
+    change = np.linalg.norm(output - baseline.mlp, axis=-1)
+    found: NDArray[np.bool_] = np.maximum(length, change) > LARGE * whole
     found[:, position] = True
     return found
+
+
+def large_edges(
+    model: Model, run: Trace, layer: int, baseline: Baseline, *, per_head: bool
+) -> NDArray[np.bool_]:
+    """[head, query, key] the edges that are cut exactly: their cut changes much.
+
+    It moves the state that attention writes to (the mid residual, in a parallel block its output)
+    by over ``LARGE_EDGE`` of the state's length. Without ``per_head`` an edge is cut in all heads
+    at once, and there is one head.
+
+    Args:
+        model: The model the run was made with.
+        run: From ``analysis.trace``.
+        layer: A layer whose attention can be split into heads.
+        baseline: The replacements.
+        per_head: Whether each head is cut on its own.
+    """
+    size = baseline.mlp.shape[1]
+    whole = run.resid[layer + 1] if model.info.parallel_blocks else run.middle(layer)
+    limit = LARGE_EDGE * torch.from_numpy(np.linalg.norm(whole, axis=-1))
+    kept = head_parts(model, run, layer).pattern[:, :size, :size]
+    vectors = _edge_vectors(model, run, layer, size)
+    others = None if baseline.other is None else _edge_vectors(model, baseline.other, layer, size)
+    found = torch.zeros(len(kept) if per_head else 1, size, size, dtype=torch.bool)
+    for query, moved in enumerate(vectors):
+        if others is not None:
+            change = moved - next(others)
+        else:
+            weight = kept[:, query, : query + 1, None]
+            rest = (1.0 - weight).clamp_min(_ROUNDING)
+            change = (moved - weight * moved.sum(1, keepdim=True)) / rest
+        length = (change if per_head else change.sum(0, keepdim=True)).norm(dim=-1)
+        found[:, query, : query + 1] = length > limit[query]
+    return found.numpy()
+
+
+def _edge_vectors(model: Model, run: Trace, layer: int, size: int) -> Iterator[Tensor]:
+    """For each query, [head, key, d_model] what each head adds from each position."""
+    query = 0
+    for weights, moved in head_parts(model, run, layer).factors(torch.arange(size)):
+        for weight in weights.unbind(1):
+            query += 1
+            yield weight[:, :query, None] * moved[:, :query]
 
 
 def _graph(columns: list[Any], model: Model, spec: FlowSpec, target: Target, logit: float) -> Graph:

@@ -227,8 +227,8 @@ def flow(
             run's positions, "reference" (mean over ``prompts``), or "resample" (the same position
             of a second prompt, for attention edges too).
         prompts: Effect only: the texts of the baselines "reference" and "resample".
-        exact: Effect only: cut MLPs with large outputs, and those at the root's position, instead
-            of estimating them.
+        exact: Effect only: cut the links whose cut changes a state much, and the MLPs at the
+            root's position, instead of estimating them.
 
     Raises:
         SpecError: If an option has no such value, the root does not exist, or the model can't run

@@ -82,8 +82,8 @@ class FlowSpec(Spec[Graph]):
     exact: bool = field(
         default=True,
         metadata=about(
-            "Effect only: cut MLPs with large outputs, and those at the root's position, instead of"
-            " estimating them."
+            "Effect only: cut the links whose cut changes a state much, and the MLPs at the root's"
+            " position, instead of estimating them."
         ),
     )
 

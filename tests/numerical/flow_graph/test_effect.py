@@ -12,12 +12,13 @@ from torch import Tensor
 
 import analysis
 from analysis import codec
-from analysis.flow_graph import causal_check
+from analysis.attribution.direct import target_of
+from analysis.flow_graph import causal_check, cuts
 from analysis.flow_graph.results import LINK_KINDS, Graph, Link
 from analysis.flow_graph.specs import CausalSpec, FlowSpec
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
-from analysis.tracing.interventions import Ablate
+from analysis.tracing.interventions import Ablate, KnockOut
 from tests.numerical.cut_reference import ByHand, make
 from tests.support import built, zoo
 
@@ -104,16 +105,16 @@ def test_an_mlps_estimate_is_the_slope_of_its_cut(case: Case, value: str) -> Non
 
 
 @pytest.mark.parametrize("value", ["zero", "mean"])
-def test_mlps_with_large_outputs_or_at_the_root_are_measured(case: Case, value: str) -> None:
+def test_mlps_with_large_changes_or_at_the_root_are_measured(case: Case, value: str) -> None:
     graph = case.graph(baseline=value)
     assert graph.baseline == value
-    measured = [link for link in graph.links if link.measured]
-    long = np.linalg.norm(case.run.mlp_out, axis=-1) > 0.5 * np.linalg.norm(
-        case.run.resid[1:], axis=-1
-    )
+    measured = [link for link in graph.links if link.measured and link.kind == "mlp"]
+    output = case.run.mlp_out
+    change = output - (output.mean(1, keepdims=True) if value == "mean" else 0.0)
+    half = 0.5 * np.linalg.norm(case.run.resid[1:], axis=-1)
+    long = (np.linalg.norm(output, axis=-1) > half) | (np.linalg.norm(change, axis=-1) > half)
     long[:, LAST] = True
     found = {(link.layer, link.target_pos) for link in measured}
-    assert {link.kind for link in measured} <= {"mlp"}
     assert found == {(layer, pos) for layer, pos in np.argwhere(long).tolist()} & {
         (link.layer, link.target_pos) for link in graph.links if link.kind == "mlp"
     }
@@ -121,6 +122,74 @@ def test_mlps_with_large_outputs_or_at_the_root_are_measured(case: Case, value: 
     for link in some(measured, 6):
         wanted = before - lead(by_hand(case.hand, link, value)(1.0))
         assert link.flow == pytest.approx(wanted, rel=1e-3, abs=1e-5), link
+
+
+def test_measured_edges_have_the_effect_of_their_cut(case: Case) -> None:
+    before, links = lead(case.hand.logits()), case.graph().links
+    measured = [link for link in links if link.measured and link.kind == "attention"]
+    for link in some(measured, 8):
+        wanted = before - lead(by_hand(case.hand, link)(1.0))
+        assert link.flow == pytest.approx(wanted, rel=1e-3, abs=1e-5), link
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "phi", "gptj", "gpt_oss"])
+@pytest.mark.parametrize("per_head", [True, False])
+def test_edges_whose_cut_moves_the_state_far_are_measured(family: str, per_head: bool) -> None:
+    """Against the attention output of a run with the edge knocked out."""
+    model = built.understood(make(family), family)
+    run = analysis.trace(model, TOKENS)
+    graph = analysis.flow(model, run, method="effect", per_head=per_head)
+    edges = [link for link in graph.links if link.kind == "attention" and link.target_pos]
+    marks = []
+    for link in [*[one for one in edges if one.measured][:12], *edges[:: len(edges) // 24]]:
+        layer, query = link.layer, link.target_pos
+        knocked = [KnockOut(layer, link.head, query, link.source_pos)]
+        without = analysis.trace(model, TOKENS, knocked).attn_out[layer, query]
+        change = np.linalg.norm(run.attn_out[layer, query] - without)
+        whole = run.resid[layer + 1] if model.info.parallel_blocks else run.middle(layer)
+        share = change / np.linalg.norm(whole[query])
+        if abs(share - 0.3) > 1e-4:  # else rounding decides
+            assert link.measured == (share > 0.3), (link, share)
+            marks.append(link.measured)
+    assert len(marks) > 12
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3"])
+@pytest.mark.parametrize("value", ["mean", "resample"])
+def test_cuts_that_leave_out_earlier_positions_have_the_same_effect(
+    family: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = built.understood(make(family), family)
+    tokens, first = both_prompts(model)
+    run = analysis.trace(model, first)
+    target = target_of(model, run, -1, TOKEN, FOIL)
+    baseline = cuts.baseline_of(model, run, len(first), value, (SECOND,))
+    last = len(tokens) - 1
+    places = [("mlp", 0, -1, pos, pos) for pos in (last, DIFFERS, last - 1)]
+    places += [("attention", 1, 1, 1, last), ("attention", 0, -1, 2, 4)]
+    links = [cuts.Cut(*place) for place in places]
+    sizes: list[tuple[int, ...]] = []
+    monkeypatch.setattr(cuts, "_LEAST_TOKENS", 0)
+    watched = model.hf.register_forward_pre_hook(
+        lambda _module, _args, named: sizes.append(tuple(named["input_ids"].shape)),
+        with_kwargs=True,
+    )
+    short, _ = cuts.effects(model, run, links, target, baseline)
+    watched.remove()
+    assert sizes[1:] == [(3, 1), (3, 2), (2, 3)]  # one of each with nothing cut
+    monkeypatch.setattr(cuts, "_prefix", lambda *_: None)
+    whole, passes = cuts.effects(model, run, links, target, baseline)
+    assert passes == 1
+    np.testing.assert_allclose(short, whole, rtol=1e-3, atol=1e-5)
+    assert np.abs(whole).min() > 1e-5
+
+
+@pytest.mark.parametrize("family", ["gptj", "granite_swa", "qwen3_next"])
+def test_models_without_a_cache_of_all_positions_are_cut_whole(family: str) -> None:
+    """Hooks need all queries; a window or a state has no key for each position."""
+    model = built.understood(make(family), family)
+    run = analysis.trace(model, TOKENS)
+    assert cuts._prefix(model, run, TOKENS) is None
 
 
 def test_small_parts_of_a_cut_have_the_estimates_sign_and_size(case: Case) -> None:
