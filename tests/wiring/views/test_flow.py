@@ -22,7 +22,7 @@ from dash_app.views.flow.specs import options
 from tests.support.components import text
 from tests.support.fake_service import LAYERS, FakeService, refuse
 
-BASE = Selection()
+BASE = Selection(prompt="Hello")
 
 
 def no_job(_start: float, _end: float) -> None:
