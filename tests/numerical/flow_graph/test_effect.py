@@ -12,8 +12,7 @@ from torch import Tensor
 
 import analysis
 from analysis import codec
-from analysis.attribution.direct import target_of
-from analysis.flow_graph import causal_check, cuts
+from analysis.flow_graph import causal_check
 from analysis.flow_graph.results import LINK_KINDS, Graph, Link
 from analysis.flow_graph.specs import CausalSpec, FlowSpec
 from analysis.model.handle import Model
@@ -152,44 +151,6 @@ def test_edges_whose_cut_moves_the_state_far_are_measured(family: str, per_head:
             assert link.measured == (share > 0.3), (link, share)
             marks.append(link.measured)
     assert len(marks) > 12
-
-
-@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3"])
-@pytest.mark.parametrize("value", ["mean", "resample"])
-def test_cuts_that_leave_out_earlier_positions_have_the_same_effect(
-    family: str, value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = built.understood(make(family), family)
-    tokens, first = both_prompts(model)
-    run = analysis.trace(model, first)
-    target = target_of(model, run, -1, TOKEN, FOIL)
-    baseline = cuts.baseline_of(model, run, len(first), value, (SECOND,))
-    last = len(tokens) - 1
-    places = [("mlp", 0, -1, pos, pos) for pos in (last, DIFFERS, last - 1)]
-    places += [("attention", 1, 1, 1, last), ("attention", 0, -1, 2, 4)]
-    links = [cuts.Cut(*place) for place in places]
-    sizes: list[tuple[int, ...]] = []
-    monkeypatch.setattr(cuts, "_LEAST_TOKENS", 0)
-    watched = model.hf.register_forward_pre_hook(
-        lambda _module, _args, named: sizes.append(tuple(named["input_ids"].shape)),
-        with_kwargs=True,
-    )
-    short, _ = cuts.effects(model, run, links, target, baseline)
-    watched.remove()
-    assert sizes[1:] == [(3, 1), (3, 2), (2, 3)]  # one of each with nothing cut
-    monkeypatch.setattr(cuts, "_prefix", lambda *_: None)
-    whole, passes = cuts.effects(model, run, links, target, baseline)
-    assert passes == 1
-    np.testing.assert_allclose(short, whole, rtol=1e-3, atol=1e-5)
-    assert np.abs(whole).min() > 1e-5
-
-
-@pytest.mark.parametrize("family", ["gptj", "granite_swa", "qwen3_next"])
-def test_models_without_a_cache_of_all_positions_are_cut_whole(family: str) -> None:
-    """Hooks need all queries; a window or a state has no key for each position."""
-    model = built.understood(make(family), family)
-    run = analysis.trace(model, TOKENS)
-    assert cuts._prefix(model, run, TOKENS) is None
 
 
 def test_small_parts_of_a_cut_have_the_estimates_sign_and_size(case: Case) -> None:
