@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from analysis.inside_block.block import block
     from analysis.inside_block.experts import experts
     from analysis.inside_block.scores import score_parts
-    from analysis.learned.tuned_lens import import_tuned_lens
+    from analysis.learned.translators import import_tuned_lens
     from analysis.lens.colours import colours
     from analysis.lens.disagreement import disagreement
     from analysis.lens.grid import decode
@@ -85,7 +85,7 @@ _HOMES = {
     "steps": "analysis.trajectory.steps",
     "tables": "analysis.export.results",
     "sweep": "analysis.experiments.sweep",
-    "import_tuned_lens": "analysis.learned.tuned_lens",
+    "import_tuned_lens": "analysis.learned.translators",
     "trace": "analysis.tracing.capture",
     "transformer_lens_cache": "analysis.export.interop",
     "weight_report": "analysis.weights.report",

@@ -11,7 +11,7 @@ from analysis.ledger import check, require
 from analysis.model import attention_hooks
 from analysis.model.find_stream import find_stream
 from analysis.model.handle import Model, describe, probes
-from analysis.model.pretrained import Loaded, load_pretrained
+from analysis.model.pretrained import Loaded, load_pretrained, loaded_in_memory
 from analysis.model.readout import find_readout, norm_form
 from analysis.model.transformers_io import drop_unused
 from analysis.tracing import storage
@@ -84,9 +84,7 @@ def _loaded(name: Any, tokenizer: Any, dtype: Any, device: Any) -> Loaded:
         raise SpecError(
             "A model in memory keeps its dtype and device.", "Convert or move the model first."
         )
-    from analysis.model import in_memory
-
-    return in_memory.loaded(name, tokenizer)
+    return loaded_in_memory(name, tokenizer)
 
 
 def _text(name: Any) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 import analysis
 from analysis.flow_graph.specs import FlowSpec
 from analysis.tracing.specs import RunSpec
-from dash_app.pictures.documents import FORMATS, Drawn, write
+from dash_app.pictures.documents import FORMATS, write
+from dash_app.pictures.results import Drawn
 from dash_app.views.flow.picture import picture
 
 MODEL, PROMPT = "smollm2-135m-instruct", "The capital of France is the city of"

@@ -38,7 +38,7 @@ from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection, applied
 
 if TYPE_CHECKING:
-    from dash_app.pictures.documents import Drawn
+    from dash_app.pictures.results import Drawn
 
 #: More rows are too many for one response of the page; the script has no limit.
 MOST_ROWS = 400_000
@@ -315,14 +315,14 @@ def drawn(
         NotComputedError: If the memo has none of the results.
         SpecError: If the pane has no export, or too many rows.
     """
-    from dash_app.pictures import panes
+    from dash_app.pictures import results
 
     taken = from_memo(context, views, pane, query)
     found = exports(views, pane)
     missing = _not_computed(found[0].hint)
     reader, run, selection = _read(context, views, query, missing, found)
     reader = context.service if compute else reader
-    return panes.drawn(context, views, pane, taken, (reader, run, selection), dark=dark)
+    return results.drawn(context, views, pane, taken, (reader, run, selection), dark=dark)
 
 
 #: (media type, text) by the ending of the address.

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import analysis
-from analysis.export.local import LocalService
+from analysis.export.apply import LocalService
 from analysis.export.recipes import Recipe, names
 
 #: A longer text is no path.

@@ -111,7 +111,7 @@ def _command(chosen: argparse.Namespace, given: dict[str, Any]) -> str:
 
 
 def _import(chosen: argparse.Namespace) -> int:
-    from analysis.learned.tuned_lens import import_tuned_lens
+    from analysis.learned.translators import import_tuned_lens
     from analysis.loading import load_model
 
     info = import_tuned_lens(load_model(chosen.model), chosen.folder)

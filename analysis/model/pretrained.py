@@ -1,8 +1,9 @@
-"""From a model's name to its weights and tokenizer in memory: dtype, device, quantisation."""
+"""From a model's name, or a model in memory, to its weights and tokenizer, ready to run."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
 from collections.abc import Iterator
@@ -292,3 +293,67 @@ def _load_error(name: str, error: BaseException) -> ModelLoadError:
 
 def _line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+#: Where other libraries keep the Hugging Face model: nnsight's ``LanguageModel``, the bridge of
+#: TransformerLens.
+_INSIDE = ("_model", "original_model")
+#: Kind of the entry of such a model: no catalogue has it.
+MEMORY = "memory"
+
+
+def hugging_face_model(given: Any) -> Any:
+    """The Hugging Face model of an object: the object itself, or the one that it wraps; or None."""
+    from transformers import PreTrainedModel
+
+    for found in (given, *(getattr(given, name, None) for name in _INSIDE)):
+        if isinstance(found, PreTrainedModel):
+            return found
+    return None
+
+
+def loaded_in_memory(given: Any, tokenizer: Any) -> Loaded:
+    """A model in memory with its tokenizer, ready for ``build_model``.
+
+    It stays the same object on the same device. It gets evaluation mode and no gradients.
+
+    Args:
+        given: A ``PreTrainedModel``, or an object of nnsight or TransformerLens that wraps one.
+        tokenizer: Its Hugging Face tokenizer; that of ``given`` unless given.
+
+    Raises:
+        ModelLoadError: If there is no Hugging Face model in it, or no tokenizer.
+    """
+    hf = hugging_face_model(given)
+    if hf is None:
+        raise ModelLoadError(
+            f"There is no Hugging Face model in {type(given).__name__}.",
+            "Give a transformers model, an nnsight LanguageModel, or a TransformerBridge. A "
+            "HookedTransformer has other modules: load the same model by its name.",
+        )
+    tokenizer = tokenizer or getattr(given, "tokenizer", None)
+    if tokenizer is None or not callable(tokenizer):
+        raise ModelLoadError(
+            f"{type(hf).__name__} has no tokenizer.", "Give it: load_model(model, tokenizer)."
+        )
+    if any(part.is_meta for part in hf.parameters()):
+        raise ModelLoadError(
+            "The weights of the model are not in memory.",
+            "Load them first; with nnsight: LanguageModel(..., dispatch=True).",
+        )
+    hf.eval().requires_grad_(False)
+    name = str(getattr(hf.config, "name_or_path", "") or type(hf).__name__)
+    digest = weights_hash(hf)
+    entry = catalog.Entry(name=name, title=name, source=MEMORY, kind="folder")
+    revision = str(getattr(hf.config, "_commit_hash", "") or digest)
+    return Loaded(hf, tokenizer, entry, MEMORY, revision, digest[:32])
+
+
+def weights_hash(hf: Any) -> str:
+    """SHA-256 of all weights with their names, dtypes and shapes."""
+    total = hashlib.sha256()
+    for name, value in sorted(hf.state_dict().items()):
+        plain = value.detach().cpu().contiguous()
+        total.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
+        total.update(plain.reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()

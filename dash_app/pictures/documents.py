@@ -22,7 +22,7 @@ from dash_app.page.theme import DARK, LIGHT, MONO, SANS, Figure
 from dash_app.page.token_labels import width as cells
 from dash_app.pictures import chromium
 from dash_app.pictures.flow_svg import flow_svg, fonts
-from dash_app.pictures.results import ROWS, size_of, with_texts
+from dash_app.pictures.results import ROWS, Drawn, Part, size_of, with_texts
 from dash_app.settings import ASSETS
 from dash_app.views.flow.picture import Picture
 
@@ -34,26 +34,6 @@ FORMATS = ("svg", "png", "pdf", "html")
 _LETTER, _LINE, _EDGE, _LONGEST = 6.7, 16, 10, 28
 _RECIPE = "stratascope-recipe"
 _PNG = b"\x89PNG\r\n\x1a\n"
-Part = Figure | Picture | Frame
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A view as pictures.
-
-    Attributes:
-        title: What it answers.
-        caption: What is shown, in words.
-        parts: Plotly figures, pictures of the flow, and tables, from top to bottom.
-        dark: The same for a dark page; empty if there is none.
-        recipe: How the numbers were computed, as JSON values.
-    """
-
-    title: str
-    caption: str
-    parts: tuple[Part, ...]
-    recipe: Mapping[str, Any]
-    dark: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ result that the page lists in words or tables is drawn as its main table.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,43 @@ from analysis.errors import SpecError
 from analysis.export.sheets import frames, sheets_of
 from dash_app.figures.colours import cell_texts
 from dash_app.figures.heatmap import MARGIN, READABLE, column_width
+from dash_app.page.panel import seen
+from dash_app.page.panes import Pane
 from dash_app.page.theme import MONO, SANS, Figure, Theme, palette
 from dash_app.page.token_labels import markup
 from dash_app.pictures.figures import PICTURES
 from dash_app.pictures.flow_svg import FlowPicture, Shown
+from dash_app.state.context import Context, Drawing, View
+from dash_app.state.drawings import PageState, call
+from dash_app.state.selection import RunRef, Selection
+from dash_app.views.flow.picture import Picture
 
 #: Width and height of a figure that has no size of its own, in pixels; height of a heatmap's row.
 WIDE, HIGH, ROW = 760, 440, 19
 #: Rows of a table in a picture.
 ROWS = 40
+
+
+Part = Figure | Picture | Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A view as pictures.
+
+    Attributes:
+        title: What it answers.
+        caption: What is shown, in words.
+        parts: Plotly figures, pictures of the flow, and tables, from top to bottom.
+        dark: The same for a dark page; empty if there is none.
+        recipe: How the numbers were computed, as JSON values.
+    """
+
+    title: str
+    caption: str
+    parts: tuple[Part, ...]
+    recipe: Mapping[str, Any]
+    dark: tuple[Part, ...] = ()
 
 
 def plot(
@@ -167,3 +196,101 @@ def _table(result: Result, tokens: Sequence[Token], *, theme: Theme, table: str 
 
 def _drawings(result: Result) -> Mapping[str, Callable[..., Any]]:
     return PICTURES.get(type(result)) or {"table": _table}
+
+
+# Panes of the page.
+
+
+def drawn(
+    context: Context,
+    views: Sequence[View],
+    pane: str,
+    taken: Any,
+    shown: tuple[Any, RunRef | None, Selection],
+    *,
+    dark: bool,
+) -> Drawn:
+    """The pictures of a pane; its tables if it has no picture.
+
+    Args:
+        context: Makes the panes.
+        views: All views.
+        pane: A pane, or a tab of the inspector.
+        taken: Its numbers and their recipe (``dash_app.export.Taken``).
+        shown: The service or the memo, the run, and the selection.
+        dark: Whether to draw for a dark page too.
+    """
+    reader, run, selection = shown
+    selection = selection.model_copy(update={"panes": (*selection.panes, pane)})
+    names = {view.exports[pane].drawing for view in views if pane in view.exports}
+    drawings = [one for view in views for one in view.drawings if one.name in names]
+    named = _pane(context, views, pane)
+
+    def values(scheme: str) -> list[Any]:
+        page = PageState(run, selection, scheme=scheme)
+        found = [call(one, reader, page) for one in drawings]
+        return [getattr(one, "values", one) for one in found]
+
+    light = values("light")
+    made, others = list(figures_in(light)), list(figures_in(values("dark"))) if dark else []
+    if not made:  # the pane lists its numbers in tables
+        made, others = [*taken.tables], []
+    title = named.title if named else pane.capitalize()
+    caption = _caption(drawings, light, named.caption_id if named else "")
+    return Drawn(title, caption, tuple(made), taken.recipe.as_json(), tuple(others))
+
+
+def of_results(
+    found: Sequence[Any], tokens: Sequence[Token], recipe: Mapping[str, Any], *, dark: bool
+) -> Drawn:
+    """The main picture of each result; the tables of a result that has none.
+
+    Args:
+        found: Results.
+        tokens: [pos] of their run.
+        recipe: How they were computed, as JSON values.
+        dark: Whether to draw for a dark page too.
+    """
+
+    def parts(theme: Theme) -> Iterator[Any]:
+        for one in found:
+            if type(one) in PICTURES:
+                made = figure(one, tokens, theme=theme)
+                yield made.picture if isinstance(made, FlowPicture) else made
+            else:
+                yield from frames(one, tokens)
+
+    names = ", ".join(type(one).__name__ for one in found)
+    others = tuple(parts("dark")) if dark else ()
+    return Drawn(names, "", tuple(parts("light")), recipe, others)
+
+
+def _pane(context: Context, views: Sequence[View], name: str) -> Pane | None:
+    parts = [
+        part for view in views if name in view.exports for part in view.layout(context).values()
+    ]
+    return next((one for one in parts if isinstance(one, Pane) and one.name == name), None)
+
+
+def _caption(drawings: Sequence[Drawing], values: Sequence[Any], wanted: str) -> str:
+    """The text of the pane's caption, among what its drawings return."""
+    for drawing, value in zip(drawings, values, strict=True):
+        several = [value] if len(drawing.outputs) == 1 else list(value)
+        for output, one in zip(drawing.outputs, several, strict=False):
+            if wanted and output.component_id == wanted:
+                return seen(one)
+    return ""
+
+
+def figures_in(value: Any) -> Iterator[Any]:
+    """The figures and flow pictures in what a drawing returns, in the order of the page."""
+    if isinstance(value, Mapping):
+        if value.get("view") == "flow" or (value.get("data") and "layout" in value):
+            yield value
+        return
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from figures_in(part)
+    elif hasattr(value, "_prop_names"):
+        figure = getattr(value, "figure", None)
+        yield from figures_in(figure if figure is not None else getattr(value, "children", None))

@@ -172,7 +172,7 @@ def _write_picture(context: Any, chosen: argparse.Namespace, taken: Any) -> list
     """
     from dash_app import export
     from dash_app.app import VIEWS
-    from dash_app.pictures import panes
+    from dash_app.pictures import results
     from dash_app.pictures.documents import Paper, format_of, write
 
     paper = Paper(chosen.width, chosen.title, chosen.scale)
@@ -186,7 +186,7 @@ def _write_picture(context: Any, chosen: argparse.Namespace, taken: Any) -> list
         tokens = export.token_list(context.service, made)
         subjects = [export.subject(made.model, made.trace, spec) for spec in made.specs]
         found = [context.service.ask(*pair) for pair in zip(subjects, made.specs, strict=True)]
-        drawn = panes.of_results(found, tokens, made.as_json(), dark=dark)
+        drawn = results.of_results(found, tokens, made.as_json(), dark=dark)
     return write(drawn, chosen.out, paper)
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from analysis.lens.specs import LensSpec
 from analysis.tracing.specs import TraceSpec
-from dash_app.pictures.documents import Drawn, Paper, recipe_of, write
+from dash_app.pictures.documents import Paper, recipe_of, write
 from dash_app.pictures.flow_svg import flow_svg, fonts
-from dash_app.pictures.results import figure
+from dash_app.pictures.results import Drawn, figure
 from tests.browser.test_export import saved
 from tests.support.browser_pages import new_context, until_drawn
 from tests.support.fake_results import token

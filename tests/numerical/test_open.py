@@ -12,7 +12,8 @@ import analysis
 from analysis.errors import SpecError
 from analysis.flow_graph.specs import FlowSpec
 from analysis.lens.specs import LensSpec
-from dash_app.pictures.documents import Drawn, write
+from dash_app.pictures.documents import write
+from dash_app.pictures.results import Drawn
 from tests.numerical.conftest import Case
 
 LINK = "http://host/?model=tiny-llama&prompt=the+capital&new=1"

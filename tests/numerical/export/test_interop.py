@@ -12,7 +12,7 @@ import torch
 
 import analysis
 from analysis.errors import ModelLoadError, SpecError, StoreError
-from analysis.learned.tuned_lens import import_tuned_lens
+from analysis.learned.translators import import_tuned_lens
 from tests.numerical.conftest import Case
 from tests.support import built, tiny
 
