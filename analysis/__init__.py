@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from analysis.experiments.alignment import align
     from analysis.experiments.comparison import compare
     from analysis.experiments.sweep import sweep
-    from analysis.export.apply import compute
-    from analysis.export.interop import bertviz, circuitsvis, transformer_lens_cache
+    from analysis.export.apply import bertviz, circuitsvis, compute, transformer_lens_cache
     from analysis.export.recipes import recipe
     from analysis.export.results import load_recipe, load_result, tables
     from analysis.flow_graph.graph import flow
@@ -57,8 +56,8 @@ _HOMES = {
     "attention_bias": "analysis.tracing.heads",
     "attribute": "analysis.attribution.direct",
     "carry_circuits": "analysis.tasks.carry_circuits",
-    "bertviz": "analysis.export.interop",
-    "circuitsvis": "analysis.export.interop",
+    "bertviz": "analysis.export.apply",
+    "circuitsvis": "analysis.export.apply",
     "colours": "analysis.lens.colours",
     "component_graph": "analysis.edge_patching.graph",
     "compute": "analysis.export.apply",
@@ -87,7 +86,7 @@ _HOMES = {
     "sweep": "analysis.experiments.sweep",
     "import_tuned_lens": "analysis.learned.translators",
     "trace": "analysis.tracing.capture",
-    "transformer_lens_cache": "analysis.export.interop",
+    "transformer_lens_cache": "analysis.export.apply",
     "weight_report": "analysis.weights.report",
     "score_parts": "analysis.inside_block.scores",
     "circuits": "analysis.weights.circuits",
