@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from analysis import interventions as interventions
     from analysis.attribution.direct import attribute
-    from analysis.edge_patching.graph import component_graph
     from analysis.errors import AnalysisError
     from analysis.experiments.alignment import align
     from analysis.experiments.comparison import compare
+    from analysis.experiments.component_graph import component_graph
     from analysis.experiments.sweep import sweep
     from analysis.export.apply import bertviz, circuitsvis, compute, transformer_lens_cache
     from analysis.export.recipes import recipe
@@ -59,7 +59,7 @@ _HOMES = {
     "bertviz": "analysis.export.apply",
     "circuitsvis": "analysis.export.apply",
     "colours": "analysis.lens.colours",
-    "component_graph": "analysis.edge_patching.graph",
+    "component_graph": "analysis.experiments.component_graph",
     "compute": "analysis.export.apply",
     "compare": "analysis.experiments.comparison",
     "decode": "analysis.lens.grid",

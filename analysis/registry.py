@@ -14,8 +14,8 @@ from typing import Any, Literal
 from analysis.attribution.specs import Attribution, AttributionSpec
 from analysis.contract.ledger import Ledger, LedgerSpec, ModelLedgerSpec
 from analysis.contract.specs import InfoSpec, ModelInfo, Spec
-from analysis.edge_patching.specs import ComponentGraph, ComponentGraphSpec
 from analysis.errors import SpecError
+from analysis.experiments.component_specs import ComponentGraph, ComponentGraphSpec
 from analysis.experiments.specs import PromptComparison, PromptSpec, Sweep, SweepSpec
 from analysis.flow_graph.results import CausalCheck, CausalComparison, Graph, LinkReading, Neurons
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec, NeuronSpec
@@ -174,7 +174,7 @@ _ROWS: tuple[tuple[str, Subject, type[Spec[Any]], type[Any], str], ...] = (
         "study",
         ComponentGraphSpec,
         ComponentGraph,
-        "edge_patching.graph:compute",
+        "experiments.component_graph:compute",
     ),
     ("compare_prompts", "study", PromptSpec, PromptComparison, "experiments.comparison:compute"),
     ("failure", "study", FailureSpec, FailureReport, "tasks.failure_report:compute"),

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 import analysis
-from analysis.edge_patching.graph import Options, Pair, component_graph, graph_of_pairs
-from analysis.edge_patching.specs import EDGE_SCORES, ComponentGraph
+from analysis.experiments.component_graph import Options, Pair, component_graph, graph_of_pairs
+from analysis.experiments.component_specs import EDGE_SCORES, ComponentGraph
 from analysis.tasks.carry_patching import pairs_for
 from analysis.tasks.sum_table import table
 

@@ -36,8 +36,8 @@ from analysis.contract.sheets import (
     frame,
 )
 from analysis.contract.specs import ModelInfo
-from analysis.edge_patching.specs import SHEETS as EDGE_SHEETS
 from analysis.errors import SpecError
+from analysis.experiments.component_specs import SHEETS as EDGE_SHEETS
 from analysis.experiments.sheets import SHEETS as EXPERIMENT_SHEETS
 from analysis.export import rows
 from analysis.flow_graph.results import CausalCheck, CausalComparison, Graph, LinkReading, Neurons

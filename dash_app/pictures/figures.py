@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from analysis.contract.specs import Token
-from analysis.edge_patching.specs import ComponentGraph
 from analysis.errors import SpecError
+from analysis.experiments.component_specs import ComponentGraph
 from analysis.experiments.specs import PromptComparison, Sweep
 from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import CausalCheck, Graph

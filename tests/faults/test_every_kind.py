@@ -20,8 +20,8 @@ from analysis.contract import jobs
 from analysis.contract.jobs import Job, Priority, Progress
 from analysis.contract.ledger import LedgerSpec, ModelLedgerSpec
 from analysis.contract.specs import InfoSpec
-from analysis.edge_patching.specs import ComponentGraphSpec
 from analysis.errors import CancelledError, WorkerStoppedError
+from analysis.experiments.component_specs import ComponentGraphSpec
 from analysis.experiments.specs import PromptSpec, SweepSpec
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec, NeuronSpec
 from analysis.inside_block.specs import AggregationSpec, BlockSpec, ExpertSpec, ScoreSpec

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from analysis.contract.specs import Spec
-from analysis.edge_patching.specs import ComponentGraphSpec
+from analysis.experiments.component_specs import ComponentGraphSpec
 from analysis.experiments.specs import PromptSpec, SweepSpec
 from analysis.flow_graph.specs import LinkSpec, NeuronSpec
 from analysis.inside_block.specs import BlockSpec, ExpertSpec, ScoreSpec

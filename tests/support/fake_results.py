@@ -10,8 +10,8 @@ import numpy as np
 
 from analysis.attribution.specs import Attribution, AttributionSpec
 from analysis.contract.specs import Token
-from analysis.edge_patching.layout import Layout, grown
-from analysis.edge_patching.specs import ComponentGraph, ComponentGraphSpec, names_of
+from analysis.experiments.component_layout import Layout, grown
+from analysis.experiments.component_specs import ComponentGraph, ComponentGraphSpec, names_of
 from analysis.experiments.specs import AXES, PromptComparison, PromptSpec, Sweep, SweepSpec
 from analysis.inside_block.specs import (
     AggregationReport,

@@ -10,8 +10,8 @@ import numpy as np
 from analysis.attribution.specs import Attribution
 from analysis.contract.ledger import Ledger, LedgerEntry, LedgerSpec, ModelLedgerSpec
 from analysis.contract.specs import ModelInfo
-from analysis.edge_patching.specs import ComponentGraph, ComponentGraphSpec
 from analysis.errors import AnalysisError, PromptError, SpecError
+from analysis.experiments.component_specs import ComponentGraph, ComponentGraphSpec
 from analysis.experiments.specs import PromptComparison, PromptSpec, Sweep, SweepSpec
 from analysis.flow_graph.results import (
     LINK_KINDS,

@@ -11,8 +11,8 @@ from typing import Any
 import dash_bootstrap_components as dbc
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 
-from analysis.edge_patching.specs import EDGE_SCORES, ComponentGraph, ComponentGraphSpec
 from analysis.errors import AnalysisError
+from analysis.experiments.component_specs import EDGE_SCORES, ComponentGraph, ComponentGraphSpec
 from dash_app.jobs.job_and_draw import (
     JobParts,
     Work,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.edge_patching.specs import ComponentGraph
+from analysis.experiments.component_specs import ComponentGraph
 from dash_app.page.theme import Figure, Theme, axis, base_layout, palette, rgba
 from dash_app.page.token_labels import quoted, token_markup
 

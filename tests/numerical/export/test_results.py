@@ -17,8 +17,8 @@ import pytest
 import analysis
 from analysis.contract.sheets import FLAG, TEXT, UNITS, WHOLE, csv_text
 from analysis.contract.specs import Result
-from analysis.edge_patching.specs import ComponentGraphSpec
 from analysis.errors import MissingPackageError, SpecError, StoreError
+from analysis.experiments.component_specs import ComponentGraphSpec
 from analysis.experiments.specs import PromptSpec, SweepSpec
 from analysis.export.recipes import Recipe, script
 from analysis.export.sheets import SHEETS, frames, one_frame

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.edge_patching.specs import ComponentGraphSpec
 from analysis.errors import SpecError
+from analysis.experiments.component_specs import ComponentGraphSpec
 from dash_app.state.selection import Selection
 from dash_app.views import components
 from dash_app.views.compare.layout import PAIRS

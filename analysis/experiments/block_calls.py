@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from analysis.contract import jobs
 from analysis.errors import SpecError
+from analysis.experiments.component_layout import Layout
 from analysis.model.attention_hooks import observing
 from analysis.model.handle import Model
 from analysis.model.readout import NormForm, norm_form
@@ -284,6 +286,59 @@ class BlockCalls:
                     " their outputs are not separate senders.",
                     "Use the flow graph, or patch whole heads.",
                 )
+
+
+def layout_of(model: Model) -> Layout:
+    """The components of a model."""
+    blocks = model.stream.blocks
+    return Layout(
+        tuple(block.heads for block in blocks),
+        tuple(bool(block.of("mlp")) for block in blocks),
+        model.stream.parallel,
+    )
+
+
+@dataclass
+class States:
+    """One run, from the embedding up.
+
+    Attributes:
+        senders: [sender, pos, d_model] what each sender adds.
+        mixed: [layer][head, pos, d_head] what the heads give to the output projection.
+        inputs: [layer][pos, d_model] the state that heads read.
+        middles: [layer][pos, d_model] the state that the MLP reads.
+        last: [d_model] the last state at the last position.
+    """
+
+    senders: Tensor
+    mixed: list[Tensor]
+    inputs: list[Tensor]
+    middles: list[Tensor]
+    last: Tensor
+
+
+def states_of(calls: BlockCalls, layout: Layout, embedding: Tensor) -> States:
+    """Run the blocks on an embedding [pos, d_model], part by part."""
+    senders = torch.zeros(layout.shape[1], *embedding.shape)
+    senders[0] = embedding
+    state, mixed, inputs, middles = embedding, list[Tensor](), list[Tensor](), list[Tensor]()
+    for layer, heads in enumerate(layout.heads):
+        jobs.check_cancelled()
+        first = int(layout.first_sender[layer])
+        gated = calls.model.stream.blocks[layer].gated
+        rows = [(head, head if gated else 0, 0, 0) for head in range(heads)]
+        inputs.append(state)
+        several = state.expand(heads if gated else 1, -1, -1)
+        mixed.append(calls.heads(layer, several, HeadJobs.of(rows)))
+        added, bias = calls.added(layer, mixed[-1])
+        senders[first : first + heads] = added
+        middle = state + added.sum(0) + bias
+        middles.append(state if layout.parallel else middle)
+        if layout.mlps[layer]:
+            senders[first + heads] = calls.mlp(layer, middles[-1][None])[0]
+            middle = middle + senders[first + heads]
+        state = middle
+    return States(senders, mixed, inputs, middles, state[-1])
 
 
 def _layer(model: Model, block: Block) -> _Layer:

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 import analysis
-from analysis.edge_patching.edge_runs import EdgeRuns, Lead
-from analysis.edge_patching.specs import ComponentGraph, ComponentGraphSpec
 from analysis.errors import SpecError
+from analysis.experiments.component_layout import Lead
+from analysis.experiments.component_specs import ComponentGraph, ComponentGraphSpec
+from analysis.experiments.edge_runs import EdgeRuns
 from analysis.model.handle import Model
-from tests.numerical.edge_patching.by_hand import (
+from tests.numerical.experiments.edges_by_hand import (
     ANSWER,
     CLEAN,
     CORRUPTED,

@@ -21,8 +21,8 @@ from analysis.contract.sheets import (
     Sheet,
 )
 from analysis.contract.specs import Floats, Ints, Result, Spec, Token, check_shape
-from analysis.edge_patching.layout import Layout
 from analysis.errors import SpecError
+from analysis.experiments.component_layout import Layout
 
 EDGE_ABLATIONS = Choices(
     "ablation of edges",

@@ -3,12 +3,15 @@
 This is path patching (Goldowsky-Dill et al., 2023, arXiv 2304.05969) of any set of edges at once:
 a receiver reads a sender's present output along an edge that is kept, and its ablated output along
 one that is cut. Everything after it is computed anew.
+
+An edge's score is ``g · (sender - ablated sender)``, with g the target's gradient for what the
+receiver reads (Syed et al., 2023, arXiv 2310.10348), or its mean over runs between the two
+embeddings (Hanna et al., 2024, arXiv 2403.17806).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,10 +19,20 @@ import torch
 from torch import Tensor
 
 from analysis.contract import jobs
-from analysis.contract.specs import Ints
-from analysis.edge_patching.block_calls import ROUGHLY, SAME, BlockCalls, HeadJobs
-from analysis.edge_patching.layout import HEAD_INPUTS, Layout
-from analysis.errors import SpecError
+from analysis.contract.choices import Situation
+from analysis.contract.specs import Floats, Ints
+from analysis.errors import BackwardError, SpecError
+from analysis.experiments.block_calls import (
+    ROUGHLY,
+    SAME,
+    BlockCalls,
+    HeadJobs,
+    States,
+    layout_of,
+    states_of,
+)
+from analysis.experiments.component_layout import HEAD_INPUTS, Lead
+from analysis.flow_graph.options import BACKWARD
 from analysis.model.handle import Model
 from analysis.model.probe import relative_error
 from analysis.tracing.storage import require_bytes
@@ -28,71 +41,6 @@ from analysis.tracing.storage import require_bytes
 _MAX_TOKENS = 2048
 #: Bytes of senders' outputs that several runs at once may hold.
 _MAX_BYTES = 256 << 20
-
-
-def layout_of(model: Model) -> Layout:
-    """The components of a model."""
-    blocks = model.stream.blocks
-    return Layout(
-        tuple(block.heads for block in blocks),
-        tuple(bool(block.of("mlp")) for block in blocks),
-        model.stream.parallel,
-    )
-
-
-@dataclass(frozen=True)
-class Lead:
-    """What is measured: the lead of one token's logit over another's at the last position."""
-
-    answer: int
-    foil: int
-
-    def of(self, logits: Tensor) -> Tensor:
-        """[...] from logits [..., vocab]."""
-        return logits[..., self.answer] - logits[..., self.foil]
-
-
-@dataclass
-class States:
-    """One run, from the embedding up.
-
-    Attributes:
-        senders: [sender, pos, d_model] what each sender adds.
-        mixed: [layer][head, pos, d_head] what the heads give to the output projection.
-        inputs: [layer][pos, d_model] the state that heads read.
-        middles: [layer][pos, d_model] the state that the MLP reads.
-        last: [d_model] the last state at the last position.
-    """
-
-    senders: Tensor
-    mixed: list[Tensor]
-    inputs: list[Tensor]
-    middles: list[Tensor]
-    last: Tensor
-
-
-def states_of(calls: BlockCalls, layout: Layout, embedding: Tensor) -> States:
-    """Run the blocks on an embedding [pos, d_model], part by part."""
-    senders = torch.zeros(layout.shape[1], *embedding.shape)
-    senders[0] = embedding
-    state, mixed, inputs, middles = embedding, list[Tensor](), list[Tensor](), list[Tensor]()
-    for layer, heads in enumerate(layout.heads):
-        jobs.check_cancelled()
-        first = int(layout.first_sender[layer])
-        gated = calls.model.stream.blocks[layer].gated
-        rows = [(head, head if gated else 0, 0, 0) for head in range(heads)]
-        inputs.append(state)
-        several = state.expand(heads if gated else 1, -1, -1)
-        mixed.append(calls.heads(layer, several, HeadJobs.of(rows)))
-        added, bias = calls.added(layer, mixed[-1])
-        senders[first : first + heads] = added
-        middle = state + added.sum(0) + bias
-        middles.append(state if layout.parallel else middle)
-        if layout.mlps[layer]:
-            senders[first + heads] = calls.mlp(layer, middles[-1][None])[0]
-            middle = middle + senders[first + heads]
-        state = middle
-    return States(senders, mixed, inputs, middles, state[-1])
 
 
 class EdgeRuns:
@@ -147,13 +95,9 @@ class EdgeRuns:
 
     def _require_memory(self, model: Model) -> None:
         receivers, senders = self.layout.shape
-        states = 4 * senders * self.positions * model.info.d_model * 4
-        scores = 3 * receivers * senders * self.positions * 4
-        require_bytes(
-            f"A graph of {senders} components over {self.positions} positions",
-            states + scores,
-            "Shorten the prompt.",
-        )
+        each = 4 * model.info.d_model + 3 * receivers  # numbers of a sender at a position
+        what = f"A graph of {senders} components over {self.positions} positions"
+        require_bytes(what, 4 * senders * self.positions * each, "Shorten the prompt.")
 
     def _rebuild_error(self, calls: BlockCalls, run: States) -> float:
         """Against the states and logits of the plain pass."""
@@ -355,3 +299,102 @@ class _Batch:
         if running:
             written[running] = self.runs.calls.mlp(layer, torch.stack(states))
         return written
+
+
+def edge_scores(model: Model, runs: EdgeRuns, lead: Lead, steps: int) -> Floats:
+    """[receiver, sender, pos] the estimated fall of the target if an edge is cut; else 0.
+
+    Args:
+        model: The model of the runs.
+        runs: The clean run, and what replaces each sender.
+        lead: The target.
+        steps: Runs over which the gradient is averaged; 1 takes it in the clean run.
+
+    Raises:
+        BackwardError: If the model can't run backward.
+        CancelledError: If the caller's progress listener stops the work.
+    """
+    if not BACKWARD.met(Situation(model.info)):
+        raise BackwardError(
+            "4-bit weights can't run backward, as the scores of edges need.",
+            "Load the model without quantisation.",
+        )
+    try:
+        return _scores(runs, lead, steps)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, NotImplementedError) as error:
+        if "can't allocate memory" in str(error):  # the CPU's
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BackwardError(
+            f"This model can't run backward, as the scores of edges need: {reason}",
+            "Patch whole heads instead.",
+        ) from error
+
+
+def _scores(runs: EdgeRuns, lead: Lead, steps: int) -> Floats:
+    layout = runs.layout
+    scores = np.zeros((*layout.shape, runs.positions), np.float32)
+    moved = (runs.clean.senders - runs.ablated).transpose(0, 1)  # [pos, sender, d_model]
+    for step in range(1, steps + 1):
+        jobs.step(step - 1, steps, "Scoring edges")
+        jobs.pause()
+        for first, gradient in _gradients(runs, _between(runs, step / steps), lead):
+            reads = max(one.reads for one in layout.receivers[first : first + len(gradient)])
+            product = torch.bmm(moved[:, :reads], gradient.permute(1, 2, 0)).permute(2, 1, 0)
+            scores[first : first + len(gradient), :reads] += product.numpy() / steps
+    for number, one in enumerate(layout.receivers):
+        scores[number, one.reads :] = 0.0
+    scores[-1, :, :-1] = 0.0
+    return scores
+
+
+def _between(runs: EdgeRuns, part: float) -> States:
+    """The run on an embedding ``part`` of the way from the ablated to the clean one."""
+    mixture = torch.lerp(runs.ablated[0], runs.clean.senders[0], part)
+    with torch.no_grad():
+        return states_of(runs.calls, runs.layout, mixture) if part < 1 else runs.clean
+
+
+def _gradients(runs: EdgeRuns, run: States, lead: Lead) -> Iterator[tuple[int, Tensor]]:
+    """First receiver, and [receiver, pos, d_model] the gradients for what receivers read."""
+    layout = runs.layout
+    last = run.last[None].clone().requires_grad_()
+    with torch.enable_grad():
+        value = lead.of(runs.calls.logits_of(last)[0].float())
+    flowing = torch.zeros_like(run.senders[0])
+    flowing[-1] = torch.autograd.grad(value, last)[0][0]
+    yield layout.shape[0] - 1, flowing[None].clone()
+    for layer in range(len(layout.heads) - 1, -1, -1):
+        jobs.check_cancelled()
+        above, start = flowing, int(layout.first_receiver[layer])
+        heads = layout.heads[layer]
+        if layout.mlps[layer]:
+            gradient = _of_mlp(runs, run, layer, above)
+            yield start + 3 * heads, gradient[None]
+            flowing = above + gradient
+        into = above if layout.parallel else flowing
+        found = _of_heads(runs, run, layer, into)
+        yield start, found
+        flowing = flowing + found.sum(0)
+
+
+def _of_mlp(runs: EdgeRuns, run: States, layer: int, above: Tensor) -> Tensor:
+    """[pos, d_model] the gradient for what an MLP reads, from that for what it writes."""
+    with torch.enable_grad():
+        state = run.middles[layer][None].clone().requires_grad_()
+        written = runs.calls.mlp(layer, state)
+    return torch.autograd.grad(written, state, above[None])[0][0]
+
+
+def _of_heads(runs: EdgeRuns, run: States, layer: int, above: Tensor) -> Tensor:
+    """[3 heads, pos, d_model] the gradient for what queries, keys and values read."""
+    heads = runs.layout.heads[layer]
+    rows = [(head, 3 * head, 3 * head + 1, 3 * head + 2) for head in range(heads)]
+    with torch.enable_grad():
+        states = run.inputs[layer].expand(3 * heads, -1, -1).clone().requires_grad_()
+        mixed = runs.calls.heads(layer, states, HeadJobs.of(rows))
+        added, bias = runs.calls.added(layer, mixed)
+        whole = added.sum(0) + bias
+    return torch.autograd.grad(whole, states, above)[0]

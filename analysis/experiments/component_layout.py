@@ -147,6 +147,18 @@ class Layout:
         return np.concatenate([pairs[~answer].ravel(), pairs[answer][:, -1]])
 
 
+@dataclass(frozen=True)
+class Lead:
+    """What is measured: the lead of one token's logit over another's at the last position."""
+
+    answer: int
+    foil: int
+
+    def of(self, logits: Any) -> Any:
+        """[...] from logits [..., vocab]."""
+        return logits[..., self.answer] - logits[..., self.foil]
+
+
 def pruned(layout: Layout, codes: Ints, positions: int) -> Ints:
     """The edges that lie on a path from the embedding to the answer.
 

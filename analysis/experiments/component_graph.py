@@ -11,10 +11,9 @@ import torch
 
 from analysis.contract import jobs
 from analysis.contract.specs import Floats, Ints, resolve_index
-from analysis.edge_patching.edge_runs import EdgeRuns, Lead
-from analysis.edge_patching.edge_scores import edge_scores
-from analysis.edge_patching.layout import grown, largest, random_graph
-from analysis.edge_patching.specs import (
+from analysis.errors import PromptError, SpecError
+from analysis.experiments.component_layout import Lead, grown, largest, random_graph
+from analysis.experiments.component_specs import (
     EDGE_ABLATIONS,
     EDGE_POSITIONS,
     EDGE_SCORES,
@@ -24,7 +23,7 @@ from analysis.edge_patching.specs import (
     check_request,
     names_of,
 )
-from analysis.errors import PromptError, SpecError
+from analysis.experiments.edge_runs import EdgeRuns, edge_scores
 from analysis.model.handle import Model
 from analysis.store.memo import Memo
 from analysis.tracing.capture import prompt_ids

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.edge_patching.layout import Layout, grown, largest, pruned, random_graph
+from analysis.experiments.component_layout import Layout, grown, largest, pruned, random_graph
 
 POSITIONS = 3
 LAYOUTS = {

@@ -1,1 +1,0 @@
-"""Edges between a model's components: their effects, circuits made of them, and faithfulness."""
