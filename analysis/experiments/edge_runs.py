@@ -140,7 +140,7 @@ class EdgeRuns:
     def values(self, graphs: Sequence[Ints], lead: Lead, *, keep: bool) -> np.ndarray[Any, Any]:
         """[graph] the measured lead; see ``last_states``."""
         states = self.last_states(graphs, keep=keep)
-        found = lead.of(self.calls.logits_of(states).double())
+        found: Tensor = lead.of(self.calls.logits_of(states).double())
         return found.numpy()
 
     @property
