@@ -227,12 +227,11 @@ def register(app: Dash, context: Context) -> None:
     register_work(app, context, PageId.STATUS, JOB, asked, prepare)
 
     @app.callback(
-        Input(RunId.CONTINUE, "n_clicks"),
         Input(RunId.OWN, "n_submit"),
         State(RunId.OWN, "value"),
         prevent_initial_call=True,
     )
-    def go_on(_click: Any, _enter: Any, text: Any) -> None:
+    def go_on(_enter: Any, text: Any) -> None:
         set_props(RunId.WRITTEN, {"data": text or None})
 
     @app.callback(

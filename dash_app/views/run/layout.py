@@ -40,7 +40,6 @@ class RunId(StrEnum):
     NUCLEUS = "run-nucleus"
     SEED = "run-seed"
     OWN = "run-own"
-    CONTINUE = "run-continue"
     WRITTEN = "run-written"
     BUTTON = "run-button"
     CANCEL = "run-cancel"
@@ -96,8 +95,9 @@ def _prompt_bar(context: Context) -> list[Component]:
 def _new_tokens(context: Context) -> Component:
     new = number_field(RunId.NEW, context.base().new, 0, context.settings.max_new_tokens)
     return html.Label(
-        [html.Span("New tokens", className="control-label"), new],
+        ["New tokens", new],
         title="Number of tokens to generate",
+        className="control-label",
     )
 
 
@@ -121,14 +121,15 @@ def _answer() -> Component:
         for label, name, value, limits, help_text in fields
     ]
     switch = radio(RunId.SAMPLING, chosen, options.SAMPLING.default)
-    choice = html.Div(switch, role="group", **aria(label="Choose tokens"))
     return html.Details(
         [
             html.Summary("Answer", className="btn btn-outline-secondary"),
             html.Div(
-                [choice, *numbers, *_own_text()],
+                [switch, *numbers, *_own_text()],
                 className="examples menu-list",
                 title="Press Run after a change.",
+                role="group",
+                **aria(label="Choose tokens"),
             ),
         ],
         id="menu-answer",
@@ -141,13 +142,9 @@ def _own_text() -> list[Component]:
     """The field for a text with which the answer goes on after the selected token."""
     field = dbc.Input(
         id=RunId.OWN, type="text", size="sm", maxLength=MAX_OWN, autoComplete="off",
-        placeholder="a space, then a word",
+        placeholder="Continue after the selected token with a text (Enter)",
     )  # fmt: skip
-    return [
-        dcc.Store(id=RunId.WRITTEN),
-        html.Label(["After the selected token, continue with", field], className="control-label"),
-        button("Continue", RunId.CONTINUE),
-    ]
+    return [dcc.Store(id=RunId.WRITTEN), field]
 
 
 def _template(context: Context) -> Component:
