@@ -56,14 +56,18 @@ the tab on top.
     return element.getClientRects().length > 0;
   }
 
-  const STILL = new CSSStyleSheet(); // a colour that changes slowly would still be the dark one
-  STILL.replaceSync("*, *::before, *::after { transition: none !important; }");
+  /* A colour that changes slowly would still be the dark one. */
+  function withoutTransitions() {
+    const sheet = new CSSStyleSheet();
+    sheet.replaceSync("*, *::before, *::after { transition: none !important; }");
+    return sheet;
+  }
 
   /* Calls `work` while the page has its light colours; the browser paints nothing meanwhile. */
   function inLight(work) {
     const { theme, bsTheme } = document.documentElement.dataset;
     const sheets = document.adoptedStyleSheets;
-    document.adoptedStyleSheets = [...sheets, STILL];
+    document.adoptedStyleSheets = [...sheets, withoutTransitions()];
     Object.assign(document.documentElement.dataset, { theme: "light", bsTheme: "light" });
     try {
       return work();
