@@ -26,7 +26,7 @@ HELP = (
 )
 KEYS = {
     "Ctrl + Enter": "runs the prompt.",
-    "Arrows": "move the chosen cell.",
+    "Arrows": "move the chosen cell; [ and ] go to the previous or next branch of the answer.",
     "Menu, Shift + F10": "opens Change this for a cell, head, link or node, as a right click does.",
     "Ctrl + Z": "undoes a selection; Ctrl + Shift + Z redoes it.",
     "Esc": "closes the side sheet, or restores a maximised panel.",
