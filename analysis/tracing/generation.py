@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -52,7 +53,8 @@ def begin_cache(model: Model, ids: Sequence[int]) -> DynamicCache | None:
         The cache, perhaps empty; None if the model has another kind of cache.
     """
     supported = getattr(model.hf, "_supports_default_dynamic_cache", None)
-    if supported is None or not supported():
+    takes = signature(model.hf.forward).parameters
+    if supported is None or not supported() or "past_key_values" not in takes:
         return None
     known, cache = _KEPT.pop(model, ((), None))
     same = min(common_length(known, ids), len(ids) - 1)

@@ -170,8 +170,9 @@ page to print or to save as PDF, and the dialog of a figure for a paper.
     const dialog = document.createElement("dialog");
     dialog.className = "border rounded p-3 bg-body text-body";
     dialog.setAttribute("aria-label", "Figure for a paper");
-    dialog.innerHTML = FORM;
-    const fields = dialog.querySelector("form").elements;
+    const form = new DOMParser().parseFromString(FORM, "text/html").body.firstElementChild;
+    dialog.append(document.adoptNode(form));
+    const fields = form.elements;
     fields.caption.value = pane.querySelector(".panel-caption")?.innerText ?? "";
     fields.copy.addEventListener("click", () =>
       navigator.clipboard.writeText(fields.caption.value).then(

@@ -94,7 +94,7 @@ KINDS = {
     "info": Kind(InfoSpec()),
     "decode": Kind(WHOLE, "Decoding", kept=COLUMN),
     "pattern": Kind(PatternSpec(1)),
-    "answer": Kind(AnswerSpec(12), "Generating", 3),
+    "answer": Kind(AnswerSpec(6, prompt_length=12), "Generating", 3),
     "flow": Kind(FlowSpec(), BACK),
     "attribute": Kind(AttributionSpec(11)),
     "emergence": Kind(EmergenceSpec(causal=True), "Causal commit", patient=True,

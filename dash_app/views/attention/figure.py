@@ -123,7 +123,7 @@ class _Plan:
         self.margin: dict[str, Any] = {
             "l": gutter,
             "r": 10 if self.fluid else 78,
-            "t": 54 if self.fluid else 34,
+            "t": 36 if self.fluid else 34,
             "b": gutter if self.fluid else gutter + 40,
             "pad": 0,
             "autoexpand": False,
@@ -275,8 +275,8 @@ def _colour_axis(scaling: Scaling, most: float, plan: _Plan, theme: Theme) -> di
     bar.update({"y": 1, "yanchor": "top", "xpad": 12})
     if plan.fluid:
         bar.update({
-            "orientation": "h", "x": 0, "xanchor": "left", "yanchor": "bottom", "xpad": 0,
-            "ypad": 14, "len": 54, "thickness": 6, "nticks": 2,
+            "orientation": "h", "x": 0, "xanchor": "left", "yanchor": "bottom", "xpad": 50,
+            "ypad": 14, "len": 44, "thickness": 6, "nticks": 2,
             "ticklabeloverflow": "allow",
             "title": {"text": ""},  # the caption and the panel's chips name the scale
         })  # fmt: skip
@@ -319,7 +319,7 @@ def _pane_title(
         faint = palette(theme).ink_3
         text = f'head {head} <span style="color:{faint}">writes {share}</span>'
     if plan.fluid:  # from the left edge: where a wide matrix scrolls, the right one is out of sight
-        shift = {"yshift": 42, "xshift": 4 - plan.margin["l"], "yanchor": "middle"}
+        shift = {"yshift": 20, "xshift": 4 - plan.margin["l"], "yanchor": "middle"}
         return _annotation(text, 0, 1, theme, **shift)
     return _annotation(text, across[0], down[1], theme, yanchor="bottom", yshift=6)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, set_props
+from dash.exceptions import PreventUpdate
 
 from dash_app.state.context import (
     PARTS,
@@ -81,13 +82,17 @@ def _register_cards(app: Dash, context: Context) -> None:
         prevent_initial_call=True,
     )
     def change_card(typed: Any, run: Any, *stored: Any) -> dict[str, Any]:
-        card, values = typed["card"], typed["values"]
+        if not (isinstance(typed, dict) and isinstance(typed.get("values"), list)):
+            raise PreventUpdate
+        card, press = typed.get("card"), typed.get("press")
+        if not isinstance(card, int) or card < 0:
+            raise PreventUpdate
         old, new, problem = cards.change_card(
-            context.service, read_run(run), join(*stored), card, values
+            context.service, read_run(run), join(*stored), card, typed["values"]
         )
         if new:
-            set_props(EditId.NEW, {"data": {"edit": new, "old": old, "press": typed["press"]}})
-        return {"card": card, "problem": problem, "press": typed["press"]}
+            set_props(EditId.NEW, {"data": {"edit": new, "old": old, "press": press}})
+        return {"card": card, "problem": problem, "press": press}
 
     browser: Any = app.clientside_callback  # Dash has no types for it
     browser(

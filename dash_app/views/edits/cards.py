@@ -250,6 +250,8 @@ def changed(text: str, values: Sequence[Any]) -> str:
         SpecError: If a value is not valid, with the name of its field.
     """
     kind, parts = parts_of(text)
+    if len(values) != len(SLOTS[kind]):
+        raise SpecError("The card has other fields now.", "Reload the page.")
     new = [
         _part(slot, value, part)
         for slot, value, part in zip(SLOTS[kind], values, parts, strict=True)
