@@ -91,3 +91,16 @@ def test_the_circuits_of_a_head_are_read(visit: Callable[..., Any]) -> None:
     page.locator("#weights-circuits .segment", has_text="4").click()
     expect(said).to_contain_text("Layer 3, head 4: copying score")
     expect(page).to_have_url(re.compile("heads=4"))
+
+
+@pytest.mark.full
+def test_a_search_for_texts_can_be_stopped(visit: Callable[..., Any]) -> None:
+    page = visit("?row=12&pos=4&prompts=1000")
+    open_pane(page, "block")
+    start, stop = page.locator("#block-texts-start"), page.locator("#block-texts-stop")
+    expect(start).to_be_enabled()
+    start.click()
+    expect(stop).to_be_enabled()
+    stop.click()
+    expect(start).to_be_enabled()
+    expect(page.locator("#block-texts mark")).to_have_count(0)

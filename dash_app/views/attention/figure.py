@@ -276,7 +276,7 @@ def _colour_axis(scaling: Scaling, most: float, plan: _Plan, theme: Theme) -> di
     if plan.fluid:
         bar.update({
             "orientation": "h", "x": 0, "xanchor": "left", "yanchor": "bottom", "xpad": 50,
-            "ypad": 14, "len": 44, "thickness": 6, "nticks": 2,
+            "ypad": 14, "len": 144, "thickness": 6, "nticks": 2,
             "ticklabeloverflow": "allow",
             "title": {"text": ""},  # the caption and the panel's chips name the scale
         })  # fmt: skip
