@@ -188,7 +188,8 @@ def draw(service: Service, run: RunRef, selection: Selection, order: str, count:
         tokens, foils = logit_options(service, run, selection)
         controls = logit_controls(selection, tokens, foils)
         found = service.ask(trace_of(run), spec(run, selection))
-        listed = ranked(found, order)[: int(count) or None]
+        most = int(count) if str(count) in COUNTS else int(next(iter(COUNTS)))
+        listed = ranked(found, order)[: most or None]
         line = _summary(service, run, found)
         return line, controls, table(found, listed, _chosen(found, resolve(selection, run)))
     except Exception as error:  # noqa: BLE001 - shown in place of the table

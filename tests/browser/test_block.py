@@ -97,6 +97,7 @@ def test_the_circuits_of_a_head_are_read(visit: Callable[..., Any]) -> None:
 def test_a_search_for_texts_can_be_stopped(visit: Callable[..., Any]) -> None:
     page = visit("?row=12&pos=4&prompts=1000")
     open_pane(page, "block")
+    expect(page.locator("#block-body h3", has_text="Neurons")).to_be_visible()
     start, stop = page.locator("#block-texts-start"), page.locator("#block-texts-stop")
     expect(start).to_be_enabled()
     start.click()

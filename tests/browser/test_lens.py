@@ -164,7 +164,7 @@ def other_controls_change_their_views(page: Any) -> None:
         expect(page.locator("#lens-adds")).to_contain_text("Suppresses")
         expect(page.locator("#lens-adds")).not_to_have_text(before)
     before = page.locator("#lens-adds .promoted").inner_text()
-    page.locator('#lens-adds [data-go="adder=3"]').click()
+    page.locator('#lens-adds [data-go$="adder=3"]').click()
     expect(page.locator("#lens-adds .promoted")).not_to_have_text(before)
     for curve, said in (
         ("log_probability", "ln p"), ("rank", "rank"), ("entropy", "entropy"), ("kl", "KL"),
