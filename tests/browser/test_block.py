@@ -60,6 +60,7 @@ def test_neurons_are_ablated_and_their_texts_found(visit: Callable[..., Any]) ->
 def test_all_heads_are_measured_and_the_states_of_a_row_read(visit: Callable[..., Any]) -> None:
     page = visit("?model=addition-5digit&prompt=12345%2B67890%3D&new=6&page=model&layer=0")
     report = page.locator("#weights-report")
+    expect(page.locator("#weights-circuits .report-sentence")).to_be_visible()  # the run is there
     page.locator("#weights-start").click()
     expect(report.locator("h3", has_text="Strongest heads of each kind")).to_be_visible()
     expect(report).to_contain_text("Composition of random matrices (baseline):")
