@@ -145,9 +145,9 @@ def progress_bar(name: str, *buttons: Component) -> Component:
     )
 
 
-def small_button(text: str, name: str) -> Component:
-    """A small button that starts a job."""
-    return button(text, name)
+def small_button(text: str, name: str, *, disabled: bool = False) -> Component:
+    """A small button that starts a job; ``disabled`` until a drawing enables it."""
+    return button(text, name, disabled=disabled)
 
 
 def stop_button(name: str) -> Component:

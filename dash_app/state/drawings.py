@@ -120,6 +120,11 @@ def digest(value: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
+def as_object(value: Any) -> dict[str, Any]:
+    """The content of a store, which a client may have forged; empty if it is no object."""
+    return value if isinstance(value, dict) else {}
+
+
 def _chosen(selection: Selection, parts: Iterable[PageId]) -> dict[str, Any]:
     names = {name for part in parts for name in PARTS[part]}
     return selection.model_dump(mode="json", include=names)
@@ -171,9 +176,9 @@ def draw_changed(table: Iterable[Drawing], service: Service, page: PageState) ->
 
 
 def _draw(drawing: Drawing, service: Service, page: PageState, answer: Answer) -> None:
-    name, before = drawing.name, (page.drawn or {}).get(drawing.name) or {}
+    name, before = drawing.name, as_object(as_object(page.drawn).get(drawing.name))
     job = job_key(drawing, page.run, page.selection)
-    arrived = page.ready.get(name)
+    arrived = as_object(page.ready.get(name)) or None
     # Any arrival is part of the key. A late result of an older job may have replaced this job's
     # own before it was drawn; the memo has it then.
     key = _key(drawing, page, job, arrived)
@@ -191,7 +196,10 @@ def _draw(drawing: Drawing, service: Service, page: PageState, answer: Answer) -
         return
     shown = found if isinstance(found, Shown) else Shown(found)
     values = shown.values if len(drawing.outputs) > 1 else (shown.values,)
-    digests = list(before.get("values") or [None] * len(values))
+    known = before.get("values")
+    digests: list[Any] = list(known) if isinstance(known, list) else []
+    if len(digests) != len(values):
+        digests = [None] * len(values)
     answer.values[name] = tuple(
         _unless_same(value, digests, place) for place, value in enumerate(values)
     )
@@ -220,7 +228,7 @@ def _reader(service: Service, ready: Mapping[str, Any] | None) -> Any:
 
 def _want(job: str | None, page: PageState, name: str, answer: Answer) -> None:
     """Start the job that is needed, or end one that runs and is not needed any more."""
-    before, ready = page.wanted.get(name), page.ready.get(name) or {}
+    before, ready = page.wanted.get(name), as_object(page.ready.get(name))
     ended = ready.get("of") == before and "part" not in ready
     if job != before and not (job is None and ended):
         answer.wanted[name] = job

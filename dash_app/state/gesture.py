@@ -28,7 +28,7 @@ from dash_app.state.context import (
     join,
     read_run,
 )
-from dash_app.state.drawings import PageState, compute, digest, draw_changed
+from dash_app.state.drawings import PageState, as_object, compute, digest, draw_changed
 from dash_app.state.selection import RunRef, Selection, edited
 from dash_app.state.update import (
     Event,
@@ -38,6 +38,7 @@ from dash_app.state.update import (
     mirrored,
     new_reports,
     reduce_all,
+    whole,
 )
 
 #: Values by component and property.
@@ -101,7 +102,7 @@ def answer(page: Page, gesture: Gesture) -> Values:
     run = edited(adopted(status, selection, shown), selection)
     if run is not shown and run is not None:
         values[PageId.RUN, "data"] = run.model_dump()
-    drawn = gesture.page.get("drawn") or {}
+    drawn = as_object(gesture.page.get("drawn"))
     ended = (status or {}).get("attempt") == selection.attempt
     news = status if ended and digest(status) != drawn.get(PageId.STATUS) else None
     found = draw_changed(
@@ -136,7 +137,7 @@ def _reduced(page: Page, gesture: Gesture, current: Selection) -> tuple[Reduced,
         return Reduced(current), {}
     base, run = page.context.base(), read_run(gesture.run)
     reduced = reduce_all(events, current, run, base, page.handlers)
-    seen = int(reports[-1]["n"]) if reports else int((gesture.note or {}).get("seen", 0))
+    seen = whole(reports[-1]["n"]) if reports else whole((gesture.note or {}).get("seen"))
     parts = changed_parts(current, reduced.selection)
     values: Values = {(part, "data"): content for part, content in parts.items()}
     values[PageId.QUERY, "data"] = {
@@ -198,7 +199,10 @@ def register(app: Dash, context: Context, views: Sequence[View]) -> None:
 
     @app.callback(*outputs.values(), inputs=_inputs(page))
     def gesture(page_values: dict[str, Any], **read: Any) -> tuple[Any, ...]:
-        values = answer(page, Gesture(**read, page=page_values))
+        stores = {
+            name: as_object(read[name]) or None for name in ("note", "asked", "status", "sent")
+        }
+        values = answer(page, Gesture(**{**read, **stores}, page=page_values))
         if not values:
             raise PreventUpdate
         return tuple(values.get(name, no_update) for name in outputs)

@@ -93,9 +93,15 @@ def new_reports(
     that the answer would have made. So the browser repeats its reports until the store QUERY has
     their number.
     """
-    seen = int((note or {}).get("seen", 0))
-    reports = (sent or {}).get("reports", ())
-    return [report for report in reports if int(report.get("n", 0)) > seen]
+    seen = whole((note or {}).get("seen"))
+    reports = (sent or {}).get("reports")
+    found = [one for one in reports if isinstance(one, dict)] if isinstance(reports, list) else []
+    return [report for report in found if whole(report.get("n")) > seen]
+
+
+def whole(value: Any) -> int:
+    """A number that the browser counts; 0 if it was forged as something else."""
+    return value if isinstance(value, int) else 0
 
 
 def reduce_all(

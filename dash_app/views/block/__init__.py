@@ -97,7 +97,7 @@ def layout(_context: Context) -> dict[str, Any]:
                 [
                     html.Div(id=BlockId.SUITE),
                     html.Div(field("Your own texts", own), className="flex-grow-1"),
-                    small_button("Find texts", BlockId.START),
+                    small_button("Find texts", BlockId.START, disabled=True),
                 ],
                 className="controls align-items-center my-2",
             ),

@@ -86,7 +86,9 @@ def layout(_context: Context) -> dict[str, Any]:
     body = [
         dcc.Store(id=WeightsId.LAST),
         html.Div(id=WeightsId.CIRCUITS),
-        html.Div(small_button("Measure all heads", WeightsId.START), className="controls"),
+        html.Div(
+            small_button("Measure all heads", WeightsId.START, disabled=True), className="controls"
+        ),
         progress_bar(WeightsId.PROGRESS, stop_button(WeightsId.STOP)),
         html.Div(id=WeightsId.REPORT),
     ]
