@@ -2,8 +2,9 @@
 
 Each technique of ``analysis.registry`` whose subject is a trace is a command. So are the reports on
 a model's weights, which take no prompt, and the experiments on two prompts, which take them as
-options: ``stratascope sweep MODEL --clean TEXT --corrupted TEXT``. The options are the fields of
-the spec. Importable without torch: a command imports what it needs when it runs.
+options: ``stratascope sweep MODEL --clean TEXT --corrupted TEXT``. The technique ``run`` is the
+command ``generate``. The options are the fields of the spec. Importable without torch: a command
+imports what it needs when it runs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,17 +26,24 @@ from analysis.cli import table as lines
 from analysis.contract import jobs
 from analysis.contract.choices import Choices
 from analysis.contract.fields import OptionField, build, option_fields
-from analysis.contract.sheets import Frame, csv_text
+from analysis.contract.sheets import FLAG, INDEX, PROBABILITY, TEXT, TOKEN, Frame, csv_text
 from analysis.contract.specs import Result, Token
-from analysis.errors import PromptError
+from analysis.errors import PromptError, SpecError
 from analysis.export.sheets import one_frame
 from analysis.registry import Technique
+from analysis.tracing.specs import RunResult, RunSpec
 
 #: Techniques on a model that are commands without a prompt, or with prompts among their options.
 OF_A_MODEL = (
     "embedding_report", "norm_report", "circuits", "weights", "sweep", "compare_prompts",
     "carry_circuits", "neuron_texts", "component_graph",
 )  # fmt: skip
+#: How many tokens ``generate`` adds, and the fields of a run that are no options of it.
+TOKENS, _ARGUMENTS = 20, ("model", "text", "token_ids")
+#: Options that choose drawn tokens.
+_DRAWN = ("temperature", "top_p", "seed")
+#: Most probable tokens in the table of steps.
+_LISTED = 3
 
 
 def add_to(commands: Any) -> None:
@@ -43,36 +51,69 @@ def add_to(commands: Any) -> None:
     for technique in registry.TECHNIQUES:
         if technique.subject == "trace" or technique.name in OF_A_MODEL:
             _add(commands, technique)
+    _add_generate(commands)
 
 
 def _add(commands: Any, technique: Technique) -> None:
     summary = (technique.spec.__doc__ or "").splitlines()[0]
     options = [one for one in option_fields(technique.spec) if one.path != "model"]
-    command = commands.add_parser(
-        technique.name.replace("_", "-"),
-        help=_escaped(summary),
-        description=_escaped(summary),
-        epilog=_escaped(_tables(options)),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.add_argument("model", help="a name, hub id, folder, .gguf file, or base+adapter")
-    if technique.subject == "trace":
-        text = "the prompt; standard input unless given. Write it before options"
-        command.add_argument("prompt", nargs="?", help=text)
-    command.add_argument("--dtype", help="float32, bfloat16 or float16")
-    command.add_argument("--device", help="cpu, cuda, cuda:N, or spread")
-    if technique.subject == "trace":
+    traced = technique.subject == "trace"
+    name = technique.name.replace("_", "-")
+    command = _command(commands, name, summary, _tables(options), prompt=traced)
+    if traced:
         add_trace_options(command)
-    shape = command.add_mutually_exclusive_group()
-    shape.add_argument("--json", action="store_true", help="print all numbers as JSON")
-    shape.add_argument("--csv", action="store_true", help="print the table as CSV")
     for option in options:
         _add_option(command, option)
     command.set_defaults(work=partial(run, technique))
 
 
-def _add_option(command: argparse.ArgumentParser, option: OptionField) -> None:
-    name = option.path.replace(".", "-").replace("_", "-")
+def _command(
+    commands: Any, name: str, summary: str, below: str, *, prompt: bool
+) -> argparse.ArgumentParser:
+    """A command with a model, perhaps a prompt, and a shape of its output."""
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=_escaped(summary),
+        description=_escaped(summary),
+        epilog=_escaped(below),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("model", help="a name, hub id, folder, .gguf file, or base+adapter")
+    if prompt:
+        text = "the prompt; standard input unless given. Write it before options"
+        command.add_argument("prompt", nargs="?", help=text)
+    command.add_argument("--dtype", help="float32, bfloat16 or float16")
+    command.add_argument("--device", help="cpu, cuda, cuda:N, or spread")
+    shape = command.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="print all numbers as JSON")
+    shape.add_argument("--csv", action="store_true", help="print the table as CSV")
+    return command
+
+
+def _add_generate(commands: Any) -> None:
+    """The technique ``run``, whose name belongs to another command."""
+    options = [one for one in option_fields(RunSpec) if one.path not in _ARGUMENTS]
+    summary = (
+        "Generate an answer, greedy or drawn, and show what the model chose from at each step."
+    )
+    below = "--temperature, --top-p or --seed draw the tokens, unless you give --no-sample."
+    command = _command(commands, "generate", summary, below, prompt=True)
+    for option in options:
+        if option.path == "new_tokens":
+            _add_option(command, replace(option, default=TOKENS), "tokens")
+        else:
+            _add_option(command, option)
+    command.add_argument(
+        "--take", nargs=2, action="append", default=[], metavar=("STEP", "TEXT"),
+        help="at a step of the answer (0: its first token), go on with a token or text of your"
+        " own: --take 0 ' London'; #5 is the token with id 5. May be given several times; each"
+        " one counts in the answer of those before it",
+    )  # fmt: skip
+    command.set_defaults(work=generate)
+
+
+def _add_option(command: argparse.ArgumentParser, option: OptionField, name: str = "") -> None:
+    name = name or option.path.replace(".", "-").replace("_", "-")
     more: dict[str, Any] = {"required": True} if option.required else {}
     if option.kind is bool:
         more["action"] = argparse.BooleanOptionalAction
@@ -133,15 +174,77 @@ def run(technique: Technique, chosen: argparse.Namespace) -> int:
             tokens = trace.tokens
         else:
             result = technique.load()(model, spec)
+    if not _printed(chosen, model.info, tokens, spec, result):
+        _print_table(one_frame(result, tokens))
+    return 0
+
+
+def generate(chosen: argparse.Namespace) -> int:
+    """Generate an answer, go on from what the user took, and print each step.
+
+    Raises:
+        PromptError: If there is no prompt.
+        SpecError: If an option has no such value, or the answer no such step.
+    """
+    given = {"new_tokens": TOKENS, **vars(chosen), "text": _prompt(chosen.prompt)}
+    drawn = {"sample": True} if any(name in given for name in _DRAWN) else {}
+    spec = build(RunSpec, {**drawn, **given})
+    taken = [(_step(step), text) for step, text in chosen.take]
+    import analysis
+    from analysis.tracing.generation import branched
+    from analysis.tracing.generation import run as run_prompt
+
+    model = analysis.load_model(chosen.model, dtype=chosen.dtype, device=chosen.device)
+    with jobs.listening(jobs.on_terminal):
+        spec = branched(model, spec, taken)
+        found, _ = run_prompt(model, spec)
+    if not _printed(chosen, model.info, found.tokens, spec, found):
+        print(model.tokenizer.decode(list(found.token_ids[found.prompt_length :])))
+        _print_table(_steps(found))
+    return 0
+
+
+def _step(text: str) -> int:
+    """The step of ``--take``.
+
+    Raises:
+        SpecError: If it is no whole number.
+    """
+    if not text.isdecimal() or len(text) > 9:
+        raise SpecError(f"The step {text[:40]!r} is not a whole number.", "Use 0 or more.")
+    return int(text)
+
+
+def _steps(found: RunResult) -> Frame:
+    """The tokens of the answer, and the most probable tokens at each step."""
+    names = {token.id: token.text for token in found.vocabulary}
+    columns = {
+        "step": INDEX, "id": TOKEN, "text": TEXT, "given": FLAG, "probability": PROBABILITY,
+    }  # fmt: skip
+    for place in range(1, _LISTED + 1):
+        columns |= {f"best_{place}": TEXT, f"probability_{place}": PROBABILITY}
+    rows = []
+    for step, token in enumerate(found.tokens[found.prompt_length :]):
+        before = found.prompt_length + step - 1  # the position that predicts the token
+        row = [step, token.id, token.text, step < found.given, float(found.next_prob[before])]
+        best = zip(found.top_ids[before].tolist(), found.top_probs[before].tolist(), strict=True)
+        for one, value in list(best)[:_LISTED]:
+            row += [names[one], value]
+        rows.append(tuple(row))
+    return Frame("steps", columns, rows)
+
+
+def _printed(
+    chosen: argparse.Namespace, info: Any, tokens: tuple[Token, ...], spec: Any, result: Result
+) -> bool:
+    """Print a result as JSON or CSV, and say whether one of them is wanted."""
     if chosen.json:
-        facts = {"model": model.info, "tokens": tokens, "spec": spec, "result": result}
+        facts = {"model": info, "tokens": tokens, "spec": spec, "result": result}
         print(json.dumps(_plain(facts), ensure_ascii=False))
     elif chosen.csv:
         frame = one_frame(result, tokens)
         print(csv_text(frame.columns, frame.rows).replace("\r\n", "\n"), end="")
-    else:
-        _print_table(one_frame(result, tokens))
-    return 0
+    return bool(chosen.json or chosen.csv)
 
 
 def _prompt(text: str | None) -> str:

@@ -251,10 +251,7 @@ def run(model: Model, spec: RunSpec) -> tuple[RunResult, Trace]:
     """
     prompt = tokenize(model, spec)
     given = _given(model, spec)
-    ids = generate(
-        model, (*prompt, *given), spec.new_tokens,
-        sample=spec.sample, temperature=spec.temperature, top_p=spec.top_p, seed=spec.seed,
-    )  # fmt: skip
+    ids = generate(model, (*prompt, *given), spec.new_tokens, **sampling(spec))
     states = fitting_trace(model, ids)
     result = summarise(model, states, len(prompt), len(given) + spec.new_tokens)
     result = replace(result, given=len(given))
@@ -274,6 +271,46 @@ def _given(model: Model, spec: RunSpec) -> tuple[int, ...]:
     if spec.own:
         given += tuple(model.tokenizer(spec.own, add_special_tokens=False)["input_ids"])
     return check_ids(given, int(model.readout.input_rows.shape[0])) if given else ()
+
+
+def branched(model: Model, spec: RunSpec, taken: Sequence[tuple[int, str]]) -> RunSpec:
+    """The run whose answer goes on from tokens or texts of one's own, as a branch of the page does.
+
+    Args:
+        model: From ``load_model``.
+        spec: The run.
+        taken: (step, text) of each branch. Step 0 is the answer's first token. The answer keeps
+            its tokens before the step; the text follows them, and ``spec.new_tokens`` new tokens
+            follow the text. "#5" is the token with id 5. A later branch counts its step in the
+            answer of the earlier ones.
+
+    Raises:
+        SpecError: If the answer has no such step, or a text is empty.
+        PromptError: If an id is unknown, or a text is not valid.
+    """
+    prompt, drawn = tokenize(model, spec), sampling(spec)
+    for step, text in taken:
+        if not text:
+            raise SpecError(f"There is no text for step {step}.", "Type a token or a text.")
+        given = _given(model, spec)
+        wanted = min(max(step - len(given), 0), spec.new_tokens)
+        made = generate(model, (*prompt, *given), wanted, **drawn)[len(prompt) :]
+        if not 0 <= step <= len(made):
+            raise SpecError(
+                f"The answer has {len(made)} tokens, so it has no step {step}.",
+                f"Choose a step from 0 to {len(made)}.",
+            )
+        if text.startswith("#") and text[1:].isdecimal() and len(text) < 10:
+            spec = replace(spec, begun=(*made[:step], int(text[1:])), own="")
+        else:
+            spec = replace(spec, begun=made[:step], own=text)
+            spec = replace(spec, begun=_given(model, spec), own="")
+    return spec
+
+
+def sampling(spec: RunSpec) -> dict[str, Any]:
+    """How ``generate`` chooses the tokens of a run: its keyword arguments."""
+    return {name: getattr(spec, name) for name in ("sample", "temperature", "top_p", "seed")}
 
 
 def answer(model: Model, trace: Trace, spec: AnswerSpec) -> Answer:

@@ -17,7 +17,10 @@ import pytest
 import analysis
 from analysis.export.sheets import SHEETS
 from analysis.registry import TECHNIQUES
+from analysis.tracing.generation import run as run_prompt
 from dash_app import cli
+from dash_app.state import branches
+from dash_app.state.selection import Selection, run_spec
 
 PROMPT = "abc def"
 Run = Callable[..., str]
@@ -193,6 +196,53 @@ def test_reports_on_heads_and_neurons_print_the_numbers_of_the_functions(
     assert read["own_ranks"] == states.own_ranks.tolist()
     routed = json.loads(run("experts", "--layer", "1", "--json"))["result"]
     assert routed["missing"] == analysis.experts(model, trace, 1).missing
+
+
+@pytest.mark.parametrize("way", [{}, {"sampling": "sampled", "temperature": 1.5, "seed": 3}])
+def test_generate_prints_the_numbers_of_the_page_and_of_python(
+    run: Run, pair: tuple[Any, Any], tiny_llama_dir: Path, way: dict[str, Any]
+) -> None:
+    model = pair[0]
+    drawn = {"sample": True, "temperature": 1.5, "seed": 3} if way else {}
+    words = ["--temperature", "1.5", "--seed", "3"] if way else []
+    own = analysis.generate(model, PROMPT, 5, **drawn)
+    size = len(pair[1].tokens)
+    printed = json.loads(run("generate", "--tokens", "5", *words, "--json"))
+    assert [token["id"] for token in printed["tokens"]] == list(own)
+    other = (own[size + 2] + 1) % model.info.vocab  # the page: a click on an alternative
+    name = branches.taken(own[size : size + 2], other, "x")
+    text = branches.written((*own[size : size + 2], other), "ab")  # then a text of one's own
+    for branch, take in ((name, ["2", f"#{other}"]), (text, ["3", "ab"])):
+        words += ["--take", *take]
+        printed = json.loads(run("generate", "--tokens", "5", *words, "--json"))
+        asked = Selection(model=str(tiny_llama_dir), prompt=PROMPT, new=5, branch=branch, **way)
+        page, _ = run_prompt(model, run_spec(asked))
+        assert [token["id"] for token in printed["tokens"]] == list(page.token_ids)
+        for part in ("next_prob", "top_probs", "entropy"):
+            found = np.array(printed["result"][part], np.float32)
+            assert np.array_equal(found, getattr(page, part), equal_nan=True), part
+        assert (printed["result"]["given"], page.given > 2) == (page.given, True)
+    lines = run("generate", "--tokens", "5", *words).splitlines()
+    table = lines[lines.index(next(line for line in lines if line.startswith("step "))) :]
+    assert len(table) == 1 + len(page.tokens) - size
+    assert [line.split()[1] for line in table[1:]] == [str(n) for n in page.token_ids[size:]]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--take", "9", "a"), "The answer has 3 tokens, so it has no step 9."),
+        (("--take", "x", "a"), "The step 'x' is not a whole number."),
+        (("--take", "0", ""), "There is no text for step 0."),
+        (("--take", "0", "#99999999"), "Token id 99999999 is not in the vocabulary."),
+        (("--top-p", "2"), "top_p must be above 0"),
+    ],
+)
+def test_an_answer_that_can_not_be_generated_is_refused(
+    words: tuple[str, ...], said: str, tiny_llama_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["generate", str(tiny_llama_dir), PROMPT, "--tokens", "3", *words]) == 1
+    assert said in capsys.readouterr().err
 
 
 def test_sweep_prints_the_numbers_of_the_function(
