@@ -255,7 +255,7 @@ def _form(number: int, text: str, sentence: str, owned: list[dict[str, str]]) ->
     )  # fmt: skip
 
 
-def _menu_button(text: str, more: Mapping[str, str]) -> Component:
+def _menu_button(text: str, more: Mapping[str, Any]) -> Component:
     return html.Button(
         text, type="button", className="btn btn-sm btn-outline-secondary", **dict(more)
     )
