@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from analysis.reports.similarity import similarity_report
     from analysis.tasks.carry_circuits import carry_circuits
     from analysis.tasks.neuron_texts import neuron_texts
-    from analysis.tasks.teaching import known_circuit
     from analysis.tracing.capture import Trace, trace
     from analysis.tracing.generation import generate
     from analysis.tracing.heads import attention_bias, head_output
@@ -70,7 +69,6 @@ _HOMES = {
     "experts": "analysis.inside_block.experts",
     "flow": "analysis.flow_graph.graph",
     "generate": "analysis.tracing.generation",
-    "known_circuit": "analysis.tasks.teaching",
     "head_output": "analysis.tracing.heads",
     "largest_steps": "analysis.trajectory.steps",
     "load_model": "analysis.loading",
@@ -81,6 +79,7 @@ _HOMES = {
     "promoted": "analysis.lens.promoted",
     "open": "dash_app.notebook",
     "recipe": "analysis.export.recipes",
+    "show": "dash_app.notebook",
     "similarity_report": "analysis.reports.similarity",
     "state_circuits": "analysis.weights.state_circuits",
     "steps": "analysis.trajectory.steps",
@@ -122,7 +121,6 @@ __all__ = [
     "head_output",
     "import_tuned_lens",
     "interventions",
-    "known_circuit",
     "largest_steps",
     "load_model",
     "load_recipe",
@@ -133,6 +131,7 @@ __all__ = [
     "promoted",
     "recipe",
     "score_parts",
+    "show",
     "similarity_report",
     "state_circuits",
     "steps",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from analysis import codec, paths
@@ -106,12 +107,14 @@ class Service:
     Args:
         settings: Limits and folders.
         fingerprint: Gives the fingerprint of a model's weights from its name and dtype.
+        backend: Makes what computes, instead of the one that the settings choose.
     """
 
     def __init__(
         self,
         settings: ServiceSettings | None = None,
         fingerprint: Callable[[str, str | None], str] = catalog_fingerprint,
+        backend: Callable[[Keep, Recent], Backend] | None = None,
     ) -> None:
         self.settings = settings or ServiceSettings()
         self.limits = self.settings.limits
@@ -124,7 +127,8 @@ class Service:
         )
         self._forwards = self._computed = 0
         self._asking: list[tuple[str, str]] = []  # key and user of each request under way
-        self._backend = Observed(backend_of(self.settings, self._keep, self._memo.recent))
+        made = backend or partial(backend_of, self.settings)
+        self._backend = Observed(made(self._keep, self._memo.recent))
 
     def start(self) -> None:
         """Start the model worker now, so that the first request does not wait for its imports."""

@@ -63,7 +63,15 @@ VIEWS: tuple[View, ...] = (
 )
 
 
-def create_app(service: Any, settings: Settings, *, manager: Any = None, jobs: Any = None) -> Dash:
+def create_app(
+    service: Any,
+    settings: Settings,
+    *,
+    manager: Any = None,
+    jobs: Any = None,
+    models: tuple[tuple[str, str], ...] | None = None,
+    framed: bool = False,
+) -> Dash:
     """Build an app for a service.
 
     Args:
@@ -71,6 +79,9 @@ def create_app(service: Any, settings: Settings, *, manager: Any = None, jobs: A
         settings: The server's settings.
         manager: Dash's background callback manager.
         jobs: Makes a ``NewJob`` from a callback's ``set_progress``.
+        models: (name, title) of the models on offer; those of the catalogue unless given.
+        framed: Whether notebooks on this machine may show the page in a frame. No setting allows
+            it: only ``analysis.show`` does.
     """
     app = ThinDash(
         "stratascope",
@@ -84,16 +95,13 @@ def create_app(service: Any, settings: Settings, *, manager: Any = None, jobs: A
         background_callback_manager=manager,
         on_error=unexpected,
     )
-    app.index_string = app.index_string.replace("<html>", '<html lang="en">')
-    app.server.secret_key = secret(settings)
-    app.server.config.update(COMPRESS_MIN_SIZE=1024, COMPRESS_REGISTER=True)
-    Compress(app.server)
-    context = _context(service, settings, manager, jobs)
+    _configure(app, settings)
+    context = _context(service, settings, manager, jobs, models)
     build = layout.page(context, VIEWS)
     app.layout = lambda: thin(build())
     _register(app, context)
     export.install(app.server, context, VIEWS)
-    protect(app, settings, service)
+    protect(app, settings, service, framed=framed)
     if manager is not None:
         continue_jobs(app, manager)
     app.server.wsgi_app = Below(app.server.wsgi_app, settings.url_prefix)
@@ -104,9 +112,24 @@ def create_app(service: Any, settings: Settings, *, manager: Any = None, jobs: A
     return app
 
 
-def _context(service: Any, settings: Settings, manager: Any, jobs: Any) -> Context:
+def _configure(app: Dash, settings: Settings) -> None:
+    """Set the page's language, the key of its cookies, and compression."""
+    app.index_string = app.index_string.replace("<html>", '<html lang="en">')
+    app.server.secret_key = secret(settings)
+    app.server.config.update(COMPRESS_MIN_SIZE=1024, COMPRESS_REGISTER=True)
+    Compress(app.server)
+
+
+def _context(
+    service: Any,
+    settings: Settings,
+    manager: Any,
+    jobs: Any,
+    models: tuple[tuple[str, str], ...] | None,
+) -> Context:
     mirrors = {name: mirror for view in VIEWS for name, mirror in view.mirrors.items()}
-    models = tuple((entry.name, entry.title) for entry in catalog.entries())
+    if models is None:
+        models = tuple((entry.name, entry.title) for entry in catalog.entries())
     context = Context(service, settings, models, mirrors, manager)
     return dataclasses.replace(context, jobs=jobs) if jobs else context
 

@@ -12,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from analysis import codec, registry
 from analysis.contract.arguments import out_of_memory
 from analysis.errors import PromptError
@@ -95,10 +97,19 @@ class Engine:
             self._models.put(key, model)
         return model
 
-    def adopt(self, model: Model) -> None:
-        """Use a model that is already loaded, by its name and fingerprint."""
-        model.hf.register_forward_pre_hook(self._count)
+    def adopt(self, model: Model) -> Any:
+        """Use a model that is already loaded, by its name and fingerprint.
+
+        Returns:
+            The handle of the hook that counts its forward passes, to remove it.
+        """
         self._models.put((model.info.name, model.info.fingerprint), model)
+        return model.hf.register_forward_pre_hook(self._count)
+
+    def adopt_trace(self, model: Model, trace: Trace, edits: tuple[RunEdit, ...]) -> None:
+        """Use a trace that is already made, if it has all patterns in full precision."""
+        if isinstance(trace.pattern, np.ndarray) and trace.pattern.dtype == np.float32:
+            self._traces.put(_trace_key(model, trace.token_ids, edits), trace)
 
     def _make_room(self, name: str) -> None:
         """Drop models, the least recently used first, until the next one fits.

@@ -41,13 +41,14 @@ def _client(url: str) -> Any:
 _log = logging.getLogger("stratascope")
 
 
-def protect(app: Dash, settings: Settings, service: Any) -> None:
+def protect(app: Dash, settings: Settings, service: Any, *, framed: bool = False) -> None:
     """Check every request, and add headers to every response.
 
     Args:
         app: The app, with its callbacks registered.
         settings: The server's settings.
         service: The service that health checks and metrics report on.
+        framed: Whether notebooks on this machine may show the page in a frame.
     """
     server: Any = app.server
     metrics = Metrics(service, named=partial(logged_user, settings))
@@ -66,7 +67,8 @@ def protect(app: Dash, settings: Settings, service: Any) -> None:
     )
     if hasattr(service, "observe"):
         service.observe(metrics.job)
-    server.after_request(responses.header_writer(None if settings.debug else app.csp_hashes()))
+    hashes = None if settings.debug else app.csp_hashes()
+    server.after_request(responses.header_writer(hashes, framed=framed))
 
 
 def _answer_errors(server: Any, settings: Settings, metrics: Metrics) -> None:

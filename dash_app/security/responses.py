@@ -48,28 +48,38 @@ _FIXED = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Permitted-Cross-Domain-Policies": "none",
 }
+#: Pages that may show a page of ``analysis.show`` in a frame: notebooks on this machine, in a
+#: browser or in VS Code.
+NOTEBOOKS = "http://127.0.0.1:* http://localhost:* vscode-webview: vscode-file:"
 _YEAR_S = 31_536_000
 COOKIE = "stratascope"
 
 
-def policy(hashes: Sequence[str]) -> str:
+def policy(hashes: Sequence[str], *, framed: bool = False) -> str:
     """The content security policy, with the hashes of the page's inline scripts."""
     parts = {**_POLICY, "script-src": " ".join([_POLICY["script-src"], *hashes])}
+    if framed:
+        parts["frame-ancestors"] = NOTEBOOKS
     return "; ".join(f"{name} {value}" for name, value in parts.items())
 
 
-def header_writer(hashes: Sequence[str] | None) -> Callable[[Response], Response]:
+def header_writer(
+    hashes: Sequence[str] | None, *, framed: bool = False
+) -> Callable[[Response], Response]:
     """Make the function that adds the headers to a response.
 
     Args:
         hashes: Of the page's inline scripts; None: no policy, because Dash's developer tools run
             code that they generate.
+        framed: Whether notebooks on this machine may show the page in a frame.
     """
 
     def add(response: Response) -> Response:
         response.headers.update(_FIXED)
         if hashes is not None:
-            response.headers["Content-Security-Policy"] = policy(hashes)
+            response.headers["Content-Security-Policy"] = policy(hashes, framed=framed)
+            if framed:  # the older header can't name who may
+                del response.headers["X-Frame-Options"]
         response.headers["X-Request-ID"] = request_id()
         response.headers.pop("Server", None)
         peer = g.get("peer")

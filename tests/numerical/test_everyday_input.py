@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import analysis
 from analysis import interventions
 from analysis.interventions import Ablate, Inject, KnockOut, Patch, Steer
 from analysis.lens.specs import LensSpec
+from dash_app import notebook
 from tests.numerical.conftest import Case
 
 #: Public functions that need no other argument than a model and a trace.
@@ -41,7 +42,6 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "experts": {"layer": 1},
     "generate": {"prompt": [1, 2, 3], "max_new_tokens": 2},
     "import_tuned_lens": {"folder": "no-such-folder"},
-    "known_circuit": {"name": "induction-by-hand"},
     "load_recipe": {"path": "no-such-file.safetensors"},
     "load_result": {"path": "no-such-file.safetensors"},
     "neuron_texts": {"layer": 1, "size": 2},
@@ -49,6 +49,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "promoted": {"component": "mlp_output", "layer": 1},
     "recipe": {},
     "score_parts": {"layer": 1, "head": 0},
+    "show": {"at": "no-such-file.json"},
     "state_circuits": {"layer": 1, "head": 0},
     "sweep": {"clean": [1, 2, 3], "corrupted": [1, 4, 3]},
     "tables": {"result": LensSpec()},
@@ -101,8 +102,9 @@ class Quiet:
 
 
 @pytest.fixture(scope="session")
-def quiet(llama: Case) -> Quiet:
-    return Quiet(llama)
+def quiet(llama: Case) -> Iterator[Quiet]:
+    yield Quiet(llama)
+    notebook.close_all()
 
 
 def call(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
