@@ -44,9 +44,8 @@ if TYPE_CHECKING:
     from analysis.tracing.heads import attention_bias, head_output
     from analysis.trajectory.emergence import emergence
     from analysis.trajectory.steps import largest_steps, steps
-    from analysis.weights.circuits import circuits
+    from analysis.weights.circuits import circuits, state_circuits
     from analysis.weights.report import weight_report
-    from analysis.weights.state_circuits import state_circuits
 
 _HOMES = {
     "AnalysisError": "analysis.errors",
@@ -81,7 +80,7 @@ _HOMES = {
     "recipe": "analysis.export.recipes",
     "show": "dash_app.notebook",
     "similarity_report": "analysis.reports.similarity",
-    "state_circuits": "analysis.weights.state_circuits",
+    "state_circuits": "analysis.weights.circuits",
     "steps": "analysis.trajectory.steps",
     "tables": "analysis.export.results",
     "sweep": "analysis.experiments.sweep",

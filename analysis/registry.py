@@ -145,7 +145,7 @@ _ROWS: tuple[tuple[str, Subject, type[Spec[Any]], type[Any], str], ...] = (
         "trace",
         StateCircuitSpec,
         StateCircuits,
-        "weights.state_circuits:compute",
+        "weights.circuits:compute_of_states",
     ),
     (
         "aggregation",

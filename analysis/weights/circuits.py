@@ -1,4 +1,7 @@
-"""One head's OV and QK circuit, read as tokens without a matrix of vocabulary by vocabulary."""
+"""One head's OV and QK circuit, read as tokens without a matrix of vocabulary by vocabulary.
+
+The head reads the embeddings of tokens, or the states of a prompt.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ from analysis.contract import jobs
 from analysis.contract.specs import Floats, Ints, resolve_index
 from analysis.errors import SpecError
 from analysis.model.handle import Model
+from analysis.tracing.capture import Trace
 from analysis.tracing.tokens import token_id, vocabulary
 from analysis.tracing.vocabulary import extremes, top_k
-from analysis.weights.matrices import HeadMatrices, head_matrices
-from analysis.weights.specs import Circuits, CircuitSpec
+from analysis.weights.matrices import EMBEDDING_ONLY, HeadMatrices, head_matrices
+from analysis.weights.specs import Circuits, CircuitSpec, StateCircuits, StateCircuitSpec
 
 #: Tokens whose states, or whose logits, are in memory at once.
 CHUNK = 1024
@@ -269,3 +273,61 @@ def circuits(
     """
     chosen = token_id(model.tokenizer, token)
     return compute(model, CircuitSpec(layer, head, chosen, k, directions, sample, seed))
+
+
+#: Replaces ``EMBEDDING_ONLY``: states contain positions, and the embeddings of keys do not.
+KEYS = "The keys are embeddings without a position."
+
+
+@torch.no_grad()
+def compute_of_states(model: Model, trace: Trace, spec: StateCircuitSpec) -> StateCircuits:
+    """A head's circuits for the states of a row; see ``state_circuits``.
+
+    Raises:
+        SpecError: If there is no such layer, head or row, or the head's matrices can't be read.
+        CancelledError: If the caller's progress listener stops the work.
+    """
+    trace.require_model(model)
+    layer = resolve_index("Layer", spec.layer, model.info.layers)
+    head = model.head_index(layer, spec.head)
+    row = layer if spec.row is None else resolve_index("Row", spec.row, model.info.layers + 1)
+    made = head_matrices(model, layer)
+    tokens = TokenStates(model, made)
+    states = torch.from_numpy(trace.resid[row])
+    logits = tokens.written(made.norm.unit(states) @ made.reads_values(head) @ made.writes(head))
+    up, more, down, less = extremes(logits, spec.k)
+    own = torch.tensor(trace.token_ids)
+    seen = own < tokens.size
+    mine = logits.gather(1, own.clamp(max=tokens.size - 1)[:, None])
+    ranks = torch.where(seen, (logits > mine).sum(1) + 1, -1)
+    keys, scores = wanted_keys(tokens, head, made.norm.full(states), spec.k)
+    notes = tuple(KEYS if one == EMBEDDING_ONLY else one for one in made.notes)
+    ids = {int(one) for part in (own, up, down, keys) for one in part.flatten()}
+    return StateCircuits(
+        layer, head, row, ints(own), ints(ranks), ints(up), floats(more), ints(down),
+        floats(less), ints(keys), floats(scores), notes, vocabulary(model.tokenizer, ids),
+    )  # fmt: skip
+
+
+def state_circuits(
+    model: Model, trace: Trace, layer: int, head: int, row: int | None = None, *, k: int = 8
+) -> StateCircuits:
+    """One head's OV and QK circuit for the states of a row, read as tokens.
+
+    As ``circuits``, but the head reads the states of a prompt instead of embeddings: what it would
+    write if it read one state only, and the tokens whose embeddings it would look for from that
+    state. With ``row = layer`` these are the states that the head really reads.
+
+    Args:
+        model: From ``load_model``.
+        trace: From ``trace``.
+        layer: The block.
+        head: The head.
+        row: The row whose states are read; the head's own input unless given.
+        k: Tokens in each list.
+
+    Raises:
+        SpecError: If there is no such layer, head or row, or the architecture's queries and keys
+            can't be read.
+    """
+    return compute_of_states(model, trace, StateCircuitSpec(layer, head, row, k))

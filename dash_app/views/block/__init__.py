@@ -41,7 +41,7 @@ from dash_app.state.context import (
 )
 from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection, resolve
-from dash_app.views.block import neurons
+from dash_app.views.block import tables
 from dash_app.views.block.tables import errors, heads, sources, steps, why
 
 
@@ -170,7 +170,7 @@ def draw(service: Service, run: RunRef, selection: Selection) -> tuple[str, list
         pair = chosen_pair(found, selection)
         parts = [
             _decoder_menu(run, spec), steps(found, known), heads(found, known, pair),
-            sources(found, tokens, pair), errors(found), neurons.neurons(found, known, run.edits),
+            sources(found, tokens, pair), errors(found), tables.neurons(found, known, run.edits),
             _experts(service, run, spec) if found.neurons_missing else None,
         ]  # fmt: skip
         order = " Attention and MLP read the same state." if found.parallel else ""
@@ -197,7 +197,7 @@ def _experts(service: Service, run: RunRef, spec: BlockSpec) -> Component | None
     """The chosen experts of a layer whose neurons can't be separated."""
     chosen = ExpertSpec(spec.layer, spec.position, spec.k, spec.token, spec.foil)
     found = service.ask(trace_of(run), chosen)
-    return neurons.experts(found, {token.id: token for token in found.vocabulary})
+    return tables.experts(found, {token.id: token for token in found.vocabulary})
 
 
 def draw_texts(
@@ -208,12 +208,12 @@ def draw_texts(
         return [], [], True
     try:
         found = service.ask(trace_of(run), block_spec(run, selection))
-        shown = neurons.texts(service, run, selection, found, own) if len(found.neurons) else []
+        shown = tables.texts(service, run, selection, found, own) if len(found.neurons) else []
     except Exception as error:  # noqa: BLE001 - shown in place of the texts
-        return [neurons.suite_menu(selection)], [problem_notice(explain(error))], True
+        return [tables.suite_menu(selection)], [problem_notice(explain(error))], True
     if not len(found.neurons):
         return [], [], True
-    return [neurons.suite_menu(selection)], shown, False
+    return [tables.suite_menu(selection)], shown, False
 
 
 def draw_why(service: Service, run: RunRef, selection: Selection) -> list[Component]:
@@ -262,7 +262,7 @@ JOB = JobParts(BlockId.LAST, BlockId.PROGRESS, BlockId.STOP)
 def searched(service: Service, spec: NeuronTextSpec, job: NewJob) -> dict[str, Any] | None:
     """Run the texts, and show a problem in the pane."""
     set_props(BlockId.SAID, {"children": []})
-    found = neurons.search(service, spec, job)
+    found = tables.search(service, spec, job)
     problem = stored_problem(found)
     if problem is None:
         return found
@@ -276,7 +276,7 @@ def register(app: Dash, context: Context) -> None:
     def prepare(run: RunRef, selection: Selection, presses: Any, own: Any) -> Work | None:
         if not presses:
             return None
-        spec = neurons.text_spec(run, selection, block_spec(run, selection).layer, own)
+        spec = tables.text_spec(run, selection, block_spec(run, selection).layer, own)
         return partial(searched, context.service, spec)
 
     inputs: dict[str, Input | State] = {

@@ -14,7 +14,7 @@ from analysis.weights.specs import KINDS, StateCircuitSpec, WeightSpec
 from dash_app.state.context import from_query, to_query, trace_of
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views import block, weights
-from dash_app.views.block import neurons
+from dash_app.views.block import tables
 from dash_app.views.weights import figure
 from tests.support.fake_service import FakeService
 
@@ -131,7 +131,7 @@ def test_a_neuron_is_ablated_by_a_button(service: FakeService, run_ref: RunRef) 
     edited = run_ref.model_copy(update={"edits": (edit,)})
     found = service.ask(trace_of(run_ref), block.block_spec(run_ref, OPEN))
     known = {token.id: token for token in found.vocabulary}
-    assert f"without=edits:{edit}" in text(neurons.neurons(found, known, edited.edits))
+    assert f"without=edits:{edit}" in text(tables.neurons(found, known, edited.edits))
 
 
 def test_texts_of_the_neurons_are_found_on_request(
@@ -141,7 +141,7 @@ def test_texts_of_the_neurons_are_found_on_request(
         return block.draw_texts(service, run_ref, OPEN, own)
 
     def search(own: Any = None) -> Any:
-        return block.searched(service, neurons.text_spec(run_ref, OPEN, 3, own), lambda *_: None)
+        return block.searched(service, tables.text_spec(run_ref, OPEN, 3, own), lambda *_: None)
 
     said: list[Any] = []
     monkeypatch.setattr(block, "set_props", lambda _id, props: said.append(props["children"]))
@@ -153,7 +153,7 @@ def test_texts_of_the_neurons_are_found_on_request(
     assert "Layer 3, 2 texts" in shown
     assert shown.index("The capital of") < shown.index(" France") < shown.index(" is Paris")
     own = "One text.\n\nAnother."
-    assert neurons.text_spec(run_ref, OPEN, 3, own).own == ("One text.", "Another.")
+    assert tables.text_spec(run_ref, OPEN, 3, own).own == ("One text.", "Another.")
     assert drawn(own)[1] == []  # not run yet
     assert search(own) != done
     assert "Layer 3, 2 texts" in text(drawn(own))
@@ -168,12 +168,12 @@ def test_texts_of_the_neurons_are_found_on_request(
 def test_experts_are_listed_by_weight(service: FakeService, run_ref: RunRef) -> None:
     found = service.ask(trace_of(run_ref), ExpertSpec(1, 4))
     known = {token.id: token for token in found.vocabulary}
-    said = text(neurons.experts(found, known))
+    said = text(tables.experts(found, known))
     assert said.index("Expert 3") < said.index("75 %") < said.index("Expert 0")
     assert "Shared experts and biases" in said
     assert "2 of 8 experts, each run alone." in said
     dense = service.ask(trace_of(run_ref), ExpertSpec(2, 4))
-    assert neurons.experts(dense, known) is None
+    assert tables.experts(dense, known) is None
 
 
 def test_the_decoder_of_the_states_is_chosen_in_the_pane(
