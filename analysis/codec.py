@@ -63,14 +63,21 @@ def about(data: bytes) -> dict[str, Any]:
     return found
 
 
-def decode(data: bytes) -> Any:
+def decode(data: bytes, *, frozen: bool = False) -> Any:
     """Turn bytes of ``encode`` back into a result.
+
+    Args:
+        data: The bytes.
+        frozen: Whether its arrays are read-only, so that several threads can share them.
 
     Raises:
         StoreError: If the bytes are not what ``encode`` made.
     """
     try:
-        return from_json(_document(data)["result"], load_arrays(data), Result.types_by_name)
+        arrays = load_arrays(data)
+        for array in arrays.values():
+            array.flags.writeable = not frozen
+        return from_json(_document(data)["result"], arrays, Result.types_by_name)
     except Exception as error:
         raise _unreadable() from error
 

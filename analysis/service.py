@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar, cast
 
 from analysis import codec, paths
@@ -34,6 +34,14 @@ from analysis.worker.supervisor import Supervisor
 #: A prompt with more characters for each allowed token is refused at once. Otherwise the model's
 #: own tokenizer counts its tokens.
 _CHARACTERS_PER_TOKEN = 64
+#: Most results that stay decoded, and the most bytes of each. A move of the selection reads 25.
+_SHARED, _SHARED_BYTES = 128, 128 << 10
+
+
+@lru_cache(maxsize=_SHARED)
+def _shared(data: bytes) -> Any:
+    """The result in bytes of the memo, decoded once for all who read it."""
+    return codec.decode(data, frozen=True)
 
 
 def check(spec: Spec[Any], limits: Limits) -> None:
@@ -258,7 +266,7 @@ class Service:
                 return None
             self._memo.put(key, data, current_user.get())
         try:
-            found = codec.decode(data)
+            found = _shared(data) if len(data) <= _SHARED_BYTES else codec.decode(data)
         except StoreError:
             _log.warning("a memoised result could not be read; it is computed again")
             found = None

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlencode
 
+import psutil
+
 from tests.support import chromium
 from tests.support.browser_pages import SharedPage
 
@@ -49,6 +51,9 @@ class Browser(threading.Thread):
             with sync_playwright() as playwright:
                 launch = playwright.chromium.launch
                 browser = launch(executable_path=chromium.find(), args=chromium.FLAGS)
+                for process in psutil.Process().children(recursive=True):
+                    if "chrom" in process.name() or "headless" in process.name():
+                        process.nice(19)  # their children, started later, inherit it
                 page = SharedPage(browser, self._url)
                 self._use(page)
                 for line in page.console:

@@ -8,7 +8,8 @@ It prints rates, times, errors and memory. Each user opens the page, runs new an
 selects cells and cancels, and pauses for three seconds on average between two actions. A time
 ends when the last picture is drawn. "Known" means that a user has seen the prompt or cell before.
 The exit status is 0 without errors.
-The test starts its own servers on loopback and stops them.
+The test starts its own servers on loopback and stops them. The browsers run on the same cores, with
+the lowest priority: those of real users are on other machines.
 """
 
 from __future__ import annotations
@@ -263,7 +264,9 @@ def measure(chosen: argparse.Namespace) -> Tally:
     settings = {
         **CACHES,
         "DEFAULT_MODEL": chosen.model,
+        # All users share one address here, and each address has a share of these.
         "REQUESTS_PER_MINUTE": "100000",
+        "MAX_JOBS": "512",
         "WEB_PROCESSES": str(chosen.processes),
     }
     with (
@@ -282,10 +285,9 @@ def measure(chosen: argparse.Namespace) -> Tally:
         limits = (until, chosen.actions, stop)
         threads = [threading.Thread(target=user.act, args=limits) for user in users]
         prompts = (partial(known_prompt, sums=sums), partial(new_prompt, sums=sums))
-        threads += [
-            Browser(servers.url, until, stop, 1000 + number, prompts, tally.add, tally.error)
-            for number in range(chosen.browsers)
-        ]
+        make = partial(Browser, servers.url, until, stop, prompts=prompts)
+        make = partial(make, on_action=tally.add, on_error=tally.error)
+        threads += [make(1000 + number) for number in range(chosen.browsers)]
         try:
             for thread in (memory, *threads):
                 thread.start()

@@ -7,6 +7,8 @@ The only wrapper of `window.fetch`. It changes how Dash sends its callback reque
   - the request of each background job is kept. If the server was restarted and does not know the
     job, the request is sent once more, under the job's old name (dash_app/jobs/job_and_draw.py).
     So nothing that waits is lost, and no request is repeated for ever;
+  - the polls of a job that takes long are sent less often, so that those who wait for a busy server
+    don't keep it busy;
   - a refusal is shown. Dash ignores it silently.
 All other requests pass unchanged.
 */
@@ -21,12 +23,15 @@ All other requests pass unchanged.
   const LOST = 410;
   const MOST_KEPT = 64;
   const MOST_REPEATS = 3; // so many restarts may interrupt one job
+  const PATIENT_AFTER_MS = 2000; // so long a job is polled as often as Dash likes,
+  const PAUSE_SHARE = 0.1; // then with a pause of this part of the time that it takes,
+  const LONGEST_PAUSE_MS = 1000; // and no longer
   const RETRYING = "Nothing you typed is lost. The page tries again by itself.";
   const STOPPED =
     "The page tried for ten minutes and has stopped. Copy what you typed and reload the page.";
   const originalFetch = window.fetch;
   let requests = 0;
-  const jobs = new Map(); // a job's handle -> its request: {url, options, repeats}
+  const jobs = new Map(); // a job's handle -> its request: {url, options, repeats, start}
   let unanswered = 0; // requests that have failed at least once and wait to be sent again
 
   function isCallback(resource) {
@@ -39,9 +44,26 @@ All other requests pass unchanged.
     return `${url}${url.includes("?") ? "&" : "?"}turn=${requests}`;
   }
 
+  function sleep(milliseconds) {
+    return new Promise((resolve) => setTimeout(resolve, milliseconds));
+  }
+
   function retryDelay(failures) {
-    const delay = RETRY_DELAYS_MS[Math.min(failures, RETRY_DELAYS_MS.length) - 1];
-    return new Promise((resolve) => setTimeout(resolve, delay));
+    return sleep(RETRY_DELAYS_MS[Math.min(failures, RETRY_DELAYS_MS.length) - 1]);
+  }
+
+  /* The handle of the job that a request polls; null if it polls none. */
+  function polledJob(url) {
+    return new URLSearchParams(url.split("?")[1]).get("cacheKey");
+  }
+
+  /* Delays a poll of a job that has taken long. */
+  async function pauseBeforePoll(url) {
+    const job = jobs.get(polledJob(url));
+    const late = job ? performance.now() - job.start - PATIENT_AFTER_MS : 0;
+    if (late > 0) {
+      await sleep(Math.min(late * PAUSE_SHARE, LONGEST_PAUSE_MS));
+    }
   }
 
   /* A request was answered, or was given up. */
@@ -92,7 +114,7 @@ All other requests pass unchanged.
   async function keep(response, url, options) {
     const { cacheKey } = await response.json();
     if (cacheKey && !jobs.has(cacheKey)) {
-      jobs.set(cacheKey, { url, options, repeats: 0 });
+      jobs.set(cacheKey, { url, options, repeats: 0, start: performance.now() });
     }
     if (jobs.size > MOST_KEPT) {
       jobs.delete(jobs.keys().next().value);
@@ -101,7 +123,7 @@ All other requests pass unchanged.
 
   /* Sends a callback request. A poll for a job that the server lost starts the job again. */
   async function ask(send, url, options) {
-    const handle = new URLSearchParams(url.split("?")[1]).get("cacheKey");
+    const handle = polledJob(url);
     const job = jobs.get(handle);
     if (!job || job.repeats >= MOST_REPEATS) {
       return retry(() => send(url, options));
@@ -134,6 +156,7 @@ All other requests pass unchanged.
     if (!isCallback(resource)) {
       return originalFetch.call(this, resource, options);
     }
+    await pauseBeforePoll(resource);
     const url = withNumber(resource);
     const response = await ask(originalFetch.bind(this), url, options);
     if (response.headers.has("X-Background-Job")) {

@@ -215,6 +215,24 @@ for (const [name, status, options, isRepeated] of [
   });
 }
 
+test("a job that takes long is polled with a growing pause, of at most a second", async () => {
+  const started = { headers: { "X-Background-Job": "1" } };
+  const page = openWith((url) =>
+    url.includes("cacheKey=") ? new Response("{}") : new Response('{"cacheKey":"job~1"}', started)
+  );
+  await page.window.fetch(CALLBACK, OTHER);
+  const poll = () => page.window.fetch(`${CALLBACK}?cacheKey=job~1`, OTHER);
+  for (const [after, pause] of [[1000, 0], [1000, 0], [3000, 300], [4700, 800], [60_000, 1000]]) {
+    await page.clock.advance(after);
+    const count = page.sent.length;
+    const asked = page.clock.now;
+    const answered = poll();
+    await page.clock.advance(pause);
+    await answered;
+    assert.deepEqual(page.sent.slice(count).map(([time]) => time - asked), [pause]);
+  }
+});
+
 /* A server that starts one job, forgets it in every restart, and starts it again when asked. */
 function jobServer() {
   const server = { knows: false, started: [] };

@@ -42,6 +42,7 @@ class Background:
     due: float = 0.0
     path: str = ""
     body: str = ""
+    start: float = field(default_factory=time.monotonic)
 
 
 @dataclass(eq=False)
@@ -261,7 +262,8 @@ class Page:
         if left > 0:
             self._pause.wait(min(left, 0.05))
             return
-        running.due = self._later(each)
+        late = time.monotonic() - running.start - 2.0
+        running.due = self._later(each) + min(max(0.1 * late, 0.0), 1.0)  # as net.js
         body = self._body(each, running.inputs, running.changed)
         for part in ("inputs", "state"):  # the renderer leaves the values out
             body[part] = [emptied(spec) for spec in body[part]]

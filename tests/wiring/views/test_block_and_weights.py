@@ -145,8 +145,8 @@ def test_texts_of_the_neurons_are_found_on_request(
 
     said: list[Any] = []
     monkeypatch.setattr(block, "set_props", lambda _id, props: said.append(props["children"]))
-    menu, tables, off = drawn()
-    assert (tables, off) == ([], False)
+    menu, found_tables, off = drawn()
+    assert (found_tables, off) == ([], False)
     assert "menu-suite" in text(menu)
     done = search()
     shown = text(drawn()[1])
