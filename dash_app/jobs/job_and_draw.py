@@ -145,9 +145,13 @@ def progress_bar(name: str, *buttons: Component) -> Component:
     )
 
 
-def small_button(text: str, name: str, *, disabled: bool = False) -> Component:
-    """A small button that starts a job; ``disabled`` until a drawing enables it."""
-    return button(text, name, disabled=disabled)
+def start_button(text: str, name: str, color: str = "secondary") -> Component:
+    """A button that starts a job.
+
+    It is disabled until a press is heard: a press before the page has its selection, or the run
+    that the job needs, would be lost. Then a drawing enables it, or ``dash_app/state/gesture.py``.
+    """
+    return button(text, name, color=color, disabled=True)
 
 
 def stop_button(name: str) -> Component:
@@ -234,8 +238,9 @@ def register_job(
         return task and partial(_marked, task, job_key(drawing, ref, selection))
 
     register_work(
-        app, context, drawing.ready, parts, inputs, of_page, patient=patient, running=running
-    )
+        app, context, drawing.ready, parts, inputs, of_page, patient=patient, running=running,
+        needs_run=not drawing.without_run,
+    )  # fmt: skip
 
 
 def _marked(task: Work, key: str, job: NewJob) -> Any:
@@ -254,6 +259,7 @@ def register_work(
     *,
     patient: bool = False,
     running: Sequence[tuple[Output, Any, Any]] = (),
+    needs_run: bool = False,
 ) -> None:
     """Register a background job with its progress, its cancel, and the store of its result.
 
@@ -266,7 +272,11 @@ def register_work(
         prepare: From their values to the job's work; None if there is nothing to do.
         patient: For long work (``stages``).
         running: Further outputs: (output, value while the job runs, value after it).
+        needs_run: Whether a press is lost before the first run.
     """
+    for one in inputs.values():
+        if isinstance(one, Input) and one.component_property == "n_clicks":
+            context.starts[str(one.component_id)] = needs_run
 
     @app.callback(
         Output(parts.last, "data"), inputs=dict(inputs), **job_options(context, parts, running)

@@ -223,8 +223,8 @@ class Context:
         models: (name, title) of the models on offer.
         mirrors: Controls, by the field of the selection that they show.
         manager: Dash's background callback manager.
-        jobs: From a background callback's ``set_progress`` to a maker of its requests;
-            ``patient=True`` for long work, which lets clicks go first.
+        jobs: Makes requests, given ``set_progress`` of a background callback; patient or not.
+        starts: Buttons that start a job: whether it needs a run. ``register_work`` fills it.
     """
 
     service: Any
@@ -233,6 +233,7 @@ class Context:
     mirrors: Mapping[str, Mirror] = field(default_factory=dict)
     manager: Any = None
     jobs: Callable[..., NewJob] = lambda _set_progress, **_: lambda _start, _end: None
+    starts: dict[str, bool] = field(default_factory=dict)
 
     def base(self) -> Selection:
         """The selection of a page whose address has no query."""

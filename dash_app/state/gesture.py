@@ -41,6 +41,8 @@ from dash_app.state.update import (
     whole,
 )
 
+#: The mark of the enabled buttons in the store DRAWN.
+STARTS = "starts"
 #: Values by component and property.
 Values = dict[tuple[str, str], Any]
 
@@ -81,12 +83,15 @@ class Page:
         drawings: All that can be drawn.
         handlers: Events of views.
         requests: How requests for a run are answered.
+        starts: Buttons that start a job and that no drawing enables; first those whose jobs need
+            no run.
     """
 
     context: Context
     drawings: tuple[Drawing, ...]
     handlers: tuple[EventHandler, ...]
     requests: Requests
+    starts: tuple[str, ...] = ()
 
 
 def answer(page: Page, gesture: Gesture) -> Values:
@@ -108,7 +113,9 @@ def answer(page: Page, gesture: Gesture) -> Values:
     found = draw_changed(
         page.drawings, page.context.service, PageState(run, selection, **gesture.page)
     )
-    values |= _drawn(page, found, {PageId.STATUS: digest(news)} if news else {}, drawn)
+    marks = {PageId.STATUS: digest(news)} if news else {}
+    enabled, further = _enabled(page, run, drawn)
+    values |= enabled | _drawn(page, found, marks | further, drawn)
     ignored = reduced.ignored or (news and (gesture.note or {}).get("ignored")) or ()
     happened = Happened(
         tuple(ignored),
@@ -174,6 +181,18 @@ def adopted(status: Any, selection: Selection, shown: RunRef | None) -> RunRef |
     return read_run(status["run"])
 
 
+def _enabled(page: Page, run: RunRef | None, drawn: Mapping[str, Any]) -> tuple[Values, Any]:
+    """Enable the buttons whose press is heard from now on, each once: then its job sets it.
+
+    Returns:
+        The values, and how many buttons are enabled, as a mark for the store DRAWN.
+    """
+    starts, before = page.starts, whole(drawn.get(STARTS))
+    heard = [name for name in starts if run is not None or not page.context.starts[name]]
+    new = heard[before:] if len(heard) > before else []
+    return {(name, "disabled"): False for name in new}, ({STARTS: len(heard)} if new else {})
+
+
 def _drawn(page: Page, found: Any, marks: dict[str, Any], before: Mapping[str, Any]) -> Values:
     values: Values = {}
     for drawing in page.drawings:
@@ -188,12 +207,16 @@ def _drawn(page: Page, found: Any, marks: dict[str, Any], before: Mapping[str, A
 
 
 def register(app: Dash, context: Context, views: Sequence[View]) -> None:
-    """Add the callback, and a computation for each drawing whose job is not automatic."""
+    """Add the callback, and a computation for each drawing whose job is not automatic.
+
+    The views have registered their jobs before.
+    """
     page = Page(
         context,
         tuple(drawing for view in views for drawing in view.drawings),
         tuple(handler for view in views for handler in view.events),
         next(view.requests for view in views if view.requests is not None),
+        _starts(context, views),
     )
     outputs = _outputs(page)
 
@@ -212,6 +235,12 @@ def register(app: Dash, context: Context, views: Sequence[View]) -> None:
             _register_computation(app, page, drawing)
 
 
+def _starts(context: Context, views: Sequence[View]) -> tuple[str, ...]:
+    outputs = {_name(output) for view in views for row in view.drawings for output in row.outputs}
+    names = sorted(context.starts, key=lambda name: context.starts[name])
+    return tuple(name for name in names if (name, "disabled") not in outputs)
+
+
 def _name(output: Output) -> tuple[str, str]:
     return str(output.component_id), str(output.component_property)
 
@@ -224,6 +253,7 @@ def _outputs(page: Page) -> dict[tuple[str, str], Output]:
         *(Output(handler.component, handler.property) for handler in page.handlers),
         *(output for drawing in page.drawings for output in drawing.outputs),
         *(Output(drawing.wanted, "data") for drawing in page.drawings),
+        *(Output(button, "disabled") for button in page.starts),
     ]
     return {_name(output): output for output in outputs}
 

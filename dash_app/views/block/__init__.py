@@ -22,7 +22,7 @@ from dash_app.jobs.job_and_draw import (
     Work,
     progress_bar,
     register_job,
-    small_button,
+    start_button,
     stop_button,
     stored_problem,
 )
@@ -97,7 +97,7 @@ def layout(_context: Context) -> dict[str, Any]:
                 [
                     html.Div(id=BlockId.SUITE),
                     html.Div(field("Your own texts", own), className="flex-grow-1"),
-                    small_button("Find texts", BlockId.START, disabled=True),
+                    start_button("Find texts", BlockId.START),
                 ],
                 className="controls align-items-center my-2",
             ),

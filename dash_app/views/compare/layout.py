@@ -12,7 +12,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.experiments.specs import ALIGNMENTS, AXES, DIFFERENCES, METRICS, PATCH_DIRECTIONS
-from dash_app.jobs.job_and_draw import progress_bar, small_button, stop_button
+from dash_app.jobs.job_and_draw import progress_bar, start_button, stop_button
 from dash_app.page.panel import GRAPH_CONFIG, aria, blank_figure, button, select_button, target
 from dash_app.page.panes import Pane
 from dash_app.state.context import Context
@@ -182,7 +182,7 @@ def _patching() -> Pane:
                 html.Div(id=CompareId.OPTIONS, className="controls"),
                 progress_bar(CompareId.PROGRESS, stop_button(CompareId.STOP)),
                 html.Div(
-                    small_button("Continue measuring", CompareId.CONTINUE),
+                    start_button("Continue measuring", CompareId.CONTINUE),
                     id=CompareId.REST,
                     hidden=True,
                 ),

@@ -11,7 +11,7 @@ from dash.development.base_component import Component
 from analysis.contract.specs import PART_NAMES, Token
 from analysis.tracing.specs import RunResult
 from analysis.trajectory.specs import LargestStep, Steps
-from dash_app.jobs.job_and_draw import progress_bar, small_button, stop_button
+from dash_app.jobs.job_and_draw import progress_bar, start_button, stop_button
 from dash_app.page.panel import aria, control, graph, options_of, select_button, switch, target
 from dash_app.page.panes import Pane
 from dash_app.page.token_labels import at_row, label, percent
@@ -88,7 +88,7 @@ def quantities(selection: Selection) -> list[Component]:
 def _all_positions() -> Pane:
     body = [
         dcc.Store(id=CurvesId.LAST),
-        html.Div(small_button("Measure commits", CurvesId.COMMIT), className="controls"),
+        html.Div(start_button("Measure commits", CurvesId.COMMIT), className="controls"),
         progress_bar(CurvesId.PROGRESS, stop_button(CurvesId.STOP)),
         graph(CurvesId.STRIP, "When each position's token emerges, by four measures"),
     ]

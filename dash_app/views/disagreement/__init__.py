@@ -21,7 +21,7 @@ from dash_app.jobs.job_and_draw import (
     progress_bar,
     register_job,
     run_safely,
-    small_button,
+    start_button,
     stop_button,
     stored_problem,
 )
@@ -90,7 +90,7 @@ def layout(_context: Context) -> dict[str, Any]:
             dcc.Store(id=DisagreementId.LAST),
             html.Div(
                 [
-                    small_button("Compare decoders", DisagreementId.START),
+                    start_button("Compare decoders", DisagreementId.START),
                     html.Span(id=DisagreementId.NOTE, className="control-help"),
                 ],
                 className="controls",

@@ -10,9 +10,10 @@ from dash.development.base_component import Component
 
 from analysis.contract.choices import Choices
 from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, START_TOKEN
-from dash_app.jobs.job_and_draw import fill_id, label_id, progress_bar, small_button, stop_button
+from dash_app.jobs.job_and_draw import fill_id, label_id, progress_bar, start_button, stop_button
 from dash_app.page.panel import FIGURE, GRAPH_CONFIG, aria, blank_figure, control
 from dash_app.page.panes import Pane
+from dash_app.page.thin_layout import Lazy
 from dash_app.state.context import Context
 from dash_app.state.options import EFFECTS, SCALES, SINKS, SPLITS
 from dash_app.views.flow.specs import options
@@ -172,8 +173,11 @@ def _picture() -> Component:
     )
     return html.Div(
         [
-            dcc.Graph(
-                id=FlowId.GRAPH, figure=blank_figure(), config=GRAPH_CONFIG, responsive="auto"
+            Lazy(
+                dcc.Graph(
+                    id=FlowId.GRAPH, figure=blank_figure(), config=GRAPH_CONFIG, responsive="auto"
+                ),
+                "lazy-flow-graph",  # drawn when there is no picture (assets/js/flow.js)
             ),
             html.Div(canvas, className="flow-picture"),
         ],
@@ -213,8 +217,8 @@ def _zoom(text: str, what: str, label: str) -> Component:
 def _check() -> Pane:
     """Buttons that start the causal check, its progress, and its result."""
     buttons = [
-        small_button("Cut the drawn links", FlowId.CUT),
-        small_button("Compare all methods", FlowId.COMPARE),
+        start_button("Cut the drawn links", FlowId.CUT),
+        start_button("Compare all methods", FlowId.COMPARE),
     ]
     body = [
         dcc.Store(id=FlowId.CHECK_LAST),

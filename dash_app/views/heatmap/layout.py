@@ -8,7 +8,7 @@ from typing import Any
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from dash_app.jobs.job_and_draw import progress_bar, small_button, stop_button
+from dash_app.jobs.job_and_draw import progress_bar, start_button, stop_button
 from dash_app.page.panel import data, graph
 from dash_app.page.panes import Pane
 from dash_app.state.context import Context
@@ -99,5 +99,5 @@ def _find() -> Component:
 
 def _job() -> Component:
     stop = stop_button(LensId.STOP)
-    resume = small_button("Compute the rest", LensId.RESUME)
+    resume = start_button("Compute the rest", LensId.RESUME)
     return progress_bar(LensId.PROGRESS, stop, resume)

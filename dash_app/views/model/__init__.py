@@ -27,7 +27,7 @@ from dash_app.jobs.job_and_draw import (
     progress_bar,
     register_job,
     run_safely,
-    small_button,
+    start_button,
     stop_button,
     stored_problem,
 )
@@ -80,7 +80,7 @@ def layout(_context: Context) -> dict[str, Any]:
             dcc.Store(id=ModelId.LAST),
             html.Div(
                 [
-                    small_button("Measure", ModelId.START),
+                    start_button("Measure", ModelId.START),
                     html.Span(
                         "Are the input and output embeddings the same? What do the norms do? Do"
                         " cosine and distance agree?",

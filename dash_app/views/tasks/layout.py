@@ -11,7 +11,7 @@ from dash.development.base_component import Component
 
 from analysis.tasks import suites
 from analysis.tasks.sum_specs import MAX_DIGITS, PATCH_POSITIONS
-from dash_app.jobs.job_and_draw import progress_bar
+from dash_app.jobs.job_and_draw import progress_bar, start_button
 from dash_app.page.panel import (
     GRAPH_CONFIG,
     aria,
@@ -41,7 +41,7 @@ from dash_app.views.tasks.reports import (
 HELP = (
     "A suite has many prompts with known answers. An answer is right if greedy decoding writes all"
     " of it and no further digit.",
-    "The curves show the share of answer tokens that rank first from that row to the end"
+    "The curves show the share of answer tokens that rank first from that layer to the end"
     " (saturation, by the logit lens), for right and wrong answers. Bands are 95 % bootstrap"
     " intervals over prompts, at least as wide as Wilson's. A wrong answer counts with its first"
     " wrong token.",
@@ -130,7 +130,7 @@ def _controls(context: Context) -> list[Component]:
         field("Suite", _list(TasksId.SUITE, SUITES, form.suite, 15)),
         field("Prompts", _number(TasksId.SIZE, min(form.prompts, most), most)),
         field("Digits", _number(TasksId.DIGITS, form.digits, MAX_DIGITS)),
-        button("Run suite", of("suite", Part.BUTTON), color="primary"),
+        start_button("Run suite", of("suite", Part.BUTTON), "primary"),
         button("Cancel", of("suite", Part.CANCEL), disabled=True),
     ]
 
@@ -168,7 +168,7 @@ def _section(report: Report) -> Component:
                 [
                     *_size(report),
                     *(_option(report.name, option) for option in report.asks),
-                    button(report.button, of(report.name, Part.BUTTON)),
+                    start_button(report.button, of(report.name, Part.BUTTON)),
                     button("Cancel", of(report.name, Part.CANCEL), disabled=True),
                 ],
                 className="controls",

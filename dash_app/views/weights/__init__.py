@@ -21,7 +21,7 @@ from dash_app.jobs.job_and_draw import (
     progress_bar,
     register_job,
     run_safely,
-    small_button,
+    start_button,
     stop_button,
     stored_problem,
 )
@@ -86,9 +86,7 @@ def layout(_context: Context) -> dict[str, Any]:
     body = [
         dcc.Store(id=WeightsId.LAST),
         html.Div(id=WeightsId.CIRCUITS),
-        html.Div(
-            small_button("Measure all heads", WeightsId.START, disabled=True), className="controls"
-        ),
+        html.Div(start_button("Measure all heads", WeightsId.START), className="controls"),
         progress_bar(WeightsId.PROGRESS, stop_button(WeightsId.STOP)),
         html.Div(id=WeightsId.REPORT),
     ]

@@ -17,6 +17,7 @@ from dash_app.state.selection import RunRef, Selection
 from tests.support.components import text
 from tests.support.dash_client import DashClient
 from tests.support.fake_service import FakeService, refuse
+from tests.wiring.test_app import components
 
 
 class Complete(FakeService):
@@ -117,6 +118,30 @@ def test_a_new_run_starts_a_job_and_ends_in_the_same_callback(
     status = {"attempt": 2, "run": {**run_ref.model_dump(), "attempt": 2}}
     ended = page.answer("drawn.data", {"status.data"}, stores(run_ref, wanted, status=status))
     assert ended["run"]["data"]["attempt"] == 2
+
+
+def test_every_button_that_starts_a_job_waits_until_its_press_is_heard(
+    page: DashClient, service: FakeService, settings: Settings, run_ref: RunRef
+) -> None:
+    """A press before the page has its selection, or the run that the job needs, would be lost."""
+    app = create_app(service, settings)
+    jobs = [one for one in app.callback_map.values() if one.get("background")]
+    starts = {one["id"] for job in jobs for one in job["inputs"] if one["property"] == "n_clicks"}
+    assert len(starts) > 15
+    disabled = [one for one in components(app.layout()) if getattr(one, "disabled", False)]
+    assert starts <= {getattr(one, "id", None) for one in disabled}
+    opened = DashClient(app).answer("drawn.data", {"scheme.data"}, {"scheme.data": "light"})
+    free = {name for name in starts if opened.get(name) == {"disabled": False}}
+    assert {"tasks-run", "compare-continue"} <= free
+    assert free.isdisjoint({"flow-check-cut", "emergence-commit", "model-start", "weights-start"})
+    mark = {"starts": opened["drawn"]["data"]["starts"]}
+    held = stores(run_ref, Selection(attempt=1), drawn=mark)
+    shown = page.answer("drawn.data", {"scheme.data"}, held)
+    assert {name for name in starts if "disabled" in shown.get(name, {})} == starts - free
+    again = page.answer(
+        "drawn.data", {"scheme.data"}, {**held, "drawn.data": shown["drawn"]["data"]}
+    )
+    assert starts.isdisjoint(again)  # from now on the jobs enable and disable their buttons
 
 
 # One drawing
