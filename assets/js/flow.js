@@ -10,6 +10,7 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
   const SVG = "http://www.w3.org/2000/svg";
   const KIND_ORDER = { residual: 0, sink: 1, mlp: 2, attention: 3 };
   const NODE_WIDTH = 5;
+  const HIT = 3; // pixels at each side of a node's middle
   const MIN_HEIGHT = 0.6; // pixels: the drawn part of a node stays visible
   const MAX_SCALE_BAR = 20; // pixels: the height of the buttons beside it, so the row never grows
   const { charts, controls } = window.stratascope;
@@ -52,10 +53,13 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
     return { d: top + bottom, "stroke-width": 0 };
   }
 
-  /* A minor link is hidden until the reader points at one of its nodes. */
+  const isMain = (link) => Boolean(link[8]);
+
+  /* A minor link is drawn while the reader points at one of its nodes. */
   function drawLink(link, parent) {
-    const [source, target, , , , , , kind, isMain, select, hover, isRibbon] = link;
-    const names = ["flow-link", `is-${kind}`, isMain ? "" : "is-minor", isRibbon ? "" : "is-line"];
+    const [source, target, , , , , , kind, , select, hover, isRibbon] = link;
+    const minor = isMain(link) ? "" : "is-minor";
+    const names = ["flow-link", `is-${kind}`, minor, isRibbon ? "" : "is-line"];
     const path = append(parent, "path", {
       class: names.filter(Boolean).join(" "),
       ...linkShape(link),
@@ -66,31 +70,54 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
 
   /* Wide links first, so that narrow ones stay visible; minor links last. */
   function drawingOrder(links) {
-    const rank = ([, , , , , , , kind, isMain]) => (isMain ? 0 : 10) + (KIND_ORDER[kind] ?? 1);
+    const rank = (link) => (isMain(link) ? 0 : 10) + (KIND_ORDER[link[7]] ?? 1);
     return [...links].sort((a, b) => rank(a) - rank(b) || b[6] - a[6]);
   }
 
-  /* A node: above the part that drawn links account for, below it the rest. */
-  function drawNode(node, index, parent) {
-    const [x, top, height, covered, kind, select, hover] = node;
-    const group = append(parent, "g", { class: `flow-node is-${kind}` });
-    const box = { x: x - NODE_WIDTH / 2, width: NODE_WIDTH };
-    if (height > 0) {
-      const drawn = Math.max(covered, MIN_HEIGHT);
-      append(group, "rect", { ...box, y: top, height: drawn, class: "is-covered" });
+  /*
+  What the nodes show, as three paths: above the part of a node that drawn links account for, below
+  it the rest.
+  */
+  function drawMasses(nodes, parent) {
+    const box = (x, y, height) =>
+      `M${x - NODE_WIDTH / 2} ${y}h${NODE_WIDTH}v${height}h${-NODE_WIDTH}z`;
+    const covered = ([x, top, height, part]) =>
+      height > 0 ? box(x, top, Math.max(part, MIN_HEIGHT)) : "";
+    const rest = ([x, top, height, part]) =>
+      height - part > 0.4 ? box(x, top + part, height - part) : "";
+    const draw = (name, shown, shape) =>
+      append(parent, "path", { class: `flow-mass ${name}`, d: shown.map(shape).join("") });
+    const isBlock = (node) => node[4] === "block";
+    draw("is-other", nodes, rest);
+    draw("is-covered", nodes.filter((node) => !isBlock(node)), covered);
+    draw("is-covered is-block", nodes.filter(isBlock), covered);
+  }
+
+  /* What the pointer meets of a node is a little larger than the node. */
+  function hitBox([x, top, height]) {
+    return `M${x - HIT} ${top - 2}h${2 * HIT}v${height + 4}h${-2 * HIT}z`;
+  }
+
+  /* One transparent path for all nodes. What it selects follows the pointer (`aim`). */
+  function drawNodes(nodes, parent) {
+    append(parent, "path", { class: "flow-mark" }); // around the node under the pointer
+    append(parent, "path", { class: "flow-nodes", d: nodes.map(hitBox).join("") });
+  }
+
+  /* The index of the node at a pointer on that path. Of nodes that overlap, the last one. */
+  function nodeAt(event) {
+    const [px, py] = flow.placeOf(event);
+    const away = ([x, top, height]) =>
+      Math.max(Math.abs(px - x) - HIT, top - 2 - py, py - top - height - 2, 0);
+    const distances = flow.picture.nodes.map(away);
+    return distances.lastIndexOf(Math.min(...distances));
+  }
+
+  /* Before the page hears an event on the nodes, their path selects what the node there selects. */
+  function aim(event) {
+    if (flow.svg && event.target.matches?.(".flow-nodes")) {
+      event.target.dataset.go = flow.picture.nodes[nodeAt(event)][5];
     }
-    if (height - covered > 0.4) {
-      append(group, "rect", {
-        ...box,
-        y: top + covered,
-        height: height - covered,
-        class: "is-other",
-      });
-    }
-    const hit = { x: x - 3, width: 6, y: top - 2, height: height + 4 };
-    append(group, "rect", { ...hit, class: "flow-hit" });
-    group.flowNode = index;
-    makeInteractive(group, select, hover);
   }
 
   /* The one link that stands for all links that are not drawn. */
@@ -127,11 +154,12 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
     }
   }
 
-  function drawLabels(picture, parent) {
-    const group = append(parent, "g", { class: "flow-labels" });
-    for (const [x, y, text, isBeside, zoom] of picture.labels) {
-      const place = { "data-x": x, "data-y": y, "data-zoom": zoom };
-      append(group, "text", { ...place, class: isBeside ? "is-beside" : "" }, text);
+  /* Replaces the labels of nodes; flow_zoom.js knows which ones fit, and where. */
+  function writeLabels(labels) {
+    const group = flow.svg.querySelector(".flow-labels");
+    group.replaceChildren();
+    for (const { x, y, text, isBeside } of labels) {
+      append(group, "text", { x, y, class: isBeside ? "is-beside" : "" }, text);
     }
   }
 
@@ -143,13 +171,14 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
     const area = append(svg, "g", { transform: `translate(${left} ${top})` });
     const clipped = append(area, "g", { "clip-path": "url(#flow-clip)" });
     const scene = append(clipped, "g", { class: "flow-scene" });
-    for (const [y] of picture.lanes) {
-      append(scene, "path", { class: "flow-guide", d: `M0 ${y}H${width - left - right}` });
-    }
+    const guides = picture.lanes.map(([y]) => `M0 ${y}H${width - left - right}`);
+    append(scene, "path", { class: "flow-guide", d: guides.join("") });
     drawOther(picture.other, scene);
-    drawingOrder(picture.links).forEach((link) => drawLink(link, scene));
-    picture.nodes.forEach((node, index) => drawNode(node, index, scene));
-    drawLabels(picture, clipped);
+    drawingOrder(picture.links.filter(isMain)).forEach((link) => drawLink(link, scene));
+    append(scene, "g", { class: "flow-minor" });
+    drawMasses(picture.nodes, scene);
+    drawNodes(picture.nodes, scene);
+    append(clipped, "g", { class: "flow-labels" });
   }
 
   /* The scale: a bar, and the part of the flow that has its height at this zoom. */
@@ -171,6 +200,9 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
     canvas().querySelector("svg")?.remove();
     hideBox();
     if (!picture) {
+      if (received === null) {
+        window.dash_clientside.set_props("lazy-flow-graph", { shown: true });
+      }
       flow.showChart(charts.find("flow-graph")); // it may have been drawn while there was a picture
       return "none";
     }
@@ -192,7 +224,7 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
 
   /* ------------------------------------------------------------ under the pointer */
 
-  let hovered = null; // the link or node under the pointer
+  let hovered = null; // the element of the link, or the index of the node, under the pointer
 
   /* The nodes of one state: they select the same cell. */
   function nodesOfState(index) {
@@ -202,6 +234,11 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
   }
 
   function highlightLinks(nodes) {
+    const minor = flow.picture.links.filter(
+      (link) => !isMain(link) && (nodes.has(link[0]) || nodes.has(link[1]))
+    );
+    const group = flow.svg.querySelector(".flow-minor");
+    drawingOrder(minor).forEach((link) => drawLink(link, group));
     flow.svg.classList.add("is-focused");
     for (const path of flow.svg.querySelectorAll("path.flow-link")) {
       path.classList.toggle(
@@ -213,6 +250,8 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
 
   function clearHighlight() {
     flow.svg.classList.remove("is-focused");
+    flow.svg.querySelector(".flow-minor").replaceChildren();
+    flow.svg.querySelector(".flow-mark").removeAttribute("d");
     for (const path of flow.svg.querySelectorAll(".is-highlighted")) {
       path.classList.remove("is-highlighted");
     }
@@ -245,24 +284,26 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
   }
 
   function onOver(event) {
-    const target = event.target.closest?.("#flow-canvas .flow-node, #flow-canvas .flow-link");
+    const element = event.target.closest?.("#flow-canvas .flow-nodes, #flow-canvas .flow-link");
+    const isNode = flow.svg && element?.matches(".flow-nodes");
+    const target = isNode ? nodeAt(event) : (element ?? null);
     if (!flow.svg || target === hovered) {
       return;
     }
     clearHighlight();
-    if (!target) {
-      hideBox();
-      return;
-    }
+    hideBox();
     hovered = target;
-    if (target.flowNode !== undefined) {
-      highlightLinks(nodesOfState(target.flowNode));
+    if (isNode) {
+      highlightLinks(nodesOfState(target));
+      flow.svg.querySelector(".flow-mark").setAttribute("d", hitBox(flow.picture.nodes[target]));
     }
   }
 
   function onMove(event) {
-    if (hovered && flow.svg) {
-      showBox(hovered.flowLines, event);
+    onOver(event); // from one node to the next the pointer stays on the same path
+    if (hovered !== null && flow.svg) {
+      const node = flow.picture.nodes[hovered];
+      showBox(node ? node[6] : hovered.flowLines, event);
     }
   }
 
@@ -300,8 +341,11 @@ flow_table.js lists the links, flow_zoom.js zooms and pans. They share `stratasc
 
   document.addEventListener("mouseover", onOver);
   document.addEventListener("mousemove", onMove);
+  for (const name of ["pointerdown", "click", "contextmenu"]) {
+    window.addEventListener(name, aim, true);
+  }
   charts.onClick("flow-signed", selectBar);
-  Object.assign(flow, { showScale, drawingOrder, draw: drawFlow });
+  Object.assign(flow, { showScale, drawingOrder, writeLabels, draw: drawFlow });
   window.dash_clientside ??= {};
   window.dash_clientside.stratascope = {
     ...window.dash_clientside.stratascope,

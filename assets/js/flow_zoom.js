@@ -77,23 +77,27 @@ keep their size, and labels that need more room appear as the reader zooms in.
     });
   }
 
+  /* Writes the labels that have room at this zoom. */
   function placeLabels({ zoom, x, y }) {
-    const labels = [...flow.svg.querySelectorAll(".flow-labels text")].filter((label) => {
-      const isBeside = label.classList.contains("is-beside");
-      label.setAttribute("x", x + zoom * Number(label.dataset.x) + (isBeside ? 10 : 0));
-      label.setAttribute("y", y + zoom * Number(label.dataset.y) - (isBeside ? 0 : 8));
-      label.setAttribute("visibility", "hidden");
-      return Number(label.dataset.zoom) <= zoom;
-    });
-    const boxes = labels.map((label) => ({
-      x: Number(label.getAttribute("x")),
-      y: Number(label.getAttribute("y")),
-      length: label.textContent.length,
-      isBeside: label.classList.contains("is-beside"),
-    }));
-    flow.clearOf(boxes).forEach((isClear, index) => {
-      labels[index].setAttribute("visibility", isClear ? "visible" : "hidden");
-    });
+    const labels = flow.picture.labels
+      .filter(([, , , , least]) => least <= zoom)
+      .map(([atX, atY, text, beside]) => ({
+        x: x + zoom * atX + (beside ? 10 : 0),
+        y: y + zoom * atY - (beside ? 0 : 8),
+        text,
+        length: text.length,
+        isBeside: Boolean(beside),
+      }));
+    const isClear = flow.clearOf(labels);
+    flow.writeLabels(labels.filter((_, index) => isClear[index]));
+  }
+
+  /* The place of a pointer in the picture's own pixels, from the corner of the plot area. */
+  function placeOf({ clientX, clientY }) {
+    const frame = flow.svg.getBoundingClientRect();
+    const { left, top } = flow.picture.margin;
+    const { zoom, x, y } = view;
+    return [(clientX - frame.left - left - x) / zoom, (clientY - frame.top - top - y) / zoom];
   }
 
   function zoomBy(factor, point = plotSize().map((size) => size / 2)) {
@@ -198,5 +202,5 @@ keep their size, and labels that need more room appear as the reader zooms in.
   document.addEventListener("pointermove", onMove);
   document.addEventListener("pointerup", onUp);
   window.addEventListener("click", onClick, true); // on the window: before page.js hears the click
-  Object.assign(flow, { resetZoom, keepView, zoomAbout, clampPan });
+  Object.assign(flow, { resetZoom, keepView, placeOf, zoomAbout, clampPan });
 })();

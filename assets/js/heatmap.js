@@ -11,6 +11,9 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
   /* At this luminance black and white have the same contrast, 4.58: sqrt(1.05 * 0.05) - 0.05. */
   const EQUAL_CONTRAST = 0.179;
   const CHARACTER = 6.7; // pixels
+  const WIDTH_OF_EM = 0.6; // width of a character of the font, in its size
+  /* Texts whose characters stand side by side, each as wide as the others; no combining marks. */
+  const EQUAL_WIDTHS = /^[!-~\u00a1-\u00ac\u00ae-\u02ff\u0370-\u0482\u048a-\u052f\u2010-\u2027\u2030-\u205e\u2190-\u2767]+$/;
   const { charts } = window.stratascope;
   const watched = new WeakSet();
   let lastClick = { chart: null, row: 0, pos: 0, time: -DOUBLE_CLICK_MS };
@@ -209,54 +212,96 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
     return [first, Math.min(count, first + Math.ceil(room / size) + 2)];
   }
 
+  /* Writes the tokens of the cells in view, unless they are written already. */
   function writeTokens(chart, scroller) {
     const layout = computedLayout(chart);
     const trace = chart._fullData?.[0];
     const layer = chart.querySelector(".heatmaplayer")?.parentNode;
     const { meta } = chart.layout;
-    layer?.querySelector(".cell-texts")?.remove();
+    const before = layer?.querySelector(".cell-texts");
     if (!layout || !layer || !trace || !meta.labels[0]?.length) {
+      before?.remove();
       return;
     }
-    const rowCount = meta.rows.length;
-    const rowHeight = layout._size.h / rowCount;
     const { scrollLeft, scrollTop, clientWidth, clientHeight } = scroller;
-    const top = scrollTop - layout._size.t;
-    const columnWidth = layout._size.w / meta.positions.length;
-    const count = meta.positions.length;
-    const [first, last] = visibleRange(count, columnWidth, scrollLeft, clientWidth);
-    const [above, below] = visibleRange(rowCount, rowHeight, top, clientHeight);
-    layer.append(textGroup(chart, trace, [first, last], [above, below]));
+    const { w: wide, h: tall, t: margin } = layout._size;
+    const [rowCount, count] = [meta.rows.length, meta.positions.length];
+    const columns = visibleRange(count, wide / count, scrollLeft, clientWidth);
+    const lines = visibleRange(rowCount, tall / rowCount, scrollTop - margin, clientHeight);
+    const shown = [trace.z, meta.labels, trace.colorscale, wide, tall, ...columns, ...lines];
+    if (before && shown.every((value, at) => value === before.shown[at])) {
+      return;
+    }
+    const group = groupOf(cellsIn(chart, trace, columns, lines), fontSize(layout, meta), true);
+    group.shown = shown;
+    before?.remove();
+    layer.append(group);
   }
 
-  /* The tokens of the cells of some columns and rows, as an SVG group. */
-  function textGroup(chart, trace, [first, last], [above, below]) {
+  function fontSize(layout, meta) {
+    return Math.min(11, layout._size.h / meta.rows.length - 2);
+  }
+
+  /* The tokens of the cells of some columns and rows: {text, x, y, fill, name}. */
+  function cellsIn(chart, trace, [first, last], [above, below]) {
     const layout = computedLayout(chart);
     const { meta } = chart.layout;
     const rowCount = meta.rows.length;
-    const columnWidth = layout._size.w / meta.positions.length;
-    const group = document.createElementNS(SVG, "g");
-    group.setAttribute("class", "cell-texts");
-    group.style.fontSize = `${Math.min(11, layout._size.h / rowCount - 2)}px`;
-    const room = Math.max(2, Math.floor((columnWidth - 4) / CHARACTER));
+    const room = Math.max(2, Math.floor((layout._size.w / meta.positions.length - 4) / CHARACTER));
+    const cells = [];
     for (let line = rowCount - 1 - above; line > rowCount - 1 - below; line -= 1) {
       for (let column = first; column < last; column += 1) {
         if (meta.labels[line][column]) {
-          group.append(cellText(trace, layout, meta, line, column, room));
+          cells.push(cellText(trace, layout, meta, line, column, room));
         }
       }
     }
+    return cells;
+  }
+
+  /* Texts of cells as an SVG group. Joined, all texts of one colour are one element. */
+  function groupOf(cells, size, isJoined) {
+    const group = document.createElementNS(SVG, "g");
+    group.setAttribute("class", "cell-texts");
+    group.style.fontSize = `${size}px`;
+    const joined = new Map();
+    for (const cell of cells) {
+      const key = isJoined && EQUAL_WIDTHS.test(cell.text) ? `${cell.name} ${cell.fill}` : cell;
+      joined.set(key, [...(joined.get(key) ?? []), cell]);
+    }
+    joined.forEach((some) => group.append(textElement(some, size)));
     return group;
+  }
+
+  /* One element for the texts of several cells: with a place for each character if there are many. */
+  function textElement(cells, size) {
+    const element = document.createElementNS(SVG, "text");
+    const [{ name, fill }] = cells;
+    const places = cells.length === 1 ? cells : cells.flatMap((cell) => letters(cell, size));
+    element.setAttribute("class", ["cell-text", name].filter(Boolean).join(" "));
+    element.setAttribute("x", places.map(({ x }) => Number(x.toFixed(1))).join(" "));
+    element.setAttribute("y", places.map(({ y }) => Number(y.toFixed(1))).join(" "));
+    element.style.fill = fill;
+    element.textContent = cells.map(({ text }) => text).join("");
+    return element;
+  }
+
+  /* The places of the characters of a text that is centred in its cell. */
+  function letters({ text, x, y }, size) {
+    const middle = (text.length - 1) / 2;
+    return Array.from(text, (_, at) => ({ x: x + (at - middle) * WIDTH_OF_EM * size, y }));
   }
 
   /* The tokens of all cells of a heatmap on another colour scale; null for other charts. */
   function allTexts(chart, colorscale) {
     const { meta } = chart.layout;
-    if (!isHeatmap(chart) || !computedLayout(chart) || !meta.labels?.[0]?.length) {
+    const layout = computedLayout(chart);
+    if (!isHeatmap(chart) || !layout || !meta.labels?.[0]?.length) {
       return null;
     }
     const trace = { ...chart._fullData[0], colorscale };
-    return textGroup(chart, trace, [0, meta.positions.length], [0, meta.rows.length]);
+    const cells = cellsIn(chart, trace, [0, meta.positions.length], [0, meta.rows.length]);
+    return groupOf(cells, fontSize(layout, meta), false);
   }
 
   /* A text cut to a number of characters. */
@@ -266,22 +311,16 @@ names, token rows and the colour key stay visible while the heatmap scrolls insi
   }
 
   function cellText(trace, layout, meta, line, column, room) {
-    const element = document.createElementNS(SVG, "text");
     const value = trace.z[line][column];
     const text = meta.labels[line][column];
-    element.setAttribute("class", "cell-text");
-    element.setAttribute("x", layout.xaxis.c2p(column));
-    const size = Math.min(11, layout._size.h / meta.rows.length - 2);
-    element.setAttribute("y", layout.yaxis.c2p(line) + Math.round(0.36 * size));
+    const x = layout.xaxis.c2p(column);
+    const y = layout.yaxis.c2p(line) + Math.round(0.36 * fontSize(layout, meta));
+    const cell = { text: cut(text, room), x, y, fill: "", name: "" };
     if (value === null || value === undefined || Number.isNaN(value)) {
-      element.classList.add(text === meta.waiting ? "is-waiting" : "is-uncoloured");
-    } else {
-      const part = (value - trace.zmin) / (trace.zmax - trace.zmin) || 0;
-      const colour = colourAt(trace.colorscale, Math.max(0, Math.min(1, part)));
-      element.style.fill = textColour(colour);
+      return { ...cell, name: text === meta.waiting ? "is-waiting" : "is-uncoloured" };
     }
-    element.textContent = cut(text, room);
-    return element;
+    const part = (value - trace.zmin) / (trace.zmax - trace.zmin) || 0;
+    return { ...cell, fill: textColour(colourAt(trace.colorscale, Math.max(0, Math.min(1, part)))) };
   }
 
   /* ------------------------------------------------------------ scrolling to the selected cell */

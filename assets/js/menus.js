@@ -61,6 +61,8 @@ click elsewhere closes it. The entries are ordinary buttons with `data-go` (page
     ({ target }) => {
       if (target.matches?.("details.menu") && target.open) {
         closeOthers(target);
+        const later = target.querySelectorAll("[data-later]");
+        later.forEach((each) => each.dispatchEvent(new CustomEvent("draw")));
       }
     },
     true

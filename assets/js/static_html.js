@@ -11,13 +11,34 @@ what it contains when it is first shown.
     return name === "style" || typeof value !== "object";
   }
 
+  const safe = (props) => Object.fromEntries(Object.entries(props).filter(isSafe));
+
   function render(part, index) {
     if (part === null || typeof part !== "object") {
       return part;
     }
-    const props = Object.fromEntries(Object.entries(part.props).filter(isSafe));
+    const { createElement } = window.React;
+    if ("data-later" in part.props) {
+      return createElement(Later, { key: index, part });
+    }
     const children = part.children.map(render);
-    return window.React.createElement(part.is, { key: index, ...props }, ...children);
+    return createElement(part.is, { key: index, ...safe(part.props) }, ...children);
+  }
+
+  /*
+  An element with `data-later` draws what it contains when it first gets the event "draw": from
+  menus.js when the menu around it opens, from tour.js when the tour starts.
+  */
+  function Later({ part }) {
+    const { createElement, useLayoutEffect, useRef, useState } = window.React;
+    const [isDrawn, setDrawn] = useState(false);
+    const element = useRef(null);
+    useLayoutEffect(() => {
+      const draw = () => window.ReactDOM.flushSync(() => setDrawn(true));
+      element.current.addEventListener("draw", draw);
+    }, []);
+    const children = isDrawn ? part.children.map(render) : [];
+    return createElement(part.is, { ...safe(part.props), ref: element }, ...children);
   }
 
   function Inert({ tree }) {

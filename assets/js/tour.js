@@ -68,6 +68,7 @@ A program that drives the browser is no first visitor, so it sees no tour unless
   }
 
   function start() {
+    document.querySelector("#tour [data-later]")?.dispatchEvent(new CustomEvent("draw"));
     before = document.activeElement;
     show(0);
   }

@@ -240,13 +240,12 @@ def _token_axis(
 
 
 def _row_axis(component: str, shown: Window, theme: Theme) -> dict[str, Any]:
-    colours = palette(theme)
     return axis(
         theme,
         "",
         tickvals=list(range(len(shown.rows))),
-        ticktext=row_texts(component, shown.rows, colours.ink_3),
-        tickfont={"size": 10, "color": colours.ink, "family": MONO},
+        ticktext=row_texts(component, shown.rows),
+        tickfont={"size": 10, "color": palette(theme).ink_2, "family": MONO},
         range=_span(shown.rows),
     )
 
@@ -391,10 +390,8 @@ def _safe(text: str) -> str:
     return text.replace("<", "&lt;").replace(">", "&gt;")
 
 
-def row_texts(component: str, rows: Sequence[int], muted: str) -> list[str]:
+def row_texts(component: str, rows: Sequence[int]) -> list[str]:
     """Names of the rows along the axis."""
-    grey = f'<span style="color:{muted}">'
     if not layered(component):
-        texts = [f"after layer</span> {row - 1:>2}" if row else "embedding</span>" for row in rows]
-        return [f"{grey}{name} " for name in texts]
-    return [f"{grey}{COMPONENTS[component].short}, layer</span> {row - 1:>2} " for row in rows]
+        return [f"after layer {row - 1:>2} " if row else "embedding " for row in rows]
+    return [f"{COMPONENTS[component].short}, layer {row - 1:>2} " for row in rows]

@@ -27,6 +27,7 @@ GRAPH_CONFIG: Any = {
     "displayModeBar": False,
     "doubleClick": False,
     "scrollZoom": False,
+    "showAxisDragHandles": False,
     "displaylogo": False,
     "responsive": True,
 }

@@ -170,6 +170,7 @@ def _menu(title: str, name: str, titles: Mapping[str, str], *, numbers: bool) ->
         className="dropdown-menu show end-0 overflow-auto",
         role="group",
         **aria(label=label),
+        **data(later=""),
     )
     return html.Details(
         [opener, menu],

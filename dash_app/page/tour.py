@@ -58,8 +58,9 @@ STEPS = (
 
 
 def tour() -> Component:
-    """The steps, hidden until the script shows one beside its target."""
-    return html.Div([_step(number, step) for number, step in enumerate(STEPS)], id="tour")
+    """The steps, drawn when the tour starts. The script shows one beside its target."""
+    steps = [_step(number, step) for number, step in enumerate(STEPS)]
+    return html.Div(html.Div(steps, **data(later="")), id="tour")
 
 
 def start_button() -> Component:

@@ -35,8 +35,11 @@ COPIED_TWICE = """async () => {
 LONG = "The quick brown fox jumps over the lazy dog and runs on. " * 16
 #: Position of a large node below the header that is not the root.
 TALLEST_NODE = """() => {
-    const boxes = [...document.querySelectorAll("#flow-canvas .flow-node .is-covered")]
-        .map((node) => node.getBoundingClientRect())
+    const { svg, picture } = window.stratascope.flow;
+    const frame = svg.getBoundingClientRect();
+    const [x0, y0] = [frame.left + picture.margin.left, frame.top + picture.margin.top];
+    const boxes = picture.nodes
+        .map(([x, top, height]) => new DOMRect(x0 + x - 2, y0 + top, 4, height))
         .filter((box) => box.left > 40 && box.top > 80 && box.bottom < innerHeight);
     const right = Math.max(...boxes.map((box) => box.right));
     const [box] = boxes.filter((one) => one.right < right - 40).sort((a, b) => b.height - a.height);
@@ -139,6 +142,7 @@ def test_a_click_before_the_redraw_does_not_undo_another(revisit: Visit) -> None
 def test_run_and_an_example_apply_in_the_order_of_the_clicks(revisit: Visit) -> None:
     page = revisit()
     ready(page)
+    page.click("#menu-examples > summary")  # the examples are drawn now
     page.fill("#run-prompt", "5 + 5 =")
     at_once(page, "#run-button", ".example[data-go*='Australia']")
     expect(page.locator("#story-text")).to_contain_text("Sydney")

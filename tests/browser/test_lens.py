@@ -283,8 +283,8 @@ def test_a_new_grid_shows_the_chosen_column_first_and_can_be_cancelled(revisit: 
     page.locator("#lens-stop").click()
     expect(page.locator("#lens-resume")).to_be_visible()
     assert not computed(page)
-    waiting = page.locator("#lens-graph .cell-text.is-waiting")
-    until(page, lambda: waiting.count() > 100, "cells that wait")
+    waiting = page.locator("#lens-graph .cell-text.is-waiting")  # one element has all their texts
+    until(page, lambda: waiting.count() and len(waiting.text_content()) > 100, "cells that wait")
 
     pick(page, "candidates", "top_k")  # it was computed before: shown at once, without a job
     until(page, lambda: computed(page), "what is memoised")

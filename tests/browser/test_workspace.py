@@ -28,6 +28,8 @@ FAULTS = """async () => {
         .map((one) => [one.id, one.impact, one.nodes.map((node) => node.html.slice(0, 160))]);
 }"""
 SEEN = ("#lens-graph", "#inspect-cell", "#curves-graph", "#attention-graph", "#flow-canvas")
+#: Elements of the page on opening, with those in its head (``benchmarks/page.py``).
+MOST_ELEMENTS = 1500
 SIZES = ((1280, 720), (1440, 900), (1920, 1080))
 
 
@@ -38,6 +40,7 @@ def test_all_views_are_in_view_on_opening(visit: Visit, size: tuple[int, int]) -
     until_drawn(page)
     overflow = "() => document.documentElement.scrollHeight - innerHeight"
     assert page.evaluate(overflow) <= 0
+    assert page.evaluate("document.querySelectorAll('*').length") <= MOST_ELEMENTS
     boxes = {name: page.locator(name).bounding_box() for name in SEEN}
     for name, box in boxes.items():
         assert box["x"] >= 0, name

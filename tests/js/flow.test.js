@@ -6,8 +6,15 @@ const { PICTURE, openFlow, targets } = require("./flow_page");
 
 const RUN = { layers: 30 };
 
-function point(page, element) {
-  (element ?? page.document.body).dispatch("mouseover");
+function point(page, element, properties) {
+  (element ?? page.document.body).dispatch("mouseover", properties);
+}
+
+/* Points at a place of the picture, in its own pixels, where a node is. */
+function pointAtNode(page, [x, y], event = "mouseover") {
+  const { left, top } = PICTURE.margin;
+  const properties = { clientX: x + left, clientY: y + top };
+  return page.canvas.querySelector(".flow-nodes").dispatch(event, properties);
 }
 
 function highlighted(page) {
@@ -20,19 +27,24 @@ test("a picture is drawn as one SVG, which replaces the one before", () => {
   const page = openFlow();
   assert.equal(page.dash.drawFlow(PICTURE), "flow");
   assert.equal(page.canvas.querySelectorAll("svg").length, 1);
-  assert.equal(page.canvas.querySelectorAll(".flow-node").length, 3);
-  assert.equal(page.canvas.querySelectorAll("path.flow-link").length, 4);
+  const hit = page.canvas.querySelector(".flow-nodes").getAttribute("d");
+  assert.equal(hit, "M397 8h6v44h-6zM297 8h6v44h-6zM-3 8h6v24h-6z");
+  assert.equal(page.canvas.querySelectorAll("path.flow-link").length, 3); // not the minor one
   assert.equal(page.panel.dataset.flow, "flow");
 });
 
 test("without a picture the SVG goes", () => {
   const page = openFlow();
+  assert.equal(page.dash.drawFlow(undefined), "none"); // before the first answer
+  assert.deepEqual(page.layout["lazy-flow-graph"], undefined);
   assert.equal(page.dash.drawFlow(null), "none");
+  assert.deepEqual(page.layout["lazy-flow-graph"], { shown: true });
   assert.equal(page.canvas.querySelector("svg"), null);
 });
 
-test("wide links are drawn below narrow ones, minor links on top", () => {
+test("wide links are drawn below narrow ones, minor links on top while a node has the pointer", () => {
   const page = openFlow();
+  pointAtNode(page, [400, 20]);
   const order = page.canvas.querySelectorAll("path.flow-link").map((link) => link.dataset.go);
   assert.deepEqual(order, ["link=d", "link=c", "link=b", "link=a"]);
 });
@@ -48,25 +60,25 @@ test("links of equal width lie in the order of their kinds", () => {
 
 test("each token has a guide across the plot area, and the graph is clipped to it", () => {
   const page = openFlow();
-  const guides = page.canvas
-    .querySelectorAll(".flow-guide")
-    .map((guide) => guide.getAttribute("d"));
-  assert.deepEqual(guides, ["M0 0H400", "M0 190H400"]);
+  const guides = page.canvas.querySelector(".flow-guide").getAttribute("d");
+  assert.equal(guides, "M0 0H400M0 190H400");
   const { x, y, width, height } = page.canvas.querySelector("clipPath > rect").attributes;
   assert.deepEqual([x, y, width, height], ["0", "-20", "440", "220"]);
 });
 
 test("a link's classes say its kind, whether it is minor and whether it is a line", () => {
   const page = openFlow();
+  pointAtNode(page, [400, 20]);
   const classes = page.canvas.querySelectorAll("path.flow-link").map((link) => link.className);
   assert.deepEqual(classes.slice(2), [
-    "flow-link is-attention",
-    "flow-link is-attention is-minor is-line",
+    "flow-link is-attention is-highlighted",
+    "flow-link is-attention is-minor is-line is-highlighted",
   ]);
 });
 
 test("a ribbon has its width from top to bottom, a line as its stroke", () => {
   const page = openFlow();
+  pointAtNode(page, [400, 20]);
   const [, , ribbon, line] = page.canvas.querySelectorAll("path.flow-link");
   assert.equal(ribbon.getAttribute("d"), "M0 16C150 16 150 16 300 16V24C150 24 150 24 0 24Z");
   assert.equal(ribbon.getAttribute("stroke-width"), "0");
@@ -74,16 +86,17 @@ test("a ribbon has its width from top to bottom, a line as its stroke", () => {
   assert.equal(line.getAttribute("stroke-width"), "2");
 });
 
-test("a node shows what drawn links account for, and below it the rest", () => {
+test("nodes show what drawn links account for, and below it the rest, in three paths", () => {
   const page = openFlow();
-  const [node, full] = page.canvas.querySelectorAll(".flow-node");
-  const height = (part, name) => part.querySelector(name)?.getAttribute("height");
-  assert.equal(height(node, ".is-covered"), "30");
-  assert.equal(height(node, ".is-other"), "10");
-  assert.equal(node.querySelector(".is-other").getAttribute("y"), "40");
-  const x = (name) => Number(node.querySelector(name).getAttribute("x"));
-  assert.deepEqual([x(".is-covered"), x(".flow-hit")], [397.5, 397]);
-  assert.equal(height(full, ".is-other"), undefined);
+  const masses = page.canvas.querySelectorAll(".flow-mass");
+  assert.deepEqual(
+    masses.map((mass) => [mass.className.replace("flow-mass ", ""), mass.getAttribute("d")]),
+    [
+      ["is-other", "M397.5 40h5v10h-5z"],
+      ["is-covered", "M297.5 10h5v40h-5z"],
+      ["is-covered is-block", "M397.5 10h5v30h-5zM-2.5 10h5v20h-5z"],
+    ]
+  );
 });
 
 test("the link of all that is not drawn has the outline's height at each end", () => {
@@ -112,29 +125,32 @@ test("the scale is the tallest bar that fits, and names its part of the flow", (
 
 test("pointing at a node highlights the links of all nodes of its state", () => {
   const page = openFlow();
-  const [node] = page.canvas.querySelectorAll(".flow-node");
-  point(page, node.querySelector(".flow-hit"));
+  pointAtNode(page, [400, 20]);
   assert.deepEqual(highlighted(page), ["link=c", "link=b", "link=a"]);
   assert.ok(page.stratascope.flow.svg.classList.contains("is-focused"));
-  point(page, page.canvas.querySelectorAll(".flow-node")[2]);
+  assert.equal(page.canvas.querySelector(".flow-mark").getAttribute("d"), "M397 8h6v44h-6z");
+  pointAtNode(page, [1, 20], "mousemove"); // on the same path
+  assert.equal(page.canvas.querySelector(".flow-box").textContent, "row 0");
   assert.deepEqual(highlighted(page), ["link=d", "link=c", "link=b", "link=a"]);
 });
 
 test("pointing elsewhere ends the highlight and removes the box", () => {
   const page = openFlow();
-  const [node] = page.canvas.querySelectorAll(".flow-node");
-  point(page, node);
-  node.dispatch("mousemove", { clientX: 10, clientY: 10 });
+  pointAtNode(page, [400, 20]);
+  pointAtNode(page, [400, 20], "mousemove");
+  assert.ok(page.canvas.querySelector(".flow-box"));
   point(page);
+  assert.equal(page.canvas.querySelector(".flow-mark").getAttribute("d"), null);
   assert.deepEqual(highlighted(page), []);
   assert.ok(!page.stratascope.flow.svg.classList.contains("is-focused"));
+  assert.equal(page.canvas.querySelector(".is-minor"), null);
   assert.equal(page.canvas.querySelector(".flow-box"), null);
 });
 
 test("pointing at a link highlights nothing and shows its lines as text", () => {
   const page = openFlow({
     ...PICTURE,
-    links: [[...PICTURE.links[0].slice(0, 10), ["<b>x</b>", "2"], true]],
+    links: [[...PICTURE.links[1].slice(0, 10), ["<b>x</b>", "2"], true]],
   });
   const link = page.canvas.querySelector("path.flow-link");
   point(page, link);
@@ -171,7 +187,7 @@ test("the box stands right of the pointer, left of it where the right has no roo
 test("a click on a link or a node selects", () => {
   const page = openFlow();
   page.canvas.querySelector("path.flow-link").click();
-  page.canvas.querySelector(".flow-node .flow-hit").click();
+  pointAtNode(page, [302.5, 20], "click"); // at the edge of the second node
   page.canvas.querySelector("polygon").click();
   assert.deepEqual(targets(page), ["link=d", "row=30&pos=1"]);
 });

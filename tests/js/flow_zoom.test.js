@@ -132,6 +132,16 @@ test("Ctrl and the wheel zoom about the pointer, the wheel alone scrolls the pag
   assert.deepEqual([x, y, zoom].map(Math.round), [-100, -50, 2]);
 });
 
+test("a pointer is at the same place of the picture at every zoom", () => {
+  const page = openFlow();
+  page.canvas.querySelector("svg").rect = { left: 1000, top: 100 };
+  const at = (clientX, clientY) => page.stratascope.flow.placeOf({ clientX, clientY });
+  assert.deepEqual(at(1060 + 200, 120 + 100), [200, 100]); // the middle; 60 and 20 are the margin
+  button(page, "in"); // -100, -50
+  assert.deepEqual(at(1060 + 200, 120 + 100), [200, 100]);
+  assert.deepEqual(at(1060 - 100, 120 - 50), [0, 0]);
+});
+
 /* ---------------------------------------------------------------- another size or picture */
 
 test("a panel of another size keeps the zoom and the part in view", () => {
@@ -228,12 +238,14 @@ test("names stay beside what they name, and hide outside the plot area", () => {
 
 test("labels that need room appear as the reader zooms in", () => {
   const page = openFlow();
-  const label = () => {
-    const text = page.canvas.querySelectorAll(".flow-labels text")[1];
-    return ["visibility", "x", "y"].map((name) => text.getAttribute(name));
-  };
-  assert.deepEqual(label(), ["hidden", "300", "2"]);
+  const labels = () =>
+    page.canvas
+      .querySelectorAll(".flow-labels text")
+      .map((text) => [text.textContent, ...["x", "y"].map((name) => text.getAttribute(name))]);
+  assert.deepEqual(labels(), [["Paris", "410", "10"]]);
   button(page, "in");
   button(page, "in"); // 2.25, -250, -125
-  assert.deepEqual(label(), ["visible", String(300 * 2.25 - 250), String(10 * 2.25 - 125 - 8)]);
+  assert.deepEqual(labels()[1], ["town", String(300 * 2.25 - 250), String(10 * 2.25 - 125 - 8)]);
+  button(page, "reset");
+  assert.equal(labels().length, 1);
 });

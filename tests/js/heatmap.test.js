@@ -122,53 +122,91 @@ test("the cell that was clicked is pinned, even if the first click moved the row
 
 /* ---------------------------------------------------------------- tokens in the cells */
 
-test("tokens are written at their cells, in a colour that contrasts with the cell", () => {
-  const { chart } = openHeatmap();
-  chart.emit("plotly_afterplot");
-  const texts = chart
+/* The joined texts of a heatmap, as [text, xs, ys, colour or class]. */
+function texts(chart) {
+  const numbers = (text, name) => text.getAttribute(name).split(" ").map(Number);
+  return chart
     .querySelectorAll(".cell-text")
     .map((text) => [
       text.textContent,
-      Number(text.getAttribute("x")),
-      Number(text.getAttribute("y")),
-      text.style.fill ?? text.className,
+      numbers(text, "x"),
+      numbers(text, "y"),
+      text.style.fill || text.className,
     ]);
-  assert.deepEqual(texts, [
-    ["…", 0, -56, "cell-text is-waiting"],
-    ["d", 50, -56, "cell-text is-uncoloured"],
-    ["c", 0, -26, "#ffffff"],
-    ["a", 0, 4, "#ffffff"],
-    ["b", 50, 4, "#000000"],
+}
+
+test("tokens are written at their cells, in a colour that contrasts with the cell", () => {
+  const { chart } = openHeatmap();
+  chart.emit("plotly_afterplot");
+  assert.deepEqual(texts(chart), [
+    ["…", [0], [-56], "cell-text is-waiting"],
+    ["d", [50], [-56], "cell-text is-uncoloured"],
+    ["ca", [0, 0], [-26, 4], "#ffffff"], // one element for all cells with white text
+    ["b", [50], [4], "#000000"],
   ]);
+});
+
+test("each character of a token has its place, and the token is in the middle of its cell", () => {
+  const labels = [
+    ["abc", "de"],
+    ["x y", "שלום"], // characters of other widths or scripts: a text of their own
+    ["e\u0301a", ""],
+  ];
+  const z = labels.map((line) => line.map(() => 0));
+  const { chart } = openHeatmap({ ...META, labels });
+  chart._fullData = [{ ...TRACE, z }];
+  chart.emit("plotly_afterplot");
+  assert.deepEqual(texts(chart), [
+    ["e\u0301a", [0], [-56], "#ffffff"],
+    ["x y", [0], [-26], "#ffffff"],
+    ["שלום", [50], [-26], "#ffffff"],
+    ["abcde", [-6.6, 0, 6.6, 46.7, 53.3], [4, 4, 4, 4, 4], "#ffffff"],
+  ]);
+});
+
+test("texts that are in place are not written again, and an export has one text a cell", () => {
+  const { page, chart } = openHeatmap();
+  chart.emit("plotly_afterplot");
+  const group = chart.querySelector(".cell-texts");
+  chart.emit("plotly_afterplot");
+  assert.equal(chart.querySelector(".cell-texts"), group);
+  const whole = page.stratascope.heatmap.allTexts(chart, SCALE);
+  assert.deepEqual(
+    whole.querySelectorAll(".cell-text").map((text) => text.textContent),
+    ["…", "d", "c", "a", "b"]
+  );
+  chart._fullData = [{ ...TRACE, z: TRACE.z.map((line) => [...line]) }];
+  chart.emit("plotly_afterplot");
+  assert.notEqual(chart.querySelector(".cell-texts"), group);
 });
 
 test("only visible cells get a token, again after scrolling", () => {
   const rows = Array.from({ length: 3 }, (_, row) => row);
   const positions = Array.from({ length: 100 }, (_, position) => position);
-  const labels = rows.map(() => positions.map(String));
+  const letter = (position) => String.fromCharCode(0x100 + position);
+  const labels = rows.map(() => positions.map(letter));
   const { page, chart, scroller } = openHeatmap({ ...META, rows, positions, labels });
   chart._fullData = [{ ...TRACE, z: rows.map(() => positions.map(() => 0)) }];
   chart._fullLayout._size = { ...SIZE, w: 5000 }; // 50 pixels a column
   chart.emit("plotly_afterplot");
-  const columns = () =>
-    new Set(chart.querySelectorAll(".cell-text").map((text) => text.textContent));
-  assert.deepEqual([...columns()], positions.slice(0, 10).map(String)); // 400 / 50, and two more
+  const columns = () => [...new Set(texts(chart).flatMap(([text]) => [...text]))];
+  assert.deepEqual(columns(), positions.slice(0, 10).map(letter)); // 400 / 50, and two more
   scroller.scrollLeft = 1000;
   scroller.dispatch("scroll", { bubbles: false });
   page.frame();
-  assert.deepEqual([...columns()], positions.slice(20, 30).map(String));
+  assert.deepEqual(columns(), positions.slice(20, 30).map(letter));
 });
 
 test("the first row is at the bottom: scrolled down, the last rows get no token", () => {
   const rows = Array.from({ length: 90 }, (_, row) => row);
-  const labels = rows.map((row) => [String(row)]);
+  const labels = rows.map((row) => [String.fromCharCode(0x100 + row)]);
   const { chart, scroller } = openHeatmap({ ...META, rows, positions: [0], labels });
   chart._fullLayout._size = { ...SIZE, h: 1800 }; // 20 pixels a row
   chart._fullData = [{ ...TRACE, z: rows.map(() => [0]) }];
   Object.assign(scroller, { scrollTop: 1030, clientHeight: 200 }); // 30 pixels lie above the cells
   chart.emit("plotly_afterplot");
-  const texts = chart.querySelectorAll(".cell-text").map((text) => Number(text.textContent));
-  assert.deepEqual(texts, [39, 38, 37, 36, 35, 34, 33, 32, 31, 30, 29, 28]);
+  const lines = [...texts(chart)[0][0]].map((letter) => letter.charCodeAt(0) - 0x100);
+  assert.deepEqual(lines, [39, 38, 37, 36, 35, 34, 33, 32, 31, 30, 29, 28]);
 });
 
 test("a colour is interpolated between the stops of the scale", () => {
@@ -221,7 +259,7 @@ test("the visible range covers the window and stays within the cells", () => {
 });
 
 test("a cell's colour is its value's place between the scale's ends", () => {
-  const { chart } = openHeatmap();
+  const { page, chart } = openHeatmap();
   chart._fullData = [
     {
       ...TRACE,
@@ -235,9 +273,8 @@ test("a cell's colour is its value's place between the scale's ends", () => {
     },
   ];
   chart.emit("plotly_afterplot");
-  const colours = chart
-    .querySelectorAll(".cell-text")
-    .map((text) => [text.textContent, text.style.fill]);
+  const whole = page.stratascope.heatmap.allTexts(chart, SCALE).querySelectorAll(".cell-text");
+  const colours = whole.map((text) => [text.textContent, text.style.fill]);
   assert.deepEqual(colours, [
     ["…", "#ffffff"], // 12
     ["d", "#000000"], // 19

@@ -25,8 +25,8 @@ SIDES = {1: 390, 2: 185, 3: 116}
 LABELLED = 64
 #: Narrower cells have no room for their token's name, in pixels.
 NAMED = 11
-#: Unseen ticks keep the labels a little away from the cells.
-_OUTSIDE = {"ticks": "outside", "ticklen": 4, "tickcolor": "rgba(0,0,0,0)"}
+#: Pixels between the cells and the labels.
+_APART = {"ticklabelstandoff": 4}
 
 
 def attention(
@@ -239,7 +239,7 @@ def _axes(run: RunResult, plan: _Plan, theme: Theme, *, first: int) -> dict[str,
             anchor=f"y{_suffix(number)}",
             range=[first - 0.5, span],
             showticklabels=bottom,
-            **_OUTSIDE,
+            **_APART,
             tickangle=-90 if plan.labelled else 0,
             **({"constrain": "domain", "constraintoward": "left"} if plan.fluid else {}),
             **names,
@@ -251,7 +251,7 @@ def _axes(run: RunResult, plan: _Plan, theme: Theme, *, first: int) -> dict[str,
             anchor=f"x{_suffix(number)}",
             range=[span, -0.5],
             showticklabels=left,
-            **_OUTSIDE,
+            **_APART,
             **square,
             **names,
         )

@@ -15,6 +15,8 @@ from dash_app.page.token_labels import layer_name, row_name, token_markup
 
 #: What the marks are called, in the order in which they are drawn.
 MARKS = (("first_top1", "first"), ("emergence", "emerges"), ("saturation", "stays"))
+#: Up to this many rows each has a marker on the line and a tick.
+MARKED = 16
 #: Quantities of a row's whole distribution, whatever is pinned.
 OF_THE_ROW = ("entropy", "kl")
 TITLES = {
@@ -103,7 +105,7 @@ def _curve(steps: Steps, index: int, quantity: str, theme: Theme) -> list[dict[s
     value = {"rank": "rank %{y:,}", "probability": "%{y:.2~%}"}.get(quantity, "%{y:.2f} nats")
     line = {
         "type": "scatter",
-        "mode": "lines+markers",
+        "mode": "lines+markers" if len(steps.rows) <= MARKED else "lines",
         "x": steps.rows,
         "y": values,
         "customdata": [row_name(row) for row in steps.rows.tolist()],
@@ -161,7 +163,7 @@ def _colour(index: int, theme: Theme) -> str:
 
 def _row_axis(steps: Steps, theme: Theme) -> dict[str, Any]:
     rows = steps.rows.tolist()
-    step = 1 if len(rows) <= 16 else 5 if len(rows) <= 40 else 10
+    step = 1 if len(rows) <= MARKED else 5 if len(rows) <= 40 else 10
     ticks = [row for row in rows if row == 0 or (row > 1 and (row - 1) % step == 0)]
     texts = [layer_name(row) for row in ticks]
     return axis(

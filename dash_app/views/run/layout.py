@@ -14,6 +14,7 @@ from dash_app.jobs.job_and_draw import progress_bar
 from dash_app.page.panel import (
     aria,
     button,
+    data,
     number_field,
     radio,
     select_button,
@@ -160,7 +161,7 @@ def _template(context: Context) -> Component:
 
 def examples(model: str) -> list[Component]:
     """Buttons that run the examples for a model, under the question that each helps to answer."""
-    return [
+    groups = [
         html.Span(
             [
                 html.Span(question, className="example-question"),
@@ -172,6 +173,7 @@ def examples(model: str) -> list[Component]:
         )
         for question, found in by_question(model).items()
     ]
+    return [html.Div(groups, className="d-grid gap-2", **data(later=""))]
 
 
 def _example(example: Example, model: str) -> Component:
