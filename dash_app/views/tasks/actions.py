@@ -28,6 +28,7 @@ from dash_app.page.panel import empty_state, notice, problem_notice, select_butt
 from dash_app.state.context import NewJob, Service
 from dash_app.state.selection import Selection
 from dash_app.views.tasks import failures, suite, sums
+from dash_app.views.tasks.figure_parts import part_name
 from dash_app.views.tasks.layout import Drawn, chosen
 from dash_app.views.tasks.reports import ReportOption
 
@@ -287,7 +288,7 @@ def projection_lists(
     columns = list(range(1, _columns(model, digits)))
     component, place, column = wanted
     return [
-        names,
+        [{"label": part_name(name), "value": name} for name in names],
         chosen(names, component, "row 1" if "row 1" in names else names[0]),
         [WRITTEN, *known],
         chosen(["", *places], place, ""),

@@ -9,7 +9,8 @@ import numpy as np
 
 from analysis.tasks.suite_specs import AnswerPair, FlowChange
 from dash_app.page.theme import Figure, Theme, axis, base_layout, palette
-from dash_app.views.tasks.figure_parts import line, matrix
+from dash_app.page.token_labels import row_name
+from dash_app.views.tasks.figure_parts import layer_axis, line, matrix
 
 #: From row, position, layer and head (-1: none) to the target of a click.
 Link = Callable[[int, int, int, int], str]
@@ -60,12 +61,12 @@ def _visible(text: str) -> str:
 
 
 def states(pair: AnswerPair, link: Link, *, theme: Theme) -> Figure:
-    """Distance of the two runs' states, by row and position."""
+    """Distance of the two runs' states, by layer and position."""
     where = shown(pair)
     rows = list(range(pair.rows.shape[0]))[::-1]
     return matrix(
-        pair.rows[::-1][:, list(where)], columns=_aligned(pair), rows=[f"row {r}" for r in rows],
-        theme=theme, quantity="distance",
+        pair.rows[::-1][:, list(where)], columns=_aligned(pair),
+        rows=[row_name(row) for row in rows], theme=theme, quantity="distance",
         high=max(1.0, float(pair.rows.max())),
         title="Distance of the two states, divided by the larger norm",
         x_title="Token: right prompt above, wrong prompt below (bold: they differ)",
@@ -80,7 +81,7 @@ def flows(pair: AnswerPair, found: FlowChange, link: Link, *, theme: Theme) -> F
     rows = list(range(change.shape[0]))[::-1]
     most = max(float(np.abs(change).max()), 0.1)
     return matrix(
-        change[::-1], columns=_aligned(pair), rows=[f"row {r}" for r in rows], theme=theme,
+        change[::-1], columns=_aligned(pair), rows=[row_name(row) for row in rows], theme=theme,
         quantity="% of the flow", low=-most, high=most, signed=True,
         title="Flow into the state that predicts the wrong token: wrong run minus right run",
         x_title="Token: right prompt above, wrong prompt below (bold: they differ)",
@@ -107,7 +108,7 @@ def parts(pair: AnswerPair, link: Link, *, theme: Theme) -> Figure:
 
 
 def probabilities(pair: AnswerPair, link: Link, *, theme: Theme) -> Figure:
-    """Probability of each prompt's right token, and the difference of the flows, by row."""
+    """Probability of each prompt's right token, and the difference of the flows, by layer."""
     colours = palette(theme)
     rows = np.arange(len(pair.right_probs))
     data = [
@@ -120,7 +121,9 @@ def probabilities(pair: AnswerPair, link: Link, *, theme: Theme) -> Figure:
     last = pair.rows.shape[1] - 1
     links = [link(row, last, -1, -1) for row in range(len(rows))]
     for one in data:
-        one |= {"customdata": links, "hovertemplate": f"row %{{x}}: {one['hovertemplate']}"}
+        text = [row_name(row) for row in range(len(rows))]
+        shown = f"%{{text}}: {one['hovertemplate']}"
+        one |= {"customdata": links, "text": text, "hovertemplate": shown}
     return {
         "data": data,
         "layout": base_layout(
@@ -131,8 +134,8 @@ def probabilities(pair: AnswerPair, link: Link, *, theme: Theme) -> Figure:
             showlegend=True,
             legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
             margin={"l": 64, "r": 16, "t": 56, "b": 52, "pad": 0, "autoexpand": False},
-            xaxis=axis(theme, "Row (0: embedding)", range=[-0.1, len(rows) - 0.9],
-                       dtick=max(1, len(rows) // 10)),
+            xaxis=layer_axis(theme, "After layer (emb.: at the embedding)", len(rows) - 1,
+                             range=[-0.1, len(rows) - 0.9]),
             yaxis=axis(theme, "Probability (logit lens), or share", range=[-0.02, 1.03],
                        tickformat=".0%", showgrid=True),
         ),

@@ -10,6 +10,7 @@ from dash.development.base_component import Component
 
 from analysis.tasks.suite_specs import AnsweredPrompt, AnswerPair, FailureReport, FlowChange
 from dash_app.page.panel import select_button
+from dash_app.page.token_labels import row_name
 from dash_app.views.tasks import failure_figures
 from dash_app.views.tasks.layout import (
     Drawn,
@@ -78,8 +79,8 @@ def _summary(report: FailureReport, pair: AnswerPair, model: str) -> list[Compon
         token = pair.wrong_tokens[pos]
         lines.append(
             html.P(
-                f"Row {row} at position {pos} ({token!r}) is the first state that differs by more"
-                " than half although both prompts have the same token there."
+                f"The state {row_name(row)} at position {pos} ({token!r}) is the first that differs"
+                " by more than half although both prompts have the same token there."
             )
         )
     return lines
@@ -140,7 +141,7 @@ def _pictures(pair: AnswerPair, model: str, theme: Any) -> list[Component]:
         picture(
             failure_figures.probabilities(pair, link, theme=theme),
             "Probability of each prompt's right token (logit lens), and the part of the flow that"
-            " takes other paths, by row.",
+            " takes other paths, by layer.",
         ),
     ]
     if pair.flows is None:

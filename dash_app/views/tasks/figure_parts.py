@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dash_app.figures.colours import cell_texts
 from dash_app.page.theme import Figure, Scale, Theme, axis, base_layout, colour_bar, palette, scale
+from dash_app.page.token_labels import layer_name, row_name
 
 
 def line(x: Any, y: Any, name: str, colour: str, dash: str = "solid") -> dict[str, Any]:
@@ -24,6 +25,24 @@ def line(x: Any, y: Any, name: str, colour: str, dash: str = "solid") -> dict[st
         "marker": {"size": 5},
         "hovertemplate": f"%{{y:.1%}}<br>{name}<extra></extra>",
     }
+
+
+def part_name(component: str) -> str:
+    """A component in the words of the page: "after layer 2" for "row 3"; others as they are."""
+    kind, _, number = component.partition(" ")
+    return row_name(int(number)) if kind == "row" else component
+
+
+def mean_layer(*rows: float) -> list[str]:
+    """Mean rows as layers: the state at row 3 is that after layer 2, and the embedding is -1."""
+    return [f"{row - 1:.1f}" for row in rows]
+
+
+def layer_axis(theme: Theme, title: str, last: int, **more: Any) -> dict[str, Any]:
+    """An axis of the residual states at rows 0 to ``last``, named by the layer before each."""
+    places = [0, *range(1, last + 1, max(1, last // 10))]
+    names = [layer_name(row) for row in places]
+    return axis(theme, title, tickvals=places, ticktext=names, **more)
 
 
 def matrix(

@@ -101,8 +101,8 @@ REPORTS = (
             " that they point in different directions.",
             "The flow is by proximity (Ferrando and Voita, 2024), from that state back to the"
             " tokens, without pruning. The difference of two flows is half the sum of absolute"
-            " differences over a row's states. It shows where the runs differ, not why the answer"
-            " is wrong.",
+            " differences over the states after one layer. It shows where the runs differ, not why"
+            " the answer is wrong.",
         ),
         "Compare right and wrong",
         ("Pairs", 3, 20),
@@ -138,7 +138,7 @@ REPORTS = (
             " largest of nineteen outputs. The control shuffles the labels among the sums; its "
             "accuracy shows chance and overfitting.",
             "A model need not use what a probe can decode. To test that, use patching. A large"
-            " model is probed at its rows only.",
+            " model is probed at its residual states only.",
         ),
         "Fit probes",
         ("Sums", 800, 4000),

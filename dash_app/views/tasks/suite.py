@@ -1,4 +1,4 @@
-"""The report on a suite: how many answers are right, and in which row they emerge."""
+"""The report on a suite: how many answers are right, and after which layer they emerge."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 from dash import html
 from dash.development.base_component import Component
 
-from analysis.tasks.suite_specs import OWN, SuiteReport
+from analysis.tasks.suite_specs import OWN, EmergenceCurve, SuiteReport
 from dash_app.page.panel import select_button
 from dash_app.views.tasks import suite_figures
+from dash_app.views.tasks.figure_parts import mean_layer
 from dash_app.views.tasks.layout import Drawn, picture, prompt_target
 
 SHOWN = 12
@@ -36,8 +37,8 @@ def suite(
         ),
         picture(
             suite_figures.by_digit(found, theme=theme, links=to),
-            "Mean row from which each digit's choice ranks first to the end; bars: 95 % bootstrap"
-            " intervals over prompts, if there are at least ten.",
+            "Mean layer after which each digit's choice ranks first to the end; bars: 95 %"
+            " bootstrap intervals over prompts, if there are at least ten.",
         ),
         picture(
             suite_figures.emergence(found, theme=theme, links=to),
@@ -65,14 +66,19 @@ def _summary(model: str, report: SuiteReport) -> list[Component]:
     ]
     right, wrong = report.emergence.curves[:2]
     emergence = [
-        f"{name} answers emerge at row {curve.mean:.1f} on average"
-        f" ({curve.mean_low:.1f} to {curve.mean_high:.1f})"
+        _mean_layer(name, curve)
         if np.isfinite(curve.mean_low)
-        else f"{name} answers: {suite_figures.few(curve)} for a mean row"
+        else f"{name} answers: {suite_figures.few(curve)} for a mean layer"
         for name, curve in (("Right", right), ("Wrong", wrong))
         if curve.count
     ]
     return [html.P(line) for line in (*lines, ". ".join(emergence) + ".")]
+
+
+def _mean_layer(name: str, curve: EmergenceCurve) -> str:
+    mean, low, high = mean_layer(curve.mean, curve.mean_low, curve.mean_high)
+    note = "; the embedding is -1" if curve.mean_low < 1 else ""
+    return f"{name} answers emerge after layer {mean} on average ({low} to {high}{note})"
 
 
 def _not_run(form: Mapping[str, Any], report: SuiteReport) -> list[Component]:

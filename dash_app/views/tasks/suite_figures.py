@@ -10,8 +10,12 @@ import numpy as np
 
 from analysis.tasks.suite_specs import EmergenceCurve, EmergenceReport, Share, SuiteReport
 from dash_app.page.theme import Figure, Theme, axis, base_layout, palette, rgba
-from dash_app.views.tasks.figure_parts import line
+from dash_app.page.token_labels import row_name
+from dash_app.views.tasks.figure_parts import layer_axis, line, mean_layer
 
+#: Titles of axes.
+AFTER = "After layer (emb.: at the embedding)"
+MEAN = "Mean layer after which the choice emerges (emb.: at the embedding)"
 #: Dashes of the emergence curves, by their order in the report.
 _DASHES = ("solid", "solid", "dot", "dash", "dashdot")
 #: A curve of fewer prompts than this is marked, because its interval is very wide.
@@ -39,12 +43,7 @@ def emergence(report: EmergenceReport, *, theme: Theme, links: Sequence[str] = (
             margin={"l": 64, "r": 16, "t": 76, "b": 48, "pad": 0, "autoexpand": False},
             showlegend=True,
             legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-            xaxis=axis(
-                theme,
-                "Row (0: embedding)",
-                range=[-0.1, last + 0.1],
-                dtick=max(1, last // 10),
-            ),
+            xaxis=layer_axis(theme, AFTER, last, range=[-0.1, last + 0.1]),
             yaxis=axis(
                 theme, "Share emerged", range=[-0.02, 1.03], tickformat=".0%", showgrid=True
             ),
@@ -90,7 +89,8 @@ def _line(curve: EmergenceCurve, place: int, theme: Theme, links: Sequence[str])
             _curve_colour(place, theme), _DASHES[place % 5],
         ),
         "customdata": _first_at(curve, links) if links else [],
-        "hovertemplate": f"row %{{x}}: %{{y:.1%}}<br>{curve.name}",
+        "text": [row_name(row) for row in range(len(curve.by_row))],
+        "hovertemplate": f"%{{text}}: %{{y:.1%}}<br>{curve.name}",
     }  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def accuracy(shares: Sequence[Share], *, theme: Theme, links: Sequence[str] = ()
 
 
 def prompts(report: SuiteReport, links: Sequence[str], *, theme: Theme) -> Figure:
-    """One dot for each prompt: the mean row of its choices, right answers above wrong ones.
+    """One dot for each prompt: where its choices emerge (mean), right answers above wrong ones.
 
     ``customdata`` is the target of a click.
     """
@@ -150,10 +150,7 @@ def prompts(report: SuiteReport, links: Sequence[str], *, theme: Theme) -> Figur
             meta={"view": "tasks"},
             height=220,
             hovermode="closest",
-            xaxis=axis(
-                theme, "Mean row where the model's choices emerge", range=[-0.2, last + 0.2],
-                showgrid=True,
-            ),
+            xaxis=layer_axis(theme, MEAN, last, range=[-0.2, last + 0.2], showgrid=True),
             yaxis=axis(theme, tickvals=[0, 1], ticktext=["wrong", "right"], range=[-0.4, 1.4]),
         ),
     }  # fmt: skip
@@ -165,7 +162,8 @@ def _dots(report: SuiteReport, links: Sequence[str], theme: Theme) -> dict[str, 
     spread = (np.arange(len(right)) * 0.618) % 1  # golden-ratio steps: even, and the same each time
     texts = [
         f"{html_escape(prompt.splitlines()[-1])}<br>answer: {html_escape(answer)}"
-        for prompt, answer in zip(report.prompts, report.written, strict=True)
+        f"<br>mean layer {mean_layer(row)[0]}"
+        for prompt, answer, row in zip(report.prompts, report.written, report.rows, strict=True)
     ]
     return {
         "type": "scatter",
@@ -180,7 +178,7 @@ def _dots(report: SuiteReport, links: Sequence[str], theme: Theme) -> dict[str, 
             "color": [colours.answer if one else colours.select for one in right],
             "symbol": ["circle" if one else "x" for one in right],
         },
-        "hovertemplate": "%{text}<br>row %{x:.1f}<extra></extra>",
+        "hovertemplate": "%{text}<extra></extra>",
     }
 
 
@@ -205,8 +203,7 @@ def by_digit(report: EmergenceReport, *, theme: Theme, links: Sequence[str] = ()
             showlegend=True,
             legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"},
             margin={"l": 96, "r": 16, "t": 36, "b": 52, "pad": 0, "autoexpand": False},
-            xaxis=axis(theme, "Mean row where the choice emerges (0: embedding)",
-                       range=[-0.2, last + 0.2], showgrid=True),
+            xaxis=layer_axis(theme, MEAN, last, range=[-0.2, last + 0.2], showgrid=True),
             yaxis=axis(theme, tickvals=list(range(len(names))),
                        ticktext=[_digit_name(name) for name in names],
                        range=[len(names) - 0.4, -0.6]),
@@ -246,12 +243,13 @@ def _marks(
 
 
 def _hover(curve: EmergenceCurve) -> str:
+    mean, low, high = mean_layer(curve.mean, curve.mean_low, curve.mean_high)
     interval = (
-        f"95 % interval {curve.mean_low:.2f} to {curve.mean_high:.2f}"
+        f"95 % interval {low} to {high}"
         if np.isfinite(curve.mean_low)
         else "too few prompts for an interval"
     )
     return (
-        f"{_digit_name(curve.name)}: row {curve.mean:.2f}<br>{interval}"
+        f"{_digit_name(curve.name)}: mean layer {mean}<br>{interval}"
         f"<br>{few(curve)} tokens, {curve.never} never emerge"
     )

@@ -16,7 +16,7 @@ from analysis.tasks.sum_specs import (
     Projection,
 )
 from dash_app.page.theme import Figure, Theme, axis, base_layout, colour_bar, palette, scale
-from dash_app.views.tasks.figure_parts import line, matrix, title_of
+from dash_app.views.tasks.figure_parts import line, matrix, part_name, title_of
 
 #: Most rows of a heatmap; the weakest components are omitted.
 MOST_ROWS = 40
@@ -146,7 +146,7 @@ def probes(report: ProbeReport, target: int, link: Link, *, control: bool, theme
     rows = list(report.components)
     links = [[link(target, part, int(position)) for position in report.positions] for part in rows]
     return matrix(
-        values, columns=short(report.places), rows=rows, theme=theme,
+        values, columns=short(report.places), rows=[part_name(one) for one in rows], theme=theme,
         quantity="balanced accuracy" if carry else "accuracy",
         low=0.5 if carry else 0.0, title=titled,
         x_title="Position of the state", links=links,
@@ -182,7 +182,8 @@ def probe_lines(report: ProbeReport, link: Link, *, kind: str, theme: Theme) -> 
             xaxis=axis(
                 theme, "Component, in the model's order", tickmode="array",
                 tickvals=x[:: max(1, len(x) // 34)],
-                ticktext=list(report.components)[:: max(1, len(x) // 34)], tickangle=-50,
+                ticktext=[part_name(one) for one in report.components][:: max(1, len(x) // 34)],
+                tickangle=-50,
             ),
             yaxis=axis(
                 theme, "Balanced accuracy" if kind == "carry" else "Accuracy",
@@ -259,7 +260,8 @@ def patches(report: PatchReport, link: Link, *, control: bool, theme: Theme) -> 
     ]
     title = "Share of pairs whose digit increases by one"
     return matrix(
-        values, columns=labels, rows=rows, theme=theme, quantity="share that changes",
+        values, columns=labels, rows=[part_name(one) for one in rows], theme=theme,
+        quantity="share that changes",
         title=title + (" if the donor has no carry either (control)" if control else ""),
         x_title="Column that receives the carry; patched at the state that writes it, or at all",
         links=links,
@@ -274,8 +276,8 @@ def patch_positions(
     rows = list(report.components)
     table, donor = (report.control, " (control)") if control else (report.effect, "")
     return matrix(
-        table[column, :, :last], columns=short(report.places[:last]), rows=rows,
-        theme=theme, quantity="share that changes",
+        table[column, :, :last], columns=short(report.places[:last]),
+        rows=[part_name(one) for one in rows], theme=theme, quantity="share that changes",
         title=f"Patched at one state alone: the carry into column {report.columns[column]}{donor}",
         x_title="Position of the state that is patched",
         links=[[link(column, part, place) for place in range(last)] for part in rows],
@@ -305,7 +307,9 @@ def projection(
         "hovertemplate": "%{text}<extra></extra>",
     }
     what = "the carry into" if colour == "carry" else "the raw digit sum of"
-    title = f"{found.component} at {found.place}, coloured by {what} column {found.column}"
+    title = (
+        f"{part_name(found.component)} at {found.place}, coloured by {what} column {found.column}"
+    )
     return {
         "data": [dots],
         "layout": base_layout(

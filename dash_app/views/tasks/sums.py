@@ -104,7 +104,10 @@ def probes(
 def _rows_only(report: ProbeReport) -> str:
     if any(not name.startswith("row") for name in report.components):
         return ""
-    return " This model is large, so only its rows are probed, not its heads, attention and MLPs."
+    return (
+        " This model is large, so only its residual states are probed, not its heads, attention"
+        " and MLPs."
+    )
 
 
 def projection(

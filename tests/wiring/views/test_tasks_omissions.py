@@ -155,7 +155,9 @@ def test_a_report_states_what_was_not_patched_or_probed() -> None:
     assert "With 16 pairs, the fewest of any column" in shown(both, "patching")
     probed = MADE["probes"]()
     assert "its rows are probed" not in shown(probed, "probes")
-    assert "its rows are probed" in shown(replace(probed, components=("row 0", "row 1")), "probes")
+    assert "its residual states are probed" in shown(
+        replace(probed, components=("row 0", "row 1")), "probes"
+    )
 
 
 def test_a_suite_states_the_prompts_it_did_not_run() -> None:
