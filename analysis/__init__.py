@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from analysis.reports.similarity import similarity_report
     from analysis.tasks.carry_circuits import carry_circuits
     from analysis.tasks.neuron_texts import neuron_texts
+    from analysis.tasks.teaching import known_circuit
     from analysis.tracing.capture import Trace, trace
     from analysis.tracing.generation import generate
     from analysis.tracing.heads import attention_bias, head_output
@@ -68,6 +69,7 @@ _HOMES = {
     "experts": "analysis.inside_block.experts",
     "flow": "analysis.flow_graph.graph",
     "generate": "analysis.tracing.generation",
+    "known_circuit": "analysis.tasks.teaching",
     "head_output": "analysis.tracing.heads",
     "largest_steps": "analysis.trajectory.steps",
     "load_model": "analysis.loading",
@@ -120,6 +122,7 @@ __all__ = [
     "head_output",
     "import_tuned_lens",
     "interventions",
+    "known_circuit",
     "largest_steps",
     "load_model",
     "load_recipe",

@@ -154,14 +154,17 @@ DEFAULT = Entry(
     revision="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
 
-#: Trained by ``stratascope tasks train-addition``; its folder is part of the package.
-ADDER = Entry(
-    name="addition-5digit",
-    title="Five-digit addition (a GPT-2 of 2 layers, trained here)",
-    source=str(Path(__file__).parents[1] / "tasks" / "models" / "addition-5digit"),
-    kind="folder",
+#: Part of the package: trained by ``stratascope tasks``, or built by ``analysis.tasks.teaching``.
+_FOLDER = Path(__file__).parents[1] / "tasks" / "models"
+ADDER, *BY_HAND = (
+    Entry(name, f"{title} (a GPT-2 of 2 layers, {how})", str(_FOLDER / name), "folder")
+    for name, title, how in (
+        ("addition-5digit", "Five-digit addition", "trained here"),
+        ("induction-by-hand", "Induction", "built by hand"),
+        ("copy-by-hand", "Previous token and copy", "built by hand"),
+    )
 )
-BUILT_IN = (DEFAULT, ADDER)
+BUILT_IN = (DEFAULT, ADDER, *BY_HAND)
 
 
 def entries() -> tuple[Entry, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,17 +31,32 @@ CHECKPOINT = "checkpoint.safetensors"
 SUMS, _BATCH = 200_000, 4096
 
 
-def tokenizer(length: int) -> Any:
-    """A Hugging Face tokenizer for sums of at most ``length`` tokens; it ignores spaces."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+def tokenizer(
+    length: int, vocabulary: Sequence[str] = VOCABULARY, *, start: str = "", end: str = END
+) -> Any:
+    """A Hugging Face tokenizer with a token for each character; it ignores spaces.
 
-    words = models.WordLevel({text: place for place, text in enumerate(VOCABULARY)}, UNKNOWN)
+    Args:
+        length: The most tokens of a text.
+        vocabulary: The tokens in the order of their ids, ``UNKNOWN`` included.
+        start: The token that each text begins with; empty for none.
+        end: The token that ends a text.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from tokenizers.processors import TemplateProcessing
+
+    words = models.WordLevel({text: place for place, text in enumerate(vocabulary)}, UNKNOWN)
     inner = Tokenizer(words)
     inner.normalizer = normalizers.Replace(Regex(r"\s"), "")
     inner.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     inner.decoder = decoders.Fuse()
+    more = {}
+    if start:
+        place = vocabulary.index(start)
+        inner.post_processor = TemplateProcessing(f"{start} $A", special_tokens=[(start, place)])
+        more["bos_token"] = start
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=inner, eos_token=END, unk_token=UNKNOWN, model_max_length=length
+        tokenizer_object=inner, eos_token=end, unk_token=UNKNOWN, model_max_length=length, **more
     )
 
 

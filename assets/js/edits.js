@@ -1,6 +1,6 @@
 /*
 Edits of the run: reports those of the forms and cards, opens the sheet "Change this" where an edit
-is made, and marks the panes that show the edited run. The heatmap can show the baseline or the
+is made or replaced by one of another kind, and marks the panes that show the edited run. The heatmap can show the baseline or the
 difference.
 */
 (function () {
@@ -22,8 +22,10 @@ difference.
 
   function reportEdit(made) {
     if (made?.edit) {
-      const to = made.old ? { swap: `edits:${made.old},${made.edit}` } : { with: `edits:${made.edit}` };
+      const old = made.old || replaced;
+      const to = old ? { swap: `edits:${old},${made.edit}` } : { with: `edits:${made.edit}` };
       window.stratascope.page.select(new URLSearchParams(to).toString());
+      replace(null);
       for (const menu of document.querySelectorAll("#edits-cards details[open]")) {
         menu.open = false;
       }
@@ -54,6 +56,42 @@ difference.
     }
   }
 
+  /* ------------------------------------------------------------ another kind of edit */
+
+  let replaced = null; // the edit that the next one of the sheet replaces
+  let title = null; // of the sheet
+
+  function replace(edit, name = "Change this") {
+    replaced = edit;
+    if (title !== name && (title || edit)) {
+      title = name;
+      window.dash_clientside.set_props(`${SHEET}-title`, { children: name });
+    }
+  }
+
+  /* A card opens the sheet at its edit's place. A click outside the sheet ends the replacement. */
+  function onReplace(event) {
+    const button = event.target.closest?.("[data-replaces]");
+    if (button) {
+      button.closest("details").open = false;
+      showSheet(button.dataset.change);
+      replace(button.dataset.replaces, button.title);
+    } else if (replaced && !event.target.closest?.(`#${SHEET}`)) {
+      replace(null);
+    }
+  }
+
+  /* The sheet's buttons add an edit at once; here theirs takes the place of the card's. */
+  function onChoose(event) {
+    const button = replaced && event.target.closest?.("[data-go]");
+    const to = button?.closest(`#${SHEET}`) ? button.dataset.go : "";
+    const [set, edit] = /^edits:(.*)$/s.exec(new URLSearchParams(to).get("with")) ?? [];
+    if (set) {
+      event.stopImmediatePropagation(); // page.js would add it
+      reportEdit({ edit });
+    }
+  }
+
   /* ------------------------------------------------------------ where an edit is made */
 
   /*
@@ -79,11 +117,16 @@ difference.
       return false;
     }
     event.preventDefault();
+    replace(null);
+    showSheet(to);
+    return true;
+  }
+
+  function showSheet(to) {
     if (to) {
       window.stratascope.page.select(to);
     }
     window.dash_clientside.set_props(SHEET, { is_open: true });
-    return true;
   }
 
   /* The keyboard's menu key may also report "contextmenu", at a place that nobody pointed at. */
@@ -111,6 +154,8 @@ difference.
   }
 
   document.addEventListener("click", onApply);
+  document.addEventListener("click", onReplace);
+  document.addEventListener("click", onChoose, true);
   document.addEventListener("input", onSlide);
   document.addEventListener("contextmenu", onMenu);
   document.addEventListener("keydown", onKey);

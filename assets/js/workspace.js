@@ -337,7 +337,7 @@ default are listed in the panel as chips; a click on a chip resets its option.
       inspect(inspected.dataset.inspect);
     } else if (sheet) {
       toggleSheet(sheet.dataset.sheet);
-    } else if (openSheet() && !at(".offcanvas, [data-go]")) {
+    } else if (openSheet() && !at(".offcanvas, [data-go], [data-replaces]")) {
       closeSheet();
     }
   }

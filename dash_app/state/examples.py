@@ -15,6 +15,8 @@ KNOW, READ, CARRY, FAIL = QUESTIONS = (
 )
 #: The model of the catalogue that was trained to add numbers of five digits.
 ADDING = "addition-5digit"
+#: The models of the catalogue whose circuits are built by hand.
+INDUCTION, COPY = "induction-by-hand", "copy-by-hand"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,43 @@ _SUMS = (
         "The last five digits of 1230912 + 12391989. This model was trained on five digits.",
     ),
 )
+_REPEATED = Example(
+    READ,
+    "A repeated letter",
+    "cadbea",
+    4,
+    "Head 0.1 tells each letter which one came before it. From the second 'a', head 1.0 finds the"
+    " letter that came after the first, and copies it (induction).",
+)
+_STARRED = Example(
+    READ,
+    "The letter before the star",
+    "ca*db=",
+    1,
+    "Head 0.0 writes 'a' at the star. From '=', head 1.1 reads the star, and copies what head 0.0"
+    " wrote there.",
+)
+#: For the models whose circuits are built by hand.
+_BUILT = {
+    INDUCTION: (
+        _REPEATED,
+        Example(
+            READ, "Two letters with one before", "abcadea", 1,
+            "'b' and 'd' both came after an 'a'. Head 1.0 reads both, and each gets half.",
+        ),
+        Example(
+            FAIL, "No letter is repeated", "abcdef", 1,
+            "Head 1.0 finds no match. It rests on the start token, and all tokens are as likely.",
+        ),
+    ),
+    COPY: (
+        _STARRED,
+        Example(
+            FAIL, "Two stars", "a*b*=", 1,
+            "Head 1.1 reads both stars, so 'a' and 'b' each get half.",
+        ),
+    ),
+}  # fmt: skip
 EXAMPLES = (
     DEFAULT,
     Example(
@@ -100,6 +139,8 @@ EXAMPLES = (
         replace(one, title=f"{one.title}, on a model that adds", model=ADDING)
         for one in (_SUMS[0], _SUMS[2])
     ),
+    replace(_REPEATED, title="Induction, on a model built by hand", model=INDUCTION),
+    replace(_STARRED, title="A copy, on a model built by hand", model=COPY),
     Example(
         CARRY, "A short sum", "5 + 5 =", 3, "A short addition, which the default model gets right."
     ),
@@ -130,7 +171,7 @@ EXAMPLES = (
 
 def examples_for(model: str) -> tuple[Example, ...]:
     """The example prompts for a model of the catalogue."""
-    return _SUMS if model == ADDING else EXAMPLES
+    return _SUMS if model == ADDING else _BUILT.get(model, EXAMPLES)
 
 
 def by_question(model: str) -> dict[str, tuple[Example, ...]]:

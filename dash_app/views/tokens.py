@@ -10,6 +10,8 @@ from dash import Output, html
 from dash.development.base_component import Component
 
 from analysis.contract.specs import Token
+from analysis.errors import AnalysisError
+from analysis.experiments.specs import ALIGNMENTS
 from analysis.tracing.specs import RunResult
 from dash_app.errors import explain
 from dash_app.page.panel import aria, data, notice, problem_notice, select_button, target
@@ -17,7 +19,13 @@ from dash_app.page.token_labels import label, percent
 from dash_app.state.branches import branch_name, taken
 from dash_app.state.context import Context, Drawing, PageId, Service, View, result_of
 from dash_app.state.exports import Export
-from dash_app.state.selection import RunRef, Selection, resolve, run_spec
+from dash_app.state.selection import (
+    MAX_PAIR_CHARACTERS,
+    RunRef,
+    Selection,
+    resolve,
+    run_spec,
+)
 
 STRIP = "tokens-strip"
 #: Alternatives listed under each answer token.
@@ -42,22 +50,87 @@ def draw(service: Service, run: RunRef, selection: Selection) -> list[Component]
     """The strip with the chosen position marked."""
     try:
         result, pos = result_of(service, run), resolve(selection, run).pos
-        return strip(result, pos, selection.branch, selection.branches)
+        beside = _compare(service, run, result) if run.branch == selection.branch else []
+        return strip(result, pos, selection.branch, selection.branches, beside)
     except Exception as error:  # noqa: BLE001 - shown in place of the strip
         return [problem_notice(explain(error))]
 
 
 def strip(
-    run: RunResult, chosen: int, branch: str = "", branches: Sequence[str] = ()
+    run: RunResult,
+    chosen: int,
+    branch: str = "",
+    branches: Sequence[str] = (),
+    beside: Sequence[Component] = (),
 ) -> list[Component]:
     """One chip for each token, with alternatives under answer tokens; before them, the branches."""
     chips = [chip(run, pos, chosen) for pos in range(len(run.tokens))]
     if kept := tuple(dict.fromkeys((*branches, *filter(None, (branch,))))):
-        chips.insert(run.prompt_length, _branches(branch, kept))
+        chips.insert(run.prompt_length, _branches(branch, kept, beside))
     return [*_unknown(run), *chips]
 
 
-def _branches(chosen: str, kept: Sequence[str]) -> Component:
+def _compare(service: Service, run: RunRef, shown: RunResult) -> list[Component]:
+    """The button that opens the branch that is shown on Compare; nothing for the own answer."""
+    if not run.branch:
+        return []
+    try:
+        own = service.ask(run.model, run_spec(run.model_copy(update={"branch": ""})))
+    except AnalysisError as error:
+        return [_no_comparison(error.message)]
+    return [compare_button(run, own, shown)]
+
+
+def compare_button(run: RunRef, own: RunResult, shown: RunResult) -> Component:
+    """Open the own answer and a branch on Compare, as clean and corrupted prompt.
+
+    Both are cut to the length of the shorter answer, so that each position has a partner. The
+    metric is KL, because the same token may follow both.
+
+    Args:
+        run: The run of the branch.
+        own: The model's own answer.
+        shown: The branch.
+    """
+    count = min(len(one.tokens) - one.prompt_length for one in (own, shown))
+    texts = [_text(one.tokens[one.prompt_length :][:count]) for one in (own, shown)]
+    clean, corrupted = (run.prompt + (text or "") for text in texts)
+    several = f"first {count} tokens" if count > 1 else "first token"
+    if run.template == "on":
+        return _no_comparison("Compare reads plain text. Switch the prompt from Chat to Text.")
+    if clean == corrupted:
+        return _no_comparison("Both answers begin alike. Generate more new tokens.")
+    if None in texts:
+        return _no_comparison(f"The {several} of an answer end inside a character.")
+    if max(len(clean), len(corrupted)) > MAX_PAIR_CHARACTERS:
+        return _no_comparison(f"Compare reads at most {MAX_PAIR_CHARACTERS:,} characters.")
+    to = target(
+        page="compare", clean=clean, corrupted=corrupted, answer="", against="",
+        align=ALIGNMENTS.default, pairs=(), metric="kl",
+    )  # fmt: skip
+    return select_button(
+        "compare", to, "alternative", label="compare the own answer with this branch",
+        title=f"Open the prompt with the {several} of both answers on the page Compare",
+    )  # fmt: skip
+
+
+def _no_comparison(reason: str) -> Component:
+    return html.Button(
+        "compare", type="button", className="alternative", disabled=True, title=reason
+    )
+
+
+def _text(tokens: Sequence[Token]) -> str | None:
+    """Tokens as text; None if they end inside a character."""
+    try:
+        return b"".join(
+            bytes.fromhex(one.data) if one.data else one.text.encode() for one in tokens
+        ).decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _branches(chosen: str, kept: Sequence[str], beside: Sequence[Component]) -> Component:
     """The model's own answer and the branches that are kept; the keys [ and ] walk them."""
     buttons = [
         select_button(
@@ -73,6 +146,7 @@ def _branches(chosen: str, kept: Sequence[str]) -> Component:
     if chosen:
         gone = urlencode({"branch": "", "without": f"branches:{chosen}"}, safe=":,")
         buttons.append(select_button("remove", gone, "alternative", label="remove this branch"))
+        buttons += beside
     return html.Div(
         html.Div(buttons, className="token-alternatives", title="Answers. Keys: [ and ]"),
         className="token-column",

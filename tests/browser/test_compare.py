@@ -153,6 +153,33 @@ def test_the_alignment_is_changed_and_a_cell_becomes_an_edit(visit: Visit) -> No
 
 
 @pytest.mark.full
+def test_a_branch_is_compared_with_the_own_answer(visit: Visit) -> None:
+    page = visit("?model=addition-5digit&prompt=54321%2B12345%3D&new=4")
+    page.locator(".alternative").first.click()
+    compare = page.get_by_role("button", name="compare the own answer with this branch")
+    compare.click()
+    expect(page.locator("#page-compare")).to_be_visible()
+    expect(page.locator(CAPTION)).to_contain_text(ALL)
+    model = analysis.load_model("addition-5digit")
+    prompt, texts = "54321+12345=", []
+    ids = tuple(model.tokenizer(prompt)["input_ids"])
+    own = analysis.generate(model, ids, 4)
+    logits = analysis.trace(model, ids).logits[-1]
+    branch = analysis.generate(model, (*ids, int(logits.argsort()[-2])), 4)[: len(own)]
+    for answer in (own, branch):
+        tokens = analysis.trace(model, answer).tokens[len(ids) :]
+        texts.append(prompt + "".join(token.text for token in tokens))
+    expect(page.locator("#compare-clean")).to_have_value(texts[0])
+    expect(page.locator("#compare-corrupted")).to_have_value(texts[1])
+    assert analysis.trace(model, texts[1]).token_ids == branch
+    found = analysis.sweep(model, *texts, metric="kl")
+    for line, wanted in zip(page.evaluate(CELLS), found.effect.tolist(), strict=True):
+        assert line == pytest.approx(wanted, abs=1e-5)
+    again = visit("?" + page.url.partition("?")[2])
+    expect(again.locator("#compare-corrupted")).to_have_value(texts[1])
+
+
+@pytest.mark.full
 def test_a_newcomer_patches_a_fact_ablates_a_head_and_compares(visit: Visit) -> None:
     page = visit("")
     page.locator(".nav-link[data-page-link=compare]").click()

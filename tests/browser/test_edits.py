@@ -241,6 +241,37 @@ def test_a_card_is_changed_in_place_and_patterns_are_held(
     expect(page.locator("#edits-cards")).to_be_empty()
 
 
+@pytest.mark.full
+def test_a_card_becomes_an_edit_of_another_kind(
+    revisit: Revisit, python: Callable[..., list[float]]
+) -> None:
+    page = revisit(f"?row=3&pos=1&edits={MLP},cut:5:all:4:0")
+    other, card = KnockOut(5, None, 4, 0), page.locator("#edits-cards details").first
+    sheet, cards = page.locator("#sheet-change"), page.locator("#edits-cards")
+    card.locator("summary").press("Enter")
+    card.get_by_role("button", name="Another kind").press("Enter")
+    expect(sheet).to_contain_text("Replace: The MLP output of layer 11 is set to zero")
+    expect(sheet).to_contain_text("Chosen: after layer 11, position 4")
+    page.fill("#edits-inject-token", " London")
+    page.click("#edits-inject")
+    expect(cards).to_contain_text("becomes the input embedding of ' London'")
+    expect(cards).not_to_contain_text("MLP")
+    expect(page.locator("#sheet-change-title")).to_have_text("Change this")
+    assert shown(page) == pytest.approx(python(Inject(12, 4, " London"), other), abs=2e-5)
+    page.keyboard.press("Escape")
+    expect(sheet).to_be_hidden()
+    page.locator("#edits-cards summary").first.press("Enter")
+    page.get_by_role("button", name="Another kind").first.press("Enter")
+    mlp = sheet.get_by_role("group", name="MLP of layer 11", exact=True)
+    mlp.get_by_text("Mean everywhere", exact=True).click()
+    expect(cards).not_to_contain_text("London")
+    mean = Ablate("mlp_output", 11, value="mean")
+    assert shown(page) == pytest.approx(python(mean, other), abs=2e-5)
+    page.keyboard.press("Escape")
+    page.keyboard.press("Control+z")
+    expect(cards).to_contain_text("London")
+
+
 def test_an_edit_is_made_where_it_is_seen(revisit: Revisit) -> None:
     """The pointer's menu and the menu key choose a cell, head or link, and open the sheet."""
     page = revisit(f"{CELL}&edits={MLP}")

@@ -115,6 +115,9 @@ class Target {
       stopPropagation() {
         event.stopped = true;
       },
+      stopImmediatePropagation() {
+        event.stopped = event.stoppedAtOnce = true;
+      },
       ...properties,
     };
     const phases = [...[...path].reverse().map((each) => [each, true])];
@@ -123,7 +126,7 @@ class Target {
       if (!event.stopped) {
         each.listeners
           .filter((one) => one.type === type && one.capture === capture)
-          .forEach((one) => one.callback(event));
+          .forEach((one) => event.stoppedAtOnce || one.callback(event));
       }
     }
     return event;

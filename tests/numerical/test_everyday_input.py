@@ -42,6 +42,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "experts": {"layer": 1},
     "generate": {"prompt": [1, 2, 3], "max_new_tokens": 2},
     "import_tuned_lens": {"folder": "no-such-folder"},
+    "known_circuit": {"name": "induction-by-hand"},
     "load_recipe": {"path": "no-such-file.safetensors"},
     "load_result": {"path": "no-such-file.safetensors"},
     "neuron_texts": {"layer": 1, "size": 2},

@@ -16,7 +16,16 @@ from dash.development.base_component import Component
 from analysis.contract.specs import Token
 from analysis.errors import SpecError
 from analysis.tracing.edits import HOLD, code, describe, escaped, parse, to_text, unescaped
-from analysis.tracing.interventions import COMPONENTS, INJECTION_MODES, PATTERNS, REPLACEMENTS
+from analysis.tracing.interventions import (
+    COMPONENTS,
+    INJECTION_MODES,
+    PATTERNS,
+    REPLACEMENTS,
+    Ablate,
+    HoldPatterns,
+    KnockOut,
+    RunEdit,
+)
 from analysis.tracing.specs import AnswerSpec
 from dash_app.errors import explain
 from dash_app.page.panel import (
@@ -28,6 +37,7 @@ from dash_app.page.panel import (
     problem_notice,
     select_button,
     switch,
+    target,
 )
 from dash_app.page.panes import icon_button
 from dash_app.page.token_labels import label
@@ -182,7 +192,7 @@ def _card(number: int, text: str, owned: list[dict[str, str]]) -> Component:
         [
             html.Span(sentence, className=f"small{muted}", title=f"Python: {code(edit)}"),
             on,
-            _form(number, text.removeprefix(OFF), sentence, owned),
+            _form(number, text, sentence, owned),
             icon_button("x-lg", f"Remove: {sentence}", remove),
         ],
         className="border rounded px-2 d-flex gap-2 align-items-center",
@@ -196,17 +206,34 @@ def parts_of(text: str) -> tuple[str, list[str]]:
     return kind, [*parts, *_RESAMPLE[len(_RESAMPLE) - missing :]] if missing else parts
 
 
+def place_of(edit: RunEdit) -> str:
+    """What a button selects that leads to the place of an edit: its cell, and its head."""
+    if isinstance(edit, HoldPatterns):
+        return ""
+    written = isinstance(edit, Ablate | KnockOut)
+    row = edit.layer + 1 if isinstance(edit, Ablate | KnockOut) else edit.row
+    where = edit.query if isinstance(edit, KnockOut) else edit.pos
+    pos = where[0] if isinstance(where, tuple) else where
+    chosen = {"row": row, "pos": pos, "layer": max(row - 1, 0)}
+    if isinstance(edit, Ablate | KnockOut) and edit.head is not None:
+        chosen["heads"] = edit.head
+    least = 1 if written else 0  # negative numbers count from the end
+    if row < least:
+        return ""
+    return target(**{name: one for name, one in chosen.items() if one is not None and one >= 0})
+
+
 def _form(number: int, text: str, sentence: str, owned: list[dict[str, str]]) -> Component:
     """The fields of a card in a menu that opens below it."""
-    kind, parts = parts_of(text)
+    kind, parts = parts_of(text.removeprefix(OFF))
     fields = [_field(slot, part, owned) for slot, part in zip(SLOTS[kind], parts, strict=True)]
+    place = place_of(parse(text.removeprefix(OFF)))
     inside = [
         *fields,
-        html.Button(
-            "Apply",
-            type="button",
-            className="btn btn-sm btn-outline-secondary",
-            **data(apply_card=str(number)),
+        _menu_button("Apply", data(apply_card=str(number))),
+        _menu_button(
+            "Another kind…",
+            {**data(change=place, replaces=text), "title": f"Replace: {sentence}"},
         ),
         html.Div(className="small text-danger-emphasis", role="alert"),
     ]
@@ -226,6 +253,12 @@ def _form(number: int, text: str, sentence: str, owned: list[dict[str, str]]) ->
         ],
         className="menu border-0 position-relative",
     )  # fmt: skip
+
+
+def _menu_button(text: str, more: Mapping[str, Any]) -> Component:
+    return html.Button(
+        text, type="button", className="btn btn-sm btn-outline-secondary", **dict(more)
+    )
 
 
 def _field(slot: Slot, part: str, owned: list[dict[str, str]]) -> Component:

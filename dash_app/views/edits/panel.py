@@ -54,6 +54,8 @@ PATCHED = {
     "state": "State", "attention_output": "Attention output", "mlp_output": "MLP output",
     "head_output": "The chosen head",
 }  # fmt: skip
+#: The classes of a heading in the sheet.
+GROUP = "sheet-group mb-2"
 #: Most chosen heads that are offered.
 HEADS = 8
 NAMES = {
@@ -112,7 +114,7 @@ def here(service: Service, run: RunRef, selection: Selection) -> list[Component]
     if not groups:
         hint = "The embedding has no attention and no MLP. Choose a higher row to change them."
     link = _cut(selection.link, run.edits)
-    return [html.P(place), *link, *groups, html.P(hint, className="prompt-hint")]
+    return [html.P(place, className="mb-2"), *link, *groups, html.P(hint, className="prompt-hint")]
 
 
 def _cut(link: str, edits: tuple[str, ...]) -> list[Component]:
@@ -173,10 +175,10 @@ def layout(_context: Context) -> dict[str, Any]:
     body = [
         *(dcc.Store(id=name) for name in (EditId.NEW, EditId.TYPED, EditId.REFUSED)),
         html.P(HELP, className="prompt-hint"),
-        html.H3("Set to zero or mean", className="sheet-group"),
+        html.H3("Set to zero or mean", className=f"{GROUP} mt-4"),
         html.Div(id=EditId.HERE),
-        html.H3("Change the state", className="sheet-group"),
-        html.P(TOKENS, className="prompt-hint"),
+        html.H3("Change the state", className=f"{GROUP} mt-4"),
+        html.P(TOKENS, className="prompt-hint mb-2"),
         where,
         _inject(),
         _patch(),
@@ -198,12 +200,12 @@ def _text(name: str, placeholder: str) -> Component:
 def _form(title: str, form: str, fields: list[Component]) -> Component:
     return html.Section(
         [
-            html.H4(title, className="promoted-title"),
+            html.H4(title, className="promoted-title mb-2"),
             *fields,
-            button("Apply", form, size="sm"),
+            button("Apply", form, size="sm", class_name="d-block mt-2"),
             html.Div(id=problem_id(form), className="small text-danger-emphasis", role="alert"),
         ],
-        className="border-top pt-2 mt-2",
+        className="border-top pt-3 mt-3",
     )
 
 

@@ -177,13 +177,11 @@ def examples(model: str) -> list[Component]:
 
 
 def _example(example: Example, model: str) -> Component:
-    return html.Span(
-        select_button(
-            example.title,
-            target(model=model, prompt=example.prompt, new=example.new, template="off"),
-            "btn btn-outline-secondary example",
-            label=f"Run the example: {example.prompt}",
-        ),
+    return select_button(
+        example.title,
+        target(model=model, prompt=example.prompt, new=example.new, template="off"),
+        "btn btn-outline-secondary example",
+        label=f"Run the example: {example.prompt}",
         title=f"{example.prompt}\n{example.shows}",
     )
 

@@ -22,7 +22,8 @@ def no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_only_the_built_in_models_are_offered_by_default() -> None:
-    assert [entry.name for entry in catalog.entries()] == [DEFAULT, "addition-5digit"]
+    offered = [entry.name for entry in catalog.entries()]
+    assert offered == [DEFAULT, "addition-5digit", "induction-by-hand", "copy-by-hand"]
 
 
 def test_the_setting_adds_hub_ids_folders_and_files(
@@ -30,7 +31,10 @@ def test_the_setting_adds_hub_ids_folders_and_files(
 ) -> None:
     setting = f"owner/name@v1, mine={tiny_llama_dir}; /models/a.Q4_1.gguf,"
     monkeypatch.setenv(catalog.SETTING, setting)
-    added = [(entry.name, entry.kind, entry.source) for entry in catalog.entries()[2:]]
+    added = [
+        (entry.name, entry.kind, entry.source)
+        for entry in catalog.entries()[len(catalog.BUILT_IN) :]
+    ]
     assert added == [
         ("owner/name@v1", "hub", "owner/name@v1"),
         ("mine", "folder", str(tiny_llama_dir)),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from analysis.contract.specs import Token
+from analysis.tracing.specs import RunResult, RunSpec
 from dash_app.state.branches import MAX_BRANCHES, branch_name, taken, written
 from dash_app.state.context import from_query, result_of, to_query
 from dash_app.state.selection import RunRef, Selection, request_run, run_spec
@@ -90,3 +93,47 @@ def test_a_greedy_run_is_one_request_whatever_the_fields_of_sampling_say() -> No
 
 def test_a_token_of_no_text_has_a_name() -> None:
     assert tokens.label_of(taken((), 3, "")) == tokens.label(Token(3, " ", " "), 12)
+
+
+def answered(*words: Token) -> RunResult:
+    """A run whose answer is these tokens."""
+    run = FakeService().run(RunSpec("fake", "The capital", new_tokens=len(words)))
+    return dataclasses.replace(run, tokens=(*run.tokens[: run.prompt_length], *words))
+
+
+def test_a_branch_opens_on_compare_beside_the_own_answer(run_ref: RunRef) -> None:
+    words = [Token(number, text, text, text.encode().hex()) for number, text in enumerate("abc")]
+    half = Token(9, "\ufffd", "Ã", "c3")
+    ref = run_ref.model_copy(update={"prompt": "The capital", "branch": "2=c"})
+    button = tokens.compare_button(ref, answered(*words[:2]), answered(words[2], *words))
+    opened = _select(button.to_plotly_json()["props"]["data-go"], Selection(attempt=3)).selection
+    assert (opened.page, opened.clean, opened.corrupted) == (
+        "compare", "The capitalab", "The capitalca"
+    )  # fmt: skip
+    assert opened.attempt == 3  # no other run
+    again, _ = from_query(to_query(opened, Selection()), Selection())
+    assert (again.clean, again.corrupted) == (opened.clean, opened.corrupted)
+    refused = (
+        (ref, answered(words[0]), answered(words[0], words[1]), "begin alike"),
+        (ref, answered(half), answered(words[0]), "inside a character"),
+        (ref.model_copy(update={"template": "on"}), answered(words[0]), answered(words[1]), "Chat"),
+        (
+            ref.model_copy(update={"prompt": "a" * 2000}),
+            answered(words[0]),
+            answered(words[1]),
+            "2,000 characters",
+        ),
+    )
+    for one, own, shown, said in refused:
+        button = tokens.compare_button(one, own, shown)
+        assert (button.disabled, said in button.title) == (True, True)
+
+
+def test_only_the_strip_of_a_branch_offers_the_comparison(
+    service: FakeService, run_ref: RunRef
+) -> None:
+    own = tokens.draw(service, run_ref, Selection(branches=("7=x",)))
+    assert "compare" not in text(own[run_ref.prompt_length])
+    branch = run_ref.model_copy(update={"branch": "7=x"})
+    shown = tokens.draw(service, branch, Selection(branch="7=x", branches=("7=x",)))
+    assert "compare" in text(shown[run_ref.prompt_length])
