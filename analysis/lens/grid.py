@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, TypeAlias, Unpack
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from analysis.contract import jobs
@@ -27,11 +28,97 @@ from analysis.tracing.vocabulary import Reference, RowStats, decode_stats, row_s
 CHUNK = 128
 
 
+Arrays: TypeAlias = dict[str, NDArray[Any]]
+
+
 class Cells(NamedTuple):
     """Indices (not numbers) of n cells along the grid's two axes."""
 
     rows: Ints
     positions: Ints
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What was computed from the states at some positions, for longer sequences to take.
+
+    Attributes:
+        known: [pos] the positions.
+        arrays: Name -> [any, pos, ...]; filled at the known positions.
+    """
+
+    known: NDArray[np.bool_]
+    arrays: Arrays
+
+    @classmethod
+    def like(cls, some: Arrays, size: int) -> Columns:
+        """Empty columns of a sequence of ``size`` positions, for arrays such as ``some``."""
+        wide = {
+            name: np.zeros((len(array), size, *array.shape[2:]), array.dtype)
+            for name, array in some.items()
+        }
+        return cls(np.zeros(size, bool), wide)
+
+    def put(self, known: NDArray[Any], arrays: Arrays) -> None:
+        """Copy the columns at some positions: their indices, or a mask."""
+        for name, array in arrays.items():
+            self.arrays[name][:, known] = array
+        self.known[known] = True
+
+    def first(self, count: int) -> Columns:
+        """Those of the first ``count`` positions."""
+        short = {name: array[:, :count] for name, array in self.arrays.items()}
+        return Columns(self.known[:count], short)
+
+
+#: Most computations whose columns are kept with a trace, and most bytes of each.
+_MOST_COLUMNS, _COLUMN_BYTES = 8, 32 << 20
+
+
+def taken_columns(trace: Trace, key: Hashable) -> Columns | None:
+    """What the trace of a prefix knows of a computation that reads each position by itself."""
+    found: Columns | None = trace.scratch.get(("taken", key))
+    return found
+
+
+def joined_columns(trace: Trace, key: Hashable, places: Ints, fresh: Arrays) -> Columns:
+    """Columns that were computed, and those that are known. They are kept with the trace.
+
+    Args:
+        trace: The trace.
+        key: The computation. At each position it may depend on nothing but the states there.
+        places: [n] the positions.
+        fresh: Name -> [any, n, ...] the results.
+    """
+    found: Columns | None = trace.scratch.pop(("columns", key), None)
+    taken = taken_columns(trace, key)
+    if found is None:
+        found = Columns.like(fresh, len(trace.tokens))
+    if taken is not None and not found.known.any():
+        arrays = {name: array[:, taken.known] for name, array in taken.arrays.items()}
+        found.put(np.flatnonzero(taken.known), arrays)
+    found.put(places, fresh)
+    if trace.keys and sum(array.nbytes for array in found.arrays.values()) <= _COLUMN_BYTES:
+        kept = [one for one in trace.scratch if one[0] == "columns"]
+        for one in kept[: max(len(kept) + 1 - _MOST_COLUMNS, 0)]:
+            trace.scratch.pop(one)
+        trace.scratch["columns", key] = found
+    return found
+
+
+def by_column(trace: Trace, key: Hashable, compute: Callable[[Ints], Arrays]) -> Arrays:
+    """Name -> [any, pos, ...] of a computation that reads each position by itself.
+
+    Args:
+        trace: The trace.
+        key: The computation.
+        compute: Gives the arrays [any, n, ...] of n positions, those that no prefix knows.
+    """
+    places, taken = np.arange(len(trace.tokens)), taken_columns(trace, key)
+    if taken is not None:
+        places = np.delete(places, np.flatnonzero(taken.known))
+    found = joined_columns(trace, key, places, compute(places))
+    return {name: array.copy() for name, array in found.arrays.items()}
 
 
 class GridArrays:
@@ -61,6 +148,20 @@ class GridArrays:
         self.probs[(*cells, slice(stats.ids.shape[1]))] = _numpy(stats.probs)
         self.entropy[cells], self.kl[cells] = _numpy(stats.entropy), _numpy(kl)
         self.target_probs[cells] = _numpy(stats.target_probs)
+
+    @property
+    def by_name(self) -> Arrays:
+        """Every array [row, pos, ...]."""
+        return {name: value for name, value in vars(self).items() if value.ndim > 1}
+
+    def take(self, taken: Columns, places: Ints) -> Ints:
+        """Fill the columns that are known. Returns the places [n] of the others."""
+        positions = self.positions[places]
+        known = positions < len(taken.known)
+        known[known] = taken.known[positions[known]]
+        for name, array in self.by_name.items():
+            array[:, places[known]] = taken.arrays[name][self.rows][:, positions[known]]
+        return places[~known]
 
     def grid(self, spec: LensSpec, named: tuple[Token, ...]) -> Grid:
         """The finished result."""
@@ -120,13 +221,28 @@ def compute(model: Model, trace: Trace, spec: LensSpec) -> Grid:
         )
     arrays, reader = GridArrays(rows, positions, spec), CellReader(model, trace, spec)
     places = readable(spec, positions, size)
+    reading = _reading(spec)
+    taken = None if reading is None else taken_columns(trace, reading)
+    places = places if taken is None else arrays.take(taken, places)
     by_row = not one_matrix(model.readout, spec.decoder)
     chunks = list(_chunks(len(rows), places, cells_at_once(model, CHUNK), by_row=by_row))
     for done, cells in enumerate(chunks):
         _fill(model, trace, spec, reader, arrays, cells)
         jobs.step(done + 1, len(chunks), "Decoding")
+    if reading is not None and spec.rows is None:
+        joined_columns(trace, reading, arrays.positions, arrays.by_name)
     named = vocabulary(model.tokenizer, [*np.unique(arrays.token_ids).tolist(), *spec.target])
     return arrays.grid(spec, named)
+
+
+def _reading(spec: LensSpec) -> LensSpec | None:
+    """A spec without rows and positions; None if its cells do not depend on their states alone.
+
+    A learned lens can be fitted again, and a source can be counted from the end.
+    """
+    if spec.decoder == "learned" or (spec.source is not None and spec.source < 0):
+        return None
+    return replace(spec, rows=None, positions=None)
 
 
 def _chunks(rows: int, places: Ints, size: int, *, by_row: bool) -> Iterator[Cells]:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from threading import Lock
 from typing import Any, Protocol
 
@@ -87,11 +88,17 @@ def eager_function(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]] | 
 
     It is a global of the file that defines the module's ``forward``.
     """
-    forward = inspect.unwrap(type(module).forward)
-    places = [getattr(forward, "__globals__", {})]
-    places += [vars(sys.modules[kind.__module__]) for kind in type(module).__mro__]
-    found = (place.get("eager_attention_forward") for place in places)
+    kind: Any = type(module)
+    found = (place.get("eager_attention_forward") for place in _globals_of(kind))
     return next((function for function in found if function is not None), None)
+
+
+@lru_cache(maxsize=64)
+def _globals_of(kind: Any) -> list[dict[str, Any]]:
+    """The globals of the files that define a module's ``forward`` and its classes."""
+    forward = inspect.unwrap(kind.forward)
+    places = [getattr(forward, "__globals__", {})]
+    return places + [vars(sys.modules[base.__module__]) for base in kind.__mro__]
 
 
 def observed_attention(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -40,6 +41,8 @@ class Model:
         readout: Its final norm, unembedding and embeddings.
         info: Its description.
         measure_ledger: Measures every identity; ``check`` calls it.
+        recent: Traces that passes over longer prompts may go on from, while someone keeps them.
+        goes_on: Whether passes may go on from a known prefix; False once that gave other states.
         lock: Held during a forward pass, since hooks are attached to the modules.
         capture_errors: Error of identity 1 for each prompt that was checked; see
             ``analysis.ledger``.
@@ -51,6 +54,8 @@ class Model:
     readout: Readout
     info: ModelInfo
     measure_ledger: Callable[[Model], Ledger] = field(repr=False)
+    recent: WeakSet[Any] = field(default_factory=WeakSet, repr=False)
+    goes_on: bool = field(default=True, repr=False)
     lock: RLock = field(default_factory=RLock, repr=False)
     capture_errors: LruCache[float] = field(
         default_factory=lambda: LruCache(_CHECKED_PROMPTS, lambda _error: 1), repr=False

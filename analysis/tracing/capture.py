@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from analysis.contract.specs import Floats, ModelInfo, Token
 from analysis.errors import NotEnoughMemoryError, SpecError
@@ -24,6 +25,7 @@ from analysis.tracing.storage import (
     in_memory,
     is_kept,
     of_sequence,
+    require,
 )
 from analysis.tracing.tokens import check_ids, describe_tokens, read_ids
 
@@ -54,6 +56,11 @@ class Trace:
         carry: [layer, d_model] the factor from a residual row to the next one; None: all are 1.
         gates: For each layer with gated attention, [pos, head, d_head] the factors of the heads'
             outputs before the output projection.
+        keys: For each layer, [kv_head, pos, d_key] the keys, as attention reads them, in the
+            model's precision: a longer sequence goes on from them. Empty after interventions.
+        reused: Positions whose states were taken from another trace, bit for bit.
+        reuse_error: What that may cost: the last of these states were computed again, and differ
+            by this part of their norm at most. 0 if ``reused`` is 0.
     """
 
     tokens: tuple[Token, ...]
@@ -71,6 +78,9 @@ class Trace:
     other_out: dict[str, Floats] = field(default_factory=dict, repr=False)
     carry: Floats | None = None
     gates: dict[int, Floats] = field(default_factory=dict, repr=False)
+    keys: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    reused: int = 0
+    reuse_error: float = 0.0
 
     @property
     def token_ids(self) -> tuple[int, ...]:
@@ -192,6 +202,7 @@ class Trace:
         kept = (self.resid, self.attn_out, self.mlp_out, self.logits)
         more = (*self.other_out.values(), *self.gates.values())
         size = sum(array.nbytes for array in (*kept, *more))
+        size += sum(key.nbytes for key in self.keys.values())
         return size + sum(map(in_memory, (self.pattern, self.value)))
 
 
@@ -220,6 +231,7 @@ def trace(
     pattern_dtype: str = "float32",
     pattern_layers: Sequence[int] | None = None,
     patterns_on_disk: bool = False,
+    after: Trace | None = None,
 ) -> Trace:
     """Run a prompt once and record every state.
 
@@ -232,6 +244,10 @@ def trace(
         pattern_layers: The layers whose patterns are kept; None for all. Readings of another
             layer's heads are refused.
         patterns_on_disk: Keep the patterns in a temporary file, mapped to memory.
+        after: A trace of a prompt that begins like this one. Only the positions after the common
+            prefix are computed; the states before are taken from it, bit for bit. Where that is
+            not possible (interventions, a model that is not causal or keeps more than keys and
+            values), the whole prompt is computed; ``Trace.reused`` says how many were taken.
 
     Raises:
         PromptError: If the prompt is empty, holds an unknown id, or is too long.
@@ -240,14 +256,29 @@ def trace(
         NonFiniteError: If a state is NaN or infinite, as when float16 overflows.
         CancelledError: If the caller's progress listener stops the work.
     """
-    ids = prompt_ids(model, prompt)
-    edits = Edits(model, as_sequence(interventions), len(ids))
+    ids, changes = prompt_ids(model, prompt), as_sequence(interventions)
     layers = None if pattern_layers is None else tuple(pattern_layers)
-    patterns = PatternStore(pattern_dtype, layers, patterns_on_disk).of(model)
-    recorder = Recorder(model, 1, len(ids), edits=edits, label="Forward pass", patterns=patterns)
+    store = PatternStore(pattern_dtype, layers, patterns_on_disk).of(model)
+    if after is not None:
+        after.require_model(model)
+        longer = None if changes else _after(model, after, ids, store)
+        if longer is not None:
+            return longer
+    edits = Edits(model, changes, len(ids))
+    recorder = Recorder(
+        model, 1, len(ids), edits=edits, label="Forward pass", patterns=store,
+        keep_keys=not changes,
+    )  # fmt: skip
     with model.lock, edits.applied(), recorder.hooked():
         tokens = torch.tensor([ids], device=model.device)
         output = model.hf(input_ids=tokens, use_cache=False).logits[0]
+    return _recorded(model, ids, recorder, output, edits.sets[0])
+
+
+def _recorded(
+    model: Model, ids: Sequence[int], recorder: Recorder, output: Tensor,
+    interventions: tuple[Intervention, ...] = (),
+) -> Trace:  # fmt: skip
     logits: Floats = output.to("cpu", torch.float32).numpy()
     recorder.require_finite(logits)
     return Trace(
@@ -258,27 +289,91 @@ def trace(
         of_sequence(recorder.pattern, 0),
         of_sequence(recorder.value, 0),
         logits,
-        edits.sets[0],
+        interventions,
         info=model.info,
         head_inputs=recorder.head_inputs,
         empty_queries=tuple(recorder.empty_queries),
         other_out={part: array[0] for part, array in recorder.others.items()},
         carry=carry_of(model),
         gates={layer: gate[0] for layer, gate in recorder.gates.items()},
+        keys=recorder.keys,
     )
+
+
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """The length of the common prefix of two sequences."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _after(model: Model, before: Trace, ids: tuple[int, ...], store: PatternStore) -> Trace | None:
+    """The trace of a sequence that begins like another one; None if it can't go on from there."""
+    from analysis.tracing import prefix
+
+    known = min(common_length(before.token_ids, ids), len(ids) - 1)
+    if known < 1 or not model.goes_on or not prefix.can_go_on(model, before, store):
+        return None
+    require(model, 1, len(ids), store, whole=True)
+    start = prefix.repeated_from(known)
+    rest = torch.tensor([ids[start:]], device=model.device)
+    recorder = Recorder(
+        model, 1, rest.shape[1], label="Forward pass", patterns=store, keep_keys=True,
+        before=start, pairs=prefix.known_pairs(model, before, start),
+    )  # fmt: skip
+    try:
+        with model.lock, recorder.hooked():
+            output = model.hf(input_ids=rest, **prefix.options(model, known, len(ids))).logits[0]
+        part = _recorded(model, ids, recorder, output)
+        error = prefix.difference(before, part, known)
+        if error > prefix.most_difference(model):
+            model.goes_on = False
+            return None
+        arrays = prefix.joined(before, part, known, store, model)
+    except prefix.UNUSABLE:
+        model.goes_on = False
+        return None
+    return replace(
+        part, **arrays, reused=known, reuse_error=error, scratch=_inherited(before, known)
+    )
+
+
+def _inherited(before: Trace, known: int) -> dict[Any, Any]:
+    """What is known of the first positions: see ``analysis.lens.grid.Columns``."""
+    found: dict[Any, Any] = {}
+    for kind in ("taken", "columns"):
+        for name, columns in list(before.scratch.items()):
+            if name[0] == kind:
+                found["taken", name[1]] = columns.first(known)
+    return found
+
+
+#: A prefix is taken from a known trace if it has this many tokens, and half of the prompt: a
+#: shorter one saves little.
+_LEAST_PREFIX = 16
+
+
+def _known_prefix(model: Model, ids: tuple[int, ...]) -> Trace | None:
+    """The known trace with the longest common prefix; None if all are too short."""
+    lengths = {common_length(one.token_ids, ids): one for one in list(model.recent)}
+    longest = max(lengths, default=0)
+    return lengths[longest] if longest >= max(_LEAST_PREFIX, len(ids) / 2) else None
 
 
 def fitting_trace(model: Model, prompt: Any, interventions: Sequence[Intervention] = ()) -> Trace:
     """``trace``; its patterns are on disk if they do not fit in memory.
+
+    It goes on from the known prefix of a trace among ``model.recent``.
 
     Raises:
         PromptError: If the prompt is empty, holds an unknown id, or is too long.
         SpecError: If an intervention names a layer, head or position that does not exist.
         NotEnoughMemoryError: If it does not fit even so.
     """
+    ids = prompt_ids(model, prompt)
+    before = None if interventions else _known_prefix(model, ids)
     with suppress(NotEnoughMemoryError):
-        return trace(model, prompt, interventions)
+        return trace(model, ids, interventions, after=before)
     try:
-        return trace(model, prompt, interventions, patterns_on_disk=True)
+        return trace(model, ids, interventions, patterns_on_disk=True, after=before)
     except NotEnoughMemoryError as error:
         raise NotEnoughMemoryError(error.message, "Shorten the prompt.") from error

@@ -18,7 +18,7 @@ from transformers.generation.streamers import BaseStreamer
 from analysis.contract import jobs
 from analysis.errors import SpecError
 from analysis.model.handle import Model
-from analysis.tracing.capture import Trace, fitting_trace, prompt_ids
+from analysis.tracing.capture import Trace, common_length, fitting_trace, prompt_ids
 from analysis.tracing.intervention_hooks import applied, as_sequence
 from analysis.tracing.interventions import Intervention
 from analysis.tracing.specs import Answer, AnswerSpec, RunResult, RunSpec, check_sampling
@@ -78,12 +78,6 @@ def keep_cache(model: Model, ids: Sequence[int], cache: DynamicCache | None) -> 
     parts = [part for layer in plain for part in (layer.keys, layer.values)]
     if sum(part.numel() * part.element_size() for part in parts if part is not None) <= MAX_BYTES:
         _KEPT[model] = tuple(ids[: cache.get_seq_length()]), cache
-
-
-def common_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """The length of the common prefix of two sequences."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 class _Steps(BaseStreamer):

@@ -20,6 +20,9 @@ from analysis.tracing.intervention_hooks import Edits
 from analysis.tracing.storage import ALL_PATTERNS, PatternStore, is_kept, of_layer
 from analysis.tracing.storage import require as require_memory
 
+#: Layer -> keys and values [1, kv_head, pos, d].
+Pairs = dict[int, tuple[Tensor, Tensor]]
+
 
 class Recorder:
     """Fills preallocated arrays from hooks, for a batch of sequences of one length.
@@ -34,6 +37,9 @@ class Recorder:
         whole: Record everything that a ``Trace`` holds; else residual rows only.
         label: What the progress listener reads after each block; empty: nothing is reported.
         patterns: How patterns are kept.
+        keep_keys: Keep the keys, so that a later pass can go on from this one.
+        before: Earlier positions, which are known.
+        pairs: Their keys and values in each layer; None if there are none.
 
     Raises:
         NotEnoughMemoryError: If the pass and its arrays do not fit.
@@ -42,6 +48,7 @@ class Recorder:
     def __init__(
         self, model: Model, size: int, length: int, *, edits: Edits | None = None,
         whole: bool = True, label: str = "", patterns: PatternStore = ALL_PATTERNS,
+        keep_keys: bool = False, before: int = 0, pairs: Pairs | None = None,
     ) -> None:  # fmt: skip
         require_memory(model, size, length, patterns, whole=whole)
         info, self.stream, self.edits = model.info, model.stream, edits
@@ -53,11 +60,13 @@ class Recorder:
             part: np.zeros((kept, layers, length, width), np.float32)
             for part in dict.fromkeys(("attention", "mlp", *model.stream.parts))
         }
-        self.pattern, self.value = patterns.arrays(model, kept, length)
+        self.pattern, self.value = patterns.arrays(model, kept, length, before)
         self.head_inputs: dict[int, Floats] = {}
         self.empty_queries: list[tuple[int, int, int]] = []
         self.gates: dict[int, Floats] = {}
         self._mixed: dict[int, Tensor] = {}
+        self.keys: dict[int, Tensor] = {}
+        self._keeps_keys, self._pairs = keep_keys, pairs or {}
 
     @property
     def attn_out(self) -> Floats:
@@ -78,6 +87,18 @@ class Recorder:
     def cut(self, module: nn.Module, shape: tuple[int, int, int]) -> Tensor | None:
         """The edges that interventions knock out."""
         return None if self.edits is None else self.edits.cut(self.stream.layer(module), shape)
+
+    def receive(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Add the known keys and values before the new ones, and keep all keys on the CPU."""
+        layer = self.stream.layer(module)
+        if layer in self._pairs:
+            known = self._pairs[layer]
+            key, value = torch.cat([known[0], key], 2), torch.cat([known[1], value], 2)
+        if self._keeps_keys and layer is not None:
+            self.keys[layer] = key[0].detach().to("cpu", copy=True)
+        return query, key, value
 
     def observe(
         self, module: nn.Module, value: Tensor, pattern: Tensor, output: Tensor

@@ -193,16 +193,21 @@ class PatternStore:
         """Whether the pattern of a layer is kept."""
         return self.layers is None or layer in self.layers
 
-    def arrays(self, model: Model, size: int, length: int) -> tuple[PerLayer, PerLayer]:
-        """Arrays for patterns, NaN in a layer without attention, and for values, zero there."""
-        info, blocks = model.info, model.stream.blocks
+    def arrays(
+        self, model: Model, size: int, length: int, before: int = 0
+    ) -> tuple[PerLayer, PerLayer]:
+        """Arrays for patterns, NaN in a layer without attention, and for values, zero there.
+
+        The queries are ``length`` positions, the keys ``before`` earlier ones, too.
+        """
+        info, blocks, keys = model.info, model.stream.blocks, before + length
         shapes = [
-            (block.heads or info.heads, length, length) if self.keeps(layer) else None
+            (block.heads or info.heads, length, keys) if self.keeps(layer) else None
             for layer, block in enumerate(blocks)
         ]
         values = [
-            (block.kv_heads, length, block.d_head) if block.heads
-            else (info.kv_heads, length, info.d_head)
+            (block.kv_heads, keys, block.d_head) if block.heads
+            else (info.kv_heads, keys, info.d_head)
             for block in blocks
         ]  # fmt: skip
         empty = [None if block.heads else np.nan for block in blocks]
@@ -251,7 +256,7 @@ def _need(model: Model, size: int, length: int, store: PatternStore, *, whole: b
         if model.info.dtype != "float32" or model.device.type != "cpu":
             rows += length * info.vocab  # else the trace keeps the pass's own logits
         values = (block.kv_heads * block.d_head or info.kv_heads * info.d_head for block in blocks)
-        rows += sum(values) * length
+        rows += 2 * sum(values) * length  # and as many keys
         kept = [block.heads or info.heads for n, block in enumerate(blocks) if store.keeps(n)]
         patterns = sum(kept) * length**2 * (2 if store.dtype == "float16" else 4)
     work = pass_bytes(model, size, length)

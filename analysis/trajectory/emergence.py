@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from analysis.contract import jobs
-from analysis.contract.specs import Ints
+from analysis.contract.specs import Floats, Ints
 from analysis.errors import SpecError
+from analysis.lens.grid import Arrays, by_column
 from analysis.model.handle import Model
 from analysis.model.stream import Block, first_tensor, hidden_output, with_hidden_output
 from analysis.tracing.capture import Trace
@@ -194,18 +195,42 @@ def compute(model: Model, trace: Trace, spec: EmergenceSpec) -> Emergence:
             "Measure emergence without it (causal=False).",
         )
     tokens = trace.logits.argmax(-1).astype(np.int64)
-    rows, size = trace.resid.shape[:2]
-    wanted = np.tile(tokens, rows)[:, None]
-    log_probs, ranks = follow(model, trace.resid.reshape(rows * size, -1), wanted)
-    probs, ranks = np.exp(log_probs).reshape(rows, size), ranks.reshape(rows, size)
+    probs, ranks = _curves(model, trace, tokens)
     return Emergence(
         token_ids=tokens,
         tau=spec.tau,
         **emergence_rows(probs, ranks, spec.tau),
-        causal_commit=causal_commit(model, trace, range(size)) if spec.causal else None,
+        causal_commit=_commits(model, trace) if spec.causal else None,
         probs=probs,
         ranks=ranks,
     )
+
+
+def _curves(model: Model, trace: Trace, tokens: Ints) -> tuple[Floats, Ints]:
+    """[row, pos] the probability and rank of each position's token."""
+    rows = len(trace.resid)
+
+    def curves(places: Ints) -> Arrays:
+        """The columns of some positions."""
+        wanted = np.tile(tokens[places], rows)[:, None]
+        states = trace.resid[:, places].reshape(len(wanted), -1)
+        log_probs, ranks = follow(model, states, wanted)
+        shape = (rows, len(places))
+        return {"probs": np.exp(log_probs).reshape(shape), "ranks": ranks.reshape(shape)}
+
+    found = by_column(trace, "emergence", curves)
+    return found["probs"], found["ranks"]
+
+
+def _commits(model: Model, trace: Trace) -> tuple[MaybeRow, ...]:
+    """[pos] the causal commit rows of every position."""
+
+    def commits(places: Ints) -> Arrays:
+        """Those of some positions."""
+        return {"rows": np.array([causal_commit(model, trace, places.tolist())], np.int64)}
+
+    found = by_column(trace, "causal commit", commits)["rows"]
+    return tuple(found[0].tolist())
 
 
 def emergence(model: Model, trace: Trace, tau: float = 0.5, *, causal: bool = True) -> Emergence:

@@ -136,15 +136,20 @@ class Engine:
                 "Shorten it, or raise STRATASCOPE_MAX_PROMPT_TOKENS.",
             )
         result, made = compute(model, spec)
-        self._traces.put(_trace_key(model, result.token_ids), made)
+        self._keep(model, _trace_key(model, result.token_ids), made)
         return result
+
+    def _keep(self, model: Model, key: str, made: Trace) -> None:
+        """Keep a trace: passes over longer prompts go on from it."""
+        self._traces.put(key, made)
+        model.recent.add(made)
 
     def _trace(self, model: Model, spec: Any) -> Trace:
         key = _trace_key(model, spec.token_ids, spec.edits)
         kept = self._traces.get(key)
         if kept is None:
             kept = fitting_trace(model, spec.token_ids, spec.edits)
-            self._traces.put(key, kept)
+            self._keep(model, key, kept)
         return kept
 
 
