@@ -155,7 +155,7 @@ def attribution_error(model: Model, states: Trace, position: int) -> Found:
     sizes = [abs(parts.logit), abs(parts.embedding), abs(parts.interventions)]
     sizes += [float(np.abs(part).max(initial=0.0)) for part in (parts.heads, parts.mlps)]
     note = "" if model.readout.softcap is None else "before the soft cap"
-    return abs(parts.residual_error) / max(sizes), note
+    return abs(parts.residual_error) / max(*sizes, 1e-30), note
 
 
 def _attribution(probe: Probe) -> Found:
