@@ -2,8 +2,7 @@
 
 Source: Belrose et al. 2023, arXiv 2303.08112, eq. 7 (affine translator before the logit lens) and
 the residual parametrisation of its code: ``lens_row(h) = logits(h + W_row h + b_row)``, W and b 0
-at the start, so that training begins at the logit lens. A file is safetensors with a JSON document
-in its header, written atomically.
+at the start, so that training begins at the logit lens. A file is safetensors, written atomically.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from analysis.contract.specs import ModelInfo
 from analysis.errors import SpecError, StoreError
 from analysis.learned import library
 from analysis.learned.library import LensInfo
+from analysis.model import hub
 from analysis.model.handle import Model
 from analysis.model.readout import Readout
 
@@ -228,9 +228,8 @@ def restored(tensors: dict[str, Tensor]) -> LearnedLens:
     made: list[Translator] = []
     for row in range(len(tensors["scale_in"])):
         own = {name: value[row].float() for name, value in tensors.items()}
-        part = _empty(own)
-        part.load_state_dict(own)
-        made.append(part)
+        made.append(_empty(own))
+        made[-1].load_state_dict(own)
     return LearnedLens(nn.ModuleList(made).requires_grad_(False))
 
 
@@ -325,17 +324,18 @@ def import_tuned_lens(model: Model, folder: str | PathLike[str]) -> LensInfo:
 
     Args:
         model: The model that it was trained for.
-        folder: A folder with ``config.json`` and ``params.pt``, as tuned-lens saves it and as its
-            authors share it (Hugging Face space ``AlignmentResearch/tuned-lens``, ``lens/MODEL``).
+        folder: With ``config.json`` and ``params.pt``, as tuned-lens saves it: on this machine, or
+            on the hub, such as ``spaces/AlignmentResearch/tuned-lens/lens/MODEL`` (its authors').
 
     Returns:
         The description of the lens.
 
     Raises:
         StoreError: If the folder has no such files. Nothing in them is executed.
+        ModelLoadError: If the hub has none, or can't be reached.
         SpecError: If the lens has the sizes of another model.
     """
-    place = Path(fspath(folder))
+    place = hub.folder_of(fspath(folder), (CONFIG, PARAMETERS))
     config, state = _config(place), _parameters(place)
     rows, width = model.info.layers, model.info.d_model
     if config.get("lens_type", "linear_tuned_lens") != "linear_tuned_lens":

@@ -35,7 +35,11 @@ def add_to(commands: Any) -> None:
     evaluating.set_defaults(work=_evaluate)
     importing = found.add_parser("import", help="use a lens of the package tuned-lens")
     importing.add_argument("model", help=_MODEL)
-    importing.add_argument("folder", type=Path, help="a folder with config.json and params.pt")
+    importing.add_argument(
+        "folder",
+        help="a folder with config.json and params.pt, or one of the hub: owner/name,"
+        " spaces/owner/name/folder, each perhaps with @revision",
+    )
     importing.set_defaults(work=_import)
     listing = found.add_parser("list", help="list the available lenses")
     listing.set_defaults(work=_list)

@@ -68,7 +68,7 @@ def identity(adapter: str) -> list[Any]:
     """What identifies an adapter's weights, as JSON values."""
     path = Path(adapter)
     if path.is_dir():
-        return hub.stamp(path)
+        return [hub.content(path)]
     _require_hub_id(adapter)
     return [hub.repository(adapter), hub.commit(adapter, CONFIG)]
 

@@ -374,18 +374,18 @@ def _base_identity(entry: Entry) -> list[Any]:
     if entry.kind == "hub":
         repository = hub.repository(entry.source)
         return ["hub", repository, hub.commit(entry.source)]
-    return [entry.kind, *hub.stamp(Path(entry.source))]
+    return [entry.kind, "content", hub.content(Path(entry.source))]
 
 
 def revision(entry: Entry) -> str:
-    """The revision to display: a SHA-256, a hub commit, or a stamp of the files.
+    """The revision to display: a SHA-256, a hub commit, or 16 digits of a hash of the files.
 
     With an adapter: ``base+adapter``.
     """
     shown = _base_revision(entry)
     if not entry.adapter:
         return shown
-    return f"{shown}+{_stamp(adapters.identity(entry.adapter))}"
+    return f"{shown}+{_digest(adapters.identity(entry.adapter))}"
 
 
 def _base_revision(entry: Entry) -> str:
@@ -393,8 +393,8 @@ def _base_revision(entry: Entry) -> str:
         return entry.revision
     if entry.kind == "hub":
         return hub.commit(entry.source)
-    return _stamp(_base_identity(entry))
+    return _digest(_base_identity(entry))
 
 
-def _stamp(values: list[Any]) -> str:
+def _digest(values: list[Any]) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]

@@ -1,19 +1,26 @@
-"""Models from the Hugging Face hub: their commit, a snapshot, and the check of a folder's files.
+"""Models from the Hugging Face hub: their commit, a snapshot; the check and the hash of files.
 
 The hub client's own settings apply: its cache folder, its token, ``HF_HUB_OFFLINE``.
-Python files and pickles are never downloaded. Importable without torch.
+Python files are never downloaded, and of pickled files only the parameters of a tuned lens, which
+are read as tensors alone. Importable without torch.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
+from analysis import paths
 from analysis.contract import jobs
 from analysis.errors import AnalysisError, ModelLoadError
 from analysis.model import untrusted
@@ -36,7 +43,7 @@ def stamp(path: Path) -> list[Any]:
     """
     if path.is_file():
         return [[_facts(path)], ""]
-    read = sorted(item for item in path.iterdir() if item.suffix in _READ)
+    read = sorted(item for item in path.iterdir() if item.suffix in _READ and item.is_file())
     config = path / "config.json"
     digest = hashlib.sha256(config.read_bytes()).hexdigest() if config.is_file() else ""
     return [[_facts(item) for item in read], digest]
@@ -45,6 +52,63 @@ def stamp(path: Path) -> list[Any]:
 def _facts(path: Path) -> list[Any]:
     found = path.stat()
     return [path.name, found.st_size, found.st_mtime_ns]
+
+
+#: Files with more bytes together are hashed once; the data folder keeps the hash.
+_LARGE = 64 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def content(path: Path) -> str:
+    """SHA-256 of the files that loading reads: the same for each copy of a model.
+
+    It is computed once for each state of the files, as ``stamp`` describes it.
+
+    Args:
+        path: A model folder, or a single weights file.
+
+    Returns:
+        64 hexadecimal digits. The names of files in a folder count, that of a single file does not.
+    """
+    return _content(path, json.dumps(stamp(path)))
+
+
+@lru_cache(maxsize=64)
+def _content(path: Path, stamped: str) -> str:
+    (files, _) = json.loads(stamped)
+    if sum(size for _, size, _ in files) < _LARGE:
+        return _hashed(path, [name for name, *_ in files])
+    key = hashlib.sha256(json.dumps([str(path.absolute()), stamped]).encode()).hexdigest()
+    kept = paths.data_dir() / "content-hashes" / key
+    with suppress(OSError):
+        if _SHA256.fullmatch(found := kept.read_text(encoding="ascii", errors="replace")):
+            return found
+    made = _hashed(path, [name for name, *_ in files])
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        half = kept.with_name(f".{key}-{os.getpid()}-{get_ident()}.part")
+        half.write_text(made, encoding="ascii")
+        half.replace(kept)
+    return made
+
+
+def _hashed(path: Path, names: list[str]) -> str:
+    if path.is_file():
+        return _sha256(path)
+    with ThreadPoolExecutor(4, "hash") as pool:  # hashing lets other threads of Python run
+        digests = pool.map(_sha256, [path / name for name in names])
+        pairs = list(zip(names, digests, strict=True))
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelLoadError(
+            f"{path} can't be read ({error.strerror}).", "Check the file's rights."
+        ) from error
 
 
 def check_folder(folder: Path) -> None:
@@ -215,6 +279,57 @@ def snapshot(
         )
     jobs.step(1, 1, f"Downloading {name}")
     return folder
+
+
+#: ``owner/name``, perhaps a folder in it and a revision; "spaces/" before it names a space.
+_PLACE = re.compile(
+    r"(?P<space>spaces/)?(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
+    r"(?P<folder>(/[A-Za-z0-9][\w.-]*)*)(@(?P<revision>[\w./-]+))?",
+    re.ASCII,
+)
+
+
+def folder_of(place: str, names: Sequence[str]) -> Path:
+    """A folder of this machine, or one of the hub whose named files are downloaded.
+
+    Args:
+        place: A folder; or ``owner/name``, ``owner/name/folder``, ``spaces/owner/name/folder``,
+            each perhaps with ``@revision``.
+        names: The files.
+
+    Raises:
+        ModelLoadError: If the hub has no such files, or they are not cached and the hub can't be
+            reached.
+    """
+    found = _PLACE.fullmatch(place)
+    if found is None or Path(place).expanduser().is_dir():
+        return Path(place).expanduser()
+    from huggingface_hub import errors, hf_hub_download
+
+    inside, kind = found["folder"].strip("/"), "space" if found["space"] else "model"
+    jobs.step(0, 1, f"Downloading {place}")
+    try:
+        made = [
+            hf_hub_download(
+                found["repo"], name, subfolder=inside or None, repo_type=kind,
+                revision=found["revision"],
+            )
+            for name in names
+        ]  # fmt: skip
+    except errors.LocalEntryNotFoundError as error:
+        raise ModelLoadError(
+            f"There is no folder {place}, it is not in this machine's hub cache, and the hub can't"
+            " be reached.",
+            "Check the path, or connect this machine (and unset HF_HUB_OFFLINE).",
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise ModelLoadError(
+            f"{place} has no {' or no '.join(names)}.", "Check the folder and the revision."
+        ) from error
+    except Exception as error:
+        raise _hub_error(place, error) from error
+    jobs.step(1, 1, f"Downloading {place}")
+    return Path(made[0]).parent
 
 
 def _cached(name: str, revision: str, config: str) -> str:

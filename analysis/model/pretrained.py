@@ -158,7 +158,7 @@ class Loaded:
         tokenizer: The Hugging Face tokenizer.
         entry: The catalogue's entry.
         source: Where the weights came from.
-        revision: SHA-256, hub commit or stamp of the weights.
+        revision: SHA-256, hub commit or hash of the files.
         fingerprint: ``catalog.fingerprint`` of entry and dtype.
     """
 
@@ -295,9 +295,9 @@ def _line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
-#: Where other libraries keep the Hugging Face model: nnsight's ``LanguageModel``, the bridge of
-#: TransformerLens.
-_INSIDE = ("_model", "original_model")
+#: Where other libraries keep the Hugging Face model: nnsight (0.8, and older versions), the bridge
+#: of TransformerLens.
+_INSIDE = ("_module", "_model", "original_model")
 #: Kind of the entry of such a model: no catalogue has it.
 MEMORY = "memory"
 
@@ -328,7 +328,7 @@ def loaded_in_memory(given: Any, tokenizer: Any) -> Loaded:
     if hf is None:
         raise ModelLoadError(
             f"There is no Hugging Face model in {type(given).__name__}.",
-            "Give a transformers model, an nnsight LanguageModel, or a TransformerBridge. A "
+            "Give a transformers model, a model of nnsight, or a TransformerBridge. A "
             "HookedTransformer has other modules: load the same model by its name.",
         )
     tokenizer = tokenizer or getattr(given, "tokenizer", None)
@@ -339,7 +339,7 @@ def loaded_in_memory(given: Any, tokenizer: Any) -> Loaded:
     if any(part.is_meta for part in hf.parameters()):
         raise ModelLoadError(
             "The weights of the model are not in memory.",
-            "Load them first; with nnsight: LanguageModel(..., dispatch=True).",
+            "Load them first; with nnsight: TransformersModel(..., dispatch=True).",
         )
     hf.eval().requires_grad_(False)
     name = str(getattr(hf.config, "name_or_path", "") or type(hf).__name__)

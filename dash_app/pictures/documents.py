@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from analysis.contract.sheets import Frame
-from analysis.errors import SpecError
+from analysis.errors import SpecError, StoreError
 from dash_app.page.theme import DARK, LIGHT, MONO, SANS, Figure
 from dash_app.page.token_labels import width as cells
 from dash_app.pictures import chromium
@@ -94,7 +94,8 @@ def write(drawn: Drawn, path: Path, paper: Paper = Paper()) -> list[Path]:
     elif kind == "png":
         path.write_bytes(with_recipe(chromium.png(svg, wide, high, paper.scale), drawn.recipe))
     else:
-        path.write_bytes(chromium.pdf(svg, *_lengths(wide, high, paper)))
+        made = chromium.pdf(svg, *_lengths(wide, high, paper))
+        path.write_bytes(with_information(made, drawn))
     beside = path.with_suffix(".txt")
     beside.write_text(f"{drawn.title}. {drawn.caption}\n", encoding="utf-8")
     return [path, beside]
@@ -316,10 +317,50 @@ def with_recipe(png: bytes, recipe: Mapping[str, Any]) -> bytes:
     return png[:end] + made + png[end:]
 
 
+#: Key of the recipe in a PDF's information dictionary.
+_PDF_KEY = b"/StratascopeRecipe"
+_TRAILER = re.compile(rb"trailer\s*<<(.*?)>>\s*startxref\s*(\d+)\s*%%EOF\s*$", re.DOTALL)
+
+
+def with_information(pdf: bytes, drawn: Drawn) -> bytes:
+    """A PDF with title, caption and recipe in its information dictionary.
+
+    They are appended as an incremental update (ISO 32000-1, sections 7.5.6 and 14.3.3).
+
+    Raises:
+        StoreError: If the PDF is not written as Chromium writes it.
+    """
+    trailer = _TRAILER.search(pdf)
+    root = re.search(rb"/Root\s+\d+\s+\d+\s+R", trailer[1]) if trailer else None
+    size = re.search(rb"/Size\s+(\d+)", trailer[1]) if trailer else None
+    if trailer is None or root is None or size is None:
+        raise StoreError("The PDF can't take the recipe.", "Write an .svg file instead.")
+    number = int(size[1])
+    values = {b"/Title": drawn.title, b"/Subject": drawn.caption, b"/Creator": "Stratascope"}
+    entries = [name + b" <FEFF" + text.encode("utf-16-be", "replace").hex().encode() + b">"
+               for name, text in values.items()]  # fmt: skip
+    recipe = json.dumps(dict(drawn.recipe)).encode().hex().encode()
+    about = b"\n".join([*entries, _PDF_KEY + b" <" + recipe + b">"])
+    at = len(pdf) + 1
+    added = b"\n%d 0 obj\n<<%b>>\nendobj\n" % (number, about)
+    table = b"xref\n%d 1\n%010d 00000 n \n" % (number, at)
+    end = b"trailer\n<</Size %d\n%b\n/Info %d 0 R\n/Prev %b>>\nstartxref\n%d\n%%%%EOF\n" % (
+        number + 1, root[0], number, trailer[2], len(pdf) + len(added),
+    )  # fmt: skip
+    return pdf + added + table + end
+
+
+def _of_pdf(data: bytes) -> Any:
+    found = re.findall(re.escape(_PDF_KEY) + rb" <([0-9a-f]*)>", data)
+    return json.loads(bytes.fromhex(found[-1].decode())) if found else None
+
+
 def recipe_of(data: bytes) -> Any:
     """The recipe in a file, as JSON values; None if it has none."""
     if data.startswith(_PNG):
         return _of_png(data)
+    if data.startswith(b"%PDF"):
+        return _of_pdf(data)
     text = data.decode("utf-8", errors="replace")
     svg = re.search(r"<metadata[^>]*>(.*?)</metadata>", text, re.DOTALL)
     page = re.search(rf'<script[^>]*id="{_RECIPE}">(.*?)</script>', text, re.DOTALL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,3 +114,25 @@ def test_every_format_is_written_with_its_recipe(tmp_path: Path) -> None:
     assert data.startswith(b"%PDF-")
     box = data.partition(b"/MediaBox")[2].partition(b"]")[0].strip(b" [").split()
     assert float(box[2]) == pytest.approx(120 / 25.4 * 72, abs=1)
+    assert recipe_of(data) == recipe
+    assert information(data)["Title"] == "A <title>"
+    assert information(data)["Subject"] == "What is shown."
+    assert recipe_of(b"%PDF-1.4 of another program") is None
+
+
+def information(pdf: bytes) -> dict[str, str]:
+    """The texts of a PDF's information dictionary, found by its tables as readers do."""
+    table = int(re.findall(rb"startxref\s+(\d+)", pdf)[-1])
+    first, trailer = re.match(
+        rb"xref\n(\d+) 1\n\d{10} 00000 n \ntrailer\n<<(.*?)>>", pdf[table:], re.DOTALL
+    ).groups()
+    number = re.search(rb"/Info (\d+) 0 R", trailer)[1]
+    assert number == first
+    assert int(re.search(rb"/Size (\d+)", trailer)[1]) == int(number) + 1
+    assert pdf[int(re.search(rb"/Prev (\d+)", trailer)[1]) :].startswith(b"xref\n")
+    place = int(pdf[table:].split(b"\n")[2].split()[0])
+    assert pdf[place:].startswith(number + b" 0 obj\n<<")
+    root = re.search(rb"/Root (\d+) 0 R", trailer)[1]
+    assert b"\n" + root + b" 0 obj" in pdf
+    found = re.findall(rb"/(\w+) <FEFF([0-9a-f]*)>", pdf[place:table])
+    return {name.decode(): bytes.fromhex(text.decode()).decode("utf-16-be") for name, text in found}

@@ -12,7 +12,7 @@ import torch
 
 import analysis
 from analysis.errors import ModelLoadError, SpecError, StoreError
-from analysis.learned.translators import import_tuned_lens
+from analysis.learned.translators import import_tuned_lens, load_lens
 from tests.numerical.conftest import Case
 from tests.support import built, tiny
 
@@ -23,13 +23,14 @@ def transformers_states(hf, ids):
         return hf(input_ids=torch.tensor([ids]), output_hidden_states=True, output_attentions=True)
 
 
-@pytest.mark.parametrize("wrap", ["plain", "nnsight", "bridge"])
+@pytest.mark.parametrize("wrap", ["plain", "nnsight", "old nnsight", "bridge"])
 def test_a_model_in_memory_is_the_same_object_and_gives_its_own_logits(wrap: str) -> None:
     hf, tokenizer, ids = tiny.tiny_llama(), tiny.tiny_tokenizer(), (4, 9, 30, 7)
     wanted = transformers_states(hf, ids).logits[0].numpy()
     given = {
         "plain": hf,
-        "nnsight": SimpleNamespace(_model=hf, tokenizer=tokenizer),
+        "nnsight": SimpleNamespace(_module=hf, _model=None, tokenizer=tokenizer),
+        "old nnsight": SimpleNamespace(_model=hf, tokenizer=tokenizer),
         "bridge": SimpleNamespace(original_model=hf, tokenizer=tokenizer),
     }[wrap]
     model = analysis.load_model(given, tokenizer if wrap == "plain" else None)
@@ -181,3 +182,42 @@ def test_a_folder_that_is_no_tuned_lens_of_the_model_is_refused(
     with pytest.raises(StoreError, match=r"no params\.pt"):
         import_tuned_lens(llama.model, tmp_path / "code")
     assert not (tmp_path / "data").exists()
+
+
+REFERENCE = "spaces/owner/lenses/lens/model"
+
+
+def cached(home: Path, model) -> dict:
+    """A hub cache with a lens in a folder of a space, as huggingface_hub writes it."""
+    commit = "c0ffee" + "0" * 34
+    repository = home / "spaces--owner--lenses"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    folder = repository / "snapshots" / commit / "lens" / "model"
+    folder.mkdir(parents=True)
+    return saved(folder, model, model.info.layers, model.info.d_model)
+
+
+def test_a_tuned_lens_comes_from_the_hub_s_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import huggingface_hub.constants
+
+    from dash_app.cli import main
+
+    monkeypatch.setenv("STRATASCOPE_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder = tiny.save(tiny.tiny_llama(7), tmp_path / "model")
+    model = analysis.load_model(str(folder))
+    with pytest.raises(ModelLoadError, match=r"not in this machine's hub cache, and the hub can't"):
+        import_tuned_lens(model, REFERENCE)
+    state = cached(tmp_path / "hub", model)
+    lens = load_lens(import_tuned_lens(model, REFERENCE))
+    for row, part in enumerate(lens.translators):
+        torch.testing.assert_close(part.matrix, state[f"{row}.weight"].half().float())
+        torch.testing.assert_close(part.bias, state[f"{row}.bias"].half().float())
+    assert main(["lens", "import", str(folder), f"{REFERENCE}@main"]) == 0
+    assert "full matrices" in capsys.readouterr().out
+    for wrong in ("owner/lenses", "spaces/owner/lenses/lens/another", f"{REFERENCE}@v9"):
+        assert main(["lens", "import", str(folder), wrong]) == 1
+        assert f"There is no folder {wrong}" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from analysis.errors import ModelLoadError, SpecError, UnknownModelError
-from analysis.model import catalog
+from analysis.model import catalog, hub
 
 DEFAULT = "smollm2-135m-instruct"
 
@@ -81,20 +82,41 @@ def test_the_default_model_has_a_fingerprint_before_it_is_converted(data_dir: Pa
     assert not data_dir.exists()
 
 
-def test_a_folders_fingerprint_follows_its_files(tiny_llama_dir: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(tiny_llama_dir, tmp_path / "model")
+def test_a_folders_fingerprint_is_that_of_its_content(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    folder, copy = (shutil.copytree(tiny_llama_dir, tmp_path / name) for name in ("one", "two"))
+    for each in copy.iterdir():
+        os.utime(each, (1, 1))  # another machine wrote it at another time
     before = catalog.fingerprint(str(folder))
-    assert before == catalog.fingerprint(str(folder))
-    weights = folder / "model.safetensors"
-    found = weights.stat()
-    os.utime(weights, ns=(found.st_atime_ns, found.st_mtime_ns + 1))
-    touched = catalog.fingerprint(str(folder))
+    assert before == catalog.fingerprint(str(copy))
+    assert catalog.revision(catalog.find(str(folder))) == catalog.revision(catalog.find(str(copy)))
+    weights = copy / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
     config = folder / "config.json"
-    found = config.stat()
-    text = config.read_text()
-    config.write_text(text.replace('"silu"', '"relu"'))
-    os.utime(config, ns=(found.st_atime_ns, found.st_mtime_ns))
-    assert len({before, touched, catalog.fingerprint(str(folder))}) == 3
+    config.write_text(config.read_text().replace('"silu"', '"relu"'))
+    changed = {catalog.fingerprint(str(one)) for one in (folder, copy)}
+    assert len({before, *changed}) == 3
+    (folder / "tokenizer.json").rename(folder / "another.json")
+    assert catalog.fingerprint(str(folder)) not in {before, *changed}
+
+
+def test_large_files_are_hashed_once(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"weights")
+    monkeypatch.setattr(hub, "_LARGE", 1)
+    wanted = hashlib.sha256(b"weights").hexdigest()
+    assert hub.content(file) == wanted
+    (kept,) = (data_dir / "content-hashes").iterdir()
+    monkeypatch.setattr(hub, "_hashed", lambda *_: "computed again")
+    hub._content.cache_clear()  # another process
+    assert hub.content(file) == wanted
+    kept.write_text("damaged")
+    hub._content.cache_clear()
+    assert hub.content(file) == "computed again"
+    hub._content.cache_clear()
 
 
 def test_an_uncached_hub_model_is_reported_offline() -> None:
