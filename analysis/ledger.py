@@ -18,6 +18,7 @@ from analysis.contract.ledger import Ledger, LedgerEntry, LedgerSpec, ModelLedge
 from analysis.contract.specs import Floats, resolve_index
 from analysis.errors import SpecError, UnsupportedModelError
 from analysis.flow_graph import graph as flow_graph
+from analysis.flow_graph.options import SHARES
 from analysis.flow_graph.results import Graph
 from analysis.flow_graph.specs import FlowSpec
 from analysis.model.handle import Model, plain_logits, probes
@@ -180,7 +181,7 @@ def graph_error(graph: Graph) -> float:
 
 def _flow(probe: Probe) -> Found:
     model, one, _ = probe
-    return graph_error(flow_graph.compute(model, one, FlowSpec())), ""
+    return graph_error(flow_graph.compute(model, one, FlowSpec(method=SHARES))), ""
 
 
 def _patching(probe: Probe) -> Found:
@@ -297,7 +298,7 @@ def check_run(model: Model, states: Trace, spec: LedgerSpec) -> Ledger:
 
 
 def _run_flow(model: Model, states: Trace, position: int) -> Found:
-    spec = FlowSpec(position, top_k=8, per_head=False, threshold=1e-3)
+    spec = FlowSpec(position, method=SHARES, top_k=8, per_head=False, threshold=1e-3)
     graph = flow_graph.compute(model, states, spec)
     hidden = f"{graph.hidden_share:.1%} hidden in a graph of 8 sources per node (not the drawn one)"
     return shown_and_hidden(graph), hidden

@@ -75,7 +75,7 @@ def compare(
 ) -> tuple[CausalComparison, Trace]:
     """Compare methods at the last position of one prompt."""
     trace = analysis.trace(model, prompt)
-    spec = CausalSpec(FlowSpec(threshold=1e-4), value=value, limit=LIMIT)
+    spec = CausalSpec(FlowSpec(threshold=1e-4, exact=True), value=value, limit=LIMIT)
     comparison = ComparisonSpec(spec, methods, per_head)
     return causal_check.compare(model, trace, comparison), trace
 

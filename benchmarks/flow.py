@@ -1,6 +1,7 @@
 """Measure the time and memory of a flow graph, and compare them with the naive method.
 
     python -m benchmarks.flow [MODEL] [--quick]    # --quick: proximity and norm only
+    python -m benchmarks.flow [MODEL] --effect     # the default graph of the page, beside one pass
 
 Each line is measured in its own process with one thread. The time is the CPU time of the graph
 alone, without the forward pass. The memory is the process's peak above its size after the model is
@@ -40,12 +41,20 @@ NAIVE_COPIES = 3
 #: With more tokens the naive method takes many minutes.
 NAIVE_UP_TO = 256
 PRUNED: dict[str, Any] = {"top_k": 2, "per_head": False}
+#: As the page draws them first, as it draws them then, and every link of each head.
+EFFECTS: dict[str, FlowSpec] = {
+    "effect": FlowSpec(method="effect", per_head=False, budget=4000),
+    "effect, measured": FlowSpec(method="effect", per_head=False, budget=4000, exact=True),
+    "effect, every link": FlowSpec(method="effect"),
+}
+#: With more tokens the cuts take minutes, and the page does not make them.
+MEASURED_UP_TO = 64
 SPECS: dict[str, FlowSpec] = {
-    "proximity": FlowSpec(**PRUNED),
+    "proximity": FlowSpec(method="proximity", **PRUNED),
     "norm": FlowSpec(method="norm", **PRUNED),
-    "proximity, budget 300": FlowSpec(budget=300, **PRUNED),
-    "proximity, shares over 0.03": FlowSpec(threshold=0.03),
-    "proximity, page (0.001 a head)": FlowSpec(threshold=0.001),
+    "proximity, budget 300": FlowSpec(method="proximity", budget=300, **PRUNED),
+    "proximity, shares over 0.03": FlowSpec(method="proximity", threshold=0.03),
+    "proximity, page (0.001 a head)": FlowSpec(method="proximity", threshold=0.001),
     "attention": FlowSpec(method="attention", **PRUNED),
     "value_weighted": FlowSpec(method="value_weighted", **PRUNED),
     "rollout": FlowSpec(method="rollout", **PRUNED),
@@ -66,6 +75,12 @@ def naive(model: Model, trace: Trace) -> None:
         whole = mid[:, None, None]
         scores = (mid.abs().sum(-1)[:, None, None] - (vectors - whole).abs().sum(-1)).clamp_min(0.0)
         _ = scores / scores.sum((1, 2), keepdim=True)
+
+
+@torch.no_grad()
+def forward(model: Model, ids: tuple[int, ...]) -> None:
+    """Run the model once, as it is."""
+    model.hf(input_ids=torch.tensor([ids]), use_cache=False, logits_to_keep=1)
 
 
 def naive_bytes(model: Model, size: int) -> int:
@@ -90,12 +105,14 @@ def measure(name: str, model_name: str, size: int) -> dict[str, float]:
     reset_peak()
     base = resident()
     trace = analysis.trace(model, ids)
+    specs = {**SPECS, **EFFECTS}
     computations: dict[str, Callable[[], object]] = {
         "naive": lambda: naive(model, trace),
         "capture": lambda: None,
+        "forward": lambda: forward(model, ids),
     }
     start = time.process_time()
-    result = computations.get(name, lambda: graph.compute(model, trace, SPECS[name]))()
+    result = computations.get(name, lambda: graph.compute(model, trace, specs[name]))()
     seconds = time.process_time() - start
     hidden = getattr(result, "hidden_share", float("nan"))
     return {"s": seconds, "mb": (peak() - base) / 2**20, "hidden": float(np.float64(hidden))}
@@ -122,10 +139,24 @@ def line(name: str, size: int, one: dict[str, float], slow: dict[str, float]) ->
             " its time grows with the square of the length"
         )
     text = f"{start} {one['s']:7.2f} s {one['mb']:6.0f} MB"
-    if name in ("naive", "capture"):
+    if name in ("naive", "capture", "forward"):
         return text
+    if name in EFFECTS:
+        return f"{text}  hidden {one['hidden']:6.1%}  {one['s'] / slow['s']:6.1f} forward passes"
     ratio = f"{slow['s'] / max(one['s'], 1e-3):6.1f} x" if "s" in slow else ""
     return f"{text}  hidden {one['hidden']:6.1%}  {ratio}"
+
+
+def effects(model: str) -> None:
+    """Print what the default graph costs beside one forward pass and the trace alone."""
+    for size in SIZES[:-1]:
+        plain: dict[str, float] = {}
+        for name in ("capture", "forward", *EFFECTS):
+            if name == "effect, measured" and size > MEASURED_UP_TO:
+                continue
+            one = measure_in_process(name, model, size)
+            plain = one if name == "forward" else plain
+            print(line(name, size, one, plain), flush=True)
 
 
 def main() -> None:
@@ -134,8 +165,11 @@ def main() -> None:
         torch.set_num_threads(1)
         print(json.dumps(measure(sys.argv[2], sys.argv[3], int(sys.argv[4]))))
         return
-    words = [word for word in sys.argv[1:] if word != "--quick"]
+    words = [word for word in sys.argv[1:] if not word.startswith("--")]
     model = words[0] if words else MODEL
+    if "--effect" in sys.argv:
+        effects(model)
+        return
     names = QUICK if "--quick" in sys.argv else tuple(SPECS)
     for size in SIZES:
         slow: dict[str, float] = {}

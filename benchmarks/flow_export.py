@@ -26,7 +26,7 @@ def main() -> int:
     """Draw and write the picture in each format, three times each; print the slowest."""
     model = analysis.load_model(MODEL)
     trace = analysis.trace(model, PROMPT)
-    graph = analysis.compute(model, FlowSpec(-1, threshold=0.001), trace)
+    graph = analysis.compute(model, FlowSpec(-1, method="proximity", threshold=0.001), trace)
     grid = analysis.decode(model, trace)
     run = analysis.compute(model, RunSpec(MODEL, PROMPT))
     slowest: dict[str, float] = {}

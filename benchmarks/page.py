@@ -40,8 +40,7 @@ BEFORE = {
     "64 tokens, memoised, first heatmap": "1.71 s",
     "64 tokens, memoised, all views": "13.83 s",
 }
-GRAPHS = ("lens-graph", "curves-graph", "attention-graph")
-PICTURES = (*GRAPHS, "flow-canvas")
+GRAPHS = ("lens-graph", "curves-graph", "attention-graph", "flow-graph")
 TEXT = (
     "When the old bridge over the river fell the people of the town met in the hall and asked who "
     "would build a new one because without it no cart could reach the market and the winter was "
@@ -76,9 +75,6 @@ WATCH = """ids => {
       if (gd.data !== window.__old.get(id)) window.__drawn.push([id, performance.now()]);
     });
   }
-  const flow = document.getElementById('flow-canvas');
-  new MutationObserver(() => window.__drawn.push(['flow-canvas', performance.now()]))
-    .observe(flow, { attributes: true, attributeFilter: ['data-drawn'] });
 }"""
 START = """ids => {
   for (const id of ids) {
@@ -90,7 +86,7 @@ START = """ids => {
 #: For a move: when the key was pressed, when the outline moved, when a view last changed.
 WATCH_MOVES = """() => {
   const views = ['lens-inspector', 'lens-adds', 'curves-graph', 'curves-facts', 'attention-graph',
-    'attention-heads', 'contributions-table', 'flow-canvas', 'tokens-strip', 'story-text'];
+    'attention-heads', 'contributions-table', 'flow-graph', 'tokens-strip', 'story-text'];
   const move = window.__move = { key: 0, outline: 0, last: 0 };
   addEventListener('keydown', () => Object.assign(move, {
     key: performance.now(), outline: 0, last: 0 }), true);
@@ -140,7 +136,7 @@ def opened(page: Page, url: str) -> dict[str, str]:
             time.sleep(0.5)
     else:
         raise TimeoutError(f"No server answers at {url} after a minute.")
-    page.wait_for_selector("#flow-canvas .flow-link", timeout=180_000)
+    page.wait_for_selector("#flow-graph .scatterlayer .point", state="attached", timeout=180_000)
     page.wait_for_timeout(3000)
     page.remove_listener("requestfinished", note)
     files = [one for one in received if not is_callback(one)]
@@ -214,12 +210,12 @@ def measure_run(page: Page, text: str) -> tuple[float, float]:
     page.click("#run-button")
     page.wait_for_function(
         "ids => ids.every(id => window.__drawn.some(([drawn]) => drawn === id))",
-        arg=list(PICTURES),
+        arg=list(GRAPHS),
         timeout=120_000,
     )
     drawn = wait_for_drawings(page)
     first = min(at for name, at in drawn if name == "lens-graph")
-    last = max(max(at for name, at in drawn if name == graph) for graph in PICTURES)
+    last = max(max(at for name, at in drawn if name == graph) for graph in GRAPHS)
     return first / 1000, last / 1000
 
 

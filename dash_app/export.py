@@ -24,18 +24,11 @@ from analysis.export.sheets import frames
 from analysis.registry import technique_for
 from analysis.tracing.specs import RunSpec, TraceSpec
 from dash_app.security.responses import Refusal
-from dash_app.state.context import (
-    Context,
-    Service,
-    View,
-    from_query,
-    result_of,
-    to_query,
-    trace_of,
-)
+from dash_app.state.context import Context, Service, View, result_of, to_query, trace_of
 from dash_app.state.drawings import MemoOnly
 from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection, applied
+from dash_app.state.update import from_link
 
 if TYPE_CHECKING:
     from dash_app.pictures.results import Drawn
@@ -235,7 +228,7 @@ def _read(
     found: Sequence[Export],
 ) -> tuple[Any, RunRef | None, Selection]:
     """The memo, the run and the selection of a link; no run for a pane that needs none."""
-    selection, _ = from_query(query, context.base())
+    selection, _ = from_link(query, context.base())
     reader = MemoOnly(context.service, missing)
     if all(one.without_run for one in found):
         return reader, None, selection

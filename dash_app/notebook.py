@@ -96,7 +96,8 @@ def _read(source: Any, view: str, model: Any) -> tuple[Recipe, LocalService]:
     """The recipe of a source, and a service with its model."""
     from dash_app.server import run_command
     from dash_app.settings import Settings
-    from dash_app.state.context import Context, from_query
+    from dash_app.state.context import Context
+    from dash_app.state.update import from_link
 
     made = source if isinstance(source, Recipe) else None
     text = "" if made is not None else fspath(source)
@@ -107,7 +108,7 @@ def _read(source: Any, view: str, model: Any) -> tuple[Recipe, LocalService]:
         return made, LocalService(model or analysis.load_model(made.model, dtype=dtype))
     settings = Settings()
     context = Context(None, settings, ())
-    chosen, _ = from_query(urlsplit(text).query, context.base())
+    chosen, _ = from_link(urlsplit(text).query, context.base())
     service = LocalService(model or analysis.load_model(chosen.model))
     context = Context(service, settings, ((chosen.model, chosen.model),))
     return run_command.recipe_of_link(context, text, view), service

@@ -76,11 +76,11 @@ value, m an MLP's output and b its baseline.
 
 | Question | Method |
 | --- | --- |
-| What is the state made of? | Proximity (the default), Norm, Projection |
+| What is the state made of? | Proximity, Norm, Projection |
 | Where do the heads read? | Attention, Rollout, Value-weighted |
 | Which parts decode to the same tokens as the state? | KL |
 | What adds to the logit directly? | Signed |
-| What does the logit depend on? | Effect, or the causal check |
+| What does the logit depend on? | Effect (the default), or the causal check |
 | What did InTraVisTo show? | Residual norm, Hidden KL |
 """
 

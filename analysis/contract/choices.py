@@ -152,15 +152,15 @@ def one_of(table: Choices[Any], text: str = "") -> dict[str, Any]:
 
 
 def check_choices(spec: Any) -> None:
-    """Check each field of a spec that has a table.
+    """Check each field of a spec that has a table; None stands for no choice.
 
     Raises:
         SpecError: If a value is not in its table.
     """
     for one in fields(spec):
         table = one.metadata.get("choices")
-        if table is not None:
-            value = getattr(spec, one.name)
+        value = getattr(spec, one.name)
+        if table is not None and value is not None:
             for name in (value,) if isinstance(value, str) else value:
                 table.check(name)
 

@@ -91,7 +91,7 @@ def _columns(flow: MassFlow) -> Graph:
     return Graph(
         position=flow.roots[0],
         row=flow.row,
-        method=flow.spec.method,
+        method=flow.spec.choice.name,
         node_kind=kind,
         node_depth=depth,
         node_pos=pos,

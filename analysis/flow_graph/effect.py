@@ -291,7 +291,7 @@ def _graph(columns: list[Any], model: Model, spec: FlowSpec, target: Target, log
     return Graph(
         position=target.position,
         row=layers,
-        method=spec.method,
+        method=spec.choice.name,
         node_kind=node_kind,
         node_depth=depth,
         node_pos=pos,

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from analysis.attribution.direct import Target
 from analysis.contract.choices import Situation
-from analysis.errors import NotEnoughMemoryError, SpecError
+from analysis.errors import BackwardError, NotEnoughMemoryError, SpecError
 from analysis.flow_graph.cuts import positions_of
-from analysis.flow_graph.options import FLOW_METHODS
+from analysis.flow_graph.options import FLOW_METHODS, SHARES
 from analysis.model import memory
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
@@ -58,7 +58,8 @@ def gradients(model: Model, run: Trace, target: Target) -> Gradients:
         target: Whose gradient.
 
     Raises:
-        SpecError: If the model can't run backward, or an attention can't be split into heads.
+        BackwardError: If the model can't run backward.
+        SpecError: If an attention can't be split into heads.
         NotEnoughMemoryError: If the pass and what it saves for the way back do not fit.
     """
     situation = Situation(model.info)
@@ -73,9 +74,9 @@ def gradients(model: Model, run: Trace, target: Target) -> Gradients:
         if "can't allocate memory" in str(error):  # the CPU's
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SpecError(
+        raise BackwardError(
             f"This model can't run backward, as the method effect needs: {reason}",
-            "Choose the method proximity.",
+            f"Choose the method {SHARES}.",
         ) from error
 
 
@@ -92,7 +93,7 @@ def _require_memory(model: Model, run: Trace, size: int) -> None:
         raise NotEnoughMemoryError(
             f"A backward pass of {size:,} tokens needs about {memory.gigabytes(needed)}; "
             f"{memory.gigabytes(free)} are free.",
-            "Shorten the prompt, or choose the method proximity.",
+            f"Shorten the prompt, or choose the method {SHARES}.",
         )
 
 

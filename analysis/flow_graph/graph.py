@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from analysis.contract import jobs
 from analysis.contract.specs import as_tuple, resolve_index
-from analysis.errors import SpecError
+from analysis.errors import BackwardError, SpecError
 from analysis.flow_graph.builder import GraphBuilder
 from analysis.flow_graph.mass_flow import Hiding, hiding, root_positions
 from analysis.flow_graph.methods import Shares, Step, attention_step, block_step
-from analysis.flow_graph.options import FLOW_METHODS
+from analysis.flow_graph.options import SHARES
 from analysis.flow_graph.results import Graph
 from analysis.flow_graph.specs import FlowSpec
 from analysis.model.handle import Model
@@ -96,13 +96,13 @@ class _Sharing:
 
     def attention(self, layer: int, queries: NDArray[np.int64]) -> Shares:
         """Of mid residuals, or of outputs of parallel blocks."""
-        vectors = FLOW_METHODS[self.spec.method].vectors
+        vectors = self.spec.choice.vectors
         where = torch.from_numpy(queries)
         step = attention_step(self.model, self.trace, layer, where, vectors=vectors)
         return self.hiding.applied(self._shares(step), queries)
 
     def _shares(self, step: Step) -> Shares:
-        found: Shares = FLOW_METHODS[self.spec.method].load()(step)
+        found: Shares = self.spec.choice.load()(step)
         return replace(found, names=step.names)
 
     def chunks(self, queries: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
@@ -163,8 +163,11 @@ def compute(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
 
     For a method in logits, what each link adds to a logit or does to it: see ``signed`` and
     ``effect``. With shares, only nodes that carry mass are divided downwards, each over all its
-    parts, so shares are exact.
-    Upwards the states of all later positions are divided, which costs as much as a whole run.
+    parts, so shares are exact. Upwards the states of all later positions are divided, which costs
+    as much as a whole run.
+
+    ``FlowSpec.settled`` chooses the method of a spec without one. If the model then turns out to be
+    unable to run backward, the method is "proximity".
 
     Args:
         model: The model the trace was made with.
@@ -185,32 +188,41 @@ def compute(model: Model, trace: Trace, spec: FlowSpec) -> Graph:
         CancelledError: If the caller's progress listener stops the work.
     """
     trace.require_model(model)
-    method = FLOW_METHODS[spec.method]
-    if method.signed:
-        graph: Graph = method.load()(model, trace, spec)
-        return graph
-    return walk(model, trace, spec)
+    settled = spec.settled(model.info)
+    if not settled.choice.signed:
+        return walk(model, trace, settled)
+    try:
+        graph: Graph = settled.choice.load()(model, trace, settled)
+    except BackwardError:
+        if spec.method is not None or spec.explains_logit:
+            raise
+        return walk(model, trace, replace(settled, method=SHARES))
+    return graph
 
 
 def flow(
     model: Model, trace: Trace, *, position: int | Sequence[int] = -1, row: int | None = None,
-    method: str = "proximity", threshold: float = 0.0, top_k: int | None = None,
+    method: str | None = None, threshold: float = 0.0, top_k: int | None = None,
     budget: int | None = None, per_head: bool = True, token: int | str | None = None,
     foil: int | str | None = None, direction: str = "down", fold_sinks: bool = False,
     hide_start: str = "keep", target: str = "logit", baseline: str = "zero",
-    prompts: Sequence[str] = (), exact: bool = True,
+    prompts: Sequence[str] = (), exact: bool = False,
 ) -> Graph:  # fmt: skip
-    """What the state at (row, position) is made of, as a graph of shares; or where it goes.
+    """What the answer at a position depends on, what a state is made of, or where it goes.
+
+    Unless a method is given, the graph says how much the answer's logit falls if a link is cut
+    ("effect"). It says which parts the state is made of ("proximity") for a model that can't run
+    backward, for several roots or one below the last row, and for an option that needs shares.
 
     Args:
         model: From ``load_model``.
         trace: From ``trace``.
         position: The root's position, or several of them.
         row: The root's residual row; the last one unless given, upwards row 0.
-        method: How a state is divided among its parts: a name in ``options.FLOW_METHODS``, such
-            as "proximity" (information flow routes, arXiv 2403.00824), "signed" (direct paths, in
-            logits) or "effect" (what cutting a link does, in logits). ``docs/reference.md`` lists
-            all with formula and source.
+        method: What a link's width means: a name in ``options.FLOW_METHODS``, such as "effect"
+            (what cutting a link does, in logits), "proximity" (information flow routes, arXiv
+            2403.00824) or "signed" (direct paths, in logits). ``docs/reference.md`` lists all with
+            formula and source.
         threshold: Keep links whose share is above it; in logits, of the sum of absolute values.
         top_k: At each node, keep this many of its strongest attention links.
         budget: Keep this many links, by flow; of shares, the rest is one "other" link to each node.
@@ -228,7 +240,8 @@ def flow(
             of a second prompt, for attention edges too).
         prompts: Effect only: the texts of the baselines "reference" and "resample".
         exact: Effect only: cut the links whose cut changes a state much, and the MLPs at the
-            root's position, instead of estimating them.
+            root's position, instead of estimating them. That takes seconds; the estimates alone
+            take one forward and one backward pass.
 
     Raises:
         SpecError: If an option has no such value, the root does not exist, or the model can't run

@@ -45,9 +45,23 @@ PARTS_TO_CUT = Need(
     ),
 )
 
+#: The method where effects can't be taken: the model can't run backward, or the graph needs shares.
+SHARES = "proximity"
 _SHARES = "analysis.flow_graph.methods"
 FLOW_METHODS = Choices(
     "flow method",
+    FlowMethod(
+        "effect", "Effect", "a / (1 − a) · ∂logit/∂z · (v − z) for an edge; ∂logit/∂m · (m − b)"
+        " for an MLP",
+        "How much a logit falls if the link is cut: estimated with one backward pass, then (option"
+        " exact) measured where the cut changes a state much, and for MLPs at the root's position."
+        " Effects overlap, so they do not sum to the logit.",
+        "attribution patching; Nanda, 2023; Kramár et al., 2024",
+        (PARTS_TO_CUT, SEPARATE_HEADS, BACKWARD),
+        "analysis.flow_graph.effect:effect", signed=True,
+        misleads="If another part takes over after a cut, the effect is small although the model"
+        " uses the link. An estimate is poor where a softmax or the norm saturates.",
+    ),
     FlowMethod(
         "proximity", "Proximity", "max(‖y‖₁ − ‖z − y‖₁, 0)",
         "How close a part z is to the whole y, normalised over all parts.",
@@ -120,18 +134,6 @@ FLOW_METHODS = Choices(
         "analysis.flow_graph.signed:signed", signed=True,
         misleads="It sees direct paths only. A head whose output a later head or MLP uses gets"
         " little or nothing.",
-    ),
-    FlowMethod(
-        "effect", "Effect", "a / (1 − a) · ∂logit/∂z · (v − z) for an edge; ∂logit/∂m · (m − b)"
-        " for an MLP",
-        "How much a logit falls if the link is cut: estimated with one backward pass, measured"
-        " where the cut changes a state much, and for MLPs at the root's position. Effects overlap,"
-        " so they do not sum to the logit.",
-        "attribution patching; Nanda, 2023; Kramár et al., 2024",
-        (PARTS_TO_CUT, SEPARATE_HEADS, BACKWARD),
-        "analysis.flow_graph.effect:effect", signed=True,
-        misleads="If another part takes over after a cut, the effect is small although the model"
-        " uses the link. An estimate is poor where a softmax or the norm saturates.",
     ),
     help="What the width of a link means.",
 )  # fmt: skip

@@ -176,7 +176,7 @@ def _graph(paths: _Paths, spec: FlowSpec, layers: int, target: Target, logit: fl
     return Graph(
         position=position,
         row=layers,
-        method=spec.method,
+        method=spec.choice.name,
         node_kind=np.array([NODE_KINDS.index(kind) for kind, _, _ in ordered], np.int64),
         node_depth=np.array([depth for _, depth, _ in ordered], np.int64),
         node_pos=np.array([pos for _, _, pos in ordered], np.int64),

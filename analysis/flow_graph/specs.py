@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from analysis.contract.choices import about, check_choices, one_of
-from analysis.contract.specs import Spec
+from analysis.contract.choices import Situation, about, check_choices, one_of
+from analysis.contract.specs import ModelInfo, Spec
 from analysis.errors import SpecError
 from analysis.flow_graph.options import (
     BASELINES,
@@ -14,8 +14,10 @@ from analysis.flow_graph.options import (
     FLOW_METHODS,
     LINKS,
     NEURON_ORDERS,
+    SHARES,
     START_TOKEN,
     TARGETS,
+    FlowMethod,
 )
 from analysis.flow_graph.results import CausalCheck, CausalComparison, Graph, LinkReading, Neurons
 from analysis.tracing.interventions import ABLATION_VALUES
@@ -35,7 +37,15 @@ class FlowSpec(Spec[Graph]):
     row: int = field(
         default=-1, metadata=about("The root's residual row; upwards row 0 unless given.")
     )
-    method: str = field(default="proximity", metadata=one_of(FLOW_METHODS))
+    method: str | None = field(
+        default=None,
+        metadata=one_of(
+            FLOW_METHODS,
+            f"What the width of a link means. Unless given, {FLOW_METHODS.default}. It is {SHARES}"
+            " for a model that can't run backward, for several roots or one below the last row, and"
+            " for an option that needs shares (direction up, fold_sinks, hide_start).",
+        ),
+    )
     threshold: float = field(
         default=0.0,
         metadata=about("Keep links of a larger share (in logits: of the sum of absolute values)."),
@@ -80,7 +90,7 @@ class FlowSpec(Spec[Graph]):
         ),
     )
     exact: bool = field(
-        default=True,
+        default=False,
         metadata=about(
             "Effect only: cut the links whose cut changes a state much, and the MLPs at the root's"
             " position, instead of estimating them."
@@ -106,14 +116,18 @@ class FlowSpec(Spec[Graph]):
             if not self.position:
                 raise SpecError("There is no root position.", "Name at least one.")
         object.__setattr__(self, "prompts", tuple(self.prompts))
-        if FLOW_METHODS[self.method].signed:
+        if self.method is not None or self.explains_logit:
+            self._check_method()
+
+    def _check_method(self) -> None:
+        if self.choice.signed:
             self._check_signed()
         elif self.token is not None or self.foil is not None:
             raise SpecError(
                 f"The method {self.method} does not depend on a token.",
                 "Choose the method signed or effect, or leave out the token.",
             )
-        if self.method == "effect":
+        if self.choice.name == "effect":
             self._check_effect()
         elif (self.target, self.baseline, self.prompts) != ("logit", "zero", ()):
             raise SpecError(
@@ -121,10 +135,37 @@ class FlowSpec(Spec[Graph]):
                 "Choose the method effect.",
             )
 
+    @property
+    def choice(self) -> FlowMethod:
+        """The row of its method; of the default, if none is given."""
+        return FLOW_METHODS[self.method or FLOW_METHODS.default]
+
+    @property
+    def explains_logit(self) -> bool:
+        """Whether an option is given that only methods in logits have."""
+        usual = (None, None, "logit", "zero", ())
+        return (self.token, self.foil, self.target, self.baseline, self.prompts) != usual
+
+    def settled(self, info: ModelInfo) -> FlowSpec:
+        """The spec with a method: its own, or the default for this graph of this model.
+
+        Args:
+            info: Facts about the model.
+        """
+        if self.method is not None:
+            return self
+        plain = (self.direction, self.fold_sinks, self.hide_start) == ("down", False, "keep")
+        one = isinstance(self.position, int) and self.row in (-1, info.layers)
+        default = FLOW_METHODS[FLOW_METHODS.default]
+        takes = not default.unavailable(Situation(info)) and plain and one
+        name = default.name if takes or self.explains_logit else SHARES
+        return replace(self, method=name)
+
     def _check_signed(self) -> None:
         if self.direction == "up" or self.fold_sinks or self.hide_start != "keep":
             raise SpecError(
-                f"The method {self.method} explains one logit: it goes down, with nothing hidden.",
+                f"The method {self.choice.name} explains one logit: it goes down, with nothing"
+                " hidden.",
                 "Leave direction, fold_sinks and hide_start at their defaults.",
             )
         if self.foil is not None and self.foil == self.token:

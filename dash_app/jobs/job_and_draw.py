@@ -42,19 +42,24 @@ PATIENCE_S = 1800.0
 
 def current_job(
     on_progress: Callable[[Progress], None] | None = None,
-    priority: Priority = Priority.INTERACTIVE,
-    deadline_s: float | None = None,
 ) -> Job:
     """A request to the service that is cancelled together with the current background callback.
 
     In a plain callback it is an ordinary request of the page.
     """
     running = current_background.get()
-    job = Job(priority=priority, on_progress=on_progress, deadline_s=deadline_s)
+    job = Job(on_progress=on_progress)
     if running is not None:
         running.requests.append(job)
         if running.state == "cancelled":
             job.cancel()
+    return job
+
+
+def patiently(job: Job | None) -> Job | None:
+    """The same request as long work: every click goes first, and ``PATIENCE_S`` is the limit."""
+    if job is not None:
+        job.priority, job.deadline_s = Priority.LONG, PATIENCE_S
     return job
 
 
@@ -77,9 +82,10 @@ def stages(
             percent = 100.0 * (start + (end - start) * part)
             set_progress([{"width": f"{percent:.0f}%"}, caption(progress)])
 
+        job = current_job(show)
         if patient:
-            return current_job(show, Priority.LONG, PATIENCE_S)
-        return current_job(show)
+            patiently(job)
+        return job
 
     return make
 

@@ -43,10 +43,10 @@ STEPS = (
     ),
     Step(
         "#flow-graph-box",
-        "The flow shows where a state comes from",
-        "It leads from the tokens on the left into the chosen cell on the right. Blue links are"
-        " attention, yellow ones the MLP, grey ones the residual stream. Click a link to see what"
-        " it carries.",
+        "The flow shows what the answer depends on",
+        "A line is an attention link between two tokens, a square an MLP. The wider it is, the more"
+        " the answer's logit changes if it is cut. Dashed lines are estimates. Click a link to see"
+        " what it carries.",
     ),
     Step(
         "#curves-graph-box",

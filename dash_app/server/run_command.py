@@ -126,7 +126,8 @@ def _of_link(context: Any, link: str, view: str) -> Any:
     """
     from dash_app import export
     from dash_app.app import VIEWS
-    from dash_app.state.context import from_query, result_of
+    from dash_app.state.context import result_of
+    from dash_app.state.update import from_link
 
     query = urlsplit(link).query
     if not query:
@@ -136,7 +137,7 @@ def _of_link(context: Any, link: str, view: str) -> Any:
         )
     found = export.exports(VIEWS, view)
     reader = export.Joining(context.service, found)
-    selection, ignored = from_query(query, context.base())
+    selection, ignored = from_link(query, context.base())
     if ignored:
         raise SpecError(
             f"The link has values without meaning: {', '.join(ignored)}.", "Copy it again."

@@ -116,11 +116,9 @@ def from_query(query: str, base: Selection) -> tuple[Selection, tuple[str, ...]]
 def to_query(selection: Selection, base: Selection, always: Sequence[str] = ()) -> str:
     """The query that ``from_query`` reads back: what differs from ``base``, and ``always``."""
     base = defaults_for(selection.model, base)
-    pairs = [
-        (name, _text(getattr(selection, name)))
-        for name in _IN_URL
-        if name in always or getattr(selection, name) != getattr(base, name)
-    ]
+    names = {n for n in _IN_URL if n in always or getattr(selection, n) != getattr(base, n)}
+    names |= {"method"} if names else set()  # a link without it is an old one: update.from_link
+    pairs = [(name, _text(getattr(selection, name))) for name in _IN_URL if name in names]
     return "?" + urlencode(pairs, safe=",") if pairs else ""
 
 

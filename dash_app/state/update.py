@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from analysis.errors import SpecError
+from analysis.flow_graph.options import SHARES
 from analysis.tracing.interventions import MAX_EDITS
 from dash_app.state.branches import MAX_BRANCHES
 from dash_app.state.context import (
@@ -218,8 +219,19 @@ def notices(
     return tuple(lines)
 
 
+def from_link(query: str, base: Selection) -> tuple[Selection, tuple[str, ...]]:
+    """Read a link: as ``from_query``, but an old link draws the flow that it drew.
+
+    A link names the flow method since the default is a method in logits. One without it, such as
+    ``?prompt=Hello``, draws the earlier default. A link to a page alone has today's default.
+    """
+    names = {part.partition("=")[0] for part in query.removeprefix("?").split("&") if part}
+    is_old = "method" not in names and bool(names - {"page"})
+    return from_query(query, base.model_copy(update={"method": SHARES}) if is_old else base)
+
+
 def _open(query: str, current: Selection, base: Selection) -> Reduced:
-    wanted, ignored = from_query(query, base)
+    wanted, ignored = from_link(query, base)
     wanted = wanted.model_copy(update={"attempt": current.attempt})
     if current.attempt == 0 or _request(wanted) != _request(current):
         wanted = wanted.model_copy(update={"attempt": current.attempt + 1})

@@ -24,6 +24,14 @@ Visit = Callable[..., Any]
 LABELS = ".flow-labels text:not([visibility=hidden])"
 BARS = "#flow-graph .bars .point"
 POINTS = "#flow-graph .scatterlayer .point"
+KINDS = {"signed": BARS, "effect": POINTS}
+#: The middle of the first line of the chart of effects.
+ON_LINE = """() => {
+    const plot = document.querySelector("#flow-graph .js-plotly-plot");
+    const [{xaxis: x, yaxis: y}, box] = [plot._fullLayout, plot.getBoundingClientRect()];
+    const [{x: [across], y: [down]}] = plot.data;
+    return [box.left + x._offset + x.d2p(across), box.top + y._offset + y.d2p(down)];
+}"""
 FOX = "The quick brown fox jumps over the lazy dog and runs on to the river. "
 PICTURES = {
     "fact": {"prompt": "The capital of France is", "new": 2},
@@ -92,10 +100,13 @@ def drawn(page: Any, kind: str = "#flow-canvas .flow-link") -> None:
 
 
 def open_flow(show: Visit, **values: Any) -> Any:
-    """Show the flow at an address, in a new page or in the one that the tests share."""
-    page = show(f"?{urlencode(values)}" if values else "")
-    signed = values.get("method") == "signed"
-    drawn(page, BARS if signed else "#flow-canvas .flow-link")
+    """Show the flow at an address, in a new page or in the one that the tests share.
+
+    Links by proximity are drawn unless a method is given.
+    """
+    chosen = {"method": "proximity", **values}
+    page = show(f"?{urlencode(chosen)}")
+    drawn(page, KINDS.get(chosen["method"], "#flow-canvas .flow-link"))
     page.wait_for_selector(".story-phrase")
     page.wait_for_selector("#attention-graph .heatmaplayer image")
     page.wait_for_selector(".job.is-busy", state="detached")  # the elements below would move
@@ -219,7 +230,7 @@ def test_heads_and_scale_change_the_picture(revisit: Visit) -> None:
 
 @pytest.mark.full
 def test_every_method_is_drawn(revisit: Visit) -> None:
-    page = open_flow(revisit)
+    page = open_flow(revisit, method=FLOW_METHODS.default)
     open_sheet(page, "flow")
     for method in tuple(FLOW_METHODS.values())[1:]:
         before = page.locator("#flow-subtitle").inner_text()
@@ -228,12 +239,10 @@ def test_every_method_is_drawn(revisit: Visit) -> None:
         expect(pressed).to_have_attribute("aria-pressed", "true")
         expect(page.locator("#flow-options .control-help")).to_have_text(method.summary)
         line = page.locator("#flow-subtitle")
-        captions = {"signed": "Direct paths", "effect": "falls if a link is cut"}
-        said = captions.get(method.name, "Showing")
+        said = {"signed": "Direct paths"}.get(method.name, "Showing")
         expect(line).to_contain_text(said)
         expect(line).not_to_have_text(before)
-        kinds = {"signed": BARS, "effect": POINTS}
-        drawn(page, kinds.get(method.name, "#flow-canvas .flow-link"))
+        drawn(page, KINDS.get(method.name, "#flow-canvas .flow-link"))
         expect(page).to_have_url(re.compile(f"method={method.name}"))
 
 
@@ -301,6 +310,30 @@ def test_the_causal_check_can_be_cancelled_and_is_shown(revisit: Visit) -> None:
     assert page.locator(".flow-scatter .points path").count() > 20
     page.locator("#flow-check-compare").click()
     expect(page.locator(".flow-compared tbody tr")).to_have_count(len(FLOW_METHODS))
+
+
+def test_the_page_opens_with_effects_and_measures_them_in_the_background(visit: Visit) -> None:
+    page = visit()
+    line = page.locator("#flow-subtitle")
+    expect(line).to_contain_text("falls if a link is cut")
+    drawn(page, POINTS)
+    expect(line).not_to_contain_text("Measured: 0 links")
+    expect(page.locator("#flow-progress")).to_have_class("job is-idle")
+    expect(page.locator("#flow-canvas")).to_be_hidden()
+    at = page.evaluate(ON_LINE)
+    page.mouse.move(at[0] - 3, at[1])
+    page.mouse.move(*at)
+    expect(page.locator("#flow-graph .hovertext")).to_contain_text("attention")
+    page.mouse.click(*at)
+    expect(page).to_have_url(re.compile("link=attention"))
+    expect(page.locator("#flow-inspector")).to_contain_text("writes")
+    open_pane(page, "links")
+    heads = page.locator("#flow-table th")
+    expect(heads.filter(has_text="Estimated logits")).to_have_count(1)
+    expect(heads.filter(has_text="Measured logits")).to_have_count(1)
+    old = visit("?prompt=The+capital+of+France+is")  # a link without a method
+    expect(old.locator("#flow-subtitle")).to_contain_text("% of the flow")
+    expect(old).to_have_url(re.compile("method=proximity"))
 
 
 def test_signed_flow_names_the_sum_and_its_error(revisit: Visit) -> None:

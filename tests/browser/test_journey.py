@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from tests.support.browser_pages import FLOW_DRAWN
 from tests.support.held_requests import held
 from tests.support.pictures import IMAGES
 from tests.support.time_limits import PATIENCE_S
@@ -61,7 +62,7 @@ def ready(page: Any) -> None:
     page.wait_for_selector("#lens-graph .heatmaplayer image")
     page.wait_for_selector("#curves-graph .scatterlayer .trace")
     page.wait_for_selector("#attention-graph .heatmaplayer image")
-    page.wait_for_selector("#flow-canvas .flow-link", state="attached")
+    page.wait_for_selector(FLOW_DRAWN, state="attached")
     until(page, "document.fonts.status === 'loaded'")
     page.wait_for_selector(".figure.is-loading", state="detached")
     for bar in ("#run-progress", "#lens-progress"):
@@ -98,6 +99,8 @@ def test_the_page_opens_on_a_finished_example(visit: Visit) -> None:
     expect(page.locator(".token.is-answer").first).to_contain_text("Paris")
     expect(page.locator(".token-alternatives").first).to_contain_text("%")
     assert "row=" not in page.url
+    expect(page.locator("#flow-subtitle")).to_contain_text("falls if a link is cut")
+    expect(page.locator("#flow-subtitle")).not_to_contain_text("Measured: 0 links")
     snapshot(page, "page.png")
 
 
@@ -110,7 +113,7 @@ def test_the_dark_page(visit: Visit) -> None:
 
 
 def test_one_selection_moves_every_view(revisit: Visit) -> None:
-    page = revisit()
+    page = revisit("?method=proximity")
     ready(page)
     cell(page, 20, 3)
     expect(page.locator("#lens-inspector")).to_contain_text("after layer 19")
@@ -290,7 +293,7 @@ def test_an_address_shows_the_same_page_elsewhere(visit: Visit) -> None:
 
 
 def test_the_flow_responds_to_the_pointer(revisit: Visit) -> None:
-    page = revisit()
+    page = revisit("?method=proximity")
     ready(page)
     expect(page.locator("#flow-subtitle")).to_contain_text("% of the flow")
     links = page.locator("#flow-canvas .flow-link")

@@ -27,7 +27,7 @@ FAULTS = """async () => {
         .filter((one) => ["serious", "critical"].includes(one.impact))
         .map((one) => [one.id, one.impact, one.nodes.map((node) => node.html.slice(0, 160))]);
 }"""
-SEEN = ("#lens-graph", "#inspect-cell", "#curves-graph", "#attention-graph", "#flow-canvas")
+SEEN = ("#lens-graph", "#inspect-cell", "#curves-graph", "#attention-graph", "#flow-graph-box")
 #: Elements of the page on opening, with those in its head (``benchmarks/page.py``).
 MOST_ELEMENTS = 1500
 SIZES = ((1280, 720), (1440, 900), (1920, 1080))
@@ -193,6 +193,8 @@ def test_old_links_open_the_same_view(visit: Visit) -> None:
     until_drawn(page)
     expect(page.locator("#page-explore")).to_be_visible()
     expect(page.locator("#lens-inspector")).to_contain_text("after layer 19")
+    expect(page.locator("#flow-subtitle")).to_contain_text("% of the flow")
+    expect(page.locator("#flow-subtitle")).to_contain_text("after layer 19")
     expect(page.locator("#attention-subtitle")).to_contain_text("In layer 18")
     expect(page.locator(".head.is-selected")).to_have_count(2)
     expect(page.locator("[data-chips=lens] .chip")).to_have_text("Norm: Unit ×")

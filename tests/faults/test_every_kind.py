@@ -95,7 +95,7 @@ KINDS = {
     "decode": Kind(WHOLE, "Decoding", kept=COLUMN),
     "pattern": Kind(PatternSpec(1)),
     "answer": Kind(AnswerSpec(6, prompt_length=12), "Generating", 3),
-    "flow": Kind(FlowSpec(), BACK),
+    "flow": Kind(FlowSpec(method="proximity"), BACK),
     "attribute": Kind(AttributionSpec(11)),
     "emergence": Kind(EmergenceSpec(causal=True), "Causal commit", patient=True,
                       kept=EmergenceSpec()),

@@ -93,7 +93,7 @@ def test_a_flow_upwards_starts_at_the_tokens(run: Run, pair: tuple[Any, Any]) ->
 
 
 def test_a_table_is_readable(run: Run) -> None:
-    lines = run("flow", "--budget", "5").splitlines()
+    lines = run("flow", "--method", "proximity", "--budget", "5").splitlines()
     assert lines[0].split() == [
         "kind", "layer", "head", "source_pos", "target_pos", "source", "target", "share", "flow",
         "measured", "source_token", "target_token",
@@ -120,7 +120,7 @@ def test_the_prompt_can_come_from_standard_input(
         (("decode", "MODEL", ""), "There is no prompt. Write it after the model"),
         (("decode", "MODEL", "x", "--head", "1"), "A head goes with the components"),
         (
-            ("flow", "MODEL", "x", "--foil", "3"),
+            ("flow", "MODEL", "x", "--method", "norm", "--foil", "3"),
             "does not depend on a token. Choose the method signed",
         ),
         (("flow", "MODEL", "x", "--row", "99"), "Row 99 does not exist."),

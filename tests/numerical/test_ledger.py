@@ -87,7 +87,7 @@ def test_a_wrong_attribution_fails(small: Case) -> None:
 
 
 def test_a_graph_that_loses_mass_fails(small: Case) -> None:
-    graph = analysis.flow(small.model, small.trace, position=AT)
+    graph = analysis.flow(small.model, small.trace, position=AT, method="proximity")
     assert ledger.graph_error(graph) < 1e-5
     tokens = (graph.node_kind == 0) & (graph.node_depth == 0)
     lost = replace(graph, node_flow=np.where(tokens, 0.75, 1.0) * graph.node_flow)

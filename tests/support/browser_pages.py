@@ -18,6 +18,8 @@ COUNT_REQUESTS = """
     };
 """
 IS_BUSY = "() => window.unanswered > 0 || document.querySelector('.job.is-busy') !== null"
+#: A link of the flow: by a method with shares, or an effect.
+FLOW_DRAWN = "#flow-canvas .flow-link, #flow-graph .scatterlayer .point"
 #: Longer than the pause between two polls of a job: some jobs show no progress bar.
 REST_MS = 600
 #: Close what a reader opened, then change the address.
@@ -37,7 +39,7 @@ def until_drawn(page: Any) -> None:
     for graph in ("lens", "attention"):
         page.wait_for_selector(f"#{graph}-graph .heatmaplayer image", state="attached")
     page.wait_for_selector("#curves-graph .scatterlayer .trace", state="attached")
-    page.wait_for_selector("#flow-canvas .flow-link", state="attached")
+    page.wait_for_selector(FLOW_DRAWN, state="attached")
     page.wait_for_selector(".story-phrase")
     page.wait_for_selector(".figure.is-loading", state="detached")
     page.wait_for_selector(".job.is-busy", state="detached")

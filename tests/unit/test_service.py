@@ -212,7 +212,11 @@ def test_on_the_real_model_nothing_is_computed_twice(
     def everything(service: Service) -> list[Any]:
         run = service.ask(spec.model, spec)
         trace = TraceSpec(spec.model, run.token_ids)
-        return [run, service.ask(trace, LensSpec()), service.ask(trace, FlowSpec(budget=50))]
+        return [
+            run,
+            service.ask(trace, LensSpec()),
+            service.ask(trace, FlowSpec(method="proximity", budget=50)),
+        ]
 
     with Service(settings) as service:
         first = everything(service)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from dash import ClientsideFunction, Dash, Input, Output, ctx, no_update
+from dash import ClientsideFunction, Dash, Input, Output, ctx, no_update, set_props
 from dash.development.base_component import Component
 
 from analysis.flow_graph.options import FLOW_METHODS
@@ -20,6 +20,7 @@ from dash_app.jobs.job_and_draw import (
     JobParts,
     Work,
     part_of,
+    patiently,
     register_job,
     run_safely,
     stored_problem,
@@ -65,6 +66,7 @@ def compute(
     """Compute the graph, unless the memo has it.
 
     Effects are estimated first; ``hand_over`` passes the estimates on before any is measured.
+    Measuring them is long work, so every click goes first.
     """
 
     def work() -> str | None:
@@ -74,13 +76,14 @@ def compute(
             return None
         trace = trace_of(run)
         service.ask(trace, spec, job(0.0, 0.5))
-        if not FLOW_METHODS[spec.method].signed:
+        if not spec.choice.signed:
             service.ask(trace, LensSpec(), job(0.5, 1.0))  # the nodes' tokens
         further = _measurements(run, shown)
         for number, one in enumerate(further):
             if hand_over is not None:
                 hand_over({"part": repr(spec)})
-            service.ask(trace, one, job(number / len(further), (number + 1) / len(further)))
+            part = job(number / len(further), (number + 1) / len(further))
+            service.ask(trace, one, patiently(part))
         return repr(spec)
 
     return run_safely(work)
@@ -241,7 +244,7 @@ CHECK = Drawing(
     job=JobStart.ON_REQUEST,
 )
 DRAWINGS = (GRAPH, OPTIONS, LINK, LINK_EFFECT, HEAD, CHECK)
-GRAPH_JOB = JobParts(FlowId.LAST, FlowId.PROGRESS)
+GRAPH_JOB = JobParts(FlowId.LAST, FlowId.PROGRESS, FlowId.STOP_GRAPH)
 CHECK_JOB = JobParts(FlowId.CHECK_LAST, FlowId.CHECK_PROGRESS, FlowId.STOP)
 
 
@@ -250,7 +253,13 @@ def register(app: Dash, context: Context) -> None:
 
     def flow(run: RunRef, selection: Selection) -> Work:
         pass_on = part_of(GRAPH, run, selection)
-        return partial(compute, context.service, run, selection, hand_over=pass_on)
+
+        def show(part: dict[str, Any]) -> None:
+            """Draw the estimates, which can be read while links are cut."""
+            pass_on(part)
+            set_props(FlowId.BOX, {"className": FIGURE})
+
+        return partial(compute, context.service, run, selection, hand_over=show)
 
     loading = [(Output(FlowId.BOX, "className"), FIGURE_LOADING, FIGURE)]
     register_job(app, context, GRAPH, GRAPH_JOB, flow, running=loading)

@@ -69,6 +69,8 @@ def effect_figure(graph: Graph, drawing: Effects, run: RunResult, *, theme: Them
     """
     lanes = {pos: -number for number, pos in enumerate(drawing.positions)}
     top = max((abs(link.effect) for link in drawing.links), default=1.0)
+    edges = [link for link in drawing.links if link.kind == "attention"]
+    mlps = [link for link in drawing.links if link.kind == "mlp"]
     layout = base_layout(
         theme,
         margin={"l": 116, "r": 24, "t": 14, "b": 46, "pad": 0, "autoexpand": False},
@@ -80,16 +82,14 @@ def effect_figure(graph: Graph, drawing: Effects, run: RunResult, *, theme: Them
             tickvals=[*range(0, graph.row, 5 if graph.row > 12 else 1)],
         ),
         yaxis=axis(theme, range=[0.55 - len(lanes), 0.55], showticklabels=False),
-        shapes=[_lane_line(y, theme) for y in lanes.values()],
+        shapes=[*(_lane_line(y, theme) for y in lanes.values()), *_lines(edges, lanes, top, theme)],
         hovermode="closest",
         showlegend=False,
         meta={"view": "flow-signed"},
     )
-    edges = [link for link in drawing.links if link.kind == "attention"]
-    mlps = [link for link in drawing.links if link.kind == "mlp"]
     data = [
-        *_lines(edges, lanes, top, theme),
-        _points(edges, lanes, run, theme),
+        _points(edges, lanes, run),
+        _crosses(edges, lanes, theme),
         _squares(mlps, lanes, top, run, theme),
     ]
     return {"data": data, "layout": layout}
@@ -102,54 +102,60 @@ def _ends(link: Cuttable, lanes: dict[int, int]) -> tuple[float, float, float, f
 def _lines(
     edges: list[Cuttable], lanes: dict[int, int], top: float, theme: Theme
 ) -> list[dict[str, Any]]:
-    """One trace for each sign, width and dash, so that few traces hold many lines."""
+    """One path for each sign, width and dash, so that few elements show many lines."""
     groups: dict[tuple[bool, int, bool], list[Cuttable]] = defaultdict(list)
     for link in edges:
         step = round(_STEPS * abs(link.effect) / top)
         groups[link.effect > 0, step, link.measured].append(link)
-    traces = []
+    shapes = []
     for (raises, step, measured), links in sorted(groups.items(), key=lambda one: one[0][1]):
         ends = [_ends(link, lanes) for link in links]
-        traces.append(
+        shapes.append(
             {
-                "type": "scatter",
-                "mode": "lines",
-                "x": [x for x0, _, x1, _ in ends for x in (x0, x1, None)],
-                "y": [y for _, y0, _, y1 in ends for y in (y0, y1, None)],
+                "type": "path", "xref": "x", "yref": "y", "layer": "below",
+                "path": "".join(f"M{x0:g},{y0:g}L{x1:g},{y1:g}" for x0, y0, x1, y1 in ends),
                 "line": {
                     "color": rgba(_colour(raises, theme), 0.85),
                     "width": max(_WIDE * step / _STEPS, _THIN),
                     "dash": "solid" if measured else "4px,3px",
                 },
-                "hoverinfo": "skip",
             }
-        )
-    return traces
+        )  # fmt: skip
+    return shapes
 
 
-def _points(
-    edges: list[Cuttable], lanes: dict[int, int], run: RunResult, theme: Theme
-) -> dict[str, Any]:
-    """Where the pointer finds a line: at three of its points; a cross marks a differing link."""
-    spots = []
-    for link in edges:
-        x0, y0, x1, y1 = _ends(link, lanes)
-        for part in (0.5, 0.2, 0.8):
-            marked = link.wrong and part == 0.5
-            spots.append((link, x0 + part * (x1 - x0), y0 + part * (y1 - y0), marked))
+def _points(edges: list[Cuttable], lanes: dict[int, int], run: RunResult) -> dict[str, Any]:
+    """Where the pointer finds a line: at three of its points, which are not drawn."""
+    spots = [
+        (link, x0 + part * (x1 - x0), y0 + part * (y1 - y0))
+        for link in edges
+        for x0, y0, x1, y1 in [_ends(link, lanes)]
+        for part in (0.5, 0.2, 0.8)
+    ]
+    return {
+        "type": "scatter",
+        "mode": "none",
+        "x": [x for _, x, _ in spots],
+        "y": [y for _, _, y in spots],
+        "customdata": [_data(link, run) for link, *_ in spots],
+        "hovertemplate": "%{customdata[0]}<extra></extra>",
+    }
+
+
+def _crosses(edges: list[Cuttable], lanes: dict[int, int], theme: Theme) -> dict[str, Any]:
+    """A cross on each line whose estimate differs from the measured effect."""
+    ends = [_ends(link, lanes) for link in edges if link.wrong]
     return {
         "type": "scatter",
         "mode": "markers",
-        "x": [x for _, x, _, _ in spots],
-        "y": [y for _, _, y, _ in spots],
+        "x": [(x0 + x1) / 2 for x0, _, x1, _ in ends],
+        "y": [(y0 + y1) / 2 for _, y0, _, y1 in ends],
         "marker": {
             "size": 9,
-            "symbol": ["x-thin" if marked else "circle" for *_, marked in spots],
-            "opacity": [1.0 if marked else 0.0 for *_, marked in spots],
+            "symbol": "x-thin",
             "line": {"width": 2, "color": palette(theme).select},
         },
-        "customdata": [_data(link, run) for link, *_ in spots],
-        "hovertemplate": "%{customdata[0]}<extra></extra>",
+        "hoverinfo": "skip",
     }
 
 

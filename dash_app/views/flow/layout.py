@@ -10,7 +10,7 @@ from dash.development.base_component import Component
 
 from analysis.contract.choices import Choices
 from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, START_TOKEN
-from dash_app.jobs.job_and_draw import fill_id, label_id, progress_bar, start_button, stop_button
+from dash_app.jobs.job_and_draw import progress_bar, start_button, stop_button
 from dash_app.page.panel import FIGURE, GRAPH_CONFIG, aria, blank_figure, control
 from dash_app.page.panes import Pane
 from dash_app.page.thin_layout import Lazy
@@ -29,6 +29,7 @@ class FlowId(StrEnum):
     DRAWN = "flow-drawn"
     LAYERS = "flow-layers"
     PROGRESS = "flow-progress"
+    STOP_GRAPH = "flow-stop"
     LAST = "flow-last"
     OPTIONS = "flow-options"
     SUBTITLE = "flow-subtitle"
@@ -105,11 +106,7 @@ def layout(context: Context) -> dict[str, Any]:
     """The picture, the list of its links, the causal check, and the chosen link."""
     title = "Where the information comes from, and where it goes"
     stores = (FlowId.LAST, FlowId.PICTURE, FlowId.DRAWN)
-    fill = html.Div(id=fill_id(FlowId.PROGRESS), className="progress-bar")
-    label = html.Span(id=label_id(FlowId.PROGRESS), className="job-label")
-    progress = html.Div(
-        [html.Div(fill, className="progress"), label], className="job flow-progress"
-    )
+    progress = progress_bar(FlowId.PROGRESS, stop_button(FlowId.STOP_GRAPH))
     body = [*(dcc.Store(id=name) for name in stores), progress, _picture(), _tools()]
     flow = Pane(
         "flow",
@@ -117,7 +114,7 @@ def layout(context: Context) -> dict[str, Any]:
         title,
         body,
         HELP,
-        caption="The flow into the chosen state.",
+        caption="What the answer depends on.",
         caption_id=FlowId.SUBTITLE,
         options={
             "": html.Div(options(context.base()), id=FlowId.OPTIONS),
@@ -179,7 +176,7 @@ def _picture() -> Component:
                 ),
                 "lazy-flow-graph",  # drawn when there is no picture (assets/js/flow.js)
             ),
-            html.Div(canvas, className="flow-picture"),
+            canvas,
         ],
         id=FlowId.BOX,
         className=FIGURE,
@@ -189,24 +186,20 @@ def _picture() -> Component:
 def _tools() -> Component:
     """The key, the scale, and buttons to zoom."""
 
-    def items(kinds: tuple[tuple[str, str], ...]) -> list[Component]:
+    def items(kinds: tuple[tuple[str, str], ...], key: str) -> list[Component]:
         return [
             html.Span(
-                [html.Span(className=f"legend-swatch is-{kind}"), name], className="legend-item"
+                [html.Span(className=f"legend-swatch is-{kind}"), name],
+                className=f"legend-item {key}",
             )
             for kind, name in kinds
         ]
 
     bar = [html.Span(className="flow-scale-bar"), html.Span(className="flow-scale-text")]
-    scale = html.Span(bar, className="legend-item flow-scale")
-    return html.Div(
-        [
-            html.Div([*items(KINDS), scale], className="legend flow-key-shares"),
-            html.Div(items(SIGNS), className="legend flow-key-signed"),
-            html.Div([_zoom(*one) for one in ZOOM], className="flow-zoom flow-key-shares"),
-        ],
-        className="flow-tools",
-    )
+    scale = html.Span(bar, className="legend-item flow-scale flow-key-shares")
+    zoom = html.Div([_zoom(*one) for one in ZOOM], className="flow-zoom flow-key-shares")
+    shares, signed = items(KINDS, "flow-key-shares"), items(SIGNS, "flow-key-signed")
+    return html.Div([*shares, scale, *signed, zoom], className="flow-tools legend")
 
 
 def _zoom(text: str, what: str, label: str) -> Component:

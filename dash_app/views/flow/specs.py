@@ -10,7 +10,7 @@ from dash.development.base_component import Component
 
 from analysis.contract.choices import Choices, Situation
 from analysis.contract.specs import ModelInfo
-from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, START_TOKEN
+from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, SHARES, START_TOKEN
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec, NeuronSpec
 from dash_app.page.panel import Option, control, options_of, segmented, switch
 from dash_app.page.token_labels import logit_controls
@@ -134,12 +134,15 @@ def causal_check(run: RunRef, selection: Selection) -> CausalSpec | None:
 
 
 def comparison(run: RunRef, selection: Selection) -> ComparisonSpec:
-    """The comparison of all methods at the chosen position, for the chosen tokens."""
+    """The comparison of all methods at the chosen position, for the chosen tokens.
+
+    Of effects, links are measured as in the picture.
+    """
     pos = resolve(selection, run).pos
     signed = FLOW_METHODS[selection.method].signed
     return ComparisonSpec(
         CausalSpec(
-            FlowSpec(pos, run.layers, "proximity", THINNEST),
+            FlowSpec(pos, run.layers, SHARES, THINNEST, exact=pos < EXACT_UP_TO),
             token=_known(selection.token, run) if signed else None,
             foil=_known(selection.foil, run) if signed else None,
             limit=CUTS_EACH,

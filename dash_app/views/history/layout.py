@@ -11,6 +11,7 @@ import dash_bootstrap_components as dbc
 from dash import dcc, html
 from dash.development.base_component import Component
 
+from analysis.flow_graph.options import FLOW_METHODS
 from dash_app.history.collections import NOTE, TITLE, Collection, Item
 from dash_app.history.database import Share
 from dash_app.history.runs import Page, Run
@@ -165,7 +166,7 @@ def run_table(page: Page, start: int, search: str) -> Component:
 def _row(run: Run) -> Component:
     prompt = html.A(
         shorten(run.prompt.replace("\n", "↵"), _PROMPT) or "(empty)",
-        href=f"?{target(**run.request)}",
+        href=f"?{target(**run.request, method=FLOW_METHODS.default)}",
         className="mono",
         title=run.prompt,
         dir="auto",

@@ -48,7 +48,7 @@ def one_by_one(run: Run, check: Any, value: str) -> list[float]:
 @pytest.mark.parametrize("value", ["zero", "mean"])
 @pytest.mark.parametrize("per_head", [True, False])
 def test_effects_equal_single_cuts(run: Run, value: Any, per_head: bool) -> None:
-    flow = FlowSpec(position=6, per_head=per_head)
+    flow = FlowSpec(position=6, method="proximity", per_head=per_head)
     check = causal_check.compute(*run, CausalSpec(flow, value=value, limit=12))
     assert len(check.kind) == 12
     assert {LINK_KINDS[kind] for kind in check.kind} >= {"attention"}
@@ -58,8 +58,8 @@ def test_effects_equal_single_cuts(run: Run, value: Any, per_head: bool) -> None
 
 
 def test_every_drawn_link_is_cut_counted_or_beyond_the_limit(run: Run) -> None:
-    graph = analysis.flow(*run, top_k=2)
-    check = causal_check.compute(*run, CausalSpec(FlowSpec(top_k=2), limit=5))
+    graph = analysis.flow(*run, method="proximity", top_k=2)
+    check = causal_check.compute(*run, CausalSpec(FlowSpec(method="proximity", top_k=2), limit=5))
     assert len(check.kind) + check.without_cut + check.unmeasured == len(graph.links)
     cuttable = [
         link
@@ -119,7 +119,9 @@ def test_the_runs_own_interventions_stay_in_force(run: Run) -> None:
     model, _ = run
     own = Ablate("mlp_output", 0, pos=2)
     edited = analysis.trace(model, TOKENS, [own])
-    check = causal_check.compute(model, edited, CausalSpec(FlowSpec(position=5), limit=9))
+    check = causal_check.compute(
+        model, edited, CausalSpec(FlowSpec(position=5, method="proximity"), limit=9)
+    )
     assert check.logit == pytest.approx(float(edited.logits[5].max()), abs=1e-5)
     heads = np.flatnonzero(check.kind == LINK_KINDS.index("attention"))
     assert len(heads)

@@ -42,8 +42,8 @@ class Case(NamedTuple):
     hand: ByHand
 
     def graph(self, **options: Any) -> Graph:
-        """An effect graph of every link."""
-        chosen = {"token": TOKEN, "foil": FOIL, **options}
+        """An effect graph of every link; badly estimated ones are cut unless ``exact`` is given."""
+        chosen = {"token": TOKEN, "foil": FOIL, "exact": True, **options}
         return analysis.flow(self.model, self.run, method="effect", **chosen)
 
 
@@ -137,7 +137,7 @@ def test_edges_whose_cut_moves_the_state_far_are_measured(family: str, per_head:
     """Against the attention output of a run with the edge knocked out."""
     model = built.understood(make(family), family)
     run = analysis.trace(model, TOKENS)
-    graph = analysis.flow(model, run, method="effect", per_head=per_head)
+    graph = analysis.flow(model, run, method="effect", per_head=per_head, exact=True)
     edges = [link for link in graph.links if link.kind == "attention" and link.target_pos]
     marks = []
     for link in [*[one for one in edges if one.measured][:12], *edges[:: len(edges) // 24]]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import analysis
-from analysis.errors import SpecError
+from analysis.errors import BackwardError, SpecError
+from analysis.flow_graph.specs import FlowSpec
 from tests.support import built, every_architecture, zoo
 
 TOKENS = (5, 9, 33, 2, 8, 41, 7, 60)
@@ -41,6 +43,7 @@ def test_four_bit_weights_are_refused_with_the_reason() -> None:
     object.__setattr__(model, "info", replace(model.info, quantised="4bit"))
     with pytest.raises(SpecError, match="4-bit weights can't run backward"):
         analysis.flow(model, run, method="effect")
+    assert analysis.flow(model, run).method == "proximity"
 
 
 def test_a_model_that_cannot_run_backward_is_refused_with_the_reason(
@@ -53,8 +56,42 @@ def test_a_model_that_cannot_run_backward_is_refused_with_the_reason(
         raise NotImplementedError("no backward for this kernel")
 
     monkeypatch.setattr(torch.autograd, "grad", fail)
-    with pytest.raises(SpecError, match="no backward for this kernel"):
-        analysis.flow(model, run, method="effect")
+    for options in ({"method": "effect"}, {"token": 3}):
+        with pytest.raises(BackwardError, match="no backward for this kernel"):
+            analysis.flow(model, run, **options)
+    assert analysis.flow(model, run).method == "proximity"
+
+
+@pytest.mark.parametrize(
+    ("options", "method"),
+    [
+        ({}, "effect"),
+        ({"row": 3, "budget": 9}, "effect"),
+        ({"token": 3, "foil": 4}, "effect"),
+        ({"row": 1}, "proximity"),
+        ({"position": (1, 2)}, "proximity"),
+        ({"direction": "up"}, "proximity"),
+        ({"fold_sinks": True}, "proximity"),
+        ({"hide_start": "loss"}, "proximity"),
+        ({"method": "norm"}, "norm"),
+    ],
+)
+def test_without_a_method_the_graph_shows_effects_where_it_can(
+    options: dict[str, Any], method: str
+) -> None:
+    model = built.understood(zoo.make("llama"), "llama")
+    run = analysis.trace(model, TOKENS)
+    graph = analysis.flow(model, run, **options)
+    assert graph.method == method
+    named = analysis.flow(model, run, **{**options, "method": method})
+    np.testing.assert_array_equal(graph.link_flow, named.link_flow)
+    assert not graph.link_measured.any()
+    assert analysis.compute(model, FlowSpec.from_options(**options), run).method == method
+
+
+def test_a_token_needs_a_graph_in_logits() -> None:
+    with pytest.raises(SpecError, match="The method effect explains one logit"):
+        FlowSpec(token=3, direction="up")
 
 
 def test_an_attention_that_runs_twice_in_a_pass_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

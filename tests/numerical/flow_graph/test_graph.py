@@ -38,7 +38,7 @@ def test_proximity_equals_brute_force(small: Case, root: tuple[int, int]) -> Non
     row, pos = root
     slow = reference.forward(small.model.hf, small.trace.token_ids)
     size = len(small.trace.tokens)
-    graph = analysis.flow(small.model, small.trace, position=pos, row=row)
+    graph = analysis.flow(small.model, small.trace, position=pos, row=row, method="proximity")
     wanted = reference.flow(slow, row % (small.model.info.layers + 1), pos % size)
     assert_same(graph, wanted, atol=2e-5)
 
@@ -79,10 +79,10 @@ def test_pruning_states_its_hidden_mass(case: Case, options: dict) -> None:
     whole = {
         (link.kind, link.target, link.source, link.head): link.share
         for link in analysis.flow(
-            case.model, case.trace, per_head=options.get("per_head", True)
+            case.model, case.trace, method="proximity", per_head=options.get("per_head", True)
         ).links
     }
-    graph = analysis.flow(case.model, case.trace, **options)
+    graph = analysis.flow(case.model, case.trace, method="proximity", **options)
     arrived = sum(node.flow for node in graph.nodes if node.row == 0)
     ended = sum(node.flow for node in graph.nodes if node.kind in ("bias", "sink"))
     assert arrived + ended + graph.hidden_share == pytest.approx(1.0, abs=1e-5)
@@ -107,7 +107,9 @@ def test_pruning_states_its_hidden_mass(case: Case, options: dict) -> None:
 def test_within_a_budget_other_links_carry_exactly_the_hidden_mass(
     small: Case, budget: int, position: int | tuple[int, int]
 ) -> None:
-    graph = analysis.flow(small.model, small.trace, position=position, budget=budget)
+    graph = analysis.flow(
+        small.model, small.trace, method="proximity", position=position, budget=budget
+    )
     others = [link for link in graph.links if link.kind == "other"]
     assert len(graph.links) <= budget
     assert sum(link.flow for link in others) == pytest.approx(graph.hidden_share, abs=1e-5)
@@ -124,7 +126,7 @@ def test_within_a_budget_other_links_carry_exactly_the_hidden_mass(
 
 @pytest.mark.parametrize("budget", [3, 12, 40])
 @pytest.mark.parametrize("options", [
-    {}, {"method": "norm"}, {"direction": "up", "row": 0, "position": 0},
+    {"method": "proximity"}, {"method": "norm"}, {"direction": "up", "row": 0, "position": 0},
     {"direction": "up", "row": 0, "position": 2, "per_head": False},
 ])  # fmt: skip
 def test_a_budget_keeps_connected_links(small: Case, budget: int, options: dict) -> None:
@@ -144,14 +146,14 @@ def test_a_budget_keeps_connected_links(small: Case, budget: int, options: dict)
 
 
 def test_a_large_budget_cuts_nothing(small: Case) -> None:
-    whole = analysis.flow(small.model, small.trace)
-    graph = analysis.flow(small.model, small.trace, budget=len(whole.links))
+    whole = analysis.flow(small.model, small.trace, method="proximity")
+    graph = analysis.flow(small.model, small.trace, method="proximity", budget=len(whole.links))
     assert graph.links == whole.links
 
 
 def test_summed_heads_carry_the_mass_of_single_heads(small: Case) -> None:
-    split = analysis.flow(small.model, small.trace)
-    summed = analysis.flow(small.model, small.trace, per_head=False)
+    split = analysis.flow(small.model, small.trace, method="proximity")
+    summed = analysis.flow(small.model, small.trace, method="proximity", per_head=False)
     totals: dict[tuple[str, str, str], float] = defaultdict(float)
     for link in split.links:
         totals[link.kind, link.target, link.source] += link.share

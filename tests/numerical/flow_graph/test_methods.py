@@ -142,7 +142,7 @@ def test_where_every_projection_is_zero_norm_shares_replace_it(pair: Pair) -> No
 
 def test_upward_and_downward_flow_have_the_same_mass(pair: Pair) -> None:
     """The mass that a root gets from a token equals the mass that the token sends to it."""
-    whole = analysis.flow(pair.model, pair.trace, position=6)
+    whole = analysis.flow(pair.model, pair.trace, position=6, method="proximity")
     arrived = {node.key: node.flow for node in whole.nodes}
     for pos in (0, 3, 6):
         sent = analysis.flow(pair.model, pair.trace, position=pos, direction="up")
@@ -187,7 +187,7 @@ def test_pruned_signed_links_still_sum_to_the_logit(pair: Pair, options: Any) ->
         ({"method": "signed", "position": (1, 2)}, "one position"),
         ({"method": "signed", "direction": "up"}, "goes down"),
         ({"method": "signed", "token": 3, "foil": 3}, "its own foil"),
-        ({"token": 3}, "does not depend on a token"),
+        ({"method": "norm", "token": 3}, "does not depend on a token"),
         ({"position": ()}, "no root"),
         ({"position": (1, 1)}, "named twice"),
         ({"direction": "up", "row": -1}, "above the last row"),
@@ -252,7 +252,7 @@ def test_a_parallel_block_has_no_state_between_attention_and_mlp(pair: Pair) -> 
     """It is absent from the graph and the picture, in both directions."""
     from dash_app.views.flow.link_selection import select
 
-    for options in ({}, {"direction": "up", "position": 2}):
+    for options in ({"method": "proximity"}, {"direction": "up", "position": 2}):
         graph = analysis.flow(pair.model, pair.trace, **options)
         middles = {node.key for node in graph.nodes if node.kind == "mid"}
         assert bool(middles) != pair.model.info.parallel_blocks

@@ -77,7 +77,7 @@ def test_folded_sinks_change_no_sum(small: Case, method: str) -> None:
 
 def test_a_hidden_start_is_counted_as_hidden(small: Case) -> None:
     trace = with_sink(small.trace, 0)
-    whole = analysis.flow(small.model, trace)
+    whole = analysis.flow(small.model, trace, method="proximity")
     graph = analysis.flow(small.model, trace, hide_start="loss")
     assert graph.hidden_positions == (0,)
     kept = {(k.target, k.source, k.head): k.share for k in whole.links}
@@ -109,7 +109,7 @@ def test_a_hidden_start_can_be_reweighted(small: Case) -> None:
 
 def test_an_ordinary_first_token_is_not_dropped(small: Case) -> None:
     assert not small.trace.tokens[0].special
-    plain = analysis.flow(small.model, small.trace)
+    plain = analysis.flow(small.model, small.trace, method="proximity")
     graph = analysis.flow(small.model, small.trace, hide_start="loss", fold_sinks=True)
     assert graph.hidden_positions == ()
     assert graph.sink_positions == ()

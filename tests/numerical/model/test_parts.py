@@ -94,7 +94,7 @@ def test_a_state_space_model_beside_attention_is_a_part_of_its_own() -> None:
     assert attribution.other_parts == ("ssm",)
     assert np.abs(attribution.others).min() > 0.0
     assert abs(attribution.residual_error) < 1e-4 * abs(attribution.logit)
-    links = {link.kind for link in analysis.flow(model, trace).links}
+    links = {link.kind for link in analysis.flow(model, trace, method="proximity").links}
     assert {"ssm", "attention", "mlp", "residual"} <= links
     grid = analysis.decode(model, trace, component="ssm_output")
     assert grid.token_ids.shape[0] == model.info.layers
@@ -204,7 +204,9 @@ def test_blocks_that_cannot_be_split_count_as_a_whole(kind: str) -> None:
     attribution = analysis.attribute(model, trace)
     assert attribution.other_parts == ("whole_block",)
     assert abs(attribution.residual_error) < 1e-4
-    assert "whole_block" in {link.kind for link in analysis.flow(model, trace).links}
+    assert "whole_block" in {
+        link.kind for link in analysis.flow(model, trace, method="proximity").links
+    }
     assert analysis.steps(model, trace).largest[0].component == "whole_block"
     for component in ("attention_output", "mlp_output"):
         with pytest.raises(SpecError):

@@ -79,7 +79,9 @@ def test_component_rows_are_layers(llama: Case) -> None:
 
 
 def test_the_flow_has_a_path_for_each_link_and_no_script(llama: Case) -> None:
-    graph = analysis.compute(llama.model, FlowSpec(-1, threshold=0.001), llama.trace)
+    graph = analysis.compute(
+        llama.model, FlowSpec(-1, method="proximity", threshold=0.001), llama.trace
+    )
     grid = analysis.compute(llama.model, LensSpec(), llama.trace)
     made = results.plot(graph, llama.trace.tokens, grid=grid)
     assert isinstance(made, FlowPicture)
@@ -99,7 +101,9 @@ def test_the_flow_has_a_path_for_each_link_and_no_script(llama: Case) -> None:
 
 def test_two_pictures_in_one_page_do_not_share_styles(llama: Case) -> None:
     one, other = (
-        results.plot(analysis.flow(llama.model, llama.trace, position=pos)).svg("auto")
+        results.plot(analysis.flow(llama.model, llama.trace, position=pos, method="proximity")).svg(
+            "auto"
+        )
         for pos in (-1, -2)
     )
     mark = one.partition('class="')[2].partition('"')[0]

@@ -130,7 +130,7 @@ def test_an_edited_state_is_not_a_sum_of_parts(model: Model, kind: str) -> None:
         assert parts.embedding == 0.0
     assert analysis.attribute(model, trace, 4).interventions == 0.0
     for call in (
-        lambda: analysis.flow(model, trace),
+        lambda: analysis.flow(model, trace, method="proximity"),
         lambda: analysis.flow(model, trace, method="signed"),
         lambda: analysis.colours(model, trace, quantities=("norm",)),
     ):
@@ -140,7 +140,7 @@ def test_an_edited_state_is_not_a_sum_of_parts(model: Model, kind: str) -> None:
     rises = np.diff(step.probs[:, 0])
     rises[edit.row - 1] = -1.0
     assert step.largest[0].layer == rises.argmax()
-    below = analysis.flow(model, trace, position=4)
+    below = analysis.flow(model, trace, position=4, method="proximity")
     assert ledger.graph_error(below) < 1e-5
     notes = require_ledger(model, trace)
     assert "1 states were changed" in notes[2]

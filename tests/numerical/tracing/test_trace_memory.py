@@ -112,7 +112,9 @@ def test_patterns_on_disk_are_the_same_numbers(small: Case) -> None:
         np.testing.assert_array_equal(one, other)
     assert mapped.nbytes == small.trace.nbytes - small.trace.pattern.nbytes
     assert check_run(small.model, mapped, LedgerSpec()).passed
-    graphs = [analysis.flow(small.model, states) for states in (mapped, small.trace)]
+    graphs = [
+        analysis.flow(small.model, states, method="proximity") for states in (mapped, small.trace)
+    ]
     np.testing.assert_array_equal(graphs[0].link_share, graphs[1].link_share)
 
 
@@ -175,12 +177,13 @@ def test_a_graph_with_more_links_than_fit_is_refused_with_both_figures(
     long: Model, free: Callable[[float], None]
 ) -> None:
     states = analysis.trace(long, built.ids(long, 300))
-    links = len(analysis.flow(long, states).link_share)
+    links = len(analysis.flow(long, states, method="proximity").link_share)
     free(40 * links)
     with pytest.raises(NotEnoughMemoryError, match=r"300 positions .* [GM]B; .* are free.*budget"):
-        analysis.flow(long, states)
+        analysis.flow(long, states, method="proximity")
     for options in ({"budget": 40}, {"threshold": 0.1}, {"top_k": 3}):
-        assert analysis.flow(long, states, **options).link_share.size  # type: ignore[arg-type]
+        found = analysis.flow(long, states, method="proximity", **options)  # type: ignore[arg-type]
+        assert found.link_share.size
 
 
 def test_a_signed_flow_that_does_not_fit_is_refused_with_both_figures(

@@ -49,7 +49,7 @@ def test_a_signed_picture_equals_the_sum_over_paths(model: Case, budget: int | N
 def test_a_hidden_start_does_not_count_as_thin_links(small: Case) -> None:
     """Nothing was pruned: the hidden mass is the start token's."""
     trace = with_sink(small.trace, 0)
-    whole = analysis.flow(small.model, trace)
+    whole = analysis.flow(small.model, trace, method="proximity")
     hidden = analysis.flow(small.model, trace, hide_start="loss")
     kept = {(k.target, k.source, k.head) for k in hidden.links}
     flows = {node.key: node.flow for node in hidden.nodes}
@@ -61,7 +61,9 @@ def test_a_hidden_start_does_not_count_as_thin_links(small: Case) -> None:
     assert hidden.hidden_share == pytest.approx(lost, abs=1e-5)
     said = caption(hidden)
     assert f"{percent(hidden.hidden_share)} of the flow goes to the hidden start or through" in said
-    assert "hidden start" not in caption(analysis.flow(small.model, trace, threshold=0.05))
+    assert "hidden start" not in caption(
+        analysis.flow(small.model, trace, method="proximity", threshold=0.05)
+    )
 
 
 def test_upward_captions_state_the_cut_mass_too(small: Case) -> None:

@@ -117,13 +117,25 @@ def test_a_long_prompt_has_a_limited_number_of_lanes_and_links() -> None:
     go.Figure(effect_figure(graph, drawing, other, theme="light"))
 
 
+def paths(figure: Any) -> list[Any]:
+    """The lines of the attention links."""
+    return [shape for shape in figure["layout"]["shapes"] if shape["type"] == "path"]
+
+
 def test_estimated_and_measured_links_look_different() -> None:
     graph = effect_graph(measured=True)
     drawing = select_effects(graph, Rule("least", least=0.0), estimated=effect_graph())
     assert {(link.kind, link.layer) for link in drawing.links if link.measured} == {("mlp", 0)}
     figure = effect_figure(graph, drawing, RUN, theme="light")
-    lines = [trace for trace in figure["data"] if trace["mode"] == "lines"]
-    assert {trace["line"]["dash"] for trace in lines} == {"4px,3px"}
+    lines = paths(figure)
+    assert {line["line"]["dash"] for line in lines} == {"4px,3px"}
+    edges = [link for link in drawing.links if link.kind == "attention"]
+    assert sum(line["path"].count("M") for line in lines) == len(edges) > len(lines)
+    widest = max(lines, key=lambda line: line["line"]["width"])["path"]
+    lanes = {pos: -number for number, pos in enumerate(drawing.positions)}
+    largest = max(edges, key=lambda link: abs(link.effect))
+    start = f"M{largest.layer},{lanes[largest.source]}L"
+    assert f"{start}{largest.layer + 0.5},{lanes[largest.target]}" in widest
     squares = figure["data"][-1]
     mlps = [link for link in drawing.links if link.kind == "mlp"]
     for link, symbol in zip(mlps, squares["marker"]["symbol"], strict=True):
@@ -156,8 +168,8 @@ def test_links_that_a_check_contradicts_are_marked(factor: float, marked: bool) 
     text = effect_caption(graph, drawing, {})
     assert f"Of {known} drawn links with both, {known if marked else 0} differ by over 20 %" in text
     figure = effect_figure(graph, drawing, RUN, theme="dark")
-    points, squares = figure["data"][-2:]
-    crosses = points["marker"]["symbol"].count("x-thin")
+    _, marks, squares = figure["data"]
+    crosses = len(marks["x"])
     crosses += sum("x" in symbol.split("-")[1:] for symbol in squares["marker"]["symbol"])
     assert crosses == (known if marked else 0)
 
@@ -171,11 +183,8 @@ def test_measured_effects_replace_estimates_when_the_picture_is_redrawn() -> Non
     assert all(link.measured for link in redrawn.links)
     for link in redrawn.links:
         assert link.effect == pytest.approx(-2.0 * before.get(link[:5], link.effect / -2.0))
-    dashes = {
-        trace["line"]["dash"]
-        for trace in effect_figure(graph, redrawn, RUN, theme="light")["data"]
-        if trace["mode"] == "lines"
-    }
+    figure = effect_figure(graph, redrawn, RUN, theme="light")
+    dashes = {line["line"]["dash"] for line in paths(figure)}
     assert dashes == {"solid"}
     assert "100 % of the drawn effect" in effect_caption(graph, redrawn, {})
 
@@ -197,11 +206,12 @@ def test_hover_and_click_name_the_link() -> None:
     graph = effect_graph()
     drawing = select_effects(graph, Rule("mass", mass=0.4))
     figure = effect_figure(graph, drawing, RUN, theme="light")
-    named = {tuple(data[1:]) for trace in figure["data"][-2:] for data in trace["customdata"]}
+    drawn = [trace for trace in figure["data"] if "customdata" in trace]
+    named = {tuple(data[1:]) for trace in drawn for data in trace["customdata"]}
     assert named == {
         (link.kind, link.layer, link.source, link.target, link.head) for link in drawing.links
     }
-    texts = [data[0] for trace in figure["data"][-2:] for data in trace["customdata"]]
+    texts = [data[0] for trace in drawn for data in trace["customdata"]]
     assert all("estimated: " in text for text in texts)
 
 

@@ -19,6 +19,7 @@ from dash_app.state.selection import (
     request_run,
     resolve,
 )
+from dash_app.state.update import from_link
 
 BASE = Selection(model="smollm2-135m-instruct", prompt="The capital of France is", new=2)
 INDEX = st.integers(0, 1_000_000)
@@ -51,7 +52,7 @@ SELECTIONS = st.builds(
     readers=st.lists(st.sampled_from(("output", "input", "linear")), max_size=4).map(tuple),
     differ=st.sampled_from(("jsd", "top1")),
     curve=st.sampled_from(("probability", "rank", "kl")),
-    method=st.sampled_from(("proximity", "attention")),
+    method=st.sampled_from(("effect", "proximity", "attention")),
     theme=st.sampled_from(("auto", "light", "dark")),
 )
 
@@ -68,6 +69,29 @@ def test_a_model_with_examples_of_its_own_opens_on_the_first_of_them() -> None:
         changed = opened.model_copy(update={"prompt": prompt})
         assert from_query(to_query(changed, BASE), BASE) == (changed, ())
     assert from_query("?model=other", BASE)[0].prompt == BASE.prompt
+
+
+@given(SELECTIONS)
+def test_a_new_link_restores_the_selection(selection: Selection) -> None:
+    assert from_link(to_query(selection, BASE), BASE) == (selection, ())
+
+
+@pytest.mark.parametrize(
+    ("link", "method"),
+    [
+        ("", "effect"),
+        ("?page=compare", "effect"),
+        ("?row=3", "proximity"),
+        ("?model=m&prompt=Hello&new=1", "proximity"),
+        ("?row=3&method=norm", "norm"),
+        ("?method=effect", "effect"),
+        ("&".join(f"a{i}=1" for i in range(500)), "proximity"),
+    ],
+)
+def test_a_link_without_a_flow_method_draws_the_flow_that_it_drew_when_it_was_made(
+    link: str, method: str
+) -> None:
+    assert from_link(link, BASE)[0].method == method
 
 
 @given(SELECTIONS)

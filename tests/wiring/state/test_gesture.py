@@ -47,7 +47,7 @@ def report(to: str, number: int = 1) -> dict[str, Any]:
 
 
 VIEWS_OF_A_CELL = {
-    "lens-inspector", "curves-graph", "attention-graph", "contributions-table", "flow-picture",
+    "lens-inspector", "curves-graph", "attention-graph", "contributions-table", "flow-graph",
     "tokens-strip", "story-text", "ledger-run",
 }  # fmt: skip
 

@@ -101,13 +101,17 @@ def test_every_change_of_the_selection_can_be_undone() -> None:
     def noted(event: Event) -> dict[str, Any]:
         return address_note(reduce(event, NOW, None, BASE, ()), NOW, BASE, 7)
 
-    full = "?model=m&prompt=Hello&new=1"
+    full, row = "?model=m&prompt=Hello&new=1", "row=4&method=effect"
     assert noted(go("row=4")) == {
-        "query": "?row=4", "link": f"{full}&row=4", "push": True, "kind": "cell", "ignored": [],
-        "full": [], "seen": 7,
+        "query": f"?{row}", "link": f"{full}&{row}", "push": True, "kind": "cell",
+        "ignored": [], "full": [], "seen": 7,
     }  # fmt: skip
     asked = noted(go("prompt=Hi"))
-    assert (asked["query"], asked["push"], asked["kind"]) == ("?prompt=Hi", True, "run")
+    assert (asked["query"], asked["push"], asked["kind"]) == (
+        "?prompt=Hi&method=effect",
+        True,
+        "run",
+    )
     assert noted(go("curve=rank&find=x"))["kind"] == "curve,find"
     assert not noted(go("theme=dark&folded=flow"))["push"]
     assert not noted(happened(PageId.EVENTS, "data", {"url": "?row=4", "n": 3}))["push"]

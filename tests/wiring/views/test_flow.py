@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from functools import partial
 from html import unescape
 from typing import Any
 
@@ -24,6 +25,8 @@ from tests.support.components import text
 from tests.support.fake_service import LAYERS, FakeService, refuse
 
 BASE = Selection(prompt="Hello")
+of_shares = partial(Selection, method="proximity")
+SHARES = of_shares()
 
 
 def no_job(_start: float, _end: float) -> None:
@@ -42,7 +45,7 @@ def gos(parts: Any) -> set[str]:
 
 
 def test_every_method_has_a_button_and_help(service: FakeService, run_ref: RunRef) -> None:
-    found = gos(actions.controls(service, run_ref, Selection()))
+    found = gos(actions.controls(service, run_ref, SHARES))
     assert {f"method={name}" for name in FLOW_METHODS} <= found
     for name, method in FLOW_METHODS.items():
         shown = text(actions.controls(service, run_ref, Selection(method=name)))
@@ -61,11 +64,11 @@ def test_every_button_changes_the_picture_or_is_chosen(
 
     starts = (
         Selection(),
+        SHARES,
         Selection(rule="mass"),
         Selection(method="signed"),
-        Selection(method="effect"),
     )
-    for start in (*starts, Selection(direction="up"), Selection(method="rollout")):
+    for start in (*starts, of_shares(direction="up"), Selection(method="rollout")):
         before = drawn(start)
         same = 0
         for address in gos(actions.controls(service, run_ref, start)):
@@ -104,17 +107,17 @@ def test_the_options_of_the_flow_are_in_the_address() -> None:
 
 
 def test_options_become_the_spec(run_ref: RunRef) -> None:
-    spec = specs.wanted(run_ref, Selection(start="loss", sinks="fold", row=6, pos=3))
+    spec = specs.wanted(run_ref, of_shares(start="loss", sinks="fold", row=6, pos=3))
     assert spec is not None
     assert (spec.hide_start, spec.fold_sinks, spec.row, spec.position) == ("loss", True, 6, 3)
-    up = specs.wanted(run_ref, Selection(direction="up", row=6, pos=3, root="answer"))
+    up = specs.wanted(run_ref, of_shares(direction="up", row=6, pos=3, root="answer"))
     assert up is not None
     assert (up.direction, up.row, up.position) == ("up", 6, 3)
-    from_token = specs.wanted(run_ref, Selection(direction="up", pos=3))
+    from_token = specs.wanted(run_ref, of_shares(direction="up", pos=3))
     assert from_token is not None
     assert (from_token.direction, from_token.row) == ("up", 0)
-    assert specs.wanted(run_ref, Selection(direction="up", row=0)) is not None
-    whole = specs.wanted(run_ref, Selection(root="answer", row=6))
+    assert specs.wanted(run_ref, of_shares(direction="up", row=0)) is not None
+    whole = specs.wanted(run_ref, of_shares(root="answer", row=6))
     assert whole is not None
     assert (whole.position, whole.row) == ((4, 5), LAYERS)
     signed = specs.wanted(run_ref, Selection(method="signed", row=3, token=5, foil=10**6))
@@ -127,13 +130,13 @@ def test_display_options_reach_the_picture(service: FakeService, run_ref: RunRef
         ready = actions.compute(service, run_ref, selection, no_job)
         return actions.draw(service, run_ref, selection, "light", ready)
 
-    usual = made(Selection())
-    few = made(Selection(first=2, last=3))
+    usual = made(SHARES)
+    few = made(of_shares(first=2, last=3))
     assert len(few.picture["rows"]) < len(usual.picture["rows"])
     assert "folded into the left edge" in few.line
-    assert made(Selection(scale="fixed")).picture["key"] != usual.picture["key"]
+    assert made(of_shares(scale="fixed")).picture["key"] != usual.picture["key"]
     calls = service.calls.count("flow")
-    made(Selection(split="group", scale="fixed", first=1))
+    made(of_shares(split="group", scale="fixed", first=1))
     assert service.calls.count("flow") == calls  # the memo has it
 
 
@@ -142,12 +145,12 @@ def test_a_missing_start_token_is_reported(service: FakeService, run_ref: RunRef
         drawn = actions.draw(service, run_ref, selection, "light", None)
         return drawn.line
 
-    asked = Selection(start="loss", sinks="fold")
-    for selection in (asked, Selection()):
+    asked = of_shares(start="loss", sinks="fold")
+    for selection in (asked, SHARES):
         actions.compute(service, run_ref, selection, no_job)
     assert "No start token is hidden" in line(asked)
     assert "No sink is folded" in line(asked)
-    assert "hidden" not in line(Selection())
+    assert "hidden" not in line(SHARES)
     for key, kept in service.memo.items():
         if isinstance(kept, Graph):
             found = dataclasses.replace(kept, hidden_positions=(0,), sink_positions=(1,))
@@ -158,8 +161,9 @@ def test_a_missing_start_token_is_reported(service: FakeService, run_ref: RunRef
 
 
 def test_heads_are_offered_by_group_where_there_are_groups() -> None:
-    assert "split=group" in gos(options(Selection(), grouped=True))
-    assert "split=group" not in gos(options(Selection()))
+    assert "split=group" in gos(options(SHARES, grouped=True))
+    assert "split=group" not in gos(options(SHARES))
+    assert "split=group" not in gos(options(Selection(method="effect"), grouped=True))
     assert not {"split=sum", "split=each"} & gos(options(Selection(method="rollout")))
 
 
@@ -172,7 +176,7 @@ def test_one_group_of_all_heads_offers_no_choice(
     info = dataclasses.replace(result.info, heads=6, kv_heads=kv_heads)
     shared = dataclasses.replace(result, info=info)
     monkeypatch.setattr(actions, "result_of", lambda *_: shared)
-    found = gos(actions.controls(service, run_ref, Selection()))
+    found = gos(actions.controls(service, run_ref, SHARES))
     assert ("split=group" in found) == offered
     assert "split=each" in found
 
@@ -279,7 +283,7 @@ def test_an_invalid_link_is_reported(
 
 
 def test_cuts_are_shown_when_they_are_measured(service: FakeService, run_ref: RunRef) -> None:
-    selection = Selection()
+    selection = SHARES
     assert check.draw(service, run_ref, selection, "light", None) == []
     ready = check.measure(service, run_ref, selection, check.CUT, no_job)
     shown = text(check.draw(service, run_ref, selection, "light", ready))
@@ -293,18 +297,18 @@ def test_cuts_are_shown_when_they_are_measured(service: FakeService, run_ref: Ru
 def test_measured_cuts_stay_when_the_comparison_fails(
     service: FakeService, run_ref: RunRef
 ) -> None:
-    check.measure(service, run_ref, Selection(), check.CUT, no_job)
+    check.measure(service, run_ref, SHARES, check.CUT, no_job)
     service.fail["comparison"] = refuse("The worker stopped.", "Run it again.")
-    ready = check.measure(service, run_ref, Selection(), check.COMPARE, no_job)
-    shown = text(check.draw(service, run_ref, Selection(), "light", ready))
+    ready = check.measure(service, run_ref, SHARES, check.COMPARE, no_job)
+    shown = text(check.draw(service, run_ref, SHARES, "light", ready))
     assert "The worker stopped." in shown
     assert "over 4 links cut" in shown
 
 
 def test_methods_are_compared_best_first(service: FakeService, run_ref: RunRef) -> None:
-    ready = check.measure(service, run_ref, Selection(), check.COMPARE, no_job)
-    shown = text(check.draw(service, run_ref, Selection(), "light", ready))
-    best_first = ["Signed", "Value-weighted", "Rollout", "Proximity", "Effect"]
+    ready = check.measure(service, run_ref, SHARES, check.COMPARE, no_job)
+    shown = text(check.draw(service, run_ref, SHARES, "light", ready))
+    best_first = ["Value-weighted", "Rollout", "Proximity", "Effect", "Signed"]
     assert [shown.index(f'"{name}"') for name in best_first] == sorted(
         shown.index(f'"{name}"') for name in best_first
     )
@@ -312,12 +316,12 @@ def test_methods_are_compared_best_first(service: FakeService, run_ref: RunRef) 
 
 
 def test_links_that_cannot_be_cut_are_reported(service: FakeService, run_ref: RunRef) -> None:
-    whole = Selection(root="answer")
+    whole = of_shares(root="answer")
     with pytest.raises(SpecError):
         specs.causal_check(run_ref, whole)
     ready = check.measure(service, run_ref, whole, check.CUT, no_job)
     assert "one root" in text(check.draw(service, run_ref, whole, "light", ready))
-    bottom = Selection(row=0)
+    bottom = of_shares(row=0)
     ready = check.measure(service, run_ref, bottom, check.CUT, no_job)
     assert "no link to cut" in text(check.draw(service, run_ref, bottom, "light", ready))
 

@@ -15,7 +15,7 @@ from tests.support.components import text
 from tests.support.fake_service import LAYERS, FakeService
 
 LAST = LAYERS - 1
-HEAD = Selection(layer=LAST, heads=(2,), row=LAYERS, pos=4)
+HEAD = Selection(layer=LAST, heads=(2,), row=LAYERS, pos=4, method="proximity")
 
 
 def test_without_a_head_the_inspector_says_how_to_choose_one(
@@ -80,7 +80,7 @@ def test_a_link_has_its_effect_on_the_chosen_logit(
 def test_effects_are_computed_only_while_the_flow_shows_them(
     service: FakeService, run_ref: RunRef
 ) -> None:
-    chosen = Selection(link=f"mlp:{LAST}:4:4:-1", pos=4, row=LAYERS)
+    chosen = Selection(link=f"mlp:{LAST}:4:4:-1", pos=4, row=LAYERS, method="proximity")
     assert "Estimate effects" in text(effect_of_link(service, run_ref, chosen))
     effects = chosen.model_copy(update={"method": "effect"})
     spec = wanted(run_ref, effects)

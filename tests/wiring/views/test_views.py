@@ -216,7 +216,7 @@ def test_a_click_on_a_curve_chooses_the_row_and_the_layer_that_writes_it() -> No
 
 
 def test_the_flow_is_drawn_when_it_is_computed(service: FakeService, run_ref: RunRef) -> None:
-    selection = Selection(row=9, pos=3)
+    selection = Selection(row=9, pos=3, method="proximity")
     with pytest.raises(NotInMemoError):
         flow.draw(MemoOnly(service, NotInMemoError()), run_ref, selection, "light", None)
     ready = flow.compute(service, run_ref, selection, no_job)
@@ -228,9 +228,10 @@ def test_the_flow_is_drawn_when_it_is_computed(service: FakeService, run_ref: Ru
 
 
 def test_the_bottom_has_no_flow(service: FakeService, run_ref: RunRef) -> None:
-    drawn = flow.draw(service, run_ref, Selection(row=0), "light", None)
+    bottom = Selection(row=0, method="proximity")
+    drawn = flow.draw(service, run_ref, bottom, "light", None)
     assert "nothing flows into it" in text(drawn[0])
-    assert flow.compute(service, run_ref, Selection(row=0), no_job) == {"done": None}
+    assert flow.compute(service, run_ref, bottom, no_job) == {"done": None}
 
 
 @pytest.mark.parametrize("name", ["run", "pattern", "story"])
