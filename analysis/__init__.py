@@ -39,10 +39,12 @@ if TYPE_CHECKING:
     from analysis.reports.similarity import similarity_report
     from analysis.tasks.carry_circuits import carry_circuits
     from analysis.tasks.neuron_texts import neuron_texts
+    from analysis.tasks.probes import probe_direction
     from analysis.tasks.teaching import known_circuit
     from analysis.tracing.capture import Trace, trace
     from analysis.tracing.generation import generate
     from analysis.tracing.heads import attention_bias, head_output
+    from analysis.tracing.vectors import save_direction
     from analysis.trajectory.emergence import emergence
     from analysis.trajectory.steps import largest_steps, steps
     from analysis.weights.circuits import circuits, state_circuits
@@ -77,6 +79,7 @@ _HOMES = {
     "load_result": "analysis.export.results",
     "neuron_texts": "analysis.tasks.neuron_texts",
     "norm_report": "analysis.reports.norm_report",
+    "probe_direction": "analysis.tasks.probes",
     "promoted": "analysis.lens.promoted",
     "open": "dash_app.notebook",
     "recipe": "analysis.export.recipes",
@@ -85,6 +88,7 @@ _HOMES = {
     "state_circuits": "analysis.weights.circuits",
     "steps": "analysis.trajectory.steps",
     "tables": "analysis.export.results",
+    "save_direction": "analysis.tracing.vectors",
     "sweep": "analysis.experiments.sweep",
     "import_tuned_lens": "analysis.learned.translators",
     "trace": "analysis.tracing.capture",
@@ -130,8 +134,10 @@ __all__ = [
     "neuron_texts",
     "norm_report",
     "open",
+    "probe_direction",
     "promoted",
     "recipe",
+    "save_direction",
     "score_parts",
     "show",
     "similarity_report",

@@ -9,6 +9,7 @@ from analysis.tracing.interventions import (
     Patch,
     PatchPrompt,
     Steer,
+    SteerDirection,
     SteerPrompts,
     SteerTokens,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "Patch",
     "PatchPrompt",
     "Steer",
+    "SteerDirection",
     "SteerPrompts",
     "SteerTokens",
 ]

@@ -20,8 +20,9 @@ from analysis.errors import SpecError
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.heads import has_heads, head_parts, other_parts
-from analysis.tracing.interventions import Inject, Patch, Steer, covers
+from analysis.tracing.interventions import Inject, Patch, Steer
 from analysis.tracing.tokens import token_id
+from analysis.tracing.vectors import covers
 
 
 class LogitDirection:

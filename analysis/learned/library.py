@@ -20,6 +20,7 @@ from typing import Any
 from analysis import paths
 from analysis.errors import AnalysisError, StoreError
 from analysis.model import catalog
+from analysis.tracing.interventions import SteerDirection
 
 #: Version of the file layout; a lens of another version is refused.
 FORMAT = 1
@@ -154,19 +155,29 @@ def lenses() -> tuple[LensInfo, ...]:
 
 
 def key_part(fingerprint: str, specs: Sequence[Any]) -> str:
-    """The part of a memo key that depends on the learned lens.
+    """The part of a memo key that depends on the learned lens and on saved directions.
 
     Args:
         fingerprint: The model's fingerprint.
-        specs: Any specs; a spec uses the lens if any of its fields names the decoder "learned".
+        specs: Any specs; a spec uses the lens if any of its fields names the decoder "learned", and
+            a direction if one of its edits steers by it.
 
     Returns:
-        The lens's digest, "none" if the model has no lens, or "" if no spec uses it.
+        The lens's digest, "none" if the model has no lens, or "" if no spec uses it; then the
+        digest of each direction.
     """
+    edits = (edit for spec in specs for edit in getattr(spec, "edits", ()))
+    steered = sorted({edit.name for edit in edits if isinstance(edit, SteerDirection)})
+    if steered:
+        from analysis.tracing.directions import digest
+
+        directions = "".join(map(digest, steered))
+    else:
+        directions = ""
     if not any(_names(asdict(spec)) for spec in specs):
-        return ""
+        return directions
     found = of_fingerprint(fingerprint)
-    return found.digest if found else "none"
+    return (found.digest if found else "none") + directions
 
 
 def _names(value: Any) -> bool:

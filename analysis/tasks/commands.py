@@ -1,4 +1,6 @@
-"""The commands ``stratascope tasks ...``: suites, and the model that adds.
+"""The commands ``stratascope tasks ...`` and ``stratascope direction ...``.
+
+The first are on suites and the model that adds. The second save directions of probes, to steer by.
 
 Importable without torch: each command imports what it needs when it runs.
 """
@@ -35,6 +37,25 @@ def add_to(commands: Any) -> None:
     evaluating.add_argument("--sums", type=int, default=200_000, help="number of sums (200000)")
     evaluating.add_argument("--seed", type=int, default=0, help="seed of the sums (0)")
     evaluating.set_defaults(work=_evaluate)
+    _add_direction(commands)
+
+
+def _add_direction(commands: Any) -> None:
+    found = commands.add_parser("direction", help="saved directions, to steer by: probe, list")
+    found = found.add_subparsers(dest="direction", required=True)
+    probing = found.add_parser("probe", help="save the direction of a linear probe for a carry")
+    probing.add_argument("model", help="a catalogue name, hub id, folder or file")
+    probing.add_argument("name", help="1 to 60 letters, digits, dots, hyphens and underscores")
+    probing.add_argument("--target", required=True, help="such as carry1")
+    probing.add_argument("--row", type=int, required=True, help="the residual row")
+    probing.add_argument("--place", default="", help="such as a2 or equals; the state that writes")
+    probing.add_argument("--digits", type=int, default=3, help="digits of each operand (3)")
+    probing.add_argument("--sums", type=int, default=800, help="number of sums (800)")
+    probing.add_argument("--seed", type=int, default=0, help="seed of the sums (0)")
+    probing.add_argument("--replace", action="store_true", help="replace one of that name")
+    probing.set_defaults(work=_probe)
+    listing = found.add_parser("list", help="list the saved directions")
+    listing.set_defaults(work=_list)
 
 
 def _run_parser(found: Any) -> None:
@@ -139,3 +160,35 @@ def _built_in(model: Any, chosen: argparse.Namespace) -> Suite:
     own = operand_digits(model)
     digits = own or chosen.digits or 5
     return suites.build(chosen.suite, chosen.size, chosen.seed, digits, padded=own is not None)
+
+
+def _probe(chosen: argparse.Namespace) -> int:
+    from analysis.loading import load_model
+    from analysis.tasks.probes import probe_direction
+    from analysis.tracing.interventions import check_direction_name
+    from analysis.tracing.vectors import save_direction
+
+    check_direction_name(chosen.name)  # before loading, so that a bad name is reported at once
+    model = load_model(chosen.model)
+    options = {name: getattr(chosen, name) for name in ("place", "digits", "sums", "seed")}
+    with jobs.listening(jobs.on_terminal):
+        found = probe_direction(model, chosen.target, chosen.row, **options)
+    save_direction(
+        model, chosen.name, found.vector, row=found.row, source=found.source,
+        replace=chosen.replace,
+    )  # fmt: skip
+    _say(f"{chosen.name}: {found.source}")
+    _say(f"Steer by it: --edit steer_direction:{found.row}:{found.position}:{chosen.name}:2")
+    return 0
+
+
+def _list(chosen: argparse.Namespace) -> int:
+    from analysis.tracing.directions import every
+
+    found = every()
+    if not found:
+        _say("There are no directions. Save one with 'stratascope direction probe MODEL NAME'.")
+    for one in found:
+        row = "" if one.row is None else f"row {one.row}, "
+        _say(f"{one.name}  for {one.model}, {row}length {one.norm:.4g}. {one.source}".rstrip())
+    return 0

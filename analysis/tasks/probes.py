@@ -8,14 +8,14 @@ The control has its labels shuffled among the sums: its accuracy is chance and o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from analysis.contract import jobs
-from analysis.contract.specs import Floats
+from analysis.contract.specs import Floats, resolve_index
 from analysis.errors import SpecError
 from analysis.lens.specs import entries
 from analysis.model.handle import Model
@@ -35,6 +35,8 @@ RIDGE = 1e-2
 _SUMS = 19
 #: Fewer different sums can't be split into a part to fit and a part to evaluate.
 MIN_SUMS = 40
+#: Share of the sums that probes are evaluated on.
+HELD_OUT = 0.3
 #: Bytes of states held at once.
 MAX_BYTES = 384 << 20
 #: Number of sums whose texts are in the report.
@@ -47,7 +49,7 @@ def report(
     components: tuple[Component, ...] | None = None,
     *,
     places: Sequence[int] | None = None,
-    held_out: float = 0.3,
+    held_out: float = HELD_OUT,
     seed: int = 0,
 ) -> ProbeReport:
     """Probe components at positions for every carry and every raw digit sum.
@@ -147,17 +149,138 @@ def _fitted(
     states: Tensor, targets: tuple[Tensor, Tensor], fit: Tensor, test: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Ridge predictions [test, column] of two target matrices from one set of states."""
-    mean, spread = states[fit].mean(0), states[fit].std(0) + 1e-6
-    known = ((states - mean) / spread).double()
-    gram = known[fit].T @ known[fit]
-    gram.diagonal().add_(RIDGE * len(fit))
-    factor = torch.linalg.cholesky(gram)
+    known, _ = _standardised(states, fit)
+    factor = _factor(known[fit])
     found = []
     for target in targets:
-        offset = target[fit].double().mean(0)
-        weights = torch.cholesky_solve(known[fit].T @ (target[fit].double() - offset), factor)
+        weights, offset = _ridge(known[fit], factor, target[fit])
         found.append(known[test] @ weights + offset)
     return found[0], found[1]
+
+
+def _standardised(states: Tensor, fit: Tensor) -> tuple[Tensor, Tensor]:
+    """[sum, d_model] states with mean 0 and spread 1 over the fitted sums; [d_model] the spread."""
+    mean, spread = states[fit].mean(0), states[fit].std(0) + 1e-6
+    return ((states - mean) / spread).double(), spread
+
+
+def _factor(known: Tensor) -> Tensor:
+    """The Cholesky factor of the Gram matrix with the ridge."""
+    gram = known.T @ known
+    gram.diagonal().add_(RIDGE * len(known))
+    factor: Tensor = torch.linalg.cholesky(gram)
+    return factor
+
+
+def _ridge(known: Tensor, factor: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """[d_model, column] the weights, and [column] the offset, of ridge regression."""
+    offset = target.double().mean(0)
+    return torch.cholesky_solve(known.T @ (target.double() - offset), factor), offset
+
+
+class ProbeDirection(NamedTuple):
+    """The direction of a linear probe for a carry.
+
+    Attributes:
+        vector: [d_model] added to a state, it raises the probe's prediction by 1. The prediction
+            is -1 for sums without the carry and 1 for sums with it.
+        row: The residual row.
+        place: The name of the position whose states were read. position: Its number.
+        accuracy: Balanced accuracy of the probe on held-out sums, 0 to 1.
+        source: What it is, in a sentence.
+    """
+
+    vector: Floats
+    row: int
+    place: str
+    position: int
+    accuracy: float
+    source: str
+
+
+def probe_direction(
+    model: Model,
+    target: str,
+    row: int,
+    *,
+    place: str = "",
+    digits: int = 3,
+    sums: int = 800,
+    seed: int = 0,
+) -> ProbeDirection:
+    """The direction in which the states of a row encode a carry, by a linear probe.
+
+    The probe is that of the report ``probes``: ridge regression on standardised states. With ``g``
+    the gradient of its prediction with respect to the state, the vector is ``g / |g|^2``: the
+    shortest one that raises the prediction by 1. ``save_direction`` saves it.
+
+    Args:
+        model: From ``load_model``.
+        target: "carry1" for the carry into the second column from the right, and so on.
+        row: Residual row.
+        place: Such as "a2", "equals" or "answer3"; the state that predicts the digit which the
+            carry changes unless given.
+        digits: Of each operand; the trained adder's own digits replace them.
+        sums: Number of random sums.
+        seed: Of the sums, and of the split into those to fit and those to evaluate.
+
+    Raises:
+        SpecError: If there is no such target, row or place, or the carry is always the same.
+        CancelledError: If the caller's progress listener stops the work.
+    """
+    spec = ProbeSpec(model.info.name, digits, sums, seed)
+    made = _sums(model, spec)
+    labels, component = (
+        _Targets(made),
+        Component("row", resolve_index("Row", row, model.info.layers + 1)),
+    )
+    column = _carry(labels.names[: labels.digits], target)
+    at = place_of(made, place, labels.columns[column])
+    fit, test, _ = _split(len(made.a), HELD_OUT, seed)
+    found = collect_states(model, made, (component,), "Reading states", [at])
+    known, spread = _standardised(torch.from_numpy(found[component][:, 0]), fit)
+    wanted = labels.values[:, column : column + 1]
+    weights, offset = _ridge(known[fit], _factor(known[fit]), wanted[fit])
+    gradient = weights[:, 0] / spread.double()
+    if not bool(gradient.square().sum() > 0):
+        raise SpecError(f"Every sum has the same {target}.", "Use more sums, or another carry.")
+    accuracy = _balanced((known[test] @ weights + offset)[:, 0] > 0, wanted[test, 0] > 0)
+    return ProbeDirection(
+        (gradient / gradient.square().sum()).float().numpy(),
+        component.index,
+        made.places[at],
+        at,
+        accuracy,
+        f"Linear probe for {target} in row {component.index} at {made.places[at]}, balanced"
+        f" accuracy {accuracy:.3f} on {len(test)} held-out sums.",
+    )
+
+
+def _carry(names: Sequence[str], target: str) -> int:
+    """The index of a carry.
+
+    Raises:
+        SpecError: If there is none of that name.
+    """
+    if target not in names:
+        raise SpecError(f"There is no carry {target!r}.", f"Choose one of: {', '.join(names)}.")
+    return names.index(target)
+
+
+def place_of(sums: Table, name: str, column: int) -> int:
+    """The position of a name; of the state that predicts the digit of ``column`` if it is empty.
+
+    Raises:
+        SpecError: If the sums have no position of that name.
+    """
+    if not name:
+        return sums.answers[column] - 1
+    if name not in sums.places:
+        raise SpecError(
+            f"These sums have no position named {name!r}.",
+            f"Choose one of: {', '.join(sums.places[p] for p in sums.own)}.",
+        )
+    return sums.places.index(name)
 
 
 class _Targets:
@@ -242,13 +365,23 @@ def compute(
     Raises:
         SpecError: If there are too few different sums.
     """
-    sums = table_for_model(model, spec.digits, spec.sums, spec.seed)
-    if len(sums.a) < MIN_SUMS:
-        raise SpecError(f"There are only {len(sums.a)} such sums.", "Use more digits.")
+    sums = _sums(model, spec)
     components = affordable_components(model)
     if not any(component.kind == "head" for component in components):
         components = tuple(one for one in components if one.kind == "row")
     return report(model, sums, components, places=sums.own, seed=spec.seed)
+
+
+def _sums(model: Model, spec: ProbeSpec) -> Table:
+    """The sums of a spec.
+
+    Raises:
+        SpecError: If there are too few different ones.
+    """
+    sums = table_for_model(model, spec.digits, spec.sums, spec.seed)
+    if len(sums.a) < MIN_SUMS:
+        raise SpecError(f"There are only {len(sums.a)} such sums.", "Use more digits.")
+    return sums
 
 
 def compute_projection(
@@ -261,12 +394,5 @@ def compute_projection(
     """
     sums = table_for_model(model, spec.digits, spec.sums, spec.seed)
     column = min(spec.column, sums.digits)
-    place = sums.answers[column] - 1
-    if spec.place:
-        if spec.place not in sums.places:
-            raise SpecError(
-                f"These sums have no position named {spec.place!r}.",
-                f"Choose one of: {', '.join(sums.places[p] for p in sums.own)}.",
-            )
-        place = sums.places.index(spec.place)
+    place = place_of(sums, spec.place, column)
     return projection(model, sums, component_named(model, spec.component), place, column)

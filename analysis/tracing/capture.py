@@ -16,7 +16,7 @@ from analysis.contract.specs import Floats, ModelInfo, Token
 from analysis.errors import NotEnoughMemoryError, SpecError
 from analysis.model.handle import Model
 from analysis.tracing.intervention_hooks import Edits, as_sequence
-from analysis.tracing.interventions import Inject, Intervention, Patch, Steer, index
+from analysis.tracing.interventions import Inject, Intervention, Patch, Steer
 from analysis.tracing.recorder import Recorder, carry_of
 from analysis.tracing.storage import (
     LayerArrays,
@@ -28,6 +28,7 @@ from analysis.tracing.storage import (
     require,
 )
 from analysis.tracing.tokens import check_ids, describe_tokens, read_ids
+from analysis.tracing.vectors import index
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ The short form is one line without commas, so that a link and a command can cont
 - ``steer:12:4: London: Paris:1.5``: row, positions, towards, away, strength
 - ``steer_prompts:12:4:I love you:I hate you:1.5:-1:-1``: row, positions, prompts towards and away,
   strength, their positions
+- ``steer_direction:12:4:carry1:1.5``: row, positions, name of a saved direction, strength
 - ``hold``: attention patterns are held at the baseline's
 
 Several positions are joined by ``+``; ``all`` stands for all positions or heads. ``#5`` is the
@@ -39,6 +40,7 @@ from analysis.tracing.interventions import (
     PatchPrompt,
     Prompt,
     RunEdit,
+    SteerDirection,
     SteerPrompts,
     SteerTokens,
     Where,
@@ -84,6 +86,9 @@ def to_text(edit: RunEdit) -> str:
             prompts = [_prompt_text(edit.towards), _prompt_text(edit.away)]
             values = ["steer_prompts", edit.row, _numbers(edit.pos), *prompts]
             values += [repr(edit.strength), edit.towards_pos, edit.away_pos]
+        case SteerDirection():
+            pos = _numbers(edit.pos)
+            values = ["steer_direction", edit.row, pos, edit.name, repr(edit.strength)]
         case HoldPatterns():
             values = [HOLD]
     return ":".join(map(str, values))
@@ -205,6 +210,10 @@ def _read_steer_prompts(
     )
 
 
+def _read_steer_direction(row: str, pos: str, name: str, strength: str = "1.0") -> RunEdit:
+    return SteerDirection(int(row), _positions(pos), name, float(strength))
+
+
 _READERS: dict[str, Callable[..., RunEdit]] = {
     "ablate": _read_ablate,
     "cut": _read_cut,
@@ -212,12 +221,14 @@ _READERS: dict[str, Callable[..., RunEdit]] = {
     "patch": _read_patch,
     "steer": _read_steer,
     "steer_prompts": _read_steer_prompts,
+    "steer_direction": _read_steer_direction,
     HOLD: HoldPatterns,
 }
 #: Numbers of values that the short form of each kind may have.
 _COUNTS = {
     "ablate": range(3, 8), "cut": range(4, 5), "inject": range(3, 5), "patch": range(3, 5),
-    "steer": range(4, 6), "steer_prompts": range(4, 8), HOLD: range(1),
+    "steer": range(4, 6), "steer_prompts": range(4, 8),
+    "steer_direction": range(3, 5), HOLD: range(1),
 }  # fmt: skip
 
 
@@ -244,6 +255,9 @@ def describe(edit: RunEdit) -> str:
         case SteerPrompts():
             towards = _of_prompt(edit.towards, edit.towards_pos)
             text = _describe_steering(edit, towards, _of_prompt(edit.away, edit.away_pos))
+        case SteerDirection():
+            where = f"{_state(edit)} moves along the saved direction {edit.name}"
+            text = f"{where}, with strength {edit.strength:g}"
         case HoldPatterns():
             text = "All attention patterns are held at those of the baseline"
     return f"{text}."
@@ -285,7 +299,7 @@ def _at_source(position: int) -> str:
     return " at its last token" if position == -1 else f" at position {position}"
 
 
-def _state(edit: Inject | PatchPrompt | SteerTokens | SteerPrompts) -> str:
+def _state(edit: Inject | PatchPrompt | SteerTokens | SteerPrompts | SteerDirection) -> str:
     state = f"The state after layer {edit.row - 1}" if edit.row else "The embedding"
     return state + _at(edit.pos)
 

@@ -14,8 +14,9 @@ from analysis.model.handle import Model
 from analysis.model.readout import NormForm, identity_norm, norm_form
 from analysis.model.stream import Block, linear_weights
 from analysis.tracing.capture import Trace
-from analysis.tracing.interventions import Ablate, index
+from analysis.tracing.interventions import Ablate
 from analysis.tracing.specs import PatternResult, PatternSpec
+from analysis.tracing.vectors import index
 
 #: Components whose ablation changes attention.
 _ATTENTION = ("attention_output", "head_output")

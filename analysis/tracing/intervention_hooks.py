@@ -25,10 +25,9 @@ from analysis.tracing.interventions import (
     PatchPrompt,
     Prompt,
     Steer,
+    SteerDirection,
     SteerPrompts,
     SteerTokens,
-    positions,
-    resolve_positions,
 )
 from analysis.tracing.vectors import (
     as_states,
@@ -37,8 +36,10 @@ from analysis.tracing.vectors import (
     hook_component,
     injection,
     patch_of,
+    positions,
     present,
     resolve_patch,
+    resolve_positions,
     states_of,
     steering,
 )
@@ -94,7 +95,7 @@ def _resolve(
     info = model.info
     if isinstance(item, PatchPrompt):
         item = patch_of(model, item)
-    elif isinstance(item, (SteerTokens, SteerPrompts)):
+    elif isinstance(item, (SteerTokens, SteerPrompts, SteerDirection)):
         item = steering(model, item)
     if isinstance(item, Ablate):
         return _resolve_ablation(model, item, length, limit)

@@ -6,14 +6,12 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Any, cast
+from typing import Any
 
 from analysis.contract.arguments import convert_fields
 from analysis.contract.choices import Choice, Choices
-from analysis.contract.specs import resolve_index
 from analysis.errors import SpecError
 
 ABLATION_VALUES = Choices(
@@ -320,6 +318,41 @@ class SteerPrompts:
         _check_strength(self.strength)
 
 
+@dataclass(frozen=True)
+class SteerDirection:
+    """Add a saved direction to a state (``analysis.save_direction``).
+
+    Attributes:
+        row: Residual row.
+        pos: Positions; None for all.
+        name: The direction's name. It must be saved for this model.
+        strength: The factor of the direction, -1000 to 1000.
+    """
+
+    row: int
+    pos: Where
+    name: str
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
+        check_direction_name(self.name)
+        _check_strength(self.strength)
+
+
+def check_direction_name(name: str) -> None:
+    """Refuse a name that can't be the name of a file.
+
+    Raises:
+        SpecError: If it is empty, too long or has other characters.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,59}", name):
+        raise SpecError(
+            f"A direction can't have the name {name[:60]!r}.",
+            "Use 1 to 60 letters, digits, dots, hyphens and underscores.",
+        )
+
+
 PATTERNS = Choices(
     "attention patterns",
     Choice("free", "Free", help="Each pattern follows from the edited states."),
@@ -342,57 +375,10 @@ class HoldPatterns:
 
 
 #: Interventions of numbers and text.
-RunEdit = Ablate | KnockOut | Inject | PatchPrompt | SteerTokens | SteerPrompts | HoldPatterns
+RunEdit = (
+    Ablate | KnockOut | Inject | PatchPrompt | SteerTokens | SteerPrompts | SteerDirection
+    | HoldPatterns
+)  # fmt: skip
 Intervention = RunEdit | Patch | Steer
 #: Most edits of one run.
 MAX_EDITS = 32
-
-
-def positions(item: Ablate | Patch | Inject | Steer) -> tuple[int, ...] | None:
-    """The positions of a resolved intervention; None for all."""
-    return cast("tuple[int, ...] | None", item.pos)
-
-
-def index(item: Ablate | Patch | Inject | Steer) -> slice | list[int]:
-    """The positions of a resolved intervention, as an index of an array."""
-    where = positions(item)
-    return slice(None) if where is None else list(where)
-
-
-def covers(item: Ablate | Patch | Inject | Steer, position: int) -> bool:
-    """Whether a resolved intervention changes a position."""
-    where = positions(item)
-    return where is None or position in where
-
-
-def resolve_positions(where: Any, length: int | None, limit: int | None = None) -> Any:
-    """Positions as a tuple of indices from the start; None stays None (all positions).
-
-    Args:
-        where: One position, several, or None; negative ones count from the end.
-        length: Positions of the prompt; None if unknown, then none may be negative.
-        limit: Positions of the longest pass; ``length`` unless given.
-
-    Raises:
-        SpecError: If a position does not exist or is not a whole number.
-    """
-    if where is None:
-        return None
-    several = list(where) if isinstance(where, Iterable) and not isinstance(where, str) else [where]
-    return tuple(_resolve_position(item, length, limit) for item in several)
-
-
-def _resolve_position(item: Any, length: int | None, limit: int | None) -> int:
-    if isinstance(item, bool) or not isinstance(item, Integral):
-        raise SpecError(f"Position {item!r} is not a whole number.", "Give positions as integers.")
-    value = int(item)
-    if length is None:
-        if value < 0:
-            raise SpecError(
-                f"Position {value} counts from the end of a sequence of unknown length.",
-                "Give the length, or count from the start.",
-            )
-        return value
-    if value >= length and limit is not None and value < limit:
-        return value
-    return resolve_index("Position", value, length)

@@ -14,7 +14,8 @@ from analysis.model.readout import NormForm, identity_norm
 from analysis.model.stream import linear_weights
 from analysis.tracing.capture import Trace
 from analysis.tracing.intervention_hooks import applied
-from analysis.tracing.interventions import Ablate, covers
+from analysis.tracing.interventions import Ablate
+from analysis.tracing.vectors import covers
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""States that an intervention reads from a run or puts into one, and the hooks that do so."""
+"""Positions and states that an intervention reads or changes, and the hooks that change them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from numbers import Integral
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,20 +13,71 @@ from analysis.contract.specs import resolve_index
 from analysis.errors import SpecError
 from analysis.model.handle import Model
 from analysis.model.stream import Edit, edit_input, edit_output, float32_copy, without_hooks
+from analysis.tracing.directions import Direction, load
 from analysis.tracing.interventions import (
+    Ablate,
     Inject,
     Patch,
     PatchPrompt,
     Steer,
+    SteerDirection,
     SteerPrompts,
     SteerTokens,
-    positions,
-    resolve_positions,
 )
 from analysis.tracing.tokens import check_ids, read_ids, token_id
 
 #: From states [pos, d_model] to edited ones.
 StateEdit = Callable[[Tensor], Tensor]
+
+
+def positions(item: Ablate | Patch | Inject | Steer) -> tuple[int, ...] | None:
+    """The positions of a resolved intervention; None for all."""
+    return cast("tuple[int, ...] | None", item.pos)
+
+
+def index(item: Ablate | Patch | Inject | Steer) -> slice | list[int]:
+    """The positions of a resolved intervention, as an index of an array."""
+    where = positions(item)
+    return slice(None) if where is None else list(where)
+
+
+def covers(item: Ablate | Patch | Inject | Steer, position: int) -> bool:
+    """Whether a resolved intervention changes a position."""
+    where = positions(item)
+    return where is None or position in where
+
+
+def resolve_positions(where: Any, length: int | None, limit: int | None = None) -> Any:
+    """Positions as a tuple of indices from the start; None stays None (all positions).
+
+    Args:
+        where: One position, several, or None; negative ones count from the end.
+        length: Positions of the prompt; None if unknown, then none may be negative.
+        limit: Positions of the longest pass; ``length`` unless given.
+
+    Raises:
+        SpecError: If a position does not exist or is not a whole number.
+    """
+    if where is None:
+        return None
+    several = list(where) if isinstance(where, Iterable) and not isinstance(where, str) else [where]
+    return tuple(_resolve_position(item, length, limit) for item in several)
+
+
+def _resolve_position(item: Any, length: int | None, limit: int | None) -> int:
+    if isinstance(item, bool) or not isinstance(item, Integral):
+        raise SpecError(f"Position {item!r} is not a whole number.", "Give positions as integers.")
+    value = int(item)
+    if length is None:
+        if value < 0:
+            raise SpecError(
+                f"Position {value} counts from the end of a sequence of unknown length.",
+                "Give the length, or count from the start.",
+            )
+        return value
+    if value >= length and limit is not None and value < limit:
+        return value
+    return resolve_index("Position", value, length)
 
 
 def as_states(values: Any, d_model: int, dimensions: int) -> Tensor:
@@ -196,8 +248,11 @@ def patch_of(model: Model, item: PatchPrompt) -> Patch:
     return Patch(row, item.pos, states[resolve_index("Position", item.source_pos, len(states))])
 
 
-def steering(model: Model, item: SteerTokens | SteerPrompts) -> Steer:
-    """The steering by a difference of two tokens' embeddings, or of two prompts' states."""
+def steering(model: Model, item: SteerTokens | SteerPrompts | SteerDirection) -> Steer:
+    """The steering by a difference of tokens or prompts, or by a saved direction."""
+    if isinstance(item, SteerDirection):
+        vector = load(model.info, item.name)
+        return Steer(item.row, item.pos, item.strength * torch.from_numpy(vector))
     if isinstance(item, SteerTokens):
         towards, away = (
             embedding(model, checked_token(model, token)) for token in (item.towards, item.away)
@@ -209,6 +264,46 @@ def steering(model: Model, item: SteerTokens | SteerPrompts) -> Steer:
             for prompt, pos in ((item.towards, item.towards_pos), (item.away, item.away_pos))
         )
     return Steer(item.row, item.pos, item.strength * (towards - away))
+
+
+def save_direction(
+    model: Model,
+    name: str,
+    vector: Any,
+    *,
+    row: int | None = None,
+    source: str = "",
+    replace: bool = False,
+) -> Direction:
+    """Save a direction of the residual stream under a name, to steer the model by it.
+
+    ``SteerDirection(row, pos, name, strength)`` adds ``strength`` times the vector to a state. The
+    vector may come from any probe: the weights of a linear classifier, a difference of means, or
+    ``probe_direction``. Only the same weights in the same dtype take it.
+
+    Args:
+        model: From ``load_model``.
+        name: 1 to 60 letters, digits, dots, hyphens and underscores.
+        vector: [d_model] its coordinates, in the units of the residual stream.
+        row: The residual row in whose states it was found.
+        source: Where it comes from, in a sentence.
+        replace: Whether a direction of that name may be replaced.
+
+    Raises:
+        SpecError: If the name is taken or not valid, or the vector does not fit the model.
+        StoreError: If the file can't be written.
+    """
+    from analysis.tracing import directions
+
+    info = model.info
+    values = as_states(vector, info.d_model, 1)
+    norm = float(values.double().norm())
+    if not norm:
+        raise SpecError("The direction is zero.", "Give a vector with a length.")
+    at = None if row is None else resolve_index("Row", row, info.layers + 1)
+    found = directions.Direction(name, info.name, info.fingerprint, at, norm, source[:500])
+    directions.save(found, values.numpy(), replace=replace)
+    return found
 
 
 def resolve_patch(model: Model, item: Patch, length: int | None, limit: int | None) -> Patch:

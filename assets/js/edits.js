@@ -145,6 +145,13 @@ difference.
     }
   }
 
+  /* What the two fields of steering hold: tokens, prompts, or the name of a saved direction. */
+  function steerBy(kind) {
+    return kind === "direction"
+      ? ["name of the direction", "edits-saved", "not needed", true]
+      : [" London", "", " Paris", false];
+  }
+
   /* A slider does not show its value. */
   function onSlide({ target }) {
     if (target.matches?.(`#${SHEET} input[type=range]`)) {
@@ -164,6 +171,7 @@ difference.
     ...window.dash_clientside.stratascope,
     showEdited,
     reportEdit,
+    steerBy,
     showRefused,
   };
 })();

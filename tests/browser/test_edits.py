@@ -6,18 +6,21 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
 from playwright.sync_api import expect
 
 import analysis
+from analysis.tracing import directions
 from analysis.tracing.interventions import (
     Ablate,
     HoldPatterns,
     Inject,
     KnockOut,
     PatchPrompt,
+    Steer,
     SteerPrompts,
     SteerTokens,
 )
@@ -239,6 +242,39 @@ def test_a_card_is_changed_in_place_and_patterns_are_held(
     expect(story).to_contain_text("held")
     page.click("#edits-cards >> text=Remove all")
     expect(page.locator("#edits-cards")).to_be_empty()
+
+
+@pytest.mark.full
+def test_a_saved_direction_steers_and_its_strength_is_changed(
+    revisit: Revisit, python: Callable[..., list[float]]
+) -> None:
+    model = analysis.load_model("smollm2-135m-instruct")
+    vector = np.random.default_rng(1).standard_normal(model.info.d_model)
+    name = f"test-{uuid4().hex}"
+    analysis.save_direction(model, name, vector, row=ROW, source="Made by a test.")
+    try:
+        page = revisit(CELL)
+        change_sheet(page)
+        page.click("#edits-steer-by >> text=Saved direction")
+        expect(page.locator("#edits-steer-away")).to_be_disabled()
+        page.click("#edits-steer")
+        expect(page.locator("#edits-steer-problem")).to_contain_text("no name of a direction")
+        expect(page.locator(f"#edits-saved option[value={name}]")).to_have_count(1)
+        page.fill("#edits-steer-towards", name)
+        page.click("#edits-steer")
+        cards = page.locator("#edits-cards")
+        expect(cards).to_contain_text(f"along the saved direction {name}, with strength 10")
+        by_vector = Steer(ROW, POS, 10.0 * vector)
+        assert shown(page) == pytest.approx(python(by_vector), abs=2e-5)
+        page.keyboard.press("Escape")
+        cards.locator("summary").press("Enter")
+        cards.get_by_label("Strength", exact=True).fill("-4")
+        cards.get_by_text("Apply").press("Enter")
+        expect(cards).to_contain_text("with strength -4")
+        assert shown(page) == pytest.approx(python(Steer(ROW, POS, -4.0 * vector)), abs=2e-5)
+        assert name in page.evaluate("window.stratascope.page.address()")
+    finally:
+        (directions.folder() / f"{name}.safetensors").unlink()
 
 
 @pytest.mark.full

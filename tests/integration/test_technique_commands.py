@@ -16,7 +16,9 @@ import pytest
 
 import analysis
 from analysis.export.sheets import SHEETS
+from analysis.interventions import Steer
 from analysis.registry import TECHNIQUES
+from analysis.tasks.probes import probe_direction
 from analysis.tracing.generation import run as run_prompt
 from dash_app import cli
 from dash_app.state import branches
@@ -243,6 +245,30 @@ def test_an_answer_that_can_not_be_generated_is_refused(
 ) -> None:
     assert cli.main(["generate", str(tiny_llama_dir), PROMPT, "--tokens", "3", *words]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_a_direction_of_a_probe_is_saved_listed_and_steered_by(
+    data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, sum_ = "addition-5digit", "11111+22222="
+    probe = ["direction", "probe", model, "carry-in", "--target", "carry1", "--row", "2"]
+    assert cli.main([*probe, "--sums", "300"]) == 0
+    edit = capsys.readouterr().out.splitlines()[-1].partition("--edit ")[2]
+    assert cli.main(["direction", "list"]) == 0
+    assert capsys.readouterr().out.startswith(f"carry-in  for {model}, row 2, length")
+    assert cli.main([*probe, "--sums", "300"]) == 1
+    assert "There is already a direction 'carry-in'." in capsys.readouterr().err
+    kind, row, _, name, strength = edit.split(":")
+    steered = f"{kind}:{row}:-1:{name}:{strength}"  # the sum here has no answer yet
+    assert cli.main(["decode", model, sum_, "--edit", steered, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)["result"]["probs"]
+    loaded = analysis.load_model(model)
+    found = probe_direction(loaded, "carry1", 2, sums=300)
+    by_vector = Steer(int(row), -1, float(strength) * found.vector)
+    wanted = analysis.decode(loaded, analysis.trace(loaded, sum_, [by_vector])).probs
+    assert np.array_equal(np.array(printed, np.float32), wanted)
+    plain = analysis.decode(loaded, analysis.trace(loaded, sum_)).probs
+    assert not np.array_equal(plain, wanted)
 
 
 def test_sweep_prints_the_numbers_of_the_function(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import analysis
 from analysis import interventions
-from analysis.interventions import Ablate, Inject, KnockOut, Patch, Steer
+from analysis.interventions import Ablate, Inject, KnockOut, Patch, Steer, SteerDirection
 from analysis.lens.specs import LensSpec
 from dash_app import notebook
 from tests.numerical.conftest import Case
@@ -47,8 +47,10 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "load_result": {"path": "no-such-file.safetensors"},
     "neuron_texts": {"layer": 1, "size": 2},
     "open": {"source": "no-such-file.json"},
+    "probe_direction": {"target": "carry1", "row": 1},
     "promoted": {"component": "mlp_output", "layer": 1},
     "recipe": {},
+    "save_direction": {"name": "a/b", "vector": [0.0]},
     "score_parts": {"layer": 1, "head": 0},
     "show": {"at": "no-such-file.json"},
     "state_circuits": {"layer": 1, "head": 0},
@@ -92,6 +94,7 @@ INTERVENTIONS: dict[Callable[..., Any], tuple[Any, ...]] = {
     Patch: (1, 2, torch.zeros(32)),
     Inject: (1, 2, 5, "replace"),
     Steer: (1, 2, torch.zeros(32)),
+    SteerDirection: (1, 2, "no-such-direction", 1.0),
 }
 
 

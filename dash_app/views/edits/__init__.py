@@ -57,12 +57,26 @@ def register(app: Dash, context: Context) -> None:
         return {name: problem if name == pressed else "" for name in panel.FIELDS}
 
     _register_cards(app, context)
+    _register_browser(app)
+
+
+def _register_browser(app: Dash) -> None:
+    """Mark edited panels, name the fields of steering, and report edits."""
     # The browser reports the edit, because it repeats a report whose answer Dash drops.
     browser: Any = app.clientside_callback  # Dash has no types for it
     browser(
         ClientsideFunction("stratascope", "showEdited"),
         Input(PageId.RUN, "data"),
         Input(PageId.EDITS, "data"),
+    )
+    browser(
+        ClientsideFunction("stratascope", "steerBy"),
+        Output(EditId.TOWARDS, "placeholder"),
+        Output(EditId.TOWARDS, "list"),
+        Output(EditId.AWAY, "placeholder"),
+        Output(EditId.AWAY, "disabled"),
+        Input(EditId.BY, "value"),
+        prevent_initial_call=True,
     )
     browser(
         ClientsideFunction("stratascope", "reportEdit"),

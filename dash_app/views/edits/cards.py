@@ -104,6 +104,7 @@ SLOTS: dict[str, tuple[Slot, ...]] = {
         _ROW, _POSITIONS, Slot("Towards", "text"), Slot("Away from", "text"), _STRENGTH,
         Slot("Position in the first (−1: the last)"), Slot("Position in the second"),
     ),
+    "steer_direction": (_ROW, _POSITIONS, Slot("Saved direction", "text"), _STRENGTH),
 }  # fmt: skip
 _RESAMPLE = ("all", "", "same")  # what an ablation without another prompt leaves out
 

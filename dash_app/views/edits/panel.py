@@ -11,6 +11,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from analysis.errors import SpecError
+from analysis.tracing.directions import of_fingerprint
 from analysis.tracing.edits import describe, to_text
 from analysis.tracing.interventions import (
     ABLATION_VALUES,
@@ -21,6 +22,7 @@ from analysis.tracing.interventions import (
     KnockOut,
     PatchPrompt,
     RunEdit,
+    SteerDirection,
     SteerPrompts,
     SteerTokens,
 )
@@ -53,6 +55,10 @@ STRONGEST = 40
 PATCHED = {
     "state": "State", "attention_output": "Attention output", "mlp_output": "MLP output",
     "head_output": "The chosen head",
+}  # fmt: skip
+#: By what the state is steered.
+STEERED_BY = {
+    "tokens": "Of two tokens", "prompts": "Of two prompts’ states", "direction": "Saved direction",
 }  # fmt: skip
 #: The classes of a heading in the sheet.
 GROUP = "sheet-group mb-2"
@@ -90,6 +96,7 @@ class EditId(StrEnum):
     AWAY = "edits-steer-away"
     STRENGTH = "edits-steer-strength"
     BY = "edits-steer-by"
+    SAVED = "edits-saved"
     ANSWER = "edits-answer"
 
 
@@ -114,7 +121,13 @@ def here(service: Service, run: RunRef, selection: Selection) -> list[Component]
     if not groups:
         hint = "The embedding has no attention and no MLP. Choose a higher row to change them."
     link = _cut(selection.link, run.edits)
-    return [html.P(place, className="mb-2"), *link, *groups, html.P(hint, className="prompt-hint")]
+    saved = [
+        html.Option(value=one.name, label=one.source)
+        for one in of_fingerprint(result.info.fingerprint)
+    ]
+    names = html.Datalist(saved, id=EditId.SAVED)
+    line = html.P(place, className="mb-2")
+    return [line, *link, *groups, html.P(hint, className="prompt-hint"), names]
 
 
 def _cut(link: str, edits: tuple[str, ...]) -> list[Component]:
@@ -233,12 +246,12 @@ def _patch() -> Component:
 
 def _steer() -> Component:
     fields = [
-        radio(EditId.BY, {"tokens": "Of two tokens", "prompts": "Of two prompts’ states"}),
+        radio(EditId.BY, STEERED_BY),
         field("Towards", _text(EditId.TOWARDS, " London")),
         field("Away from", _text(EditId.AWAY, " Paris")),
         field("Strength: 10", _slider(EditId.STRENGTH, 10)),
     ]
-    return _form("Steer by a difference", EditId.STEER, fields)
+    return _form("Steer by a difference, or by a direction", EditId.STEER, fields)
 
 
 def _slider(name: str, value: float) -> Component:
@@ -317,6 +330,8 @@ def _edit(run: RunRef, selection: Selection, form: str, values: Mapping[str, Any
     if values.get("by") == "prompts":
         like, unlike = (str(values.get(name) or "") for name in ("towards", "away"))
         return SteerPrompts(row, pos, like, unlike, strength)
+    if values.get("by") == "direction":
+        return SteerDirection(row, pos, _direction(values.get("towards")), strength)
     towards, away = (_token(values.get(name)) for name in ("towards", "away"))
     return SteerTokens(row, pos, towards, away, strength)
 
@@ -350,6 +365,16 @@ def _number(value: Any, name: str) -> int:
         return int(value)
     except (TypeError, ValueError) as error:
         raise SpecError(f"The {name} is missing.", "Type a whole number.") from error
+
+
+def _direction(text: Any) -> str:
+    typed = str(text or "").strip()
+    if not typed:
+        raise SpecError(
+            "There is no name of a direction.",
+            "Save one with 'stratascope direction probe', or with analysis.save_direction.",
+        )
+    return typed
 
 
 def _token(text: Any) -> str:

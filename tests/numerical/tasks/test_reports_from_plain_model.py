@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import analysis
+from analysis.errors import AnalysisError
 from analysis.tasks import carry_patching, probes, suite_files, suite_report, sum_table
 from analysis.tasks.suite_specs import SuiteSpec
 from analysis.tasks.suites import Encoded, Suite, TaskPrompt, encode
@@ -197,6 +198,47 @@ def accuracies(fitted: np.ndarray, true: np.ndarray, *, carry: bool) -> float:
         return float(np.mean(fitted.argmax(1) == true))
     said = fitted[:, 0] > 0
     return float(np.mean([np.mean(said[true == kind] == kind) for kind in (0, 1)]))
+
+
+@pytest.mark.parametrize(("target", "row", "place"), [("carry2", 1, ""), ("carry1", 2, "answer5")])
+def test_a_probe_direction_raises_the_prediction_by_one(
+    adder: Any, target: str, row: int, place: str
+) -> None:
+    found = probes.probe_direction(adder, target, row, place=place, sums=220, seed=4)
+    sums = sum_table.random_sums(adder, 220, 4, 5, padded=True)
+    fit, test, _ = (one.numpy() for one in probes._split(len(sums.a), 0.3, 4))
+    above = 10 ** int(target[-1])
+    carry = sums.a % above + sums.b % above >= above
+    column = int(target[-1])  # the carry changes this digit, which the state before it predicts
+    assert found.position == (sums.places.index(place) if place else sums.answers[column] - 1)
+    states = states_of(adder, sums, f"row {row}", found.position)
+    # The gradient by differences along each coordinate, and the step along the direction.
+    width = states.shape[1]
+    moved = states[test[0]] + np.concatenate([np.zeros((1, width)), np.eye(width)])
+    moved = np.concatenate([moved, states[test] + 1.5 * found.vector])
+    asked = np.arange(len(states), len(states) + len(moved))
+    signs = np.concatenate([2 * carry - 1, np.zeros(len(moved))])[:, None].astype(float)
+    predicted = ridge(np.concatenate([states, moved]), signs, fit, np.concatenate([test, asked]))
+    own, (start, *along) = predicted[: len(test), 0], predicted[len(test) :, 0]
+    gradient = np.array(along[:width]) - start
+    wanted = gradient / (gradient**2).sum()
+    assert found.vector == pytest.approx(wanted, rel=2e-3, abs=2e-4 * np.abs(wanted).max())
+    assert np.array(along[width:]) - own == pytest.approx(1.5, abs=2e-3)
+    said, true = own > 0, carry[test]
+    balanced = np.mean([np.mean(said[true == kind] == kind) for kind in (False, True)])
+    assert found.accuracy == pytest.approx(balanced, abs=0.03)  # predictions near 0 may turn
+    assert f"row {row}" in found.source
+
+
+def test_a_probe_direction_that_does_not_exist_is_refused(adder: Any) -> None:
+    for options, said in (
+        ({"target": "carry9", "row": 1}, "There is no carry 'carry9'"),
+        ({"target": "carry1", "row": 9}, "Row 9 does not exist"),
+        ({"target": "carry1", "row": 1, "place": "x"}, "no position named 'x'"),
+        ({"target": "carry1", "row": 1, "sums": 5}, "5 sums are too few"),
+    ):
+        with pytest.raises(AnalysisError, match=said):
+            probes.probe_direction(adder, **{"sums": 60, **options})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from analysis.tracing.interventions import (
     KnockOut,
     PatchPrompt,
     RunEdit,
+    SteerDirection,
     SteerPrompts,
     SteerTokens,
 )
@@ -101,6 +102,12 @@ EXAMPLES = [
         "steer_prompts:12:4:I love:#5+6:2.0:-1:0",
         "The state after layer 11 at position 4 moves towards “I love” at its last token and away"
         " from “token ids 5 6” at position 0, with strength 2.",
+    ),
+    (
+        SteerDirection(12, None, "carry.1", strength=-2.0),
+        "steer_direction:12:all:carry.1:-2.0",
+        "The state after layer 11 at all positions moves along the saved direction carry.1, with"
+        " strength -2.",
     ),
     (
         HoldPatterns(),
