@@ -67,11 +67,39 @@ Dash loads scripts in alphabetical order. This one comes first, before those tha
 
   add(clickCallbacks, "patching", pickCell);
 
+  const LINE = 11; // pixels: the least distance of two names along an axis
+
+  /*
+  Hides names along the axes of an attention pattern where they would overlap; the chosen query keeps
+  its name. `root` has the chart's elements: the chart, or a picture of it in the same size.
+  */
+  function thinNames(chart, root = chart) {
+    const layout = chart._fullLayout;
+    const chosen = Math.round((chart.layout.shapes?.[0]?.y0 ?? -0.5) + 0.5);
+    for (const [axis, ticks] of [[layout?.xaxis, ".xtick text"], [layout?.yaxis, ".ytick text"]]) {
+      const names = [...root.querySelectorAll(ticks)];
+      const step = Math.ceil((LINE * names.length) / (axis?._length || Infinity));
+      names.forEach((name, at) => {
+        const isShown = step <= 1 || (at - chosen) % step === 0;
+        name.style.visibility = isShown ? "" : "hidden";
+      });
+    }
+  }
+
+  /* Whether a chart may be drawn smaller than all its names need. */
+  function isSingle(chart) {
+    const { least, named } = meta(chart) ?? {};
+    return Boolean(named) && named[0] > least[0];
+  }
+
+  add(drawCallbacks, "attention", (chart) => isSingle(chart) && thinNames(chart));
+
   window.stratascope ??= {};
   window.stratascope.charts = {
     NO_VIEW,
     find,
     meta,
+    thinNames: (chart, root) => isSingle(chart) && thinNames(chart, root),
     onDraw: (view, callback) => add(drawCallbacks, view, callback),
     onClick: (view, callback) => add(clickCallbacks, view, callback),
   };

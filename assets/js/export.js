@@ -89,6 +89,7 @@ the tab on top.
       { format: "svg", width: wide, height: high, imageDataOnly: true }
     );
     const svg = new DOMParser().parseFromString(image, "image/svg+xml").documentElement;
+    window.stratascope.charts.thinNames(chart, svg);
     const texts = window.stratascope.heatmap.allTexts(chart, data[0]?.colorscale);
     if (texts) {
       texts.setAttribute("style", `${texts.getAttribute("style")};${CELL_TEXT}`);

@@ -174,7 +174,8 @@ def _sized(part: Any, width: float | None) -> tuple[Figure, int, int]:
     """A figure with its cells' texts, and its size."""
     figure: Figure = with_texts(part, "light")
     wide, high = size_of(figure)
-    least = (figure["layout"].get("meta") or {}).get("least") or (0, 0)
+    meta = figure["layout"].get("meta") or {}
+    least = meta.get("named") or meta.get("least") or (0, 0)
     if width is not None and not figure["layout"].get("width"):
         wide = max(round(width), least[0])
     return figure, wide, high

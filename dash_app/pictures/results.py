@@ -131,7 +131,7 @@ def size_of(figure: Figure) -> tuple[int, int]:
     """Width and height of a figure in pixels: its own, or what it needs."""
     layout = figure["layout"]
     meta = layout.get("meta") or {}
-    least = meta.get("least") or (0, 0)
+    least = meta.get("named") or meta.get("least") or (0, 0)
     wide, high = WIDE, HIGH
     if meta.get("view") == "heatmap":
         count = len(meta["positions"])

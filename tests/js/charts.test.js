@@ -87,3 +87,28 @@ test("a button of the tasks panel brings the reader to the heatmap, others do no
   button.click();
   assert.equal(shown(), "explore");
 });
+
+test("names of an attention pattern that would overlap are hidden, but not the chosen query's", () => {
+  const page = openPage();
+  const layout = { meta: { view: "attention", least: [90, 90], named: [200, 200] } };
+  const chart = page.chart("a", { ...layout, shapes: [{ y0: 3.5 }] });
+  const names = ["x", "y"].flatMap((axis) =>
+    Array.from({ length: 7 }, () => {
+      const name = page.add("text", {});
+      page.add("g", { class: `${axis}tick`, parent: chart }, name);
+      return name;
+    })
+  );
+  const shown = () => names.map((name) => name.style.visibility !== "hidden").map(Number).join("");
+  chart._fullLayout = { xaxis: { _length: 35 }, yaxis: { _length: 77 } }; // 5 and 11 pixels a name
+  chart.emit("plotly_afterplot");
+  assert.equal(shown(), "0100100" + "1111111");
+  chart._fullLayout = { xaxis: { _length: 80 }, yaxis: { _length: 80 } };
+  chart.emit("plotly_afterplot");
+  assert.equal(shown(), "11111111111111");
+  const several = { view: "attention", least: [200, 200], named: [200, 200] }; // has a size of its own
+  chart.layout = { meta: several };
+  chart._fullLayout.xaxis._length = 35;
+  chart.emit("plotly_afterplot");
+  assert.equal(shown(), "11111111111111");
+});

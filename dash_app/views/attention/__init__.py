@@ -63,6 +63,8 @@ HELP = (
     " all heads, which hides much of the structure. Click a cell to choose"
     " this layer's output at the query. The inspector shows what the head moves there from the"
     " key.",
+    "Where the cells are lower than a line of text, some names along the axes are left out. The"
+    " hover box names each pair; maximise the panel to see all names.",
 )
 
 

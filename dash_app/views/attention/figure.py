@@ -25,6 +25,8 @@ SIDES = {1: 390, 2: 185, 3: 116}
 LABELLED = 64
 #: Narrower cells have no room for their token's name, in pixels.
 NAMED = 11
+#: Least side of a cell of one matrix; in a smaller panel it scrolls.
+LOWEST = 2
 #: Pixels between the cells and the labels.
 _APART = {"ticklabelstandoff": 4}
 
@@ -65,7 +67,9 @@ def attention(
             *_notes(pattern, heads, shown, pos, plan, theme),
         ],
         shapes=query_shapes(len(panes), pos, theme, first=0 if first_key else 1),
-        meta={"view": "attention", "layer": pattern.layer, "least": plan.least},
+        meta={
+            "view": "attention", "layer": pattern.layer, "least": plan.least, "named": plan.named,
+        },
     )
     layout.update(_axes(run, plan, theme, first=0 if first_key else 1))
     data = [
@@ -102,8 +106,9 @@ def query_shapes(panes: int, pos: int, theme: Theme, *, first: int = 0) -> list[
 class _Plan:
     """Where the panes of a grid of small multiples lie, in pixels and in paper units.
 
-    One pane fills its panel with square cells, and needs ``least`` pixels. Several panes have a
-    size of their own.
+    One pane fills its panel with square cells. It needs ``least`` pixels; where a cell is lower
+    than a line of text, the browser leaves names out (``assets/js/charts.js``), and from ``named``
+    pixels it names every token. Several panes have a size of their own.
     """
 
     def __init__(self, panes: int, tokens: int) -> None:
@@ -135,13 +140,14 @@ class _Plan:
         width = round(self.inner_width + self.margin["l"] + self.margin["r"])
         height = round(self.inner_height + self.margin["t"] + self.margin["b"])
         self.size = {} if self.fluid else {"width": width, "height": height}
-        side = least * tokens
-        self.least = [width, height]
+        self.least = self.named = [width, height]
         if self.fluid:
-            self.least = [
-                round(side + self.margin["l"] + self.margin["r"]),
-                round(side + self.margin["t"] + self.margin["b"]),
-            ]
+            self.least, self.named = self._sized(LOWEST), self._sized(least)
+
+    def _sized(self, cell: int) -> list[int]:
+        """Width and height of one pane whose cells have a side of ``cell`` pixels."""
+        margin, side = self.margin, cell * self.tokens
+        return [side + margin["l"] + margin["r"], side + margin["t"] + margin["b"]]
 
     def domain(self, number: int) -> tuple[list[float], list[float]]:
         """(x, y) domains of pane ``number``, filled row by row from the top left."""

@@ -179,3 +179,15 @@ def test_several_heads_keep_the_names_of_the_tokens(heads: tuple[int, ...], toke
     inner = layout["width"] - layout["margin"]["l"] - layout["margin"]["r"]
     assert (across[1] - across[0]) * inner / tokens >= 11
     assert len(layout["xaxis"]["ticktext"]) == tokens
+
+
+@pytest.mark.parametrize("tokens", [7, 14, 33, 64])
+def test_one_head_fits_a_small_panel_and_knows_the_size_that_names_all(tokens: int) -> None:
+    run = synthetic.run(tokens)
+    figure = attention(synthetic.pattern(tokens), run, heads=(), pos=1, theme="light")
+    meta, margin = figure["layout"]["meta"], figure["layout"]["margin"]
+    beside = margin["t"] + margin["b"]
+    assert meta["least"][1] - beside == 2 * tokens
+    assert meta["named"][1] - beside == 12 * tokens  # a line of text is 11 pixels high
+    several = attention(synthetic.pattern(tokens), run, heads=(0, 1), pos=1, theme="light")
+    assert several["layout"]["meta"]["least"] == several["layout"]["meta"]["named"]
