@@ -67,7 +67,7 @@ Dash loads scripts in alphabetical order. This one comes first, before those tha
 
   add(clickCallbacks, "patching", pickCell);
 
-  const LINE = 11; // pixels: the least distance of two names along an axis
+  const LINE = 9; // pixels: the least distance of two names along an axis
 
   /*
   Hides names along the axes of an attention pattern where they would overlap; the chosen query keeps

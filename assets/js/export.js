@@ -183,7 +183,7 @@ the tab on top.
       x += own;
     }
     y += items.length ? line : 0;
-    const caption = hasCaption ? (pane.querySelector(".panel-caption")?.innerText ?? "") : "";
+    const caption = hasCaption ? window.stratascope.pictures.captionOf(pane) : "";
     for (const text of wrapped(caption, Math.floor((wide - 2 * edge) / letter))) {
       add("text", { ...font, x: edge, y, fill }, text);
       y += line;
@@ -250,6 +250,9 @@ the tab on top.
       return;
     }
     if (kind === "paper") {
+      const opened = button.closest("details");
+      opened.open = false;
+      opened.querySelector("summary").focus(); // the dialog gives the focus back
       window.stratascope.pictures.openPaper(pane, (paper) =>
         picture(pane, name, hasNumbers, paper).then((whole) =>
           savePicture(whole, name, paper.format, paper.scale?.(whole))

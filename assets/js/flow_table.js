@@ -65,7 +65,8 @@ without a request. The first cell of a row is a button that selects the link.
         cell.append(element("button", values[0], { type: "button", "data-go": target }));
       } else {
         cell.textContent = formatCell(values[index], name);
-        cell.className = typeof values[index] === "number" ? "num" : "mono";
+        const wraps = name === "Heads" ? " text-wrap" : ""; // so that the shares stay in view
+        cell.className = typeof values[index] === "number" ? "num" : `mono${wraps}`;
       }
       row.append(cell);
     });
@@ -83,7 +84,7 @@ without a request. The first cell of a row is a button that selects the link.
     head.append(header);
     const body = element("tbody", "");
     body.append(...sortRows(table.rows, order).map(bodyRow));
-    const label = { class: "table ledger-table", "aria-label": "Links of the flow" };
+    const label = { class: "table table-sm ledger-table", "aria-label": "Links of the flow" };
     const whole = element("table", "", label);
     whole.append(head, body);
     host.replaceChildren(whole);

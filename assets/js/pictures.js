@@ -165,6 +165,14 @@ page to print or to save as PDF, and the dialog of a figure for a paper.
       </div>
     </form>`;
 
+  /* The caption of a pane. Its parts stand apart on the page, and have a space between them here. */
+  function captionOf(pane) {
+    const parts = [...(pane.querySelector(".panel-caption")?.childNodes ?? [])];
+    const isSpan = (node) => node?.nodeName === "SPAN";
+    const gap = (at) => (isSpan(parts[at - 1]) && isSpan(parts[at]) ? " " : "");
+    return parts.map((part, at) => gap(at) + (part.innerText ?? part.textContent)).join("");
+  }
+
   /* Opens the dialog; `work` gets {mm, titled, format, scale}. */
   function openPaper(pane, work) {
     const dialog = document.createElement("dialog");
@@ -173,7 +181,7 @@ page to print or to save as PDF, and the dialog of a figure for a paper.
     const form = new DOMParser().parseFromString(FORM, "text/html").body.firstElementChild;
     dialog.append(document.adoptNode(form));
     const fields = form.elements;
-    fields.caption.value = pane.querySelector(".panel-caption")?.innerText ?? "";
+    fields.caption.value = captionOf(pane);
     fields.copy.addEventListener("click", () =>
       navigator.clipboard.writeText(fields.caption.value).then(
         () => (fields.copy.textContent = "Copied"),
@@ -195,6 +203,6 @@ page to print or to save as PDF, and the dialog of a figure for a paper.
 
   window.stratascope = {
     ...window.stratascope,
-    pictures: { stacked, asPng, asSvg, print, openPaper },
+    pictures: { stacked, asPng, asSvg, print, openPaper, captionOf },
   };
 })();

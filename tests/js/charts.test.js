@@ -100,9 +100,9 @@ test("names of an attention pattern that would overlap are hidden, but not the c
     })
   );
   const shown = () => names.map((name) => name.style.visibility !== "hidden").map(Number).join("");
-  chart._fullLayout = { xaxis: { _length: 35 }, yaxis: { _length: 77 } }; // 5 and 11 pixels a name
+  chart._fullLayout = { xaxis: { _length: 35 }, yaxis: { _length: 63 } }; // 5 and 9 pixels a name
   chart.emit("plotly_afterplot");
-  assert.equal(shown(), "0100100" + "1111111");
+  assert.equal(shown(), "1010101" + "1111111"); // the query is at 4
   chart._fullLayout = { xaxis: { _length: 80 }, yaxis: { _length: 80 } };
   chart.emit("plotly_afterplot");
   assert.equal(shown(), "11111111111111");

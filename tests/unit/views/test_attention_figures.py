@@ -183,7 +183,7 @@ def test_several_heads_keep_the_names_of_the_tokens(heads: tuple[int, ...], toke
 
 @pytest.mark.parametrize("tokens", [7, 14, 33, 64])
 def test_one_head_fits_a_small_panel_and_knows_the_size_that_names_all(tokens: int) -> None:
-    run = synthetic.run(tokens)
+    run = synthetic.run_result(4, tokens)
     figure = attention(synthetic.pattern(tokens), run, heads=(), pos=1, theme="light")
     meta, margin = figure["layout"]["meta"], figure["layout"]["margin"]
     beside = margin["t"] + margin["b"]
