@@ -68,7 +68,10 @@ def attention(
         ],
         shapes=query_shapes(len(panes), pos, theme, first=0 if first_key else 1),
         meta={
-            "view": "attention", "layer": pattern.layer, "least": plan.least, "named": plan.named,
+            "view": "attention",
+            "layer": pattern.layer,
+            "least": plan.least,
+            "named": plan.named,
         },
     )
     layout.update(_axes(run, plan, theme, first=0 if first_key else 1))
