@@ -67,12 +67,7 @@ def attention(
             *_notes(pattern, heads, shown, pos, plan, theme),
         ],
         shapes=query_shapes(len(panes), pos, theme, first=0 if first_key else 1),
-        meta={
-            "view": "attention",
-            "layer": pattern.layer,
-            "least": plan.least,
-            "named": plan.named,
-        },
+        meta={"view": "attention", "layer": pattern.layer, **plan.needs},
     )
     layout.update(_axes(run, plan, theme, first=0 if first_key else 1))
     data = [
@@ -146,6 +141,11 @@ class _Plan:
         self.least = self.named = [width, height]
         if self.fluid:
             self.least, self.named = self._sized(LOWEST), self._sized(least)
+
+    @property
+    def needs(self) -> dict[str, list[int]]:
+        """Sizes for the browser, in pixels."""
+        return {"least": self.least, "named": self.named}
 
     def _sized(self, cell: int) -> list[int]:
         """Width and height of one pane whose cells have a side of ``cell`` pixels."""
