@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from inspect import signature
 from threading import RLock
 from typing import Any
 from weakref import WeakSet
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from analysis.contract import jobs
 from analysis.contract.ledger import Ledger
@@ -22,6 +24,11 @@ from analysis.store.memo import LruCache
 
 PROBE_LENGTH = 7
 PROBE_SEEDS = (11, 12)
+#: Positions of a long prompt that are run at once, where memory is short.
+BLOCK = 512
+#: Cache layers of attention that needs nothing but keys and values. With a sliding window, the mask
+#: hides those outside the window.
+_PLAIN = {DynamicLayer, DynamicSlidingWindowLayer}
 #: Most prompts whose check against the untouched model is remembered.
 _CHECKED_PROMPTS = 256
 
@@ -42,7 +49,7 @@ class Model:
         info: Its description.
         measure_ledger: Measures every identity; ``check`` calls it.
         recent: Traces that passes over longer prompts may go on from, while someone keeps them.
-        goes_on: Whether passes may go on from a known prefix; False once that gave other states.
+        went_wrong: Whether a pass that went on from known positions gave other states.
         lock: Held during a forward pass, since hooks are attached to the modules.
         capture_errors: Error of identity 1 for each prompt that was checked; see
             ``analysis.ledger``.
@@ -55,7 +62,7 @@ class Model:
     info: ModelInfo
     measure_ledger: Callable[[Model], Ledger] = field(repr=False)
     recent: WeakSet[Any] = field(default_factory=WeakSet, repr=False)
-    goes_on: bool = field(default=True, repr=False)
+    went_wrong: bool = field(default=False, repr=False)
     lock: RLock = field(default_factory=RLock, repr=False)
     capture_errors: LruCache[float] = field(
         default_factory=lambda: LruCache(_CHECKED_PROMPTS, lambda _error: 1), repr=False
@@ -64,6 +71,30 @@ class Model:
     def __post_init__(self) -> None:
         for block in self.stream.blocks:  # a batch may take seconds, a block a tenth
             block.module.register_forward_pre_hook(_check_cancelled)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether passes may go on from known positions.
+
+        The model must keep nothing but keys and values, and attention must be observed where it
+        reads them. A pass that went on and gave other states ends it.
+        """
+        supported = getattr(self.hf, "_supports_default_dynamic_cache", None)
+        takes = signature(self.hf.forward).parameters
+        if self.went_wrong or self.stream.by_hooks or "past_key_values" not in takes:
+            return False
+        if supported is None or not supported():
+            return False
+        usual = DynamicCache(config=self.hf.config.get_text_config(decoder=True))
+        return {type(layer) for layer in usual.layers} <= _PLAIN
+
+    def block_of(self, length: int) -> int:
+        """How many positions of a prompt to run at once where memory is short; 0 for all.
+
+        A model whose passes can't go on runs all at once; so does one with gated attention.
+        """
+        gated = any(block.gated for block in self.stream.blocks)
+        return BLOCK if length > BLOCK and self.goes_on and not gated else 0
 
     @property
     def device(self) -> torch.device:

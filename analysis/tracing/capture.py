@@ -61,7 +61,7 @@ class Trace:
             model's precision: a longer sequence goes on from them. Empty after interventions.
         reused: Positions whose states were taken from another trace, bit for bit.
         reuse_error: What that may cost: the last of these states were computed again, and differ
-            by this part of their norm at most. 0 if ``reused`` is 0.
+            by this part of their norm at most. Likewise for a prompt that was run in blocks.
     """
 
     tokens: tuple[Token, ...]
@@ -244,7 +244,9 @@ def trace(
             by at most 0.05 %.
         pattern_layers: The layers whose patterns are kept; None for all. Readings of another
             layer's heads are refused.
-        patterns_on_disk: Keep the patterns in a temporary file, mapped to memory.
+        patterns_on_disk: Keep the patterns in a temporary file, mapped to memory. A prompt of more
+            than 512 tokens is then run in blocks of positions, each after those that are known:
+            its states differ from those of one pass by rounding (``Trace.reuse_error``).
         after: A trace of a prompt that begins like this one. Only the positions after the common
             prefix are computed; the states before are taken from it, bit for bit. Where that is
             not possible (interventions, a model that is not causal or keeps more than keys and
@@ -262,9 +264,13 @@ def trace(
     store = PatternStore(pattern_dtype, layers, patterns_on_disk).of(model)
     if after is not None:
         after.require_model(model)
-        longer = None if changes else _after(model, after, ids, store)
-        if longer is not None:
-            return longer
+        found = None if changes else _after(model, after, ids, store)
+        if found is not None:
+            return found
+    if patterns_on_disk and not changes:
+        found = _in_blocks(model, ids, replace(store, block=model.block_of(len(ids))))
+        if found is not None:
+            return found
     edits = Edits(model, changes, len(ids))
     recorder = Recorder(
         model, 1, len(ids), edits=edits, label="Forward pass", patterns=store,
@@ -274,6 +280,24 @@ def trace(
         tokens = torch.tensor([ids], device=model.device)
         output = model.hf(input_ids=tokens, use_cache=False).logits[0]
     return _recorded(model, ids, recorder, output, edits.sets[0])
+
+
+def _in_blocks(model: Model, ids: tuple[int, ...], store: PatternStore) -> Trace | None:
+    """The trace of a long prompt whose pass does not fit; None if it must be run at once."""
+    from analysis.tracing import prefix
+
+    if not store.block:
+        return None
+    recorder = Recorder(model, 1, len(ids), label="Forward pass", patterns=store, keep_keys=True)
+    with model.lock:
+        try:
+            logits = prefix.in_blocks(model, ids, recorder, store.block)
+        except prefix.UNUSABLE:
+            logits = None
+    if logits is None:
+        model.went_wrong = True
+        return None
+    return replace(_recorded(model, ids, recorder, logits), reuse_error=recorder.error)
 
 
 def _recorded(
@@ -312,40 +336,31 @@ def _after(model: Model, before: Trace, ids: tuple[int, ...], store: PatternStor
     from analysis.tracing import prefix
 
     known = min(common_length(before.token_ids, ids), len(ids) - 1)
-    if known < 1 or not model.goes_on or not prefix.can_go_on(model, before, store):
+    if known < 1 or not prefix.can_go_on(model, before, store):
         return None
     require(model, 1, len(ids), store, whole=True)
     start = prefix.repeated_from(known)
     rest = torch.tensor([ids[start:]], device=model.device)
     recorder = Recorder(
         model, 1, rest.shape[1], label="Forward pass", patterns=store, keep_keys=True,
-        before=start, pairs=prefix.known_pairs(model, before, start),
+        before=start, pairs=prefix.known_pairs(model, before.keys, before.value_of, start),
     )  # fmt: skip
     try:
         with model.lock, recorder.hooked():
             output = model.hf(input_ids=rest, **prefix.options(model, known, len(ids))).logits[0]
         part = _recorded(model, ids, recorder, output)
-        error = prefix.difference(before, part, known)
+        kept = before.resid[:, start:known]
+        error = prefix.difference(kept, part.resid[:, : known - start])
         if error > prefix.most_difference(model):
-            model.goes_on = False
+            model.went_wrong = True
             return None
         arrays = prefix.joined(before, part, known, store, model)
     except prefix.UNUSABLE:
-        model.goes_on = False
+        model.went_wrong = True
         return None
     return replace(
-        part, **arrays, reused=known, reuse_error=error, scratch=_inherited(before, known)
+        part, **arrays, reused=known, reuse_error=error, scratch=prefix.inherited(before, known)
     )
-
-
-def _inherited(before: Trace, known: int) -> dict[Any, Any]:
-    """What is known of the first positions: see ``analysis.lens.grid.Columns``."""
-    found: dict[Any, Any] = {}
-    for kind in ("taken", "columns"):
-        for name, columns in list(before.scratch.items()):
-            if name[0] == kind:
-                found["taken", name[1]] = columns.first(known)
-    return found
 
 
 #: A prefix is taken from a known trace if it has this many tokens, and half of the prompt: a

@@ -9,22 +9,20 @@ than keys and values, is never read wrongly.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicCache
 
 from analysis.contract.specs import Floats
 from analysis.model.handle import Model
 from analysis.model.probe import tolerance
 from analysis.tracing.storage import PatternStore, PerLayer, is_kept, of_layer, of_sequence
 
-#: Cache layers of attention that needs nothing but keys and values. With a sliding window, the mask
-#: hides those outside the window.
-_PLAIN = {DynamicLayer, DynamicSlidingWindowLayer}
 #: Known positions that are computed again. With a new one they are four rows, which matrix products
 #: on the CPU read faster than two.
 CHECKED = 3
@@ -43,20 +41,8 @@ def can_go_on(model: Model, before: Any, store: PatternStore) -> bool:
     layers = range(len(model.stream.blocks))
     exact = before.pattern_error == 0.0 or store.dtype == "float16"
     kept = all(is_kept(before.pattern, layer) for layer in layers if store.keeps(layer))
-    return (
-        exact and kept and not before.interventions and sorted(before.keys) == list(layers)
-        and _takes_cache(model)
-    )  # fmt: skip
-
-
-def _takes_cache(model: Model) -> bool:
-    """Whether the model takes a cache, and keeps nothing but keys and values in it."""
-    supported = getattr(model.hf, "_supports_default_dynamic_cache", None)
-    takes = signature(model.hf.forward).parameters
-    if supported is None or not supported() or "past_key_values" not in takes:
-        return False
-    usual = DynamicCache(config=model.hf.config.get_text_config(decoder=True))
-    return {type(layer) for layer in usual.layers} <= _PLAIN
+    known = sorted(before.keys) == list(layers)
+    return exact and kept and known and not before.interventions and model.goes_on
 
 
 class Begun(DynamicCache):
@@ -89,19 +75,22 @@ class Begun(DynamicCache):
         return self._count + query_length, 0
 
 
-def known_pairs(model: Model, before: Any, count: int) -> dict[int, tuple[Tensor, Tensor]]:
-    """For each layer, [1, kv_head, pos, d] the keys and values of a trace's first positions.
+def known_pairs(
+    model: Model, keys: dict[int, Tensor], values: Callable[[int], Floats], count: int
+) -> dict[int, tuple[Tensor, Tensor]]:
+    """For each layer, [1, kv_head, pos, d] the keys and values of the first positions.
 
     Args:
-        model: The model that made the trace.
-        before: The trace.
+        model: The model that made them.
+        keys: Layer -> [kv_head, pos, d].
+        values: Gives those of a layer, [kv_head, pos, d].
         count: Positions.
     """
     pairs = {}
     for layer, block in enumerate(model.stream.blocks):
-        key = before.keys[layer][:, :count]
+        key = keys[layer][:, :count]
         device = next(block.module.parameters()).device
-        value = torch.from_numpy(before.value_of(layer)[:, :count]).to(device, key.dtype)
+        value = torch.from_numpy(values(layer)[:, :count]).to(device, key.dtype)
         pairs[layer] = (key[None].to(device), value[None])
     return pairs
 
@@ -111,8 +100,8 @@ def options(model: Model, known: int, length: int) -> dict[str, Any]:
 
     Args:
         model: The model.
-        known: Positions that are taken from the known trace.
-        length: Of the whole sequence.
+        known: Positions that are known.
+        length: Positions, with those that the pass adds.
     """
     begun: dict[str, Any] = {"past_key_values": Begun(repeated_from(known)), "use_cache": True}
     if "logits_to_keep" in signature(model.hf.forward).parameters:
@@ -125,20 +114,58 @@ def repeated_from(known: int) -> int:
     return max(known - CHECKED, 0)
 
 
-def difference(before: Any, part: Any, known: int) -> float:
-    """Largest relative error of the states that a later pass computed again.
+def difference(kept: Floats, again: Floats) -> float:
+    """Largest relative error of states that were computed again.
 
     Args:
-        before: The trace of the prefix.
-        part: The states from ``repeated_from(known)`` on.
-        known: Positions that are taken from ``before``.
+        kept: [row, pos, d_model].
+        again: [row, pos, d_model].
 
     Returns:
         The largest, over rows and positions, of the norm of the difference over the kept norm.
     """
-    kept = before.resid[:, repeated_from(known) : known]
-    error = np.linalg.norm(part.resid[:, : kept.shape[1]] - kept, axis=-1)
+    error = np.linalg.norm(again - kept, axis=-1)
     return float((error / np.maximum(np.linalg.norm(kept, axis=-1), 1e-30)).max())
+
+
+@torch.no_grad()
+def in_blocks(model: Model, ids: Sequence[int], recorder: Any, block: int) -> Tensor | None:
+    """Run a sequence some positions at a time, each block after the positions that are known.
+
+    Attention then holds [head, block, key] instead of [head, query, key]. The last positions of a
+    block are run again in the next one; see ``difference``.
+
+    Args:
+        model: From ``load_model``.
+        ids: [pos].
+        recorder: For the whole sequence; it keeps the keys.
+        block: Positions.
+
+    Returns:
+        [pos, vocab] float32 logits on the CPU; None if a block gives other states.
+    """
+    logits = torch.empty(len(ids), model.info.vocab)
+    layers, known = len(model.stream.blocks), 0
+    for number, stop in enumerate(ends := [*range(block, len(ids), block), len(ids)]):
+        start, pairs = repeated_from(known), {}
+        if known:
+            pairs = known_pairs(model, recorder.keys, _values_of(recorder), start)
+        kept = recorder.resid[0, :, start:known].copy()
+        recorder.at(start, stop, pairs, (number * layers, len(ends) * layers))
+        tokens = torch.tensor([list(ids[start:stop])], device=model.device)
+        with recorder.hooked():
+            found = model.hf(input_ids=tokens, **options(model, known, stop)).logits[0]
+        logits[known:stop] = found[known - stop :].to("cpu", torch.float32)
+        error = difference(kept, recorder.resid[0, :, start:known]) if known else 0.0
+        recorder.error = max(recorder.error, error)
+        if error > most_difference(model):
+            return None
+        known = stop
+    return logits
+
+
+def _values_of(recorder: Any) -> Callable[[int], Floats]:
+    return lambda layer: of_layer(recorder.value, layer)[0]
 
 
 def most_difference(model: Model) -> float:
@@ -209,3 +236,18 @@ def _attention(
         pattern[:, :known, known:] = 0.0
         pattern[:, known:] = part.pattern[layer][:, known - length :]
     return of_sequence(patterns, 0), of_sequence(values, 0)
+
+
+def inherited(before: Any, known: int) -> dict[Any, Any]:
+    """What readings of a trace know of its first positions, for a trace that goes on from it.
+
+    Args:
+        before: The trace; its readings keep ``analysis.lens.grid.Columns`` in its ``scratch``.
+        known: Positions.
+    """
+    found: dict[Any, Any] = {}
+    for kind in ("taken", "columns"):
+        for name, columns in list(before.scratch.items()):
+            if name[0] == kind:
+                found["taken", name[1]] = columns.first(known)
+    return found

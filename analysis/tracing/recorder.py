@@ -41,6 +41,9 @@ class Recorder:
         before: Earlier positions, which are known.
         pairs: Their keys and values in each layer; None if there are none.
 
+    Attributes:
+        error: Largest relative difference of states that were run twice.
+
     Raises:
         NotEnoughMemoryError: If the pass and its arrays do not fit.
     """
@@ -67,6 +70,20 @@ class Recorder:
         self._mixed: dict[int, Tensor] = {}
         self.keys: dict[int, Tensor] = {}
         self._keeps_keys, self._pairs = keep_keys, pairs or {}
+        self.error = 0.0
+        self._window, self._seen, self._steps = slice(None), slice(None), (0, layers)
+
+    def at(self, start: int, stop: int, pairs: Pairs, steps: tuple[int, int]) -> None:
+        """Record some positions in the next pass.
+
+        Args:
+            start: The first; all arrays are those of the whole sequence.
+            stop: The one after the last.
+            pairs: Keys and values of the positions before.
+            steps: The steps that are done, and all of them, for the progress listener.
+        """
+        self._window, self._seen = slice(start, stop), slice(stop)
+        self._pairs, self._steps = pairs, steps
 
     @property
     def attn_out(self) -> Floats:
@@ -111,8 +128,9 @@ class Recorder:
             if self.stream.blocks[layer].scaled_heads:
                 pattern = scaled_pattern(value, pattern, output)
             if is_kept(self.pattern, layer):
-                store_by_head(of_layer(self.pattern, layer), pattern)
-            store(of_layer(self.value, layer), value)
+                kept = of_layer(self.pattern, layer)[:, :, self._window, self._seen]
+                store_by_head(kept, pattern)
+            store(of_layer(self.value, layer)[:, :, self._seen], value)
             if self.stream.blocks[layer].gated:
                 self._mixed[layer] = output.detach()
             self._find_empty(module, layer, pattern)
@@ -156,17 +174,18 @@ class Recorder:
 
     def _hooks(self) -> Iterator[Any]:
         first, entry = self.stream.blocks[0].module, self.stream.entry
+        resid = self.resid[:, :, self._window]
         if entry is None:
             yield first.register_forward_pre_hook(self._enter, with_kwargs=True)
         else:
-            yield self._on_exit(entry, self.resid[:, 0])
+            yield self._on_exit(entry, resid[:, 0])
         for layer, block in enumerate(self.stream.blocks):
-            yield self._on_exit(block.module, self.resid[:, layer + 1], layer)
+            yield self._on_exit(block.module, resid[:, layer + 1], layer)
             if not self.whole:
                 continue
             seen: set[str] = set()
             for writer in block.writers:
-                target = self.written[writer.part][:, layer]
+                target = self.written[writer.part][:, layer, self._window]
                 if writer.part == "whole_block":
                     yield self._on_whole(block.module, layer, target)
                     continue
@@ -180,7 +199,7 @@ class Recorder:
         """Record the input of block 0, the embedding."""
         state = hidden_input(args, kwargs)
         if state is not None:
-            store(self.resid[:, 0], batched(state, self.size))
+            store(self.resid[:, 0, self._window], batched(state, self.size))
 
     def _on_projection(self, module: nn.Module, layer: int) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -212,7 +231,7 @@ class Recorder:
             """Record what a block adds as a whole, before interventions change its output."""
             state = batched(hidden_output(output), self.size).reshape(target.shape)
             store(target, state.detach().to("cpu", torch.float32))
-            target[...] -= self.resid[:, layer]
+            target[...] -= self.resid[:, layer, self._window]
 
         return module.register_forward_hook(hook, prepend=True)
 
@@ -221,7 +240,8 @@ class Recorder:
             """Record a state that a module returns, and the progress after a block."""
             store(target, batched(hidden_output(output), self.size).reshape(target.shape))
             if layer is not None and self.label:
-                jobs.step(layer + 1, len(self.stream.blocks), self.label)
+                done, total = self._steps
+                jobs.step(done + layer + 1, total, self.label)
 
         return module.register_forward_hook(hook)
 

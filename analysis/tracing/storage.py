@@ -168,11 +168,13 @@ class PatternStore:
         dtype: "float32" or "float16"; see ``PATTERN_DTYPES``.
         layers: The layers whose patterns are kept; None for all.
         on_disk: Whether they are in a temporary file, mapped to memory, instead of in memory.
+        block: Positions that are run at once; 0 for all.
     """
 
     dtype: str = "float32"
     layers: tuple[int, ...] | None = None
     on_disk: bool = False
+    block: int = 0
 
     def __post_init__(self) -> None:
         convert_fields(self)
@@ -237,12 +239,16 @@ class _Need:
         return _size(max(self.memory, self.device)) + disk
 
 
-def pass_bytes(model: Model, size: int, length: int) -> int:
-    """Bytes that a forward pass of ``size`` sequences of ``length`` tokens needs on its device."""
+def pass_bytes(model: Model, size: int, length: int, block: int = 0) -> int:
+    """Bytes that a forward pass of ``size`` sequences of ``length`` tokens needs on its device.
+
+    With a ``block``, that many positions are run at once.
+    """
     info, wide = model.info, model.dtype.itemsize
-    scores = _SCORES * info.heads * length**2 * 4
-    states = 8 * length * info.d_model * wide
-    logits = length * info.vocab * wide
+    some = min(block, length) or length
+    scores = _SCORES * info.heads * some * length * 4
+    states = 8 * some * info.d_model * wide
+    logits = some * info.vocab * wide
     return int(_MARGIN * size * (scores + states + logits))
 
 
@@ -253,13 +259,13 @@ def _need(model: Model, size: int, length: int, store: PatternStore, *, whole: b
     patterns = 0
     if whole:
         rows += max(2, len(model.stream.parts)) * info.layers * length * info.d_model
-        if model.info.dtype != "float32" or model.device.type != "cpu":
+        if store.block or model.info.dtype != "float32" or model.device.type != "cpu":
             rows += length * info.vocab  # else the trace keeps the pass's own logits
         values = (block.kv_heads * block.d_head or info.kv_heads * info.d_head for block in blocks)
         rows += 2 * sum(values) * length  # and as many keys
         kept = [block.heads or info.heads for n, block in enumerate(blocks) if store.keeps(n)]
         patterns = sum(kept) * length**2 * (2 if store.dtype == "float16" else 4)
-    work = pass_bytes(model, size, length)
+    work = pass_bytes(model, size, length, store.block)
     arrays = size * (4 * rows + (0 if store.on_disk else patterns))
     disk = size * patterns if store.on_disk else 0
     if model.device.type == "cpu":
@@ -325,11 +331,12 @@ def _offers(model: Model, size: int, length: int, *, whole: bool) -> str:
 
 def _stores(model: Model, length: int) -> Iterator[str]:
     rounding = "each weight is rounded by at most 0.05 %"
+    block = model.block_of(length)
     for store, text in (
         (PatternStore("float16"), f"pattern_dtype='float16' ({{}}; {rounding})"),
-        (PatternStore(on_disk=True), "patterns_on_disk=True ({})"),
+        (PatternStore(on_disk=True, block=block), "patterns_on_disk=True ({})"),
         (
-            PatternStore("float16", on_disk=True),
+            PatternStore("float16", on_disk=True, block=block),
             "pattern_dtype='float16' with patterns_on_disk=True ({})",
         ),
     ):

@@ -17,7 +17,9 @@ from analysis import codec
 from analysis.errors import SpecError
 from analysis.lens import grid as lens_grid
 from analysis.lens.specs import LensSpec
+from analysis.model import handle
 from analysis.model.handle import Model
+from analysis.tracing import storage
 from analysis.tracing.capture import Trace
 from analysis.tracing.interventions import Ablate
 from analysis.tracing.prefix import CHECKED
@@ -178,8 +180,8 @@ def test_interventions_take_the_whole_pass(small: Case) -> None:
     np.testing.assert_array_equal(found.logits, analysis.trace(model, ids, [edit]).logits)
 
 
-def test_a_model_that_sees_later_positions_takes_the_whole_pass() -> None:
-    """The states of a prefix change with what follows it, which the repeated positions show."""
+def looking_ahead() -> Model:
+    """A model whose first block adds the mean over all positions."""
     model = built.understood(zoo.make("llama"), "llama")
 
     def look_ahead(_module: Any, _args: Any, output: Any) -> Any:
@@ -188,6 +190,12 @@ def test_a_model_that_sees_later_positions_takes_the_whole_pass() -> None:
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
     model.stream.blocks[0].module.register_forward_hook(look_ahead)
+    return model
+
+
+def test_a_model_that_sees_later_positions_takes_the_whole_pass() -> None:
+    """The states of a prefix change with what follows it, which the repeated positions show."""
+    model = looking_ahead()
     ids = tuple(range(5, 29))
     before = analysis.trace(model, ids[:20])
     found, wanted = analysis.trace(model, ids, after=before), analysis.trace(model, ids)
@@ -209,7 +217,7 @@ def test_a_model_that_fails_with_a_cache_takes_the_whole_pass(
 
     functools.update_wrapper(forward, plain)
     monkeypatch.setattr(model.hf, "forward", forward)
-    monkeypatch.setattr(model, "goes_on", True)  # and again after the test
+    monkeypatch.setattr(model, "went_wrong", False)  # and again after the test
     found = analysis.trace(model, ids, after=before)
     assert found.reused == 0
     assert not model.goes_on
@@ -338,6 +346,45 @@ def _attribution() -> Any:
     from analysis.attribution.specs import AttributionSpec
 
     return AttributionSpec()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2", "deepseek_v3"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_long_prompt_in_blocks_has_the_states_of_one_pass(
+    kind: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = built.understood(zoo.make(kind), kind)
+    ids = tuple(number % 90 + 3 for number in built.ids(model, 50))
+    wanted = analysis.trace(model, ids, pattern_dtype=dtype)
+    monkeypatch.setattr(handle, "BLOCK", 16)
+    with passes(model) as seen:
+        found = analysis.trace(model, ids, pattern_dtype=dtype, patterns_on_disk=True)
+    assert seen == [16, 16 + CHECKED, 16 + CHECKED, 2 + CHECKED]
+    assert_same_states(found, wanted, 2e-5 if dtype == "float32" else 2e-3)
+    assert found.reuse_error < 2e-5
+    longer = analysis.trace(model, (*ids, 5), pattern_dtype=dtype, after=found)
+    assert longer.reused == 50
+    one, other = (analysis.flow(model, states, threshold=0.02) for states in (found, wanted))
+    np.testing.assert_allclose(one.hidden_share, other.hidden_share, atol=1e-3)
+
+
+def test_blocks_need_less_memory_than_one_pass(small: Case) -> None:
+    whole = storage.bytes_needed(small.model, 6000, storage.PatternStore(on_disk=True))
+    blocks = storage.PatternStore(on_disk=True, block=handle.BLOCK)
+    assert storage.bytes_needed(small.model, 6000, blocks) < whole / 4
+    assert small.model.block_of(512) == 0
+    assert small.model.block_of(513) == handle.BLOCK
+
+
+def test_a_model_that_sees_later_positions_is_not_run_in_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, ids = looking_ahead(), tuple(range(5, 45))
+    wanted = analysis.trace(model, ids)
+    monkeypatch.setattr(handle, "BLOCK", 16)
+    found = analysis.trace(model, ids, patterns_on_disk=True)
+    np.testing.assert_array_equal(found.logits, wanted.logits)
+    assert not model.goes_on
 
 
 @pytest.mark.real
