@@ -41,6 +41,10 @@ class SpecError(AnalysisError):
     """An option has an invalid value, such as a layer or position out of range."""
 
 
+class ModelMismatchError(SpecError):
+    """The states of two models can't be compared one by one: layers or tokenizers differ."""
+
+
 class BackwardError(SpecError):
     """The model can't run backward, so it has no gradients."""
 

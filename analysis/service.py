@@ -21,6 +21,7 @@ from analysis.errors import (
     SpecError,
     StoreError,
 )
+from analysis.experiments.specs import about_second
 from analysis.learned import library
 from analysis.registry import Technique, technique_for
 from analysis.store.memo import Memo
@@ -240,7 +241,8 @@ class Service:
             job.deadline_s = job.deadline_s or STUDY_DEADLINE_S
         deadline = self.limits.deadline_s if job.deadline_s is None else job.deadline_s
         resumable = technique.name in RESUMABLE
-        request = Request(technique.name, model, self._identify(model), specs, resumable)
+        identities = self._identify(model), self._identify_second(specs)
+        request = Request(technique.name, model, identities[0], specs, resumable, identities[1])
         asking = (key, job.user)
         self._asking.append(asking)
         try:
@@ -254,9 +256,18 @@ class Service:
     def _identify(self, model: str) -> str:
         return self._fingerprint(model, self.limits.dtype)
 
+    def _identify_second(self, specs: tuple[Spec[Any], ...]) -> str:
+        """The fingerprint of the second model that a spec names; empty if it names none."""
+        name = getattr(specs[-1], "other", "")
+        try:
+            return self._identify(name) if name else ""
+        except AnalysisError as error:
+            raise about_second(error) from error
+
     def _key(self, model: str, specs: tuple[Spec[Any], ...]) -> str:
         identity = self._identify(model)
-        return cache_key(identity + library.key_part(identity, specs), *specs)
+        parts = (identity, library.key_part(identity, specs), self._identify_second(specs))
+        return cache_key("".join(parts), *specs)
 
     def _find(self, kind: type[Any], key: str) -> Any:
         data = self._memo.get(key)

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, request
 from plotly.io.json import to_json_plotly
 
 from analysis.contract.sheets import TEXT, Frame, csv_text, for_json
-from analysis.contract.specs import InfoSpec, Spec, Token
+from analysis.contract.specs import InfoSpec, ModelInfo, Spec, Token
 from analysis.errors import AnalysisError, SpecError
 from analysis.export.recipes import Recipe, identity, names, script
 from analysis.export.sheets import frames
@@ -174,8 +174,13 @@ def recipe(
     model = selection.model if run is None else run.model
     states, prompt = (None, "") if run is None else (trace_of(run), run.prompt)
     link = to_query(selection, context.base(), ("model", "prompt", "new"))
-    info = identity(service.ask(model, InfoSpec()))
-    return Recipe(model, info, states, tuple(specs), prompt, view, link)
+    made = Recipe(model, {}, states, tuple(specs), prompt, view, link)
+    return replace(made, identity=identity(*infos(service, made)))
+
+
+def infos(service: Service, made: Recipe) -> list[ModelInfo]:
+    """The descriptions of a recipe's models: of one, or of two."""
+    return [service.ask(name, InfoSpec()) for name in (made.model, made.other) if name]
 
 
 def from_memo(context: Context, views: Sequence[View], pane: str, query: str) -> Taken:

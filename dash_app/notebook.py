@@ -105,11 +105,11 @@ def _read(source: Any, view: str, model: Any) -> tuple[Recipe, LocalService]:
         made = run_command.read(Path(text))[0]
     if made is not None:
         dtype = None if made.identity.get("quantised") else made.identity.get("dtype")
-        return made, LocalService(model or analysis.load_model(made.model, dtype=dtype))
+        return made, LocalService(model or analysis.load_model(made.model, dtype=dtype), made.other)
     settings = Settings()
     context = Context(None, settings, ())
     chosen, _ = from_link(urlsplit(text).query, context.base())
-    service = LocalService(model or analysis.load_model(chosen.model))
+    service = LocalService(model or analysis.load_model(chosen.model), chosen.other)
     context = Context(service, settings, ((chosen.model, chosen.model),))
     return run_command.recipe_of_link(context, text, view), service
 

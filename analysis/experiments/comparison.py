@@ -11,11 +11,18 @@ from torch import Tensor
 
 from analysis.contract import jobs
 from analysis.contract.specs import resolve_index
-from analysis.errors import PromptError, SpecError
+from analysis.errors import ModelMismatchError, PromptError, SpecError
 from analysis.experiments.alignment import aligned
 from analysis.experiments.cells import run
 from analysis.experiments.prompts import read
-from analysis.experiments.specs import ALIGNMENTS, FIELDS, PromptComparison, PromptSpec
+from analysis.experiments.specs import (
+    ALIGNMENTS,
+    FIELDS,
+    PromptComparison,
+    PromptSpec,
+    about_second,
+    mismatch,
+)
 from analysis.loading import load_model
 from analysis.model.handle import Model
 from analysis.store.memo import Memo
@@ -61,8 +68,9 @@ def compare(
 
     Raises:
         PromptError: If a prompt is invalid, or a text is not one token.
-        SpecError: If the prompts have no token in common, or lengths that differ, a token does not
-            exist, or the models do not fit together.
+        SpecError: If the prompts have no token in common, or lengths that differ, or a token does
+            not exist.
+        ModelMismatchError: If layers, vocabularies or tokenizers of the models differ.
         CancelledError: If the caller's progress listener stops the work.
     """
     prompts = {"a": a, "b": a if b is None else b}
@@ -77,36 +85,41 @@ def _require_agreement(models: tuple[Model, Model], prompts: dict[str, Any]) -> 
     """Refuse two models whose states can't be compared one by one.
 
     Raises:
-        SpecError: Saying how they differ.
+        ModelMismatchError: Saying how they differ.
+        PromptError: If one of them can't read a prompt.
     """
     one, two = models
     if one is two:
         return
-    sizes = [int(model.readout.output_rows.shape[0]) for model in models]
-    for what, values in (
-        ("layers", [one.info.layers, two.info.layers]), ("tokens in the vocabulary", sizes),
-    ):  # fmt: skip
-        if values[0] != values[1]:
-            raise SpecError(
-                f"{one.info.name} has {values[0]} {what} and {two.info.name} has {values[1]}.",
-                "Compare models of one family, or decode each of them on its own.",
-            )
-    for name, prompt in prompts.items():
-        ids = [read(model, name, prompt) for model in models]
-        if ids[0] != ids[1]:
-            raise SpecError(
-                f"The tokenizers of the models read {FIELDS[name]} as different tokens:"
-                f" {len(ids[0])} and {len(ids[1])}.",
-                "Compare models with one tokenizer, or decode each of them on its own.",
-            )
+    own = {name: read(one, name, prompt) for name, prompt in prompts.items()}
+    try:
+        both = {name: (ids, read(two, name, prompts[name])) for name, ids in own.items()}
+    except PromptError as error:
+        raise about_second(error) from error
+    found = mismatch(
+        [model.info.name for model in models],
+        [model.info.layers for model in models],
+        [int(model.readout.output_rows.shape[0]) for model in models],
+        both,
+    )
+    if found:
+        hint = "Compare models of one family, or decode each of them on its own."
+        raise ModelMismatchError(found, hint)
 
 
 def compute(
-    model: Model, spec: PromptSpec, _memo: Memo | None = None, longest: int | None = None
+    model: Model,
+    spec: PromptSpec,
+    _memo: Memo | None = None,
+    longest: int | None = None,
+    other: Model | None = None,
 ) -> PromptComparison:
-    """The comparison of a spec, a technique of ``analysis.registry``; see ``compare``."""
+    """The comparison of a spec, a technique of ``analysis.registry``; see ``compare``.
+
+    The second model of the spec is loaded by its name unless it is given as ``other``.
+    """
     prompts = {"a": spec.a, "b": spec.b or spec.a}
-    models = (model, load_model(spec.other) if spec.other else model)
+    models = (model, (other or load_model(spec.other)) if spec.other else model)
     _require_agreement(models, prompts)
     ids = [read(model, name, one, longest) for name, one in prompts.items()]
     return _compare(models, ids, _tokens(model, spec.tokens), spec.alignment, spec.pairs)

@@ -6,6 +6,7 @@ the same place.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from analysis.contract.choices import (
     one_of,
 )
 from analysis.contract.specs import Floats, Ints, Result, Spec, Token, check_shape
-from analysis.errors import SpecError
+from analysis.errors import AnalysisError, SpecError
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +136,44 @@ FIELDS = {
     "a": "Prompt A",
     "b": "Prompt B",
     "tokens": "The followed token",
+    "other": "Model B",
 }
 
 
 def field_of(message: str) -> str:
     """The field of a spec of this file that a message names at its start; empty for none."""
     return next((name for name, text in FIELDS.items() if message.startswith(text)), "")
+
+
+def about_second(error: AnalysisError) -> AnalysisError:
+    """An error that the second model of a comparison causes; its message names that model."""
+    return type(error)(f"{FIELDS['other']} can't be used. {error.message}", error.hint)
+
+
+def mismatch(
+    names: Sequence[str],
+    layers: Sequence[int],
+    vocab: Sequence[int],
+    read: Mapping[str, Sequence[Sequence[int]]],
+) -> str:
+    """Why the states of two models can't be compared one by one; empty if they can.
+
+    Args:
+        names: The names of the models.
+        layers: The numbers of their layers.
+        vocab: The sizes of their vocabularies.
+        read: The ids of the tokens that each of them reads, by the prompt's name in ``FIELDS``.
+    """
+    for what, (one, two) in (("layers", layers), ("tokens in the vocabulary", vocab)):
+        if one != two:
+            return f"{names[0]} has {one} {what} and {names[1]} has {two}."
+    for name, (a, b) in read.items():
+        if tuple(a) != tuple(b):
+            return (
+                f"The tokenizers of the models read {FIELDS[name]} as different tokens:"
+                f" {len(a)} and {len(b)}."
+            )
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +344,7 @@ class PromptComparison(Result):
 class PromptSpec(Spec[PromptComparison]):
     """Two prompts, or two models on one prompt, compared state by state by the logit lens.
 
-    The page never sets ``other``: an address must not name a model that is not offered.
+    A server refuses an ``other`` that it does not offer: an address must not name a path or hub id.
     """
 
     model: str = field(metadata=about("A catalogue name."))

@@ -19,13 +19,17 @@ from analysis.worker.engine import Engine
 from analysis.worker.messages import Limits, Request
 
 
-def compute(model: Model, spec: Any, trace: Trace | None = None) -> Any:
+def compute(
+    model: Model, spec: Any, trace: Trace | None = None, *, other: Model | None = None
+) -> Any:
     """The result of a spec, as the page shows it.
 
     Args:
         model: From ``load_model``.
         spec: Any spec of ``analysis.registry``, such as ``LensSpec(norm="unit")``.
         trace: From ``trace``, for specs of results on a forward pass.
+        other: The second model of a spec that names one (``PromptSpec.other``); loaded by that name
+            unless given.
 
     Returns:
         The technique's result.
@@ -40,7 +44,8 @@ def compute(model: Model, spec: Any, trace: Trace | None = None) -> Any:
     if technique.subject == "prompt":
         return work(model, spec)[0]
     if technique.subject == "study":
-        return work(model, spec, None, model.info.max_positions or 2**31)
+        more = {} if other is None else {"other": other}
+        return work(model, spec, None, model.info.max_positions or 2**31, **more)
     if trace is None:
         raise SpecError(
             f"{type(spec).__name__} needs a forward pass.", "Give the result of analysis.trace."
@@ -53,12 +58,13 @@ class LocalService:
 
     Args:
         model: The model that answers, whatever name a request has.
+        second: The name of another model, which is loaded for requests to it.
     """
 
     problem = ""
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, second: str = "") -> None:
+        self.model, self.second = model, second
         self._engine = Engine(Limits())
         self._engine.adopt(model)
         self._memo: dict[Any, Any] = {}
@@ -79,8 +85,9 @@ class LocalService:
     def _computed(self, subject: Any, spec: Any) -> Any:
         technique = technique_for(spec)
         specs = (subject, spec) if technique.subject == "trace" else (spec,)
-        info = self.model.info
-        request = Request(technique.name, info.name, info.fingerprint, specs)
+        info, name = self.model.info, subject if isinstance(subject, str) else subject.model
+        own = (name, "") if self.second and name == self.second else (info.name, info.fingerprint)
+        request = Request(technique.name, *own, specs)
         return codec.decode(self._engine.perform(request).data)
 
 

@@ -25,6 +25,8 @@ LAYOUT = 1
 _PACKAGES = ("stratascope", "torch", "transformers", "numpy")
 #: What identifies a model: fields of ``ModelInfo``.
 IDENTITY = ("revision", "fingerprint", "dtype", "quantised")
+#: Before the names of what identifies the second model.
+OTHER = "other_"
 
 
 def versions() -> dict[str, str]:
@@ -45,7 +47,8 @@ class Recipe:
 
     Attributes:
         model: The model's name, as ``load_model`` takes it.
-        identity: What identifies its weights: the fields ``IDENTITY`` of its description.
+        identity: What identifies its weights: the fields ``IDENTITY`` of its description; for a
+            second model the same, each name after ``OTHER``.
         trace: The forward pass; None for results that need none.
         specs: The requests, in the order of the tables.
         prompt: The prompt as text, if it is known.
@@ -93,11 +96,17 @@ class Recipe:
             technique_for(spec)
         return made
 
-    def drift(self, info: ModelInfo) -> tuple[str, ...]:
-        """What differs between the recipe and a model here and now, one sentence each."""
-        now = identity(info)
+    @property
+    def other(self) -> str:
+        """The second model of a comparison; empty for other results."""
+        named = [str(getattr(spec, "other", "")) for spec in self.specs]
+        return next(filter(None, named), "")
+
+    def drift(self, *infos: ModelInfo) -> tuple[str, ...]:
+        """What differs between the recipe and its models here and now, one sentence each."""
+        now = identity(*infos)
         found = [
-            f"The model's {name} is {now[name] or 'none'}, not {then or 'none'}."
+            f"The {_named(name)} is {now[name] or 'none'}, not {then or 'none'}."
             for name, then in self.identity.items()
             if now.get(name, then) != then
         ]
@@ -115,9 +124,15 @@ def _types() -> dict[str, type[Any]]:
     return Spec.types_by_name | {kind.__name__: kind for kind in get_args(RunEdit)}
 
 
-def identity(info: ModelInfo) -> dict[str, str]:
-    """What identifies a model's weights."""
-    return {name: str(getattr(info, name)) for name in IDENTITY}
+def identity(info: ModelInfo, other: ModelInfo | None = None) -> dict[str, str]:
+    """What identifies a model's weights, and those of a second model if there is one."""
+    found = {name: str(getattr(info, name)) for name in IDENTITY}
+    return found if other is None else found | {OTHER + n: v for n, v in identity(other).items()}
+
+
+def _named(name: str) -> str:
+    """A key of ``identity`` in a sentence."""
+    return f"{'second ' if name.startswith(OTHER) else ''}model's {name.removeprefix(OTHER)}"
 
 
 def recipe(model: Any, trace: Any, *specs: Spec[Any], edits: Any = None) -> Recipe:
@@ -167,9 +182,10 @@ def names(specs: Sequence[Spec[Any]]) -> list[str]:
 def script(recipe: Recipe) -> str:
     """Python code that computes the recipe's numbers, and runs as it is."""
     imports: set[str] = set()
-    lines = [f"model = analysis.load_model({recipe.model!r}, dtype={recipe.identity['dtype']!r})"]
-    if recipe.identity.get("quantised"):
-        lines = [f"model = analysis.load_model({recipe.model!r})"]
+    lines = [f"model = {_loaded(recipe.model, recipe.identity)}"]
+    if recipe.other:
+        own = {name: recipe.identity.get(OTHER + name, "") for name in IDENTITY}
+        lines.append(f"other = {_loaded(recipe.other, own)}")
     if recipe.trace is not None:
         edits = recipe.trace.edits
         more = f", {_code(edits, imports)}" if edits else ""
@@ -178,10 +194,17 @@ def script(recipe: Recipe) -> str:
     results = names(recipe.specs)
     for name, spec in zip(results, recipe.specs, strict=True):
         states = ", trace" if technique_for(spec).subject == "trace" else ""
+        states += ", other=other" if getattr(spec, "other", "") else ""
         lines.append(f"{name} = analysis.compute(model, {_code(spec, imports)}{states})")
     tokens = "trace.tokens" if recipe.trace is not None else ""
     lines += [f"print({name}.to_dataframe({tokens}))" for name in results]
     return "\n".join([*_heading(recipe), "import analysis", *sorted(imports), "", *lines, ""])
+
+
+def _loaded(name: str, identity: Mapping[str, str]) -> str:
+    """The call that loads a model; a quantised one keeps the dtype of its catalogue entry."""
+    dtype = "" if identity.get("quantised") else identity.get("dtype", "")
+    return f"analysis.load_model({name!r}{f', dtype={dtype!r}' if dtype else ''})"
 
 
 def _heading(recipe: Recipe) -> list[str]:

@@ -158,7 +158,7 @@ def decode_request(value: Any) -> Request:
     try:
         edits = {kind.__name__: kind for kind in get_args(RunEdit)}
         found = codec.from_json(value, {}, {**Spec.types_by_name, **edits, "Request": Request})
-        resumable = bool(found.resumable)
-        return Request(found.kind, found.model, found.fingerprint, found.specs, resumable)
+        resumable, other = bool(found.resumable), str(found.other)
+        return Request(found.kind, found.model, found.fingerprint, found.specs, resumable, other)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SpecError("A request could not be read.", "Run one version everywhere.") from error

@@ -16,7 +16,8 @@ import numpy as np
 
 from analysis import codec, registry
 from analysis.contract.arguments import out_of_memory
-from analysis.errors import PromptError
+from analysis.errors import AnalysisError, NotEnoughMemoryError, PromptError
+from analysis.experiments.specs import about_second
 from analysis.loading import load_model
 from analysis.model import catalog, memory, pretrained
 from analysis.model.handle import Model
@@ -60,8 +61,9 @@ class Engine:
         """Answer one request, and count its forward passes."""
         outer, self._forwards = self._forwards, 0  # a click may interrupt longer work
         try:
-            model = self._model(request)
-            result = self._result(request, model)
+            model = self._model(request.model, request.fingerprint)
+            second = self._second(request, model)
+            result = self._result(request, model, second)
             forwards = self._forwards
         except (MemoryError, RuntimeError) as error:
             raise out_of_memory(f"The {request.kind} computation", error) or error from error
@@ -71,9 +73,10 @@ class Engine:
         origin = {"source": info.source, "revision": info.revision, "dtype": info.dtype}
         data = codec.encode(result, {**origin, "quantised": info.quantised})
         resident = tuple(str(key[0]) for key in self._models if isinstance(key, tuple))
-        return Answer(data, info.fingerprint, forwards, resident)
+        stale = second is not None and second.info.fingerprint != request.other
+        return Answer(data, "" if stale else info.fingerprint, forwards, resident)
 
-    def _result(self, request: Request, model: Model) -> Any:
+    def _result(self, request: Request, model: Model, second: Model | None) -> Any:
         technique = registry.named(request.kind)
         compute = technique.load()
         spec: Any = request.specs[-1]
@@ -85,17 +88,29 @@ class Engine:
             case "model":
                 return compute(model, spec)
             case "study":
-                return compute(model, spec, self._finished, self._limits.max_prompt_tokens)
+                more = {} if second is None else {"other": second}
+                longest = self._limits.max_prompt_tokens
+                return compute(model, spec, self._finished, longest, **more)
 
-    def _model(self, request: Request) -> Model:
-        key = (request.model, request.fingerprint)
+    def _model(self, name: str, fingerprint: str, beside: Model | None = None) -> Model:
+        key = (name, fingerprint)
         model = self._models.get(key)
         if model is None:
-            self._make_room(request.model)
-            model = load_model(request.model, dtype=self._limits.dtype, device=self._limits.device)
+            self._make_room(name, beside)
+            model = load_model(name, dtype=self._limits.dtype, device=self._limits.device)
             model.hf.register_forward_pre_hook(self._count)
             self._models.put(key, model)
         return model
+
+    def _second(self, request: Request, first: Model) -> Model | None:
+        """The second model that the spec names, beside the first one; None if it names none."""
+        name = getattr(request.specs[-1], "other", "") if request.specs else ""
+        if not name or name == request.model:
+            return first if name else None
+        try:
+            return self._model(name, request.other, first)
+        except AnalysisError as error:
+            raise about_second(error) from error
 
     def adopt(self, model: Model) -> Any:
         """Use a model that is already loaded, by its name and fingerprint.
@@ -111,16 +126,31 @@ class Engine:
         if isinstance(trace.pattern, np.ndarray) and trace.pattern.dtype == np.float32:
             self._traces.put(_trace_key(model, trace.token_ids, edits), trace)
 
-    def _make_room(self, name: str) -> None:
+    def _make_room(self, name: str, beside: Model | None = None) -> None:
         """Drop models, the least recently used first, until the next one fits.
 
         This comes before loading: two large models may not fit together.
+
+        Args:
+            name: The model that is loaded next.
+            beside: A model that stays: the one that was used last.
+
+        Raises:
+            NotEnoughMemoryError: If the limit does not allow both.
         """
         entry = catalog.find(name)
         place = pretrained.choose(entry, self._limits.dtype, self._limits.device).where
         wanted = memory.needed(entry, catalog.dtype_of(entry, self._limits.dtype))
+        if beside is not None and beside.nbytes + wanted > self._models.limit:
+            raise NotEnoughMemoryError(
+                f"{beside.info.name} and {name} need about"
+                f" {memory.gigabytes(beside.nbytes + wanted)} together, and this server keeps"
+                f" {memory.gigabytes(self._models.limit)} of models in memory.",
+                "Choose a smaller model, or raise STRATASCOPE_RESIDENT_MIB.",
+            )
+        kept = 0 if beside is None else 1
         while self._models.used + wanted > self._models.limit or memory.free(place) < wanted:
-            if not self._models.evict():
+            if len(self._models) <= kept or not self._models.evict():
                 return  # loading will refuse it
             gc.collect()
 

@@ -60,6 +60,7 @@ class Request:
         fingerprint: The fingerprint of its weights.
         specs: The spec. If it applies to a trace, the ``TraceSpec`` comes before it.
         resumable: Whether it keeps what it has finished, so that it can be stopped and continued.
+        other: The fingerprint of the second model's weights; empty if the spec names none.
     """
 
     kind: str
@@ -67,6 +68,7 @@ class Request:
     fingerprint: str
     specs: tuple[Spec[Any], ...] = ()
     resumable: bool = False
+    other: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,7 +163,7 @@ def changed(name: str, chosen: str, text: str) -> dict[str, Any]:
 
 def menu(
     name: str, label: str, options: Sequence[Option], chosen: str, *, short: bool = False,
-    derived: bool = False, place: str = "",
+    derived: bool = False, place: str = "", also: Mapping[str, Any] | None = None,
 ) -> Component:  # fmt: skip
     """A closed list of options for the field ``name`` of the selection (``assets/js/menus.js``).
 
@@ -175,9 +175,10 @@ def menu(
         short: Whether the options are numbers or tokens, which the menu sets side by side.
         derived: Whether the default depends on the run; the control then has no reset.
         place: The pane, if another pane has a menu for the same field.
+        also: What an option selects besides.
     """
     title = next((option.title for option in options if option.value == chosen), chosen)
-    entries = [_entry(name, label, option, chosen) for option in options]
+    entries = [_entry(name, label, option, chosen, also or {}) for option in options]
     return html.Details(
         [
             html.Summary(
@@ -199,7 +200,7 @@ def menu(
     )
 
 
-def _entry(name: str, label: str, option: Option, chosen: str) -> Component:
+def _entry(name: str, label: str, option: Option, chosen: str, also: Any) -> Component:
     inside: list[Any] = [html.Span(option.title, className="menu-title")]
     if option.unless or option.help:
         inside.append(html.Span(option.unless or option.help, className="menu-help"))
@@ -214,7 +215,7 @@ def _entry(name: str, label: str, option: Option, chosen: str) -> Component:
     picked = option.value == chosen
     return select_button(
         inside,
-        target(**{name: option.value}),
+        target(**{name: option.value}, **also),
         f"menu-option{' is-selected' if picked else ''}",
         label=f"{label}: {option.title}",
         pressed=picked,

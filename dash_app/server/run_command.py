@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from analysis.contract.sheets import Frame, for_json
-from analysis.contract.specs import InfoSpec
 from analysis.errors import AnalysisError, SpecError, StoreError
 from analysis.export.recipes import Recipe, identity, script, versions
 from analysis.service import catalog_fingerprint
@@ -82,7 +81,7 @@ def run(chosen: argparse.Namespace) -> int:
         else:
             kept, before = None, []
             taken = _of_link(context, chosen.source, chosen.view)
-        drift = () if kept is None else kept.drift(context.service.ask(kept.model, InfoSpec()))
+        drift = () if kept is None else kept.drift(*export.infos(context.service, kept))
         written = _write_picture(context, chosen, taken) if chosen.out else []
     for file, write in ((chosen.csv, export.as_csv), (chosen.json, export.as_json),
                         (chosen.script, lambda found: script(found.recipe))):  # fmt: skip
@@ -195,8 +194,8 @@ def _again(context: Any, kept: Recipe) -> Any:
     """The numbers of a recipe, computed here."""
     from dash_app import export
 
-    info = context.service.ask(kept.model, InfoSpec())
-    now = replace(kept, identity=identity(info), versions=versions())
+    found = identity(*export.infos(context.service, kept))
+    now = replace(kept, identity=found, versions=versions())
     return export.take(context.service, now, export.token_list(context.service, now))
 
 

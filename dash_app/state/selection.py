@@ -155,10 +155,9 @@ class Selection(BaseModel):
         answer, against: Its answer and its foil, as text; empty: the runs' own top tokens.
         axes, way, metric, align: What it patches, its direction, what it measures, and how the
             prompts are aligned (``SweepSpec``).
-        pairs: Changes of that alignment.
+        pairs, other: Changes of that alignment; the model that reads the second prompt, if another.
         inside: The layer of a sweep over heads and positions; None: the middle one.
-        apart: What the comparison of its two prompts shows.
-        circuit: Edges of the component graph that is shown.
+        apart, circuit: What the comparison shows; edges of the component graph that is shown.
         edits: Changes of the forward pass, as short forms (``analysis/tracing/edits.py``).
         version: Whether the heatmap shows the edited run, the baseline or the difference.
         theme, page: The colours, where "auto" follows the browser; the page that is shown.
@@ -241,6 +240,7 @@ class Selection(BaseModel):
     )
     inside: MaybeIndex = None
     apart: Annotated[str, _one_of(DIFFERENCES)] = DIFFERENCES.default
+    other: str = Field(default="", max_length=500)
     circuit: int = Field(default=30, ge=1, le=300)
     edits: Edits = ()
     version: Annotated[str, _one_of(options.VERSIONS)] = options.VERSIONS.default

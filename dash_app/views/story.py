@@ -145,11 +145,15 @@ def spec(run: RunRef, selection: Selection) -> StorySpec:
 
 
 def draw(service: Service, run: RunRef, selection: Selection) -> list[Component]:
-    """The sentence about the model's own choice at the chosen position."""
+    """The sentence about the model's own choice at the chosen position.
+
+    What edits did is said of the answer: of the token after the prompt, or a chosen one behind it.
+    """
     edits: list[Component] = []
     try:
         asked = spec(run, selection)
-        edits = sentence(edit_phrases(service, run, asked.position), selection.pins)
+        answer = max(asked.position, run.prompt_length - 1)
+        edits = sentence(edit_phrases(service, run, answer), selection.pins)
         story = service.ask(trace_of(run), asked)
         result = result_of(service, run)
         phrases = [*story_phrases(story, result), *verdict_phrases(run, result)]

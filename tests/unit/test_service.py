@@ -16,6 +16,7 @@ from analysis import codec
 from analysis.contract.jobs import Job
 from analysis.contract.specs import InfoSpec, cache_key
 from analysis.errors import AnalysisError, CancelledError, PromptError, SpecError, UnknownModelError
+from analysis.experiments.specs import PromptSpec
 from analysis.flow_graph.specs import FlowSpec
 from analysis.lens.specs import LensSpec
 from analysis.registry import TECHNIQUES
@@ -72,6 +73,20 @@ def test_after_a_restart_the_memo_answers_without_a_worker(settings: ServiceSett
     assert idle.ask(SPEC.model, SPEC).tokens[0].text == "echo x"
     assert idle.status().worker_pid is None
     idle.close()
+
+
+def test_a_second_model_is_one_on_offer_and_part_of_the_key(
+    service: Service, settings: ServiceSettings
+) -> None:
+    spec = PromptSpec("fake", "a", other="unknown")
+    for call in (service.ask, service.peek):
+        with pytest.raises(UnknownModelError, match=r"^Model B can't be used\. No model is called"):
+            call("fake", spec)
+    changed = Service(settings, lambda name, dtype: f"{name}-{dtype}-2" if name == "b" else name)
+    keys = [made._key("fake", (PromptSpec("fake", "a", other="b"),)) for made in (service, changed)]
+    plain = [made._key("b", (InfoSpec(),)) for made in (service, changed)]
+    assert len({*keys, *plain}) == 4
+    changed.close()
 
 
 def test_peek_finds_what_is_there_and_computes_nothing(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""Two prompts: a patching sweep shows which states carry the answer from one to the other."""
+"""Two prompts or models: which states carry the answer from one to the other; where they differ."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dash_app.state.context import (
 from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.compare import actions, difference
-from dash_app.views.compare.layout import FORM, CompareId, layout
+from dash_app.views.compare.layout import FORM, CompareId, draw_options, layout
 
 SWEEP = Drawing(
     "patching",
@@ -50,8 +50,8 @@ OPTIONS = Drawing(
         Output(CompareId.INSIDE, "hidden"),
         Output(CompareId.PAIRS, "children"),
     ),
-    actions.draw_options,
-    parts=(PageId.SWEEP, PageId.REQUEST),
+    draw_options,
+    parts=(PageId.SWEEP, PageId.REQUEST, PageId.ARRANGEMENT),
     without_run=True,
 )
 DIFFERENCE = Drawing(

@@ -10,36 +10,22 @@ from typing import Any
 from dash import html
 from dash.development.base_component import Component
 
-from analysis.contract.choices import Choices
 from analysis.contract.specs import InfoSpec
 from analysis.errors import AnalysisError, BackwardError, SpecError
 from analysis.experiments.specs import (
-    ALIGNMENTS,
     AXES,
     FIELDS,
-    METRICS,
     PARTS,
-    PATCH_DIRECTIONS,
     Sweep,
     SweepSpec,
     check_estimate,
     field_of,
 )
-from analysis.tasks.addition import padded_digits
 from analysis.tracing.edits import to_text
 from analysis.tracing.interventions import Ablate, PatchPrompt
 from dash_app.errors import Problem, explain
 from dash_app.jobs.job_and_draw import run_safely, stored_problem
-from dash_app.page.panel import (
-    blank_figure,
-    control,
-    options_of,
-    problem_notice,
-    segmented,
-    select_button,
-    switch,
-    target,
-)
+from dash_app.page.panel import blank_figure, problem_notice, select_button, target
 from dash_app.state.context import NewJob, Service, Shown, parse
 from dash_app.state.selection import (
     MAX_PAIR_CHARACTERS,
@@ -48,6 +34,7 @@ from dash_app.state.selection import (
     Selection,
     request_run,
 )
+from dash_app.views.compare import difference
 from dash_app.views.compare.alignment import aligned
 from dash_app.views.compare.figure import (
     SMALLEST,
@@ -56,7 +43,8 @@ from dash_app.views.compare.figure import (
     strongest,
     sweep_figure,
 )
-from dash_app.views.compare.layout import FORM, PAIRS, pair_button, terms
+from dash_app.views.compare.layout import FORM, terms
+from dash_app.views.compare.models import ONE_MODEL, second
 
 #: The page of this view. A link that opens another page starts no sweep.
 PAGE = "compare"
@@ -64,7 +52,9 @@ PAGE = "compare"
 #: continue.
 PORTIONS = 8
 #: The form's field for each field of a spec.
-_SHOWN_IN = {"foil": "against", "layer": "inside"}
+_SHOWN_IN = {
+    "foil": "against", "layer": "inside", "a": "clean", "b": "corrupted", "tokens": "answer",
+}  # fmt: skip
 EMPTY = "Choose a pair of prompts, or type your own."
 #: The title of the list of effects, by whether a cell's patch is an edit.
 _LISTED_TITLES = (
@@ -118,12 +108,12 @@ def too_long(form: Mapping[str, Any]) -> str:
 
 
 def spec_of(selection: Selection) -> SweepSpec | None:
-    """The exact sweep of the selection; None if there is no pair.
+    """The exact sweep of the selection; None if there is no pair, or a second model.
 
     Raises:
         SpecError: If a field is empty, or answer and foil are the same.
     """
-    if not selection.clean and not selection.corrupted:
+    if second(selection) or (not selection.clean and not selection.corrupted):
         return None
     return SweepSpec(
         selection.model,
@@ -171,9 +161,15 @@ def compute(
     *,
     hand_over: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any] | None:
-    """Estimate the sweep, then measure it; ``hand_over`` passes each part on as it is done."""
+    """Estimate the sweep, then measure it; ``hand_over`` passes each part on as it is done.
+
+    With a second model, the two are compared instead: a problem is then shown beside the form.
+    """
 
     def work() -> int:
+        if second(selection):
+            difference.find(service, selection, job)
+            return 0
         spec = spec_of(selection)
         if spec is None:
             return 0
@@ -237,12 +233,15 @@ def draw(
 ) -> Shown:
     """The picture of what is known, its caption, and a message beside the form."""
     try:
+        problem, elsewhere = stored_problem(ready), selection.page != PAGE and ready is None
+        if second(selection):
+            done = elsewhere or difference.known(service, selection) is not None
+            return _shown(blank_figure(20), ONE_MODEL, problem=problem, complete=done, hidden=True)
         spec = spec_of(selection)
         if spec is None:
             return _shown(blank_figure(20), EMPTY, terms(), hidden=True)
         found, complete = known(service, spec)
-        problem = stored_problem(ready)
-        complete = complete or (selection.page != PAGE and ready is None)
+        complete = complete or elsewhere
         if found is None:
             text = "" if problem else "The estimate comes first."
             return _shown(blank_figure(20), text, problem=problem, complete=complete)
@@ -279,7 +278,7 @@ def _shown(
         text,
         pairs or [],
         listed or [],
-        listed is None or complete,
+        hidden or listed is None or complete,
         *marks,
         message,
     )
@@ -345,14 +344,14 @@ def _opened(
     layer = index.get("layer", layer)
     opened: dict[str, int | str] = {
         "model": spec.model, "prompt": prompt, "new": 1, "template": "off", "branch": "",
-        "page": "explore", "edits": "none", "row": index.get("row", layer + 1),
+        "page": "explore", "edits": "none",
     }  # fmt: skip
-    if "position" in index:
-        opened["pos"] = index["position"]
     if "head" in index:
         opened |= {"layer": layer, "heads": str(index["head"])}
-    if _is_edit(spec):
+    if _is_edit(spec):  # the answer stays the chosen cell, so that the page shows the effect on it
         opened["edits"] = to_text(_edit(spec.axes, index, layer, source, partner))
+    else:
+        opened["row"] = layer + 1
     return opened
 
 
@@ -371,29 +370,3 @@ def _edit(
     part = "head" if head is not None else PARTS[index["part"]]
     where = None if pos is None else partner
     return Ablate(f"{part}_output", layer, head, pos, "resample", prompt=source, source_pos=where)
-
-
-def draw_options(
-    _service: Service, _run: RunRef | None, selection: Selection
-) -> tuple[list[Component], Component, bool, list[Component]]:
-    """Switches, the switch of the alignment, whether the layer is hidden, and the pairs."""
-    reads_sums = padded_digits(selection.model) is not None
-    return (
-        [
-            _switch("axes", "Patch", AXES, selection),
-            _switch("way", "Direction", PATCH_DIRECTIONS, selection),
-            _switch("metric", "Metric", METRICS, selection),
-        ],
-        _switch("align", "Align", ALIGNMENTS, selection),
-        selection.axes != "head_position",
-        [
-            html.Span("Ready-made pairs", className="control-label"),
-            *(pair_button(pair, reads_sums and not pair.model) for pair in PAIRS),
-        ],
-    )
-
-
-def _switch(name: str, label: str, table: Choices[Any], selection: Selection) -> Component:
-    return control(
-        label, segmented(switch(name, options_of(table), getattr(selection, name), label))
-    )

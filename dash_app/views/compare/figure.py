@@ -14,8 +14,10 @@ from dash_app.page.token_labels import at_row, percent, quoted, row_name, token_
 LISTED, SMALLEST = 8, 0.05
 #: The opacity of cells that are only estimated.
 ESTIMATED = 0.55
+#: The names of the two runs of a comparison: of two prompts, or of two models.
+PROMPTS, MODELS = ("clean", "corrupted"), ("A", "B")
 _NAMES = {"attention": "Attention", "mlp": "MLP"}
-_MARGIN = {"l": 104, "r": 84, "t": 12, "pad": 0, "autoexpand": False}
+MARGIN = {"l": 104, "r": 84, "t": 12, "pad": 0, "autoexpand": False}
 
 
 def sweep_figure(sweep: Sweep, theme: Theme) -> Figure:
@@ -38,19 +40,19 @@ def sweep_figure(sweep: Sweep, theme: Theme) -> Figure:
         )
     below = 84 if sweep.names[-1] == "position" else 48
     named = f"layer {sweep.layer}, head" if sweep.axes == "head_position" else sweep.names[0]
-    layout["yaxis"] = _down(named, sweep.raw.shape[0], theme)
+    layout["yaxis"] = down_axis(named, sweep.raw.shape[0], theme)
     return {
         "data": data,
         "layout": base_layout(
             theme,
             meta={"view": "patching", "layer": sweep.layer, "partners": sweep.partners.tolist()},
-            margin={**_MARGIN, "b": below},
+            margin={**MARGIN, "b": below},
             **layout,
         ),
     }
 
 
-def _down(name: str, count: int, theme: Theme) -> dict[str, Any]:
+def down_axis(name: str, count: int, theme: Theme) -> dict[str, Any]:
     """The axis of rows, layers or heads, with at most 12 names."""
     named = list(range(0, count, -(-count // 12)))
     texts = [row_name(place) if name == "row" else f"{name} {place}" for place in named]
@@ -207,13 +209,16 @@ def _token_text(sweep: Sweep, place: int) -> str:
     return text if other[partner].id == own.id else f"{text} ← {token_markup(other[partner], 10)}"
 
 
-def difference_figure(found: PromptComparison, shown: str, theme: Theme) -> Figure:
+def difference_figure(
+    found: PromptComparison, shown: str, theme: Theme, names: tuple[str, str] = PROMPTS
+) -> Figure:
     """The difference of two runs, or one of them, [row, aligned token].
 
     Args:
         found: The comparison; A is the clean prompt.
         shown: One of ``analysis.experiments.specs.DIFFERENCES``.
         theme: The page's theme.
+        names: Of the two runs.
     """
     values, low, high = _difference(found, shown)
     columns = columns_of(found)
@@ -235,7 +240,7 @@ def difference_figure(found: PromptComparison, shown: str, theme: Theme) -> Figu
         "ygap": 1,
         "hoverongaps": False,
         "hovertext": [
-            [_pair_words(found, row, one.pair) if one.pair >= 0 else "" for one in columns]
+            [_pair_words(found, row, one.pair, names) if one.pair >= 0 else "" for one in columns]
             for row in range(rows)
         ],
         "hovertemplate": "%{hovertext}<extra></extra>",
@@ -245,9 +250,9 @@ def difference_figure(found: PromptComparison, shown: str, theme: Theme) -> Figu
         "layout": base_layout(
             theme,
             meta={"view": "difference"},
-            margin={**_MARGIN, "b": 84},
+            margin={**MARGIN, "b": 84},
             xaxis=axis(theme, **_pair_ticks(found, columns)),
-            yaxis=_down("row", rows, theme),
+            yaxis=down_axis("row", rows, theme),
         ),
     }
 
@@ -314,11 +319,11 @@ def _pair_ticks(found: PromptComparison, columns: list[Column]) -> dict[str, Any
     }  # fmt: skip
 
 
-def _pair_words(found: PromptComparison, row: int, pair: int) -> str:
+def _pair_words(found: PromptComparison, row: int, pair: int, names: tuple[str, str]) -> str:
     i, j = found.pairs[pair].tolist()
     lines = [f"<b>{row_name(row)}, position {i} {token_markup(found.a[i], 14)} and {j}</b>"]
     for name, top, probs in (
-        ("clean", found.a_top, found.a_probs), ("corrupted", found.b_top, found.b_probs),
+        (names[0], found.a_top, found.a_probs), (names[1], found.b_top, found.b_probs),
     ):  # fmt: skip
         best = token_markup(found.token(int(top[row, pair])), 14)
         parts = ", ".join(
@@ -330,17 +335,21 @@ def _pair_words(found: PromptComparison, row: int, pair: int) -> str:
     return "<br>".join(lines)
 
 
-def difference_caption(found: PromptComparison, shown: str) -> str:
+def difference_caption(
+    found: PromptComparison, shown: str, names: tuple[str, str] = PROMPTS
+) -> str:
     """What is shown, how many tokens are aligned, and where the difference is largest."""
     values = np.abs(_difference(found, shown)[0])
     row, pair = np.unravel_index(int(values.argmax()), values.shape)
     i, j = found.pairs[int(pair)].tolist()
     left = len(found.a) + len(found.b) - 2 * len(found.pairs)
     followed = f"Probability of {quoted(found.token(found.followed[0]))}"
+    one, other = names
+    alone = names[shown == "corrupted"]
     name = {
-        "kl": "KL(clean ‖ corrupted) in nats",
-        "probability": f"{followed}, corrupted minus clean",
-    }.get(shown, f"{followed} in the {shown} run")
+        "kl": f"KL({one} ‖ {other}) in nats",
+        "probability": f"{followed}, {other} minus {one}",
+    }.get(shown, f"{followed} in {f'model {alone}' if names == MODELS else f'the {alone} run'}")
     gone = f" {left} tokens have no partner." if left else ""
     return (
         f"{name}, by the logit lens. {len(found.pairs)} tokens are aligned.{gone} Largest"

@@ -11,11 +11,26 @@ import dash_bootstrap_components as dbc
 from dash import dcc, html
 from dash.development.base_component import Component
 
+from analysis.contract.choices import Choices
 from analysis.experiments.specs import ALIGNMENTS, AXES, DIFFERENCES, METRICS, PATCH_DIRECTIONS
+from analysis.tasks.addition import padded_digits
 from dash_app.jobs.job_and_draw import progress_bar, start_button, stop_button
-from dash_app.page.panel import GRAPH_CONFIG, aria, blank_figure, button, select_button, target
+from dash_app.page.panel import (
+    GRAPH_CONFIG,
+    aria,
+    blank_figure,
+    button,
+    control,
+    options_of,
+    segmented,
+    select_button,
+    switch,
+    target,
+)
 from dash_app.page.panes import Pane
-from dash_app.state.context import Context
+from dash_app.state.context import Context, Service
+from dash_app.state.selection import RunRef, Selection
+from dash_app.views.compare.models import menu_of_models, second
 
 
 class CompareId(StrEnum):
@@ -132,6 +147,8 @@ APART_HELP = (
     " two prompts are aligned (by a longest common subsequence); the others are left out. The last"
     " positions, which predict the answer, are always compared.",
     *(f"{choice.label}: {choice.summary}" for choice in DIFFERENCES.values()),
+    "Model B is a second model: it reads prompt B, or prompt A if B is empty. If layers, vocabulary"
+    " and tokens agree, the pane shows the difference of the two models; else each on its own.",
     "A difference shows where the runs differ, not what causes it. For the cause, use Patching.",
 )
 
@@ -147,8 +164,14 @@ def terms() -> list[Component]:
     return [html.Dl(parts, className="control-help")]
 
 
-def pair_button(pair: Pair, barred: bool) -> Component:
-    """A button that chooses a pair, and the model that it is made for."""
+def pair_button(pair: Pair, barred: bool, *, both: bool = False) -> Component:
+    """A button that chooses a pair, and the model that it is made for.
+
+    Args:
+        pair: The pair.
+        barred: Whether the model can't read it.
+        both: Whether two models are compared; then both read the pair's first prompt.
+    """
     if barred:
         return html.Button(
             pair.title,
@@ -157,10 +180,11 @@ def pair_button(pair: Pair, barred: bool) -> Component:
             disabled=True,
             title="This model reads only sums. Choose another model above.",
         )
-    run = {"model": pair.model, "prompt": pair.clean, "template": "off"} if pair.model else {}
+    run = {"model": pair.model, "prompt": pair.clean, "template": "off", "other": ""}
+    corrupted = "" if both and not pair.model else pair.corrupted
     to = target(
-        **run, clean=pair.clean, corrupted=pair.corrupted, answer=pair.answer, against=pair.foil,
-        align=ALIGNMENTS.default, pairs=(),
+        **(run if pair.model else {}), clean=pair.clean, corrupted=corrupted, answer=pair.answer,
+        against=pair.foil, align=ALIGNMENTS.default, pairs=(),
     )  # fmt: skip
     return select_button(
         pair.title,
@@ -168,6 +192,35 @@ def pair_button(pair: Pair, barred: bool) -> Component:
         "btn btn-outline-secondary example",
         label=f"Compare: {pair.title}",
         title=f"{pair.clean} | {pair.corrupted}",
+    )
+
+
+def draw_options(
+    _service: Service, _run: RunRef | None, selection: Selection
+) -> tuple[list[Component], list[Component], bool, list[Component]]:
+    """Switches, the second model and the alignment, whether the layer is hidden, and the pairs."""
+    reads_sums = padded_digits(selection.model) is not None
+    return (
+        [
+            _switch("axes", "Patch", AXES, selection),
+            _switch("way", "Direction", PATCH_DIRECTIONS, selection),
+            _switch("metric", "Metric", METRICS, selection),
+        ],
+        [menu_of_models(selection), _switch("align", "Align", ALIGNMENTS, selection)],
+        selection.axes != "head_position",
+        [
+            html.Span("Ready-made pairs", className="control-label"),
+            *(
+                pair_button(pair, reads_sums and not pair.model, both=bool(second(selection)))
+                for pair in PAIRS
+            ),
+        ],
+    )
+
+
+def _switch(name: str, label: str, table: Choices[Any], selection: Selection) -> Component:
+    return control(
+        label, segmented(switch(name, options_of(table), getattr(selection, name), label))
     )
 
 
@@ -267,19 +320,20 @@ def _form() -> Component:
 
 
 def _prompts() -> list[Component]:
+    """The two prompts; beside them, the second model and the alignment."""
     texts = (
-        ("clean", "Clean prompt", "The prompt with the answer"),
-        ("corrupted", "Corrupted prompt", "A similar prompt with another answer"),
+        ("clean", "Clean prompt (A)", "The prompt with the answer"),
+        (
+            "corrupted",
+            "Corrupted prompt (B)",
+            "A similar prompt with another answer; for a model B, A if empty",
+        ),
     )
-    return [
-        _field(
-            name,
-            label,
-            {"className": "col-12 col-lg-6"},
-            placeholder=hint,
-        )
+    fields = [
+        _field(name, label, {"className": "col-12 col-lg"}, placeholder=hint)
         for name, label, hint in texts
     ]
+    return [*fields, html.Div(id=CompareId.ALIGN, className="col-12 col-lg-3")]
 
 
 def _tokens() -> list[Component]:
@@ -288,7 +342,6 @@ def _tokens() -> list[Component]:
         _field("answer", "Answer", placeholder="top token"),
         _field("against", "Foil", placeholder="top token"),
         _field("inside", "Layer", {"id": CompareId.INSIDE, "hidden": True}, **layer),
-        html.Div(id=CompareId.ALIGN),
         button("Patch", CompareId.PATCH, color="primary"),
     ]
 

@@ -17,6 +17,7 @@ from dash_app.state.context import PageId, from_query, join, result_of, split, t
 from dash_app.state.drawings import MemoOnly
 from dash_app.state.selection import RunRef, Selection, applied, edited
 from dash_app.state.update import FULL, Event, notices, reduce_all
+from dash_app.views import story
 from dash_app.views.edits import cards, panel
 from dash_app.views.story import edit_phrases
 from tests.support.components import text
@@ -151,6 +152,10 @@ def test_the_run_has_the_predictions_of_its_edits(pair: tuple[Any, RunRef, Any])
     verb = "falls" if after_edit < before else "rises"
     assert verb in spoken or "stays" in spoken
     assert edit_phrases(service, run.baseline, 0) == []
+    spoken = "".join(part for part, _ in edit_phrases(service, run, run.prompt_length - 1))
+    headline = story.draw(service, run, Selection(pos=0))
+    assert text(headline).count("With 1 edit") == 1
+    assert "".join(str(one.children) for one in headline).startswith(spoken)  # not of position 0
     assert service.ask(trace_of(run), StorySpec(0)).prob == pytest.approx(probs[0].max(), abs=1e-6)
 
 

@@ -16,7 +16,7 @@ from dash_app.state.context import Shown, from_query, split, to_query
 from dash_app.state.selection import RunRef, Selection
 from dash_app.state.update import _select
 from dash_app.views.compare import SWEEP, actions, difference
-from dash_app.views.compare.layout import FORM, PAIRS
+from dash_app.views.compare.layout import FORM, PAIRS, draw_options
 from tests.support.components import text
 from tests.support.dash_client import DashClient
 from tests.support.fake_service import LAYERS, FakeService, refuse
@@ -234,6 +234,7 @@ def test_a_click_on_a_cell_does_what_its_button_in_the_list_does(
     assert opened == by_button
     assert opened.page == "explore"
     assert opened.prompt == PAIR.corrupted
+    assert (opened.row, opened.pos) == (None, None)  # the answer, on which the patch acts
     kind = {"state": "patch:12:4:", "head": "ablate:head", "part": "ablate:"}
     assert opened.edits[0].startswith(kind.get(axes, "ablate:head_output:"))
     aligned = wanted.model_copy(update={"align": "token"})
@@ -259,9 +260,9 @@ def test_the_empty_page_explains_its_fields(service: FakeService) -> None:
 
 def test_pairs_of_text_are_barred_for_a_model_that_reads_sums(service: FakeService) -> None:
     sums = Selection(model="addition-5digit")
-    buttons = actions.draw_options(service, None, sums)[3][1:]
+    buttons = draw_options(service, None, sums)[3][1:]
     assert [bool(getattr(one, "disabled", False)) for one in buttons] == [True, True, True, False]
-    others = actions.draw_options(service, None, Selection(model="gpt2"))[3]
+    others = draw_options(service, None, Selection(model="gpt2"))[3]
     assert not any(getattr(one, "disabled", False) for one in others)
 
 
@@ -292,8 +293,24 @@ def test_a_model_of_the_menu_takes_effect_at_once(
     assert ("patching-wanted" in found) == (page == "compare")
 
 
+def test_model_b_is_chosen_in_a_menu_that_opens_the_difference(service: FakeService) -> None:
+    plain = Selection(model="smollm2-135m-instruct", panes=("check", "components"))
+    menu = draw_options(service, None, plain)[1][0]
+    shown = text(menu)
+    assert "Model B: Same model" in shown
+    assert "smollm2-135m-instruct" not in shown
+    chosen = _select("other=addition-5digit&panes=check,difference", plain).selection
+    assert "other=addition-5digit&panes=check,difference" in shown
+    assert (chosen.other, chosen.attempt) == ("addition-5digit", plain.attempt)
+    fact, *_, total = draw_options(service, None, chosen)[3][1:]
+    one = _select(fact.to_plotly_json()["props"]["data-go"], chosen).selection
+    assert (one.clean, one.corrupted, one.other) == (PAIR.clean, "", "addition-5digit")
+    one = _select(total.to_plotly_json()["props"]["data-go"], chosen).selection
+    assert (one.model, one.corrupted, one.other) == ("addition-5digit", PAIRS[-1].corrupted, "")
+
+
 def test_the_layer_is_asked_for_only_where_it_matters(service: FakeService) -> None:
-    hidden = {axes: actions.draw_options(service, None, Selection(axes=axes))[2] for axes in AXES}
+    hidden = {axes: draw_options(service, None, Selection(axes=axes))[2] for axes in AXES}
     assert hidden == {"state": True, "head": True, "part": True, "head_position": False}
 
 
