@@ -116,7 +116,7 @@ def test_a_component_is_drawn_at_the_row_it_writes_to() -> None:
     figure = drawn(grid, shown, row=3, pos=1)
     assert figure["layout"]["meta"]["rows"] == [1, 2, 3, 4]
     assert figure["layout"]["shapes"][0]["y0"] == 1.5  # row 3 is the third shown
-    assert "layer</span>  2" in figure["layout"]["yaxis"]["ticktext"][2]
+    assert "layer  2" in figure["layout"]["yaxis"]["ticktext"][2]
     assert "<b>layer 2: what the MLP adds</b>" in figure["data"][0]["customdata"][2][0]
     assert not drawn(grid, shown, row=0, pos=1)["layout"]["shapes"][0]["visible"]
 
