@@ -52,7 +52,8 @@ def measure(length: int, options: dict[str, Any]) -> str:
 
 
 def measure_long(length: int) -> None:
-    """Print one line for each view of a long prompt."""
+    """Print one line for each view of a long prompt, on one thread."""
+    torch.set_num_threads(1)
     model = analysis.load_model(catalog.DEFAULT.name)
     ids = torch.randint(0, model.info.vocab, (length,), generator=torch.Generator().manual_seed(7))
     kept: list[analysis.Trace] = []
