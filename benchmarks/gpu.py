@@ -42,7 +42,7 @@ def views(model: Model, ids: list[int]) -> dict[str, Callable[[], Any]]:
         "capture": lambda: analysis.trace(model, ids),
         "one more token": lambda: analysis.trace(model, [*ids, ids[0]], after=trace),
         "grid": lambda: analysis.decode(model, trace),
-        "flow": lambda: analysis.flow(model, trace, threshold=0.05, budget=300),
+        "flow": lambda: analysis.flow(model, trace, method="proximity", threshold=0.05),
         "effect": lambda: analysis.flow(model, trace, method="effect", budget=300),
         "emergence": lambda: analysis.emergence(model, trace),
         "sweep": lambda: analysis.sweep(model, ids, other, metric="kl"),

@@ -22,7 +22,7 @@ REPEATS = 3
 #: View -> its computation. The first two give the grid of a prompt.
 VIEWS: dict[str, Callable[[Model, Any], Any]] = {
     "grid": analysis.decode,
-    "flow": lambda model, trace: analysis.flow(model, trace, threshold=0.05, budget=300),
+    "flow": lambda model, trace: analysis.flow(model, trace, method="proximity", threshold=0.05),
     "emergence": lambda model, trace: analysis.emergence(model, trace, causal=False),
     "causal commit": analysis.emergence,
     "attribution": analysis.attribute,

@@ -62,7 +62,7 @@ def measure_long(length: int) -> None:
     estimate = storage.bytes_needed(model, length, store)
     views: dict[str, Callable[[], object]] = {
         "trace": lambda: kept.append(analysis.trace(model, ids.tolist(), **options)),
-        "flow": lambda: analysis.flow(model, kept[0], threshold=0.05, budget=300),
+        "flow": lambda: analysis.flow(model, kept[0], method="proximity", threshold=0.05),
         "column of the grid": lambda: analysis.decode(model, kept[0], positions=[-1]),
         "pattern of a layer": lambda: kept[0].pattern_of(0),
         "contributions": lambda: analysis.attribute(model, kept[0]),
