@@ -40,9 +40,10 @@ def mean_layer(*rows: float) -> list[str]:
 
 def layer_axis(theme: Theme, title: str, last: int, **more: Any) -> dict[str, Any]:
     """An axis of the residual states at rows 0 to ``last``, named by the layer before each."""
-    places = [0, *range(1, last + 1, max(1, last // 10))]
+    step = 1 if last <= 15 else 5 if last <= 40 else 10
+    places = [row for row in range(last + 1) if row == 0 or (row > 1 and (row - 1) % step == 0)]
     names = [layer_name(row) for row in places]
-    return axis(theme, title, tickvals=places, ticktext=names, **more)
+    return axis(theme, title, tickvals=places, ticktext=names, tickangle=0, **more)
 
 
 def matrix(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape as html_escape
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from dash_app.views.tasks.figure_parts import layer_axis, line, mean_layer
 #: Titles of axes.
 AFTER = "After layer (emb.: at the embedding)"
 MEAN = "Mean layer after which the choice emerges (emb.: at the embedding)"
+#: Letters in a line of a group's name.
+LETTERS = 14
 #: Dashes of the emergence curves, by their order in the report.
 _DASHES = ("solid", "solid", "dot", "dash", "dashdot")
 #: A curve of fewer prompts than this is marked, because its interval is very wide.
@@ -107,12 +110,14 @@ def accuracy(shares: Sequence[Share], *, theme: Theme, links: Sequence[str] = ()
     ``links`` [group] opens a prompt of the group.
     """
     colours = palette(theme)
+    names = [_lines(one) for one in shares]
+    below_axis = 22 + 15 * max((name.count("<br>") + 1 for name in names), default=1)
     heights = np.array([one.share for one in shares])
     above = np.array([one.high for one in shares]) - heights
     below = heights - np.array([one.low for one in shares])
     bars = {
         "type": "bar",
-        "x": [f"{html_escape(one.name)}<br>{one.hits} of {one.total}" for one in shares],
+        "x": names,
         "y": heights,
         "marker": {"color": rgba(colours.answer, 0.55)},
         "error_y": {
@@ -127,13 +132,19 @@ def accuracy(shares: Sequence[Share], *, theme: Theme, links: Sequence[str] = ()
         "layout": base_layout(
             theme,
             meta={"view": "tasks"},
-            height=280,
+            height=200 + below_axis,
             bargap=0.6,
-            margin={"l": 64, "r": 16, "t": 16, "b": 64, "pad": 0, "autoexpand": False},
-            xaxis=axis(theme, automargin=True),
+            margin={"l": 64, "r": 16, "t": 16, "b": below_axis, "pad": 0, "autoexpand": False},
+            xaxis=axis(theme, tickangle=0),
             yaxis=axis(theme, "Right answers", range=[0, 1.03], tickformat=".0%", showgrid=True),
         ),
     }
+
+
+def _lines(one: Share) -> str:
+    """A group's name in short lines, and its counts."""
+    name = [html_escape(line) for line in wrap(one.name, LETTERS)]
+    return "<br>".join([*name, f"{one.hits} of {one.total}"])
 
 
 def prompts(report: SuiteReport, links: Sequence[str], *, theme: Theme) -> Figure:
