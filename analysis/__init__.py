@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from analysis.tasks.carry_circuits import carry_circuits
     from analysis.tasks.neuron_texts import neuron_texts
     from analysis.tasks.probes import probe_direction
+    from analysis.tasks.suite_effects import suite_effects
     from analysis.tasks.teaching import known_circuit
     from analysis.tracing.capture import Trace, trace
     from analysis.tracing.generation import generate
@@ -87,6 +88,7 @@ _HOMES = {
     "similarity_report": "analysis.reports.similarity",
     "state_circuits": "analysis.weights.circuits",
     "steps": "analysis.trajectory.steps",
+    "suite_effects": "analysis.tasks.suite_effects",
     "tables": "analysis.export.results",
     "save_direction": "analysis.tracing.vectors",
     "sweep": "analysis.experiments.sweep",
@@ -143,6 +145,7 @@ __all__ = [
     "similarity_report",
     "state_circuits",
     "steps",
+    "suite_effects",
     "sweep",
     "tables",
     "trace",

@@ -40,6 +40,7 @@ from analysis.reports.specs import (
     SimilaritySpec,
 )
 from analysis.tasks.neuron_text_specs import NeuronTexts, NeuronTextSpec
+from analysis.tasks.suite_effects import SuiteEffects, SuiteEffectSpec
 from analysis.tasks.suite_specs import FailureReport, FailureSpec, SuiteReport, SuiteSpec
 from analysis.tasks.sum_specs import (
     CarryCircuits,
@@ -162,6 +163,7 @@ _ROWS: tuple[tuple[str, Subject, type[Spec[Any]], type[Any], str], ...] = (
     ("circuits", "model", CircuitSpec, Circuits, "weights.circuits:compute"),
     ("weights", "model", WeightSpec, WeightReport, "weights.report:compute"),
     ("suite", "study", SuiteSpec, SuiteReport, "tasks.suite_report:compute"),
+    ("suite_effects", "study", SuiteEffectSpec, SuiteEffects, "tasks.suite_effects:compute"),
     ("contributions", "study", ContributionSpec, ContributionReport, "tasks.sum_table:compute"),
     ("probes", "study", ProbeSpec, ProbeReport, "tasks.probes:compute"),
     ("projection", "study", ProjectionSpec, Projection, "tasks.probes:compute_projection"),

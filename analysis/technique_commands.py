@@ -36,7 +36,7 @@ from analysis.tracing.specs import RunResult, RunSpec
 #: Techniques on a model that are commands without a prompt, or with prompts among their options.
 OF_A_MODEL = (
     "embedding_report", "norm_report", "circuits", "weights", "sweep", "compare_prompts",
-    "carry_circuits", "neuron_texts", "component_graph",
+    "carry_circuits", "neuron_texts", "component_graph", "suite_effects",
 )  # fmt: skip
 #: How many tokens ``generate`` adds, and the fields of a run that are no options of it.
 TOKENS, _ARGUMENTS = 20, ("model", "text", "token_ids")

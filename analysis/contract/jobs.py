@@ -85,6 +85,20 @@ def listening(
         _listener.reset(tokens[0])
 
 
+@contextmanager
+def part(number: int, total: int, label: str) -> Iterator[None]:
+    """Report the steps inside this block as the one step ``number`` of ``total``.
+
+    Each still stops the work if it was cancelled.
+    """
+    outer = _listener.get()
+    token = _listener.set(None if outer is None else lambda *_: outer(number, total, label))
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
 def on_terminal(done: int, total: int, label: str) -> None:
     """A listener that updates one line on a terminal, and writes nothing if there is none."""
     if sys.stderr.isatty():

@@ -27,6 +27,7 @@ from analysis.contract.sheets import (
     for_json,
 )
 from analysis.tasks.neuron_text_specs import NeuronTexts
+from analysis.tasks.suite_effects import SHEETS as EFFECT_SHEETS
 from analysis.tasks.suite_specs import (
     EmergenceCurve,
     EmergenceReport,
@@ -206,6 +207,7 @@ def _links(report: FailureReport) -> Iterator[Row]:
 
 
 SHEETS: dict[type[Any], tuple[Sheet, ...]] = {
+    **EFFECT_SHEETS,
     SuiteReport: (
         Sheet(
             "prompts",

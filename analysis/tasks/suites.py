@@ -1,4 +1,4 @@
-"""Prompts with known answers: sums and differences, facts, induction, greater-than.
+"""Prompts with known answers: sums and differences, facts, induction, indirect objects, numbers.
 
 Each suite is made from a seed: its name, size and seed determine it.
 """
@@ -154,6 +154,9 @@ Brazil Portuguese;Mexico Spanish;Japan Japanese;China Chinese;Russia Russian;Pol
 Greece Greek;Turkey Turkish;Egypt Arabic;England English;Sweden Swedish;Denmark Danish"""
 _OPPOSITES = """hot cold;big small;up down;left right;black white;day night;good bad;old young;
 open closed;high low;fast slow;true false;love hate;light dark;north south;east west;rich poor"""
+
+_NAMES = "Mary John Tom Anna James Paul Peter Sarah"
+_PLACES, _THINGS = "shop school park garden", "book drink ball letter"
 
 
 def _facts_of(relation: str, pairs: str) -> list[tuple[str, str, str]]:
@@ -312,6 +315,25 @@ def _induction(size: int, seed: int) -> list[TaskPrompt]:
     return prompts
 
 
+def _indirect_objects(size: int, seed: int) -> list[TaskPrompt]:
+    """Two names, one of them again; the answer is the other one (Wang et al. 2022)."""
+    rng = np.random.default_rng([seed, 13])
+    prompts = []
+    for _ in range(size):
+        other, subject = rng.choice(_NAMES.split(), 2, replace=False).tolist()
+        first = bool(rng.integers(2))
+        pair = (other, subject) if first else (subject, other)
+        place, thing = rng.choice(_PLACES.split()), rng.choice(_THINGS.split())
+        start = f"When {pair[0]} and {pair[1]} went to the {place}, "
+        text = f"{start}{subject} gave a {thing} to"
+        at = [("name", text.index(other), other), ("subject", text.index(subject), subject),
+              ("subject again", len(start), subject)]  # fmt: skip
+        parts = tuple(Part(name, begin, begin + len(word)) for name, begin, word in at)
+        labels = (("name first", str(int(first))),)
+        prompts.append(TaskPrompt(text, f" {other}", f" {subject}", labels, parts))
+    return prompts
+
+
 def _greater_than(size: int, seed: int) -> list[TaskPrompt]:
     """The greater of two numbers, after Hanna et al. 2023; in words, so that it is one token."""
     words = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -342,6 +364,7 @@ _BUILDERS: dict[str, tuple[str, Callable[[int, int, int, bool], list[TaskPrompt]
     "subtraction": ("Differences", lambda n, s, d, p: _differences(n, s, d)),
     "facts": ("Facts", lambda n, s, d, p: _facts(n, s)),
     "induction": ("Induction", lambda n, s, d, p: _induction(n, s)),
+    "indirect-objects": ("Indirect objects", lambda n, s, d, p: _indirect_objects(n, s)),
     "greater-than": ("The greater of two", lambda n, s, d, p: _greater_than(n, s)),
 }
 NAMES = tuple(_BUILDERS)

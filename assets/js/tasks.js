@@ -37,7 +37,10 @@ opens a prompt here is taken to the page Explore, with the keyboard focus on the
 
   // page.js selects what a button names; this only shows the page.
   document.addEventListener("click", (event) => {
-    if (event.target.closest(".panel-tasks [data-go]")) {
+    const wanted = event.target.closest("[data-report]")?.dataset.report;
+    if (wanted) {
+      window.dash_clientside.set_props("tasks-wanted", { data: { name: wanted, n: Date.now() } });
+    } else if (event.target.closest(".panel-tasks [data-go]")) {
       showHeatmap();
     } else if (event.target.closest(".panel-tasks button")?.id?.endsWith("-run")) {
       useModel();

@@ -19,6 +19,7 @@ from analysis.flow_graph.results import CausalCheck, Graph
 from analysis.inside_block.specs import AggregationReport
 from analysis.lens.results import Colours, Disagreement, Grid
 from analysis.reports.specs import EmbeddingReport, NormReport, SimilarityReport
+from analysis.tasks.suite_effects import SuiteEffects
 from analysis.tasks.suite_specs import FailureReport, SuiteReport
 from analysis.tasks.sum_specs import (
     CarryCircuits,
@@ -295,6 +296,10 @@ PICTURES: Mapping[type[Any], Mapping[str, Draw]] = {
     SuiteReport: {
         "emergence": _suite(suite_figures.emergence, lambda report: report.emergence),
         "digits": _suite(suite_figures.by_digit, lambda report: report.emergence),
+    },
+    SuiteEffects: {
+        "effects": _of_theme(lambda report, theme: suite_figures.effects(report, theme=theme)),
+        "agreement": _of_theme(lambda report, theme: suite_figures.agreement(report, theme=theme)),
     },
     ContributionReport: {"contributions": _sums(sum_figures.contributions)},
     ProbeReport: {"probes": _probes},

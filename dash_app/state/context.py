@@ -42,7 +42,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "link": ("link",), "suite": ("suite", "prompts", "digits"),
     "sweep": (
         "clean", "corrupted", "answer", "against", "axes", "way", "metric", "align", "pairs",
-        "inside", "apart", "other", "circuit",
+        "inside", "apart", "other", "circuit", "cut_by", "edge_score", "edge_places", "measured",
     ),
     "edits": ("edits", "version"), "theme": ("theme",),
     "arrangement": ("page", "wide", "folded", "panes", "order"),

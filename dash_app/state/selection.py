@@ -9,13 +9,8 @@ from urllib.parse import unquote, urlencode
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from analysis.contract.choices import Choices
-from analysis.experiments.specs import (
-    ALIGNMENTS,
-    AXES,
-    DIFFERENCES,
-    METRICS,
-    PATCH_DIRECTIONS,
-)
+from analysis.experiments.component_specs import EDGE_ABLATIONS, EDGE_POSITIONS, EDGE_SCORES
+from analysis.experiments.specs import ALIGNMENTS, AXES, DIFFERENCES, METRICS, PATCH_DIRECTIONS
 from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, LINKS, START_TOKEN
 from analysis.lens.options import (
     CANDIDATES,
@@ -158,6 +153,7 @@ class Selection(BaseModel):
         pairs, other: Changes of that alignment; the model that reads the second prompt, if another.
         inside: The layer of a sweep over heads and positions; None: the middle one.
         apart, circuit: What the comparison shows; edges of the component graph that is shown.
+        cut_by, edge_score, edge_places, measured: Its options (``ComponentGraphSpec``).
         edits: Changes of the forward pass, as short forms (``analysis/tracing/edits.py``).
         version: Whether the heatmap shows the edited run, the baseline or the difference.
         theme, page: The colours, where "auto" follows the browser; the page that is shown.
@@ -242,6 +238,10 @@ class Selection(BaseModel):
     apart: Annotated[str, _one_of(DIFFERENCES)] = DIFFERENCES.default
     other: str = Field(default="", max_length=500)
     circuit: int = Field(default=30, ge=1, le=300)
+    cut_by: Annotated[str, _one_of(EDGE_ABLATIONS)] = EDGE_ABLATIONS.default
+    edge_score: Annotated[str, _one_of(EDGE_SCORES)] = EDGE_SCORES.default
+    edge_places: Annotated[str, _one_of(EDGE_POSITIONS)] = EDGE_POSITIONS.default
+    measured: int = Field(default=0, ge=0, le=300)
     edits: Edits = ()
     version: Annotated[str, _one_of(options.VERSIONS)] = options.VERSIONS.default
     theme: Annotated[str, _one_of(options.THEMES)] = options.THEMES.default

@@ -80,7 +80,7 @@ def test_reports_on_sums_are_drawn_clicked_and_downloaded(revisit: Callable[...,
     ready(page, "circuits")
     expect(page.locator("#tasks-circuits-summary")).to_contain_text("head 0.0 makes carries")
     with page.expect_download() as told:
-        page.locator("#tasks-contributions-csv-logits").click()
+        page.locator("[data-report='contributions:csv-logits']").click()
     rows = list(csv.DictReader(io.StringIO(Path(told.value.path()).read_text())))
     assert {row["part"] for row in rows} >= {"head 0.0", "mlp 1", "embedding"}
     assert {row["sums"] for row in rows if row["column"] == "0"} == {

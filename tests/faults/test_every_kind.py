@@ -30,6 +30,7 @@ from analysis.registry import TECHNIQUES, technique_for
 from analysis.reports.specs import EmbeddingSpec, NormSpec, SimilaritySpec
 from analysis.service import Service
 from analysis.tasks.neuron_text_specs import NeuronTextSpec
+from analysis.tasks.suite_effects import SuiteEffectSpec
 from analysis.tasks.suite_files import as_lines
 from analysis.tasks.suite_specs import OWN, FailureSpec, SuiteSpec
 from analysis.tasks.suites import Suite, TaskPrompt
@@ -125,6 +126,7 @@ KINDS = {
     "norm_report": Kind(NormSpec(), patient=True),
     "suite": Kind(lambda number: SuiteSpec(MODEL, "addition", 300, number), "Running prompts", 128,
                   prompts=128),
+    "suite_effects": Kind(SuiteEffectSpec(MODEL, "addition", 6, limit=4), "Checking prompts", 2),
     "contributions": Kind(ContributionSpec(MODEL, sums=150), "Attributing digits"),
     "probes": Kind(ProbeSpec(MODEL, sums=40), "Fitting probes", 2),
     "projection": Kind(ProjectionSpec(MODEL, "row 1", sums=150), "Projecting states"),

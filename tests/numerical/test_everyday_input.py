@@ -54,6 +54,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "score_parts": {"layer": 1, "head": 0},
     "show": {"at": "no-such-file.json"},
     "state_circuits": {"layer": 1, "head": 0},
+    "suite_effects": {"suite": "induction", "size": 2, "limit": 2, "methods": ["attention"]},
     "sweep": {"clean": [1, 2, 3], "corrupted": [1, 4, 3]},
     "tables": {"result": LensSpec()},
     "transformer_lens_cache": {},

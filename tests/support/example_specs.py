@@ -15,6 +15,7 @@ from analysis.flow_graph.specs import LinkSpec, NeuronSpec
 from analysis.inside_block.specs import BlockSpec, ExpertSpec, ScoreSpec
 from analysis.lens.specs import PromotedSpec
 from analysis.tasks.neuron_text_specs import NeuronTextSpec
+from analysis.tasks.suite_effects import SuiteEffectSpec
 from analysis.tracing.specs import PatternSpec
 from analysis.weights.specs import CircuitSpec, StateCircuitSpec
 
@@ -26,6 +27,7 @@ REQUIRED: dict[type[Spec[Any]], dict[str, Any]] = {
     ExpertSpec: {"layer": 1, "position": 2},
     ScoreSpec: {"layer": 1, "head": 1, "query": 3, "key": 1},
     StateCircuitSpec: {"layer": 1, "head": 1},
+    SuiteEffectSpec: {"model": "fake", "suite": "induction", "size": 2, "limit": 4},
     NeuronTextSpec: {"model": "fake", "layer": 1, "texts": "abcd\nabed"},
     CircuitSpec: {"layer": 1, "head": 1},
     PromotedSpec: {"component": "head_output", "layer": 1, "position": 2, "head": 1},

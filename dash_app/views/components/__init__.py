@@ -12,7 +12,13 @@ import dash_bootstrap_components as dbc
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 
 from analysis.errors import AnalysisError
-from analysis.experiments.component_specs import EDGE_SCORES, ComponentGraph, ComponentGraphSpec
+from analysis.experiments.component_specs import (
+    EDGE_ABLATIONS,
+    EDGE_POSITIONS,
+    EDGE_SCORES,
+    ComponentGraph,
+    ComponentGraphSpec,
+)
 from dash_app.jobs.job_and_draw import (
     JobParts,
     Work,
@@ -23,7 +29,15 @@ from dash_app.jobs.job_and_draw import (
     stop_button,
     stored_problem,
 )
-from dash_app.page.panel import GRAPH_CONFIG, aria, blank_figure, error_figure
+from dash_app.page.panel import (
+    GRAPH_CONFIG,
+    Option,
+    aria,
+    blank_figure,
+    error_figure,
+    menu,
+    options_of,
+)
 from dash_app.page.panel import problem_figure as problem_picture
 from dash_app.page.panes import Pane
 from dash_app.state.context import (
@@ -44,12 +58,16 @@ PANE = "components"
 EMPTY = "Choose a pair of prompts, or type your own."
 #: Edges of the largest graph that the slider reaches.
 MOST = 300
+#: How many of the strongest edges can be measured.
+MEASURED = (0, 10, 30, 100)
 HELP = (
     "A component is the embedding, a head, an MLP or the answer. Each reads the sum of what those"
     " before it wrote: a head by its query, key and value, each on its own. An edge is one of these"
-    " readings, at one position. Cutting it puts what the sender writes after the corrupted prompt"
-    " in the place of what it writes after the clean one.",
-    f"Effects are estimated with one backward pass ({EDGE_SCORES['gradient'].source})."
+    " readings, at one position. Cutting it puts what the sender writes after the corrupted prompt,"
+    " or its mean, or nothing, in the place of what it writes after the clean one.",
+    f"Effects are estimated with one backward pass ({EDGE_SCORES['gradient'].source}) or five. The"
+    " strongest edges can be cut one at a time instead: a saturated softmax hides its inputs from"
+    " an estimate."
     " The picture has the strongest edges on paths from the embedding to the answer. Blue"
     " edges support the answer, orange ones oppose it. Edges into keys and values are drawn to each"
     " later position of the head. Faint edges show their values on hover.",
@@ -57,11 +75,17 @@ HELP = (
     " graph cut (faithfulness, as in the MIB benchmark; Mueller et al., 2025), in one with the"
     " graph's own edges cut, and for random graphs of the same size.",
 )
+#: The help of a number of measured edges, by whether there are any.
+_COSTS = (
+    "All effects are estimated.",
+    "The strongest edges are cut one at a time (path patching; Goldowsky-Dill et al., 2023).",
+)
 
 
 class ComponentsId(StrEnum):
     """Ids of this view's components."""
 
+    OPTIONS = "components-options"
     SIZE = "components-size"
     GRAPH = "components-graph"
     CAPTION = "components-caption"
@@ -83,6 +107,7 @@ def layout(_context: Context) -> dict[str, Any]:
     label = "Graph of components, and the share of the answer that graphs of each size keep"
     body = [
         dcc.Store(id=ComponentsId.LAST),
+        html.Div(id=ComponentsId.OPTIONS, className="controls"),
         html.Label(
             [html.Span(f"Edges, 1 to {MOST}", className="control-label text-nowrap"), slider],
             className="d-flex align-items-center gap-2",
@@ -107,7 +132,7 @@ def spec_of(selection: Selection) -> ComponentGraphSpec | None:
         return None
     return ComponentGraphSpec(
         selection.model, selection.clean, selection.corrupted, selection.answer, selection.against,
-        edges=MOST,
+        selection.cut_by, selection.edge_score, selection.edge_places, MOST, selection.measured,
     )  # fmt: skip
 
 
@@ -163,6 +188,21 @@ def draw(
         return Shown((error_figure(error, 200), ""))
 
 
+def draw_options(_service: Service, _run: RunRef | None, selection: Selection) -> tuple[Any]:
+    """The menus: what a cut edge carries, the score, the positions, and what is measured."""
+    counts = [
+        Option(str(count), "None" if not count else str(count), _COSTS[bool(count)])
+        for count in MEASURED
+    ]
+    tables = (
+        ("cut_by", "Cut edges carry", options_of(EDGE_ABLATIONS), selection.cut_by),
+        ("edge_score", "Score", options_of(EDGE_SCORES), selection.edge_score),
+        ("edge_places", "Positions", options_of(EDGE_POSITIONS), selection.edge_places),
+        ("measured", "Measured edges", counts, str(selection.measured)),
+    )
+    return ([menu(*table) for table in tables],)
+
+
 DRAWING = Drawing(
     PANE,
     (Output(ComponentsId.GRAPH, "figure"), Output(ComponentsId.CAPTION, "children")),
@@ -171,6 +211,13 @@ DRAWING = Drawing(
     theme=True,
     job=JobStart.AUTOMATIC,
     computed=(PageId.SWEEP, PageId.REQUEST),
+    without_run=True,
+)
+OPTIONS = Drawing(
+    "components-options",
+    (Output(ComponentsId.OPTIONS, "children"),),
+    draw_options,
+    parts=(PageId.SWEEP,),
     without_run=True,
 )
 JOB = JobParts(ComponentsId.LAST, ComponentsId.PROGRESS, ComponentsId.STOP)
@@ -204,4 +251,4 @@ EXPORT = Export(
     "Open the pane with a pair of prompts, and wait for the curve, then export it again.",
     without_run=True,
 )
-VIEW = View(PANE, layout, register, drawings=(DRAWING,), exports={PANE: EXPORT})
+VIEW = View(PANE, layout, register, drawings=(DRAWING, OPTIONS), exports={PANE: EXPORT})

@@ -281,7 +281,9 @@ def components_caption(graph: ComponentGraph, most: int) -> str:
         first = int(graph.edge_size.min()) if len(graph.edge_size) else 0
         more = f" The smallest has {first}." if first else ""
         return f"{lead} No graph of {most} edges has a whole path.{more}"
-    shown = f" The graph has {count} of {graph.possible:,} edges."
+    measured = int(graph.edge_measured[:count].sum())
+    cut = f"; {measured} are measured, the others estimated" if measured else ""
+    shown = f" The graph has {count} of {graph.possible:,} edges{cut}."
     if not len(graph.sizes):
         return lead + shown + " Its faithfulness follows."
     near = max(int(np.searchsorted(graph.sizes, count, "right")) - 1, 0)

@@ -14,6 +14,7 @@ from dash.development.base_component import Component
 from analysis.contract.specs import InfoSpec
 from analysis.errors import AnalysisError, CancelledError, SpecError
 from analysis.tasks import addition, export, suite_files, suites
+from analysis.tasks.suite_effects import SuiteEffectSpec
 from analysis.tasks.suite_specs import OWN, FailureSpec, SuiteSpec
 from analysis.tasks.sum_specs import (
     CarryCircuitSpec,
@@ -34,6 +35,8 @@ from dash_app.views.tasks.reports import ReportOption
 
 #: Digits of a sum, for models without a fixed number of digits.
 DIGITS = 2
+#: The flow methods whose links are checked.
+COMPARED = ("effect", "value_weighted", "proximity", "rollout")
 GONE = ("The server no longer has the list.", "Upload the file again.")
 
 
@@ -85,15 +88,15 @@ def spec_of(service: Service, name: str, form: Mapping[str, Any]) -> Any:
         SpecError: If the form has an invalid value, or its list is no longer stored.
     """
     model, digits = str(form["model"]), _whole(form["digits"], "Digits")
-    if name in ("suite", "circuits"):
-        return _suite(service, form) if name == "suite" else CarryCircuitSpec(model, digits)
+    if name == "circuits":
+        return CarryCircuitSpec(model, digits)
+    if name in ("suite", "effects"):
+        return (_suite if name == "suite" else _effects)(service, form)
     size = _whole(form["own"], "The report's size")
     if name == "failure":
         return FailureSpec(_suite(service, form), size)
-    if name == "contributions":
-        return ContributionSpec(model, digits, size)
-    if name == "probes":
-        return ProbeSpec(model, digits, size)
+    if name in ("contributions", "probes"):
+        return (ContributionSpec if name == "contributions" else ProbeSpec)(model, digits, size)
     if name == "projection":
         component, place = (
             str(form[ReportOption.COMPONENT] or "row 1"),
@@ -103,6 +106,15 @@ def spec_of(service: Service, name: str, form: Mapping[str, Any]) -> Any:
         return ProjectionSpec(model, component, place, column, max(digits, column), size)
     travels, positions = form[ReportOption.TRAVELS] == "yes", form[ReportOption.POSITIONS]
     return PatchSpec(model, digits, size, travels=travels, positions=positions)
+
+
+def _effects(service: Service, form: Mapping[str, Any]) -> SuiteEffectSpec:
+    """The check of the suite by each of ``COMPARED``."""
+    suite = _suite(service, form)
+    return SuiteEffectSpec(
+        suite.model, suite.suite, suite.size, suite.seed, suite.digits, methods=COMPARED,
+        content=suite.content, title=suite.title,
+    )  # fmt: skip
 
 
 def _whole(value: Any, name: str) -> int:
@@ -225,6 +237,7 @@ def own_sum(model: str) -> list[Any]:
 DRAW: dict[str, Callable[[Any, Mapping[str, Any], Mapping[str, Any], Any], Drawn]] = {
     "suite": suite.suite,
     "failure": failures.failure,
+    "effects": suite.effects,
     "contributions": sums.contributions,
     "circuits": sums.circuits,
     "probes": sums.probes,

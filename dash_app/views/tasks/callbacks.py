@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from dash import ClientsideFunction, Dash, Input, Output, State, ctx, no_update
+from dash import ClientsideFunction, Dash, Input, Output, State, no_update
 from dash.exceptions import PreventUpdate
 
 from analysis.tasks.suite_specs import OWN
@@ -199,23 +199,23 @@ def _register_drawing(app: Dash, context: Context, report: Report) -> None:
 
 
 def _register_exports(app: Dash, context: Context) -> None:
-    buttons = {
-        of(report.name, part): (report.name, part)
+    parts = {
+        f"{report.name}:{part}": (report.name, part)
         for report in EVERY
         for part in (*(f"csv-{sheet}" for sheet in report.sheets), "json")
     }
 
     @app.callback(
         Output(TasksId.DOWNLOAD, "data"),
-        *(Input(button, "n_clicks") for button in buttons),
+        Input(TasksId.WANTED, "data"),
         *(State(of(report.name, Part.READY), "data") for report in EVERY),
         prevent_initial_call=True,
     )
-    def export(*values: Any) -> Any:
-        wanted = buttons.get(str(ctx.triggered_id))
-        if wanted is None or not any(values[: len(buttons)]):
+    def export(pressed: Any, *values: Any) -> Any:
+        wanted = parts.get(str(pressed.get("name"))) if isinstance(pressed, dict) else None
+        if wanted is None:
             raise PreventUpdate
-        ready = dict(zip((one.name for one in EVERY), values[len(buttons) :], strict=True))
+        ready = dict(zip((one.name for one in EVERY), values, strict=True))
         file = actions.file_of(context.service, *wanted, ready[wanted[0]])
         if file is None:
             raise PreventUpdate

@@ -17,6 +17,7 @@ from dash_app.page.panel import (
     aria,
     button,
     control,
+    data,
     empty_state,
     field,
     help_lines,
@@ -101,6 +102,7 @@ def layout(context: Context) -> dict[str, Any]:
         [
             html.Div(_controls(context), className="controls mb-2"),
             dcc.Store(id=TasksId.LIST),
+            dcc.Store(id=TasksId.WANTED),
             dcc.Download(id=TasksId.DOWNLOAD),
             *(
                 dcc.Store(id=of(one.name, part))
@@ -207,9 +209,12 @@ def _tools(report: Report) -> Component:
     """Tools of a finished report: options of what is drawn, and its numbers as files."""
     files = [(f"CSV: {sheet}", f"csv-{sheet}") for sheet in report.sheets]
     exports = [
-        button(text, of(report.name, name), color="link", class_name="px-0")
+        html.Button(
+            text, type="button", className="btn btn-link px-0",
+            **data(report=f"{report.name}:{name}"),
+        )
         for text, name in (*files, ("JSON: all", "json"))
-    ]
+    ]  # fmt: skip
     return html.Div(
         [*(_option(report.name, option) for option in report.shows), *exports],
         id=of(report.name, Part.TOOLS),

@@ -16,6 +16,7 @@ class TasksId(StrEnum):
     UPLOAD = "tasks-upload"
     LIST = "tasks-list"
     MESSAGE = "tasks-upload-said"
+    WANTED = "tasks-wanted"
     DOWNLOAD = "tasks-download"
 
 
@@ -108,6 +109,25 @@ REPORTS = (
         ("Pairs", 3, 20),
         shows=(ReportOption.PAIR,),
         sheets=("states", "parts", "flows"),
+    ),
+    Report(
+        "effects",
+        "Which links carry the answer",
+        "Cuts links of each prompt's flow graph, and measures what that does to the right answer:"
+        " by role in the prompt, and how well each method predicts it.",
+        (
+            "In each prompt the 20 strongest links of each method are cut on their own: an"
+            " attention edge is knocked out before the softmax, an MLP is set to zero. The effect"
+            " is how much"
+            " the logit of the answer's first token falls, minus the foil's where the suite has"
+            " foils. Effects of links with the same roles are summed in a prompt.",
+            "Dots are medians over prompts. Bars are 95 % intervals of the median, taken from the"
+            " order of the values; they need six prompts. A method's agreement is the rank"
+            " correlation (Spearman, 1904) of drawn flow and absolute effect.",
+        ),
+        "Check links",
+        None,
+        sheets=("roles", "methods"),
     ),
     Report(
         "contributions",

@@ -9,6 +9,7 @@ import numpy as np
 from dash import html
 from dash.development.base_component import Component
 
+from analysis.tasks.suite_effects import SuiteEffects
 from analysis.tasks.suite_specs import OWN, EmergenceCurve, SuiteReport
 from dash_app.page.panel import select_button
 from dash_app.views.tasks import suite_figures
@@ -56,6 +57,30 @@ def suite(
         html.Div(_listed(report, to), className="tasks-figure--wide"),
     ]
     return Drawn([*_summary(model, report), *_not_run(form, report)], figures)
+
+
+def effects(
+    report: SuiteEffects, form: Mapping[str, Any], options: Mapping[str, Any], theme: Any
+) -> Drawn:
+    """The strongest roles with their intervals, and how well each method agrees with the cuts."""
+    shown = suite_figures.roles_shown(report)
+    figures = [
+        picture(
+            suite_figures.effects(report, theme=theme),
+            f"Median effect of a cut by role, the {len(shown)} largest of {len(report.order)} roles"
+            " that at least half of the prompts have. To the right: the answer loses. Colour:"
+            " attention or MLP. The CSV has all roles.",
+            wide=True,
+        ),
+        picture(
+            suite_figures.agreement(report, theme=theme),
+            "Rank correlation of drawn flow and absolute effect: 1 means the same order.",
+        ),
+    ]
+    left = f" {report.skipped} prompts have no such token." if report.skipped else ""
+    count = len(report.prompts)
+    summary = f"{report.title}: {count} {'prompt' if count == 1 else 'prompts'} on {form['model']}."
+    return Drawn(html.P(summary + left), figures)
 
 
 def _summary(model: str, report: SuiteReport) -> list[Component]:

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from analysis.flow_graph.options import FLOW_METHODS
+from analysis.flow_graph.results import LINK_KINDS
+from analysis.tasks.suite_effects import SuiteEffects
 from analysis.tasks.suite_specs import EmergenceCurve, EmergenceReport, Share, SuiteReport
 from dash_app.page.theme import Figure, Theme, axis, base_layout, palette, rgba
 from dash_app.page.token_labels import row_name
@@ -264,3 +267,73 @@ def _hover(curve: EmergenceCurve) -> str:
         f"{_digit_name(curve.name)}: mean layer {mean}<br>{interval}"
         f"<br>{few(curve)} tokens, {curve.never} never emerge"
     )
+
+
+#: Roles in the figure.
+ROLES = 16
+
+
+def roles_shown(report: SuiteEffects) -> list[int]:
+    """The roles with the largest median effects, of those that half of the prompts have."""
+    usual = [at for at in report.order.tolist() if 2 * report.count[at] >= len(report.prompts)]
+    return usual[:ROLES]
+
+
+def effects(report: SuiteEffects, *, theme: Theme) -> Figure:
+    """The median effect of each role with its interval, the largest on top."""
+    colours = palette(theme)
+    shown = roles_shown(report)
+    kinds = [LINK_KINDS[report.kind[at]] for at in shown]
+    names = [report.name(at) for at in shown]
+    dots = _median_dots(
+        report.effect[shown], report.effect_low[shown], report.effect_high[shown],
+        [colours.mlp if kind == "mlp" else colours.answer for kind in kinds],
+        [f"{html_escape(name)}: {report.count[at]} of {len(report.prompts)} prompts"
+         for at, name in zip(shown, names, strict=True)],
+    )  # fmt: skip
+    return _medians(dots, names, "Fall of the answer's logit (lead over the foil)", 264, theme)
+
+
+def agreement(report: SuiteEffects, *, theme: Theme) -> Figure:
+    """The median rank correlation of each method with its interval."""
+    names = [FLOW_METHODS[name].label for name in report.methods]
+    colour = palette(theme).answer
+    dots = _median_dots(report.median, report.low, report.high, [colour] * len(names), names)
+    return _medians(dots, names, "Rank correlation", 120, theme, range=[-1.05, 1.05])
+
+
+def _median_dots(
+    values: Any, low: Any, high: Any, colours: Sequence[str], texts: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": values,
+        "y": list(range(len(values))),
+        "marker": {"color": list(colours), "size": 9},
+        "error_x": {
+            "type": "data", "array": np.nan_to_num(high - values),
+            "arrayminus": np.nan_to_num(values - low), "symmetric": False, "thickness": 1.4,
+        },
+        "text": list(texts),
+        "hovertemplate": "%{text}<br>median %{x:.3f}<extra></extra>",
+    }  # fmt: skip
+
+
+def _medians(
+    dots: dict[str, Any], names: Sequence[str], title: str, left: int, theme: Theme, **more: Any
+) -> Figure:
+    colour = palette(theme).ink_3
+    return {
+        "data": [{**dots, "error_x": {**dots["error_x"], "color": colour}}],
+        "layout": base_layout(
+            theme,
+            meta={"view": "tasks"},
+            height=24 * len(names) + 96,
+            hovermode="closest",
+            margin={"l": left, "r": 16, "t": 16, "b": 52, "pad": 0, "autoexpand": False},
+            xaxis=axis(theme, title, showgrid=True, zeroline=True, **more),
+            yaxis=axis(theme, tickvals=list(range(len(names))), ticktext=list(names),
+                       range=[len(names) - 0.4, -0.6]),
+        ),
+    }  # fmt: skip

@@ -45,6 +45,7 @@ from dash_app.views.tasks import actions
 from dash_app.views.tasks.layout import part_target, prompt_target
 from dash_app.views.tasks.reports import EVERY
 from tests.support.components import text
+from tests.support.fake_studies import suite_effects
 
 PROMPTS = ("12345+00000=", "<b>&=", "1+1=")
 FORM = {
@@ -132,7 +133,7 @@ def failure(*, pairs: bool = True) -> FailureReport:
 
 MADE: dict[str, Any] = {
     "suite": suite, "contributions": contributions, "probes": probes, "projection": projection,
-    "circuits": circuits, "patching": patching, "failure": failure,
+    "circuits": circuits, "patching": patching, "failure": failure, "effects": suite_effects,
 }  # fmt: skip
 
 
@@ -169,8 +170,7 @@ def run(service: Any, name: str = "suite", **changes: Any) -> dict[str, Any]:
 
 
 def finished(name: str, **changes: Any) -> dict[str, Any]:
-    own = 50 if name == "probes" else 4
-    return {"form": {**FORM, "digits": 3, "own": own, **changes}}
+    return {"form": {**FORM, "digits": 3, "own": 50 if name == "probes" else 4, **changes}}
 
 
 def test_a_run_ends_in_a_form_that_fits_a_store() -> None:
@@ -186,7 +186,8 @@ def test_each_report_uses_its_form() -> None:
         assert "form" in run(
             service, report.name, own=50 if report.name == "probes" else 4, digits=3
         )
-    _, fail, contribute, probe, project, circuit, patch = service.specs
+    _, fail, effect, contribute, probe, project, circuit, patch = service.specs
+    assert (effect.suite, effect.size, effect.of_suite().digits) == ("addition", 3, 3)
     assert fail == FailureSpec(SuiteSpec("m", "addition", 3, 0, 3), 4)
     assert contribute == ContributionSpec("m", 3, 4)
     assert probe == ProbeSpec("m", 3, 50)
