@@ -323,7 +323,7 @@ def _result(
 
 
 def suite_effects(
-    model: Model,
+    model: Any,
     suite: str,
     *,
     size: int = 20,

@@ -36,6 +36,8 @@ _SIZE = 16.0
 _BEFORE, _MATCH, _REST = 14.0, 12.0, 7.0
 #: Logit of the token that the output slot has in full.
 _LOGIT = 10.0
+#: Logit of the unknown token, which leads where the output slot is empty.
+_NOTHING = 1.0
 #: What the heads that rest write, for the last letter.
 _SMALL = 0.1
 CIRCUIT_FILE = "circuit.json"
@@ -297,6 +299,7 @@ def _write_embeddings(weights: dict[str, Tensor]) -> None:
     for pos in range(POSITIONS):
         places[pos, _POSITION + pos] = 1.0
     places[:, _CONSTANT], places[:, _CONSTANT + 1] = _SIZE, -_SIZE
+    weights["lm_head.weight"][_TOKENS - 1, _CONSTANT] = _NOTHING / _SIZE
 
 
 def _write_norms(weights: dict[str, Tensor]) -> None:

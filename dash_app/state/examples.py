@@ -100,7 +100,7 @@ _BUILT = {
         ),
         Example(
             FAIL, "No letter is repeated", "abcdef", 1,
-            "Head 1.0 finds no match. It rests on the start token, and all tokens are as likely.",
+            "Head 1.0 finds no match and rests on the start token. The unknown token leads.",
         ),
     ),
     COPY: (

@@ -34,9 +34,11 @@ from dash_app.page.panel import (
     Option,
     aria,
     blank_figure,
+    control,
     error_figure,
-    menu,
     options_of,
+    segmented,
+    switch,
 )
 from dash_app.page.panel import problem_figure as problem_picture
 from dash_app.page.panes import Pane
@@ -188,8 +190,8 @@ def draw(
         return Shown((error_figure(error, 200), ""))
 
 
-def draw_options(_service: Service, _run: RunRef | None, selection: Selection) -> tuple[Any]:
-    """The menus: what a cut edge carries, the score, the positions, and what is measured."""
+def draw_options(_service: Service, _run: RunRef | None, selection: Selection) -> list[Any]:
+    """The switches: what a cut edge carries, the score, the positions, and what is measured."""
     counts = [
         Option(str(count), "None" if not count else str(count), _COSTS[bool(count)])
         for count in MEASURED
@@ -200,7 +202,10 @@ def draw_options(_service: Service, _run: RunRef | None, selection: Selection) -
         ("edge_places", "Positions", options_of(EDGE_POSITIONS), selection.edge_places),
         ("measured", "Measured edges", counts, str(selection.measured)),
     )
-    return ([menu(*table) for table in tables],)
+    return [
+        control(label, segmented(switch(name, options, chosen, label)))
+        for name, label, options, chosen in tables
+    ]
 
 
 DRAWING = Drawing(
