@@ -36,7 +36,7 @@ from analysis.experiments.cells import (
     run,
     sizes,
 )
-from analysis.experiments.prompts import read
+from analysis.experiments.comparison import read
 from analysis.experiments.specs import (
     ALIGNMENTS,
     AXES,
