@@ -192,6 +192,11 @@ def test_reports_on_heads_and_neurons_print_the_numbers_of_the_functions(
     assert cli.main(["neuron-texts", str(tiny_llama_dir), *texts]) == 0
     printed = json.loads(capsys.readouterr().out)["result"]
     fired = analysis.neuron_texts(model, 1, ("abc", "def"))
+    effects = ("--suite", "induction", "--size", "2", "--limit", "3", "--methods", "attention")
+    assert cli.main(["suite-effects", str(tiny_llama_dir), *effects, "--json"]) == 0
+    checked = json.loads(capsys.readouterr().out)["result"]
+    own = analysis.suite_effects(model, "induction", size=2, limit=3, methods=("attention",))
+    assert np.array_equal(np.array(checked["effect"], np.float32), own.effect)
     assert np.array_equal(np.array(printed["activations"], np.float32), fired.activations)
     read = json.loads(run("state-circuits", "--layer", "1", "--head", "2", "--json"))["result"]
     states = analysis.state_circuits(model, trace, 1, 2)
