@@ -67,7 +67,8 @@ def _value(value: Any, hint: Any) -> Any:
     """Several values as a tuple; a single one as it is if the field accepts that."""
     if not isinstance(value, list):
         return value
-    return value[0] if len(value) == 1 and type(value[0]) in get_args(hint) else tuple(value)
+    alone = get_origin(hint) is not tuple and type(value[0]) in get_args(hint)
+    return value[0] if len(value) == 1 and alone else tuple(value)
 
 
 def build(spec: type[Spec[Any]], given: Mapping[str, Any], prefix: str = "") -> Any:

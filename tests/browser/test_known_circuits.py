@@ -35,7 +35,7 @@ def test_the_component_graph_and_its_options(visit: Visit, dark: bool) -> None:
     expect(page.locator(CAPTION)).to_contain_text("10 are measured")
     expect(page.locator(CAPTION)).to_contain_text("edges keep 100 %")
     choose(page, "Positions: Summed")
-    expect(page.locator(CAPTION)).to_contain_text("of 40 edges")
+    expect(page.locator(CAPTION)).to_contain_text("of 46 edges")
     choose(page, "Score: Integrated gradient")
     expect(page).to_have_url(re.compile("edge_score=integrated"))
     expect(page.locator(CAPTION)).to_contain_text("edges keep 100 %")
