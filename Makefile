@@ -85,6 +85,7 @@ bench-peers: .venv-oracle/.installed model
 
 oracle: .venv-oracle/.installed model
 	HF_HUB_OFFLINE=1 .venv-oracle/bin/python -m tests.oracle.compare
+	HF_HUB_OFFLINE=1 .venv-oracle/bin/python -W ignore -m tests.oracle.interop
 
 audit: setup
 	@test -x .venv-audit/bin/pip-audit || $(BIN)/python -m venv .venv-audit
