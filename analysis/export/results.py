@@ -27,6 +27,8 @@ from analysis.flow_graph.results import Graph
 _PICTURES = "dash_app.pictures.results"
 #: Rows and columns of the table in a summary.
 _ROWS, _COLUMNS = 8, 12
+#: Characters of a trace's text in its summary.
+_TEXT = 200
 
 
 def tables(result: Result) -> tuple[str, ...]:
@@ -170,6 +172,24 @@ def summary(result: Result) -> str:
     ):
         parts.append(plot(result, theme="auto")._repr_html_())
     return f'<div style="color:inherit">{"".join(parts)}</div>'
+
+
+def trace_summary(trace: Any) -> str:
+    """The summary of a trace that a notebook shows, as that of a result."""
+    text = "".join(token.text for token in trace.tokens)
+    rows, width = trace.resid.shape[0], trace.resid.shape[-1]
+    last = trace.logits[-1].astype(np.float64)
+    best = int(last.argmax())
+    share = 1.0 / np.exp(last - last[best]).sum()
+    facts = [
+        ("model", trace.info.name if trace.info else ""),
+        ("text", _shown(text if len(text) <= _TEXT else f"{text[:_TEXT]}…")),
+        ("size", f"{len(trace.tokens)} tokens, {rows} residual rows of width {width}"),
+        ("interventions", str(len(trace.interventions))),
+        ("next token", f"id {best}, probability {share:.4g}"),
+    ]
+    table = _table(("quantity", "value"), facts)
+    return f'<div style="color:inherit"><b>Trace</b>: one forward pass.{table}</div>'
 
 
 def _facts(result: Result) -> list[tuple[str, str]]:

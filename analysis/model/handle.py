@@ -142,6 +142,10 @@ class Model:
         """Bytes of its weights; tied weights count once."""
         return sum(part.numel() * part.element_size() for part in self.hf.parameters())
 
+    def _repr_html_(self) -> str:
+        """A summary for notebooks: its description."""
+        return self.info._repr_html_()
+
 
 def info(model: Model, _spec: InfoSpec) -> ModelInfo:
     """The model's description, a technique of ``analysis.registry``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -205,6 +206,10 @@ class Trace:
         size = sum(array.nbytes for array in (*kept, *more))
         size += sum(key.nbytes for key in self.keys.values())
         return size + sum(map(in_memory, (self.pattern, self.value)))
+
+    def _repr_html_(self) -> str:
+        """A summary for notebooks: its tokens, its sizes, and what it predicts next."""
+        return str(import_module("analysis.export.results").trace_summary(self))
 
 
 def prompt_ids(model: Model, prompt: Any) -> tuple[int, ...]:

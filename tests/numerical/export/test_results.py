@@ -176,6 +176,24 @@ def test_the_summary_is_html_that_needs_nothing_else(result: Any) -> None:
     assert all(any(told.startswith(name) for told in reader.texts) for name in head)
 
 
+def test_a_trace_and_a_model_have_a_summary(small: Case) -> None:
+    trace = analysis.trace(small.model, "the <b>capital</b>")
+    shown = []
+    for one in (trace, small.model):
+        reader = Reader()
+        reader.feed(one._repr_html_())
+        assert not reader.open
+        shown.append(reader.texts)
+    of_trace, of_model = shown
+    values = dict(zip(of_trace[4::2], of_trace[5::2], strict=False))
+    assert values["text"].endswith("the <b>capital</b>")
+    weights = np.exp(trace.logits[-1] - trace.logits[-1].max())
+    best = int(weights.argmax())
+    assert values["next token"] == f"id {best}, probability {weights[best] / weights.sum():.4g}"
+    assert f"{len(trace.tokens)} tokens, {len(trace.resid)} residual rows" in values["size"]
+    assert of_model[0] == "ModelInfo"
+
+
 @pytest.mark.parametrize("technique", COMPUTED, ids=lambda one: one.name)
 def test_the_script_of_a_recipe_gives_the_same_numbers(technique: Technique, llama: Case) -> None:
     spec = example_spec(technique.spec)
