@@ -20,7 +20,7 @@ from analysis.contract.specs import Floats, Ints, Result, Spec, check_shape
 from analysis.errors import SpecError
 from analysis.flow_graph.options import FLOW_METHODS
 from analysis.flow_graph.results import LINK_KINDS, CausalComparison
-from analysis.flow_graph.specs import CausalSpec, ComparisonSpec
+from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec
 from analysis.tasks.suite_specs import MODEL, SEED, SuiteSpec, check_count
 from analysis.tasks.suites import Encoded
 from analysis.tracing.interventions import ABLATION_VALUES
@@ -278,8 +278,8 @@ def _checked(model: Model, prompt: Encoded, spec: SuiteEffectSpec) -> CausalComp
     size = prompt.start + spec.answer
     foil = prompt.foil_ids[spec.answer]
     causal = CausalSpec(
-        token=prompt.token_ids[size], foil=None if foil < 0 else foil, value=spec.value,
-        limit=spec.limit,
+        FlowSpec(exact=True), token=prompt.token_ids[size], foil=None if foil < 0 else foil,
+        value=spec.value, limit=spec.limit,
     )  # fmt: skip
     run = trace(model, prompt.token_ids[:size])
     return causal_check.compare(model, run, ComparisonSpec(causal, spec.methods, spec.per_head))

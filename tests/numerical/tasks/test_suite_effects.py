@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 import analysis
 from analysis.errors import SpecError
 from analysis.flow_graph import causal_check
-from analysis.flow_graph.specs import CausalSpec, ComparisonSpec
+from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec
 from analysis.model.handle import Model
 from analysis.tasks import suite_effects, suites
 from analysis.tasks.suite_effects import SuiteEffectSpec, median
@@ -32,7 +32,9 @@ def by_hand(
         run = analysis.trace(model, encoded.token_ids[: encoded.start])
         foil = encoded.foil_ids[0]  # -1: the first token does not differ
         token = encoded.token_ids[encoded.start]
-        spec = CausalSpec(token=token, foil=foil if foil >= 0 else None, limit=limit)
+        spec = CausalSpec(
+            FlowSpec(exact=True), token=token, foil=foil if foil >= 0 else None, limit=limit
+        )
         check = causal_check.compare(model, run, ComparisonSpec(spec, METHODS, per_head))
         correlations.append(check.correlations)
         names = {
