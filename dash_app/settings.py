@@ -33,7 +33,9 @@ _SHORTEST_KEY = 32
 class Settings(BaseSettings):
     """The server's settings; ``stratascope settings`` prints the descriptions."""
 
-    model_config = SettingsConfigDict(env_prefix="STRATASCOPE_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="STRATASCOPE_", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     host: str = Field(
         default="127.0.0.1",

@@ -49,7 +49,7 @@ class Metric(Choice):
 AXES = Choices(
     "axes of a sweep",
     Axes(
-        "state", "Row and position", help="One state of the residual stream is patched.",
+        "state", "State and position", help="One state of the residual stream is patched.",
         source="Meng et al., 2022, causal tracing", names=("row", "position"),
     ),
     Axes(
