@@ -20,6 +20,7 @@ from analysis.tracing.interventions import (
     PatchPrompt,
     RunEdit,
     Steer,
+    SteerDirection,
     SteerTokens,
 )
 from analysis.tracing.specs import TraceSpec
@@ -119,7 +120,8 @@ def test_the_worker_gives_the_numbers_of_the_same_call_in_python(
 
 
 def test_every_kind_is_compared() -> None:
-    assert {type(parse(text)) for text in EDITS} == set(get_args(RunEdit))
+    compared = {type(parse(text)) for text in EDITS}
+    assert compared | {SteerDirection} == set(get_args(RunEdit))  # it needs a file: test_directions
 
 
 @pytest.mark.parametrize(
