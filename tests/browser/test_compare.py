@@ -43,6 +43,7 @@ def test_a_pair_is_estimated_measured_and_opened(visit: Visit) -> None:
     expect(page).to_have_url(re.compile(r"edits=patch%3A\d+%3A\d+%3A"))
 
 
+@pytest.mark.full
 def test_a_sweep_survives_in_the_link(visit: Visit) -> None:
     page = visit(SUMS)
     page.locator("#compare-clean").fill(CLEAN)
@@ -62,6 +63,7 @@ def test_a_sweep_survives_in_the_link(visit: Visit) -> None:
     expect(visit(SUMS).locator("#compare-clean")).to_have_value("")
 
 
+@pytest.mark.full
 def test_the_difference_of_the_two_runs_is_shown(visit: Visit) -> None:
     page = visit(f"{SUMS}&clean={CLEAN}&corrupted={CORRUPTED}&answer=7".replace("+", "%2B"))
     page.locator("[data-pane=difference]").click()
@@ -125,6 +127,7 @@ def click_cell(page: Any, pos: int, row: int) -> None:
     page.mouse.click(x, y)
 
 
+@pytest.mark.full
 def test_the_alignment_is_changed_and_a_cell_becomes_an_edit(visit: Visit) -> None:
     shorter = CORRUPTED[:4] + CORRUPTED[5:]
     link = f"{SUMS}&clean={CLEAN}&corrupted={shorter}&answer=7&against=6&align=token"

@@ -146,7 +146,7 @@ KINDS = {
 
 
 #: The others make the same steps in the page.
-QUICK = ("zero", "neuron")
+QUICK = ("zero",)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +169,7 @@ def test_an_edit_gives_the_numbers_of_the_same_call_in_python(
     assert shown(page) == pytest.approx(python(), abs=2e-5)
 
 
+@pytest.mark.full
 def test_an_edit_survives_undo_and_a_reload(
     revisit: Revisit, python: Callable[..., list[float]]
 ) -> None:
@@ -214,6 +215,7 @@ def test_the_heatmap_shows_baseline_and_difference(
 MLP = "ablate:mlp_output:11:all:4:zero"
 
 
+@pytest.mark.full
 def test_a_card_is_changed_in_place_and_patterns_are_held(
     revisit: Revisit, python: Callable[..., list[float]]
 ) -> None:
@@ -344,6 +346,7 @@ def test_an_edit_is_made_where_it_is_seen(revisit: Revisit) -> None:
     assert dotted[:2] == [True, "dot"]
 
 
+@pytest.mark.full
 def test_the_answers_stand_side_by_side_from_where_they_part(revisit: Revisit) -> None:
     page = revisit("?row=12&pos=4&edits=inject:12:4: London:replace")
     answer = page.locator("#edits-answer")

@@ -98,6 +98,7 @@ def check_document(page: Any, link: str, titles: list[str]) -> None:
     ]
 
 
+@pytest.mark.full
 def test_a_collection_keeps_pictures_and_notes_and_is_shared_as_one_document(
     visit: Callable[..., Any], browser: Any, server: Servers
 ) -> None:

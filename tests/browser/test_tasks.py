@@ -95,6 +95,7 @@ def test_reports_on_sums_are_drawn_clicked_and_downloaded(revisit: Callable[...,
     expect(page.locator("#page-explore")).to_be_visible()
 
 
+@pytest.mark.full
 def test_a_bad_list_is_refused_line_by_line_and_a_good_one_runs(
     revisit: Callable[..., Any],
 ) -> None:
