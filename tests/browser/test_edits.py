@@ -328,6 +328,7 @@ def test_an_edit_is_made_where_it_is_seen(revisit: Revisit) -> None:
     expect(sheet).to_contain_text("Chosen: after layer 29, position 3")
     page.keyboard.press("Escape")
     expect(sheet).to_be_hidden()
+    until_at_rest(page)  # the heads are in another order at another position
     head = page.locator("#attention-heads .head").nth(2)
     number = head.locator(".head-name").inner_text().removeprefix("H")
     head.press("ContextMenu")
