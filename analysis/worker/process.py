@@ -56,6 +56,9 @@ LOG_FORMAT = "STRATASCOPE_LOG_FORMAT"
 #: Niceness: on shared cores, the web process answers known views before new ones are computed.
 NICE = 5
 
+#: Seconds that long work waits after a click, because a page asks for one view after the other.
+LULL_S = 0.3
+
 #: In place of a message of the worker: its process has ended.
 ENDED = "ended"
 #: Seconds to wait for a killed process, and between two signs of life.
@@ -161,11 +164,14 @@ class Child:
                 self._send(Stepped(run.number, done, total, label))
 
         def pause() -> None:
-            """Run more urgent requests now, then continue."""
+            """Run more urgent requests now, then continue when no more come."""
             check()
             while self._waiting:
                 self._run(self._waiting.pop(0))
-                self._send(Started(run.number))
+                if not self._waiting and self._pipe.poll(LULL_S):
+                    self._receive_all()
+                if not self._waiting:
+                    self._send(Started(run.number))
             check()
 
         with listening(step, pause, check):
