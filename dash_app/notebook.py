@@ -342,14 +342,14 @@ def _of_link(query: str, base: Any) -> Any:
     Raises:
         SpecError: If it is no link of the page.
     """
-    from dash_app.state.context import from_query
+    from dash_app.state.update import from_link
 
     if not query.removeprefix("?"):
         raise SpecError(
             "This is neither a link of the page nor an exported file.",
             "Give an address with '?', a file that the page exported, or a trace of the text.",
         )
-    chosen, ignored = from_query(query, base)
+    chosen, ignored = from_link(query, base)
     if ignored:
         raise SpecError(
             f"The link has values without meaning: {', '.join(ignored)}.", "Copy it again."
