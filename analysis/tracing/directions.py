@@ -91,6 +91,11 @@ def _write(path: Path, vector: Floats, found: Direction) -> None:
         raise StoreError(f"{path} can't be written ({error}).", "Free some space there.") from error
 
 
+def names() -> tuple[str, ...]:
+    """The names of all files of directions."""
+    return tuple(sorted(path.name for path in folder().glob("*.safetensors")))
+
+
 def of_fingerprint(fingerprint: str) -> tuple[Direction, ...]:
     """The saved directions that fit weights of a fingerprint, by name."""
     return tuple(one for one in every() if one.fingerprint == fingerprint)

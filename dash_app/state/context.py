@@ -301,6 +301,7 @@ class Drawing:
         computed: Parts of the selection that the job depends on; None: all of ``parts``.
         notes: Whether it gets the ``note`` of its last drawing.
         without_run: Whether it is drawn before the first run, with None for the run.
+        files: Names the files that it reads beside the memo; it is drawn again when they change.
     """
 
     name: str
@@ -313,6 +314,7 @@ class Drawing:
     computed: tuple[PageId, ...] | None = None
     notes: bool = False
     without_run: bool = False
+    files: Callable[[], Any] | None = None
 
     @property
     def wanted(self) -> str:

@@ -210,7 +210,8 @@ def _draw(drawing: Drawing, service: Service, page: PageState, answer: Answer) -
 def _key(drawing: Drawing, page: PageState, job: str, ready: Any) -> str:
     controls = [page.controls.get(control) for control in drawing.controls.values()]
     theme = page.scheme if drawing.theme else None
-    return digest([job, _chosen(page.selection, drawing.parts), controls, theme, ready])
+    files = drawing.files() if drawing.files is not None else None
+    return digest([job, _chosen(page.selection, drawing.parts), controls, theme, files, ready])
 
 
 def _reader(service: Service, ready: Mapping[str, Any] | None) -> Any:

@@ -250,6 +250,7 @@ def test_a_card_is_changed_in_place_and_patterns_are_held(
 def test_a_saved_direction_steers_and_its_strength_is_changed(
     revisit: Revisit, python: Callable[..., list[float]]
 ) -> None:
+    revisit(CELL)  # the sheet is drawn before the direction is saved
     model = analysis.load_model("smollm2-135m-instruct")
     vector = np.random.default_rng(1).standard_normal(model.info.d_model)
     name = f"test-{uuid4().hex}"
@@ -310,6 +311,10 @@ def test_a_card_becomes_an_edit_of_another_kind(
     expect(cards).to_contain_text("London")
 
 
+#: After the menu key, the page takes no menu of the pointer for half a second (edits.js).
+KEY_MS = 1000
+
+
 def test_an_edit_is_made_where_it_is_seen(revisit: Revisit) -> None:
     """The pointer's menu and the menu key choose a cell, head or link, and open the sheet."""
     page = revisit(f"{CELL}&edits={MLP}")
@@ -334,6 +339,8 @@ def test_an_edit_is_made_where_it_is_seen(revisit: Revisit) -> None:
     head.press("ContextMenu")
     expect(sheet).to_contain_text(f"Head {number} of layer 29")
     page.keyboard.press("Escape")
+    expect(sheet).to_be_hidden()
+    page.wait_for_timeout(KEY_MS)
     link = page.locator("#flow-canvas .flow-link.is-attention[data-go*=link]").first
     link.dispatch_event("contextmenu", {"bubbles": True})
     expect(sheet).to_contain_text("Cut this link")

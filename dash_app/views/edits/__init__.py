@@ -7,6 +7,7 @@ from typing import Any
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, set_props
 from dash.exceptions import PreventUpdate
 
+from analysis.tracing import directions
 from dash_app.state.context import (
     PARTS,
     Context,
@@ -26,6 +27,7 @@ HERE = Drawing(
     (Output(EditId.HERE, "children"),),
     panel.here,
     parts=(PageId.CELL, PageId.FOCUS, PageId.LINK, PageId.EDITS),
+    files=directions.names,
 )
 
 

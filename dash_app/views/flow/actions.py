@@ -5,6 +5,7 @@ The browser handles clicks on the picture (``assets/js/flow.js``): Dash omits li
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -53,6 +54,8 @@ from dash_app.views.flow.picture import Picture, picture
 from dash_app.views.flow.signed_picture import select_signed, signed_caption, signed_figure
 from dash_app.views.flow.specs import answer, causal_check, look, options, possible, rule, wanted
 
+#: Seconds between the estimates and the first cut, in which the other views are drawn.
+OTHERS_FIRST_S = 1.0
 AT_THE_BOTTOM = "Row 0 is the embedding, so nothing flows into it. Choose a higher row."
 
 
@@ -82,6 +85,8 @@ def compute(
         for number, one in enumerate(further):
             if hand_over is not None:
                 hand_over({"part": repr(spec)})
+                if number == 0 and service.peek(trace, one) is None:
+                    time.sleep(OTHERS_FIRST_S)
             part = job(number / len(further), (number + 1) / len(further))
             service.ask(trace, one, patiently(part))
         return repr(spec)
