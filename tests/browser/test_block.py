@@ -14,6 +14,7 @@ from tests.support.workspace import open_pane
 pytestmark = [pytest.mark.browser, pytest.mark.real]
 
 
+@pytest.mark.full
 def test_a_block_is_opened_and_a_head_and_a_key_are_chosen(visit: Callable[..., Any]) -> None:
     page = visit("?row=12&pos=4")
     open_pane(page, "block")

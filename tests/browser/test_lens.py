@@ -106,7 +106,8 @@ def pick(page: Any, name: str, value: str) -> None:
 EVERY = tuple((name, value) for name, values in MENUS for value in values)
 
 
-@pytest.mark.parametrize("changes", [ONCE, pytest.param(EVERY, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("changes", [ONCE, EVERY])
 def test_every_menu_of_the_lens_changes_what_is_shown(
     revisit: Visit, changes: tuple[tuple[str, str], ...]
 ) -> None:
