@@ -56,8 +56,13 @@ Dash loads scripts in alphabetical order. This one comes first, before those tha
     subtree: true,
   });
 
+  let isDragged = false; // whether the last press of the button dragged a cell
+
   /* A click on a cell of a patching sweep opens it (dash_app/views/compare/actions.py). */
   function pickCell(chart, event) {
+    if (isDragged) {
+      return; // Plotly reports the end of a drag as a click
+    }
     const { x, y, data } = event.points[0];
     const { layer, partners } = meta(chart);
     const part = typeof data.meta === "number" ? [data.meta] : [];
@@ -93,6 +98,73 @@ Dash loads scripts in alphabetical order. This one comes first, before those tha
   }
 
   add(drawCallbacks, "attention", (chart) => isSingle(chart) && thinNames(chart));
+
+  /* ------------------------------------------------------------ a cell is dragged */
+
+  const LEAST_DRAG = 8; // pixels; Plotly takes less for a click
+  let drag = null; // the chart and cell of the other prompt's state, and where the pointer was
+
+  /* The row or head, and the position, at a pointer; null outside sweeps over positions. */
+  function sweepCell(chart, { clientX, clientY }) {
+    const full = chart?._fullLayout;
+    if (meta(chart)?.view !== "patching" || chart.data[0]?.meta !== "position" || !full?.xaxis) {
+      return null;
+    }
+    const { left, top } = chart.getBoundingClientRect();
+    const at = (axis, pixel) => Math.round(axis.p2d(pixel - axis._offset));
+    const [x, y] = [at(full.xaxis, clientX - left), at(full.yaxis, clientY - top)];
+    const isCell = x >= 0 && x < meta(chart).partners.length && y >= 0 && y < full.yaxis.range[1];
+    return isCell ? { x, y } : null;
+  }
+
+  /* Where a drag would put its state: in its own row, at another position than its partner's. */
+  function dropped(event) {
+    const cell = sweepCell(drag.chart, event);
+    const far = Math.abs(event.clientX - drag.from) >= LEAST_DRAG;
+    return far && cell && cell.x !== drag.cell.x ? [drag.cell.y, cell.x] : null;
+  }
+
+  function onDown(event) {
+    const chart = event.button ? null : event.target.closest?.(".js-plotly-plot");
+    const cell = sweepCell(chart, event);
+    const partner = cell ? meta(chart).partners[cell.x] : -1;
+    drag = partner >= 0 ? { chart, cell, partner, from: event.clientX, label: null } : null;
+  }
+
+  function onMove(event) {
+    if (!drag) {
+      return;
+    }
+    const to = dropped(event);
+    if (to && !drag.label) {
+      drag.label = document.createElement("span");
+      drag.label.className = "badge text-bg-dark position-fixed z-3 pe-none";
+      document.body.append(drag.label);
+    }
+    if (drag.label) {
+      drag.label.hidden = !to;
+      drag.label.textContent = to ? `patch position ${to[1]} from ${drag.partner}` : "";
+      drag.label.style.left = `${event.clientX + 12}px`;
+      drag.label.style.top = `${event.clientY + 12}px`;
+    }
+  }
+
+  /* It opens the patch as a click on a cell does, from the dragged cell's partner. */
+  function onUp(event) {
+    const at = drag && dropped(event);
+    drag?.label?.remove();
+    isDragged = Boolean(at);
+    if (at) {
+      const picked = { at, partner: drag.partner, layer: meta(drag.chart).layer };
+      window.dash_clientside.set_props("compare-picked", { data: picked });
+    }
+    drag = null;
+  }
+
+  // In the capture phase: Plotly covers the page while a button is down.
+  document.addEventListener("mousedown", onDown, true);
+  document.addEventListener("mousemove", onMove, true);
+  document.addEventListener("mouseup", onUp, true);
 
   window.stratascope ??= {};
   window.stratascope.charts = {

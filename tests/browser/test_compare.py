@@ -6,10 +6,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import expect
 
 import analysis
+from analysis.interventions import PatchPrompt
+from tests.support.browser_pages import until_at_rest
 
 pytestmark = [pytest.mark.browser, pytest.mark.real]
 Visit = Callable[..., Any]
@@ -180,6 +183,38 @@ def test_a_branch_is_compared_with_the_own_answer(visit: Visit) -> None:
         assert line == pytest.approx(wanted, abs=1e-5)
     again = visit("?" + page.url.partition("?")[2])
     expect(again.locator("#compare-corrupted")).to_have_value(texts[1])
+
+
+@pytest.mark.full
+def test_a_cell_is_dragged_to_another_position(visit: Visit) -> None:
+    page = visit(
+        f"{SUMS}&clean={CLEAN}&corrupted={CORRUPTED}&answer=7&against=6".replace("+", "%2B")
+    )
+    expect(page.locator(CAPTION)).to_contain_text(ALL)
+    expect(page.locator("#compare-progress")).to_have_class(re.compile("is-idle"))
+    plot = page.locator("#compare-graph .js-plotly-plot")
+    plot.scroll_into_view_if_needed()
+    (x, y), (to, low) = (plot.evaluate(MIDDLE, cell) for cell in ([4, 2], [15, 1]))
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move((x + to) / 2, y)
+    page.mouse.move(to, low)
+    expect(page.get_by_text("patch position 15 from 4")).to_be_visible()
+    page.mouse.up()
+    expect(page.locator("#page-explore")).to_be_visible()
+    expect(page.get_by_text("patch position 15 from 4")).to_have_count(0)
+    expect(page).to_have_url(re.compile(r"edits=patch%3A2%3A15%3A.*%3A4"))
+    expect(page.locator("#story-text")).to_contain_text("With 1 edit")
+    until_at_rest(page)
+    drawn = page.evaluate(
+        """() => Array.from(document.querySelector("#lens-graph .js-plotly-plot")
+            ._fullData[0].z.at(-1))"""
+    )
+    model = analysis.load_model("addition-5digit")
+    ids = analysis.generate(model, CORRUPTED, 1)
+    logits = analysis.trace(model, ids, [PatchPrompt(2, 15, CLEAN, 4)]).logits.astype(np.float64)
+    probs = np.exp(logits - np.logaddexp.reduce(logits, -1, keepdims=True)).max(-1)
+    assert drawn == pytest.approx(probs.tolist(), abs=2e-5)
 
 
 @pytest.mark.full

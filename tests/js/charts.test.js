@@ -112,3 +112,47 @@ test("names of an attention pattern that would overlap are hidden, but not the c
   chart.emit("plotly_afterplot");
   assert.equal(shown(), "11111111111111");
 });
+
+/* A sweep of 3 rows and 4 positions, 10 pixels a cell, whose columns have these partners. */
+function sweep(page, partners, across = "position") {
+  const chart = page.chart("compare-graph", { meta: { view: "patching", layer: -1, partners } });
+  const axis = (p2d, count) => ({ p2d, _offset: 0, range: [-0.5, count - 0.5] });
+  chart.data = [{ meta: across }];
+  chart._fullLayout = {
+    xaxis: axis((pixel) => pixel / 10 - 0.5, 4),
+    yaxis: axis((pixel) => 2.5 - pixel / 10, 3),
+  };
+  chart.rect = { left: 0, top: 0, right: 40, bottom: 30 };
+  return chart;
+}
+
+function dragCell(chart, [x, y], ...moves) {
+  chart.dispatch("mousedown", { button: 0, clientX: x, clientY: y });
+  for (const [clientX, clientY] of moves) {
+    chart.dispatch("mousemove", { clientX, clientY });
+  }
+  const [clientX, clientY] = moves.at(-1);
+  chart.dispatch("mouseup", { clientX, clientY });
+}
+
+test("a cell that is dragged to another position is patched there, in its own row", () => {
+  const page = openPage();
+  const chart = sweep(page, [0, 2, -1, 3]);
+  dragCell(chart, [15, 5], [25, 5], [35, 25]);
+  assert.deepEqual(page.sets.at(-1), [
+    "compare-picked",
+    { data: { at: [2, 3], partner: 2, layer: -1 } },
+  ]);
+  assert.equal(page.document.querySelectorAll(".badge").length, 0);
+});
+
+test("a drag within a cell, from a cell without a partner, or outside does nothing", () => {
+  const page = openPage();
+  const chart = sweep(page, [0, 2, -1, 3]);
+  dragCell(chart, [15, 5], [19, 5]);
+  dragCell(chart, [15, 5], [15, 25]); // another row
+  dragCell(chart, [25, 5], [35, 5]); // no partner
+  dragCell(chart, [15, 5], [55, 5]);
+  dragCell(sweep(page, [0, 2, -1, 3], "head"), [15, 5], [35, 5]);
+  assert.deepEqual(page.sets, []);
+});

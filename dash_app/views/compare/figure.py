@@ -78,7 +78,7 @@ def _traces(
         traces.append(
             {
                 "type": "heatmap",
-                "meta": part,
+                "meta": sweep.names[-1] if part is None else part,  # charts.js
                 "z": cells,
                 "x": list(range(cells.shape[1])),
                 "y": list(range(cells.shape[0])),

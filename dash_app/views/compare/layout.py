@@ -137,6 +137,10 @@ HELP = (
     "An estimate (attribution patching: Nanda, 2023; Kramár et al., 2024) multiplies a gradient by"
     " the difference of the two states. One backward pass estimates all cells at once, but the"
     " estimates of early rows are often far off. Measured cells replace them from the top down.",
+    "A click on a cell opens the prompt with that patch as an edit. With “Row and position” or"
+    " “Head and position”, drag a cell to another position: the state of the other prompt that"
+    " belongs to the cell is patched there. With the keyboard, change the positions in"
+    " the edit's card.",
     *(f"{choice.label}: {choice.summary}" for choice in AXES.values()),
     *(f"{choice.label}: {choice.summary}" for choice in PATCH_DIRECTIONS.values()),
     *(f"{choice.label}: {choice.summary}" for choice in METRICS.values()),
