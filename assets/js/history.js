@@ -2,12 +2,14 @@
 The History page. Buttons with `data-history` report an action to the store "history-act":
 `data-history-id` is the entry, `data-history-sure` a question that a second click must confirm, and
 `data-history-value` the present text of what the action changes. The lists are requested when the
-page is shown, and again after a new run.
+page is shown, and again after a new run, but not while a question or a form is open: the new list
+would remove it.
 */
 (function () {
   "use strict";
 
   const ASKS = { create: "Title of the collection", rename: "New title", note: "Note" };
+  const restores = new WeakMap(); // what removes the question of a button
   let isStale = true;
   let count = 0;
 
@@ -33,7 +35,8 @@ page is shown, and again after a new run.
 
   function press(button) {
     const { history: action, historyId: id, historySure: question } = button.dataset;
-    if (question && !button.dataset.asked) {
+    if (question && button.dataset.asked !== id) {
+      restores.get(button)?.();
       confirm(button, question);
     } else if (ASKS[action]) {
       edit(button, action, id);
@@ -45,14 +48,23 @@ page is shown, and again after a new run.
   /* The button asks its question; a second click answers it, and leaving the button cancels it. */
   function confirm(button, question) {
     const { textContent: text, ariaLabel: label } = button;
-    button.dataset.asked = "yes";
+    const { historyId: id } = button.dataset;
+    button.dataset.asked = id; // React can give the button to another entry
     button.textContent = question;
     button.ariaLabel = label ? `${label}: ${question}` : null;
     const restore = () => {
+      if (restores.get(button) !== restore) {
+        return;
+      }
+      restores.delete(button);
       delete button.dataset.asked;
       button.textContent = text;
-      button.ariaLabel = label;
+      if (button.dataset.historyId === id) {
+        button.ariaLabel = label;
+      }
+      requestIfShown();
     };
+    restores.set(button, restore);
     button.addEventListener("blur", restore, { once: true });
   }
 
@@ -80,6 +92,7 @@ page is shown, and again after a new run.
       form.remove();
       button.hidden = false;
       button.focus();
+      requestIfShown();
     };
     form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -103,7 +116,8 @@ page is shown, and again after a new run.
   const root = document.documentElement;
 
   function requestIfShown() {
-    if (isStale && root.dataset.page === "history") {
+    const isBusy = document.querySelector("[data-asked], .history-form");
+    if (isStale && !isBusy && root.dataset.page === "history") {
       isStale = false;
       act("list");
     }

@@ -157,6 +157,7 @@ class Element extends Target {
     this.dataset = new Proxy(this, {
       get: (element, key) => element.getAttribute(attribute(key)) ?? undefined,
       set: (element, key, value) => element.setAttribute(attribute(key), value) ?? true,
+      deleteProperty: (element, key) => element.removeAttribute(attribute(key)) ?? true,
     });
   }
 

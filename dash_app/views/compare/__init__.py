@@ -49,6 +49,7 @@ OPTIONS = Drawing(
         Output(CompareId.ALIGN, "children"),
         Output(CompareId.INSIDE, "hidden"),
         Output(CompareId.PAIRS, "children"),
+        Output(CompareId.PATCH, "children"),
     ),
     draw_options,
     parts=(PageId.SWEEP, PageId.REQUEST, PageId.ARRANGEMENT),

@@ -201,8 +201,8 @@ def pair_button(pair: Pair, barred: bool, *, both: bool = False) -> Component:
 
 def draw_options(
     _service: Service, _run: RunRef | None, selection: Selection
-) -> tuple[list[Component], list[Component], bool, list[Component]]:
-    """Switches, the second model and the alignment, whether the layer is hidden, and the pairs."""
+) -> tuple[list[Component], list[Component], bool, list[Component], str]:
+    """Switches, model B and the alignment, whether the layer is hidden, the pairs, the button."""
     reads_sums = padded_digits(selection.model) is not None
     return (
         [
@@ -219,6 +219,7 @@ def draw_options(
                 for pair in PAIRS
             ),
         ],
+        "Compare" if second(selection) else "Patch",
     )
 
 

@@ -129,7 +129,7 @@ def _swatch(colours: tuple[str, ...], index: int) -> Component:
 
 def steps_table(steps: Steps, run: RunResult, colours: tuple[str, ...]) -> Component:
     """For each token, when it emerges and which component caused its largest step."""
-    heads = ("Token", "first after", "emerges after", "stays after", "Largest step")
+    heads = ("After layer", "first", "emerges", "stays", "Largest step")
     titles = ("", "Ranks first", f"p ≥ {percent(TAU)} to the end", "Ranks first to the end", "")
     head = [
         html.Th(text, scope="col", title=title) for text, title in zip(heads, titles, strict=True)
@@ -155,7 +155,7 @@ def _row(row: int | None, position: int) -> Component:
     if row is None:
         return html.Span("never", className="muted")
     to = target(row=row, pos=position, layer=max(row - 1, 0))
-    text = "embedding" if row == 0 else f"layer {row - 1}"
+    text = "emb." if row == 0 else str(row - 1)
     return select_button(text, to, "story-phrase", label=f"Choose the state {at_row(row)}")
 
 

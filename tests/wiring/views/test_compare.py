@@ -302,6 +302,8 @@ def test_model_b_is_chosen_in_a_menu_that_opens_the_difference(service: FakeServ
     chosen = _select("other=addition-5digit&panes=check,difference", plain).selection
     assert "other=addition-5digit&panes=check,difference" in shown
     assert (chosen.other, chosen.attempt) == ("addition-5digit", plain.attempt)
+    named = [draw_options(service, None, each)[4] for each in (plain, chosen)]
+    assert named == ["Patch", "Compare"]
     fact, *_, total = draw_options(service, None, chosen)[3][1:]
     one = _select(fact.to_plotly_json()["props"]["data-go"], chosen).selection
     assert (one.clean, one.corrupted, one.other) == (PAIR.clean, "", "addition-5digit")
