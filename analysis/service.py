@@ -205,6 +205,12 @@ class Service:
             "Answer | None", self._find(technique.result, self._key(_model_of(subject), specs))
         )
 
+    def version(self, model: str) -> str:
+        """Names a model's weights and its learned lens: while it stays, so do results on it."""
+        identity = self._identify(model)
+        lens = library.of_fingerprint(identity)
+        return f"{identity}-{lens.digest if lens else 'none'}"
+
     def keep(self, content: str) -> str:
         """Store an uploaded text of the current user. Returns its name, the hash of its content."""
         name = hashlib.sha256(content.encode()).hexdigest()

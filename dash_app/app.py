@@ -137,7 +137,7 @@ def _context(
 def _register(app: Dash, context: Context) -> None:
     for view in VIEWS:
         view.register(app, context)
-    gesture.register(app, context, VIEWS)  # it enables the buttons of their jobs
+    gesture.register(app, context, VIEWS, thin)  # it enables the buttons of their jobs
     namespace = "stratascope"
     browser: Any = app.clientside_callback  # Dash has no types for it
     browser(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from analysis import errors
@@ -33,6 +34,10 @@ class Problem:
     request: str
 
 
+#: How many errors were explained in this context: what was drawn meanwhile shows an error.
+explained: ContextVar[int] = ContextVar("explained", default=0)
+
+
 def explain(error: BaseException) -> Problem:
     """Turn an exception into words, and log it under the same id.
 
@@ -40,6 +45,7 @@ def explain(error: BaseException) -> Problem:
     no details, and the log has the stack trace.
     """
     request = request_id()
+    explained.set(explained.get() + 1)
     error = original_error(error)
     if isinstance(error, AnalysisError):
         log.warning("%s: %s", type(error).__name__, error, extra={"event": {"request": request}})

@@ -28,14 +28,11 @@ PARTS: dict[str, tuple[str, ...]] = {
         "branch", "attempt",
     ),
     "branches": ("branches",), "cell": ("row", "pos"),
-    "focus": ("layer", "heads", "weights", "first_key", "reads"),
-    "pins": ("pins",),
+    "focus": ("layer", "heads", "weights", "first_key", "reads"), "pins": ("pins",),
     "lens": ("component", "head", "source", "decoder", "norm", "similarity", "candidates"),
-    "colour": ("colour", "asked", "part", "by"),
-    "window": ("show", "fold"),
+    "colour": ("colour", "asked", "part", "by"), "window": ("show", "fold"),
     "find": ("find",), "adds": ("adds", "adder"), "differ": ("readers", "differ"),
-    "curve": ("curve",),
-    "method": (
+    "curve": ("curve",), "method": (
         "method", "rule", "sources", "mass", "least", "start", "sinks", "root", "direction",
         "split", "scale", "effects", "first", "last", "token", "foil",
     ),
@@ -186,6 +183,9 @@ class Service(Protocol):
 
     def peek(self, subject: TraceSpec | str, spec: Spec[Answer]) -> Answer | None:
         """The result if the memo has it, else None."""
+
+    def version(self, model: str) -> str:
+        """Names a model's files: while it stays, so do results."""
 
     def keep(self, content: str) -> str:
         """Store an uploaded text; returns its hash."""

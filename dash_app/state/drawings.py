@@ -9,15 +9,18 @@ the job that computes it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dash import no_update
 from plotly.io.json import to_json_plotly
 
 from analysis.errors import AnalysisError
-from dash_app.errors import Problem, explain
+from analysis.store.memo import LruCache
+from dash_app.errors import Problem, explain, explained
 from dash_app.state.context import PARTS, Drawing, JobStart, PageId, Service, Shown
 from dash_app.state.selection import RunRef, Selection
 
@@ -39,9 +42,19 @@ class MemoOnly:
 
     def __init__(self, service: Service, miss: BaseException) -> None:
         self._service, self._miss = service, miss
+        self.lacked: list[tuple[Any, Any]] = []  # what it was asked for in vain
+        self.only_memo = True  # whether nothing else was read
 
     def __getattr__(self, name: str) -> Any:
+        self.only_memo = False
         return getattr(self._service, name)
+
+    def peek(self, subject: Any, spec: Any) -> Any:
+        """The memo's result; None if there is none yet."""
+        found = self._service.peek(subject, spec)
+        if found is None:
+            self.lacked.append((subject, spec))
+        return found
 
     def ask(self, subject: Any, spec: Any, _job: Any = None) -> Any:
         """The memo's result.
@@ -49,7 +62,7 @@ class MemoOnly:
         Raises:
             BaseException: ``miss``, if there is none.
         """
-        found = self._service.peek(subject, spec)
+        found = self.peek(subject, spec)
         if found is None:
             raise self._miss
         return found
@@ -115,8 +128,11 @@ class Answer:
 
 
 def digest(value: Any) -> str:
-    """A short name of a value: equal values, equal names."""
-    text = to_json_plotly(value)
+    """A short name of a JSON value: equal values, equal names."""
+    return _name(json.dumps(value))
+
+
+def _name(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -125,15 +141,26 @@ def as_object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _chosen(selection: Selection, parts: Iterable[PageId]) -> dict[str, Any]:
-    names = {name for part in parts for name in PARTS[part]}
-    return selection.model_dump(mode="json", include=names)
+class _Names:
+    """Names what drawings depend on; a run and a selection are turned into JSON once for all."""
+
+    def __init__(self, run: RunRef | None, selection: Selection) -> None:
+        self._run = digest(run.model_dump() if run else None)
+        self._values = selection.model_dump(mode="json")
+
+    def chosen(self, parts: Iterable[PageId], *, but: str = "") -> list[Any]:
+        """The parts of the selection."""
+        return [self._values[name] for part in parts for name in PARTS[part] if name != but]
+
+    def job(self, drawing: Drawing) -> str:
+        """The results that a drawing's job computes."""
+        parts = drawing.parts if drawing.computed is None else drawing.computed
+        return digest([self._run, self.chosen(parts)])
 
 
 def job_key(drawing: Drawing, run: RunRef | None, selection: Selection) -> str:
     """Names the results that a drawing's job computes."""
-    parts = drawing.parts if drawing.computed is None else drawing.computed
-    return digest([run.model_dump() if run else None, _chosen(selection, parts)])
+    return _Names(run, selection).job(drawing)
 
 
 def call(
@@ -166,27 +193,154 @@ def compute(drawing: Drawing, service: Service, page: PageState) -> dict[str, An
     return {"of": job_key(drawing, page.run, page.selection), **problem}
 
 
-def draw_changed(table: Iterable[Drawing], service: Service, page: PageState) -> Answer:
-    """Draw every row of a table whose inputs changed since it was drawn."""
-    answer = Answer()
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a drawing drew.
+
+    Attributes:
+        texts, digests: Its values as JSON, and their names; None for values that stay.
+        note: The drawing's note.
+        lacked: What the memo did not have, and the picture does without.
+    """
+
+    texts: tuple[str | None, ...]
+    digests: tuple[str | None, ...]
+    note: Any = None
+    lacked: tuple[tuple[Any, Any], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """About as many bytes as it takes."""
+        return 500 + sum(len(text) for text in self.texts if text)
+
+
+#: Bytes of pictures that stay in memory.
+PICTURES_BYTES = 16 << 20
+
+
+class Pictures:
+    """What was drawn last, for all pages that ask for the same.
+
+    A picture is kept if all that it shows is in the memo under a name that says what it is: then it
+    depends only on the run, the selection, the controls of its view and files that have names.
+    Pictures of edited runs are not kept, because an edit may read other files.
+
+    Args:
+        finish: Applied to each value that is drawn: what Dash need not know becomes plain JSON.
+        limit: Most bytes.
+    """
+
+    def __init__(
+        self, finish: Callable[[Any], Any] = lambda value: value, limit: int = PICTURES_BYTES
+    ) -> None:
+        self.finish = finish
+        self._kept: LruCache[Drawn] = LruCache(limit, lambda drawn: drawn.size, strict=True)
+
+    def find(self, key: str, note: Any, service: Service) -> Drawn | None:
+        """The picture with a name, for a page whose last picture has a note."""
+        found = self._kept.get((key, digest(note)))
+        if found is None:
+            found = self._kept.get(key)
+            # A drawing that gets the note that it returns may leave out values.
+            if found is None or (note is not None and found.note == note):
+                return None
+        return None if any(service.peek(*one) is not None for one in found.lacked) else found
+
+    def keep(self, key: str, note: Any, drawn: Drawn) -> None:
+        """Keep a picture; one that leaves out values, for pages with the same note."""
+        self._kept.put((key, digest(note)) if None in drawn.texts else key, drawn)
+
+
+class _Drawer:
+    """Draws one page: has its names, and the pictures that it shares with other pages."""
+
+    def __init__(self, service: Service, page: PageState, pictures: Pictures) -> None:
+        self.service, self.page, self.pictures = service, page, pictures
+        self.names = _Names(page.run, page.selection)
+        self._shared = ""  # names the run for all pages
+        if page.run is not None and not page.run.edits:
+            models = page.run.model, page.selection.other or page.run.model
+            with suppress(AnalysisError):  # the drawings report it
+                versions = [service.version(model) for model in dict.fromkeys(models)]
+                self._shared = digest([versions, page.run.model_dump(exclude={"attempt"})])
+
+    def _state(self, drawing: Drawing) -> list[Any]:
+        """What a drawing depends on beside the run and the selection."""
+        controls = [self.page.controls.get(one) for one in drawing.controls.values()]
+        theme = self.page.scheme if drawing.theme else None
+        return [controls, theme, drawing.files() if drawing.files is not None else None]
+
+    def key(self, drawing: Drawing, job: str, ready: Any) -> str:
+        """Names what a drawing depends on."""
+        return digest([job, self.names.chosen(drawing.parts), *self._state(drawing), ready])
+
+    def _shared_key(self, drawing: Drawing) -> str:
+        """The same for all pages, before a job has ended; empty if the picture is not for others.
+
+        No drawing shows the number of the request.
+        """
+        if not self._shared:
+            return ""
+        chosen = self.names.chosen((*drawing.parts, *(drawing.computed or ())), but="attempt")
+        return digest([drawing.name, self._shared, chosen, *self._state(drawing)])
+
+    def draw(
+        self, drawing: Drawing, ready: Mapping[str, Any] | None, note: Any
+    ) -> tuple[Drawn, list[Any] | None, bool]:
+        """Find a picture, or make it.
+
+        Returns:
+            The picture, its values unless it was found, and whether nothing is missing.
+        """
+        note = note if drawing.notes else None
+        shared = self._shared_key(drawing) if ready is None else ""
+        drawn = self.pictures.find(shared, note, self.service) if shared else None
+        if drawn is not None:
+            return drawn, None, True
+        reader, errors = _reader(self.service, ready), explained.get()
+        found = call(drawing, reader, self.page, ready, note)
+        shown = found if isinstance(found, Shown) else Shown(found)
+        several = len(drawing.outputs) > 1
+        values = [
+            self.pictures.finish(one) for one in (shown.values if several else [shown.values])
+        ]
+        drawn = _as_text(values, shown.note)
+        if shared and shown.complete and reader.only_memo and errors == explained.get():
+            self.pictures.keep(shared, note, replace(drawn, lacked=tuple(reader.lacked)))
+        return drawn, values, shown.complete
+
+
+def draw_changed(
+    table: Iterable[Drawing], service: Service, page: PageState, pictures: Pictures | None = None
+) -> Answer:
+    """Draw every row of a table whose inputs changed since it was drawn.
+
+    Args:
+        table: The drawings.
+        service: Has the memo.
+        page: The state of the page.
+        pictures: What other pages have drawn.
+    """
+    answer, now = Answer(), _Drawer(service, page, pictures or Pictures())
     for drawing in table:
         if page.run is not None or drawing.without_run:
-            _draw(drawing, service, page, answer)
+            _draw(drawing, now, answer)
     return answer
 
 
-def _draw(drawing: Drawing, service: Service, page: PageState, answer: Answer) -> None:
-    name, before = drawing.name, as_object(as_object(page.drawn).get(drawing.name))
-    job = job_key(drawing, page.run, page.selection)
+def _draw(drawing: Drawing, now: _Drawer, answer: Answer) -> None:
+    page, name = now.page, drawing.name
+    before = as_object(as_object(page.drawn).get(name))
+    job = now.names.job(drawing)
     arrived = as_object(page.ready.get(name)) or None
     # Any arrival is part of the key. A late result of an older job may have replaced this job's
     # own before it was drawn; the memo has it then.
-    key = _key(drawing, page, job, arrived)
-    ready = arrived if (arrived or {}).get("of") == job else None
+    key = now.key(drawing, job, arrived)
     if before.get("key") == key:
         return
+    ready = arrived if (arrived or {}).get("of") == job else None
     try:
-        found = call(drawing, _reader(service, ready), page, ready, before.get("note"))
+        drawn, values, complete = now.draw(drawing, ready, before.get("note"))
     except NotInMemoError:
         answer.drawn[name] = {**before, "key": key}
         _want(job, page, name, answer)
@@ -194,24 +348,26 @@ def _draw(drawing: Drawing, service: Service, page: PageState, answer: Answer) -
     except Exception as error:  # noqa: BLE001 - one view's defect must not stop the others
         answer.problems.append(explain(error))
         return
-    shown = found if isinstance(found, Shown) else Shown(found)
-    values = shown.values if len(drawing.outputs) > 1 else (shown.values,)
-    known = before.get("values")
-    digests: list[Any] = list(known) if isinstance(known, list) else []
-    if len(digests) != len(values):
-        digests = [None] * len(values)
-    answer.values[name] = tuple(
-        _unless_same(value, digests, place) for place, value in enumerate(values)
-    )
-    answer.drawn[name] = {"key": key, "values": digests, "note": shown.note}
-    _want(None if shown.complete else job, page, name, answer)
+    answer.values[name], digests = _changed(drawn, values, before.get("values"))
+    answer.drawn[name] = {"key": key, "values": digests, "note": drawn.note}
+    _want(None if complete else job, page, name, answer)
 
 
-def _key(drawing: Drawing, page: PageState, job: str, ready: Any) -> str:
-    controls = [page.controls.get(control) for control in drawing.controls.values()]
-    theme = page.scheme if drawing.theme else None
-    files = drawing.files() if drawing.files is not None else None
-    return digest([job, _chosen(page.selection, drawing.parts), controls, theme, files, ready])
+def _as_text(values: Iterable[Any], note: Any) -> Drawn:
+    texts = tuple(None if one is no_update else str(to_json_plotly(one)) for one in values)
+    return Drawn(texts, tuple(None if text is None else _name(text) for text in texts), note)
+
+
+def _changed(drawn: Drawn, values: Any, known: Any) -> tuple[tuple[Any, ...], list[Any]]:
+    """The values that the page lacks, ``no_update`` for the others; and all their digests."""
+    count = len(drawn.texts)
+    digests = list(known) if isinstance(known, list) and len(known) == count else [None] * count
+    changed: list[Any] = [no_update] * count
+    for place, (text, name) in enumerate(zip(drawn.texts, drawn.digests, strict=True)):
+        if text is not None and digests[place] != name:
+            digests[place] = name
+            changed[place] = json.loads(text) if values is None else values[place]
+    return tuple(changed), digests
 
 
 def _reader(service: Service, ready: Mapping[str, Any] | None) -> Any:
@@ -233,12 +389,3 @@ def _want(job: str | None, page: PageState, name: str, answer: Answer) -> None:
     ended = ready.get("of") == before and "part" not in ready
     if job != before and not (job is None and ended):
         answer.wanted[name] = job
-
-
-def _unless_same(value: Any, digests: list[Any], place: int) -> Any:
-    """A value, or ``no_update`` if it is as it was; notes its digest."""
-    if value is no_update:
-        return no_update
-    now = digest(value)
-    same, digests[place] = digests[place] == now, now
-    return no_update if same else value

@@ -8,8 +8,8 @@ one writer, and a late result can't replace a newer one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from dash import Dash, Input, Output, State, no_update, set_props
@@ -28,7 +28,14 @@ from dash_app.state.context import (
     join,
     read_run,
 )
-from dash_app.state.drawings import PageState, as_object, compute, digest, draw_changed
+from dash_app.state.drawings import (
+    PageState,
+    Pictures,
+    as_object,
+    compute,
+    digest,
+    draw_changed,
+)
 from dash_app.state.selection import RunRef, Selection, edited
 from dash_app.state.update import (
     Event,
@@ -85,6 +92,7 @@ class Page:
         requests: How requests for a run are answered.
         starts: Buttons that start a job and that no drawing enables; first those whose jobs need
             no run.
+        pictures: What was drawn last, for all pages.
     """
 
     context: Context
@@ -92,6 +100,7 @@ class Page:
     handlers: tuple[EventHandler, ...]
     requests: Requests
     starts: tuple[str, ...] = ()
+    pictures: Pictures = field(default_factory=Pictures)
 
 
 def answer(page: Page, gesture: Gesture) -> Values:
@@ -110,9 +119,8 @@ def answer(page: Page, gesture: Gesture) -> Values:
     drawn = as_object(gesture.page.get("drawn"))
     ended = (status or {}).get("attempt") == selection.attempt
     news = status if ended and digest(status) != drawn.get(PageId.STATUS) else None
-    found = draw_changed(
-        page.drawings, page.context.service, PageState(run, selection, **gesture.page)
-    )
+    state = PageState(run, selection, **gesture.page)
+    found = draw_changed(page.drawings, page.context.service, state, page.pictures)
     marks = {PageId.STATUS: digest(news)} if news else {}
     enabled, further = _enabled(page, run, drawn)
     values |= enabled | _drawn(page, found, marks | further, drawn)
@@ -206,7 +214,12 @@ def _drawn(page: Page, found: Any, marks: dict[str, Any], before: Mapping[str, A
     return values
 
 
-def register(app: Dash, context: Context, views: Sequence[View]) -> None:
+def register(
+    app: Dash,
+    context: Context,
+    views: Sequence[View],
+    finish: Callable[[Any], Any] = lambda value: value,
+) -> None:
     """Add the callback, and a computation for each drawing whose job is not automatic.
 
     The views have registered their jobs before.
@@ -217,6 +230,7 @@ def register(app: Dash, context: Context, views: Sequence[View]) -> None:
         tuple(handler for view in views for handler in view.events),
         next(view.requests for view in views if view.requests is not None),
         _starts(context, views),
+        Pictures(finish),
     )
     outputs = _outputs(page)
 

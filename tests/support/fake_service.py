@@ -67,6 +67,10 @@ class FakeService:
         self.calls.append("peek")
         return self.memo.get((subject, spec))
 
+    def version(self, model: str) -> str:
+        """Made-up results stay."""
+        return model
+
     def run(self, spec: RunSpec, job: Any = None) -> RunResult:
         self._called("run")
         words = re.findall(r"\s*\S+", spec.text)

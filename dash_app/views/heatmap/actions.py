@@ -67,7 +67,7 @@ class Picture:
         """Names the picture: equal keys, equal pictures."""
         one, run = self.selection, self.run
         colour = (one.colour, one.part, one.by, one.version)
-        return repr((run.attempt, run.token_ids, run.edits, self.spec, self.window, colour))
+        return repr((run.token_ids, run.edits, self.spec, self.window, colour))
 
 
 @dataclass(frozen=True, slots=True)
