@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from dash import Dash, Input, Output, State, ctx, html, set_props
+from dash import Dash, Input, Output, State, ctx, set_props
 from dash import _callback_signing as signing
 from dash.development.base_component import Component
 from dash.exceptions import PreventUpdate
@@ -22,6 +22,7 @@ from analysis.errors import CancelledError
 from dash_app.errors import Problem, explain
 from dash_app.jobs.manager import JobManager, current_background
 from dash_app.page.panel import button
+from dash_app.page.thin_layout import html
 from dash_app.security.responses import Refusal
 from dash_app.state.context import (
     PARTS,

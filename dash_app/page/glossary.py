@@ -9,10 +9,10 @@ import re
 from functools import cache
 from pathlib import Path
 
-from dash import html
 from dash.development.base_component import Component
 
 from dash_app.page.panel import data
+from dash_app.page.thin_layout import html
 
 #: In an installed package ``dash_app/docs``, in a checkout ``docs`` beside ``dash_app``.
 _FILE = next(

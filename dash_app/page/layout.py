@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dash import dcc, html
+from dash import dcc
 from dash.development.base_component import Component
 from flask import g, has_request_context
 
 from dash_app.page.glossary import with_terms
 from dash_app.page.panel import aria, data, options_of, switch
 from dash_app.page.panes import PLACES, Pane, icon, icon_button, panel, sheet, side_sheet
-from dash_app.page.thin_layout import Lazy
+from dash_app.page.thin_layout import Lazy, html
 from dash_app.page.tour import start_button, tour
 from dash_app.state.context import PARTS, Context, PageId, View
 from dash_app.state.options import PAGES, THEMES

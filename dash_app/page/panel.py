@@ -10,16 +10,16 @@ from typing import Any
 from urllib.parse import urlencode
 
 import dash_bootstrap_components as dbc
-from dash import dcc, html
+from dash import dcc
 from dash.development.base_component import Component
 
 from analysis.contract.choices import Choices, Situation
 from dash_app.errors import Problem, explain
 from dash_app.page.theme import LIGHT
+from dash_app.page.thin_layout import html
 from dash_app.state.selection import Selection
 
 Children = Any
-
 #: Class names of a figure's wrapper, at rest and while its data is computed.
 FIGURE, FIGURE_LOADING = "figure scroll-x", "figure scroll-x is-loading"
 #: Plotly's own buttons would cover the picture; the page has its own controls.

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dash_bootstrap_components as dbc
-from dash import html
 from dash.development.base_component import Component
 
 from dash_app.page.glossary import with_terms
 from dash_app.page.panel import aria, data
-from dash_app.page.thin_layout import Lazy
+from dash_app.page.thin_layout import Lazy, html
 
 Children = Any
 

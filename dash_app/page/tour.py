@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dash import html
 from dash.development.base_component import Component
 
 from dash_app.page.glossary import with_terms
 from dash_app.page.panel import aria, data
+from dash_app.page.thin_layout import html
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-from dash import Output, html
+from dash import Output
 from dash.development.base_component import Component
 
 from analysis.attribution.specs import Attribution, AttributionSpec, Contribution
@@ -14,6 +14,7 @@ from analysis.contract.specs import PART_NAMES
 from dash_app.errors import explain
 from dash_app.page.panel import aria, control, problem_notice, radio, select_button, target
 from dash_app.page.panes import Pane
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import logit_controls, logit_options, quoted, tokens_by_id
 from dash_app.state.context import Context, Drawing, PageId, Service, View, result_of, trace_of
 from dash_app.state.exports import Export

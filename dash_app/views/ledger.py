@@ -6,7 +6,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from dash import Dash, Output, dcc, html
+from dash import Dash, Output, dcc
 from dash.development.base_component import Component
 
 from analysis.contract.ledger import Ledger, LedgerEntry, LedgerSpec, ModelLedgerSpec
@@ -22,6 +22,7 @@ from dash_app.jobs.job_and_draw import (
 )
 from dash_app.page.panel import aria, data
 from dash_app.page.panes import Pane
+from dash_app.page.thin_layout import html
 from dash_app.state.context import (
     Context,
     Drawing,

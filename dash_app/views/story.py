@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from dash import Dash, Input, Output, State, html, no_update
+from dash import Dash, Input, Output, State, no_update
 from dash.development.base_component import Component
 
 from analysis.contract.specs import PART_NAMES
@@ -17,6 +17,7 @@ from analysis.tracing.specs import RunResult
 from analysis.trajectory.specs import Story, StorySpec
 from dash_app.errors import explain
 from dash_app.page.panel import aria, select_button, target
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import at_row, percent, quoted
 from dash_app.state.context import Context, Drawing, PageId, Service, View, result_of, trace_of
 from dash_app.state.edited_run import Change, change

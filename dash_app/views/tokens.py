@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from dash import Output, html
+from dash import Output
 from dash.development.base_component import Component
 
 from analysis.contract.specs import Token
@@ -15,6 +15,7 @@ from analysis.experiments.specs import ALIGNMENTS
 from analysis.tracing.specs import RunResult
 from dash_app.errors import explain
 from dash_app.page.panel import aria, data, notice, problem_notice, select_button, target
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import label, percent
 from dash_app.state.branches import branch_name, taken
 from dash_app.state.context import Context, Drawing, PageId, Service, View, result_of

@@ -6,7 +6,7 @@ import math
 from enum import StrEnum
 from typing import Any
 
-from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+from dash import ClientsideFunction, Dash, Input, Output, dcc
 from dash.development.base_component import Component
 
 from analysis.contract.specs import NO_ATTENTION
@@ -25,6 +25,7 @@ from dash_app.page.panel import (
     target,
 )
 from dash_app.page.panes import Pane
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import label, percent
 from dash_app.state.context import (
     Context,

@@ -8,7 +8,7 @@ from typing import Any
 
 import dash_bootstrap_components as dbc
 import numpy as np
-from dash import Dash, Input, Output, State, dcc, html, set_props
+from dash import Dash, Input, Output, State, dcc, set_props
 from dash.development.base_component import Component
 
 from analysis.contract.choices import Situation
@@ -28,6 +28,7 @@ from dash_app.jobs.job_and_draw import (
 )
 from dash_app.page.panel import aria, field, menu, options_of, problem_notice
 from dash_app.page.panes import Pane
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import quoted
 from dash_app.state.context import (
     Context,

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from dash import html
 from dash.development.base_component import Component
 
 from analysis.contract.specs import Floats, Token
@@ -18,6 +17,7 @@ from analysis.tracing.edits import describe, to_text
 from analysis.tracing.interventions import Ablate
 from dash_app.jobs.job_and_draw import run_safely
 from dash_app.page.panel import Option, aria, edit_button, menu, select_button, target
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import label, percent, quoted
 from dash_app.state.context import NewJob, Service
 from dash_app.state.drawings import digest

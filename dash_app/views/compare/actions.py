@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from dash import html
 from dash.development.base_component import Component
 
 from analysis.contract.specs import InfoSpec
@@ -26,6 +25,7 @@ from analysis.tracing.interventions import Ablate, PatchPrompt
 from dash_app.errors import Problem, explain
 from dash_app.jobs.job_and_draw import run_safely, stored_problem
 from dash_app.page.panel import blank_figure, problem_notice, select_button, target
+from dash_app.page.thin_layout import html
 from dash_app.state.context import NewJob, Service, Shown, parse
 from dash_app.state.selection import (
     MAX_PAIR_CHARACTERS,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dash import html
 from dash.development.base_component import Component
 
 from analysis.contract.specs import Token
 from analysis.experiments.specs import Sweep
 from dash_app.page.panel import aria, select_button
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import label
 from dash_app.state.selection import toggle
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 import dash_bootstrap_components as dbc
-from dash import dcc, html
+from dash import dcc
 from dash.development.base_component import Component
 
 from analysis.contract.choices import Choices
@@ -28,6 +28,7 @@ from dash_app.page.panel import (
     target,
 )
 from dash_app.page.panes import Pane
+from dash_app.page.thin_layout import html
 from dash_app.state.context import Context, Service
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.compare.models import menu_of_models, second

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import dash_bootstrap_components as dbc
-from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+from dash import ClientsideFunction, Dash, Input, Output, dcc
 
 from analysis.errors import AnalysisError
 from analysis.experiments.component_specs import (
@@ -42,6 +42,7 @@ from dash_app.page.panel import (
 )
 from dash_app.page.panel import problem_figure as problem_picture
 from dash_app.page.panes import Pane
+from dash_app.page.thin_layout import html
 from dash_app.state.context import (
     Context,
     Drawing,

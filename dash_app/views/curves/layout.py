@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from dash import dcc, html
+from dash import dcc
 from dash.development.base_component import Component
 
 from analysis.contract.specs import PART_NAMES, Token
@@ -14,6 +14,7 @@ from analysis.trajectory.specs import LargestStep, Steps
 from dash_app.jobs.job_and_draw import progress_bar, start_button, stop_button
 from dash_app.page.panel import aria, control, graph, options_of, select_button, switch, target
 from dash_app.page.panes import Pane
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import at_row, label, percent
 from dash_app.state.context import Context
 from dash_app.state.options import CURVES

@@ -6,7 +6,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from dash import Dash, Input, Output, dcc, html, no_update
+from dash import Dash, Input, Output, dcc, no_update
 from dash.development.base_component import Component
 
 from analysis.contract.choices import Situation
@@ -38,6 +38,7 @@ from dash_app.page.panel import (
     switch,
 )
 from dash_app.page.panes import Pane
+from dash_app.page.thin_layout import html
 from dash_app.page.window import PAGE, Window, describe_window, window
 from dash_app.state.context import (
     Context,

@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import dash_bootstrap_components as dbc
-from dash import html
 from dash.development.base_component import Component
 
 from analysis.contract.specs import Token
@@ -40,6 +39,7 @@ from dash_app.page.panel import (
     target,
 )
 from dash_app.page.panes import icon_button
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import label
 from dash_app.state.context import Service, result_of, trace_of
 from dash_app.state.edited_run import OFF

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 import dash_bootstrap_components as dbc
-from dash import dcc, html
+from dash import dcc
 from dash.development.base_component import Component
 
 from analysis.errors import SpecError
@@ -37,6 +37,7 @@ from dash_app.page.panel import (
     select_field,
 )
 from dash_app.page.panes import side_sheet
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import label, row_name
 from dash_app.state.context import Context, Service, result_of
 from dash_app.state.selection import Chosen, RunRef, Selection, applied, resolve

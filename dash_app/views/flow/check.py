@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from dash import dcc, html
+from dash import dcc
 from dash.development.base_component import Component
 
 from analysis.errors import AnalysisError
@@ -14,6 +14,7 @@ from analysis.flow_graph.results import CausalCheck, CausalComparison
 from dash_app.errors import explain
 from dash_app.jobs.job_and_draw import run_safely, stored_problem
 from dash_app.page.panel import GRAPH_CONFIG, aria, problem_notice
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import label, tokens_by_id
 from dash_app.state.context import NewJob, Service, result_of, trace_of
 from dash_app.state.selection import RunRef, Selection

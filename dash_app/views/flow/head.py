@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from dash import html
 from dash.development.base_component import Component
 
 from analysis.attribution.specs import AttributionSpec
@@ -21,6 +20,7 @@ from analysis.tracing.interventions import Ablate, KnockOut, RunEdit
 from analysis.tracing.specs import PatternSpec, RunResult
 from dash_app.errors import explain
 from dash_app.page.panel import edit_button, fact, problem_notice, select_button, target
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import label, percent, quoted, row_name, tokens_by_id
 from dash_app.state.context import Service, result_of, trace_of
 from dash_app.state.selection import Chosen, RunRef, Selection, resolve

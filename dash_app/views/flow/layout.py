@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from dash import dcc, html
+from dash import dcc
 from dash.development.base_component import Component
 
 from analysis.contract.choices import Choices
@@ -13,7 +13,7 @@ from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, START_TOKEN
 from dash_app.jobs.job_and_draw import progress_bar, start_button, stop_button
 from dash_app.page.panel import FIGURE, GRAPH_CONFIG, aria, blank_figure, control
 from dash_app.page.panes import Pane
-from dash_app.page.thin_layout import Lazy
+from dash_app.page.thin_layout import Lazy, html
 from dash_app.state.context import Context
 from dash_app.state.options import EFFECTS, SCALES, SINKS, SPLITS
 from dash_app.views.flow.specs import options

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dash import html
 from dash.development.base_component import Component
 
 from analysis.contract.choices import Choices, Situation
@@ -13,6 +12,7 @@ from analysis.contract.specs import ModelInfo
 from analysis.flow_graph.options import DIRECTIONS, FLOW_METHODS, SHARES, START_TOKEN
 from analysis.flow_graph.specs import CausalSpec, ComparisonSpec, FlowSpec, LinkSpec, NeuronSpec
 from dash_app.page.panel import Option, control, options_of, segmented, switch
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import logit_controls
 from dash_app.state.options import EFFECTS, MAIN_PATHS, ROOTS, SCALES, SINKS, SPLITS
 from dash_app.state.selection import RunRef, Selection, resolve

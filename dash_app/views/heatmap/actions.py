@@ -8,7 +8,7 @@ from html import unescape
 from typing import Any
 
 import numpy as np
-from dash import html, no_update
+from dash import no_update
 from dash.development.base_component import Component
 from numpy.typing import NDArray
 
@@ -21,6 +21,7 @@ from dash_app.figures.colours import CellColours, cell_colours, difference, effe
 from dash_app.figures.heatmap import heatmap, layered
 from dash_app.jobs.job_and_draw import run_safely, stored_problem
 from dash_app.page.panel import error_figure, problem_figure, problem_notice
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import tokens_by_id
 from dash_app.page.window import PAGE, Window, describe_window, empty_grid, indices_of, laid_out
 from dash_app.state.context import NewJob, Service, Shown, result_of, trace_of

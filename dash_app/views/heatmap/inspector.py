@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from dash import html
 from dash.development.base_component import Component
 from numpy.typing import NDArray
 
@@ -22,6 +21,7 @@ from dash_app.errors import explain
 from dash_app.figures.heatmap import MARK_NAMES, layered, state_name
 from dash_app.page.panel import fact, options_of, problem_notice, select_button, switch, target
 from dash_app.page.theme import Theme, palette
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import label, percent, quoted, row_name
 from dash_app.page.window import Window
 from dash_app.state.context import Service, result_of, trace_of

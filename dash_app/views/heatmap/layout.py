@@ -5,12 +5,13 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from dash import dcc, html
+from dash import dcc
 from dash.development.base_component import Component
 
 from dash_app.jobs.job_and_draw import progress_bar, start_button, stop_button
 from dash_app.page.panel import data, graph
 from dash_app.page.panes import Pane
+from dash_app.page.thin_layout import html
 from dash_app.state.context import Context
 
 

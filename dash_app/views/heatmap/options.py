@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dash import html
 from dash.development.base_component import Component
 
 from analysis.contract.choices import Choices, Situation
@@ -27,6 +26,7 @@ from analysis.tracing.specs import RunResult
 from dash_app.figures.colours import SCORE, effective, of_grid
 from dash_app.figures.heatmap import layered
 from dash_app.page.panel import Option, aria, menu, options_of, select_button, target
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import label
 from dash_app.page.window import PAGE, Window, opening_position, pages, window
 from dash_app.state.context import Service, trace_of

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from dash import dcc, html
+from dash import dcc
 from dash.development.base_component import Component
 
 from analysis.tracing.specs import RunResult
 from dash_app.page.panel import GRAPH_CONFIG, aria
 from dash_app.page.theme import Figure, Theme, axis, base_layout, palette, rgba
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import token_markup
 from dash_app.page.window import Window
 

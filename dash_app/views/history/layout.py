@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 import dash_bootstrap_components as dbc
-from dash import dcc, html
+from dash import dcc
 from dash.development.base_component import Component
 
 from analysis.flow_graph.options import FLOW_METHODS
@@ -17,6 +17,7 @@ from dash_app.history.database import Share
 from dash_app.history.runs import Page, Run
 from dash_app.page.panel import aria, data, empty_state, target
 from dash_app.page.panes import Pane
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import shorten
 from dash_app.state.context import Context
 

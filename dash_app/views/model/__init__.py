@@ -7,7 +7,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from dash import Dash, Input, Output, dcc, html
+from dash import Dash, Input, Output, dcc
 from dash.development.base_component import Component
 
 from analysis.reports.specs import (
@@ -34,6 +34,7 @@ from dash_app.jobs.job_and_draw import (
 from dash_app.page.panel import GRAPH_CONFIG, aria, problem_notice
 from dash_app.page.panes import Pane
 from dash_app.page.theme import Figure, Theme
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import percent
 from dash_app.state.context import Context, Drawing, JobStart, NewJob, Service, View, trace_of
 from dash_app.state.exports import Export

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 import dash_bootstrap_components as dbc
-from dash import dcc, html
+from dash import dcc
 from dash.development.base_component import Component
 
 from analysis.contract.specs import NO_ATTENTION, ModelInfo
@@ -21,6 +21,7 @@ from dash_app.page.panel import (
     select_field,
     target,
 )
+from dash_app.page.thin_layout import html
 from dash_app.state import options
 from dash_app.state.branches import MAX_OWN
 from dash_app.state.context import Context, PageId

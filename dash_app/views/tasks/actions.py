@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dash import html
 from dash.development.base_component import Component
 
 from analysis.contract.specs import InfoSpec
@@ -26,6 +25,7 @@ from analysis.tasks.sum_specs import (
 from dash_app.errors import Problem, explain
 from dash_app.jobs.job_and_draw import problem_to_store, stored_problem
 from dash_app.page.panel import empty_state, notice, problem_notice, select_button, target
+from dash_app.page.thin_layout import html
 from dash_app.state.context import NewJob, Service
 from dash_app.state.selection import Selection
 from dash_app.views.tasks import failures, suite, sums

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dash import html
 from dash.development.base_component import Component
 
 from analysis.tasks.suite_specs import AnsweredPrompt, AnswerPair, FailureReport, FlowChange
 from dash_app.page.panel import select_button
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import row_name
 from dash_app.views.tasks import failure_figures
 from dash_app.views.tasks.layout import (

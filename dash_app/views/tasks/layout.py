@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from dash import dcc, html
+from dash import dcc
 from dash.development.base_component import Component
 
 from analysis.tasks import suites
@@ -27,6 +27,7 @@ from dash_app.page.panel import (
     target,
 )
 from dash_app.page.panes import Pane
+from dash_app.page.thin_layout import html
 from dash_app.state.context import Context
 from dash_app.views.tasks.reports import (
     EVERY,

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from dash import html
 from dash.development.base_component import Component
 
 from analysis.tasks.suite_effects import SuiteEffects
 from analysis.tasks.suite_specs import OWN, EmergenceCurve, SuiteReport
 from dash_app.page.panel import select_button
+from dash_app.page.thin_layout import html
 from dash_app.views.tasks import suite_figures
 from dash_app.views.tasks.figure_parts import mean_layer
 from dash_app.views.tasks.layout import Drawn, picture, prompt_target

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from dash import html
 
 from analysis.tasks.sum_specs import (
     CarryCircuits,
@@ -15,6 +14,7 @@ from analysis.tasks.sum_specs import (
     ProbeReport,
     Projection,
 )
+from dash_app.page.thin_layout import html
 from dash_app.views.tasks import sum_figures
 from dash_app.views.tasks.layout import Drawn, chosen, part_target, picture
 from dash_app.views.tasks.reports import ReportOption

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from dash import Dash, Input, Output, dcc, html
+from dash import Dash, Input, Output, dcc
 from dash.development.base_component import Component
 
 from analysis.inside_block.specs import AggregationReport, AggregationSpec
@@ -28,6 +28,7 @@ from dash_app.jobs.job_and_draw import (
 from dash_app.page.panel import GRAPH_CONFIG, aria, problem_notice, select_button, target
 from dash_app.page.panes import Pane
 from dash_app.page.theme import Figure, Theme
+from dash_app.page.thin_layout import html
 from dash_app.state.context import (
     Context,
     Drawing,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dash import html
 from dash.development.base_component import Component
 
 from analysis.contract.specs import Ints, Token
@@ -21,6 +20,7 @@ from dash_app.page.panel import (
     segmented,
     switch,
 )
+from dash_app.page.thin_layout import html
 from dash_app.page.token_labels import label, percent
 from dash_app.state.context import Service, trace_of
 from dash_app.state.options import CIRCUIT_INPUTS

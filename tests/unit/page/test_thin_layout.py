@@ -13,6 +13,7 @@ from dash.development.base_component import Component
 
 from dash_app.page.panel import select_button
 from dash_app.page.thin_layout import Inert, ThinDash, thin
+from dash_app.page.thin_layout import html as quick
 
 
 def elements(value: Any) -> Iterator[Any]:
@@ -81,6 +82,32 @@ def test_elements_with_an_id_and_non_html_stay() -> None:
 @pytest.mark.parametrize("value", [None, "text", 3, no_update, {"data": []}, ["a", 1], (1, 2)])
 def test_other_values_are_unchanged(value: Any) -> None:
     assert thin(value) is value
+
+
+@pytest.mark.parametrize("name", ["Div", "Button", "Td", "Details", "A", "Label", "Iframe"])
+def test_elements_made_quickly_are_those_of_dash(name: str) -> None:
+    attributes: dict[str, Any] = {"id": "one", "title": "", "hidden": None, "data-x": "1"}
+    attributes["aria-label"] = "a name"
+    for given in ({}, {"children": ["a", 3]}, {"children": None, **attributes}):
+        ours, theirs = getattr(quick, name)(**given), getattr(html, name)(**given)
+        assert type(ours) is type(theirs)
+        assert vars(ours) == vars(theirs)
+        assert ours.to_plotly_json() == theirs.to_plotly_json()
+        assert json.loads(str(to_json(thin([ours])))) == json.loads(str(to_json(thin([theirs]))))
+
+
+def test_an_attribute_that_does_not_exist_is_the_error_of_dash() -> None:
+    for module in (html, quick):
+        with pytest.raises(TypeError, match="unexpected keyword argument: `onclick`"):
+            module.Div("a", onclick="alert(1)")
+    with pytest.raises(AttributeError):
+        _ = quick.Script2
+
+
+def test_elements_share_no_attributes() -> None:
+    one, other = quick.Div("a", title="t"), quick.Div("b")
+    assert (one.children, other.children) == ("a", "b")
+    assert not hasattr(other, "title")
 
 
 def test_several_outputs_are_thinned_separately() -> None:
