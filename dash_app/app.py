@@ -99,6 +99,7 @@ def create_app(
     context = _context(service, settings, manager, jobs, models)
     build = layout.page(context, VIEWS)
     app.layout = lambda: thin(build())
+    app.visitor = layout.visitor
     _register(app, context)
     export.install(app.server, context, VIEWS)
     protect(app, settings, service, framed=framed)
@@ -109,6 +110,7 @@ def create_app(
     # done. A second web process then did not know the scripts that its first page requested.
     setup: Any = app._setup_server  # Dash has no types for it
     setup()
+    app.keep_frame()
     return app
 
 

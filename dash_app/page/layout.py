@@ -262,13 +262,20 @@ def _help() -> Component:
     return icon_button("question-circle", "Help and keys", data(sheet="sheet-help"))
 
 
+def visitor() -> tuple[str, bool]:
+    """What the layout depends on: the signed-in user, and whether the user may sign out."""
+    if not has_request_context():
+        return "", False
+    return str(g.get("user", "")), bool(g.get("may_sign_out"))
+
+
 def _signed_in() -> list[Component]:
     """The signed-in user and a button to sign out; nothing without a login."""
-    user = str(g.get("user", "")) if has_request_context() else ""
+    user, may_sign_out = visitor()
     if not user:
         return []
     name = html.Span(user, className="muted", title="Signed in as")
-    if not g.get("may_sign_out"):
+    if not may_sign_out:
         return [name]
     button = html.Button("Sign out", type="submit", className="btn btn-sm btn-link")
     return [html.Form([name, button], action="logout", method="POST", className="sign-out")]

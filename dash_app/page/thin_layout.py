@@ -8,14 +8,18 @@ subtrees by an ``Inert`` component, which draws the same elements (``assets/js/s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Hashable, Iterable
 from functools import wraps
 from itertools import groupby
 from typing import Any
 
 from dash import Dash, Output
 from dash import html as dash_html
+from dash._utils import to_json
 from dash.development.base_component import Component
+
+from analysis.store.memo import LruCache
 
 _HTML = "dash_html_components"
 #: Elements that load and run nothing; Dash draws all others.
@@ -75,8 +79,52 @@ class Lazy(Component):
         base.__init__(children=children, id=name, shown=False)
 
 
+#: Bytes of layouts that stay in memory.
+_LAYOUTS_BYTES = 4 << 20
+
+
 class ThinDash(Dash):
-    """Dash whose callbacks return thinned components."""
+    """Dash whose callbacks return thinned components, and which makes a page once, not per visit.
+
+    Attributes:
+        visitor: Names all that the layout depends on; None makes the layout for each visit.
+    """
+
+    visitor: Callable[[], Hashable] | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._layouts: LruCache[str] = LruCache(_LAYOUTS_BYTES, len)
+        self._frame: tuple[str, str] | None = None
+        super().__init__(*args, **options)
+
+    def serve_layout(self) -> Any:
+        """The layout as JSON."""
+        known = self.visitor
+        if known is None:
+            return super().serve_layout()  # type: ignore[no-untyped-call]
+        key = known()
+        text = self._layouts.get(key)
+        if text is None:
+            as_json: Any = to_json  # Dash has no types for it
+            text = str(as_json(self.get_layout()))
+            self._layouts.put(key, text)
+        return self.backend.make_response(text, mimetype="application/json")
+
+    def keep_frame(self) -> None:
+        """Keep the page's links to scripts and styles, and the layout in its configuration as JSON.
+
+        Dash searches all packages for the links, and converts each component, at every visit.
+        """
+        self._frame = self._generate_scripts_html(), self._generate_css_dist_html()
+        as_json: Any = to_json  # Dash has no types for it
+        self.validation_layout = json.loads(as_json(self.validation_layout))
+
+    def _generate_scripts_html(self) -> str:
+        return self._frame[0] if self._frame else super()._generate_scripts_html()
+
+    def _generate_css_dist_html(self) -> str:
+        made: Any = super()  # Dash has no types for it
+        return self._frame[1] if self._frame else made._generate_css_dist_html()
 
     def callback(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
         """``Dash.callback``, with the components that the function returns thinned."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from dash.development.base_component import Component
 from dash_app.page.panel import select_button
 from dash_app.page.thin_layout import Inert, ThinDash, thin
 from dash_app.page.thin_layout import html as quick
+from dash_app.settings import ASSETS
 
 
 def elements(value: Any) -> Iterator[Any]:
@@ -126,3 +128,41 @@ def test_several_outputs_are_thinned_separately() -> None:
     assert (type(first), drawn(first)) == (Inert, [("p", {}), "first"])
     assert [type(one) for one in second] == [Inert]
     assert plain(None) == "memory"
+
+
+def test_the_layout_is_made_once_for_each_visitor() -> None:
+    app, names, made = ThinDash(__name__), ["ann"], []
+
+    def build() -> Component:
+        made.append(names[0])
+        return html.Div(names[0], id="name")
+
+    app.layout = build
+    client = app.server.test_client()
+
+    def visit(name: str) -> str:
+        names[0] = name
+        shown = client.get("/_dash-layout").get_json()
+        return str(shown["props"]["children"])
+
+    assert [visit("ann"), visit("bob")] == ["ann", "bob"]
+    made.clear()
+    app.visitor = lambda: names[0]
+    assert [visit("ann"), visit("bob"), visit("ann"), visit("bob")] == ["ann", "bob", "ann", "bob"]
+    assert made == ["ann", "bob"]
+
+
+def test_the_frame_that_is_kept_is_that_of_dash() -> None:
+    app = ThinDash(__name__, assets_folder=str(ASSETS))
+    app.layout = lambda: html.Div([html.P("a", id="one"), dcc.Store(id="two")])
+    client = app.server.test_client()
+
+    def frame() -> str:
+        text = client.get("/").get_data(as_text=True)
+        return re.sub(r'"end_id":\s*"[^"]+"', "", text)  # differs at each visit
+
+    first = frame()
+    assert len(re.findall(r'(?:src|href)="', first)) > 20
+    assert '"validation_layout"' in first
+    app.keep_frame()
+    assert frame() == first
