@@ -55,6 +55,17 @@ def test_hand_written_style_sheets_have_at_most_500_lines() -> None:
     assert 0 < sum(len(sheet.read_text("utf-8").splitlines()) for sheet in sheets) <= 500
 
 
+def test_html_elements_are_made_quickly() -> None:
+    """A view draws up to a thousand of them; those of ``dash.html`` cost ten times as much."""
+    slow = [
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "dash_app").rglob("*.py")
+        if path.name != "thin_layout.py"
+        if re.search(r"^from dash import .*\bhtml\b", path.read_text("utf-8"), re.MULTILINE)
+    ]
+    assert not slow
+
+
 def test_the_web_process_imports_no_torch() -> None:
     code = (
         "import sys, dash_app.wsgi;"
