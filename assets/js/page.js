@@ -193,15 +193,15 @@ last report that the server has processed.
     for (const id of ["lens-graph", "disagreement-graph"]) {
       const meta = charts.meta(charts.find(id));
       if (meta?.rows && meta.positions) {
-        moveShapes(id, meta.view, cellBox(meta.positions.indexOf(pos), meta.rows.indexOf(row)));
+        charts.moveShapes(id, meta.view, cellBox(meta.positions.indexOf(pos), meta.rows.indexOf(row)));
       }
     }
-    moveShapes("curves-graph", "curves", { x0: row - 0.5, x1: row + 0.5 }, 1);
+    charts.moveShapes("curves-graph", "curves", { x0: row - 0.5, x1: row + 0.5 }, 1);
     const strip = charts.meta(charts.find("emergence-graph"));
     if (strip?.positions) {
       const column = strip.positions.indexOf(pos);
       const band = { x0: column - 0.5, x1: column + 0.5, visible: column >= 0 };
-      moveShapes("emergence-graph", "emergence", band, 1);
+      charts.moveShapes("emergence-graph", "emergence", band, 1);
     }
   }
 
@@ -210,26 +210,6 @@ last report that the server has processed.
     const visible = column >= 0 && line >= 0;
     const box = { x0: column - 0.5, x1: column + 0.5, y0: line - 0.5, y1: line + 0.5 };
     return visible ? { ...box, visible } : { visible };
-  }
-
-  /* Moves the first `count` shapes of a chart, or all. */
-  function moveShapes(id, view, place, count) {
-    const chart = charts.find(id);
-    const shapes = chart?.layout?.shapes;
-    if (!shapes || charts.meta(chart)?.view !== view) {
-      return;
-    }
-    const changes = {};
-    shapes.slice(0, count ?? shapes.length).forEach((shape, index) => {
-      for (const [name, value] of Object.entries(place)) {
-        if (shape[name] !== value) {
-          changes[`shapes[${index}].${name}`] = value;
-        }
-      }
-    });
-    if (Object.keys(changes).length) {
-      window.Plotly.relayout(chart, changes);
-    }
   }
 
   /* ------------------------------------------------------------ the token strip */

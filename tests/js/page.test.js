@@ -235,6 +235,50 @@ test("the outline moves to the first row and the first position too", () => {
   });
 });
 
+/* A chart that Plotly drew: 10 pixels for each unit of both axes, with a path for each shape. */
+function addDrawn(page, id, layout, paths) {
+  const chart = page.chart(id, layout);
+  const elements = paths.map((d, index) => page.add("path", { "data-index": `${index}`, d }));
+  chart.append(page.add("g", { class: "shapelayer" }, ...elements));
+  const axis = { c2p: (value) => 10 * value };
+  const shapes = layout.shapes.map((shape) => ({ xref: "x", yref: "y", ...shape }));
+  chart._fullLayout = { xaxis: axis, yaxis: axis, shapes };
+  return { chart, shapes, drawn: () => elements.map((element) => element.getAttribute("d")) };
+}
+
+test("a drawn outline is moved without Plotly, and Plotly draws it there the next time", () => {
+  const page = openRun({ row: 20, pos: 1 });
+  const shape = { x0: 0.5, x1: 1.5, y0: 0.5, y1: 1.5, visible: true };
+  const meta = { view: "heatmap", rows: [10, 20, 24], positions: [0, 1], labels: [], ids: [] };
+  const layout = { meta, shapes: [{ ...shape }, { ...shape }] };
+  const square = "M105,205H115V215H105Z";
+  const { shapes, drawn } = addDrawn(page, "lens-graph", layout, [square, square]);
+  page.key("ArrowUp");
+  assert.deepEqual(drawn(), Array(2).fill("M105,215H115V225H105Z"));
+  page.key("ArrowLeft");
+  assert.deepEqual(drawn(), Array(2).fill("M95,215H105V225H95Z"));
+  assert.deepEqual(page.window.relayouts, []);
+  const moved = { x0: -0.5, x1: 0.5, y0: 1.5, y1: 2.5, visible: true };
+  assert.deepEqual(layout.shapes, [moved, moved]);
+  assert.deepEqual(shapes[1], { xref: "x", yref: "y", ...moved });
+});
+
+test("Plotly moves an outline that appears, and a path that is no rectangle", () => {
+  const page = openRun({ row: 10, pos: 1 });
+  const hidden = { x0: 0, x1: 1, y0: 0, y1: 1, visible: false };
+  const meta = { view: "heatmap", rows: [10, 20], positions: [0, 1], labels: [], ids: [] };
+  const { drawn } = addDrawn(page, "lens-graph", { meta, shapes: [hidden] }, ["M0,0H1V1H0Z"]);
+  const band = { x0: 9.5, x1: 10.5 };
+  const curves = { meta: { view: "curves" }, shapes: [band] };
+  const other = addDrawn(page, "curves-graph", curves, ["M0,0L9,9"]);
+  page.key("ArrowUp");
+  assert.deepEqual(drawn(), ["M0,0H1V1H0Z"]);
+  assert.deepEqual(other.drawn(), ["M0,0L9,9"]);
+  const [[, first], [, second]] = page.window.relayouts;
+  assert.equal(first["shapes[0].visible"], true);
+  assert.deepEqual(second, { "shapes[0].x0": 19.5, "shapes[0].x1": 20.5 });
+});
+
 test("the band in the curves moves to the selected row", () => {
   const page = openRun({ row: 20, pos: 1 });
   const shapes = [
