@@ -65,41 +65,54 @@ BOUNDS = {
     "compressed size": "at most 1.2 MB",
     "elements": "at most 1,500",
 }
-#: A figure counts when it has new data. Moving the outline redraws the old figure.
-WATCH = """ids => {
+#: Every time is taken in the browser: from the event, as the browser got it, to the frame that has
+#: the change. A message that is sent in a frame arrives when the frame is painted.
+PAINTED = """callback => requestAnimationFrame(() => {
+  const { port1, port2 } = new MessageChannel();
+  port1.onmessage = () => callback(performance.now());
+  port2.postMessage(0);
+})"""
+#: A figure counts when it has new data.
+WATCH = f"""ids => {{
+  const painted = {PAINTED};
   window.__drawn = [];
   window.__old = new Map();
-  for (const id of ids) {
+  for (const id of ids) {{
     const gd = document.querySelector('#' + id + ' .js-plotly-plot');
-    gd.on('plotly_afterplot', () => {
-      if (gd.data !== window.__old.get(id)) window.__drawn.push([id, performance.now()]);
-    });
-  }
-}"""
+    gd.on('plotly_afterplot', () => {{
+      if (gd.data !== window.__old.get(id)) painted(at => window.__drawn.push([id, at]));
+    }});
+  }}
+  addEventListener('click', event => {{
+    if (event.target.closest('#run-button')) window.__t0 = event.timeStamp;
+  }}, true);
+}}"""
 START = """ids => {
   for (const id of ids) {
     window.__old.set(id, document.querySelector('#' + id + ' .js-plotly-plot').data);
   }
   window.__drawn.length = 0;
-  window.__t0 = performance.now();
 }"""
 #: For a move: when the key was pressed, when the outline moved, when a view last changed.
 WATCH_MOVES = """() => {
+  const painted = PAINTED;
   const views = ['lens-inspector', 'lens-adds', 'curves-graph', 'curves-facts', 'attention-graph',
     'attention-heads', 'contributions-table', 'flow-graph', 'tokens-strip', 'story-text'];
   const move = window.__move = { key: 0, outline: 0, last: 0 };
-  addEventListener('keydown', () => Object.assign(move, {
-    key: performance.now(), outline: 0, last: 0 }), true);
-  document.querySelector('#lens-graph .js-plotly-plot').on('plotly_relayout', () => {
-    move.outline ||= performance.now();
-  });
-  const watch = new MutationObserver(() => (move.last = performance.now()));
+  addEventListener('keydown', event => Object.assign(move, {
+    key: event.timeStamp, outline: 0, last: 0 }), true);
+  const outline = () => painted(at => (move.outline ||= at));
+  for (const shapes of document.querySelectorAll('#lens-graph .shapelayer')) {
+    new MutationObserver(outline).observe(shapes, {
+      childList: true, subtree: true, attributes: true });
+  }
+  const watch = new MutationObserver(() => painted(at => (move.last = at)));
   for (const id of views) {
     const view = document.getElementById(id);
     if (view) watch.observe(view, { childList: true, subtree: true, attributes: true,
       characterData: true });
   }
-}"""
+}""".replace("PAINTED", PAINTED)
 
 
 def free_port() -> int:
