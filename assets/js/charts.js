@@ -32,11 +32,25 @@ Dash loads scripts in alphabetical order. This one comes first, before those tha
     (callbacks[view] || []).forEach((callback) => callback(chart, event));
   }
 
+  /*
+  Lets the next figure be drawn in the panel's size of that time. Plotly would draw it in the last
+  figure's size first, and a second time when Dash reports the other size.
+  */
+  function measureAgain(chart) {
+    if (chart._fullLayout) {
+      chart._fullLayout._initialAutoSizeIsDone = false;
+    }
+  }
+
   function watch(chart) {
     if (!watched.has(chart) && chart.on) {
       watched.add(chart);
-      chart.on("plotly_afterplot", () => notify(drawCallbacks, chart));
+      chart.on("plotly_afterplot", () => {
+        measureAgain(chart);
+        notify(drawCallbacks, chart);
+      });
       chart.on("plotly_click", (event) => notify(clickCallbacks, chart, event));
+      measureAgain(chart);
       notify(drawCallbacks, chart);
     }
   }

@@ -156,3 +156,11 @@ test("a drag within a cell, from a cell without a partner, or outside does nothi
   dragCell(sweep(page, [0, 2, -1, 3], "head"), [15, 5], [35, 5]);
   assert.deepEqual(page.sets, []);
 });
+
+test("the next figure is drawn in the panel's size of that time", () => {
+  const page = openPage();
+  const chart = page.chart("curves-graph", { meta: { view: "curves" } });
+  chart._fullLayout = { _initialAutoSizeIsDone: true };
+  chart.emit("plotly_afterplot");
+  assert.equal(chart._fullLayout._initialAutoSizeIsDone, false);
+});
