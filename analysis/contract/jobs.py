@@ -15,8 +15,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TypeVar
 
 from analysis.errors import CancelledError
+
+Result = TypeVar("Result")
 
 #: Receives ``step``: (done, total, label). It raises CancelledError to stop the work.
 Listener = Callable[[int, int, str], None]
@@ -30,6 +33,14 @@ CancelListener = Callable[[], None]
 _listener: ContextVar[Listener | None] = ContextVar("stratascope_progress", default=None)
 _on_pause: ContextVar[PauseListener | None] = ContextVar("stratascope_pause", default=None)
 _on_check: ContextVar[CancelListener | None] = ContextVar("stratascope_cancel", default=None)
+_can_repeat: ContextVar[bool] = ContextVar("stratascope_repeat", default=False)
+
+
+class BrokenOffError(BaseException):
+    """More urgent work came during a pass that can be repeated.
+
+    It is not an ``Exception``, because a pass may try another way after each of those.
+    """
 
 
 def step(done: int, total: int, label: str) -> None:
@@ -67,6 +78,38 @@ def check_cancelled() -> None:
     on_check = _on_check.get()
     if on_check is not None:
         on_check()
+
+
+def repeatable(run: Callable[[], Result]) -> Result:
+    """The result of a long forward pass. More urgent work, such as a click, does not wait for it.
+
+    The pass is broken off at its next block, and is run again after the other work.
+
+    Args:
+        run: Runs the pass. It must leave nothing behind if it is stopped.
+
+    Raises:
+        CancelledError: If the work was cancelled.
+    """
+    while True:
+        pause()
+        token = _can_repeat.set(True)
+        try:
+            return run()
+        except BrokenOffError:
+            continue
+        finally:
+            _can_repeat.reset(token)
+
+
+def give_way() -> None:
+    """Break off a pass that can be repeated, because more urgent work waits.
+
+    Raises:
+        BrokenOffError: Inside of ``repeatable``.
+    """
+    if _can_repeat.get():
+        raise BrokenOffError
 
 
 @contextmanager

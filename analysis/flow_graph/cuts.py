@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -213,9 +214,11 @@ def _measured(
     found, done, passes = np.zeros(len(cuts), np.float32), 0, 0
     for start, part in _batches(cuts, size, prefix):
         jobs.step(done, len(cuts), "Cutting links")
-        jobs.pause()
         batch = [None, *(cuts[number] for number in part)]
-        rows = _logits(model, run, size, batch, baseline, target.position, (start, prefix))
+        begun = (start, prefix)
+        rows = jobs.repeatable(
+            partial(_logits, model, run, size, batch, baseline, target.position, begun)
+        )
         if prefix is not None and not _same(rows[0], prefix.logits):
             raise ValueError("the cache gives other logits")
         values = target.of(rows)

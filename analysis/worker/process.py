@@ -28,7 +28,7 @@ from typing import Any
 import psutil
 
 from analysis import log_lines
-from analysis.contract.jobs import listening
+from analysis.contract.jobs import give_way, listening
 from analysis.errors import AnalysisError, CancelledError
 from analysis.worker.messages import (
     Alive,
@@ -149,10 +149,12 @@ class Child:
         reported, last_label = 0.0, ""
 
         def check() -> None:
-            """Read new messages, and stop if this run was cancelled."""
+            """Read new messages; stop if this run was cancelled, or has to wait for another."""
             self._receive_all()
             if run.number in self._cancelled:
                 raise CancelledError
+            if self._waiting:
+                give_way()
 
         def step(done: int, total: int, label: str) -> None:
             """Check for a cancel, and report at a readable rate."""

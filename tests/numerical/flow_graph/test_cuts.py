@@ -7,6 +7,7 @@ import pytest
 
 import analysis
 from analysis.attribution.direct import target_of
+from analysis.contract import jobs
 from analysis.flow_graph import cuts
 from tests.numerical.cut_reference import make
 from tests.numerical.flow_graph.test_effect import (
@@ -56,3 +57,35 @@ def test_models_without_a_cache_of_all_positions_are_cut_whole(family: str) -> N
     model = built.understood(make(family), family)
     run = analysis.trace(model, TOKENS)
     assert cuts._prefix(model, run, TOKENS) is None
+
+
+def test_a_click_breaks_off_a_pass_which_is_then_run_again() -> None:
+    """The other work gets a clean model, and the effects are those of an undisturbed run."""
+    model = built.understood(make("llama"), "llama")
+    run = analysis.trace(model, TOKENS)
+    target = target_of(model, run, -1, TOKEN, FOIL)
+    baseline = cuts.baseline_of(model, run, len(TOKENS), "mean")
+    links = [cuts.Cut("mlp", 0, -1, 1, 1), cuts.Cut("attention", 1, 1, 1, len(TOKENS) - 1)]
+    expected, _ = cuts.effects(model, run, links, target, baseline)
+    checks: list[bool] = []
+    others: list[np.ndarray] = []
+    waiting = False
+
+    def check() -> None:
+        """A click comes in the second block of the first pass that can be broken off."""
+        nonlocal waiting
+        checks.append(jobs._can_repeat.get())
+        if sum(checks) == 2:
+            waiting = True
+            jobs.give_way()
+
+    def pause() -> None:
+        nonlocal waiting
+        if waiting:
+            waiting = False
+            others.append(analysis.trace(model, TOKENS).logits)
+
+    with jobs.listening(None, pause, check):
+        found, _ = cuts.effects(model, run, links, target, baseline)
+    np.testing.assert_array_equal(others, [run.logits])
+    np.testing.assert_array_equal(found, expected)
