@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from importlib import import_module
 from os import PathLike
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
@@ -69,6 +70,7 @@ def resolve_index(name: str, value: int, size: int) -> int:
     return value % size
 
 
+@lru_cache(maxsize=1024)
 def cache_key(fingerprint: str, *specs: Spec[Any]) -> str:
     """The memo's key of an answer.
 

@@ -49,8 +49,7 @@ class Inert(Component):
         self._valid_wildcard_attributes: list[str] = []
         self.available_properties = ["tree"]
         self.available_wildcard_properties: list[str] = []
-        base: Any = super()  # Dash has no types for it
-        base.__init__(tree=tree)
+        self.tree = tree  # Dash's own initialiser would search for a package of this namespace
 
 
 class Lazy(Component):

@@ -245,8 +245,8 @@ def draw_moved(
 
 def key(run: RunRef, selection: Selection, theme: Any, ready: Any) -> str:
     """Names the picture, whatever cell is chosen."""
-    anywhere = selection.model_copy(update={"row": None, "pos": None})
-    return repr((run.attempt, anywhere, theme, ready))
+    anywhere = selection.model_copy(update={"row": None, "pos": None, "attempt": 0})
+    return repr((run.token_ids, run.edits, anywhere, theme, ready))
 
 
 def same_picture(run: RunRef, selection: Selection) -> bool:
