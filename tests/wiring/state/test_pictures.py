@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from dash import Output, html, no_update
+from plotly.io.json import to_json_plotly
 
 from analysis.tracing.specs import PatternSpec
 from dash_app.errors import explain
@@ -213,13 +217,24 @@ def test_values_are_kept_as_plain_json_without_components(
 
 def test_pictures_take_a_bounded_amount_of_memory(memo: FakeService, run_ref: RunRef) -> None:
     table, small = Table(), Pictures(limit=3000)
-    table.drawing = replace(
-        table.drawing,
-        draw=lambda _service, run, *_, **__: (
-            Table.draw(table, memo, run, HERE, **__) and "x" * 1000
-        ),
-    )
-    runs = [run_ref.model_copy(update={"prompt": str(number)}) for number in range(3)]
-    for run in (*runs, runs[2], runs[0]):
-        ask(table, small, memo, run)
+    noise = random.Random(0).randbytes(500).hex()  # noqa: S311 - it hardly gets smaller
+
+    def draw(_service: Any, _run: RunRef, selection: Selection, **further: Any) -> list[Any]:
+        return [*table.draw(memo, run_ref, HERE, **further), selection.layer, noise]
+
+    table.drawing = replace(table.drawing, draw=draw)
+    layers = [Selection(attempt=1, layer=layer) for layer in range(3)]
+    for selection in (*layers, layers[2], layers[0]):
+        ask(table, small, memo, run_ref, selection)
     assert table.count == 4  # the first one was dropped, the last one was kept
+
+
+def test_a_picture_comes_back_unchanged(
+    memo: FakeService, pictures: Pictures, run_ref: RunRef
+) -> None:
+    table, picture = Table(), {"z": np.arange(3.0), "text": "é \U0001f600 <b>", "x": [1, None]}
+    table.drawing = replace(table.drawing, draw=lambda *_, **__: picture)
+    ask(table, pictures, memo, run_ref)
+    (found,) = ask(table, pictures, memo, run_ref).values["pattern"]
+    assert found == json.loads(to_json_plotly(picture))
+    assert found["text"] == picture["text"]
