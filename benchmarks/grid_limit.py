@@ -1,4 +1,4 @@
-"""Compare grids with their matrix product, and `emergence` with a grid.
+"""Compare grids with their matrix product, and `emergence` and flow graphs with a grid.
 
     python -m benchmarks.grid_limit [TOKENS]
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from benchmarks.page import WORDS
 REPEATS = 3
 #: States in each product of the second line.
 CHUNK = 128
+#: Flow graphs: method, and share below which a link is not kept.
+FLOWS = (("norm", 0.05), ("norm", 0.01), ("attention", 0.05), ("attention", 0.01))
 
 
 @torch.no_grad()
@@ -46,6 +49,12 @@ def main() -> None:
         "grid with a target": lambda: analysis.decode(model, trace, target=0),
         "emergence": lambda: analysis.emergence(model, trace, causal=False),
         "emergence with causal commit": lambda: analysis.emergence(model, trace),
+        **{
+            f"{method} flow, shares over {least}": partial(
+                analysis.flow, model, trace, method=method, threshold=least
+            )
+            for method, least in FLOWS
+        },
     }
     least = dict.fromkeys(work, float("inf"))
     for _ in range(REPEATS):
