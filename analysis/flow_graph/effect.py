@@ -13,7 +13,7 @@ position; and edges whose cut changes the state by over 0.3 of its length.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,12 +34,17 @@ from analysis.flow_graph.specs import FlowSpec
 from analysis.model.handle import Model
 from analysis.tracing.capture import Trace
 from analysis.tracing.heads import head_parts
+from analysis.tracing.storage import require_bytes
 from analysis.tracing.vocabulary import kl
 
 #: A change is large if it is longer than this part of the state it ends in.
 LARGE, LARGE_EDGE = 0.5, 0.3
 #: Less than this of a pattern is rounding, not a learned sink.
 _ROUNDING = 1e-5
+#: Links are pruned when there are more than this, ...
+_MANY = 1 << 20
+#: ... or at the end, if all must be known: then a link needs up to this many bytes.
+_LINK_BYTES = 120
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +59,12 @@ class KlTarget(Target):
         return -kl(self.log_probs.to(own.device), own)
 
 
-def edge_effects(run: Trace, layer: int, gradient: Tensor, other: Trace | None) -> Tensor:
-    """[head, query, key] first-order effect of cutting each attention edge of a layer.
+def edge_effects(run: Trace, layer: int, gradient: Tensor, other: Trace | None) -> Iterator[Tensor]:
+    """[query, key] of each head in turn: first-order effect of cutting each edge of a layer.
 
     With ``other``, an edge is replaced by that run's edge: ``g_i · (a v_j - a' v'_j)``. If a
-    query's only key is cut, its head has no output: ``g_i · z_i``.
+    query's only key is cut, its head has no output: ``g_i · z_i``. One head at a time: all heads of
+    a long prompt would need gigabytes.
 
     Args:
         run: From ``analysis.trace``.
@@ -67,20 +73,27 @@ def edge_effects(run: Trace, layer: int, gradient: Tensor, other: Trace | None) 
         other: The run of a second prompt.
     """
     size, heads = gradient.shape[:2]
-    along = gradient.transpose(0, 1)  # [head, query, d_head]
 
-    def moved(one: Trace) -> tuple[Tensor, Tensor]:
-        """The pattern [head, query, key], and ``g_i · v_j``."""
-        value = torch.from_numpy(one.value[layer][:, :size])
-        value = value.repeat_interleave(heads // len(value), 0)
-        pattern = torch.from_numpy(one.pattern[layer][:, :size, :size])
-        return pattern, along @ value.transpose(1, 2)
+    def moved(one: Trace, head: int) -> tuple[Tensor, Tensor]:
+        """The pattern [query, key], and ``g_i · v_j``."""
+        values = one.value[layer]
+        value = torch.from_numpy(values[head * len(values) // heads][:size])
+        pattern = torch.from_numpy(one.pattern[layer][head][:size, :size])
+        return pattern, gradient[:, head] @ value.T
 
-    pattern, read = moved(run)
-    if other is not None:
-        return pattern * read - torch.mul(*moved(other))
-    # In float64: where one key has almost all the weight, the others still count.
-    pattern, read = pattern.double(), read.double()
+    for head in range(heads):
+        pattern, read = moved(run, head)
+        if other is not None:
+            yield pattern * read - torch.mul(*moved(other, head))
+        else:
+            yield _after_cut(pattern.double(), read.double())
+
+
+def _after_cut(pattern: Tensor, read: Tensor) -> Tensor:
+    """[query, key] the effect of cuts before the softmax, from a pattern and ``g_i · v_j``.
+
+    In float64: where one key has almost all the weight, the others still count.
+    """
     total = pattern.sum(-1, keepdim=True)
     sink = torch.where(1.0 - total > _ROUNDING, 1.0 - total, 0.0)  # weight on a learned sink
     rest = total - pattern + sink
@@ -91,24 +104,45 @@ def edge_effects(run: Trace, layer: int, gradient: Tensor, other: Trace | None) 
 
 @dataclass
 class _Links:
-    """Columns of links, grown layer by layer."""
+    """Columns of links, grown head by head; those that cannot be drawn are dropped on the way.
 
-    parts: list[tuple[Ints, Ints, Ints, Ints, Ints, Floats, NDArray[np.bool_]]] = field(
-        default_factory=list
-    )
+    Of the rules of ``_kept``, each only gets stricter as links are added, so a link that one drops
+    now is not kept in the end. Links that are still to be measured are never dropped.
+
+    Attributes:
+        spec: The pruning.
+        hidden: Sum of absolute effects of the dropped links.
+    """
+
+    spec: FlowSpec
+    hidden: float = 0.0
+    parts: list[tuple[Any, ...]] = field(default_factory=list)
+    count: int = 0
+    limit: int = _MANY
 
     def add(
-        self, kind: str, layer: int, heads: Ints, sources: Ints, targets: Ints, effect: Floats,
-        measured: NDArray[np.bool_] | None = None,
-    ) -> None:  # fmt: skip
+        self, kind: str, layer: int, heads: Ints, sources: Ints, targets: Ints, effect: Floats
+    ) -> None:
         """Add links of one kind and layer."""
-        size = np.full(len(effect), 0)
-        marks = np.zeros(len(effect), bool) if measured is None else measured
+        size, marks = np.full(len(effect), 0), np.zeros(len(effect), bool)
         self.parts.append((size + LINK[kind], size + layer, heads, sources, targets, effect, marks))
+        self.count += len(effect)
+        if self.count > self.limit and not self.spec.exact:
+            columns = self.prune(self.columns())
+            self.parts, self.count = [tuple(columns)], len(columns[0])
+            self.limit = max(_MANY, 2 * self.count)
 
     def columns(self) -> list[Any]:
         """kind, layer, head, source position, target position, effect, measured."""
         return [np.concatenate(column) for column in zip(*self.parts, strict=True)]
+
+    def prune(self, columns: list[Any]) -> list[Any]:
+        """The columns of the links that may be drawn; the effects of the others are hidden."""
+        kind, layer, _, _, end, effect, _ = columns
+        size = np.abs(effect).astype(np.float64)
+        kept = _kept(kind, layer, end, size, self.spec, self.hidden + float(size.sum()))
+        self.hidden += float(size[~kept].sum())
+        return [one[kept] for one in columns]
 
 
 def effect(model: Model, run: Trace, spec: FlowSpec) -> Graph:
@@ -132,18 +166,41 @@ def effect(model: Model, run: Trace, spec: FlowSpec) -> Graph:
     """
     jobs.step(0, 2, "Running forward and backward")
     target, baseline = objective(model, run, spec)
+    _require_memory(model, positions_of(run, target), spec)
     found = gradients(model, run, target)
     jobs.step(2, 2, "Running forward and backward")
     jobs.pause()
-    links = _Links()
+    links = _Links(spec)
     for layer, gradient in found.mixed.items():
-        table = edge_effects(run, layer, gradient, baseline.other)
-        _add_edges(links, layer, table.numpy(), spec)
+        _add_edges(links, layer, edge_effects(run, layer, gradient, baseline.other))
     _add_mlps(links, model, found, baseline)
     columns = links.columns()
     if spec.exact:
         _measure(columns, model, run, spec, target, baseline)
-    return _graph(columns, model, spec, target, float(target.of(run.logits)[target.position]))
+    columns = links.prune(columns)
+    total = links.hidden + float(np.abs(columns[5]).astype(np.float64).sum())
+    logit = float(target.of(run.logits)[target.position])
+    return _graph(columns, model, spec, target, logit, links.hidden / max(total, 1e-30))
+
+
+def _require_memory(model: Model, size: int, spec: FlowSpec) -> None:
+    """Refuse a graph that needs every link at once, if all links do not fit.
+
+    Raises:
+        NotEnoughMemoryError: With what is needed and what is free.
+    """
+    pruned = spec.threshold > 0.0 or spec.top_k is not None or spec.budget is not None
+    if spec.exact or not pruned:
+        heads = (
+            sum(block.heads or 0 for block in model.stream.blocks)
+            if spec.per_head
+            else (model.info.layers)
+        )
+        require_bytes(
+            f"A graph of all links of {size:,} tokens",
+            heads * size * (size + 1) // 2 * _LINK_BYTES,
+            "Shorten the prompt, or choose a budget and estimates alone (exact=False).",
+        )
 
 
 def objective(model: Model, run: Trace, spec: FlowSpec) -> tuple[Target, Baseline]:
@@ -163,13 +220,13 @@ def objective(model: Model, run: Trace, spec: FlowSpec) -> tuple[Target, Baselin
     return target, baseline
 
 
-def _add_edges(links: _Links, layer: int, table: Floats, spec: FlowSpec) -> None:
-    """Attention edges [head, query, key], heads summed unless the spec keeps them apart."""
-    if not spec.per_head:
-        table = table.sum(0, keepdims=True)
-    head, query, key = np.nonzero(table)
-    named = head if spec.per_head else np.full_like(head, -1)
-    links.add("attention", layer, named, key, query, table[head, query, key])
+def _add_edges(links: _Links, layer: int, tables: Iterable[Tensor]) -> None:
+    """Attention edges [query, key] of each head, heads summed unless the spec keeps them apart."""
+    named = enumerate(tables) if links.spec.per_head else [(-1, sum(tables, torch.zeros(())))]
+    for head, table in named:
+        query, key = np.nonzero(table.numpy())
+        effect = table.numpy()[query, key]
+        links.add("attention", layer, np.full_like(query, head), key, query, effect)
 
 
 def _add_mlps(links: _Links, model: Model, found: Gradients, baseline: Baseline) -> None:
@@ -274,12 +331,10 @@ def _edge_vectors(model: Model, run: Trace, layer: int, size: int) -> Iterator[T
             yield weight[:, :query, None] * moved[:, :query]
 
 
-def _graph(columns: list[Any], model: Model, spec: FlowSpec, target: Target, logit: float) -> Graph:
+def _graph(
+    columns: list[Any], model: Model, spec: FlowSpec, target: Target, logit: float, hidden: float
+) -> Graph:
     kind, layer, head, source, end, effect, measured = columns
-    size = np.abs(effect).astype(np.float64)
-    kept = _kept(kind, layer, end, size, spec)
-    hidden = float(size[~kept].sum() / max(float(size.sum()), 1e-30))
-    kind, layer, head, source, end, effect, measured = (one[kept] for one in columns)
     layers, attends = model.info.layers, kind == LINK["attention"]
     codes = NodeCodes(layers + 1, int(max(end.max(initial=0), target.position)) + 1)
     starts = np.where(attends, codes.of("block", 0, source), codes.of("mlp", 0, source))
@@ -324,10 +379,10 @@ def _numbered(codes: NodeCodes, starts: Ints, ends: Ints, root: Ints) -> tuple[I
 
 
 def _kept(
-    kind: Ints, layer: Ints, end: Ints, size: NDArray[np.float64], spec: FlowSpec
+    kind: Ints, layer: Ints, end: Ints, size: NDArray[np.float64], spec: FlowSpec, total: float
 ) -> NDArray[np.bool_]:
     """Which links are kept: above the threshold, in each state's ``top_k``, within the budget."""
-    kept: NDArray[np.bool_] = (size > 0.0) & (size > spec.threshold * size.sum())
+    kept: NDArray[np.bool_] = (size > 0.0) & (size > spec.threshold * total)
     if spec.top_k is not None:
         attends = np.flatnonzero(kept & (kind == LINK["attention"]))
         order = attends[np.lexsort((-size[attends], end[attends], layer[attends]))]

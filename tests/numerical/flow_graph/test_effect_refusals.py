@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import analysis
-from analysis.errors import BackwardError, SpecError
+from analysis.errors import BackwardError, NotEnoughMemoryError, SpecError
 from analysis.flow_graph.specs import FlowSpec
+from analysis.model import memory
 from tests.support import built, every_architecture, zoo
 
 TOKENS = (5, 9, 33, 2, 8, 41, 7, 60)
@@ -117,3 +118,21 @@ def test_heads_that_cannot_be_split_are_refused_with_a_method_that_works() -> No
         analysis.flow(model, run, method="effect")
     assert refused.value.hint == "Choose the method residual_norm."
     assert analysis.flow(model, run, method="residual_norm").links
+
+
+def test_a_graph_of_all_links_that_does_not_fit_is_refused_with_both_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = built.understood(zoo.make("llama"), "llama")
+    run = analysis.trace(model, [position % 50 for position in range(400)])
+    monkeypatch.setattr(memory, "free", lambda *_: 70_000_000)
+    heads = sum(block.heads for block in model.stream.blocks)
+    needed = heads * 400 * 401 // 2 * 120
+    assert needed > 70_000_000
+    for options in ({"exact": True, "budget": 9}, {}):
+        with pytest.raises(NotEnoughMemoryError) as caught:
+            analysis.flow(model, run, method="effect", **options)
+        said = f"A graph of all links of 400 tokens needs up to {needed / 1e6:.1f} MB; 70.0 MB are"
+        assert said.replace(" MB", "") in caught.value.message.replace(" MB", "")
+        assert "budget" in caught.value.hint
+    assert len(analysis.flow(model, run, method="effect", budget=9).links) == 9
