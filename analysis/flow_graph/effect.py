@@ -118,7 +118,7 @@ class _Links:
     hidden: float = 0.0
     parts: list[tuple[Any, ...]] = field(default_factory=list)
     count: int = 0
-    limit: int = _MANY
+    limit: int = field(default_factory=lambda: _MANY)
 
     def add(
         self, kind: str, layer: int, heads: Ints, sources: Ints, targets: Ints, effect: Floats
