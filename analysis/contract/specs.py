@@ -70,7 +70,6 @@ def resolve_index(name: str, value: int, size: int) -> int:
     return value % size
 
 
-@lru_cache(maxsize=1024)
 def cache_key(fingerprint: str, *specs: Spec[Any]) -> str:
     """The memo's key of an answer.
 
@@ -81,7 +80,12 @@ def cache_key(fingerprint: str, *specs: Spec[Any]) -> str:
     Returns:
         64 hexadecimal digits: SHA-256 of canonical JSON. It never contains prompt text.
     """
-    parts: list[Any] = [SCHEMA, fingerprint]
+    return _cache_key(SCHEMA, fingerprint, specs)
+
+
+@lru_cache(maxsize=1024)
+def _cache_key(schema: int, fingerprint: str, specs: tuple[Spec[Any], ...]) -> str:
+    parts: list[Any] = [schema, fingerprint]
     for spec in specs:
         values = asdict(cast(Any, spec))
         values.pop("model", None)

@@ -220,7 +220,7 @@ def test_a_backward_pass_that_does_not_fit_is_refused_with_both_figures(
     assert saved_bytes(long, states, 300) == pytest.approx(sum(saved.values()), rel=0.01)
     free(storage.pass_bytes(long, 1, 300) + 0.9 * sum(saved.values()))
     with pytest.raises(NotEnoughMemoryError, match=r"backward pass of 300 tokens .* are free"):
-        analysis.flow(long, states, method="effect")
+        analysis.flow(long, states, method="effect", budget=300)
 
 
 def test_a_full_disk_is_refused_with_both_figures(
