@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from dash import ClientsideFunction, Dash, Input, Output, no_update
+from dash import ClientsideFunction, Dash, Input, Output
 
 from dash_app.jobs.job_and_draw import JobParts, Work, part_of, register_job
-from dash_app.state.context import Context, Drawing, JobStart, PageId, Shown, View
+from dash_app.state.context import Context, Drawing, JobStart, PageId, View
 from dash_app.state.exports import Export
 from dash_app.state.selection import RunRef, Selection
 from dash_app.views.heatmap import actions, inspector
@@ -17,19 +16,6 @@ from dash_app.views.heatmap.layout import LensId, layout
 
 #: The parts of the selection that decide what is computed.
 CHOSEN = (PageId.CELL, PageId.LENS, PageId.COLOUR, PageId.WINDOW, PageId.EDITS)
-
-
-def draw(*inputs: Any, **further: Any) -> Shown:
-    """The parts of the panel, and the room of the figure.
-
-    The browser has the room before it draws the figure, and does not draw it again in another size.
-    """
-    shown = actions.draw(*inputs, **further)
-    figure, *_ = shown.values
-    layout = figure["layout"] if isinstance(figure, dict) else {}
-    width, height = layout.get("meta", {}).get("least", (0, 0))
-    room = {"minWidth": f"{width}px", "minHeight": f"{height}px"} if width else no_update
-    return replace(shown, values=(*shown.values, room))
 
 
 HEATMAP = Drawing(
@@ -41,7 +27,7 @@ HEATMAP = Drawing(
         Output(LensId.INSPECTOR, "children"),
         Output(LensId.GRAPH, "style"),
     ),
-    draw,
+    actions.draw,
     parts=(*CHOSEN, PageId.PINS, PageId.FIND),
     theme=True,
     job=JobStart.AUTOMATIC,

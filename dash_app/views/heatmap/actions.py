@@ -195,14 +195,14 @@ def draw(
     ready: dict[str, Any] | None = None,
     note: Any = None,
 ) -> Shown:
-    """All parts of the panel. ``note`` names the figure in the page, which is not made again."""
+    """The panel, and the room of its figure. ``note`` names the figure that the page has."""
     try:
         picture = picture_of(service, run, selection)
         names = _token_choices(service, picture)
         controls = bar(picture.selection, run, picture.result, picture.learned, names)
         problem, data = stored_problem(ready), _data(service, picture, ready)
         if problem and data.grid is None:
-            return Shown((problem_figure(problem, 400), controls, "", no_update))
+            return Shown((problem_figure(problem, 400), controls, "", no_update, no_update))
         component = picture.spec.lens.component
         grid = data.grid or empty_grid(picture.result, picture.spec.lens, layered(component))
         known = _known(picture, data)
@@ -214,10 +214,10 @@ def draw(
         )
         if problem:  # what was computed before stays
             lines = [problem_notice(problem), *lines]
-        values = figure, controls, lines, _inspector(picture, grid, data)
+        values = figure, controls, lines, _inspector(picture, grid, data), options.room(figure)
         return Shown(values, complete=bool(known.all()), note=now)
     except Exception as error:  # noqa: BLE001 - shown in place of the figure
-        return Shown((error_figure(error, 400), no_update, "", no_update))
+        return Shown((error_figure(error, 400), no_update, "", no_update, no_update))
 
 
 def _data(service: Service, picture: Picture, ready: dict[str, Any] | None) -> HeatmapData:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dash import no_update
 from dash.development.base_component import Component
 
 from analysis.contract.choices import Choices, Situation
@@ -362,3 +363,13 @@ def option_notes(selection: Selection, grid: Grid) -> list[str]:
             " so far. The colour is the softmax probability of the first one."
         )
     return notes
+
+
+def room(figure: Any) -> Any:
+    """The least size of the element of a figure, as its style; ``no_update`` if it has none.
+
+    The browser has it before it draws the figure, and does not draw it again in another size.
+    """
+    layout = figure["layout"] if isinstance(figure, dict) else {}
+    width, height = layout.get("meta", {}).get("least", (0, 0))
+    return {"minWidth": f"{width}px", "minHeight": f"{height}px"} if width else no_update

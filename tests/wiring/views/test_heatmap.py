@@ -56,7 +56,7 @@ def show(
 ) -> tuple[Any, ...]:
     """Figure, controls, caption, inspector, note, and whether a part is missing."""
     shown = actions.draw(service, run, selection, "light", ready, note)
-    return *shown.values, shown.note, not shown.complete
+    return *shown.values[:4], shown.note, not shown.complete
 
 
 def compute(service: FakeService, run: RunRef, selection: Selection) -> tuple[Any, list[Any]]:
