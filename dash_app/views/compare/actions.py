@@ -286,7 +286,7 @@ def _shown(
 
 
 def pick(sent: Any, current: Selection, _run: RunRef | None) -> Selection:
-    """Open the prompt at the cell of the heatmap that was clicked, with the patch of a state.
+    """Open the prompt at the cell of the heatmap that was clicked or dragged to, with the patch.
 
     Args:
         sent: ``{"at": [...], "partner": ..., "layer": ...}`` (``assets/js/charts.js``): the indices
@@ -295,7 +295,9 @@ def pick(sent: Any, current: Selection, _run: RunRef | None) -> Selection:
         current: The selection, with the sweep.
     """
     spec, names = spec_of(current), AXES[current.axes].names
-    numbers = [*sent["at"], sent["partner"], sent["layer"]] if isinstance(sent, dict) else []
+    given = sent if isinstance(sent, dict) else {}
+    at = given.get("at")
+    numbers = [*(at if isinstance(at, list) else []), given.get("partner"), given.get("layer")]
     if spec is None or len(numbers) != len(names) + 2:
         return current
     if not all(isinstance(number, int) for number in numbers):

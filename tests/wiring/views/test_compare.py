@@ -239,7 +239,8 @@ def test_a_click_on_a_cell_does_what_its_button_in_the_list_does(
     assert opened.edits[0].startswith(kind.get(axes, "ablate:head_output:"))
     aligned = wanted.model_copy(update={"align": "token"})
     assert bool(actions.pick(sent, aligned, None).edits) == (axes != "head")
-    for wrong in ("x", {"at": [1], "partner": 0, "layer": 0}, {**sent, "layer": "x"}):
+    short = {"at": [1], "partner": 0, "layer": 0}
+    for wrong in ("x", {}, {"at": 3}, short, {**sent, "at": 3}, {**sent, "layer": "x"}):
         assert actions.pick(wrong, wanted, None) == wanted
 
 
