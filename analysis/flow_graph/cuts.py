@@ -27,6 +27,9 @@ from analysis.tracing.capture import Trace, trace
 from analysis.tracing.intervention_hooks import applied
 from analysis.tracing.interventions import KnockOut
 
+#: Every link is cut if that takes at most this many multiplications, as three passes of 64 tokens
+#: through the default model do, in so many cuts: a short pass costs time whatever its size.
+ALL_WITHIN, ALL_CUTS = 3 * 64 * 134_515_008, 2048
 #: Tokens in one forward pass, over all sequences of its batch.
 _MAX_TOKENS = 512
 #: Bytes of the copies of a cache in one forward pass.
@@ -62,6 +65,18 @@ def cut_of(link: Link) -> Cut | None:
     if link.kind == "mlp" and not link.target.startswith("mlp"):
         return Cut("mlp", link.layer, -1, link.source_pos, link.target_pos)
     return None
+
+
+def all_cut(model: Model, cuts: int, size: int) -> bool:
+    """Whether every link is to be cut: a token costs a multiplication for each of the weights.
+
+    Args:
+        model: The model.
+        cuts: Number of links.
+        size: Number of positions that run.
+    """
+    weights = sum(weight.numel() for weight in model.hf.parameters())
+    return cuts <= ALL_CUTS and cuts * size * weights <= ALL_WITHIN
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,15 @@ m. Cutting the edge j -> i before the softmax renormalises the row, so z_i chang
 ``a_ij / (1 - a_ij) · g_i · (v_j - z_i)``. An MLP counts ``g · (m - baseline)``. Where a cut changes
 much, the first order is far off, so these links are cut exactly: MLPs whose output, or its
 difference from the baseline, is over half as long as the state it ends in; all MLPs at the root's
-position; and edges whose cut changes the state by over 0.3 of its length.
+position; and edges whose cut changes the state by over 0.3 of its length. Where it costs little to
+cut every link, every link is cut (ADR 46).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -25,8 +27,22 @@ from torch import Tensor
 from analysis.attribution.direct import Target, target_of
 from analysis.contract import jobs
 from analysis.contract.specs import Floats, Ints
-from analysis.flow_graph.cuts import Baseline, Cut, baseline_of, effects, plain_scale, positions_of
-from analysis.flow_graph.gradients import Gradients, gradients
+from analysis.flow_graph.cuts import (
+    Baseline,
+    Cut,
+    all_cut,
+    baseline_of,
+    effects,
+    plain_scale,
+    positions_of,
+)
+from analysis.flow_graph.gradients import (
+    ROUNDING,
+    Gradients,
+    edge_effects,
+    gradients,
+    seen_edges,
+)
 from analysis.flow_graph.mass_flow import LINK, NodeCodes
 from analysis.flow_graph.results import Graph
 from analysis.flow_graph.signed import root_of_logit
@@ -39,8 +55,8 @@ from analysis.tracing.vocabulary import kl
 
 #: A change is large if it is longer than this part of the state it ends in.
 LARGE, LARGE_EDGE = 0.5, 0.3
-#: Less than this of a pattern is rounding, not a learned sink.
-_ROUNDING = 1e-5
+#: A change of a logit that is smaller than this part of the largest logit can be rounding.
+_NOISE = 1e-5
 #: Links are pruned when there are more than this, ...
 _MANY = 1 << 20
 #: ... or at the end, if all must be known: then a link needs up to this many bytes.
@@ -57,49 +73,6 @@ class KlTarget(Target):
         """[...] from logits [..., vocab]."""
         own = torch.log_softmax(logits.double(), -1)
         return -kl(self.log_probs.to(own.device), own)
-
-
-def edge_effects(run: Trace, layer: int, gradient: Tensor, other: Trace | None) -> Iterator[Tensor]:
-    """[query, key] of each head in turn: first-order effect of cutting each edge of a layer.
-
-    With ``other``, an edge is replaced by that run's edge: ``g_i · (a v_j - a' v'_j)``. If a
-    query's only key is cut, its head has no output: ``g_i · z_i``. One head at a time: all heads of
-    a long prompt would need gigabytes.
-
-    Args:
-        run: From ``analysis.trace``.
-        layer: The layer.
-        gradient: [query, head, d_head] of each head's mixed value.
-        other: The run of a second prompt.
-    """
-    size, heads = gradient.shape[:2]
-
-    def moved(one: Trace, head: int) -> tuple[Tensor, Tensor]:
-        """The pattern [query, key], and ``g_i · v_j``."""
-        values = one.value[layer]
-        value = torch.from_numpy(values[head * len(values) // heads][:size])
-        pattern = torch.from_numpy(one.pattern[layer][head][:size, :size])
-        return pattern, gradient[:, head] @ value.T
-
-    for head in range(heads):
-        pattern, read = moved(run, head)
-        if other is not None:
-            yield pattern * read - torch.mul(*moved(other, head))
-        else:
-            yield _after_cut(pattern.double(), read.double())
-
-
-def _after_cut(pattern: Tensor, read: Tensor) -> Tensor:
-    """[query, key] the effect of cuts before the softmax, from a pattern and ``g_i · v_j``.
-
-    In float64: where one key has almost all the weight, the others still count.
-    """
-    total = pattern.sum(-1, keepdim=True)
-    sink = torch.where(1.0 - total > _ROUNDING, 1.0 - total, 0.0)  # weight on a learned sink
-    rest = total - pattern + sink
-    others = (pattern * read).sum(-1, keepdim=True) - pattern * read
-    after = torch.where(rest > 0.0, others / torch.where(rest > 0.0, rest, 1.0), 0.0)
-    return (pattern * (read - after)).float()
 
 
 @dataclass
@@ -172,7 +145,9 @@ def effect(model: Model, run: Trace, spec: FlowSpec) -> Graph:
     jobs.pause()
     links = _Links(spec)
     for layer, gradient in found.mixed.items():
-        _add_edges(links, layer, edge_effects(run, layer, gradient, baseline.other))
+        tables = edge_effects(run, layer, gradient, baseline.other)
+        seen = seen_edges(run, layer, gradient, baseline.other)
+        _add_edges(links, layer, tables, seen)
     _add_mlps(links, model, found, baseline)
     columns = links.columns()
     if spec.exact:
@@ -220,11 +195,16 @@ def objective(model: Model, run: Trace, spec: FlowSpec) -> tuple[Target, Baselin
     return target, baseline
 
 
-def _add_edges(links: _Links, layer: int, tables: Iterable[Tensor]) -> None:
-    """Attention edges [query, key] of each head, heads summed unless the spec keeps them apart."""
-    named = enumerate(tables) if links.spec.per_head else [(-1, sum(tables, torch.zeros(())))]
-    for head, table in named:
-        query, key = np.nonzero(table.numpy())
+def _add_edges(links: _Links, layer: int, tables: Iterable[Tensor], seen: Iterable[Tensor]) -> None:
+    """Attention edges [query, key] of each head, heads summed unless the spec keeps them apart.
+
+    Edges whose estimate is 0 are kept to be measured, where the spec asks for that.
+    """
+    named: Iterable[tuple[int, Any]] = enumerate(zip(tables, seen, strict=True))
+    if not links.spec.per_head:
+        named = [(-1, (sum(tables, torch.zeros(())), reduce(torch.logical_or, seen)))]
+    for head, (table, weighs) in named:
+        query, key = np.nonzero((weighs if links.spec.exact else table).numpy())
         effect = table.numpy()[query, key]
         links.add("attention", layer, np.full_like(query, head), key, query, effect)
 
@@ -248,22 +228,44 @@ def _measure(
     target: Target,
     baseline: Baseline,
 ) -> None:
-    """Cut the links that are badly estimated, and put what is measured into their columns."""
+    """Cut all links, or those that are badly estimated, and put what is measured into columns."""
     kind, layer, head, source, end, effect, measured = columns
     attends = kind == LINK["attention"]
-    large = badly_estimated(run, target.position, baseline)[layer, end] & ~attends
-    for number in np.unique(layer[attends]).tolist():
-        edges = np.flatnonzero(attends & (layer == number) & (end > 0))
-        found = large_edges(model, run, number, baseline, per_head=spec.per_head)
-        large[edges] = found[np.maximum(head[edges], 0), end[edges], source[edges]]
-    chosen = np.flatnonzero(large & (effect != 0.0))
+    # The gradient of a saturated path is 0. In the last block, only the root's position counts.
+    reaches = (end == target.position) | ((layer < model.info.layers - 1) & (end < target.position))
+    chosen = np.flatnonzero((effect != 0.0) | reaches)
+    if not all_cut(model, len(chosen), positions_of(run, target)):
+        chosen = chosen[_chosen_by_rule(columns, model, run, spec, target, baseline)[chosen]]
     cuts = [
         Cut("attention" if attends[n] else "mlp", *map(int, (layer[n], head[n], source[n], end[n])))
         for n in chosen
     ]
     if cuts:
-        effect[chosen] = effects(model, run, cuts, target, baseline)[0]
+        found = effects(model, run, cuts, target, baseline)[0]
+        rounding = _NOISE * float(np.abs(run.logits[target.position]).max())
+        none = (effect[chosen] == 0.0) & (np.abs(found) <= rounding)
+        effect[chosen] = np.where(none, 0.0, found)
     measured[chosen] = True
+
+
+def _chosen_by_rule(
+    columns: list[Any],
+    model: Model,
+    run: Trace,
+    spec: FlowSpec,
+    target: Target,
+    baseline: Baseline,
+) -> NDArray[np.bool_]:
+    """[link] the links that are badly estimated, as far as a rule can tell before any is cut."""
+    kind, layer, head, source, end = columns[:5]
+    attends = kind == LINK["attention"]
+    large: NDArray[np.bool_] = badly_estimated(run, target.position, baseline)[layer, end]
+    large &= ~attends
+    for number in np.unique(layer[attends]).tolist():
+        edges = np.flatnonzero(attends & (layer == number) & (end > 0))
+        found = large_edges(model, run, number, baseline, per_head=spec.per_head)
+        large[edges] = found[np.maximum(head[edges], 0), end[edges], source[edges]]
+    return large
 
 
 def badly_estimated(run: Trace, position: int, baseline: Baseline) -> NDArray[np.bool_]:
@@ -315,7 +317,7 @@ def large_edges(
             change = moved - next(others)
         else:
             weight = kept[:, query, : query + 1, None]
-            rest = (1.0 - weight).clamp_min(_ROUNDING)
+            rest = (1.0 - weight).clamp_min(ROUNDING)
             change = (moved - weight * moved.sum(1, keepdim=True)) / rest
         length = (change if per_head else change.sum(0, keepdim=True)).norm(dim=-1)
         found[:, query, : query + 1] = length > limit[query]

@@ -1,10 +1,10 @@
-"""Gradients of a target for heads and MLPs, from one forward and one backward pass."""
+"""Gradients of a target from one forward and one backward pass, and the effects they estimate."""
 
 from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,8 @@ from analysis.tracing.vectors import hook_component
 
 #: Lengths of the passes whose saved tensors are counted.
 _PROBED = (4, 8, 16)
+#: Less than this of a pattern is rounding, not a learned sink.
+ROUNDING = 1e-5
 #: A layer saves far less than this many times what a forward pass holds at once.
 _GENEROUS = 8
 
@@ -206,3 +208,59 @@ def _require_one_call(kept: Mapping[tuple[str, int], list[Tensor]], headed: list
 def _plain(state: Tensor) -> Tensor:
     """[pos, ...] of a state [1, pos, ...], float32 on the CPU."""
     return state.detach()[0].to("cpu", torch.float32)
+
+
+def edge_effects(run: Trace, layer: int, gradient: Tensor, other: Trace | None) -> Iterator[Tensor]:
+    """[query, key] of each head in turn: first-order effect of cutting each edge of a layer.
+
+    With ``other``, an edge is replaced by that run's edge: ``g_i · (a v_j - a' v'_j)``. If a
+    query's only key is cut, its head has no output: ``g_i · z_i``. One head at a time: all heads of
+    a long prompt would need gigabytes.
+
+    Args:
+        run: From ``analysis.trace``.
+        layer: The layer.
+        gradient: [query, head, d_head] of each head's mixed value.
+        other: The run of a second prompt.
+    """
+    size, heads = gradient.shape[:2]
+
+    def moved(one: Trace, head: int) -> tuple[Tensor, Tensor]:
+        """The pattern [query, key], and ``g_i · v_j``."""
+        values = one.value[layer]
+        value = torch.from_numpy(values[head * len(values) // heads][:size])
+        pattern = torch.from_numpy(one.pattern[layer][head][:size, :size])
+        return pattern, gradient[:, head] @ value.T
+
+    for head in range(heads):
+        pattern, read = moved(run, head)
+        if other is not None:
+            yield pattern * read - torch.mul(*moved(other, head))
+        else:
+            yield _after_cut(pattern.double(), read.double())
+
+
+def _after_cut(pattern: Tensor, read: Tensor) -> Tensor:
+    """[query, key] the effect of cuts before the softmax, from a pattern and ``g_i · v_j``.
+
+    In float64: where one key has almost all the weight, the others still count.
+    """
+    total = pattern.sum(-1, keepdim=True)
+    sink = torch.where(1.0 - total > ROUNDING, 1.0 - total, 0.0)  # weight on a learned sink
+    rest = total - pattern + sink
+    others = (pattern * read).sum(-1, keepdim=True) - pattern * read
+    after = torch.where(rest > 0.0, others / torch.where(rest > 0.0, rest, 1.0), 0.0)
+    return (pattern * (read - after)).float()
+
+
+def seen_edges(run: Trace, layer: int, gradient: Tensor, other: Trace | None) -> Iterator[Tensor]:
+    """[query, key] of each head in turn: which edges have any weight, so that a cut changes it.
+
+    Their effect can differ from 0 though their estimate is 0: where a softmax or a gate saturates.
+    """
+    size, heads = gradient.shape[:2]
+    for head in range(heads):
+        seen = torch.from_numpy(run.pattern[layer][head][:size, :size]) > 0.0
+        if other is not None:
+            seen = seen | (torch.from_numpy(other.pattern[layer][head][:size, :size]) > 0.0)
+        yield seen

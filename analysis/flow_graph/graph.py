@@ -239,9 +239,10 @@ def flow(
             run's positions, "reference" (mean over ``prompts``), or "resample" (the same position
             of a second prompt, for attention edges too).
         prompts: Effect only: the texts of the baselines "reference" and "resample".
-        exact: Effect only: cut the links whose cut changes a state much, and the MLPs at the
-            root's position, instead of estimating them. That takes seconds; the estimates alone
-            take one forward and one backward pass.
+        exact: Effect only: measure instead of estimating. Every link is cut where that costs
+            little (``cuts.all_cut``); else those whose cut changes a state much, and the MLPs at
+            the root's position. That takes seconds; the estimates alone take one forward and one
+            backward pass.
 
     Raises:
         SpecError: If an option has no such value, the root does not exist, or the model can't run

@@ -54,7 +54,8 @@ FLOW_METHODS = Choices(
         "effect", "Effect", "a / (1 − a) · ∂logit/∂z · (v − z) for an edge; ∂logit/∂m · (m − b)"
         " for an MLP",
         "How much a logit falls if the link is cut: estimated with one backward pass, then (option"
-        " exact) measured where the cut changes a state much, and for MLPs at the root's position."
+        " exact) measured: all links where that costs little, else those whose cut changes a state"
+        " much, and MLPs at the root's position."
         " Effects overlap, so they do not sum to the logit.",
         "attribution patching; Nanda, 2023; Kramár et al., 2024",
         (PARTS_TO_CUT, SEPARATE_HEADS, BACKWARD),

@@ -92,8 +92,8 @@ class FlowSpec(Spec[Graph]):
     exact: bool = field(
         default=False,
         metadata=about(
-            "Effect only: cut the links whose cut changes a state much, and the MLPs at the root's"
-            " position, instead of estimating them."
+            "Effect only: measure instead of estimating. On a small model all links are cut; else"
+            " those whose cut changes a state much, and the MLPs at the root's position."
         ),
     )
 

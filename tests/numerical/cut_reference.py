@@ -99,8 +99,8 @@ class ByHand:
             logits: Tensor = self.hf(input_ids=ids, use_cache=False).logits[0, -1]
         return logits
 
-    def mixed(self, layer: int, cut: tuple[int, int, Any] | None = None) -> Tensor:
-        """[pos, width] the heads' mixed values; with ``cut`` = (head, query, keys) masked."""
+    def mixed(self, layer: int, cut: tuple[Any, int, Any] | None = None) -> Tensor:
+        """[pos, width] the heads' mixed values; with ``cut`` = (heads, query, keys) masked."""
         kept: list[Tensor] = []
         with ExitStack() as stack:
             stack.enter_context(self._at_mixed(layer, lambda state: kept.append(state.clone())))
@@ -134,7 +134,7 @@ class ByHand:
         with patch.object(place, "eager_attention_forward", attend):
             yield
 
-    def _masked(self, layer: int, head: int, query: int, keys: Any) -> Any:
+    def _masked(self, layer: int, head: Any, query: int, keys: Any) -> Any:
         def mask(module: Any, inputs: Any, named: dict[str, Any]) -> Any:
             size = len(self.ids)
             old = named["attention_mask"]
@@ -144,8 +144,8 @@ class ByHand:
 
         return self.module(layer, 1).register_forward_pre_hook(mask, with_kwargs=True)
 
-    def edge(self, layer: int, head: int, query: int, key: int, part: float) -> Tensor:
-        """[vocab] logits with a part of an attention edge's cut."""
+    def edge(self, layer: int, head: Any, query: int, key: int, part: float) -> Tensor:
+        """[vocab] logits with a part of an attention edge's cut, in one head or a slice of them."""
         change = self.mixed(layer, (head, query, key)) - self.mixed(layer)
         return self.moved(layer, query, change[query], part)
 

@@ -48,8 +48,10 @@ def effect_caption(
         f" value; {drawing.left_out:,} links are not drawn.",
         f"The drawn links sum to {raised + lowered:+.2f} ({raised:+.2f} and {lowered:+.2f})."
         " Effects overlap, so they do not sum to the logit.",
-        f"Measured: {measured} links, {percent(drawing.measured)} of the drawn effect. The others"
-        " are estimated with one backward pass.",
+        "All links are measured: each was cut."
+        if graph.link_measured.size and graph.link_measured.all()
+        else f"Measured: {measured} links, {percent(drawing.measured)} of the drawn effect. The"
+        " others are estimated with one backward pass.",
     ]
     if drawing.checked:
         lines.append(

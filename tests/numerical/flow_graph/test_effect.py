@@ -12,7 +12,7 @@ from torch import Tensor
 
 import analysis
 from analysis import codec
-from analysis.flow_graph import causal_check
+from analysis.flow_graph import causal_check, cuts
 from analysis.flow_graph.results import LINK_KINDS, Graph, Link
 from analysis.flow_graph.specs import CausalSpec, FlowSpec
 from analysis.model.handle import Model
@@ -45,6 +45,12 @@ class Case(NamedTuple):
         """An effect graph of every link; badly estimated ones are cut unless ``exact`` is given."""
         chosen = {"token": TOKEN, "foil": FOIL, "exact": True, **options}
         return analysis.flow(self.model, self.run, method="effect", **chosen)
+
+
+@pytest.fixture(autouse=True)
+def rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not cut every link, as these models are small enough for (``test_all_cut``)."""
+    monkeypatch.setattr(cuts, "ALL_CUTS", 0)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -146,6 +146,15 @@ def test_estimated_and_measured_links_look_different() -> None:
     assert f"Measured: {count} links, {percent(share)} of" in effect_caption(graph, drawing, {})
 
 
+def test_the_caption_says_that_all_links_are_measured() -> None:
+    graph = effect_graph()
+    for marks, said in ((True, True), (False, False)):
+        every = replace(graph, link_measured=np.full(len(graph.link_kind), marks))
+        text = effect_caption(every, select_effects(every), {})
+        assert ("All links are measured" in text) == said
+        assert ("estimated with one backward pass" in text) != said
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_signs_have_the_colours_of_the_key(theme: Any) -> None:
     graph = effect_graph()
