@@ -223,6 +223,9 @@ def end_tokens(model: Model) -> list[int]:
 
 #: Most probable next tokens in a summary.
 ALTERNATIVES = 5
+#: Tokens of a prompt that a run reads once. A pass over fewer costs little; the states of more
+#: would be in memory twice.
+READ_ONCE = range(16, 513)
 
 
 def tokenize(model: Model, spec: RunSpec) -> tuple[int, ...]:
@@ -245,14 +248,51 @@ def run(model: Model, spec: RunSpec) -> tuple[RunResult, Trace]:
     """
     prompt = tokenize(model, spec)
     given = _given(model, spec)
-    ids = generate(model, (*prompt, *given), spec.new_tokens, **sampling(spec))
-    states = fitting_trace(model, ids)
+    states = _answered(model, prompt_ids(model, (*prompt, *given)), spec)
     result = summarise(model, states, len(prompt), len(given) + spec.new_tokens)
     result = replace(result, given=len(given))
     if spec.token_ids:
         return result, states
     places = added(model.tokenizer, spec.text, template=spec.template)
     return replace(result, added=places), states
+
+
+def _answered(model: Model, ids: tuple[int, ...], spec: RunSpec) -> Trace:
+    """The trace of a prompt and its answer.
+
+    The states of the prompt give the first token, and the longer trace goes on from them, so the
+    prompt is read once.
+    """
+    if len(ids) not in READ_ONCE or not spec.new_tokens or not model.goes_on:
+        return fitting_trace(model, generate(model, ids, spec.new_tokens, **sampling(spec)))
+    check_length(len(ids) + spec.new_tokens, model.info.max_positions)
+    seen, new, drawn = _read(model, ids), spec.new_tokens, sampling(spec)
+    model.recent.add(seen)
+    if not spec.sample:
+        ids = (*ids, int(torch.from_numpy(seen.logits[-1]).argmax()))
+        new = 0 if ids[-1] in end_tokens(model) else new - 1
+    return fitting_trace(model, generate(model, ids, new, **drawn))
+
+
+def _read(model: Model, ids: tuple[int, ...]) -> Trace:
+    """The trace of a prompt, whose keys and values are kept for what is generated after it."""
+    cache = DynamicCache(config=model.hf.config.get_text_config(decoder=True))
+
+    def fill(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Give the cache to a pass over the whole prompt."""
+        if not kwargs.get("use_cache"):
+            kwargs |= {"past_key_values": cache, "use_cache": True}
+        return args, kwargs
+
+    with model.lock:
+        handle = model.hf.register_forward_pre_hook(fill, with_kwargs=True)
+        try:
+            seen = fitting_trace(model, ids)
+        finally:
+            handle.remove()
+    if cache.get_seq_length() == len(ids):
+        keep_cache(model, ids, cache)
+    return seen
 
 
 def _given(model: Model, spec: RunSpec) -> tuple[int, ...]:

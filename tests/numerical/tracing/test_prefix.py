@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from transformers import GenerationConfig
 
 import analysis
 from analysis.tracing import generation
+from analysis.tracing.prefix import CHECKED
+from analysis.tracing.specs import RunSpec
 from tests.numerical.conftest import Case
 from tests.support import built
 
@@ -91,3 +95,53 @@ def test_a_small_nucleus_draws_the_best_token(small: Case) -> None:
     greedy = analysis.generate(small.model, [1, 2, 3], 4)
     options: dict[str, Any] = {"sample": True, "top_p": 1e-6, "temperature": 1.0}
     assert analysis.generate(small.model, [1, 2, 3], 4, seed=9, **options) == greedy
+
+
+@pytest.mark.parametrize("drawn", [{}, {"sample": True, "temperature": 1.7, "seed": 5}])
+@pytest.mark.parametrize("new", [1, 4])
+def test_a_run_reads_its_prompt_once(
+    case: Case, new: int, drawn: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = (case.trace.token_ids * 4)[:18]
+    spec = RunSpec("any", token_ids=prompt, new_tokens=new, **drawn)
+    monkeypatch.setattr(generation, "READ_ONCE", range(0))
+    generation._KEPT.clear()
+    wanted, states = generation.run(case.model, spec)
+    monkeypatch.undo()
+    generation._KEPT.clear()
+    seen = fed(case, monkeypatch)
+    try:
+        found, longer = generation.run(case.model, spec)
+    finally:
+        case.model.hf._handle_of_the_test.remove()
+    assert found.token_ids == wanted.token_ids
+    assert found.stopped == wanted.stopped
+    error = np.linalg.norm(longer.resid - states.resid, axis=-1)
+    assert (error / np.linalg.norm(states.resid, axis=-1)).max() < 1e-5
+    assert np.abs(longer.logits - states.logits).max() < 1e-4 * np.abs(states.logits).max()
+    if case.model.goes_on:
+        answer = len(found.token_ids) - len(prompt)
+        assert longer.reused == len(prompt)
+        steps = answer if drawn else answer - 1  # a greedy first token needs no step
+        assert seen == [len(prompt), *[1] * steps, CHECKED + answer]
+
+
+def test_an_end_token_ends_a_run_that_reads_its_prompt_once(
+    small: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = (small.trace.token_ids * 4)[:18]
+    first = int(built.plain_logits(small.model, prompt)[-1].argmax())
+    config = GenerationConfig(eos_token_id=[first])
+    monkeypatch.setattr(small.model.hf, "generation_config", config)
+    result, _ = generation.run(small.model, RunSpec("any", token_ids=prompt, new_tokens=5))
+    assert result.token_ids == (*prompt, first)
+    assert result.stopped == "end of text"
+
+
+def test_a_long_prompt_is_not_kept_twice(small: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert generation.READ_ONCE.stop <= 513  # the states of 512 tokens take under 1 GB
+    monkeypatch.setattr(generation, "READ_ONCE", range(16, 18))
+    prompt = (small.trace.token_ids * 4)[:18]
+    generation._KEPT.clear()
+    _, longer = generation.run(small.model, RunSpec("any", token_ids=prompt, new_tokens=1))
+    assert longer.reused == 0
