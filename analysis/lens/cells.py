@@ -24,6 +24,7 @@ from analysis.model.handle import Model
 from analysis.model.readout import Readout
 from analysis.tracing.capture import Trace
 from analysis.tracing.heads import head_parts, other_parts
+from analysis.tracing.vocabulary import Room
 
 ComponentSpec: TypeAlias = LensSpec | PromotedSpec
 
@@ -295,6 +296,9 @@ class CellReader:
         model: The model the trace was made with.
         trace: From ``analysis.trace``.
         spec: The component and how it is decoded.
+
+    Attributes:
+        room: Memory for the logits of some cells.
     """
 
     def __init__(self, model: Model, trace: Trace, spec: LensSpec) -> None:
@@ -303,6 +307,7 @@ class CellReader:
         self._lens = lens_of(model, spec.decoder)
         self._states: dict[int, Floats] = {}
         self._translated: dict[int, Tensor] = {}
+        self.room = Room()
 
     def states(self, row: int) -> Floats:
         """[pos, d_model] the states of one entry of the first axis; computed once."""

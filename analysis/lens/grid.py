@@ -26,6 +26,8 @@ from analysis.tracing.vocabulary import Reference, RowStats, decode_stats, row_s
 
 #: Cells decoded at once: few enough for the cache, enough to reuse the matrix.
 CHUNK = 128
+#: The same where ``decode_stats`` reads the logits once.
+_PLAIN_CHUNK = 256
 
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
@@ -225,7 +227,8 @@ def compute(model: Model, trace: Trace, spec: LensSpec) -> Grid:
     taken = None if reading is None else taken_columns(trace, reading)
     places = places if taken is None else arrays.take(taken, places)
     by_row = not one_matrix(model.readout, spec.decoder)
-    chunks = list(_chunks(len(rows), places, cells_at_once(model, CHUNK), by_row=by_row))
+    most = _PLAIN_CHUNK if reader.plain and spec.candidates == "top_k" else CHUNK
+    chunks = list(_chunks(len(rows), places, cells_at_once(model, most), by_row=by_row))
     for done, cells in enumerate(chunks):
         _fill(model, trace, spec, reader, arrays, cells)
         jobs.step(done + 1, len(chunks), "Decoding")
@@ -268,7 +271,9 @@ def _fill(
     belongs = torch.from_numpy(which).to(device)
     if spec.candidates == "top_k" and reader.plain:
         normed = model.readout.normed(reader.vectors(rows, positions), spec.norm)
-        stats, kl = decode_stats(model.readout, normed, spec.k, targets, final, belongs)
+        stats, kl = decode_stats(
+            model.readout, normed, spec.k, targets, final, belongs, reader.room
+        )
         assert kl is not None  # noqa: S101 - there is a reference
         arrays.store_ranking(stats, 1.0, torch.zeros(len(rows), dtype=torch.long), cells)
         arrays.store_distribution(stats, kl, cells)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +16,11 @@ BLOCK = 256
 #: Tokens in one float32 partial sum of a KL; the partial sums are added in float64.
 _SUMMED = 1024
 #: Tokens decoded at once by ``decode_stats``: so few that their logits stay in the cache.
-_DECODED = 4 * BLOCK
+_DECODED = 2 * BLOCK
 #: Logarithm of the smallest normal float32.
 _LEAST = -87.0
+#: Powers of 2 take half the time of powers of e.
+_LOG2_E = 1.4426950408889634
 
 
 @dataclass
@@ -122,7 +125,6 @@ class Reference:
 
     probs: Tensor
     negative_entropy: Tensor
-    _blocks: tuple[list[Tensor], Tensor] | None = None
 
     @classmethod
     def of(cls, logits: Tensor) -> Reference:
@@ -130,17 +132,6 @@ class Reference:
         log_probs = torch.log_softmax(logits.double(), -1).clamp_min(-1e4)
         probs = log_probs.exp()
         return cls(probs.float(), (probs * log_probs).sum(-1).float())
-
-    def in_blocks(self) -> tuple[list[Tensor], Tensor]:
-        """Probabilities [tokens, position] of each block of ``decode_stats``.
-
-        And [block, position] float64 sums of the probabilities of all tokens before it.
-        """
-        if self._blocks is None:
-            parts = [part.T.contiguous() for part in torch.split(self.probs, _DECODED, 1)]
-            sums = torch.stack([part.sum(0, dtype=torch.float64) for part in parts]).cumsum(0)
-            self._blocks = parts, torch.cat([torch.zeros_like(sums[:1]), sums])
-        return self._blocks
 
     def kl_to(self, logits: Tensor, stats: RowStats, which: Tensor) -> Tensor:
         """KL(model's output || row) in nats, [n].
@@ -162,6 +153,23 @@ class Reference:
         return (own - mean + stats.log_total - peak[:, 0]).clamp_min(0.0).float()
 
 
+class Room:
+    """Memory for the logits of ``decode_stats``, for one call after the other.
+
+    The pages of a new array cost as much time as the statistics.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = torch.empty(0)
+
+    def array(self, *shape: int) -> Tensor:
+        """A float32 array whose numbers are not set; it replaces the last one."""
+        size = math.prod(shape)
+        if len(self._numbers) < size:
+            self._numbers = torch.empty(size)
+        return self._numbers[:size].view(shape)
+
+
 @torch.no_grad()
 def decode_stats(
     readout: Readout,
@@ -170,12 +178,13 @@ def decode_stats(
     targets: Tensor,
     final: Reference | None = None,
     which: Tensor | None = None,
+    room: Room | None = None,
 ) -> tuple[RowStats, Tensor | None]:
-    """``row_stats`` of the model's own logits, and their KL, in one pass over the vocabulary.
+    """``row_stats`` of the model's own logits, and their KL, in one pass over them.
 
-    On the CPU some tokens are decoded at a time. Their maximum, sums and cross terms are taken
-    while their logits are in the cache, which costs a tenth of the matrix product. The sums follow
-    the largest logit so far ("online softmax", Milakov and Gimelshein 2018, arXiv 1805.02867).
+    On the CPU some tokens are decoded at a time, and their maxima taken while their logits are in
+    the cache. One pass over the logits, some tokens at a time, then takes the sums, ranks and cross
+    terms: its intermediate results stay in the cache.
 
     Args:
         readout: The model's readout.
@@ -184,6 +193,7 @@ def decode_stats(
         targets: [n, m] token ids to score in each row; m may be 0.
         final: The reference of the KL; None: no KL.
         which: [n] the reference position of each row.
+        room: Memory of an earlier call.
 
     Returns:
         The statistics, and [n] KL in nats, or None.
@@ -194,10 +204,11 @@ def decode_stats(
         stats = row_stats(logits, k, targets)
         found = None if final is None or which is None else final.kl_to(logits, stats, which)
         return stats, found
-    running = _Running(len(states), int(readout.output_rows.shape[0]), final, which)
+    running = _Running(len(states), int(readout.output_rows.shape[0]), room or Room())
     for number in range(len(running.logits)):
-        running.add(number, _decode(readout, states, number, running.logits[number]))
-    return running.stats(k, targets), running.kl()
+        _decode(readout, states, number, running.logits[number])
+        running.add(number)
+    return running.stats(k, targets, final, which)
 
 
 def _decodes_in_blocks(readout: Readout, states: Tensor, k: int) -> bool:
@@ -229,63 +240,53 @@ class _Running:
     Args:
         rows: n.
         vocab: Number of tokens.
-        final, which: As for ``decode_stats``.
+        room: Where ``logits`` is.
 
     Attributes:
         logits: [block, n, _DECODED]; after the last token, minus infinity.
     """
 
-    def __init__(
-        self, rows: int, vocab: int, final: Reference | None, which: Tensor | None
-    ) -> None:
+    def __init__(self, rows: int, vocab: int, room: Room) -> None:
         blocks = -(-vocab // _DECODED)
-        self.logits = torch.empty(blocks, rows, _DECODED)
+        self.logits = room.array(blocks, rows, _DECODED)
+        self._vocab = vocab
         self._best = torch.empty(rows, blocks, _DECODED // BLOCK)
-        self._peak = torch.full((rows,), torch.finfo(torch.float32).min)
-        self._total, self._mean, self._cross = torch.zeros(3, rows, dtype=torch.float64)
-        self._shifted, self._weights = torch.empty(2, rows, _DECODED)
-        self._final, self._which = final, which
-        if final is not None:
-            self._before = final.in_blocks()[1][:, which]
 
-    def add(self, number: int, logits: Tensor) -> None:
-        """Take the logits [n, tokens] of one block of tokens."""
-        whole = self.logits[number].view(len(logits), -1, BLOCK)
-        torch.amax(whole, -1, out=self._best[:, number])
-        peak = torch.maximum(self._peak, self._best[:, number].amax(-1))
-        rise = (peak - self._peak).double()
-        shifted, weights = (array[:, : logits.shape[1]] for array in (self._shifted, self._weights))
-        torch.sub(logits, peak[:, None], out=shifted)
-        self._add_cross(number, shifted, rise)
-        # Smaller probabilities are below float32's range, and 0 * -inf would be NaN.
-        torch.exp(shifted.clamp_min_(_LEAST), out=weights)
-        scale = rise.neg().exp_()
-        self._mean.addcmul_(rise, self._total, value=-1.0).mul_(scale)
-        self._total *= scale
-        self._total += weights.sum(-1)
-        self._mean += weights.mul_(shifted).sum(-1)
-        self._peak = peak
+    def add(self, number: int) -> None:
+        """Take a block of ``logits`` that was just filled."""
+        groups = self.logits[number].view(len(self._best), -1, BLOCK)
+        torch.amax(groups, -1, out=self._best[:, number])
 
-    def _add_cross(self, number: int, shifted: Tensor, rise: Tensor) -> None:
-        """Add ``sum p (x - peak)``, p the reference of each row."""
-        if self._final is None or self._which is None:
-            return
-        probs, _ = self._final.in_blocks()
-        self._cross -= self._before[number] * rise
-        self._cross += (shifted @ probs[number]).gather(1, self._which[:, None])[:, 0]
-
-    def stats(self, k: int, targets: Tensor) -> RowStats:
-        """The statistics of all tokens."""
-        values, ids = self._top_k(k)
-        log_total = self._peak + self._total.log().float()
-        entropy = (self._total.log() - self._mean / self._total).float()
-        rows = torch.arange(len(ids))[:, None]
+    def stats(
+        self, k: int, targets: Tensor, final: Reference | None, which: Tensor | None
+    ) -> tuple[RowStats, Tensor | None]:
+        """The statistics of all tokens, and the KL; arguments as for ``decode_stats``."""
+        peak, rows = self._best.amax((1, 2)), torch.arange(len(targets))[:, None]
         target_logits = self.logits[targets // _DECODED, rows, targets % _DECODED]
         ranks = torch.zeros_like(targets)
-        for column in range(targets.shape[1]):
-            for block in self.logits:
-                ranks[:, column] += _better(block, target_logits[:, column, None])
-        return RowStats(ids, values, log_total, entropy, target_logits, ranks)
+        total, mean, cross = torch.zeros(3, len(self.logits), len(peak))
+        arrays = torch.empty(2, len(peak), _DECODED)
+        for number, logits in enumerate(self.logits):
+            part = slice(number * _DECODED, min((number + 1) * _DECODED, self._vocab))
+            shifted, weights = arrays[..., : part.stop - part.start]
+            torch.sub(logits[:, : part.stop - part.start], peak[:, None], out=shifted)
+            if final is not None and which is not None:
+                torch.index_select(final.probs[:, part], 0, which, out=weights)
+                torch.sum(weights.mul_(shifted), -1, out=cross[number])
+            for column in range(targets.shape[1]):
+                ranks[:, column] += _better(logits, target_logits[:, column, None])
+            # Smaller probabilities are below float32's range, and 0 * -inf would be NaN.
+            torch.mul(shifted.clamp_min_(_LEAST), _LOG2_E, out=weights)
+            torch.sum(weights.exp2_(), -1, out=total[number])
+            torch.sum(weights.mul_(shifted), -1, out=mean[number])
+        log_sum = total.double().sum(0).log()
+        entropy = (log_sum - mean.double().sum(0) / log_sum.exp()).float()
+        values, ids = self._top_k(k)
+        stats = RowStats(ids, values, peak + log_sum.float(), entropy, target_logits, ranks)
+        if final is None or which is None:
+            return stats, None
+        own = final.negative_entropy[which]
+        return stats, (own - cross.double().sum(0) + log_sum).clamp_min(0.0).float()
 
     def _top_k(self, k: int) -> tuple[Tensor, Tensor]:
         """Exact k largest of each row, from the groups of tokens with the k largest maxima."""
@@ -296,14 +297,6 @@ class _Running:
         ids = (best[..., None] * BLOCK + torch.arange(BLOCK)).flatten(1)
         values, places = found.topk(k, dim=-1)
         return values, ids.gather(1, places)
-
-    def kl(self) -> Tensor | None:
-        """KL(reference || row) in nats, [n]; None without a reference."""
-        if self._final is None or self._which is None:
-            return None
-        own: Tensor = self._final.negative_entropy[self._which]
-        found: Tensor = (own - self._cross + self._total.log()).clamp_min(0.0).float()
-        return found
 
 
 def token_logits(model: Model, parts: Tensor, state: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from analysis.tracing.tokens import (
     token_ids,
     vocabulary,
 )
-from analysis.tracing.vocabulary import Reference, RowStats, decode_stats, row_stats
+from analysis.tracing.vocabulary import Reference, Room, RowStats, decode_stats, row_stats
 from analysis.trajectory.specs import (
     LargestStep,
     LargestSteps,
@@ -37,7 +37,7 @@ from analysis.trajectory.specs import (
 )
 
 #: States decoded at once.
-CHUNK = 128
+CHUNK = 256
 
 
 @torch.no_grad()
@@ -58,7 +58,7 @@ def follow(
     Raises:
         CancelledError: If the caller's progress listener stops the work.
     """
-    readout = model.readout
+    readout, room = model.readout, Room()
     log_probs = np.zeros(tokens.shape, np.float32)
     ranks = np.zeros(tokens.shape, np.int64)
     for start in range(0, len(states), CHUNK):
@@ -66,7 +66,7 @@ def follow(
         some = torch.from_numpy(np.ascontiguousarray(states[part]))
         normed = readout.normed(some.to(readout.device, readout.output_rows.dtype))
         wanted = torch.from_numpy(tokens[part]).to(readout.device)
-        stats, _ = decode_stats(readout, normed, 1, wanted)
+        stats, _ = decode_stats(readout, normed, 1, wanted, room=room)
         log_probs[part] = (stats.target_logits - stats.log_total[:, None]).cpu().numpy()
         ranks[part] = stats.target_ranks.cpu().numpy()
         if label:
