@@ -363,9 +363,7 @@ def _after(model: Model, before: Trace, ids: tuple[int, ...], store: PatternStor
     except prefix.UNUSABLE:
         model.went_wrong = True
         return None
-    return replace(
-        part, **arrays, reused=known, reuse_error=error, scratch=prefix.inherited(before, known)
-    )
+    return replace(part, **arrays, reused=known, reuse_error=error)
 
 
 #: A prefix is taken from a known trace if it has this many tokens, and half of the prompt: a

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from inspect import signature
-from typing import Any
+from threading import Lock
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from transformers.cache_utils import DynamicCache
 from analysis.contract.specs import Floats
 from analysis.model.handle import Model
 from analysis.model.probe import tolerance
-from analysis.tracing.storage import PatternStore, PerLayer, is_kept, of_layer, of_sequence
+from analysis.tracing.storage import LayerArrays, PatternStore, PerLayer, fits, is_kept, of_layer
 
 #: Known positions that are computed again. With a new one they are four rows, which matrix products
 #: on the CPU read faster than two.
@@ -174,6 +175,61 @@ def most_difference(model: Model) -> float:
     return 10.0 * limit if model.exact else limit
 
 
+class Shared:
+    """Arrays with free positions, which a trace and those that go on from it share.
+
+    A trace reads the positions up to its own length. The first trace that goes on from it fills the
+    next ones; another one copies, so no trace ever changes.
+
+    Args:
+        columns: Name -> array and its axis of positions; see ``_columns``.
+        pattern: [layer, head, query, key].
+        value: [layer, kv_head, pos, d_head].
+        store: How patterns are kept.
+        sizes: The positions that are filled, and those for which there is room.
+    """
+
+    def __init__(
+        self, columns: Columns, pattern: PerLayer, value: PerLayer, store: PatternStore,
+        sizes: tuple[int, int],
+    ) -> None:  # fmt: skip
+        self._columns, self._pattern, self._value = columns, pattern, value
+        self._store, (self._filled, self._size) = store, sizes
+        self._lock = Lock()
+
+    def take(self, known: int, length: int, store: PatternStore) -> bool:
+        """Whether the positions from ``known`` to ``length`` were free; they no longer are."""
+        with self._lock:
+            free = self._filled == known and length <= self._size and store == self._store
+            self._filled = length if free else self._filled
+            return free
+
+    def fill(self, part: Any, known: int, length: int) -> None:
+        """Copy the positions from ``known`` on, the last ones of ``part``."""
+        new, here = slice(known - length, None), slice(known, length)
+        for name, (array, axis) in _columns(part).items():
+            self._columns[name][0][_at(axis, here)] = array[_at(axis, new)]
+        for layer in range(len(part.attn_out)):
+            of_layer(self._value, layer)[0][:, here] = part.value[layer][:, new]
+            if is_kept(self._pattern, layer):
+                pattern = of_layer(self._pattern, layer)[0]
+                pattern[:, here, :length] = part.pattern[layer][:, new]
+
+    def arrays(self, length: int) -> dict[str, Any]:
+        """Values of fields of ``Trace``: the first positions."""
+        found: dict[str, Any] = {"other_out": {}, "gates": {}, "keys": {}}
+        for (field, name), (array, axis) in self._columns.items():
+            some = array[_at(axis, slice(length))]
+            if name is None:
+                found[field] = some
+            else:
+                found[field][name] = some
+        first = slice(length)
+        found["pattern"] = _each(self._pattern, (0, ..., first, first))
+        found["value"] = _each(self._value, (0, ..., first, slice(None)))
+        return found
+
+
 def joined(before: Any, part: Any, known: int, store: PatternStore, model: Model) -> dict[str, Any]:
     """The arrays of a longer trace: the first positions are those of the shorter one, bit for bit.
 
@@ -187,55 +243,61 @@ def joined(before: Any, part: Any, known: int, store: PatternStore, model: Model
     Returns:
         Values of fields of ``Trace``.
     """
-    again = known - repeated_from(known)
-
-    def longer(kept: Floats, new: Floats, axis: int = 1) -> Floats:
-        """The kept positions, then the new ones."""
-        first = (slice(None),) * axis
-        return np.concatenate(
-            [kept[(*first, slice(known))], new[(*first, slice(again, None))]], axis
-        )
-
-    pattern, value = _attention(before, part, known, store, model)
     length = part.value[0].shape[1]
-    return {
-        **{name: longer(getattr(before, name), getattr(part, name)) for name in _STREAM},
-        "logits": np.concatenate([before.logits[:known], part.logits[known - length :]]),
-        "pattern": pattern,
-        "value": value,
-        "other_out": {
-            name: longer(before.other_out[name], more) for name, more in part.other_out.items()
-        },
-        "gates": {
-            layer: longer(before.gates[layer], more, 0) for layer, more in part.gates.items()
-        },
-        "keys": {
-            layer: torch.cat([before.keys[layer][:, :known], more[:, known:]], 1)
-            for layer, more in part.keys.items()
-        },
-    }
+    shared: Shared | None = before.scratch.get(_SHARED)
+    if shared is None or not shared.take(known, length, store):
+        shared = _copied(before, known, length, store, model)
+    shared.fill(part, known, length)
+    return {**shared.arrays(length), "scratch": {**inherited(before, known), _SHARED: shared}}
 
 
+_SHARED = ("shared",)
 _STREAM = ("resid", "attn_out", "mlp_out")
+#: Free positions of a copy.
+_SPARE = 32
+#: Field of ``Trace`` and name in it -> array, and its axis of positions.
+Columns: TypeAlias = dict[tuple[str, Any], tuple[Any, int]]
 
 
-def _attention(
-    before: Any, part: Any, known: int, store: PatternStore, model: Model
-) -> tuple[PerLayer, PerLayer]:
-    """Patterns [layer, head, query, key] and values [layer, kv_head, pos, d_head]."""
-    length = part.value[0].shape[1]
-    patterns, values = store.arrays(model, 1, length)
-    for layer in range(len(model.stream.blocks)):
-        value = of_layer(values, layer)[0]
-        value[:, :known] = before.value[layer][:, :known]
-        value[:, known:] = part.value[layer][:, known:]
-        if not is_kept(patterns, layer):
-            continue
-        pattern = of_layer(patterns, layer)[0]
-        pattern[:, :known, :known] = before.pattern[layer][:, :known, :known]
-        pattern[:, :known, known:] = 0.0
-        pattern[:, known:] = part.pattern[layer][:, known - length :]
-    return of_sequence(patterns, 0), of_sequence(values, 0)
+def _columns(trace: Any) -> Columns:
+    """All arrays of a trace in which a position has a column: all but patterns and values."""
+    found: Columns = {(name, None): (getattr(trace, name), 1) for name in _STREAM}
+    found["logits", None] = trace.logits, 0
+    for field, axis in (("other_out", 1), ("gates", 0), ("keys", 1)):
+        for name, array in getattr(trace, field).items():
+            found[field, name] = array, axis
+    return found
+
+
+def _at(axis: int, where: slice) -> tuple[slice, ...]:
+    return (*(slice(None),) * axis, where)
+
+
+def _each(arrays: PerLayer, where: tuple[Any, ...]) -> PerLayer:
+    """A part of one sequence's array in every layer that was kept."""
+    if not isinstance(arrays, LayerArrays):
+        whole: Floats = arrays[where]
+        return whole
+    return LayerArrays([None if one is None else one[where] for one in arrays.arrays])
+
+
+def _copied(before: Any, known: int, length: int, store: PatternStore, model: Model) -> Shared:
+    """The first positions of a trace in arrays for ``length`` positions, and more if they fit."""
+    size = length + _SPARE if fits(model, length + _SPARE, store) else length
+    columns: Columns = {}
+    for name, (array, axis) in _columns(before).items():
+        shape = (*array.shape[:axis], size, *array.shape[axis + 1 :])
+        wide = array.new_empty(shape) if isinstance(array, Tensor) else np.empty(shape, array.dtype)
+        wide[_at(axis, slice(known))] = array[_at(axis, slice(known))]
+        columns[name] = wide, axis
+    patterns, values = store.arrays(model, 1, size)
+    for layer, block in enumerate(model.stream.blocks):
+        of_layer(values, layer)[0][:, :known] = before.value[layer][:, :known]
+        if block.heads and is_kept(patterns, layer):
+            pattern = of_layer(patterns, layer)[0]
+            pattern[:, :known, :known] = before.pattern[layer][:, :known, :known]
+            pattern[:, :, known:] = 0.0  # no query sees a later key
+    return Shared(columns, patterns, values, store, (length, size))
 
 
 def inherited(before: Any, known: int) -> dict[Any, Any]:

@@ -110,11 +110,11 @@ class Recorder:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Add the known keys and values before the new ones, and keep all keys on the CPU."""
         layer = self.stream.layer(module)
-        if layer in self._pairs:
-            known = self._pairs[layer]
+        known = self._pairs.get(layer) if layer is not None else None
+        if known is not None:
             key, value = torch.cat([known[0], key], 2), torch.cat([known[1], value], 2)
         if self._keeps_keys and layer is not None:
-            self.keys[layer] = key[0].detach().to("cpu", copy=True)
+            self.keys[layer] = key[0].detach().to("cpu", copy=known is None)
         return query, key, value
 
     def observe(

@@ -278,6 +278,11 @@ def bytes_needed(model: Model, length: int, store: PatternStore) -> int:
     return _need(model, 1, length, store, whole=True).memory
 
 
+def fits(model: Model, length: int, store: PatternStore) -> bool:
+    """Whether the trace of one prompt of ``length`` tokens fits."""
+    return _fits(model, _need(model, 1, length, store, whole=True))
+
+
 def _fits(model: Model, need: _Need) -> bool:
     if need.memory > _SMALL and need.memory > memory.free():
         return False
