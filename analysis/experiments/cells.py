@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -291,7 +292,6 @@ class Patcher:
                 jobs.step(done, len(cells), "Patching cells")
                 yield from zip(part, rows, strict=True)
                 done += len(part)
-                jobs.pause()
         jobs.step(len(cells), max(len(cells), 1), "Patching cells")
 
     def _passes(self, row: int, cells: list[Cell]) -> Iterator[tuple[list[Cell], Tensor]]:
@@ -300,7 +300,8 @@ class Patcher:
         start, checked = 0, row == 0
         while start < len(cells):
             part = cells[start : start + (most if checked else most - 1)]
-            found = self._pass(row, part if checked else [None, *part])
+            run = part if checked else [None, *part]
+            found = jobs.repeatable(partial(self._pass, row, run))
             if found is None or not (checked or self._same(found[0])):
                 row, checked = 0, True  # a later block reads more than the state before it
                 continue

@@ -12,6 +12,7 @@ embeddings (Hanna et al., 2024, arXiv 2403.17806).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -107,35 +108,34 @@ class EdgeRuns:
         found = calls.logits_of(run.last[None])[0]
         return max(*errors, relative_error(found, calls.logits))
 
-    @torch.no_grad()
     def last_states(self, graphs: Sequence[Ints], *, keep: bool) -> Tensor:
         """[graph, d_model] the last state of a run for each graph.
 
-        Args:
-            graphs: For each run, codes of edges in ascending order.
-            keep: Whether these edges are kept and all others cut; else these are cut.
+        A graph is codes of edges, ascending: they alone are kept (``keep``), or they are cut.
         """
-        found: list[Tensor] = []
-        start = 0
-        while start < len(graphs):
-            size = self._batch(graphs[start:])
-            found.append(_Batch(self, graphs[start : start + size], keep).run())
-            self.passes += size
-            start += size
+        found = [jobs.repeatable(partial(self._pass, part, keep)) for part in self._parts(graphs)]
         return torch.cat(found) if found else torch.zeros(0, self.clean.last.shape[-1])
 
-    def _batch(self, graphs: Sequence[Ints]) -> int:
-        """How many of the next graphs run at once."""
-        one = self.clean.senders.nbytes
-        tokens, count = 0, 0
-        for graph in graphs:
+    @torch.no_grad()
+    def _pass(self, graphs: Sequence[Ints], keep: bool) -> Tensor:
+        found = _Batch(self, graphs, keep).run()
+        self.passes += len(graphs)
+        return found
+
+    def _parts(self, graphs: Sequence[Ints]) -> Iterator[Sequence[Ints]]:
+        """The graphs, in parts that run at once."""
+        most = _MAX_BYTES // self.clean.senders.nbytes  # a graph has all senders' states
+        start, tokens = 0, 0
+        for number, graph in enumerate(graphs):
             receivers = np.unique(graph // (self.layout.shape[1] * self.positions))
             busiest = np.histogram(receivers, self.layout.first_receiver)[0].max(initial=0)
-            tokens += (int(busiest) + 1) * self.positions
-            if count and (tokens > _MAX_TOKENS or (count + 1) * one > _MAX_BYTES):
-                break
-            count += 1
-        return count
+            own = (int(busiest) + 1) * self.positions
+            if number > start and (tokens + own > _MAX_TOKENS or number - start >= most):
+                yield graphs[start:number]
+                start, tokens = number, 0
+            tokens += own
+        if graphs:
+            yield graphs[start:]
 
     def values(self, graphs: Sequence[Ints], lead: Lead, *, keep: bool) -> np.ndarray[Any, Any]:
         """[graph] the measured lead; see ``last_states``."""

@@ -12,6 +12,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -201,10 +202,10 @@ def states(
     }
     done = 0
     for places in groups([len(ids) for ids in checked], sizes):
-        yield _run(model, places, [checked[place] for place in places], whole, prefix)
+        ids = [checked[place] for place in places]
+        yield jobs.repeatable(partial(_run, model, places, ids, whole, prefix))
         done += len(places)
         jobs.step(done, len(checked), label)
-        jobs.pause()
 
 
 def batch_size(model: Model, length: int, whole: bool = False) -> int:
