@@ -276,12 +276,13 @@ def _answered(model: Model, ids: tuple[int, ...], spec: RunSpec) -> Trace:
 
 def _read(model: Model, ids: tuple[int, ...]) -> Trace:
     """The trace of a prompt, whose keys and values are kept for what is generated after it."""
-    cache = DynamicCache(config=model.hf.config.get_text_config(decoder=True))
+    caches: list[DynamicCache] = []
 
     def fill(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Give the cache to a pass over the whole prompt."""
+        """Give each pass over the whole prompt a new cache: the one before it may have failed."""
         if not kwargs.get("use_cache"):
-            kwargs |= {"past_key_values": cache, "use_cache": True}
+            caches.append(DynamicCache(config=model.hf.config.get_text_config(decoder=True)))
+            kwargs |= {"past_key_values": caches[-1], "use_cache": True}
         return args, kwargs
 
     with model.lock:
@@ -290,8 +291,8 @@ def _read(model: Model, ids: tuple[int, ...]) -> Trace:
             seen = fitting_trace(model, ids)
         finally:
             handle.remove()
-    if cache.get_seq_length() == len(ids):
-        keep_cache(model, ids, cache)
+    if caches and caches[-1].get_seq_length() == len(ids):
+        keep_cache(model, ids, caches[-1])
     return seen
 
 

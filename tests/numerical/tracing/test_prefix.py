@@ -10,6 +10,7 @@ import torch
 from transformers import GenerationConfig
 
 import analysis
+from analysis.errors import NotEnoughMemoryError
 from analysis.tracing import generation
 from analysis.tracing.prefix import CHECKED
 from analysis.tracing.specs import RunSpec
@@ -145,3 +146,27 @@ def test_a_long_prompt_is_not_kept_twice(small: Case, monkeypatch: pytest.Monkey
     generation._KEPT.clear()
     _, longer = generation.run(small.model, RunSpec("any", token_ids=prompt, new_tokens=1))
     assert longer.reused == 0
+
+
+def test_a_prompt_is_read_again_with_nothing_of_a_pass_that_failed(
+    small: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = (small.trace.token_ids * 4)[:18]
+    generation._KEPT.clear()
+    small.model.recent.clear()
+    block = small.model.stream.blocks[-1].module
+    failing = [True]
+
+    def fail(*_: Any) -> None:
+        """The memory ends in the last block of the first pass."""
+        if failing.pop() if failing else False:
+            raise NotEnoughMemoryError("There is no memory.")
+
+    handle = block.register_forward_pre_hook(fail)
+    try:
+        _, states = generation.run(small.model, RunSpec("any", token_ids=prompt, new_tokens=1))
+    finally:
+        handle.remove()
+    assert not failing
+    plain = built.plain_logits(small.model, states.token_ids).numpy()
+    np.testing.assert_allclose(states.logits[: len(plain)], plain, atol=1e-5)
