@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.contract.specs import Floats, Ints
 from analysis.flow_graph.mass_flow import (
@@ -14,10 +15,12 @@ from analysis.flow_graph.mass_flow import (
     Doubles,
     LinkBatch,
     MassFlow,
+    Widths,
     strongest,
 )
 from analysis.flow_graph.methods import Shares
 from analysis.flow_graph.results import ENDS, Graph
+from analysis.flow_graph.specs import FlowSpec
 
 #: A share up to this size that no link carries is a rounding error.
 _ROUNDING = 1e-6
@@ -153,6 +156,13 @@ def _hidden(flow: MassFlow) -> float:
 class GraphBuilder(MassFlow):
     """Grows a graph from its roots, down to the tokens or up to the last row."""
 
+    def __init__(
+        self, spec: FlowSpec, layers: int, size: int, row: int, roots: tuple[int, ...]
+    ) -> None:
+        super().__init__(spec, layers, size, row, roots)
+        reached = np.where(self.mass > 0.0, np.inf, 0.0)
+        self._widths_known = None if spec.budget is None else Widths(reached, spec.budget)
+
     def block_step(self, layer: int, queries: Ints, shares: Shares) -> None:
         """Add block outputs, made of the MLP and the mid residual that the MLP reads."""
         mid = self.codes.of("mid", layer, queries)
@@ -215,10 +225,33 @@ class GraphBuilder(MassFlow):
         if self.up:
             self.reach[target] += heads.sum(0) @ self.reach[keys]
         weight = self.mass[keys] if self.up else np.ones(table.shape[2])
-        head, query, key = strongest(table, weight, self.spec.top_k, self.spec.threshold)
+        drawn = strongest(table, weight, self.spec.top_k, self.spec.threshold)
+        if self._widths_known is not None and self._widths_known.least > 0.0:
+            self._leave_out(drawn, table, target, keys, self._widths_known)
+        query, head, key = np.nonzero(drawn.transpose(1, 0, 2))
         number = head if named else np.full_like(head, -1)
         share = table[head, query, key]
         self._add("attention", layer, first + key, target[query], share, number, exact=False)
+
+    def _leave_out(
+        self, drawn: NDArray[np.bool_], table: Doubles, target: Ints, keys: slice, known: Widths
+    ) -> None:
+        """Carry the mass of attention links that are not among the largest, and draw the others.
+
+        Args:
+            drawn: [head, query, key] the links; those that are left out are set to False.
+            table: [head, query, key] their shares.
+            target: [query] nodes.
+            keys: The nodes that they read.
+            known: The widths of the links so far.
+        """
+        start = keys if self.up else target
+        axis = (1, 0)[self.up]
+        mass, reached = (np.expand_dims(of[start], axis) for of in (self.mass, known.reached))
+        flow = np.where(drawn, table * mass, 0.0)
+        drawn &= (flow >= known.least) & (reached >= known.least)
+        flow[drawn] = 0.0
+        self.mass[target if self.up else keys] += flow.sum((0, 2 if self.up else 1))
 
     def _add(
         self,
@@ -248,6 +281,8 @@ class GraphBuilder(MassFlow):
             np.zeros(size),
         )  # fmt: skip
         self.add(batch)
+        if self._widths_known is not None:
+            self._widths_known.add(*self._from_and_to(batch), batch.flow)
         if self.spec.budget is not None and self.count > max(8 * self.spec.budget, 1 << 16):
             self.cut(self.spec.budget)
 

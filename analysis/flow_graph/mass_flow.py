@@ -53,8 +53,8 @@ class NodeCodes:
 
 def strongest(
     table: Doubles, weight: Doubles, top_k: int | None, threshold: float
-) -> tuple[Ints, Ints, Ints]:
-    """(head, query, key) of the strongest entries above the threshold, by query.
+) -> NDArray[np.bool_]:
+    """[head, query, key] the strongest entries above the threshold.
 
     Args:
         table: [head, query, key] shares.
@@ -65,8 +65,7 @@ def strongest(
     drawn = (table > threshold) & (weight > 0.0)
     if top_k is not None:
         drawn = _top(np.where(drawn, table * weight, 0.0), top_k) > 0.0
-    query, head, key = np.nonzero(drawn.transpose(1, 0, 2))
-    return head, query, key
+    return drawn
 
 
 def _top(strength: Doubles, top_k: int) -> Doubles:
@@ -99,6 +98,35 @@ class LinkBatch:
     def only(self, kept: NDArray[np.bool_]) -> LinkBatch:
         """The links that ``kept`` marks."""
         return LinkBatch(*(getattr(self, name)[kept] for name in COLUMNS))
+
+
+class Widths:
+    """Which links can be among the largest of a graph that still grows; see ``MassFlow.cut``.
+
+    Args:
+        reached: [node] infinite at the roots, else 0.
+        budget: How many links are kept in the end.
+
+    Attributes:
+        reached: [node] the width of the widest path to each node.
+        least: Links that are narrower are not among the largest.
+    """
+
+    def __init__(self, reached: Doubles, budget: int) -> None:
+        self.reached, self.least = reached, 0.0
+        self._budget = max(budget, 1)
+        self._known: list[Doubles] = []
+        self._count = 0
+
+    def add(self, start: Ints, end: Ints, flow: Doubles) -> None:
+        """Take links from ``start`` to ``end``."""
+        width = np.minimum(flow, self.reached[start])
+        np.maximum.at(self.reached, end, width)
+        self._known.append(width)
+        self._count += len(width)
+        if self._count > 2 * self._budget:
+            every = np.partition(np.concatenate(self._known), -self._budget)[-self._budget :]
+            self._known, self._count, self.least = [every], self._budget, float(every[0])
 
 
 class MassFlow:

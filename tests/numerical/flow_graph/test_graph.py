@@ -145,6 +145,37 @@ def test_a_budget_keeps_connected_links(small: Case, budget: int, options: dict)
     assert max(node.flow for node in graph.nodes) <= 1.0 + 1e-6
 
 
+@pytest.mark.parametrize("budget", [5, 30])
+@pytest.mark.parametrize("options", [
+    {"method": "norm"}, {"method": "attention", "top_k": 4}, {"method": "proximity"},
+    {"method": "norm", "direction": "up", "row": 0, "position": 1},
+    {"method": "norm", "per_head": False, "position": (3, 8)},
+])  # fmt: skip
+def test_a_budget_keeps_the_widest_links_of_the_whole_graph(
+    small: Case, budget: int, options: dict
+) -> None:
+    """Most links are left out while the graph grows; none of them is among the widest."""
+    whole = analysis.flow(small.model, small.trace, **options)
+    graph = analysis.flow(small.model, small.trace, budget=budget, **options)
+    widths, reached = {}, {f"block:{whole.row}:{pos}": np.inf for pos in whole.roots}
+    for link in whole.links:
+        start, end = link.target, link.source
+        if whole.direction == "up":
+            start, end = end, start
+        name = (link.kind, link.source, link.target, link.head)
+        widths[name] = min(link.flow, reached.get(start, 0.0))
+        reached[end] = max(reached.get(end, 0.0), widths[name])
+    drawn = {
+        (link.kind, link.source, link.target, link.head)
+        for link in graph.links
+        if link.kind != "other"
+    }
+    assert drawn <= widths.keys()
+    narrowest = min(widths[name] for name in drawn)
+    assert narrowest > 0.0
+    assert all(width <= narrowest + 1e-7 for name, width in widths.items() if name not in drawn)
+
+
 def test_a_large_budget_cuts_nothing(small: Case) -> None:
     whole = analysis.flow(small.model, small.trace, method="proximity")
     graph = analysis.flow(small.model, small.trace, method="proximity", budget=len(whole.links))
