@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
@@ -15,6 +17,12 @@ def touch(model: Model) -> None:
     """Read every weight once, so that mapped files are in memory."""
     for weight in (*model.hf.parameters(), *model.hf.buffers()):
         weight.detach().view(-1)[::512].sum().item()
+
+
+def trim() -> None:
+    """Give freed memory back to the system, so that the next peak shows all that work needs."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def resident() -> int:
@@ -32,17 +40,22 @@ def peak() -> int:
     return _field("VmHWM")
 
 
+def own() -> int:
+    """Return the bytes of this process in memory now, without the pages of mapped files."""
+    return _field("RssAnon")
+
+
 def own_peak(work: Callable[[], object]) -> int:
     """Return the largest number of bytes of its own that the process has during ``work``.
 
     Pages of mapped files are left out: the kernel drops them when memory is short. The size is read
     twenty times a second.
     """
-    sizes, done = [_field("RssAnon")], Event()
+    sizes, done = [own()], Event()
 
     def watch() -> None:
         while not done.wait(0.05):
-            sizes.append(_field("RssAnon"))
+            sizes.append(own())
 
     watcher = Thread(target=watch, daemon=True)
     watcher.start()
