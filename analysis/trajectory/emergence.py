@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from analysis.trajectory.steps import emergence_rows, follow
 
 #: Positions in one pass: their logits take the memory.
 MAX_POSITIONS = 512
+#: States that are run at once at least: as many cost a matrix product little more than one.
+TOGETHER = 8
 #: Tokens of the pass that shows what the modules return.
 _PROBE = 2
 
@@ -51,36 +54,57 @@ def causal_commit(model: Model, trace: Trace, positions: Sequence[int]) -> tuple
         CancelledError: If the caller's progress listener stops the work.
     """
     where = np.array(list(positions), np.int64)
-    layers = model.info.layers
+    layers = row = model.info.layers
     commits = np.full(len(where), layers)
     alone = _PositionsAlone(model, trace.token_ids[0])
     left = np.arange(len(where))
-    for row in reversed(range(layers)):
-        left = np.concatenate(
+    while row and len(left):
+        rows = np.arange(row)[::-1][: max(TOGETHER // len(left), 1)]
+        kept = np.concatenate(
             [
-                some[_keeps_choice(alone, trace, where[some], row)]
+                _keep_choices(alone, trace, where[some], rows)
                 for some in np.split(left, range(MAX_POSITIONS, len(left), MAX_POSITIONS))
-            ]
+            ],
+            axis=1,
         )
-        if not len(left):
-            break
-        commits[left] = row
+        commits[left] -= kept.sum(0)
+        left, row = left[kept[-1]], int(rows[-1])
         jobs.step(layers - row, layers, "Causal commit")
         jobs.pause()
     return tuple(commits.tolist())
 
 
-def _keeps_choice(
-    alone: _PositionsAlone, trace: Trace, positions: Ints, row: int
+def _keep_choices(
+    alone: _PositionsAlone, trace: Trace, positions: Ints, rows: Ints
 ) -> NDArray[np.bool_]:
-    """[n] whether the choices survive without attention from a row's layer on."""
+    """[row, n] whether the choices survive without attention from a row's layer on.
+
+    The rows descend; a choice that does not survive at one counts as lost at those below it.
+    """
     if not len(positions):
-        return np.zeros(0, bool)
-    states = torch.from_numpy(trace.resid[row, positions])
+        return np.zeros((len(rows), 0), bool)
+    states = torch.from_numpy(trace.resid[np.ix_(rows, positions)])
     tokens = torch.tensor([[trace.token_ids[position] for position in positions.tolist()]])
-    choices = alone.logits(tokens, states, row).argmax(-1).cpu().numpy()
-    kept: NDArray[np.bool_] = choices == trace.logits[positions].argmax(-1)
-    return kept
+    choices = alone.logits(tokens, states, rows.tolist()).argmax(-1).cpu().numpy()
+    kept = choices == trace.logits[positions].argmax(-1)
+    return np.logical_and.accumulate(kept)
+
+
+#: The outputs of modules, and those of each layer that are replaced.
+_Forms: TypeAlias = tuple[dict[nn.Module, Any], list[list[nn.Module]]]
+_forms: WeakKeyDictionary[Model, _Forms] = WeakKeyDictionary()
+
+
+def _skips(block: Block, outputs: dict[nn.Module, Any]) -> bool:
+    """Whether a block's attention returns its projection's output and nothing else.
+
+    BLOOM's adds the residual to it.
+    """
+    if block.attention is None or block.projection is None:
+        return False
+    whole = first_tensor(outputs.get(block.attention))
+    projected = first_tensor(outputs.get(block.projection))
+    return whole is not None and projected is not None and torch.equal(whole, projected)
 
 
 class _PositionsAlone:
@@ -91,41 +115,41 @@ class _PositionsAlone:
 
     Args:
         model: The model.
-        token: Any token's id, for a pass that shows the form of what the modules return.
+        token: Any token's id, for a pass that shows the form of what the modules return; it runs
+            once for each model.
     """
 
     def __init__(self, model: Model, token: int) -> None:
         self._model = model
-        self._outputs: dict[nn.Module, Any] = {}
-        blocks = model.stream.blocks
+        known = _forms.get(model)
+        if known is None:
+            known = _forms[model] = self._probed(token)
+        self._outputs, self._mixers = known
+
+    def _probed(self, token: int) -> _Forms:
+        """What the modules return in a short pass, and those that are replaced in each layer."""
+        blocks = self._model.stream.blocks
         mixers = [(*block.of("attention"), *block.of("ssm")) for block in blocks]
         writing = [[writer.module for writer in layer] for layer in mixers]
         inside = {one for block in blocks for one in (block.attention, block.projection) if one}
         needed = {block.module for block in blocks}.union(inside, *writing)
-        handles = [one.register_forward_hook(self._keep) for one in needed]
+        outputs: dict[nn.Module, Any] = {}
+
+        def keep(module: nn.Module, _args: Any, output: Any) -> None:
+            """Keep an output."""
+            outputs[module] = output
+
+        handles = [one.register_forward_hook(keep) for one in needed]
         try:
             self._run(torch.tensor([[token] * _PROBE]))
         finally:
             for handle in handles:
                 handle.remove()
-        self._mixers = writing
-        for block, layer in zip(blocks, self._mixers, strict=True):
-            if block.attention is not None and block.attention not in layer and self._skips(block):
-                layer.append(block.attention)
-
-    def _keep(self, module: nn.Module, _args: Any, output: Any) -> None:
-        self._outputs[module] = output
-
-    def _skips(self, block: Block) -> bool:
-        """Whether a block's attention returns its projection's output and nothing else.
-
-        BLOOM's adds the residual to it.
-        """
-        if block.attention is None or block.projection is None:
-            return False
-        whole = first_tensor(self._outputs.get(block.attention))
-        projected = first_tensor(self._outputs.get(block.projection))
-        return whole is not None and projected is not None and torch.equal(whole, projected)
+        for block, layer in zip(blocks, writing, strict=True):
+            attention = block.attention
+            if attention is not None and attention not in layer and _skips(block, outputs):
+                layer.append(attention)
+        return outputs, writing
 
     @torch.no_grad()
     def _run(self, tokens: Tensor) -> Tensor:
@@ -135,21 +159,44 @@ class _PositionsAlone:
         logits: Tensor = output.logits[0]
         return logits
 
-    def logits(self, tokens: Tensor, states: Tensor, row: int) -> Tensor:
-        """[n, vocab] logits of positions with tokens [1, n], from states [n, d_model] at a row."""
-        blocks = self._model.stream.blocks
+    def logits(self, tokens: Tensor, states: Tensor, rows: Sequence[int]) -> Tensor:
+        """[row, n, vocab] logits of positions, from their states at each row.
+
+        Args:
+            tokens: [1, n].
+            states: [row, n, d_model].
+            rows: Descending. All run in one pass, which begins at the last of them.
+        """
+        blocks, lowest, every = self._model.stream.blocks, rows[-1], states.flatten(0, 1)
         with self._model.lock, ExitStack() as stack:
-            if row == 0:
-                hooks = hook_component(self._model, "row", 0, states[None].to, 1)
-                for handle in hooks:
-                    stack.callback(handle.remove)
-            for block in blocks[:row]:
-                stack.enter_context(self._returning(block.module, states))
-            for layer in self._mixers[row:]:
+            for place, row in enumerate(rows):
+                if row == 0 or row > lowest:
+                    self._replace(stack, row, place, every if row == lowest else states[place])
+            for block in blocks[:lowest]:
+                stack.enter_context(self._returning(block.module, every))
+            for layer in self._mixers[lowest:]:
                 for module in layer:
-                    zeros = torch.zeros(len(states), self._width(module))
+                    zeros = torch.zeros(len(every), self._width(module))
                     stack.enter_context(self._returning(module, zeros))
-            return self._run(tokens)
+            found = self._run(tokens.repeat(1, len(rows)))
+            return found.view(*states.shape[:2], -1)
+
+    def _replace(self, stack: ExitStack, row: int, place: int, states: Tensor) -> None:
+        """Let some positions [n, d_model] of a pass go on at a row from given states.
+
+        They are the ``place``-th n, or all of them.
+        """
+
+        def edit(state: Tensor) -> Tensor:
+            """The states of the pass, with the given ones."""
+            new, count = states.to(state), len(states)
+            if count == state.shape[1]:
+                return new[None]
+            start = place * count
+            return torch.cat([state[:, :start], new[None], state[:, start + count :]], 1)
+
+        for handle in hook_component(self._model, "row", row, edit, 1):
+            stack.callback(handle.remove)
 
     def _width(self, module: nn.Module) -> int:
         return int(hidden_output(self._outputs[module]).shape[-1])

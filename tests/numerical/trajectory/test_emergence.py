@@ -8,6 +8,8 @@ import torch
 
 import analysis
 from analysis.tracing.interventions import Ablate
+from analysis.trajectory import emergence
+from analysis.trajectory.emergence import causal_commit
 from analysis.trajectory.specs import StorySpec
 from analysis.trajectory.steps import compute_story, first_row, staying_row
 from tests.numerical.conftest import Case
@@ -122,6 +124,23 @@ def test_one_pass_for_all_positions_equals_one_for_each(kind: str) -> None:
             changed = analysis.trace(model, trace.token_ids, edits)
             keeps.append(changed.logits[pos].argmax() == trace.logits[pos].argmax())
         assert found[pos] == min(row for row in range(len(keeps)) if all(keeps[row:]))
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gpt_neox", "gemma2", "jamba", "bloom", "deepseek_v3"])
+def test_rows_that_run_in_one_pass_give_what_each_gives_alone(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few positions take several rows at once; the model's modules are looked at once."""
+    model = built.understood(zoo.make(kind), kind)
+    trace = analysis.trace(model, (5, 9, 33, 2, 8, 41, 7, 50, 12))
+    monkeypatch.setattr(emergence, "TOGETHER", 0)
+    wanted = causal_commit(model, trace, range(9))
+    assert len(set(wanted)) > 1
+    for together in (3, 8, 100):
+        monkeypatch.setattr(emergence, "TOGETHER", together)
+        assert causal_commit(model, trace, range(9)) == wanted
+        assert causal_commit(model, trace, [6, 2]) == (wanted[6], wanted[2])
+        assert [causal_commit(model, trace, [pos])[0] for pos in range(9)] == list(wanted)
 
 
 def test_causal_commit_is_optional(small: Case) -> None:
