@@ -42,9 +42,32 @@ Dash loads scripts in alphabetical order. This one comes first, before those tha
     }
   }
 
+  /* Whether a chart is drawn in the size of its element. */
+  function fits(chart) {
+    const drawn = chart?._fullLayout;
+    const { width, height } = drawn ? getComputedStyle(chart) : {};
+    return (
+      Math.abs(parseFloat(width) - drawn?.width) < 1 &&
+      Math.abs(parseFloat(height) - drawn?.height) < 1
+    );
+  }
+
+  /*
+  Dash draws a chart again after the size of its element has changed. A new figure is drawn in that
+  size already, so it stays as it is.
+  */
+  function drawOnceInASize(plots) {
+    const { resize } = plots;
+    if (!plots.resizesOnce) {
+      plots.resizesOnce = true;
+      plots.resize = (chart) => (fits(chart) ? Promise.resolve(chart) : resize(chart));
+    }
+  }
+
   function watch(chart) {
     if (!watched.has(chart) && chart.on) {
       watched.add(chart);
+      drawOnceInASize(window.Plotly.Plots);
       chart.on("plotly_afterplot", () => {
         measureAgain(chart);
         notify(drawCallbacks, chart);

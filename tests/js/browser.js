@@ -74,7 +74,11 @@ function openPage({ search = "", fetch, storage = new Map(), navigation = "navig
     scrolls: [],
     scrollTo: (options) => window.scrolls.push(options),
     relayouts: [],
-    Plotly: { relayout: (chart, changes) => window.relayouts.push([chart, changes]) },
+    resized: [],
+    Plotly: {
+      relayout: (chart, changes) => window.relayouts.push([chart, changes]),
+      Plots: { resize: async (chart) => window.resized.push(chart) },
+    },
   });
   const document = new Document(window);
   const page = { window, document, clock, sets: [], layout: {}, history: [], clipboard: [] };
@@ -136,6 +140,7 @@ function openPage({ search = "", fetch, storage = new Map(), navigation = "navig
     setTimeout: clock.setTimeout,
     requestAnimationFrame: (callback) => frames.push(callback),
     cancelAnimationFrame: (frame) => (frames[frame - 1] = () => {}),
+    getComputedStyle: (element) => element.computed ?? {},
   };
   for (const { filename, source } of SCRIPTS) {
     vm.compileFunction(source, Object.keys(globals), { filename })(...Object.values(globals));

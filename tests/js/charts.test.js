@@ -164,3 +164,25 @@ test("the next figure is drawn in the panel's size of that time", () => {
   chart.emit("plotly_afterplot");
   assert.equal(chart._fullLayout._initialAutoSizeIsDone, false);
 });
+
+test("a chart is drawn again by Dash only if the size of its element differs", async () => {
+  const page = openPage();
+  const chart = page.chart("curves-graph", { meta: { view: "curves" } });
+  page.chart("attention-graph", { meta: { view: "attention" } }); // the second wraps nothing again
+  const { resize } = page.window.Plotly.Plots;
+  await resize(chart); // not drawn yet
+  chart._fullLayout = { width: 300.5, height: 200 };
+  assert.deepEqual(page.window.resized, [chart]);
+  chart.computed = { width: "300.5px", height: "200px" };
+  assert.equal(await resize(chart), chart);
+  assert.deepEqual(page.window.resized, [chart]);
+  for (const computed of [
+    { width: "302px", height: "200px" },
+    { width: "300.5px", height: "190px" },
+    { width: "auto", height: "auto" }, // hidden
+  ]) {
+    chart.computed = computed;
+    await resize(chart);
+  }
+  assert.equal(page.window.resized.length, 4);
+});
