@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from dash import no_update
 from plotly.io.json import to_json_plotly
@@ -256,6 +256,10 @@ class Pictures:
         self._kept.put(name, replace(drawn, texts=packed))
 
 
+#: A picture, its values unless it was found, and whether nothing is missing.
+Found: TypeAlias = tuple[Drawn, list[Any] | None, bool]
+
+
 class _Drawer:
     """Draws one page: has its names, and the pictures that it shares with other pages."""
 
@@ -280,7 +284,7 @@ class _Drawer:
         return digest([job, self.names.chosen(drawing.parts), *self._state(drawing), ready])
 
     def _shared_key(self, drawing: Drawing) -> str:
-        """The same for all pages, before a job has ended; empty if the picture is not for others.
+        """The same for all pages; empty if the picture is not for others.
 
         No drawing shows the number of the request.
         """
@@ -289,30 +293,34 @@ class _Drawer:
         chosen = self.names.chosen((*drawing.parts, *(drawing.computed or ())), but="attempt")
         return digest([drawing.name, self._shared, chosen, *self._state(drawing)])
 
-    def draw(
-        self, drawing: Drawing, ready: Mapping[str, Any] | None, note: Any
-    ) -> tuple[Drawn, list[Any] | None, bool]:
-        """Find a picture, or make it.
-
-        Returns:
-            The picture, its values unless it was found, and whether nothing is missing.
-        """
+    def draw(self, drawing: Drawing, ready: Mapping[str, Any] | None, note: Any) -> Found:
+        """Find a picture, or make it."""
         note = note if drawing.notes else None
-        shared = self._shared_key(drawing) if ready is None else ""
-        drawn = self.pictures.find(shared, note, self.service) if shared else None
-        if drawn is not None:
+        if ready is None:
+            return self._from_memo(drawing, note)
+        if drawing.job is not JobStart.ON_REQUEST and not {"part", "problem"} & ready.keys():
+            with suppress(NotInMemoError):  # what the job computed is there, for all pages
+                found = self._from_memo(drawing, note)
+                if found[2]:
+                    return found
+        return self._make(drawing, _reader(self.service, ready), ready, note)
+
+    def _from_memo(self, drawing: Drawing, note: Any) -> Found:
+        shared = self._shared_key(drawing)
+        if shared and (drawn := self.pictures.find(shared, note, self.service)):
             return drawn, None, True
-        reader, errors = _reader(self.service, ready), explained.get()
+        reader, errors = MemoOnly(self.service, NotInMemoError()), explained.get()
+        drawn, values, complete = self._make(drawing, reader, None, note)
+        if shared and complete and reader.only_memo and errors == explained.get():
+            self.pictures.keep(shared, note, replace(drawn, lacked=tuple(reader.lacked)))
+        return drawn, values, complete
+
+    def _make(self, drawing: Drawing, reader: Any, ready: Any, note: Any) -> Found:
         found = call(drawing, reader, self.page, ready, note)
         shown = found if isinstance(found, Shown) else Shown(found)
         several = len(drawing.outputs) > 1
-        values = [
-            self.pictures.finish(one) for one in (shown.values if several else [shown.values])
-        ]
-        drawn = _as_text(values, shown.note)
-        if shared and shown.complete and reader.only_memo and errors == explained.get():
-            self.pictures.keep(shared, note, replace(drawn, lacked=tuple(reader.lacked)))
-        return drawn, values, shown.complete
+        values = list(map(self.pictures.finish, shown.values if several else [shown.values]))
+        return _as_text(values, shown.note), values, shown.complete
 
 
 def draw_changed(
@@ -320,11 +328,7 @@ def draw_changed(
 ) -> Answer:
     """Draw every row of a table whose inputs changed since it was drawn.
 
-    Args:
-        table: The drawings.
-        service: Has the memo.
-        page: The state of the page.
-        pictures: What other pages have drawn.
+    ``pictures`` has what other pages have drawn.
     """
     answer, now = Answer(), _Drawer(service, page, pictures or Pictures())
     for drawing in table:
@@ -375,13 +379,13 @@ def _changed(drawn: Drawn, values: Any, known: Any) -> tuple[tuple[Any, ...], li
     return tuple(changed), digests
 
 
-def _reader(service: Service, ready: Mapping[str, Any] | None) -> Any:
-    """The service that a drawing reads from.
+def _reader(service: Service, ready: Mapping[str, Any]) -> Any:
+    """The service that a drawing reads from when its job has passed on a result.
 
     After its job has ended it is the service itself: the memo may have been unable to store a
     result. After its job has failed, requests fail with the job's problem.
     """
-    if ready is None or "part" in ready:
+    if "part" in ready:
         return MemoOnly(service, NotInMemoError())
     if "problem" in ready:
         return MemoOnly(service, AnalysisError(*ready["problem"][:2]))

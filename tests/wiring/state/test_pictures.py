@@ -161,7 +161,7 @@ def test_what_may_look_different_next_time_is_not_kept(
     assert table.count == 2
 
 
-def test_pictures_of_edited_runs_and_of_jobs_that_ended_are_not_kept(
+def test_pictures_of_edited_runs_are_not_kept(
     memo: FakeService, pictures: Pictures, run_ref: RunRef
 ) -> None:
     table = Table()
@@ -170,11 +170,58 @@ def test_pictures_of_edited_runs_and_of_jobs_that_ended_are_not_kept(
     for _ in range(2):
         ask(table, pictures, memo, edited)
     assert table.count == 2
-    table = Table(job=JobStart.AUTOMATIC)
-    ready = {"pattern": {"of": job_key(table.drawing, run_ref, HERE), "done": True}}
+
+
+def after_job(table: Table, run: RunRef, **further: Any) -> dict[str, Any]:
+    """The stores of a page whose job has passed on a result."""
+    return {"pattern": {"of": job_key(table.drawing, run, HERE), **further}}
+
+
+@pytest.mark.parametrize("job", [JobStart.NONE, JobStart.AUTOMATIC])
+def test_the_picture_after_a_job_is_kept_for_pages_that_open_later(
+    memo: FakeService, pictures: Pictures, run_ref: RunRef, job: JobStart
+) -> None:
+    table = Table(job=job)
+    first = ask(table, pictures, memo, run_ref, ready=after_job(table, run_ref, done=True))
+    memo.memo.clear()
+    assert ask(table, pictures, memo, run_ref).values == first.values
+    again = ask(table, pictures, memo, run_ref, ready=after_job(table, run_ref, done=True))
+    assert again.values == first.values
+    assert table.count == 1
+
+
+@pytest.mark.parametrize(
+    ("job", "result", "has_result"),
+    [
+        (JobStart.AUTOMATIC, {"part": "the first column"}, True),
+        (JobStart.AUTOMATIC, {"problem": ["No memory.", "", ""]}, True),
+        (JobStart.ON_REQUEST, {"done": True}, True),
+        (JobStart.AUTOMATIC, {"done": True}, False),  # the memo was unable to store it
+    ],
+)
+def test_other_pictures_of_jobs_are_not_kept(
+    memo: FakeService,
+    pictures: Pictures,
+    run_ref: RunRef,
+    job: JobStart,
+    result: dict[str, Any],
+    has_result: bool,
+) -> None:
+    table = Table(job=job)
+    seen: list[Any] = []
+
+    def draw(service: Any, run: RunRef, _selection: Selection, ready: Any, **_: Any) -> Any:
+        if not has_result:
+            service.ask(trace_of(run), OPTIONAL)
+            memo.memo.clear()
+        seen.append(ready)
+        return "drawn"
+
+    table.drawing = replace(table.drawing, draw=draw)
+    ready = after_job(table, run_ref, **result)
     for _ in range(2):
-        ask(table, pictures, memo, run_ref, ready=ready)
-    assert table.count == 2
+        assert ask(table, pictures, memo, run_ref, ready=ready).values == {"pattern": ("drawn",)}
+    assert seen == [ready["pattern"]] * 2
 
 
 def test_a_picture_that_leaves_out_a_value_is_for_pages_that_have_it(
