@@ -104,7 +104,7 @@ def create_app(
     export.install(app.server, context, VIEWS)
     protect(app, settings, service, framed=framed)
     if manager is not None:
-        continue_jobs(app, manager)
+        continue_jobs(app, manager, settings.threads // 4)
     app.server.wsgi_app = Below(app.server.wsgi_app, settings.url_prefix)
     # By default, Dash does this at the first request, and answers parallel requests before it is
     # done. A second web process then did not know the scripts that its first page requested.

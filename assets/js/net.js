@@ -7,6 +7,8 @@ The only wrapper of `window.fetch`. It changes how Dash sends its callback reque
   - the request of each background job is kept. If the server was restarted and does not know the
     job, the request is sent once more, under the job's old name (dash_app/jobs/job_and_draw.py).
     So nothing that waits is lost, and no request is repeated for ever;
+  - the polls of a job that has just started wait for its result on the server. The first one does
+    not: the page can stop a job only when it has its progress;
   - the polls of a job that takes long are sent less often, so that those who wait for a busy server
     don't keep it busy;
   - a refusal is shown. Dash ignores it silently.
@@ -31,7 +33,7 @@ All other requests pass unchanged.
     "The page tried for ten minutes and has stopped. Copy what you typed and reload the page.";
   const originalFetch = window.fetch;
   let requests = 0;
-  const jobs = new Map(); // a job's handle -> its request: {url, options, repeats, start}
+  const jobs = new Map(); // a job's handle -> its request: {url, options, repeats, start, polls}
   let unanswered = 0; // requests that have failed at least once and wait to be sent again
 
   function isCallback(resource) {
@@ -114,7 +116,7 @@ All other requests pass unchanged.
   async function keep(response, url, options) {
     const { cacheKey } = await response.json();
     if (cacheKey && !jobs.has(cacheKey)) {
-      jobs.set(cacheKey, { url, options, repeats: 0, start: performance.now() });
+      jobs.set(cacheKey, { url, options, repeats: 0, start: performance.now(), polls: 0 });
     }
     if (jobs.size > MOST_KEPT) {
       jobs.delete(jobs.keys().next().value);
@@ -128,7 +130,10 @@ All other requests pass unchanged.
     if (!job || job.repeats >= MOST_REPEATS) {
       return retry(() => send(url, options));
     }
-    const response = await retry(() => send(`${url}&repeatable=1`, options));
+    const isYoung = performance.now() - job.start < PATIENT_AFTER_MS;
+    const wait = isYoung && job.polls > 0 ? "&wait=1" : "";
+    job.polls += 1;
+    const response = await retry(() => send(`${url}&repeatable=1${wait}`, options));
     if (response.status !== LOST) {
       return response;
     }

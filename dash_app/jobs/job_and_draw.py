@@ -6,6 +6,8 @@ its result on by ``set_props``, and what is drawn never depends on an answer tha
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -102,11 +104,7 @@ def caption(progress: Progress) -> str:
 
 
 def run_safely(work: Callable[[], Any]) -> dict[str, Any] | None:
-    """Do a job's work.
-
-    Returns:
-        ``{"done": result}``, or ``{"problem": ...}`` if it failed; None if it was cancelled.
-    """
+    """Do a job's work: ``{"done": ...}``, ``{"problem": ...}``, or None if it was cancelled."""
     try:
         return {"done": work()}
     except CancelledError:
@@ -186,12 +184,9 @@ class JobParts:
 
 
 def hand_over(store: str, result: Any, **mark: Any) -> None:
-    """Pass a job's result, whole or in part, to the page.
+    """Pass a job's result, whole or in part, to the page; None if it was cancelled or not needed.
 
     It is set, not returned: Dash would delay the drawing until the job ends.
-
-    Raises:
-        PreventUpdate: If there is no result, because the job was cancelled or not needed.
     """
     if result is None:
         raise PreventUpdate
@@ -326,10 +321,7 @@ def announce(set_progress: Callable[[Any], None]) -> Callable[[Any], None]:
     Dash cancels only jobs that the browser knows. A job whose start the server has not answered yet
     would run on, so the stop button stays disabled until the first progress arrives. Every progress
     enables it again: when two jobs are started before the first is known, the end of one would
-    otherwise leave the other without a bar and a button.
-
-    Returns:
-        The function that shows progress.
+    otherwise leave the other without a bar and a button. Returns the function that shows progress.
     """
 
     def show(value: Any) -> None:
@@ -339,7 +331,11 @@ def announce(set_progress: Callable[[Any], None]) -> Callable[[Any], None]:
     return show
 
 
-def continue_jobs(app: Dash, manager: JobManager) -> None:
+#: Seconds that a poll waits for a result, and how often it looks.
+HOLD_S, LOOK_S = 0.2, 0.005
+
+
+def continue_jobs(app: Dash, manager: JobManager, held: int = 0) -> None:
     """Let pages start the jobs again that a server lost when it ended.
 
     A page keeps the request of each job that it waits for (``assets/js/net.js``). If a poll reaches
@@ -350,14 +346,16 @@ def continue_jobs(app: Dash, manager: JobManager) -> None:
     Args:
         app: The app, whose gate checks each request before this.
         manager: Runs the jobs.
+        held: Polls that may wait for a result at once; the others are answered at once.
     """
+    waiting = threading.BoundedSemaphore(held)
 
     def check() -> Response | None:
         if not g.get("background"):
             return None
         if "cacheKey" in request.args:
-            is_lost = "repeatable" in request.args and manager.is_lost(_key(app, "cacheKey"))
-            return Response(status=410) if is_lost else None
+            repeatable = "repeatable" in request.args
+            return _poll(manager, _key(app, "cacheKey"), waiting) if repeatable else None
         if "again" in request.args:
             g.again = _key(app, "again")
             if not manager.is_lost(g.again):
@@ -368,6 +366,18 @@ def continue_jobs(app: Dash, manager: JobManager) -> None:
         return None
 
     app.server.before_request(check)
+
+
+def _poll(manager: JobManager, key: str, waiting: threading.Semaphore) -> Response | None:
+    """Answer a poll of a lost job; a poll that asks to wait waits for a result that comes soon."""
+    if manager.is_lost(key):
+        return Response(status=410)
+    if "wait" in request.args and waiting.acquire(blocking=False):
+        late = time.monotonic() + HOLD_S
+        while not manager.has_result(key) and time.monotonic() < late:
+            time.sleep(LOOK_S)
+        waiting.release()
+    return None
 
 
 def _mark(response: Response) -> Response:

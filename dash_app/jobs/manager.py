@@ -127,12 +127,9 @@ class JobManager(DiskcacheManager):
     def drain(self, grace_s: float, fetch_s: float = 2.0) -> None:
         """Start no more jobs, let the running ones finish, and leave the others as they are.
 
-        Their pages repeat the requests when a server answers again (``net.js``). Long work is not
-        waited for: what it has finished is stored.
-
-        Args:
-            grace_s: Seconds that jobs have to finish.
-            fetch_s: Seconds that pages have to fetch the results.
+        Jobs have ``grace_s`` seconds to finish, and pages ``fetch_s`` to fetch the results. Other
+        pages repeat their requests when a server answers again (``net.js``). What long work has
+        finished is stored.
         """
         self.draining = True
         some_ran = any(running.state == "running" for running in list(self._jobs.values()))
@@ -168,18 +165,17 @@ class JobManager(DiskcacheManager):
     def make_job_fn(self, fn: Callable[..., Any], progress: bool, key: str | None = None) -> bool:
         """What Dash passes to ``call_job_fn``: whether the callback reports progress.
 
-        Not the function itself: Dash registers the callbacks of every app with every manager, and
-        two apps that one function made use the same names.
+        Not the function: Dash registers every app's callbacks, under equal names, here.
         """
         if inspect.iscoroutinefunction(fn):
             raise TypeError("background callbacks run in threads and can't be coroutines")
         return progress
 
     def build_cache_key(self, fn: Callable[..., Any], *_args: Any) -> str:
-        """A new id for a job, and a note of the function to call.
+        """A new id for a job, which keeps it after a restart; a note of the function to call.
 
         The id is never shared: users share the memo of results instead. It ends with the owner's
-        tag, which the gate checks. A job that a page starts again after a restart keeps its id.
+        tag, which the gate checks.
         """
         key = str(g.get("again") or secrets.token_hex(16) + owner_tag(current_user.get()))
         self._functions[key] = fn
@@ -294,6 +290,11 @@ class JobManager(DiskcacheManager):
             else:
                 kept[running.user] += 1
 
+    def has_result(self, key: str) -> bool:
+        """Whether a page has more to fetch than progress, or the job does not run here any more."""
+        one = self._jobs.get(key)
+        return one is None or one.state != "running" or bool(one.props)
+
     # What Dash calls while a job runs, and after it.
 
     def job_running(self, job: str) -> bool:
@@ -351,8 +352,7 @@ class JobManager(DiskcacheManager):
 
     def get_updated_props(self, key: str) -> dict[str, Any]:
         """The values of ``set_props`` since the last call, by component."""
-        running = self._jobs.get(key)
-        if running is None:
+        if (running := self._jobs.get(key)) is None:
             return {}
         with self._lock:
             props, running.props = running.props, {}

@@ -233,6 +233,23 @@ test("a job that takes long is polled with a growing pause, of at most a second"
   }
 });
 
+test("polls of a young job wait on the server, but not the first one", async () => {
+  const started = { headers: { "X-Background-Job": "1" } };
+  const page = openWith((url) =>
+    url.includes("cacheKey=") ? new Response("{}") : new Response('{"cacheKey":"job~1"}', started)
+  );
+  await page.window.fetch(CALLBACK, OTHER);
+  const waits = [];
+  for (const after of [0, 150, 1000, 1000]) {
+    await page.clock.advance(after);
+    const answered = page.window.fetch(`${CALLBACK}?cacheKey=job~1`, OTHER);
+    await page.clock.advance(1000);
+    await answered;
+    waits.push(new URLSearchParams(page.sent.at(-1)[1].split("?")[1]).get("wait"));
+  }
+  assert.deepEqual(waits, [null, "1", null, null]);
+});
+
 /* A server that starts one job, forgets it in every restart, and starts it again when asked. */
 function jobServer() {
   const server = { knows: false, started: [] };
