@@ -203,12 +203,14 @@ class Drawn:
             None for values that stay.
         note: The drawing's note.
         lacked: What the memo did not have, and the picture does without.
+        complete: Whether nothing is missing.
     """
 
     texts: tuple[bytes | None, ...]
     digests: tuple[str | None, ...]
     note: Any = None
     lacked: tuple[tuple[Any, Any], ...] = ()
+    complete: bool = True
 
     @property
     def size(self) -> int:
@@ -308,11 +310,12 @@ class _Drawer:
     def _from_memo(self, drawing: Drawing, note: Any) -> Found:
         shared = self._shared_key(drawing)
         if shared and (drawn := self.pictures.find(shared, note, self.service)):
-            return drawn, None, True
+            return drawn, None, drawn.complete
         reader, errors = MemoOnly(self.service, NotInMemoError()), explained.get()
         drawn, values, complete = self._make(drawing, reader, None, note)
-        if shared and complete and reader.only_memo and errors == explained.get():
-            self.pictures.keep(shared, note, replace(drawn, lacked=tuple(reader.lacked)))
+        lacked, plain = tuple(reader.lacked), reader.only_memo and errors == explained.get()
+        if shared and plain and (complete or lacked):  # else it may look different next time
+            self.pictures.keep(shared, note, replace(drawn, lacked=lacked, complete=complete))
         return drawn, values, complete
 
     def _make(self, drawing: Drawing, reader: Any, ready: Any, note: Any) -> Found:
@@ -326,10 +329,7 @@ class _Drawer:
 def draw_changed(
     table: Iterable[Drawing], service: Service, page: PageState, pictures: Pictures | None = None
 ) -> Answer:
-    """Draw every row of a table whose inputs changed since it was drawn.
-
-    ``pictures`` has what other pages have drawn.
-    """
+    """Draw every row of a table whose inputs changed; ``pictures`` has those of other pages."""
     answer, now = Answer(), _Drawer(service, page, pictures or Pictures())
     for drawing in table:
         if page.run is not None or drawing.without_run:

@@ -133,6 +133,28 @@ def test_a_picture_that_lacked_a_result_is_drawn_anew_once_it_is_there(
     assert table.count == 2
 
 
+def test_a_picture_without_a_result_that_is_computed_still_starts_the_job(
+    memo: FakeService, pictures: Pictures, run_ref: RunRef
+) -> None:
+    table, draw = Table(job=JobStart.AUTOMATIC), Table.draw
+
+    def partly(service: Any, run: RunRef, selection: Selection, **further: Any) -> Any:
+        more = service.peek(trace_of(run), OPTIONAL)
+        found = [*draw(table, service, run, selection, **further), more is not None]
+        return Shown(found, complete=more is not None)
+
+    table.drawing = replace(table.drawing, draw=partly)
+    wanted = {"pattern": job_key(table.drawing, run_ref, HERE)}
+    for _ in range(2):
+        answer = ask(table, pictures, memo, run_ref)
+        assert (answer.values["pattern"][0][-1], answer.wanted) == (False, wanted)
+    assert table.count == 1
+    memo.ask(trace_of(run_ref), OPTIONAL)
+    answer = ask(table, pictures, memo, run_ref)
+    assert (answer.values["pattern"][0][-1], answer.wanted) == (True, {})
+    assert table.count == 2
+
+
 def unfinished(_service: Any, found: Any) -> Any:
     return Shown(found, complete=False)
 
