@@ -18,8 +18,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from playwright.sync_api import Page, sync_playwright
 
+import analysis
+from dash_app.settings import Settings
 from tests.support import chromium
 
 #: What this command printed for the page of commit 52805c4, which sent a request for each view. The
@@ -65,6 +68,8 @@ BOUNDS = {
     "compressed size": "at most 1.2 MB",
     "elements": "at most 1,500",
 }
+#: The name of the time that a new run has to its first column: 1.2 forward passes and 0.4 s.
+FIRST_COLUMN = "64 tokens, new, first heatmap"
 #: Every time is taken in the browser: from the event, as the browser got it, to the frame that has
 #: the change. A message that is sent in a frame arrives when the frame is painted.
 PAINTED = """callback => requestAnimationFrame(() => {
@@ -244,15 +249,34 @@ def measure_runs(page: Page) -> dict[str, str]:
     return found
 
 
-def show(found: dict[str, str]) -> None:
-    """Print the figures beside those of the older page, and their bounds."""
+def forward_pass() -> float:
+    """Return the seconds of a pass of the default model over the longest prompt, least of five."""
+    model = analysis.load_model(Settings().default_model)
+    ids = model.tokenizer(" ".join(PROMPTS[-1][1]), return_tensors="pt")["input_ids"]
+    times = []
+    with torch.no_grad():
+        for _ in range(6):
+            start = time.perf_counter()
+            model.hf(input_ids=ids, use_cache=False)
+            times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def show(found: dict[str, str], seconds: float) -> None:
+    """Print the figures beside those of the older page, and their bounds.
+
+    ``seconds`` is the time of a forward pass.
+    """
+    bounds = {**BOUNDS, FIRST_COLUMN: f"at most {1.2 * seconds + 0.4:.2f} s"}
     print(f"{'':36} {'now':>10} {'before':>10}  bound")
     for name, value in found.items():
-        print(f"{name:36} {value:>10} {BEFORE.get(name, ''):>10}  {BOUNDS.get(name, '')}")
+        print(f"{name:36} {value:>10} {BEFORE.get(name, ''):>10}  {bounds.get(name, '')}")
+    print(f"A forward pass of 64 tokens takes {seconds:.2f} s.")
 
 
 def main() -> None:
     """Start the server, open the page and measure."""
+    seconds = forward_pass()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         port = free_port()
         server = serve(folder, port)
@@ -262,7 +286,7 @@ def main() -> None:
         try:
             page = browser.new_page(viewport={"width": 1280, "height": 900})
             found = opened(page, f"http://127.0.0.1:{port}/")
-            show({**found, **measure_moves(page), **measure_runs(page)})
+            show({**found, **measure_moves(page), **measure_runs(page)}, seconds)
         finally:
             browser.close()
             server.terminate()
