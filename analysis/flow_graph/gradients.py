@@ -30,6 +30,9 @@ from analysis.tracing.vectors import hook_component
 _PROBED = (4, 8, 16)
 #: Less than this of a pattern is rounding, not a learned sink.
 ROUNDING = 1e-5
+#: With more positions, attention scores are not saved for the way back, but computed again there:
+#: saved, those of all layers together grow with the square of the length.
+RECOMPUTE_ABOVE = 256
 #: A layer saves far less than this many times what a forward pass holds at once.
 _GENEROUS = 8
 
@@ -103,10 +106,17 @@ def saved_bytes(model: Model, run: Trace, size: int) -> int:
     """Bytes that a forward pass of ``size`` tokens saves for the way back, besides the weights.
 
     Measured on three short passes. The rest is a parabola: attention saves the square of the
-    length, all else the length. Sliding windows save less.
+    length, all else the length. Sliding windows save less. Where scores are computed again, those
+    of one layer count.
     """
     bends = np.polyfit(_PROBED, [_saved_by(model, run, length) for length in _PROBED], 2)
+    if _recomputes(model, size):  # one layer at a time
+        bends[0] /= max(sum(bool(block.heads) for block in model.stream.blocks), 1)
     return int(np.polyval(bends, size))
+
+
+def _recomputes(model: Model, size: int) -> bool:
+    return size > RECOMPUTE_ABOVE and not model.stream.by_hooks
 
 
 def _saved_by(model: Model, run: Trace, length: int) -> int:
@@ -155,7 +165,8 @@ def _gradients(model: Model, run: Trace, target: Target) -> Gradients:
             for handle in hook_component(model, name, layer, edit, 1):
                 stack.callback(handle.remove)
         mixed = {layer: keep("mixed", layer) for layer in headed}
-        stack.enter_context(applied(model, run.interventions, size, mixed=mixed))
+        again = _recomputes(model, size)
+        stack.enter_context(applied(model, run.interventions, size, mixed=mixed, recompute=again))
         logits = _logits(model, run, size, size - target.position)
         _require_one_call(kept, headed)
         states = [state for several in kept.values() for state in several]

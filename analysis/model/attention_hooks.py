@@ -12,13 +12,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import lru_cache, partial
 from threading import Lock
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 
 from analysis.model.stream import hidden_input
@@ -34,7 +35,8 @@ class Tap(Protocol):
 
     If it also has a method ``receive(module, query, key, value, mask, options)``, the attention
     interface passes it the arguments of each call first. If the method returns a query, a key and a
-    value, attention goes on with these.
+    value, attention goes on with these. If it has an attribute ``recompute`` that is true, a pass
+    saves no scores for the way back: they are computed again there, bit for bit.
     """
 
     def cut(self, module: nn.Module, shape: tuple[int, int, int]) -> Tensor | None:
@@ -124,7 +126,10 @@ def observed_attention(
     empty = None
     if cut is not None:
         attention_mask, empty = _cut_mask(attention_mask, cut, query.dtype)
-    output, pattern = eager(module, query, key, value, attention_mask, **options)
+    attend = partial(eager, module, **options)
+    if getattr(tap, "recompute", False):
+        attend = partial(checkpoint, attend, use_reentrant=False, preserve_rng_state=False)
+    output, pattern = attend(query, key, value, attention_mask)
     if empty is not None:
         pattern = pattern.masked_fill(empty[..., None], 0.0)
         output = output.masked_fill(empty.transpose(1, 2)[..., None], 0.0)

@@ -69,9 +69,11 @@ class HeldPatterns:
         size, length = ids.shape
         heads = sum(block.heads for block in self.model.stream.blocks)
         need = size * heads * length**2 * 4
-        if _SMALL < need > memory.free(str(self.model.device)):
+        free = memory.free(str(self.model.device))
+        if _SMALL < need > free:
             raise NotEnoughMemoryError(
-                f"The attention patterns to hold need about {memory.gigabytes(need)}.",
+                f"The attention patterns to hold need about {memory.gigabytes(need)}; "
+                f"{memory.gigabytes(free)} are free.",
                 "Shorten the prompt, or leave the patterns free.",
             )
 

@@ -347,6 +347,8 @@ def applied(
     length: int | None = None,
     limit: int | None = None,
     mixed: Mapping[int, Edit] | None = None,
+    *,
+    recompute: bool = False,
 ) -> Iterator[Edits]:
     """Apply interventions to every forward pass inside this block.
 
@@ -358,12 +360,13 @@ def applied(
         mixed: Layer to a change of its heads' mixed values [batch, query, head, d_head]: pattern
             times values, before a gate, a norm or the output projection. Interventions change
             them after it.
+        recompute: Save no attention scores for a way back, but compute them again there.
 
     Raises:
         SpecError: If one names a layer, head or position that does not exist.
     """
     edits = Edits(model, interventions, length, limit)
-    tap, stream = _EditTap(edits, mixed or {}), model.stream
+    tap, stream = _EditTap(edits, mixed or {}, recompute), model.stream
     with (
         model.lock,
         edits.applied(),
@@ -375,8 +378,8 @@ def applied(
 class _EditTap:
     """Cuts edges, changes mixed values and records nothing."""
 
-    def __init__(self, edits: Edits, mixed: Mapping[int, Edit]) -> None:
-        self.edits, self.mixed = edits, mixed
+    def __init__(self, edits: Edits, mixed: Mapping[int, Edit], recompute: bool) -> None:
+        self.edits, self.mixed, self.recompute = edits, mixed, recompute
 
     def cut(self, module: Any, shape: tuple[int, int, int]) -> Tensor | None:
         """The edges of this layer that interventions knock out."""

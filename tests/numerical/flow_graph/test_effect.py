@@ -12,7 +12,8 @@ from torch import Tensor
 
 import analysis
 from analysis import codec
-from analysis.flow_graph import causal_check, cuts
+from analysis.attribution.direct import Target
+from analysis.flow_graph import causal_check, cuts, gradients
 from analysis.flow_graph.results import LINK_KINDS, Graph, Link
 from analysis.flow_graph.specs import CausalSpec, FlowSpec
 from analysis.model.handle import Model
@@ -352,6 +353,24 @@ def test_interventions_of_the_run_stay_in_force(case: Case) -> None:
             [link for link in graph.links if link.kind == "attention" and link.target_pos], 6
         ):
             assert link.flow == pytest.approx(slope(by_hand(case.hand, link)), rel=1e-3, abs=5e-6)
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_scores_that_are_computed_again_give_the_same_bits(
+    case: Case, edited: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads = [bool(block.heads) for block in case.model.stream.blocks]
+    edits = (KnockOut(heads.index(True), 0, 5, 2), Ablate("mlp_output", 1))
+    run = analysis.trace(case.model, TOKENS, edits if edited else ())
+    target = Target(LAST, TOKEN)
+    saved = gradients.gradients(case.model, run, target)
+    monkeypatch.setattr(gradients, "RECOMPUTE_ABOVE", 0)
+    again = gradients.gradients(case.model, run, target)
+    assert saved.mixed.keys() == again.mixed.keys()
+    for layer, gradient in saved.mixed.items():
+        assert torch.equal(gradient, again.mixed[layer])
+    assert torch.equal(saved.mlp, again.mlp)
+    assert torch.equal(saved.removed, again.removed)
 
 
 def test_the_check_of_an_effect_graph_measures_against_its_baseline(case: Case) -> None:

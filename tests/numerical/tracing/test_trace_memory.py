@@ -12,8 +12,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import analysis
+from analysis.attribution.direct import Target
 from analysis.contract.arguments import checked
 from analysis.errors import NotEnoughMemoryError, SpecError
+from analysis.flow_graph import gradients
 from analysis.flow_graph.gradients import saved_bytes
 from analysis.ledger import LedgerSpec, check_run
 from analysis.model import memory
@@ -199,8 +201,9 @@ def test_a_signed_flow_that_does_not_fit_is_refused_with_both_figures(
 
 
 def test_a_backward_pass_that_does_not_fit_is_refused_with_both_figures(
-    long: Model, free: Callable[[float], None]
+    long: Model, free: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(gradients, "RECOMPUTE_ABOVE", 300)
     states = analysis.trace(long, built.ids(long, 300))
     saved: dict[int, int] = {}
     own = {part.data_ptr() for part in long.hf.parameters()}
@@ -221,6 +224,29 @@ def test_a_backward_pass_that_does_not_fit_is_refused_with_both_figures(
     free(storage.pass_bytes(long, 1, 300) + 0.9 * sum(saved.values()))
     with pytest.raises(NotEnoughMemoryError, match=r"backward pass of 300 tokens .* are free"):
         analysis.flow(long, states, method="effect", budget=300)
+
+
+def test_a_long_backward_pass_saves_the_scores_of_one_layer_at_a_time(
+    long: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = analysis.trace(long, built.ids(long, 300))
+    sizes = {True: saved_bytes(long, states, 300)}
+    squares: dict[bool, dict[int, int]] = {True: {}, False: {}}
+    for again in (True, False):
+        monkeypatch.setattr(gradients, "RECOMPUTE_ABOVE", 0 if again else 300)
+
+        def count(state: torch.Tensor, kept: dict[int, int] = squares[again]) -> torch.Tensor:
+            if state.numel() >= 4 * 300**2:
+                kept[state.data_ptr()] = state.nbytes
+            return state
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda state: state):
+            gradients.gradients(long, states, Target(299, 5))
+    sizes[False] = saved_bytes(long, states, 300)
+    assert not squares[True]
+    assert len(squares[False]) >= long.info.layers
+    of_two_layers = 2 / 3 * sum(squares[False].values())
+    assert sizes[False] - sizes[True] == pytest.approx(of_two_layers, rel=0.02)
 
 
 def test_a_full_disk_is_refused_with_both_figures(
