@@ -6,7 +6,7 @@
 # make docs         build the documentation site in build/docs
 # make bench        run the measurements that the documents quote
 # make oracle       compare with TransformerLens and nnsight, in a separate environment
-# make bench-peers  compare the time of patching sweeps with TransformerLens, in that environment
+# make bench-peers  compare time, memory and numbers with other libraries, in that environment
 # make audit        check the installed packages for known vulnerabilities (uses the registry)
 # make clean        remove the environment and every cache of the checkout
 # PYTHON=/path/to/python3.12 chooses the interpreter of a new environment.
@@ -81,7 +81,7 @@ bench: setup-dev model
 	@touch $@
 
 bench-peers: .venv-oracle/.installed model
-	HF_HUB_OFFLINE=1 .venv-oracle/bin/python -m benchmarks.sweep --peer
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 .venv-oracle/bin/python -W ignore -m benchmarks.peers
 
 oracle: .venv-oracle/.installed model
 	HF_HUB_OFFLINE=1 .venv-oracle/bin/python -m tests.oracle.compare

@@ -9,8 +9,8 @@ The sweep does not run cells whose states are equal in both runs, so a second ra
 time of one sequence. The estimate is compared with a forward and a backward pass of the prompt.
 
 ``--peer`` also runs TransformerLens's ``get_act_patch_resid_pre`` on the same prompts, weights and
-cells, and compares the numbers. It is not a dependency: ``make bench-peers`` runs this in an
-environment that has it.
+cells, and compares the numbers. It is not a dependency: run this in the environment of ``make
+bench-peers``, which compares other work too.
 """
 
 from __future__ import annotations
